@@ -1,0 +1,219 @@
+"""The types that cross layers: images, batched instances, packed masks, detections of one image.
+
+Everything between the loader and the user is one of these. They are frozen dataclasses; the
+batched ones are registered as pytrees, so that `torch.compile` and `torch.export` see through
+them. Shapes use the letters B images, K instance slots per image, M mask side, J keypoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import register_dataclass
+
+
+class _Movable:
+    """Adds `to(device)` to a dataclass of tensors and nested dataclasses of tensors."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return the same structure with every tensor on `device`."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | _Movable):
+                moved[field.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Images(_Movable):
+    """A batch of images, padded at the right and the bottom to one size.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32, RGB, 0 to 255; what lies outside `sizes` is ignored.
+        sizes: (B, 2) int64, (height, width) of the network input before padding.
+        original_sizes: (B, 2) int64, (height, width) of the file that the user gave.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    original_sizes: Tensor
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class PackedMasks(_Movable):
+    """Binary masks of the instances of a batch, each stored only inside its own frame.
+
+    A `(B, K, H, W)` block is impossible in dense scenes (375 nuclei in one image), so the pixels
+    of all crops lie one after another, row by row.
+
+    Attributes:
+        data: (T,) uint8, 0 or 1: the crops one after another.
+        offsets: (B, K) int64, where in `data` the crop of a slot begins.
+        frames: (B, K, 4) int64, xyxy in whole padded-image pixels: the crop holds the rows y1 to
+            y2 - 1 and the columns x1 to x2 - 1. An empty frame (zeros) means: no mask.
+    """
+
+    data: Tensor
+    offsets: Tensor
+    frames: Tensor
+
+
+@dataclass(frozen=True)
+class Instances(_Movable):
+    """Instances of a batch in a fixed number of slots: targets, proposals and predictions alike.
+
+    Empty slots are zeros with `valid=False`, never NaN or -1.
+
+    Attributes:
+        boxes: (B, K, 4) float32, xyxy in padded-image (network-input) pixels.
+        labels: (B, K) int64, 0 to C - 1.
+        valid: (B, K) bool.
+        scores: (B, K) float32, predictions and proposals only.
+        crowd: (B, K) bool, targets only: a region of many objects, ignored in training.
+        masks: masks of the targets.
+        mask_crops: (B, K, M, M) float32 probabilities in the frame of the box, predictions only.
+        keypoints: (B, K, J, 3) float32, x and y in padded-image pixels, and visibility or score.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    scores: Tensor | None = None
+    crowd: Tensor | None = None
+    masks: PackedMasks | None = None
+    mask_crops: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, without padding, in pixels of the original image, on the CPU.
+
+    Attributes:
+        size: (height, width) of the original image.
+        boxes: (N, 4) float32 xyxy, by falling score.
+        scores: (N,) float32.
+        labels: (N,) int64.
+        mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
+        keypoints: (N, J, 3) float32 x, y, score, or None.
+    """
+
+    size: tuple[int, int]
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_probs: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def keep(self, index: Tensor) -> Detections:
+        """Return the detections that `index` (bool mask or int64 positions) selects."""
+        return Detections(
+            self.size,
+            self.boxes[index],
+            self.scores[index],
+            self.labels[index],
+            None if self.mask_probs is None else self.mask_probs[index],
+            None if self.keypoints is None else self.keypoints[index],
+        )
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How a photo becomes network input; part of a model's conventions, stored in its checkpoint.
+
+    Exactly one of three rules holds. `short` and `long`: scale so that the short side is `short`,
+    unless the long side would pass `long` (Faster R-CNN). `long` alone: scale the long side to
+    `long`. `factor`: the same scale for every image (microscopy, where a pixel has a fixed size).
+
+    Attributes:
+        short: side in pixels, or None.
+        long: side in pixels, or None.
+        factor: ratio of new to old side, or None.
+        rounding: how a side becomes whole: "nearest" (half up) or "floor" (torchvision).
+        antialias: True resizes the 8-bit image with a low-pass filter, as Pillow does
+            (detectron2); False samples the float image bilinearly without one (torchvision).
+    """
+
+    short: int | None = 800
+    long: int | None = 1333
+    factor: float | None = None
+    rounding: str = "nearest"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        sides = (self.short is not None, self.long is not None, self.factor is not None)
+        if sides not in ((True, True, False), (False, True, False), (False, False, True)):
+            raise ValueError(
+                "Resize takes short and long, or long alone, or factor alone; "
+                f"got short={self.short}, long={self.long}, factor={self.factor}"
+            )
+        for name in ("short", "long", "factor"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Resize: {name} must be above 0, got {value}")
+        if self.rounding not in ("nearest", "floor"):
+            raise ValueError(f"Resize: rounding is 'nearest' or 'floor', got {self.rounding!r}")
+
+    @classmethod
+    def parse(cls, imgsz: Any, **conventions: Any) -> Resize:
+        """Read the `imgsz` option: 640, (800, 1333), "800,1333" or "1.25x".
+
+        Args:
+            imgsz: a whole number is the long side, a pair the short and the long side, a text
+                that ends in "x" a factor.
+            **conventions: `rounding` and `antialias` of the result.
+
+        Raises:
+            ValueError: if `imgsz` has none of these forms.
+        """
+        try:
+            if isinstance(imgsz, str):
+                text = imgsz.strip().lower()
+                if text.endswith("x"):
+                    return cls(None, None, float(text[:-1]), **conventions)
+                imgsz = [int(part) for part in text.split(",")]
+            if isinstance(imgsz, int):
+                imgsz = [imgsz]
+            sides = [int(side) for side in imgsz]
+            if len(sides) == 1:
+                return cls(None, sides[0], None, **conventions)
+            short, long = sides
+            return cls(short, long, None, **conventions)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "imgsz is the long side (imgsz=640), the short and the long side "
+                f"(imgsz=800,1333) or a factor (imgsz=1.25x); got {imgsz!r} ({error})"
+            ) from None
+
+    def scale(self, height: int, width: int) -> float:
+        """Return the ratio of new to old side for an image of this size."""
+        if self.factor is not None:
+            return self.factor
+        assert self.long is not None
+        by_long = self.long / max(height, width)
+        if self.short is None:
+            return by_long
+        return min(self.short / min(height, width), by_long)
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the network input, before padding, at least one pixel each."""
+        scale = self.scale(height, width)
+        half = 0.5 if self.rounding == "nearest" else 0.0
+        return max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+
+
+for _type in (Images, PackedMasks, Instances):
+    register_dataclass(_type)
