@@ -1,0 +1,256 @@
+"""What the user sees in the terminal: progress bars, tables, notes, warnings and errors.
+
+On a terminal rich draws bars and tables; into a file or a pipe go plain lines, few enough for a
+log. Progress, warnings and errors go to stderr, notes and tables to stdout, so that the output of
+a command can be redirected and read by a program.
+
+    with progress("train", total=1200, unit="img") as bar:
+        for batch in loader:
+            ...
+            bar.update(advance=len(batch.images), loss=0.4312, lr=2e-3)
+
+    for path in track(paths, "reading", unit="file"):
+        ...
+
+    table("Results", ["class", "AP"], [["nucleus", 55.6], ["cell", 48.1]])
+    note("saved to runs/segment/exp"); warn("no GPU found"); error("no such file")
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from types import TracebackType
+from typing import Any, Self, TextIO, TypeVar
+
+T = TypeVar("T")
+
+LINE_SECONDS = 10.0  # into a log: a line this often at the latest
+STEP_SECONDS = 2.0  # and at each tenth of the way, but not more often than this
+
+
+def on_terminal(stream: TextIO | None = None) -> bool:
+    """Tell whether `stream` (default: stderr, where progress goes) is a terminal."""
+    stream = sys.stderr if stream is None else stream
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def format_value(value: object) -> str:
+    """Return a number with four digits that matter, anything else as text; None is a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as people write it: "0.8 s", "2:05", "1:02:05"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """A progress display, used as a context manager; see `progress`."""
+
+    def __init__(self, label: str, total: int | None, unit: str, enabled: bool) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self.fields: dict[str, Any] = {}
+        self._enabled = enabled
+        self._bar: Any = None  # rich.progress.Progress, on a terminal
+        self._task: Any = None
+        self._start = self._last_line = time.monotonic()
+        self._last_step = 0
+
+    def __enter__(self) -> Self:
+        self._start = self._last_line = time.monotonic()
+        if self._enabled and on_terminal():
+            self._open_bar()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._enabled and kind is None:
+            self._write_line(final=True)
+
+    def update(self, advance: int = 1, **fields: object) -> None:
+        """Move on by `advance` units and show `fields` (numbers or text) behind the bar.
+
+        A field stays until it is given again; None takes it away.
+        """
+        self.done += advance
+        self.fields.update(fields)
+        self.fields = {name: value for name, value in self.fields.items() if value is not None}
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=self.done, speed=self._speed(), info=self._info("  ")
+            )
+            return
+        now = time.monotonic()
+        step = 10 * self.done // self.total if self.total else 0
+        waited = now - self._last_line
+        if waited >= LINE_SECONDS or (step > self._last_step and waited >= STEP_SECONDS):
+            if self.done != self.total:  # the last line comes with the end of the block
+                self._write_line()
+            self._last_line, self._last_step = now, step
+
+    def _speed(self) -> str:
+        seconds = time.monotonic() - self._start
+        if not self.done or seconds <= 0:
+            return ""
+        rate = self.done / seconds
+        if rate < 0.1:
+            return f"{seconds / self.done:.1f} s/{self.unit}"
+        return f"{rate:.3g} {self.unit}/s" if rate < 1000 else f"{rate:.0f} {self.unit}/s"
+
+    def _info(self, separator: str) -> str:
+        return separator.join(f"{name} {format_value(v)}" for name, v in self.fields.items())
+
+    def _write_line(self, *, final: bool = False) -> None:
+        seconds = time.monotonic() - self._start
+        count = f"{self.done}/{self.total}" if self.total else str(self.done)
+        parts = [f"{self.label}: {count} {self.unit}"]
+        if final:
+            parts.append(f"took {format_seconds(seconds)}")
+        elif self.total and self.done:
+            left = seconds / self.done * (self.total - self.done)
+            parts.append(f"{format_seconds(left)} left")
+        parts += [part for part in (self._speed(), self._info(", ")) if part]
+        print(", ".join(parts), file=sys.stderr, flush=True)
+
+    def _open_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}", style="cyan", markup=False),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[info]}", style="dim", markup=False),
+            console=Console(stderr=True),
+            # A redirected stdout must keep its lines: only what shares the terminal is caught.
+            redirect_stdout=on_terminal(sys.stdout),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(self.label, total=self.total, speed="", info="")
+
+
+def progress(
+    label: str, *, total: int | None = None, unit: str = "it", enabled: bool = True
+) -> Progress:
+    """Return a context manager that shows how far a piece of work has come.
+
+    Args:
+        label: what is being done, e.g. "train 3/100".
+        total: number of units of work; None when it is not known.
+        unit: what is counted, e.g. "img".
+        enabled: False shows nothing, for all processes but the first.
+    """
+    return Progress(label, total, unit, enabled)
+
+
+def track(
+    items: Iterable[T], label: str, *, total: int | None = None, unit: str = "it"
+) -> Iterator[T]:
+    """Yield `items` with a progress display; `total` is asked of `items` when not given."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(label, total=total, unit=unit) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table to stdout; columns that hold only numbers are set to the right.
+
+    Args:
+        title: the line above, "" for none.
+        columns: their names.
+        rows: values in the order of the columns; None prints as a dash.
+    """
+    rows = [list(row) for row in rows]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
+        for i in range(len(columns))
+    ]
+    cells = [[format_value(value) for value in row] for row in rows]
+    if not on_terminal(sys.stdout):
+        _plain_table(title, columns, cells, right)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(
+        title=Text(title, style="bold") if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name, at_right in zip(columns, right, strict=True):
+        drawn.add_column(Text(name), justify="right" if at_right else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)
+
+
+def _plain_table(
+    title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]
+) -> None:
+    """Print columns padded with spaces, never wrapped: for logs and other programs."""
+    lines = [list(columns), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    if title:
+        print(title)
+    for line in lines:
+        padded = (
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(line, widths, right, strict=True)
+        )
+        print("  ".join(padded).rstrip())
+    print(flush=True)
+
+
+def note(message: str) -> None:
+    """Print a line for the user to stdout."""
+    print(message, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning to stderr."""
+    _print_error("warning", message, "bold yellow")
+
+
+def error(message: str) -> None:
+    """Print what went wrong to stderr."""
+    _print_error("error", message, "bold red")
+
+
+def _print_error(kind: str, message: str, style: str) -> None:
+    if not on_terminal():
+        print(f"{kind}: {message}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Text.assemble((f"{kind}: ", style), message)
+    )
