@@ -1,0 +1,139 @@
+"""Non-maximum suppression with torchvision's keep lists: ragged, per label, and padded for graphs.
+
+Neubeck and Van Gool 2006. The suppression itself is torchvision's kernel, so kept sets and their
+order are its own to the bit. `batched_nms` differs from torchvision's default: it never shifts
+boxes apart by label, which rounds coordinates, but runs each label that occurs on its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
+    """Return the boxes that no better box overlaps by more than `iou_thresh`.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N,).
+        iou_thresh: in [0, 1]; a box at exactly this overlap stays.
+
+    Returns:
+        (K,) int64 positions by falling score, equal scores by rising position.
+    """
+    from torchvision.ops import nms as torchvision_nms
+
+    return torchvision_nms(boxes, scores, iou_thresh)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
+    """Return what `nms` keeps when boxes suppress only boxes of their own label.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N,).
+        labels: (N,) integers.
+        iou_thresh: in [0, 1].
+
+    Returns:
+        (K,) int64 positions by falling score, equal scores by rising position.
+    """
+    order = scores.argsort(stable=True, descending=True)
+    return order[_greedy(boxes[order], labels[order], iou_thresh, len(order))]
+
+
+def nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    valid: Tensor,
+    iou_thresh: float,
+    max_out: int,
+    *,
+    labels: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the best `max_out` boxes of each image that NMS keeps, in a fixed number of slots.
+
+    Args:
+        boxes: (B, N, 4) xyxy.
+        scores: (B, N).
+        valid: (B, N) bool; the other slots neither survive nor suppress.
+        iou_thresh: in [0, 1].
+        max_out: number of slots of the result.
+        labels: (B, N) integers; where given, boxes suppress only boxes of their own label.
+
+    Returns:
+        index (B, max_out) int64 into the N slots, by falling score, 0 where empty;
+        valid (B, max_out) bool.
+    """
+    result: tuple[Tensor, Tensor] = _nms_padded(boxes, scores, valid, iou_thresh, max_out, labels)
+    return result
+
+
+@torch.library.custom_op("maskwright::nms_padded", mutates_args=())
+def _nms_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    valid: Tensor,
+    iou_thresh: float,
+    max_out: int,
+    labels: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    count = boxes.shape[0]
+    index = torch.zeros((count, max_out), dtype=torch.int64, device=boxes.device)
+    filled = torch.zeros((count, max_out), dtype=torch.bool, device=boxes.device)
+    for b in range(count):
+        slots = valid[b].nonzero().flatten()
+        slots = slots[scores[b, slots].argsort(stable=True, descending=True)]
+        kept = slots[
+            _greedy(
+                boxes[b, slots], None if labels is None else labels[b, slots], iou_thresh, max_out
+            )
+        ]
+        index[b, : len(kept)] = kept
+        filled[b, : len(kept)] = True
+    return index, filled
+
+
+@_nms_padded.register_fake
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    valid: Tensor,
+    iou_thresh: float,
+    max_out: int,
+    labels: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    shape = (boxes.shape[0], max_out)
+    return boxes.new_empty(shape, dtype=torch.int64), boxes.new_empty(shape, dtype=torch.bool)
+
+
+def _greedy(boxes: Tensor, labels: Tensor | None, iou_thresh: float, limit: int) -> Tensor:
+    """Return the first `limit` survivors (rising positions) of boxes in falling score order.
+
+    Greedy NMS decides a box by the better ones alone, so survivors of a prefix are final: it
+    grows until it has `limit` of them, and the rest of the boxes is never looked at.
+    """
+    kept = boxes.new_empty(0, dtype=torch.int64)
+    begin, step = 0, max(4 * limit, 1024)
+    while begin < len(boxes) and len(kept) < limit:
+        end = min(begin + step, len(boxes))
+        pool = torch.cat([kept, torch.arange(begin, end, device=boxes.device)])
+        kept = pool[_survivors(boxes[pool], None if labels is None else labels[pool], iou_thresh)]
+        begin, step = end, 2 * step
+    return kept[:limit]
+
+
+def _survivors(boxes: Tensor, labels: Tensor | None, iou_thresh: float) -> Tensor:
+    """Return the positions, rising, that NMS keeps of boxes in falling score order."""
+    rank = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
+    if labels is None:
+        return nms(boxes, rank, iou_thresh)
+    labels, order = labels.sort(stable=True)
+    sizes = labels.unique_consecutive(return_counts=True)[1].tolist()
+    boxes = boxes[order]
+    kept = [
+        part[nms(boxes_of_label, rank[: len(part)], iou_thresh)]
+        for part, boxes_of_label in zip(order.split(sizes), boxes.split(sizes), strict=True)
+    ]
+    return torch.cat(kept).sort()[0] if kept else order
