@@ -1,0 +1,230 @@
+"""What every detector is: two methods, its conventions, and the data that describe a checkpoint.
+
+`Detector.forward` predicts and `Detector.losses` trains; both keep static shapes between input
+and output. `TwoStageDetector` is the line from Faster R-CNN (Ren et al. 2015) on: backbone and
+pyramid, region proposals, heads on the regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.backbones import Backbone
+from ..nn.fpn import FPN
+from ..nn.roi_heads import RoIHeads
+from ..nn.rpn import RPN
+from ..structures import Images, Instances, Resize
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """What is kept of the raw predictions.
+
+    Attributes:
+        score_thresh: smallest score, in [0, 1].
+        nms_thresh: IoU above which the weaker of two boxes of one class is dropped.
+        max_det: most detections of an image.
+    """
+
+    score_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    max_det: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("score_thresh", "nms_thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.max_det < 1:
+            raise ValueError(f"max_det must be at least 1, got {self.max_det}")
+
+
+@dataclass
+class Meta:
+    """What a checkpoint says about itself: plain data, stored as JSON.
+
+    Attributes:
+        model: registered name.
+        args: builder options, as plain data.
+        names: class names by label; None for a class that the source left unused.
+        category_ids: the data set's own id of each class, for COCO output.
+        licence: licence of the weights.
+        source: where the weights come from: data set, command or publisher.
+        metrics: figures on the validation split, keys as `mask/AP`.
+        extra: anything else worth keeping, as plain data.
+    """
+
+    model: str
+    args: dict[str, Any]
+    names: list[str | None]
+    category_ids: list[int] = field(default_factory=list)
+    licence: str = ""
+    source: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.category_ids:
+            self.category_ids = list(range(1, len(self.names) + 1))
+        if len(self.category_ids) != len(self.names):
+            raise ValueError(
+                f"{len(self.names)} class names but {len(self.category_ids)} category ids"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Meta:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: if a field is missing or of another type.
+        """
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        try:
+            meta = cls(**known)
+        except TypeError as error:
+            raise ValueError(f"the checkpoint's description is incomplete: {error}") from None
+        shapes: dict[str, type] = {"model": str, "args": dict, "names": list, "extra": dict}
+        for name, kind in shapes.items():
+            if not isinstance(getattr(meta, name), kind):
+                raise ValueError(f"the checkpoint's field {name!r} is not a {kind.__name__}")
+        return meta
+
+
+class Detector(nn.Module):
+    """Base of all detectors.
+
+    Attributes:
+        task: "detect" (boxes) or "segment" (boxes and masks).
+        num_classes: number of real classes.
+        resize: how a photo becomes network input.
+        paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
+        size_divisor: padded sides are multiples of this.
+        backbone: the sub-module with `freeze(stages)`.
+    """
+
+    task: str
+    backbone: Backbone
+    size_divisor = 32
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        bgr: bool = False,
+        resize: Resize | None = None,
+        paste_mode: str = "grid",
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.resize = resize or Resize()
+        self.paste_mode = paste_mode
+        self.bgr = bgr
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        """Return the detections of each image by falling score.
+
+        Args:
+            images: B images.
+            post: thresholds; None: the defaults of `PostProcess`.
+
+        Returns:
+            `Instances` with (B, max_det) slots in padded-image pixels.
+        """
+        raise NotImplementedError
+
+    def losses(
+        self, images: Images, targets: Instances, *, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the loss terms, scalars by name, to be added up.
+
+        Args:
+            images: B images.
+            targets: ground truth in padded-image pixels.
+            generator: source of the random numbers of the samplers.
+        """
+        raise NotImplementedError
+
+    def normalise(self, images: Images) -> Tensor:
+        """Return the network's input (B, 3, H, W): standardised, zero outside `images.sizes`.
+
+        Normalise first and zero the padding then, as the reference libraries do: the mean of the
+        data, not black, lies outside the image.
+        """
+        pixels = images.pixels.flip(1) if self.bgr else images.pixels
+        pixels = (pixels - self.mean) / self.std
+        height, width = pixels.shape[-2:]
+        rows = torch.arange(height, device=pixels.device) < images.sizes[:, :1]
+        columns = torch.arange(width, device=pixels.device) < images.sizes[:, 1:]
+        inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+        return torch.where(inside, pixels, 0)
+
+    def freeze(self, stages: int) -> None:
+        """Stop the training of the first `stages` of the backbone; 0 trains everything."""
+        self.backbone.freeze(stages)
+
+
+class TwoStageDetector(Detector):
+    """Backbone, pyramid, region proposals, heads on regions: Faster R-CNN and its line."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: Backbone,
+        fpn: FPN,
+        rpn: RPN,
+        roi_heads: RoIHeads,
+        **conventions: Any,
+    ) -> None:
+        super().__init__(num_classes, **conventions)
+        self.backbone = backbone
+        self.fpn = fpn
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.task = "detect" if roi_heads.mask_head is None else "segment"
+
+    def features(self, images: Images) -> tuple[Tensor, ...]:
+        """Return the pyramid P2 to P6: (B, C, H / stride, W / stride) each."""
+        pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(self.normalise(images)))
+        return pyramid
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        """Return the detections of each image by falling score; see `Detector.forward`."""
+        post = post or PostProcess()
+        pyramid = self.features(images)
+        proposals = self.rpn.propose(self.rpn(pyramid), images)
+        return self.roi_heads.predict(
+            pyramid,
+            proposals,
+            images.sizes,
+            score_thresh=post.score_thresh,
+            nms_thresh=post.nms_thresh,
+            max_det=post.max_det,
+        )
+
+    def losses(
+        self, images: Images, targets: Instances, *, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return `rpn/objectness`, `rpn/box`, `roi/class`, `roi/box` and the heads' own terms."""
+        pyramid = self.features(images)
+        output = self.rpn(pyramid)
+        losses = self.rpn.losses(output, images, targets, generator=generator)
+        with torch.no_grad():
+            proposals = self.rpn.propose(output, images, training=True)
+        losses.update(self.roi_heads.losses(pyramid, proposals, targets, generator=generator))
+        return losses

@@ -1,0 +1,83 @@
+"""The conventions in which libraries differ, as one table of switches per library.
+
+A checkpoint names its conventions, so that converted weights see exactly the inputs, anchors and
+RoIs that they were trained with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..structures import Resize
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Switches that change the numbers, not the architecture.
+
+    Attributes:
+        resize: how a photo becomes network input.
+        round_anchors: corners of the cell anchors rounded to whole pixels.
+        stride_from_maps: the anchor stride of a level is padded side // map side, per axis,
+            instead of the nominal stride.
+        aligned: RoIAlign with the half-pixel shift.
+        sampling_ratio: samples per bin and axis; 0: adaptive.
+        bn_eps: epsilon of the backbone's batch norm.
+        paste_mode: see `ops.paste_masks`.
+        smooth_l1_beta: where the box losses turn from square to linear.
+        binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
+    """
+
+    resize: Resize
+    round_anchors: bool
+    stride_from_maps: bool
+    aligned: bool
+    sampling_ratio: int
+    bn_eps: float
+    paste_mode: str
+    smooth_l1_beta: float
+    binary_mask_targets: bool
+
+
+CONVENTIONS = {
+    "maskwright": Conventions(
+        resize=Resize(800, 1333),
+        round_anchors=False,
+        stride_from_maps=False,
+        aligned=True,
+        sampling_ratio=2,
+        bn_eps=1e-5,
+        paste_mode="grid",
+        smooth_l1_beta=1 / 9,
+        binary_mask_targets=True,
+    ),
+    "torchvision": Conventions(
+        resize=Resize(800, 1333, rounding="floor", antialias=False),
+        round_anchors=True,
+        stride_from_maps=True,
+        aligned=False,
+        sampling_ratio=2,
+        bn_eps=1e-5,
+        paste_mode="torchvision",
+        smooth_l1_beta=1 / 9,
+        binary_mask_targets=False,
+    ),
+}
+# The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
+CONVENTIONS["torchvision_v1"] = Conventions(
+    **{**vars(CONVENTIONS["torchvision"]), "bn_eps": 0.0}
+)
+
+
+def get_conventions(name: str) -> Conventions:
+    """Return the switches called `name`.
+
+    Raises:
+        ValueError: if there are none of this name.
+    """
+    if name not in CONVENTIONS:
+        raise ValueError(f"conventions is one of {', '.join(CONVENTIONS)}; got {name!r}")
+    return CONVENTIONS[name]

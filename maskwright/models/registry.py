@@ -1,0 +1,145 @@
+"""The registry: one dictionary from a model's name to the function that builds it.
+
+Whole detectors only; parts are ordinary classes that a builder puts together. One builder may
+stand under several names with other presets: `@register("mask_rcnn_resnet18_fpn",
+backbone="resnet18")`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .base import Detector
+
+Builder = TypeVar("Builder", bound=Callable[..., Detector])
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A weights file that somebody published, in the format of its library.
+
+    Attributes:
+        url: where it can be fetched.
+        sha256: its SHA-256 in hexadecimal, or the beginning of it that the publisher states.
+        format: whose names and layouts it uses: a module of `maskwright.convert`.
+        licence: licence of the file.
+        source: who published it, and from which data.
+        metrics: published figures, for the table of models.
+    """
+
+    url: str
+    sha256: str
+    format: str
+    licence: str
+    source: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What the registry knows of one name."""
+
+    name: str
+    builder: Callable[..., Detector]
+    task: str
+    presets: Mapping[str, Any]
+    tiny: Mapping[str, Any] | None
+    weights: Mapping[str, PublishedWeights]
+    paper: str
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the builder's options with their defaults under this name."""
+        parameters = inspect.signature(self.builder).parameters
+        options = {
+            key: p.default for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        return {**options, **self.presets}
+
+
+_ENTRIES: dict[str, ModelEntry] = {}
+
+
+def register(
+    name: str,
+    *,
+    task: str,
+    paper: str,
+    tiny: Mapping[str, Any] | None = None,
+    weights: Mapping[str, PublishedWeights] | None = None,
+    **presets: Any,
+) -> Callable[[Builder], Builder]:
+    """Put a builder into the registry under `name`; may be stacked.
+
+    Args:
+        name: `<detector>_<backbone>_<neck>`.
+        task: "detect" or "segment".
+        paper: authors and year.
+        tiny: builder options of the family's smallest instance, on which the contract tests run;
+            given once per family.
+        weights: published weights by short name ("coco").
+        **presets: builder options that this name fixes.
+    """
+
+    def add(builder: Builder) -> Builder:
+        assert name not in _ENTRIES, name
+        _ENTRIES[name] = ModelEntry(name, builder, task, presets, tiny, weights or {}, paper)
+        return builder
+
+    return add
+
+
+def list_models() -> dict[str, ModelEntry]:
+    """Return all registered models by name, sorted."""
+    return dict(sorted(_ENTRIES.items()))
+
+
+def get_entry(name: str) -> ModelEntry:
+    """Return the entry of a model.
+
+    Raises:
+        ValueError: if there is no model of this name; the message suggests the nearest.
+    """
+    if name not in _ENTRIES:
+        near = difflib.get_close_matches(name, _ENTRIES, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no model is called {name!r}{hint} (see `maskwright models`)")
+    return _ENTRIES[name]
+
+
+def build(name: str, num_classes: int, **options: Any) -> Detector:
+    """Build a registered model with random weights.
+
+    Args:
+        name: a registered name.
+        num_classes: number of real classes, background not counted.
+        **options: keyword arguments of the builder.
+
+    Raises:
+        ValueError: for an unknown name or option, or a class count below 1.
+    """
+    entry = get_entry(name)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    known = entry.arguments()
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{name} has no option {option!r}{hint} (it has: {', '.join(sorted(known))})"
+            )
+    detector = entry.builder(num_classes, **{**entry.presets, **options})
+    assert detector.task == entry.task
+    return detector
+
+
+def build_tiny(name: str, num_classes: int = 2) -> Detector:
+    """Build the smallest instance of the family of `name`, for tests."""
+    entry = get_entry(name)
+    if entry.tiny is None:
+        raise ValueError(f"{name} has no tiny instance; take the family's first name")
+    return build(name, num_classes, **entry.tiny)
