@@ -1,0 +1,169 @@
+"""Backbones: any module that returns maps fine to coarse; our ResNets, everything else from timm.
+
+`Backbone` wraps the network and owns what detection adds to it: channels and strides of the maps,
+freezing by stage, and batch norm that keeps its statistics while the detector trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .resnet import RESNETS, ResNet
+
+NORMS = ("frozen", "affine", "bn")
+
+
+class _Body(Protocol):
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def stages(self) -> list[list[nn.Module]]: ...
+
+
+class TimmBody(nn.Module):
+    """A timm network as maps at strides 4 to 32.
+
+    Args:
+        name: a timm name; the network is built without its classifier and without weights.
+
+    Raises:
+        ValueError: if timm has no such network, or it offers no maps at strides 4, 8, 16, 32.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        if name not in timm.list_models():
+            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            hint = f"; timm has for example {', '.join(near)}" if near else ""
+            raise ValueError(
+                f"no backbone is called {name!r}: it is one of {', '.join(RESNETS)} or a timm name"
+                + hint
+            )
+        probe = timm.create_model(name, features_only=True, pretrained=False)
+        reductions = probe.feature_info.reduction()
+        wanted = [i for i, stride in enumerate(reductions) if stride in (4, 8, 16, 32)]
+        if [reductions[i] for i in wanted] != [4, 8, 16, 32]:
+            raise ValueError(
+                f"backbone {name!r} has maps at strides {reductions}; a pyramid needs 4, 8, 16, 32"
+            )
+        self.body = timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
+        self.channels = tuple(self.body.feature_info.channels())
+        self.strides = (4, 8, 16, 32)
+        config = self.body.pretrained_cfg or {}
+        mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
+        self.mean = tuple(255.0 * value for value in mean)
+        self.std = tuple(255.0 * value for value in std)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the modules by stage: what comes before stride 4, then one list per map."""
+        children = list(self.body.named_children())
+        ends = [info["module"].replace(".", "_") for info in self.body.feature_info.get_dicts()]
+        # A network may name the end of a stage by an inner module ("blocks.1" is child
+        # "blocks_1" or part of "blocks"); cut where the name first fits.
+        stages: list[list[nn.Module]] = [[]]
+        pending = list(ends)
+        for name, child in children:
+            if pending and len(stages) == 1 and name == pending[0]:
+                stages.append([])
+            stages[-1].append(child)
+            if pending and name == pending[0]:
+                pending.pop(0)
+                if pending:
+                    stages.append([])
+        return stages
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return C2 to C5 of (B, 3, H, W)."""
+        maps: Sequence[Tensor] = self.body(x)
+        return tuple(maps)
+
+
+class Backbone(nn.Module):
+    """A network that returns maps fine to coarse, with the habits of detection.
+
+    Args:
+        name: one of our ResNets or a timm name.
+        norm: "frozen": batch norm is a constant; "affine": statistics are constant, weight and
+            bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
+        eps: epsilon of the batch norm of our ResNets.
+        stride_in_1x1: where the bottlenecks of our ResNets stride.
+
+    Attributes:
+        channels: channels of the maps.
+        strides: their strides in input pixels.
+        mean, std: of the input, 0 to 255, as the weights expect.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        norm: str | None = None,
+        eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        norm = norm or ("frozen" if name in RESNETS else "affine")
+        if norm not in NORMS:
+            raise ValueError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
+        body: ResNet | TimmBody
+        if name in RESNETS:
+            body = ResNet(name, norm=norm, eps=eps, stride_in_1x1=stride_in_1x1)
+            self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+            self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
+        else:
+            body = TimmBody(name)
+            self.mean, self.std = body.mean, body.std
+        self.name = name
+        self.norm = norm
+        self.body = body
+        self.channels = body.channels
+        self.strides = body.strides
+        self.frozen_stages = 0
+        self._apply_freezing()
+
+    def freeze(self, stages: int) -> None:
+        """Stop the training of the first `stages` stages: the stem is stage 1.
+
+        Raises:
+            ValueError: if the network has fewer stages.
+        """
+        count = len(self.body.stages())
+        if not 0 <= stages <= count:
+            raise ValueError(f"freeze must lie in 0..{count} for {self.name}, got {stages}")
+        self.frozen_stages = stages
+        self._apply_freezing()
+
+    def _apply_freezing(self) -> None:
+        for index, modules in enumerate(self.body.stages()):
+            for module in modules:
+                for parameter in module.parameters():
+                    parameter.requires_grad_(index >= self.frozen_stages)
+        if self.norm == "frozen":
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    for parameter in layer.parameters():
+                        parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch the mode, except that batch norm keeps its statistics unless `norm="bn"`."""
+        super().train(mode)
+        if mode:
+            stages = self.body.stages()
+            frozen = [m for modules in stages[: self.frozen_stages] for m in modules]
+            for module in frozen if self.norm == "bn" else [self]:
+                for layer in module.modules():
+                    if isinstance(layer, _BatchNorm):
+                        layer.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of (B, 3, H, W), fine to coarse."""
+        maps: tuple[Tensor, ...] = self.body(x)
+        return maps

@@ -1,0 +1,62 @@
+"""Feature pyramid (Lin et al. 2017): lateral 1x1, top-down sum, 3x3 per level, P6 by subsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .norm import conv_block
+
+
+class FPN(nn.Module):
+    """Maps C2 to C5 become P2 to P6 with the same number of channels.
+
+    Args:
+        in_channels: channels of the backbone's maps, fine to coarse.
+        strides: their strides.
+        channels: channels of the pyramid.
+        norm: None, "bn" or "gn" after each convolution.
+
+    Attributes:
+        strides: strides of all levels, the extra one included.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        channels: int = 256,
+        *,
+        norm: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.strides = (*strides, strides[-1] * 2)
+        self.lateral = nn.ModuleList(
+            conv_block(c, channels, 1, norm=norm, relu=False) for c in in_channels
+        )
+        self.output = nn.ModuleList(
+            conv_block(channels, channels, 3, norm=norm, relu=False) for _ in in_channels
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return P2 to P6 of C2 to C5."""
+        laterals = [conv(x) for conv, x in zip(self.lateral, maps, strict=True)]
+        merged = laterals[-1]
+        levels = [self.output[-1](merged)]
+        for lateral, output in zip(
+            reversed(laterals[:-1]), reversed(list(self.output)[:-1]), strict=True
+        ):
+            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            levels.insert(0, output(merged))
+        # P6 only serves the large anchors of the RPN, so it needs no convolution of its own
+        # (Lin et al. 2017, footnote 1).
+        levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+        return tuple(levels)

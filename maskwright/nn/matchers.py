@@ -1,0 +1,92 @@
+"""Matching of boxes to ground truth by IoU (Ren et al. 2015, section 3.1.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops.boxes import box_ioa, box_iou
+
+# Elements of one IoU block: bounds the memory in dense scenes (375 objects x 100,000 anchors).
+_BLOCK = 2**24
+
+
+class Match(NamedTuple):
+    """Result of a match.
+
+    Attributes:
+        index: (B, N) int64, the ground-truth slot with the highest IoU.
+        state: (B, N) int8: 1 positive, 0 negative, -1 ignored.
+    """
+
+    index: Tensor
+    state: Tensor
+
+
+class IoUMatcher:
+    """Positive from `high` on, negative below `low`, ignored between.
+
+    Args:
+        high: IoU in [0, 1].
+        low: IoU in [0, 1], at most `high`.
+        low_quality: also the boxes that overlap a ground truth most are positive, however little
+            (condition (i) of Ren et al. 2015): every object gets an anchor. They keep the ground
+            truth that they overlap most, which may be another one. Deviation from torchvision: a
+            ground truth that no box overlaps makes none positive.
+        crowd_ioa: a negative box with this share of its area inside a crowd region is ignored.
+    """
+
+    def __init__(
+        self, high: float, low: float, *, low_quality: bool = False, crowd_ioa: float = 0.5
+    ) -> None:
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"IoUMatcher needs 0 <= low <= high <= 1, got low={low}, high={high}")
+        self.high = high
+        self.low = low
+        self.low_quality = low_quality
+        self.crowd_ioa = crowd_ioa
+
+    def __call__(
+        self, boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, gt_crowd: Tensor | None = None
+    ) -> Match:
+        """Match boxes with the ground truth of their image.
+
+        Args:
+            boxes: (N, 4) shared by all images, or (B, N, 4).
+            gt_boxes: (B, K, 4).
+            gt_valid: (B, K) bool.
+            gt_crowd: (B, K) bool, or None.
+
+        Returns:
+            `Match`; with no ground truth all boxes are negative.
+        """
+        images, slots = gt_valid.shape
+        boxes = boxes.expand(images, -1, 4)
+        count = boxes.shape[1]
+        usable = gt_valid if gt_crowd is None else gt_valid & ~gt_crowd
+        best = boxes.new_full((images, count), -1.0)
+        index = torch.zeros((images, count), dtype=torch.int64, device=boxes.device)
+        rescued = torch.zeros((images, count), dtype=torch.bool, device=boxes.device)
+        in_crowd = boxes.new_zeros((images, count))
+        step = max(1, _BLOCK // max(images * count, 1))
+        for start in range(0, slots, step):
+            gt = gt_boxes[:, start : start + step]
+            here = usable[:, start : start + step, None]
+            iou = torch.where(here, box_iou(gt, boxes), -1)  # (B, step, N)
+            block_best, block_index = iou.max(1)
+            better = block_best > best
+            best = torch.where(better, block_best, best)
+            index = torch.where(better, block_index + start, index)
+            if self.low_quality and count:
+                top = iou.amax(2, keepdim=True)
+                rescued |= ((iou == top) & (top > 0)).any(1)
+            if gt_crowd is not None:
+                crowd = (gt_valid & gt_crowd)[:, start : start + step]
+                ioa = torch.where(crowd[:, :, None], box_ioa(boxes, gt).mT, 0)
+                in_crowd = torch.maximum(in_crowd, ioa.amax(1))
+        positive = (best >= self.high) | rescued
+        ignored = ~positive & ((best >= self.low) | (in_crowd > self.crowd_ioa))
+        state = positive.to(torch.int8) - ignored.to(torch.int8)
+        return Match(index, state)

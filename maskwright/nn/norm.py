@@ -1,0 +1,76 @@
+"""Normalisation layers: batch norm with frozen statistics, and the choice of a norm by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine parameters are constants.
+
+    Detection trains with few images at a time, too few for batch statistics, so the backbone
+    keeps those of its pretraining (He et al. 2017, section 3.1, by way of ResNet fine-tuning).
+
+    Shape: (B, C, H, W) to the same.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(x - mean) / sqrt(var + eps) * weight + bias` with one multiply and one add."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in `print(model)`."""
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def make_norm(name: str | None, channels: int) -> list[nn.Module]:
+    """Return the layers that normalise `channels` maps: none or one.
+
+    Args:
+        name: None; "bn": batch norm; "gn": group norm with at most 16 groups (Wu & He 2018).
+        channels: number of maps.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name is None:
+        return []
+    if name == "bn":
+        return [nn.BatchNorm2d(channels)]
+    if name == "gn":
+        return [nn.GroupNorm(min(16, channels), channels)]
+    raise ValueError(f"norm is None, 'bn' or 'gn', got {name!r}")
+
+
+def conv_block(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    *,
+    norm: str | None = None,
+    relu: bool = True,
+) -> nn.Sequential:
+    """Return convolution, optional norm, optional ReLU; size kept; bias only without a norm."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
+    ]
+    layers += make_norm(norm, out_channels)
+    if relu:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)

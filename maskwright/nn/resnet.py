@@ -1,0 +1,170 @@
+"""ResNet and ResNeXt (He et al. 2016; Xie et al. 2017) as maps C2 to C5.
+
+Our own, because the weights of four libraries must fit: stride in the first or the middle
+convolution of a bottleneck, frozen or live batch norm with the source's epsilon. Names are those
+of torchvision (`layer1.0.conv1`), the common ground of all sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from .norm import FrozenBatchNorm2d
+
+Norm = Callable[[int], nn.Module]
+
+# name: (bottleneck, blocks per stage, groups, width per group)
+RESNETS: dict[str, tuple[bool, tuple[int, int, int, int], int, int]] = {
+    "resnet18": (False, (2, 2, 2, 2), 1, 64),
+    "resnet34": (False, (3, 4, 6, 3), 1, 64),
+    "resnet50": (True, (3, 4, 6, 3), 1, 64),
+    "resnet101": (True, (3, 4, 23, 3), 1, 64),
+    "resnext101_32x8d": (True, (3, 4, 23, 3), 32, 8),
+}
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(
+        cin, cout, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+    )
+
+
+def _shortcut(cin: int, cout: int, stride: int, norm: Norm) -> nn.Sequential | None:
+    if stride == 1 and cin == cout:
+        return None
+    return nn.Sequential(_conv(cin, cout, 1, stride), norm(cout))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, fig. 5 left)."""
+
+    def __init__(self, cin: int, width: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = _conv(cin, width, 3, stride)
+        self.bn1 = norm(width)
+        self.conv2 = _conv(width, width, 3)
+        self.bn2 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(cin, width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, width, H / stride, W / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out + shortcut)
+        return result
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut (He et al. 2016, fig. 5 right)."""
+
+    def __init__(
+        self,
+        cin: int,
+        width: int,
+        cout: int,
+        stride: int,
+        norm: Norm,
+        *,
+        groups: int = 1,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        # The paper and the MSRA weights put the stride into the 1x1 convolution; torchvision and
+        # mmdetection into the 3x3 ("ResNet 1.5").
+        first, middle = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = _conv(cin, width, 1, first)
+        self.bn1 = norm(width)
+        self.conv2 = _conv(width, width, 3, middle, groups)
+        self.bn2 = norm(width)
+        self.conv3 = _conv(width, cout, 1)
+        self.bn3 = norm(cout)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(cin, cout, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, cout, H / stride, W / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out + shortcut)
+        return result
+
+
+class ResNet(nn.Module):
+    """Stem and four stages; returns the maps C2 to C5 at strides 4, 8, 16, 32.
+
+    Args:
+        name: one of `RESNETS`.
+        norm: "frozen" (statistics and affine constant) or anything else (`nn.BatchNorm2d`, whose
+            training `Backbone` governs).
+        eps: epsilon of the norm.
+        stride_in_1x1: where a bottleneck strides.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        norm: str = "frozen",
+        eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        bottleneck, blocks, groups, width_per_group = RESNETS[name]
+        layer: Norm = partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = layer(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = []
+        cin = 64
+        for stage, count in enumerate(blocks):
+            base = 64 * 2**stage
+            cout = base * 4 if bottleneck else base
+            parts: list[nn.Module] = []
+            for block in range(count):
+                stride = 2 if block == 0 and stage > 0 else 1
+                if bottleneck:
+                    width = base * width_per_group // 64 * groups
+                    parts.append(
+                        Bottleneck(
+                            cin,
+                            width,
+                            cout,
+                            stride,
+                            layer,
+                            groups=groups,
+                            stride_in_1x1=stride_in_1x1,
+                        )
+                    )
+                else:
+                    parts.append(BasicBlock(cin, cout, stride, layer))
+                cin = cout
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
+            channels.append(cout)
+        self.channels = tuple(channels)
+        self.strides = (4, 8, 16, 32)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the modules by stage, for freezing: stem, then layer1 to layer4."""
+        layers: list[list[nn.Module]] = [[self.conv1, self.bn1]]
+        layers += [[getattr(self, f"layer{i}")] for i in range(1, 5)]
+        return layers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return C2 to C5 of (B, 3, H, W)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for i in range(1, 5):
+            x = getattr(self, f"layer{i}")(x)
+            maps.append(x)
+        return tuple(maps)
