@@ -67,9 +67,7 @@ CONVENTIONS = {
     ),
 }
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
-CONVENTIONS["torchvision_v1"] = Conventions(
-    **{**vars(CONVENTIONS["torchvision"]), "bn_eps": 0.0}
-)
+CONVENTIONS["torchvision_v1"] = Conventions(**{**vars(CONVENTIONS["torchvision"]), "bn_eps": 0.0})
 
 
 def get_conventions(name: str) -> Conventions:

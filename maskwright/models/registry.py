@@ -8,14 +8,15 @@ backbone="resnet18")`.
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from .base import Detector
 
-Builder = TypeVar("Builder", bound=Callable[..., Detector])
+# (num_classes, options) -> detector; the options are a frozen dataclass of documented fields.
+Builder = Callable[[int, Any], Detector]
+AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,22 @@ class PublishedWeights:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What the registry knows of one name."""
+    """What the registry knows of one name.
+
+    Attributes:
+        name: `<detector>_<backbone>_<neck>`.
+        builder: makes the detector of a class count and an instance of `options`.
+        options: dataclass of the builder's options.
+        task: "detect" or "segment".
+        presets: the options that this name fixes.
+        tiny: options of the family's smallest instance, or None.
+        weights: published weights by short name.
+        paper: authors and year.
+    """
 
     name: str
-    builder: Callable[..., Detector]
+    builder: Builder
+    options: type
     task: str
     presets: Mapping[str, Any]
     tiny: Mapping[str, Any] | None
@@ -52,12 +65,8 @@ class ModelEntry:
     paper: str
 
     def arguments(self) -> dict[str, Any]:
-        """Return the builder's options with their defaults under this name."""
-        parameters = inspect.signature(self.builder).parameters
-        options = {
-            key: p.default for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-        return {**options, **self.presets}
+        """Return the builder's options with their values under this name."""
+        return {**{f.name: f.default for f in fields(self.options)}, **self.presets}
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
@@ -66,27 +75,20 @@ _ENTRIES: dict[str, ModelEntry] = {}
 def register(
     name: str,
     *,
+    options: type,
     task: str,
     paper: str,
     tiny: Mapping[str, Any] | None = None,
     weights: Mapping[str, PublishedWeights] | None = None,
-    **presets: Any,
-) -> Callable[[Builder], Builder]:
-    """Put a builder into the registry under `name`; may be stacked.
+    presets: Mapping[str, Any] | None = None,
+) -> Callable[[AnyBuilder], AnyBuilder]:
+    """Put a builder into the registry under `name`; may be stacked. See `ModelEntry`."""
 
-    Args:
-        name: `<detector>_<backbone>_<neck>`.
-        task: "detect" or "segment".
-        paper: authors and year.
-        tiny: builder options of the family's smallest instance, on which the contract tests run;
-            given once per family.
-        weights: published weights by short name ("coco").
-        **presets: builder options that this name fixes.
-    """
-
-    def add(builder: Builder) -> Builder:
+    def add(builder: AnyBuilder) -> AnyBuilder:
         assert name not in _ENTRIES, name
-        _ENTRIES[name] = ModelEntry(name, builder, task, presets, tiny, weights or {}, paper)
+        _ENTRIES[name] = ModelEntry(
+            name, builder, options, task, presets or {}, tiny, weights or {}, paper
+        )
         return builder
 
     return add
@@ -116,7 +118,7 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
     Args:
         name: a registered name.
         num_classes: number of real classes, background not counted.
-        **options: keyword arguments of the builder.
+        **options: fields of the builder's options.
 
     Raises:
         ValueError: for an unknown name or option, or a class count below 1.
@@ -132,7 +134,7 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
             raise ValueError(
                 f"{name} has no option {option!r}{hint} (it has: {', '.join(sorted(known))})"
             )
-    detector = entry.builder(num_classes, **{**entry.presets, **options})
+    detector = entry.builder(num_classes, entry.options(**{**entry.presets, **options}))
     assert detector.task == entry.task
     return detector
 

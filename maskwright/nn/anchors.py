@@ -50,7 +50,9 @@ class AnchorGenerator(nn.Module):
             widths = ((1 / height_ratio)[:, None] * side).flatten()
             heights = (height_ratio[:, None] * side).flatten()
             cell = torch.stack([-widths, -heights, widths, heights], 1) / 2
-            self.register_buffer(f"cell{level}", cell.round() if rounded else cell, persistent=False)
+            self.register_buffer(
+                f"cell{level}", cell.round() if rounded else cell, persistent=False
+            )
 
     def forward(
         self, map_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]

@@ -7,7 +7,7 @@ freezing by stage, and batch norm that keeps its statistics while the detector t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -45,37 +45,44 @@ class TimmBody(nn.Module):
                 f"no backbone is called {name!r}: it is one of {', '.join(RESNETS)} or a timm name"
                 + hint
             )
-        probe = timm.create_model(name, features_only=True, pretrained=False)
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
         wanted = [i for i, stride in enumerate(reductions) if stride in (4, 8, 16, 32)]
         if [reductions[i] for i in wanted] != [4, 8, 16, 32]:
             raise ValueError(
                 f"backbone {name!r} has maps at strides {reductions}; a pyramid needs 4, 8, 16, 32"
             )
-        self.body = timm.create_model(name, features_only=True, pretrained=False, out_indices=wanted)
-        self.channels = tuple(self.body.feature_info.channels())
+        body: Any = timm.create_model(
+            name, features_only=True, pretrained=False, out_indices=wanted
+        )
+        self.body = body
+        self._ends = [info["module"] for info in body.feature_info.get_dicts()]
+        self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
         self.strides = (4, 8, 16, 32)
-        config = self.body.pretrained_cfg or {}
-        mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))
+        config = body.pretrained_cfg or {}
+        mean, std = (
+            config.get("mean", (0.485, 0.456, 0.406)),
+            config.get("std", (0.229, 0.224, 0.225)),
+        )
         self.mean = tuple(255.0 * value for value in mean)
         self.std = tuple(255.0 * value for value in std)
 
     def stages(self) -> list[list[nn.Module]]:
-        """Return the modules by stage: what comes before stride 4, then one list per map."""
-        children = list(self.body.named_children())
-        ends = [info["module"].replace(".", "_") for info in self.body.feature_info.get_dicts()]
-        # A network may name the end of a stage by an inner module ("blocks.1" is child
-        # "blocks_1" or part of "blocks"); cut where the name first fits.
+        """Return the modules by stage: the stem, then what leads to each of the four maps."""
+        ends = list(self._ends)
+        parts: list[tuple[str, nn.Module]] = []
+        for name, child in self.body.named_children():
+            if any(end.startswith(f"{name}.") for end in ends):  # "blocks" holds "blocks.1"
+                parts += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
+            else:
+                parts.append((name, child))
         stages: list[list[nn.Module]] = [[]]
-        pending = list(ends)
-        for name, child in children:
-            if pending and len(stages) == 1 and name == pending[0]:
+        for name, module in parts:
+            if len(stages) == 1 and name == ends[0]:
                 stages.append([])
-            stages[-1].append(child)
-            if pending and name == pending[0]:
-                pending.pop(0)
-                if pending:
-                    stages.append([])
+            stages[-1].append(module)
+            if name in ends[:-1] and len(stages) > 1:
+                stages.append([])
         return stages
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2017): lateral 1x1, top-down sum, 3x3 per level, P6 by subsampling."""
+"""Feature pyramid (Lin et al. 2017): lateral 1x1, top-down sum, 3x3 per level, subsampled P6."""
 
 from __future__ import annotations
 

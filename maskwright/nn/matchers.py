@@ -17,11 +17,11 @@ class Match(NamedTuple):
     """Result of a match.
 
     Attributes:
-        index: (B, N) int64, the ground-truth slot with the highest IoU.
+        slot: (B, N) int64, the ground-truth slot with the highest IoU.
         state: (B, N) int8: 1 positive, 0 negative, -1 ignored.
     """
 
-    index: Tensor
+    slot: Tensor
     state: Tensor
 
 

@@ -12,12 +12,12 @@ class Sample(NamedTuple):
     """The sampled boxes of a batch, positives first.
 
     Attributes:
-        index: (B, S) int64 into the candidates.
+        slot: (B, S) int64 into the candidates.
         positive: (B, S) bool.
         valid: (B, S) bool; fewer candidates than slots leave some empty.
     """
 
-    index: Tensor
+    slot: Tensor
     positive: Tensor
     valid: Tensor
 

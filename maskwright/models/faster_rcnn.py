@@ -1,0 +1,230 @@
+"""Faster R-CNN (Ren et al. 2015) with a feature pyramid (Lin et al. 2017), and its assembly.
+
+Differences from the paper: a pyramid in place of one map, RoIAlign in place of RoIPool (He et al.
+2017), approximate joint training. The same assembly with a mask head is Mask R-CNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..nn.anchors import AnchorGenerator
+from ..nn.backbones import Backbone
+from ..nn.box_head import BoxHead
+from ..nn.fpn import FPN
+from ..nn.mask_head import MaskHead
+from ..nn.roi_heads import RoIHeads
+from ..nn.rpn import RPN
+from ..nn.samplers import BalancedSampler
+from ..structures import Resize
+from .base import TwoStageDetector
+from .conventions import get_conventions
+from .registry import Builder, PublishedWeights, register
+
+
+@dataclass(frozen=True)
+class FPNOptions:
+    """Options of the two-stage detectors on a pyramid.
+
+    Attributes:
+        backbone: one of our ResNets or any timm name.
+        norm: batch norm of the backbone: "frozen", "affine" or "bn"; None: as fits the backbone.
+        width: channels of the pyramid and of the convolutions in the heads.
+        fpn_norm: norm of the pyramid: None, "bn" or "gn".
+        rpn_convs: 3x3 convolutions of the RPN.
+        box_convs: 3x3 convolutions of the box head.
+        box_fcs: fully connected layers of the box head.
+        box_width: their size.
+        head_norm: norm of the convolutions in box and mask head: None, "bn" or "gn".
+        anchor_sizes: side of the anchors of P2 to P6, pixels of the network input.
+        anchor_ratios: height over width of the anchors.
+        proposals: proposals of an image at test; twice as many in training.
+        rois: sampled proposals of an image in training.
+        imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
+        conventions: whose rules for resizing, anchors, RoIAlign and pasting: "maskwright",
+            "torchvision" or "torchvision_v1".
+    """
+
+    backbone: str = "resnet50"
+    norm: str | None = None
+    width: int = 256
+    fpn_norm: str | None = None
+    rpn_convs: int = 1
+    box_convs: int = 0
+    box_fcs: int = 2
+    box_width: int = 1024
+    head_norm: str | None = None
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    proposals: int = 1000
+    rois: int = 512
+    imgsz: int | tuple[int, int] | str | None = None
+    conventions: str = "maskwright"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "box_width", "proposals", "rois", "rpn_convs", "box_fcs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+TINY = {
+    "backbone": "resnet18",
+    "width": 16,
+    "box_width": 32,
+    "anchor_sizes": (8, 16, 32, 64, 128),
+    "proposals": 50,
+    "rois": 32,
+    "imgsz": 96,
+}
+# The small presets: a narrow pyramid with group norm, which trains stably at small batches.
+LITE = {"width": 128, "fpn_norm": "gn", "box_width": 512, "rois": 128, "imgsz": 640}
+# The second version of torchvision (Li et al. 2021): norms everywhere, deeper heads.
+V2 = {
+    "norm": "bn",
+    "fpn_norm": "bn",
+    "head_norm": "bn",
+    "rpn_convs": 2,
+    "box_convs": 4,
+    "box_fcs": 1,
+}
+# The backbones that a family offers by name; any other goes through the option `backbone`.
+FAMILY: dict[str, dict[str, Any]] = {
+    "resnet18_fpn": {"backbone": "resnet18"},
+    "resnet34_fpn": {"backbone": "resnet34"},
+    "resnet50_fpn": {"backbone": "resnet50"},
+    "resnet50_fpn_v2": {"backbone": "resnet50", **V2},
+    "resnet101_fpn": {"backbone": "resnet101"},
+    "resnext101_32x8d_fpn": {"backbone": "resnext101_32x8d"},
+    "lite0_fpn": {"backbone": "tf_efficientnet_lite0", **LITE},
+    "mobilenet_v2_fpn": {"backbone": "mobilenetv2_100", **LITE},
+}
+
+
+def two_stage_fpn(
+    num_classes: int, options: FPNOptions, mask_head: MaskHead | None = None
+) -> TwoStageDetector:
+    """Assemble backbone, pyramid, RPN and heads.
+
+    Args:
+        num_classes: real classes.
+        options: sizes and conventions.
+        mask_head: None: boxes only.
+    """
+    rules = get_conventions(options.conventions)
+    resize = rules.resize
+    if options.imgsz is not None:
+        resize = Resize.parse(options.imgsz, rounding=resize.rounding, antialias=resize.antialias)
+    backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
+    fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
+    rpn = RPN(
+        options.width,
+        AnchorGenerator(
+            options.anchor_sizes,
+            options.anchor_ratios,
+            fpn.strides,
+            rounded=rules.round_anchors,
+            stride_from_maps=rules.stride_from_maps,
+        ),
+        convs=options.rpn_convs,
+        pre_nms=(2 * options.proposals, options.proposals),
+        post_nms=(2 * options.proposals, options.proposals),
+        beta=rules.smooth_l1_beta,
+    )
+    box_head = BoxHead(
+        options.width,
+        num_classes,
+        convs=options.box_convs,
+        fcs=options.box_fcs,
+        width=options.box_width,
+        norm=options.head_norm,
+        beta=rules.smooth_l1_beta,
+    )
+    roi_heads = RoIHeads(
+        box_head,
+        mask_head,
+        strides=backbone.strides,
+        sampling_ratio=rules.sampling_ratio,
+        aligned=rules.aligned,
+        sampler=BalancedSampler(options.rois, 0.25),
+    )
+    return TwoStageDetector(
+        num_classes,
+        backbone=backbone,
+        fpn=fpn,
+        rpn=rpn,
+        roi_heads=roi_heads,
+        mean=backbone.mean,
+        std=backbone.std,
+        resize=resize,
+        paste_mode=rules.paste_mode,
+    )
+
+
+def register_fpn_family(
+    detector: str,
+    builder: Builder,
+    *,
+    options: type,
+    task: str,
+    paper: str,
+    coco: Mapping[str, PublishedWeights],
+) -> None:
+    """Register a detector on a pyramid under one name per backbone.
+
+    Args:
+        detector: first part of the names.
+        builder: see `registry.ModelEntry`.
+        options: dataclass of its options.
+        task: "detect" or "segment".
+        paper: authors and year.
+        coco: published weights by backbone and neck, as in `FAMILY`.
+    """
+    for suffix, presets in FAMILY.items():
+        register(
+            f"{detector}_{suffix}",
+            options=options,
+            task=task,
+            paper=paper,
+            tiny=TINY if suffix == "resnet50_fpn" else None,
+            weights={"coco": coco[suffix]} if suffix in coco else {},
+            presets=presets,
+        )(builder)
+
+
+def torchvision_weights(
+    name: str, digest: str, box_ap: float, mask_ap: float | None
+) -> PublishedWeights:
+    """Describe a COCO file of torchvision, whose name ends with the start of its SHA-256."""
+    metrics = {"box/AP": box_ap} | ({} if mask_ap is None else {"mask/AP": mask_ap})
+    return PublishedWeights(
+        url=f"https://download.pytorch.org/models/{name}_coco-{digest}.pth",
+        sha256=digest,
+        format="torchvision",
+        licence="BSD-3-Clause (torchvision); trained on COCO 2017",
+        source="torchvision, COCO 2017 train",
+        metrics=metrics,
+    )
+
+
+def faster_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
+    """Build Faster R-CNN with a pyramid."""
+    return two_stage_fpn(num_classes, options)
+
+
+register_fpn_family(
+    "faster_rcnn",
+    faster_rcnn,
+    options=FPNOptions,
+    task="detect",
+    paper="Ren et al. 2015",
+    coco={
+        "resnet50_fpn": torchvision_weights(
+            "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, None
+        ),
+        "resnet50_fpn_v2": torchvision_weights(
+            "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 46.7, None
+        ),
+    },
+)

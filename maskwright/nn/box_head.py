@@ -1,0 +1,180 @@
+"""Box head: features of a region to class scores and refined boxes (Girshick 2015).
+
+Softmax over the real classes and background, which is last; boxes are regressed per class. The
+first fully connected layer stores its columns in (row, column, channel) order, the order in which
+RoIAlign leaves its output, so that no copy stands between them.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
+from ..ops.nms import nms_padded
+from .norm import conv_block
+from .ragged import gather_slots
+
+# Candidates of the per-class post-processing: the NMS sees the best of all pairs of box and class.
+_CANDIDATES = 4096
+
+
+class BoxOutput(NamedTuple):
+    """Raw output of the head: logits (R, C + 1) with background last, deltas (R, C, 4)."""
+
+    logits: Tensor
+    deltas: Tensor
+
+
+class BoxTargets(NamedTuple):
+    """Targets of sampled boxes: labels (R,) with C for background, boxes (R, 4) for the others."""
+
+    labels: Tensor
+    boxes: Tensor
+
+
+class BoxHead(nn.Module):
+    """Convolutions, fully connected layers, and the two predictors.
+
+    Args:
+        channels: channels of the region features.
+        num_classes: real classes.
+        pool: side of the region features.
+        convs: number of 3x3 convolutions before the fully connected layers.
+        fcs: number of fully connected layers.
+        width: their size.
+        norm: norm of the convolutions: None, "bn" or "gn".
+        weights: factors of the deltas.
+        beta: where the box loss turns from square to linear.
+        min_side: smaller predicted boxes are dropped, pixels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        pool: int = 7,
+        convs: int = 0,
+        fcs: int = 2,
+        width: int = 1024,
+        norm: str | None = None,
+        weights: tuple[float, float, float, float] = (10, 10, 5, 5),
+        beta: float = 1 / 9,
+        min_side: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.pool = pool
+        self.weights = weights
+        self.beta = beta
+        self.min_side = min_side
+        self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
+        sizes = [channels * pool * pool] + [width] * fcs
+        self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.logits = nn.Linear(width, num_classes + 1)
+        self.deltas = nn.Linear(width, num_classes * 4)
+        for block in self.convs:
+            for layer in block.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        for fc in self.fcs:
+            nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]
+            nn.init.zeros_(fc.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.logits.bias)
+        nn.init.zeros_(self.deltas.bias)
+
+    def forward(self, x: Tensor) -> BoxOutput:
+        """Run the head on region features (R, channels, pool, pool)."""
+        for block in self.convs:
+            x = block(x)
+        x = x.permute(0, 2, 3, 1).flatten(1)  # (R, pool * pool * channels)
+        for fc in self.fcs:
+            x = F.relu(fc(x))
+        return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (self.num_classes, 4)))
+
+    def loss(
+        self, output: BoxOutput, rois: Tensor, targets: BoxTargets, valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Return `roi/class` and `roi/box` (Girshick 2015, eq. 1 to 3, lambda 1).
+
+        Both are divided by the number of sampled boxes, background included: the box term of an
+        object weighs the same, however many objects the image has.
+
+        Args:
+            output: of R boxes.
+            rois: (R, 4) the boxes.
+            targets: of the boxes.
+            valid: (R,) bool.
+        """
+        count = valid.sum().clamp(min=1)
+        classes = F.cross_entropy(output.logits.float(), targets.labels, reduction="none")
+        positive = valid & (targets.labels < self.num_classes)
+        label = targets.labels.clamp(max=self.num_classes - 1)
+        deltas = output.deltas[torch.arange(len(label), device=label.device), label]
+        goal = encode_deltas(targets.boxes, rois, self.weights)
+        box = F.smooth_l1_loss(deltas.float(), goal, beta=self.beta, reduction="none").sum(-1)
+        return {
+            "roi/class": torch.where(valid, classes, 0).sum() / count,
+            # Where instead of a product: the deltas of empty slots may be anything.
+            "roi/box": torch.where(positive, box, 0).sum() / count,
+        }
+
+    def decode(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        rois: Tensor,
+        valid: Tensor,
+        sizes: Tensor,
+        *,
+        score_thresh: float,
+        nms_thresh: float,
+        max_det: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the detections of each image, by falling score.
+
+        Args:
+            scores: (B, K, C) probabilities.
+            deltas: (B, K, C, 4).
+            rois: (B, K, 4) xyxy, padded-image pixels.
+            valid: (B, K) bool.
+            sizes: (B, 2) (height, width) for clipping.
+            score_thresh: a score must be above it.
+            nms_thresh: IoU of the NMS, per class.
+            max_det: slots of the result.
+
+        Returns:
+            boxes (B, max_det, 4), scores, labels and valid (B, max_det).
+        """
+        images, _, classes = scores.shape
+        keys = torch.where((scores > score_thresh) & valid[..., None], scores, -1).flatten(1)
+        take = min(max(_CANDIDATES, max_det), keys.shape[1])
+        while True:
+            top, at = keys.topk(take, 1)
+            box_of, label = at // classes, at % classes
+            delta = gather_slots(deltas.reshape(images, -1, 4), at)
+            boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, DELTA_CLAMP)
+            boxes = clip_boxes(boxes, sizes[:, None])
+            usable = (top >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(-1)
+            index, kept = nms_padded(boxes, top, usable, nms_thresh, max_det, labels=label)
+            # Exact when all candidates were seen or every slot is filled. Otherwise the weaker
+            # candidates still count: start over with all of them. A graph cannot decide that at
+            # run time; there the best `_CANDIDATES` are final.
+            if take == keys.shape[1] or torch.compiler.is_compiling():
+                break
+            if bool((kept[:, -1] | (top[:, -1] < 0)).all()):
+                break
+            take = keys.shape[1]
+        return (
+            gather_slots(boxes, index) * kept[..., None],
+            gather_slots(top, index) * kept,
+            gather_slots(label, index) * kept,
+            kept,
+        )

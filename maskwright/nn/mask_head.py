@@ -1,0 +1,168 @@
+"""Mask head of Mask R-CNN (He et al. 2017, section 3, fig. 4 right) and what any mask head offers.
+
+One mask per class, each with its own sigmoid: classes do not compete. Loss and prediction use the
+mask of one class only, the ground truth's or the predicted one, so only that one is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.masks import crop_masks
+from ..structures import PackedMasks
+from .norm import conv_block
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What a mask head returns.
+
+    Attributes:
+        logits: maps (R, M, M) of the class asked for, coarse to fine; a plain head has one.
+        semantic: (B, 1, h, w) logits of foreground over the whole image, or None.
+    """
+
+    logits: tuple[Tensor, ...]
+    semantic: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MaskTargets:
+    """Targets of a mask head: (R, M, M) in [0, 1] for each size in `MaskOutput.logits`."""
+
+    masks: tuple[Tensor, ...]
+
+
+class MaskHead(Protocol):
+    """What `RoIHeads` needs of a mask head; a head that needs fine features reads the pyramid."""
+
+    pool: int
+
+    def __call__(
+        self,
+        roi_feats: Tensor,
+        pyramid: Sequence[Tensor],
+        boxes: Tensor,
+        batch_index: Tensor,
+        labels: Tensor,
+    ) -> MaskOutput:
+        """Run the head on R regions."""
+        ...
+
+    def targets(
+        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor
+    ) -> MaskTargets:
+        """Cut the targets of boxes (B, S, 4) from the ground truth; (B * S, M, M)."""
+        ...
+
+    def loss(self, output: MaskOutput, targets: MaskTargets, valid: Tensor) -> dict[str, Tensor]:
+        """Return the loss terms of R regions, of which `valid` (R,) count."""
+        ...
+
+    def decode(self, output: MaskOutput) -> Tensor:
+        """Return mask probabilities (R, M, M)."""
+        ...
+
+
+class ConvMaskHead(nn.Module):
+    """3x3 convolutions, a 2x2 transposed convolution and a 1x1 predictor per class.
+
+    Args:
+        channels: channels of the region features.
+        num_classes: real classes.
+        pool: side of the region features; masks are twice that.
+        convs: number of 3x3 convolutions.
+        width: their channels.
+        norm: their norm: None, "bn" or "gn".
+        binary_targets: threshold the targets at 0.5; otherwise the interpolated values train.
+        aligned: see `ops.roi_align`; how targets are cut.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        pool: int = 14,
+        convs: int = 4,
+        width: int = 256,
+        norm: str | None = None,
+        binary_targets: bool = True,
+        aligned: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.binary_targets = binary_targets
+        self.aligned = aligned
+        sizes = [channels] + [width] * convs
+        self.convs = nn.ModuleList(conv_block(a, b, norm=norm) for a, b in pairwise(sizes))
+        self.upsample = nn.ConvTranspose2d(sizes[-1], width, 2, stride=2)
+        self.logits = nn.Conv2d(width, num_classes, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        roi_feats: Tensor,
+        pyramid: Sequence[Tensor],
+        boxes: Tensor,
+        batch_index: Tensor,
+        labels: Tensor,
+    ) -> MaskOutput:
+        """Return the mask logits of one class per region.
+
+        Args:
+            roi_feats: (R, channels, pool, pool).
+            pyramid: not used by this head.
+            boxes: not used by this head.
+            batch_index: not used by this head.
+            labels: (R,) int64, the class of each region.
+
+        Returns:
+            `MaskOutput` with one map of 2 * pool a side.
+        """
+        x = roi_feats
+        for block in self.convs:
+            x = block(x)
+        x = F.relu(self.upsample(x))  # (R, width, M, M)
+        # The 1x1 convolution of the region's own class: its row of weights times the features.
+        weight = self.logits.weight.flatten(1)[labels].to(x.dtype)  # (R, width)
+        bias = self.logits.bias[labels].to(x.dtype)  # type: ignore[index]
+        logits = torch.bmm(weight[:, None], x.flatten(2)).reshape(-1, *x.shape[2:])
+        return MaskOutput((logits + bias[:, None, None],))
+
+    def targets(
+        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor
+    ) -> MaskTargets:
+        """Cut the ground-truth masks by the boxes.
+
+        Args:
+            masks: ground truth, (B, K) slots.
+            boxes: (B, S, 4) xyxy, padded-image pixels.
+            gt_index: (B, S) slot of the ground truth of each box.
+            valid: (B, S) bool.
+        """
+        cut = crop_masks(masks, boxes, gt_index, valid, 2 * self.pool, aligned=self.aligned)
+        cut = cut.flatten(0, 1)
+        return MaskTargets(((cut >= 0.5).to(cut.dtype) if self.binary_targets else cut,))
+
+    def loss(self, output: MaskOutput, targets: MaskTargets, valid: Tensor) -> dict[str, Tensor]:
+        """Return `roi/mask`: the mean binary cross-entropy over the pixels of the valid regions."""
+        (logits,), (goal,) = output.logits, targets.masks
+        loss = F.binary_cross_entropy_with_logits(logits.float(), goal, reduction="none")
+        mean = loss.mean((1, 2))
+        return {"roi/mask": torch.where(valid, mean, 0).sum() / valid.sum().clamp(min=1)}
+
+    def decode(self, output: MaskOutput) -> Tensor:
+        """Return mask probabilities (R, M, M)."""
+        return output.logits[-1].sigmoid()

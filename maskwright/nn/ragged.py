@@ -1,0 +1,47 @@
+"""Moving between fixed slots (B, K) and the list of slots that are worth computing.
+
+Eager code works on the valid slots only; compiled and exported graphs need shapes that do not
+depend on data, so there every slot counts as worth computing and the losses mask the empty ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gather_slots(values: Tensor, index: Tensor) -> Tensor:
+    """Pick slots per image.
+
+    Args:
+        values: (B, N) or (B, N, D).
+        index: (B, S) int64.
+
+    Returns:
+        (B, S) or (B, S, D).
+    """
+    if values.dim() == 2:
+        return values.gather(1, index)
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def active_slots(valid: Tensor) -> Tensor:
+    """Return the flat positions (R,) of the slots to compute: the valid ones, or all in a graph.
+
+    Args:
+        valid: (B, K) bool.
+    """
+    if torch.compiler.is_compiling():
+        return torch.arange(valid.numel(), device=valid.device)
+    return valid.flatten().nonzero()[:, 0]
+
+
+def take(values: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows (R, ...) at flat positions `rows` of (B, K, ...)."""
+    return values.flatten(0, 1)[rows]
+
+
+def put_back(values: Tensor, rows: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return (B, K, ...) with `values` (R, ...) at flat positions `rows`, zeros elsewhere."""
+    full = values.new_zeros((shape[0] * shape[1], *values.shape[1:]))
+    return full.index_copy(0, rows, values).reshape(*shape, *values.shape[1:])

@@ -1,0 +1,160 @@
+"""Region proposal network (Ren et al. 2015, section 3.1) on a pyramid (Lin et al. 2017, 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.boxes import clip_boxes, decode_deltas, encode_deltas
+from ..ops.nms import nms_padded
+from ..structures import Images, Instances
+from .anchors import AnchorGenerator
+from .matchers import IoUMatcher
+from .ragged import gather_slots
+from .samplers import BalancedSampler
+
+
+class RPNOutput(NamedTuple):
+    """Raw output of the network.
+
+    Attributes:
+        logits: per level (B, N_l) objectness.
+        deltas: per level (B, N_l, 4).
+        anchors: per level (N_l, 4) xyxy, padded-image pixels.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    anchors: list[Tensor]
+
+
+class RPN(nn.Module):
+    """3x3 convolutions and two 1x1 siblings, shared by all levels; proposals and losses.
+
+    Args:
+        channels: channels of the pyramid.
+        anchors: the anchor generator.
+        convs: number of 3x3 convolutions.
+        matcher: assigns anchors to ground truth.
+        sampler: picks the anchors of the loss.
+        pre_nms: proposals kept per level before NMS, (training, inference).
+        post_nms: proposals kept per image, (training, inference).
+        nms_thresh: IoU of the NMS, applied per level.
+        min_side: smaller proposals are dropped, pixels.
+        beta: where the box loss turns from square to linear.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        anchors: AnchorGenerator,
+        *,
+        convs: int = 1,
+        matcher: IoUMatcher | None = None,
+        sampler: BalancedSampler | None = None,
+        pre_nms: tuple[int, int] = (2000, 1000),
+        post_nms: tuple[int, int] = (2000, 1000),
+        nms_thresh: float = 0.7,
+        min_side: float = 1e-3,
+        beta: float = 1 / 9,
+    ) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.matcher = matcher or IoUMatcher(0.7, 0.3, low_quality=True)
+        self.sampler = sampler or BalancedSampler(256, 0.5)
+        self.pre_nms = pre_nms
+        self.post_nms = post_nms
+        self.nms_thresh = nms_thresh
+        self.min_side = min_side
+        self.beta = beta
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs)
+        )
+        self.logits = nn.Conv2d(channels, anchors.per_cell, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors.per_cell, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, pyramid: Sequence[Tensor]) -> RPNOutput:
+        """Run the network on every level (B, C, H_l, W_l)."""
+        logits, deltas, sizes = [], [], []
+        for x in pyramid:
+            sizes.append((x.shape[-2], x.shape[-1]))
+            for conv in self.convs:
+                x = F.relu(conv(x))
+            # (B, A, H, W) -> (B, H * W * A): the order of the anchors.
+            logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1))
+            delta = self.deltas(x).permute(0, 2, 3, 1)  # (B, H, W, A * 4)
+            deltas.append(delta.reshape(delta.shape[0], -1, 4))
+        # The finest level's stride divides the padded image, so it tells the image's size.
+        stride = self.anchors.strides[0]
+        padded = (sizes[0][0] * stride, sizes[0][1] * stride)
+        return RPNOutput(logits, deltas, self.anchors(sizes, padded))
+
+    @torch.no_grad()
+    def propose(self, output: RPNOutput, images: Images, *, training: bool = False) -> Instances:
+        """Return the proposals: best per level, decoded, clipped, NMS per level.
+
+        Returns:
+            `Instances` with boxes in padded-image pixels, scores (objectness in [0, 1]) and
+            labels 0; no gradient flows through them (the approximate joint training of Ren et
+            al. 2015, section 3.2).
+        """
+        which = 0 if training else 1
+        boxes, scores, levels = [], [], []
+        for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
+            top, at = logits.float().topk(min(self.pre_nms[which], logits.shape[1]), 1)
+            boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
+            scores.append(top.sigmoid())
+            levels.append(torch.full_like(at, level))
+        box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
+        score, level_of = torch.cat(scores, 1), torch.cat(levels, 1)
+        valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)
+        index, kept = nms_padded(
+            box, score, valid, self.nms_thresh, self.post_nms[which], labels=level_of
+        )
+        return Instances(
+            boxes=gather_slots(box, index) * kept[..., None],
+            labels=torch.zeros_like(index),
+            valid=kept,
+            scores=gather_slots(score, index) * kept,
+        )
+
+    def losses(
+        self,
+        output: RPNOutput,
+        images: Images,
+        targets: Instances,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return `rpn/objectness` and `rpn/box` (Ren et al. 2015, eq. 1).
+
+        Deviation from eq. 1: both terms are divided by the number of sampled anchors and lambda
+        is 1, as in all current implementations.
+        """
+        logits, deltas = torch.cat(output.logits, 1), torch.cat(output.deltas, 1)
+        anchors = torch.cat(output.anchors)
+        with torch.no_grad():
+            match = self.matcher(anchors, targets.boxes, targets.valid, targets.crowd)
+            sample = self.sampler(match.state, generator=generator, noise=noise)
+            matched = gather_slots(targets.boxes, gather_slots(match.slot, sample.slot))
+            goal = encode_deltas(matched, anchors[sample.slot])
+        count = sample.valid.sum().clamp(min=1)
+        objectness = F.binary_cross_entropy_with_logits(
+            gather_slots(logits, sample.slot).float(), sample.positive.float(), reduction="none"
+        )
+        box = F.smooth_l1_loss(
+            gather_slots(deltas, sample.slot).float(), goal, beta=self.beta, reduction="none"
+        )
+        return {
+            "rpn/objectness": (objectness * sample.valid).sum() / count,
+            "rpn/box": (box.sum(-1) * sample.positive).sum() / count,
+        }
