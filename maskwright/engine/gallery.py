@@ -1,0 +1,341 @@
+"""Files of a prediction run: a picture and a JSON file per image, and a page that shows them all.
+
+The page is one HTML file with style and script inside; it loads nothing but the pictures beside
+it, so the folder can be zipped, mailed and opened without a network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from .result import Result
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
+ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
+
+
+@dataclass(frozen=True)
+class SavedResult:
+    """Where the files of one image went, and what its row of the page says.
+
+    Attributes:
+        name: file name of the source image.
+        overlay: picture with the objects drawn.
+        data: JSON file, see `Result.to_json`.
+        original: copy of the image for the page, or None.
+        size: (height, width) of the image.
+        counts: objects by class name.
+        ms: milliseconds that the image took.
+    """
+
+    name: str
+    overlay: Path
+    data: Path
+    original: Path | None
+    size: tuple[int, int]
+    counts: dict[str, int]
+    ms: float
+
+
+class ResultWriter:
+    """Writes the files of results into a folder, under names that do not collide.
+
+    `photo.jpg` becomes `photo.jpg` and `photo.json`; other formats than JPEG become PNG, which
+    keeps their pixels. A second image of the same name gets a number.
+    """
+
+    def __init__(self, folder: str | Path, *, originals: bool = False) -> None:
+        """Make the folder.
+
+        Args:
+            folder: where the files go.
+            originals: also keep a copy of each image in `originals/`, for the page.
+
+        Raises:
+            ValueError: if the folder cannot be made.
+        """
+        self.folder = Path(folder)
+        self._originals = self.folder / "originals" if originals else None
+        self._taken: set[str] = set()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"cannot make the folder {self.folder} ({error.strerror or error}); "
+                "give another one with save="
+            ) from None
+
+    def write(self, result: Result) -> SavedResult:
+        """Write the files of one result.
+
+        Raises:
+            ValueError: if the picture would overwrite the image itself.
+        """
+        source = Path(result.file_name)
+        stem = self._free_stem(source.stem)
+        suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
+        overlay = self.folder / f"{stem}{suffix}"
+        if result.path is not None and overlay.resolve() == Path(result.path).resolve():
+            raise ValueError(
+                f"save={str(self.folder)!r} would overwrite the image {result.path}: "
+                "give another folder"
+            )
+        result.save(overlay)
+        data = result.save(overlay.with_suffix(".json"))
+        original = None
+        if self._originals is not None:
+            original = self._write_original(result, f"{stem}.jpg")
+        return SavedResult(
+            result.file_name,
+            overlay,
+            data,
+            original,
+            result.detections.size,
+            result.counts(),
+            sum(result.speed.values()),
+        )
+
+    def _free_stem(self, stem: str) -> str:
+        stem = re.sub(r"[^\w\-. ()+]", "_", stem) or "image"
+        name, number = stem, 1
+        while name.lower() in self._taken:  # lower: some file systems do not tell case apart
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name.lower())
+        return name
+
+    def _write_original(self, result: Result, name: str) -> Path:
+        from PIL import Image
+
+        assert self._originals is not None
+        self._originals.mkdir(exist_ok=True)
+        picture = Image.fromarray(result.image)
+        picture.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
+        path = self._originals / name
+        picture.save(path, quality=88)
+        return path
+
+
+def write_gallery(
+    rows: Iterable[SavedResult | Result], folder: str | Path, title: str = "Predictions"
+) -> Path:
+    """Write `index.html`, a page of all images, and return its path.
+
+    Args:
+        rows: what `ResultWriter.write` returned for files in `folder`; results that are not
+            saved yet are saved.
+        folder: where the page goes.
+        title: heading of the page.
+    """
+    writer = ResultWriter(folder, originals=True)
+    saved = [row if isinstance(row, SavedResult) else writer.write(row) for row in rows]
+    totals: Counter[str] = Counter()
+    for row in saved:
+        totals.update(row.counts)
+    mean = sum(row.ms for row in saved) / max(len(saved), 1)
+    figures = [
+        (f"{len(saved):,}", "image" if len(saved) == 1 else "images"),
+        (f"{totals.total():,}", "object" if totals.total() == 1 else "objects"),
+        (f"{mean:,.0f} ms", "per image"),
+    ]
+    page = Template(_PAGE).substitute(
+        title=escape(title),
+        figures="".join(f"<div><b>{value}</b><span>{what}</span></div>" for value, what in figures),
+        filters=_filters(totals, saved),
+        cards="".join(_card(row, i, Path(folder)) for i, row in enumerate(saved)),
+        rows="".join(_row(row, i) for i, row in enumerate(saved)),
+    )
+    path = Path(folder) / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _link(path: Path, folder: Path) -> str:
+    return quote(path.relative_to(folder).as_posix())
+
+
+def _filters(totals: Counter[str], saved: list[SavedResult]) -> str:
+    """Return one button a class, which shows only the images that hold it."""
+    buttons = [f'<button class="chip" data-class="" aria-pressed="true">all {len(saved)}</button>']
+    for name, _ in totals.most_common():
+        images = sum(name in row.counts for row in saved)
+        buttons.append(
+            f'<button class="chip" data-class="{escape(name)}" aria-pressed="false">'
+            f"{escape(name)} <small>in {images}</small></button>"
+        )
+    empty = sum(not row.counts for row in saved)
+    if empty and totals:
+        buttons.append(
+            '<button class="chip" data-class="-" aria-pressed="false">no objects '
+            f"<small>in {empty}</small></button>"
+        )
+    return "".join(buttons)
+
+
+def _objects(row: SavedResult) -> str:
+    if not row.counts:
+        return '<span class="tag none">no objects</span>'
+    return "".join(
+        f'<span class="tag"><b>{count}</b> {escape(name)}</span>'
+        for name, count in row.counts.items()
+    )
+
+
+def _classes(row: SavedResult) -> str:
+    return escape("\n".join(row.counts) or "-")
+
+
+def _card(row: SavedResult, index: int, folder: Path) -> str:
+    height, width = row.size
+    overlay = _link(row.overlay, folder)
+    other = "" if row.original is None else f' data-other="{_link(row.original, folder)}"'
+    name = escape(row.name)
+    return f"""
+<figure class="card" id="i{index}" data-classes="{_classes(row)}">
+<button class="view" title="click: original / objects">
+<img src="{overlay}"{other} alt="{name}" width="{width}" height="{height}" loading="lazy">
+<span class="badge">objects</span></button>
+<figcaption><div class="name" title="{name}">{name}</div><div class="tags">{_objects(row)}</div>
+<div class="facts"><span>{width} × {height}</span><span>{row.ms:,.0f} ms</span>
+<a href="{overlay}">picture</a><a href="{_link(row.data, folder)}">data</a></div>
+</figcaption></figure>"""
+
+
+def _row(row: SavedResult, index: int) -> str:
+    return (
+        f'<tr data-classes="{_classes(row)}"><td><a href="#i{index}">{escape(row.name)}</a></td>'
+        f'<td class="n">{sum(row.counts.values())}</td><td>{_objects(row)}</td>'
+        f'<td class="n">{row.size[1]} × {row.size[0]}</td><td class="n">{row.ms:,.0f}</td></tr>\n'
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root {
+  color-scheme: light dark;
+  --page: #f5f6f8; --card: #fff; --line: #e0e3e9; --text: #1b2130; --soft: #667085;
+  --accent: #2f5fd0; --tint: #e8eefc; --stage: #e9ebf0;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #12151b; --card: #1b1f27; --line: #2c323d; --text: #e8ebf1; --soft: #98a1b2;
+    --accent: #8fb0ff; --tint: #24304d; --stage: #0c0e12;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--text);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+.wrap { max-width: 1560px; margin: 0 auto; padding: 0 28px; }
+header { background: var(--card); border-bottom: 1px solid var(--line); padding: 26px 0 20px; }
+h1 { font-size: 24px; line-height: 1.25; margin: 0 0 14px; letter-spacing: -.01em;
+  overflow-wrap: anywhere; }
+.figures { display: flex; flex-wrap: wrap; gap: 10px 36px; }
+.figures div { display: flex; align-items: baseline; gap: 7px; }
+.figures b { font-size: 20px; font-variant-numeric: tabular-nums; }
+.figures span { color: var(--soft); }
+.bar { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; padding: 18px 0; }
+button { font: inherit; color: inherit; cursor: pointer; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+.chip { background: var(--card); border: 1px solid var(--line); border-radius: 99px;
+  padding: 4px 13px; }
+.chip small { color: var(--soft); font-size: 12.5px; }
+.chip:hover { border-color: var(--accent); }
+.chip[aria-pressed="true"] { background: var(--tint); border-color: var(--accent);
+  color: var(--accent); font-weight: 600; }
+.push { margin-left: auto; }
+.grid { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); }
+.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  overflow: hidden; display: flex; flex-direction: column; scroll-margin: 20px; }
+.card:target { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }
+.view { border: 0; padding: 0; background: var(--stage); display: block; position: relative;
+  aspect-ratio: 4 / 3; width: 100%; }
+.view img { width: 100%; height: 100%; object-fit: contain; display: block; }
+.badge { position: absolute; right: 10px; top: 10px; background: #0009; color: #fff;
+  font-size: 12px; line-height: 1.6; padding: 1px 9px; border-radius: 99px; opacity: 0;
+  transition: opacity .15s; }
+.view:hover .badge, .view:focus-visible .badge, .view.original .badge { opacity: 1; }
+figcaption { padding: 12px 15px 13px; display: flex; flex-direction: column; gap: 8px; flex: 1; }
+.name { font-weight: 600; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.tags { display: flex; flex-wrap: wrap; gap: 5px; }
+.tag { background: var(--tint); color: var(--accent); border-radius: 6px; padding: 1px 8px;
+  font-size: 13px; white-space: nowrap; }
+.tag.none { background: none; color: var(--soft); padding-left: 0; }
+.facts { display: flex; flex-wrap: wrap; gap: 3px 14px; color: var(--soft); font-size: 13px;
+  margin-top: auto; font-variant-numeric: tabular-nums; }
+.facts a:first-of-type { margin-left: auto; }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
+h2 { font-size: 17px; margin: 38px 0 12px; }
+.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
+  border-radius: 12px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
+th, td { text-align: left; padding: 8px 15px; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+td .tag { display: inline-block; margin: 0 5px 2px 0; }
+tr:last-child td { border-bottom: 0; }
+th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+[hidden] { display: none !important; }
+footer { color: var(--soft); font-size: 13px; padding: 30px 0 40px; }
+@media (max-width: 560px) { .wrap { padding: 0 14px; } .push { margin-left: 0; } }
+</style>
+</head>
+<body>
+<header><div class="wrap"><h1>$title</h1><div class="figures">$figures</div></div></header>
+<main class="wrap">
+<div class="bar">$filters<button class="chip push" id="all">show originals</button></div>
+<div class="grid">$cards
+</div>
+<h2>Images</h2>
+<div class="scroll"><table>
+<thead><tr><th>image</th><th class="n">objects</th><th>by class</th><th class="n">size</th>
+<th class="n">ms</th></tr></thead>
+<tbody>
+$rows</tbody></table></div>
+<footer>Click a picture to see the original. Written by maskwright.</footer>
+</main>
+<script>
+"use strict";
+function toggle(view, original) {
+  const img = view.querySelector("img");
+  if (!img.dataset.other || view.classList.contains("original") === original) return;
+  const src = img.getAttribute("src");
+  img.src = img.dataset.other;
+  img.dataset.other = src;
+  view.classList.toggle("original", original);
+  view.querySelector(".badge").textContent = original ? "original" : "objects";
+}
+const views = [...document.querySelectorAll(".view")];
+for (const view of views)
+  view.onclick = () => toggle(view, !view.classList.contains("original"));
+const all = document.getElementById("all");
+all.onclick = () => {
+  const original = all.textContent === "show originals";
+  for (const view of views) toggle(view, original);
+  all.textContent = original ? "show objects" : "show originals";
+};
+const chips = [...document.querySelectorAll(".chip[data-class]")];
+for (const chip of chips) chip.onclick = () => {
+  for (const other of chips) other.setAttribute("aria-pressed", String(other === chip));
+  const wanted = chip.dataset.class;
+  for (const item of document.querySelectorAll("[data-classes]"))
+    item.hidden = wanted !== "" && !item.dataset.classes.split("\\n").includes(wanted);
+};
+</script>
+</body>
+</html>
+"""

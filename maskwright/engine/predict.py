@@ -1,0 +1,366 @@
+"""Prediction: photos in, `Result`s out, one image at a time or a stream over a folder.
+
+`Predictor` holds a detector on its device and the class names; `predict` runs one over any source
+in constant memory. An image is resized by the rule of the model, padded at the right and bottom,
+and the boxes that come back are mapped to the original image by the ratio of each axis.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from ..data.images import collate_images, load_image, resize_image
+from ..models.base import Detector, Meta, PostProcess
+from ..structures import Detections, Images, Instances, Resize
+from .gallery import ResultWriter
+from .result import Result
+from .sources import Source, Sources, list_sources, one_source
+
+
+def pick_device(device: str | int | torch.device = "auto") -> torch.device:
+    """Return the device that `device` names; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: if there is no such device on this machine.
+    """
+    if isinstance(device, torch.device):
+        device = str(device)
+    name = str(device).strip().lower()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    if name.isdigit():
+        name = f"cuda:{name}"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            raise ValueError(
+                f"device={device!r}: this torch ({torch.__version__}) sees {count} CUDA devices; "
+                "use device=cpu, or see `maskwright doctor`"
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}: MPS is not available here; use device=cpu")
+    return torch.device(name)
+
+
+def to_detections(instances: Instances, images: Images) -> list[Detections]:
+    """Return the predictions of each image in pixels of its original, without empty slots.
+
+    Args:
+        instances: B images of predictions with scores, padded-image pixels.
+        images: the batch that was predicted; only its sizes are read.
+
+    Returns:
+        B `Detections` on the CPU by falling score, boxes clipped to the image.
+    """
+    if instances.scores is None:
+        raise ValueError("to_detections takes predictions: these instances have no scores")
+    instances = instances.to("cpu")
+    scores, crops, points = instances.scores, instances.mask_crops, instances.keypoints
+    assert scores is not None
+    sizes = images.sizes.cpu().to(torch.float32)
+    originals = images.original_sizes.cpu()
+    # The sides were rounded one by one, so that each axis has a ratio of its own.
+    ratio = (originals / sizes).flip(1)  # (B, 2) as x, y
+    out = []
+    for i, (height, width) in enumerate(originals.tolist()):
+        kept = instances.valid[i].nonzero()[:, 0]
+        kept = kept[scores[i, kept].argsort(descending=True, stable=True)]
+        limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+        boxes = (instances.boxes[i, kept].float() * ratio[i].repeat(2)).clamp(min=0)
+        joints = None
+        if points is not None:
+            joints = points[i, kept].float()
+            joints = torch.cat([joints[..., :2] * ratio[i], joints[..., 2:]], -1)
+        out.append(
+            Detections(
+                (height, width),
+                boxes.minimum(limit),
+                scores[i, kept].float(),
+                instances.labels[i, kept],
+                None if crops is None else crops[i, kept].float(),
+                joints,
+            )
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image in memory: where it came from, (H, W, 3) uint8 RGB, milliseconds it took to read."""
+
+    source: Source
+    pixels: np.ndarray
+    load_ms: float
+
+
+class Predictor:
+    """A detector that is ready to be called on images.
+
+    Attributes:
+        detector: the model, in evaluation mode on `device`.
+        meta: what its checkpoint says of itself.
+        names: class names by label.
+        device: where it computes.
+
+    Example:
+        >>> import maskwright as mw
+        >>> predictor = mw.load("runs/train/exp")  # doctest: +SKIP
+        >>> result = predictor("cells.png", conf=0.5)  # doctest: +SKIP
+    """
+
+    def __init__(self, detector: Detector, meta: Meta, *, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.detector = detector.eval().to(self.device)
+        if self.device.type == "cpu":
+            # The CPU's convolutions take this layout without a copy per layer.
+            self.detector = self.detector.to(memory_format=torch.channels_last)
+        self.meta = meta
+        self.names = [
+            name if name is not None else f"class {i}" for i, name in enumerate(meta.names)
+        ]
+
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        conf: float = 0.25,
+        iou: float = 0.5,
+        max_det: int = 100,
+        imgsz: Any = None,
+    ) -> list[Result]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Any,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.5,
+        max_det: int = 100,
+        imgsz: Any = None,
+    ) -> Result: ...
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.5,
+        max_det: int = 100,
+        imgsz: Any = None,
+    ) -> Result | list[Result]:
+        """Return the objects of an image.
+
+        Args:
+            image: path, http(s) address, PIL image or (H, W, 3) uint8 RGB array; a list of them
+                gives a list of results, each the same as if the image had come alone.
+            conf: smallest score, in [0, 1].
+            iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+            max_det: most objects; a warning says when an image reached it.
+            imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
+
+        Raises:
+            ValueError: if an image cannot be read (the message names it) or an option is wrong.
+        """
+        post = make_post(conf, iou, max_det)
+        resize = self.resize_rule(imgsz)
+        many = isinstance(image, list | tuple)
+        sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
+        # One by one: padding to a larger neighbour would change the numbers a little.
+        results = [self.infer([read(source)], resize, post)[0] for source in sources]
+        _warn_capped([result for result in results if len(result) >= max_det], max_det)
+        return results if many else results[0]
+
+    def resize_rule(self, imgsz: Any = None) -> Resize:
+        """Return the rule for `imgsz` with the model's conventions; None: the model's own rule."""
+        own = self.detector.resize
+        if imgsz is None:
+            return own
+        return Resize.parse(imgsz, rounding=own.rounding, antialias=own.antialias)
+
+    def infer(self, batch: Sequence[Loaded], resize: Resize, post: PostProcess) -> list[Result]:
+        """Return the results of images in memory, computed as one batch."""
+        start = time.perf_counter()
+        scaled = []
+        for loaded in batch:
+            height, width = loaded.pixels.shape[:2]
+            size = resize.target_size(height, width)
+            scaled.append((resize_image(loaded.pixels, size, resize.antialias), (height, width)))
+        images = collate_images(scaled, self.detector.size_divisor).to(self.device)
+        if self.device.type == "cpu":
+            images = Images(
+                images.pixels.contiguous(memory_format=torch.channels_last),
+                images.sizes,
+                images.original_sizes,
+            )
+        prepared = time.perf_counter()
+        with torch.inference_mode():
+            instances = self.detector(images, post)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # or the time would be that of the launch
+        inferred = time.perf_counter()
+        detections = to_detections(instances, images)
+        done = time.perf_counter()
+        share = 1e3 / len(batch)
+        speed = {
+            "preprocess": share * (prepared - start),
+            "inference": share * (inferred - prepared),
+            "postprocess": share * (done - inferred),
+        }
+        return [
+            Result(
+                found,
+                loaded.pixels,
+                self.names,
+                loaded.source.path,
+                {"load": loaded.load_ms, **speed},
+                self.meta.category_ids,
+                self.detector.paste_mode,
+            )
+            for loaded, found in zip(batch, detections, strict=True)
+        ]
+
+
+def predict(
+    model: str | Path | Predictor,
+    source: Any,
+    *,
+    conf: float = 0.25,
+    iou: float = 0.5,
+    max_det: int = 100,
+    imgsz: int | tuple[int, int] | str | None = None,
+    batch: int = 1,
+    device: str = "auto",
+    save: str | Path | None = None,
+) -> Iterator[Result]:
+    """Predict over a source of any size, one result at a time.
+
+    Names and options are checked at once, the images are read while you iterate. Of many images
+    one that cannot be read is reported as a warning and passed over.
+
+    Args:
+        model: registered name, checkpoint or run folder; `maskwright models` lists the names.
+        source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; in
+            Python also a uint8 RGB array, a PIL image, or a list of all these.
+        conf: smallest score of an object, from 0 to 1.
+        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        max_det: most objects in an image; a warning says when an image reached it.
+        imgsz: image size in pixels: the long side, short and long side, or a factor such as
+            1.25x. None: the rule that the model was trained with.
+        batch: images that are computed at once.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        save: folder for the picture and the JSON file of each image. None: nothing is written.
+
+    Returns:
+        An iterator of `Result` in the order of the source.
+
+    Raises:
+        ValueError: if the source, the model or an option is wrong; while iterating, if the only
+            image or all images cannot be read.
+    """
+    post = make_post(conf, iou, max_det)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    sources = list_sources(source)
+    if isinstance(model, Predictor):
+        predictor = model
+    else:
+        from ..hub import load
+
+        predictor = load(model, device=device)
+    resize = predictor.resize_rule(imgsz)
+    writer = None if save is None else ResultWriter(save)
+    return _stream(predictor, sources, resize, post, batch, writer)
+
+
+def _stream(
+    predictor: Predictor,
+    sources: Sources,
+    resize: Resize,
+    post: PostProcess,
+    batch: int,
+    writer: ResultWriter | None,
+) -> Iterator[Result]:
+    capped = False
+    images = _read_all(sources)
+    while group := list(islice(images, batch)):
+        for result in predictor.infer(group, resize, post):
+            if len(result) >= post.max_det and not capped:
+                capped = True
+                _warn_capped([result], post.max_det)
+            if writer is not None:
+                writer.write(result)
+            yield result
+
+
+def _read_all(sources: Sources) -> Iterator[Loaded]:
+    failed = 0
+    for source in sources:
+        try:
+            loaded = read(source)
+        except ValueError as error:
+            if sources.single:
+                raise
+            failed += 1
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+            continue
+        yield loaded
+    if failed == len(sources):
+        raise ValueError(f"none of the {failed} images could be read")
+    if failed:
+        warnings.warn(
+            f"{failed} of {len(sources)} images could not be read and were skipped", stacklevel=2
+        )
+
+
+def read(source: Source) -> Loaded:
+    """Read the pixels of an image.
+
+    Raises:
+        ValueError: if it cannot be read; the message names the file.
+    """
+    start = time.perf_counter()
+    try:
+        pixels = load_image(source.data)
+    except ValueError as error:
+        raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
+    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start))
+
+
+def make_post(conf: float, iou: float, max_det: int) -> PostProcess:
+    """Return the post-processing for the options of a prediction.
+
+    Raises:
+        ValueError: if an option is out of range, by the name that users know.
+    """
+    for name, value in (("conf", conf), ("iou", iou)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} lies between 0 and 1, got {value}")
+    if max_det < 1:
+        raise ValueError(f"max_det must be at least 1, got {max_det}")
+    return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det)
+
+
+def _warn_capped(results: Sequence[Result], max_det: int) -> None:
+    if results:
+        names = ", ".join(r.file_name for r in results[:3]) + (", ..." if len(results) > 3 else "")
+        warnings.warn(
+            f"max_det={max_det} was reached in {names}: there may be more objects; "
+            f"raise it, such as max_det={max_det * 5}",
+            stacklevel=3,
+        )

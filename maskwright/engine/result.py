@@ -1,0 +1,297 @@
+"""What a prediction gives to people: boxes, masks, names, pictures and files of one image.
+
+`structures.Detections` is the data; `Result` wraps it with the image and the class names. Masks
+stay small squares in their boxes until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ops.masks import paste_masks, paste_rle
+from ..structures import Detections
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """The objects found in one image, by falling score, in pixels of the original image.
+
+    Attributes:
+        detections: boxes, scores, labels and small masks.
+        image: (H, W, 3) uint8 RGB, the original image.
+        names: class names by label.
+        path: where the image came from; None for pixels in memory.
+        speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
+        category_ids: the data set's own id of each class, for `to_coco`; empty: label + 1.
+        paste_mode: how masks return to the image (see `ops.paste_masks`).
+
+    Example:
+        >>> import numpy as np, torch
+        >>> found = Detections((4, 6), torch.tensor([[1., 1., 3., 3.]]), torch.tensor([.9]),
+        ...                    torch.tensor([0]))
+        >>> result = Result(found, np.zeros((4, 6, 3), np.uint8), ["cell"], path="a.png")
+        >>> result
+        a.png: 1 cell
+        >>> result[0].boxes.tolist()
+        [[1.0, 1.0, 3.0, 3.0]]
+    """
+
+    detections: Detections
+    image: np.ndarray
+    names: list[str]
+    path: str | None = None
+    speed: dict[str, float] = field(default_factory=dict)
+    category_ids: Sequence[int] = ()
+    paste_mode: str = "grid"
+
+    @property
+    def boxes(self) -> Tensor:
+        """(N, 4) float32 xyxy, pixels of the original image."""
+        return self.detections.boxes
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) float32, falling."""
+        return self.detections.scores
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, positions in `names`."""
+        return self.detections.labels
+
+    @property
+    def keypoints(self) -> Tensor | None:
+        """(N, J, 3) float32 x, y, score; None for a model without keypoints."""
+        return self.detections.keypoints
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """(N, H, W) bool, made at the first use and kept; None for a model of boxes alone.
+
+        N full-size masks are large: `rle` takes the same masks in a thousandth of the memory.
+        """
+        found = self.detections
+        if found.mask_probs is None:
+            return None
+        return paste_masks(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
+
+    @cached_property
+    def rle(self) -> list[dict[str, Any]] | None:
+        """The masks as COCO run-length codes `{"size": [H, W], "counts": str}`, or None."""
+        found = self.detections
+        if found.mask_probs is None:
+            return None
+        codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
+        return [{"size": list(code["size"]), "counts": _as_text(code["counts"])} for code in codes]
+
+    @property
+    def file_name(self) -> str:
+        """The last part of `path`, or "image" for pixels in memory."""
+        if self.path is None:
+            return "image"
+        text = unquote(urlsplit(self.path).path) if "://" in self.path else self.path
+        return Path(text).name or "image"
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of objects by class name, the most frequent first."""
+        return dict(Counter(self.names[i] for i in self.labels.tolist()).most_common())
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def __bool__(self) -> bool:
+        return True  # a result without objects is a result, not a missing one
+
+    def __getitem__(self, index: int | slice | Tensor | np.ndarray | Sequence[Any]) -> Result:
+        """Return the objects at `index`: a number, a slice, positions, or a bool mask (N,).
+
+        Raises:
+            IndexError: if a position is out of range or a bool mask has another length than N.
+        """
+        positions = torch.arange(len(self))
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"object {index} asked for, but there are {len(self)}")
+            chosen = positions[int(index)].reshape(1)
+        elif isinstance(index, slice):
+            chosen = positions[index]
+        else:
+            wanted = torch.as_tensor(index).cpu()
+            chosen = positions[wanted if wanted.numel() else wanted.to(torch.int64)]
+        return replace(self, detections=self.detections.keep(chosen))
+
+    def __iter__(self) -> Iterator[Result]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def __repr__(self) -> str:
+        objects = ", ".join(f"{n} {what}" for what, n in self.counts().items()) or "no objects"
+        time = f", {sum(self.speed.values()):.0f} ms" if self.speed else ""
+        return f"{self.file_name}: {objects}{time}"
+
+    def plot(self) -> Image.Image:
+        """Return the image with the objects drawn on it."""
+        from PIL import Image
+
+        from .draw import draw_instances
+
+        masks = None if self.masks is None else self.masks.numpy()
+        return Image.fromarray(
+            draw_instances(
+                self.image,
+                self.boxes.numpy(),
+                self.labels.numpy(),
+                self.names,
+                scores=self.scores.numpy(),
+                masks=masks,
+            )
+        )
+
+    def show(self) -> None:
+        """Show the picture of `plot`: in the notebook, or in the system's image viewer.
+
+        Raises:
+            RuntimeError: on a machine without a display.
+        """
+        import os
+        import sys
+
+        notebook = sys.modules.get("IPython")
+        if notebook is not None and getattr(notebook.get_ipython(), "kernel", None) is not None:
+            notebook.display.display(self.plot())
+            return
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise RuntimeError("no display to show the image on: use result.save('overlay.png')")
+        self.plot().show(title=repr(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture of `plot`, or the data if `path` ends in .json; return the path.
+
+        Raises:
+            ValueError: if the suffix is that of no image format.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".json" and path.suffix.lower() not in _writable():
+            raise ValueError(
+                f"save: {str(path)!r} must end in .png, .jpg, another image suffix or .json"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".json":
+            path.write_text(self.to_json(), encoding="utf-8")
+            return path
+        self.plot().save(path, quality=92)  # of JPEG and WebP; others ignore it
+        return path
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the objects in the COCO results format.
+
+        Args:
+            image_id: the image's id in the ground truth.
+
+        Returns:
+            One dict an object with `image_id`, `category_id` (the data set's own id), `bbox` as
+            [x, y, width, height], `score`, and where the model has them `segmentation` (run-length
+            code) and `keypoints` (flat list of x, y, score).
+        """
+        corners = self.boxes.to(torch.float64)
+        boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+        rows: list[dict[str, Any]] = [
+            {
+                "image_id": image_id,
+                "category_id": self._category_id(label),
+                "bbox": box,
+                "score": score,
+            }
+            for label, box, score in zip(
+                self.labels.tolist(), boxes, self.scores.tolist(), strict=True
+            )
+        ]
+        for row, code in zip(rows, self.rle or (), strict=self.rle is not None):
+            row["segmentation"] = code
+        if self.keypoints is not None:
+            for row, points in zip(rows, self.keypoints.flatten(1).tolist(), strict=True):
+                row["keypoints"] = points
+        return rows
+
+    def to_json(self) -> str:
+        """Return everything but the pixels as JSON text.
+
+        An object with `path`, `height`, `width`, `speed` and `objects`; each object has `name`,
+        `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
+        `segmentation` (COCO run-length code) and `keypoints`.
+        """
+        objects: list[dict[str, Any]] = []
+        for i, label in enumerate(self.labels.tolist()):
+            entry: dict[str, Any] = {
+                "name": self.names[label],
+                "label": label,
+                "category_id": self._category_id(label),
+                "score": round(self.scores[i].item(), 5),
+                "box": [round(x, 2) for x in self.boxes[i].tolist()],
+            }
+            if self.rle is not None:
+                entry["segmentation"] = self.rle[i]
+            if self.keypoints is not None:
+                entry["keypoints"] = [
+                    [round(x, 2) for x in point] for point in self.keypoints[i].tolist()
+                ]
+            objects.append(entry)
+        height, width = self.detections.size
+        document = {
+            "path": self.path,
+            "height": height,
+            "width": width,
+            "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
+            "objects": objects,
+        }
+        return json.dumps(document, ensure_ascii=False)
+
+    def to_supervision(self) -> Any:
+        """Return a `supervision.Detections`, with `class_name` in its data.
+
+        Raises:
+            ImportError: if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise ImportError(
+                "to_supervision needs supervision: pip install 'maskwright[supervision]'"
+            ) from None
+        labels = self.labels.numpy()
+        return supervision.Detections(
+            xyxy=self.boxes.numpy(),
+            mask=None if self.masks is None else self.masks.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=labels,
+            data={"class_name": np.array([self.names[i] for i in labels], dtype=str)},
+        )
+
+    def _category_id(self, label: int) -> int:
+        return int(self.category_ids[label]) if self.category_ids else label + 1
+
+
+def _as_text(counts: str | bytes) -> str:
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def _writable() -> set[str]:
+    from PIL import Image
+
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
