@@ -11,7 +11,8 @@ from .boxes import (
     encode_deltas,
     generalized_box_iou,
 )
-from .masks import crop_masks, paste_masks, paste_rle
+from .mask_crops import crop_masks
+from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
 from .roi_align import roi_align
 from .roi_pool import roi_pool

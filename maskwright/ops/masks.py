@@ -1,19 +1,22 @@
-"""Masks between box and image: paste mask probabilities into photos, cut training targets.
+"""Paste the mask probabilities that a mask head predicts in its boxes into the image.
 
-A mask head predicts a small square of probabilities in the frame of its box (He et al. 2017,
-Mask R-CNN, section 3).
+He et al. 2017 (Mask R-CNN), section 3.1. All floats live inside the boxes; nothing of the size of
+all masks times the image exists but the bool result of `paste_masks`, and `paste_rle` has none.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..structures import PackedMasks
+from .rle import Frame, encode_crops
+
+# Pixels that are interpolated at once: about what the second-level cache of a core holds.
+_BLOCK = 1 << 16
 
 
 def paste_masks(
@@ -24,23 +27,33 @@ def paste_masks(
     thresh: float = 0.5,
     mode: str = "grid",
 ) -> Tensor:
-    """Return the masks of one image at full size."""
-    height, width = size
-    if mode == "torchvision":
-        from torchvision.models.detection.roi_heads import paste_masks_in_image
+    """Return the binary masks of one image at its full size.
 
-        full = paste_masks_in_image(probs[:, None], boxes, size)[:, 0]
-        return full > thresh
-    x = torch.arange(width, device=boxes.device) + 0.5
-    y = torch.arange(height, device=boxes.device) + 0.5
-    out = torch.zeros((len(probs), height, width), dtype=torch.bool, device=probs.device)
-    for i, (x1, y1, x2, y2) in enumerate(boxes):
-        gx = (x - x1) / (x2 - x1) * 2 - 1
-        gy = (y - y1) / (y2 - y1) * 2 - 1
-        grid = torch.stack(torch.meshgrid(gx, gy, indexing="xy"), -1)
-        out[i] = (
-            F.grid_sample(probs[i][None, None], grid[None], align_corners=False)[0, 0] >= thresh
-        )
+    Args:
+        probs: (N, M, M) mask probabilities in the frames of their boxes.
+        boxes: (N, 4) xyxy, original-image pixels.
+        size: (height, width) of the original image.
+        thresh: in (0, 1).
+        mode: how the square is laid over the box, a convention of the weights.
+            "grid" samples it bilinearly at the centres of the image's pixels, zero outside it,
+            and keeps what reaches `thresh` (detectron2; exact for boxes between pixels).
+            "torchvision" enlarges mask and box by a border, cuts the box to whole pixels,
+            resizes the square to it and keeps what is above `thresh`, as torchvision's
+            `paste_masks_in_image` and its reference evaluation do.
+
+    Returns:
+        (N, H, W) bool. Equal to pasting the floats into full images and then thresholding.
+
+    Raises:
+        ValueError: if shapes, `thresh` or `mode` do not fit.
+
+    Example:
+        >>> paste_masks(torch.ones(1, 2, 2), torch.tensor([[1.0, 0, 3, 1]]), (2, 4)).int().tolist()
+        [[[0, 1, 1, 0], [0, 0, 0, 0]]]
+    """
+    out = torch.zeros((len(probs), *size), dtype=torch.bool, device=probs.device)
+    for i, (x1, y1, x2, y2), crop in _pasted(probs, boxes, size, thresh, mode):
+        out[i, y1:y2, x1:x2] = crop
     return out
 
 
@@ -52,97 +65,131 @@ def paste_rle(
     thresh: float = 0.5,
     mode: str = "grid",
 ) -> list[dict[str, Any]]:
-    """Return the masks of one image as compressed COCO run-length codes."""
-    import numpy as np
-    from pycocotools import mask
+    """Return the masks of one image as COCO run-length codes, without making the full masks.
 
-    full = paste_masks(probs, boxes, size, thresh=thresh, mode=mode).cpu().numpy()
-    return [mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in full]
+    Args:
+        probs: (N, M, M) mask probabilities in the frames of their boxes.
+        boxes: (N, 4) xyxy, original-image pixels.
+        size: (height, width) of the original image.
+        thresh: in (0, 1).
+        mode: "grid" or "torchvision", see `paste_masks`.
 
+    Returns:
+        N dicts {"size": [height, width], "counts": bytes}: what `pycocotools.mask.encode` makes
+        of the masks of `paste_masks`, byte for byte.
 
-def crop_masks(
-    masks: PackedMasks,
-    boxes: Tensor,
-    gt_index: Tensor,
-    valid: Tensor,
-    size: int,
-    *,
-    sampling_ratio: int = 0,
-    aligned: bool = True,
-) -> Tensor:
-    """Return the ground-truth masks inside boxes, resampled to squares (the mask targets)."""
-    result: Tensor = _crop_masks(
-        masks.data,
-        masks.offsets,
-        masks.frames,
-        boxes,
-        gt_index,
-        valid,
-        size,
-        sampling_ratio,
-        aligned,
-    )
-    return result
+    Raises:
+        ValueError: if shapes, `thresh` or `mode` do not fit.
+    """
+    pasted = _pasted(probs.cpu(), boxes.cpu(), size, thresh, mode)
+    parts = [(frame, crop.numpy()) for _, frame, crop in pasted]
+    return encode_crops([crop for _, crop in parts], [frame for frame, _ in parts], size)
 
 
-@torch.library.custom_op("maskwright::crop_masks", mutates_args=())
-def _crop_masks(
-    data: Tensor,
-    offsets: Tensor,
-    frames: Tensor,
-    boxes: Tensor,
-    gt_index: Tensor,
-    valid: Tensor,
-    size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    count, slots = valid.shape
-    out = torch.zeros((count, slots, size, size), dtype=torch.float32, device=boxes.device)
-    for b in range(count):
-        for s in range(slots):
-            if not valid[b, s]:
-                continue
-            g = int(gt_index[b, s])
-            fx1, fy1, fx2, fy2 = frames[b, g].tolist()
-            if fx2 <= fx1 or fy2 <= fy1:
-                continue
-            begin = int(offsets[b, g])
-            h, w = fy2 - fy1, fx2 - fx1
-            crop = data[begin : begin + h * w].view(h, w).float()
-            x1, y1, x2, y2 = boxes[b, s].float().tolist()
-            rows = _axis_weights(y1, y2, fy1, h, size, sampling_ratio, aligned).to(crop)
-            cols = _axis_weights(x1, x2, fx1, w, size, sampling_ratio, aligned).to(crop)
-            out[b, s] = rows @ crop @ cols.T
-    return out
+def _pasted(
+    probs: Tensor, boxes: Tensor, size: tuple[int, int], thresh: float, mode: str
+) -> Iterator[tuple[int, Frame, Tensor]]:
+    """Yield the number, the frame and the (h, w) bool crop of each mask, in order."""
+    count = len(probs)
+    if probs.ndim != 3 or probs.shape[1] != probs.shape[2] or boxes.shape != (count, 4):
+        raise ValueError(
+            "expected probs (N, M, M) and boxes (N, 4), "
+            f"got {tuple(probs.shape)} and {tuple(boxes.shape)}"
+        )
+    if not 0 < thresh < 1:
+        raise ValueError(f"thresh must lie between 0 and 1, got {thresh}")
+    if mode == "grid":
+        return _pasted_grid(probs.float(), boxes.float(), size, thresh)
+    if mode == "torchvision":
+        return _pasted_torchvision(probs.float(), boxes.float(), size, thresh)
+    raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
 
 
-def _axis_weights(
-    low: float, high: float, origin: int, length: int, size: int, ratio: int, aligned: bool
-) -> Tensor:
-    """Return (size, length): what each pixel of the crop gives each bin along one axis."""
-    shift = 0.5 if aligned else 0.0
-    start, extent = low - shift, high - low
-    if not aligned:
-        extent = max(extent, 1.0)
-    per_bin = ratio if ratio > 0 else math.ceil(extent / size)
-    if per_bin <= 0:
-        return torch.zeros(size, length)
-    at = start + (torch.arange(size * per_bin) + 0.5) * (extent / size / per_bin) - origin
-    weights = (1 - (at[:, None] - torch.arange(length)).abs()).clamp(min=0)
-    return weights.view(size, per_bin, length).mean(1)
+def _pasted_grid(
+    probs: Tensor, boxes: Tensor, size: tuple[int, int], thresh: float
+) -> Iterator[tuple[int, Frame, Tensor]]:
+    side = probs.shape[-1]
+    x, y = (torch.arange(length, device=boxes.device) + 0.5 for length in reversed(size))
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    gx = (x - x1) / (x2 - x1) * 2 - 1  # (N, W), -1 to 1 inside the box
+    gy = (y - y1) / (y2 - y1) * 2 - 1
+    padded = F.pad(probs, (1, 1, 1, 1))
+    (col, col_frac), (row, row_frac) = _cells(gx, side), _cells(gy, side)
+    # The separable sum differs from grid_sample in the last bits. Where that could decide, within
+    # this distance from the threshold, grid_sample itself is asked.
+    doubt = 1e-6 * side * probs.abs().amax().item() if probs.numel() else 0.0
+    for i, frame in enumerate(_grid_frames(boxes, size, side)):
+        left, top, right, bottom = frame
+        crop = torch.zeros((bottom - top, right - left), dtype=torch.bool, device=probs.device)
+        if not crop.numel():
+            yield i, frame, crop
+            continue
+        at = col[i, left:right]
+        across = padded[i].index_select(1, at)
+        across = across.lerp(padded[i].index_select(1, at + 1), col_frac[i, left:right])
+        rows = max(_BLOCK // (right - left), 1)
+        for begin in range(top, bottom, rows):
+            end = min(begin + rows, bottom)
+            at = row[i, begin:end]
+            value = across.index_select(0, at).lerp_(
+                across.index_select(0, at + 1), row_frac[i, begin:end, None]
+            )
+            block = crop[begin - top : end - top]
+            torch.ge(value, thresh + doubt, out=block)
+            near = value.ge(thresh - doubt).logical_xor_(block).nonzero()
+            if len(near):
+                dy, dx = near.unbind(1)
+                points = torch.stack([gx[i, left + dx], gy[i, begin + dy]], -1)
+                exact = F.grid_sample(probs[i, None, None], points[None, None], align_corners=False)
+                block[dy, dx] = exact[0, 0, 0] >= thresh
+        yield i, frame, crop
 
 
-@_crop_masks.register_fake
-def _(
-    data: Tensor,
-    offsets: Tensor,
-    frames: Tensor,
-    boxes: Tensor,
-    gt_index: Tensor,
-    valid: Tensor,
-    size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    return boxes.new_empty((*valid.shape, size, size), dtype=torch.float32)
+def _cells(grid: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return where grid_sample looks: the lower of two samples in the padded square, the weight.
+
+    Args:
+        grid: (N, L) positions, -1 to 1 inside the square of `side` samples.
+    """
+    at = ((grid + 1) * side - 1) / 2
+    # Beyond the border of zeros all is zero; a box without area gives nan and nothing.
+    at = at.nan_to_num(nan=-1.0).clamp(-1, side) + 1
+    low = at.floor().clamp(max=side)
+    return low.long(), at - low
+
+
+def _grid_frames(boxes: Tensor, size: tuple[int, int], side: int) -> list[Frame]:
+    """Return for each box the whole pixels where its mask can be above zero."""
+    low = torch.minimum(boxes[:, :2], boxes[:, 2:]).double()
+    high = torch.maximum(boxes[:, :2], boxes[:, 2:]).double()
+    # A sample reaches half a cell beyond the box; one pixel more for the rounding.
+    margin = (high - low) / (2 * side) + 1
+    limit = boxes.new_tensor([size[1], size[0]], dtype=torch.float64)
+    low = torch.minimum((low - margin).floor().clamp(min=0), limit)
+    high = torch.minimum((high + margin).ceil().clamp(min=0), limit)
+    real = boxes.isfinite().all(1, keepdim=True) & (boxes[:, :2] != boxes[:, 2:]).all(1, True)
+    frames = torch.where(real, torch.cat([low, high], 1), 0).long().tolist()
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in frames]
+
+
+def _pasted_torchvision(
+    probs: Tensor, boxes: Tensor, size: tuple[int, int], thresh: float
+) -> Iterator[tuple[int, Frame, Tensor]]:
+    height, width = size
+    side = probs.shape[-1]
+    padded = F.pad(probs, (1, 1, 1, 1))
+    # The same operations in the same order as torchvision: the cut to integers follows.
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((side + 2) / side)
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    wide = torch.cat([centre - half, centre + half], 1)
+    wide = torch.where(wide.isfinite().all(1, keepdim=True), wide, -2.0)
+    for i, (x1, y1, x2, y2) in enumerate(wide.long().tolist()):
+        left, right = max(x1, 0), min(x2 + 1, width)
+        top, bottom = max(y1, 0), min(y2 + 1, height)
+        if left >= right or top >= bottom:
+            yield i, (0, 0, 0, 0), probs.new_empty((0, 0), dtype=torch.bool)
+            continue
+        full = (y2 - y1 + 1, x2 - x1 + 1)
+        value = F.interpolate(padded[i, None, None], full, mode="bilinear", align_corners=False)
+        crop = value[0, 0, top - y1 : bottom - y1, left - x1 : right - x1] > thresh
+        yield i, (left, top, right, bottom), crop

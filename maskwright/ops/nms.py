@@ -24,7 +24,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
     """
     from torchvision.ops import nms as torchvision_nms
 
-    return torchvision_nms(boxes, scores, iou_thresh)
+    kept: Tensor = torchvision_nms(boxes, scores, iou_thresh)
+    return kept
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
