@@ -1,1 +1,63 @@
-"""data"""
+"""Annotated images: reading, checking, augmenting and loading them. Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .check import CheckReport, check_data
+    from .coco import read_coco
+    from .discover import find_splits, open_dataset
+    from .images import collate_images, load_image, resize_image
+    from .loader import Batch, Loader, make_loader
+    from .records import Dataset, Fault, Record, split_dataset
+    from .transforms import Augment
+
+_HOMES = {
+    "Augment": "transforms",
+    "Batch": "loader",
+    "CheckReport": "check",
+    "Dataset": "records",
+    "Fault": "records",
+    "Loader": "loader",
+    "Record": "records",
+    "check_data": "check",
+    "collate_images": "images",
+    "find_splits": "discover",
+    "load_image": "images",
+    "make_loader": "loader",
+    "open_dataset": "discover",
+    "read_coco": "coco",
+    "resize_image": "images",
+    "split_dataset": "records",
+}
+
+__all__ = [
+    "Augment",
+    "Batch",
+    "CheckReport",
+    "Dataset",
+    "Fault",
+    "Loader",
+    "Record",
+    "check_data",
+    "collate_images",
+    "find_splits",
+    "load_image",
+    "make_loader",
+    "open_dataset",
+    "read_coco",
+    "resize_image",
+    "split_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,533 @@
+"""Reader of COCO JSON: detection, instance segmentation and keypoints.
+
+Nothing is dropped in silence: what cannot be used is left out or repaired and listed in
+`Dataset.faults`. Images are looked for on the disk but not decoded. The format is described at
+https://cocodataset.org/#format-data; beyond it, ids may be any whole numbers, a byte order mark is
+skipped, and annotations without an id, box or area get one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .images import image_sizes
+from .records import Columns, Dataset, Fault
+from .segments import NO_MASK, BadSegment, Segment, box_segment, read_segment
+
+MAX_PIXELS = 2**31  # of one image: larger sizes are typing errors
+BACKGROUND = ("_background_", "__background__")
+
+
+def read_coco(
+    path: Path,
+    roots: Sequence[Path] | None = None,
+    *,
+    split: str = "train",
+    names: Sequence[str] | None = None,
+) -> Dataset:
+    """Read one COCO JSON.
+
+    Args:
+        path: the file.
+        roots: folders in which the images may lie, the one that holds most of them is taken;
+            None: the folder of the file.
+        split: name of the split.
+        names: class names of another split or of a model, which give the labels; None: the
+            categories of the file in the order of their ids.
+
+    Raises:
+        ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
+            in `names`.
+    """
+    return _Reader(path, split).read(list(roots or [path.parent]), names)
+
+
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: if it is missing, no JSON, or cut off.
+    """
+    try:
+        return json.loads(path.read_bytes())  # from bytes: any UTF, with or without its mark
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be read") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no valid JSON ({error}): it may be cut off; export or copy it again"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+class _Reader:
+    """State of reading one file: the faults and the growing columns."""
+
+    def __init__(self, path: Path, split: str) -> None:
+        self.path = path
+        self.split = split
+        self.faults: list[Fault] = []
+
+    def fault(
+        self,
+        kind: str,
+        message: str,
+        action: str = "left out",
+        image: int | None = None,
+        annotation: int | None = None,
+        file: Path | None = None,
+    ) -> None:
+        self.faults.append(Fault(str(file or self.path), image, annotation, kind, message, action))
+
+    def read(self, roots: list[Path], names: Sequence[str] | None) -> Dataset:
+        content = load_json(self.path)
+        lists = ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(key), list) for key in lists
+        ):
+            raise ValueError(
+                f"{self.path} is no COCO JSON: expected an object with the lists images, "
+                f"annotations and categories, got "
+                f"{sorted(content)[:8] if isinstance(content, dict) else type(content).__name__}"
+            )
+        entries = list(self._annotations(content["annotations"]))
+        labels, class_names, category_ids = self._classes(
+            content["categories"], [entry.get("category_id") for _, entry in entries], names
+        )
+        joints = self._keypoint_names(content["categories"], labels)
+        root, images = self._images(content["images"], roots)
+        columns = self._columns(images, self._objects(entries, images, labels, len(joints)), joints)
+        return Dataset(
+            columns,
+            root=root,
+            split=self.split,
+            names=class_names,
+            category_ids=category_ids,
+            source=self.path,
+            keypoint_names=joints,
+            faults=self.faults,
+        )
+
+    def _classes(
+        self, categories: list[Any], used: list[Any], names: Sequence[str] | None
+    ) -> tuple[dict[int, int], list[str], list[int]]:
+        """Return the label of each category id, the class names and the id of each class."""
+        occurring = {_whole(value) for value in used}
+        by_id: dict[int, str] = {}
+        parents: set[tuple[int, str]] = set()
+        for category in categories:
+            number = _whole(category.get("id")) if isinstance(category, dict) else None
+            name = category.get("name") if isinstance(category, dict) else None
+            if number is None or not isinstance(name, str) or not name.strip():
+                raise ValueError(
+                    f"{self.path}: every category needs a whole number 'id' and a 'name', "
+                    f"got {str(category)[:100]}"
+                )
+            if by_id.get(number, name) != name:
+                raise ValueError(
+                    f"{self.path}: category id {number} is used for both {by_id[number]!r} and "
+                    f"{name!r}: give each its own id"
+                )
+            by_id[number] = name
+            if isinstance(category.get("supercategory"), str):
+                parents.add((number, category["supercategory"]))
+        labels: dict[int, int] = {}
+        class_names = [] if names is None else list(names)
+        category_ids = [-1] * len(class_names)
+        unknown = []
+        for number in sorted(by_id):
+            name = by_id[number]
+            if number not in occurring and names is None:
+                # Roboflow adds a category 0 that is only the heading of the real ones.
+                heading = any(parent == name for other, parent in parents if other != number)
+                if name in BACKGROUND or heading:
+                    self.fault(
+                        "unused category",
+                        f"category {number} {name!r} has no annotation and is only a heading",
+                    )
+                    continue
+            if name in class_names:
+                label = class_names.index(name)
+                if category_ids[label] != -1:
+                    self.fault(
+                        "duplicate category name",
+                        f"categories {category_ids[label]} and {number} are both named {name!r}: "
+                        "read as one class",
+                        "repaired",
+                    )
+            elif names is None:
+                label = len(class_names)
+                class_names.append(name)
+                category_ids.append(-1)
+            else:
+                if number in occurring:
+                    unknown.append(name)
+                continue
+            labels[number] = label
+            if category_ids[label] == -1:
+                category_ids[label] = number
+        if unknown:
+            raise ValueError(
+                f"{self.path} has annotations of the class(es) {unknown}, but the known classes "
+                f"are {class_names}: class names must be the same in all splits and in the model"
+            )
+        if not class_names:
+            raise ValueError(f"{self.path} defines no category: 'categories' is empty")
+        return labels, class_names, category_ids
+
+    @staticmethod
+    def _keypoint_names(categories: list[Any], labels: dict[int, int]) -> list[str]:
+        """Return the keypoint names, if all categories that have keypoints have the same ones."""
+        found = [
+            [str(name) for name in category["keypoints"]]
+            for category in categories
+            if isinstance(category.get("keypoints"), list) and _whole(category["id"]) in labels
+        ]
+        return found[0] if found and all(other == found[0] for other in found) else []
+
+    def _images(
+        self, entries: list[Any], roots: list[Path]
+    ) -> tuple[Path, dict[int, tuple[str, int, int]]]:
+        """Return the root and, by image id, path below it, height and width."""
+        named: dict[int, tuple[str, Any, Any]] = {}
+        for entry in entries:
+            number = _whole(entry.get("id")) if isinstance(entry, dict) else None
+            name = entry.get("file_name") if isinstance(entry, dict) else None
+            if number is None or not isinstance(name, str) or not name:
+                self.fault(
+                    "bad image entry",
+                    f"an image needs a whole number 'id' and a 'file_name', got {str(entry)[:100]}",
+                )
+            elif number in named:
+                self.fault(
+                    "duplicate image id",
+                    f"{name}: id {number} already belongs to {named[number][0]}; annotations "
+                    "cannot be told apart, give each image its own id",
+                    image=number,
+                )
+            elif (clean := _clean_path(name)) is None:
+                self.fault(
+                    "path outside the data set",
+                    f"file_name {name!r} is absolute or leads out of the image folder: write it "
+                    "relative to the image folder",
+                    image=number,
+                )
+            else:
+                named[number] = (clean, entry.get("height"), entry.get("width"))
+        root = _best_root(roots, [name for name, _, _ in named.values()])
+        images: dict[int, tuple[str, int, int]] = {}
+        for number, (name, height, width) in named.items():
+            size = self._image_size(root / name, number, height, width)
+            if size is not None:
+                images[number] = (name, *size)
+        if not images:
+            first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
+            looked = ", ".join(str(folder) for folder in roots)
+            raise ValueError(
+                f"{self.path} gives no usable image of {len(entries)}{first} "
+                f"(looked for images in {looked})"
+            )
+        return root, images
+
+    def _image_size(
+        self, file: Path, number: int, height: Any, width: Any
+    ) -> tuple[int, int] | None:
+        """Return the size of an image whose file exists, or None after noting a fault."""
+        problem = _file_problem(file)
+        if problem:
+            self.fault(*problem, image=number, file=file)
+            return None
+        if height is None and width is None:
+            try:
+                size = image_sizes(file)[0]
+            except ValueError as error:
+                self.fault("unreadable image", str(error), image=number, file=file)
+                return None
+            message = "height and width are missing: read from the image file"
+            self.fault("missing image size", message, "repaired", image=number)
+            return size
+        rows, columns = _whole(height), _whole(width)
+        if rows is None or columns is None or min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
+            self.fault(
+                "bad image size",
+                f"{file.name} has height {height!r} and width {width!r}",
+                image=number,
+            )
+            return None
+        return rows, columns
+
+    def _annotations(self, entries: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (id, annotation) of every well-formed annotation, each id once."""
+        seen: dict[int, Any] = {}
+        nameless = 0
+        for entry in entries:
+            if not isinstance(entry, dict):
+                self.fault("bad annotation", f"an annotation is an object, got {str(entry)[:100]}")
+                continue
+            number = _whole(entry.get("id"))
+            if number is None:
+                nameless -= 1
+                number = nameless
+                if "id" in entry:
+                    message = f"annotation id {entry['id']!r} is no whole number: counted anew"
+                    self.fault("bad annotation id", message, "repaired", annotation=number)
+            elif number in seen:
+                if entry == seen[number]:
+                    message = f"annotation {number} occurs twice"
+                    self.fault("duplicate annotation", message, annotation=number)
+                    continue
+                self.fault(
+                    "duplicate annotation id",
+                    f"annotation id {number} is used for different objects: both are kept",
+                    "repaired",
+                    annotation=number,
+                )
+            seen[number] = entry
+            yield number, entry
+
+    def _objects(
+        self,
+        entries: list[tuple[int, dict[str, Any]]],
+        images: dict[int, tuple[str, int, int]],
+        labels: dict[int, int],
+        num_joints: int,
+    ) -> list[_Object]:
+        """Return the usable objects, sorted by image in the order of the file."""
+        position = {number: row for row, number in enumerate(images)}
+        known = set(position) | {
+            fault.image_id for fault in self.faults if fault.image_id is not None
+        }
+        masks = any(entry.get("segmentation") for _, entry in entries)
+        objects: list[_Object] = []
+        for number, entry in entries:
+            image = _whole(entry.get("image_id"))
+            where: dict[str, Any] = {"image": image, "annotation": number}
+            if image not in position:
+                # The annotations of an image that was left out go with it, without a fault each.
+                if image not in known:
+                    message = f"annotation {number} belongs to image {entry.get('image_id')!r}"
+                    self.fault("unknown image", message + ", which does not exist", **where)
+                continue
+            category = _whole(entry.get("category_id"))
+            if category not in labels:
+                message = f"annotation {number} has category {entry.get('category_id')!r}"
+                self.fault("unknown category", message + ", which is not defined", **where)
+                continue
+            try:
+                item = _Object(position[image], number, labels[category])
+                item.read(entry, images[image][1:], masks, num_joints)
+            except BadSegment as bad:
+                message = f"annotation {number} of {images[image][0]}: {bad}"
+                self.fault(bad.kind, message, **where)
+                continue
+            for kind, message in item.segment.notes:
+                message = f"annotation {number} of {images[image][0]}: {message}"
+                self.fault(kind, message, "repaired", **where)
+            objects.append(item)
+        objects.sort(key=lambda item: item.row)
+        return objects
+
+    def _columns(
+        self, images: dict[int, tuple[str, int, int]], objects: list[_Object], joints: list[str]
+    ) -> Columns:
+        points, point_first, part_first = array("d"), array("q", [0]), array("q", [0])
+        rle_bytes, rle_first = bytearray(), array("q", [0])
+        for item in objects:
+            for part in item.segment.parts:
+                points.frombytes(part.tobytes())
+                point_first.append(len(points) // 2)
+            part_first.append(len(point_first) - 1)
+            rle_bytes += item.segment.counts
+            rle_first.append(len(rle_bytes))
+        paths = [name.encode() for name, _, _ in images.values()]
+        rows = [item.row for item in objects]
+        keypoints = np.zeros((len(objects), len(joints), 3), np.float32)
+        for slot, item in zip(keypoints, objects, strict=True):
+            if item.keypoints is not None:
+                slot[:] = item.keypoints
+        return Columns(
+            image_ids=torch.tensor(list(images), dtype=torch.int64),
+            sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
+            path_first=_offsets([len(path) for path in paths]),
+            path_bytes=_tensor(np.frombuffer(b"".join(paths), np.uint8)),
+            ann_first=_offsets(
+                np.bincount(rows, minlength=len(images)) if rows else [0] * len(images)
+            ),
+            ann_ids=torch.tensor([item.number for item in objects], dtype=torch.int64),
+            boxes=torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4),
+            areas=torch.tensor([item.area for item in objects], dtype=torch.float64),
+            labels=torch.tensor([item.label for item in objects], dtype=torch.int64),
+            crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool),
+            kinds=torch.tensor([item.segment.kind for item in objects], dtype=torch.uint8),
+            part_first=_tensor(np.array(part_first, np.int64)),
+            point_first=_tensor(np.array(point_first, np.int64)),
+            points=_tensor(np.array(points, np.float64).reshape(-1, 2)),
+            rle_first=_tensor(np.array(rle_first, np.int64)),
+            rle_bytes=_tensor(np.frombuffer(bytes(rle_bytes), np.uint8)),
+            keypoints=_tensor(keypoints),
+        )
+
+
+class _Object:
+    """One annotation while it is read."""
+
+    __slots__ = ("area", "box", "crowd", "keypoints", "label", "number", "row", "segment")
+
+    def __init__(self, row: int, number: int, label: int) -> None:
+        self.row = row
+        self.number = number
+        self.label = label
+
+    def read(
+        self, entry: dict[str, Any], size: tuple[int, int], masks: bool, num_joints: int
+    ) -> None:
+        """Check and take over box, mask, area and keypoints.
+
+        Args:
+            entry: the annotation.
+            size: (height, width) of the image.
+            masks: whether the file has masks at all.
+            num_joints: keypoints expected.
+
+        Raises:
+            BadSegment: if the object cannot be used.
+        """
+        self.crowd = entry.get("iscrowd") in (1, True)
+        segment = self.segment = read_segment(entry.get("segmentation"), size)
+        has_mask = segment.kind != NO_MASK
+        self.box = self._read_box(entry.get("bbox"), size, segment if has_mask else None)
+        if masks and not has_mask and not self.crowd:
+            height, width = size
+            x1, y1, x2, y2 = self.box
+            inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
+            notes = segment.notes
+            segment = self.segment = box_segment(inside)
+            segment.notes += [*notes, ("no mask", "no segmentation: its box serves as its mask")]
+        area = _number(entry.get("area"))
+        if area is None or area <= 0:
+            x1, y1, x2, y2 = self.box
+            area = segment.area or (x2 - x1) * (y2 - y1)
+        self.area = area
+        self.keypoints = self._read_keypoints(entry.get("keypoints"), num_joints)
+
+    def _read_box(
+        self, value: Any, size: tuple[int, int], mask: Segment | None
+    ) -> tuple[float, float, float, float]:
+        """Return xyxy as annotated; a broken box is replaced by that of the mask."""
+        height, width = size
+        kind, message = "", ""
+        x = y = w = h = 0.0
+        sides = [_number(side) for side in value] if isinstance(value, list) else []
+        if value is None and mask is not None:
+            return mask.extent
+        if len(sides) != 4:
+            kind, message = "bad box", f"bbox must be [x, y, width, height], got {str(value)[:60]}"
+        elif None in sides:
+            kind, message = "NaN or infinite coordinates", f"bbox {value} is not finite"
+        else:
+            x, y, w, h = (side for side in sides if side is not None)
+            if w <= 0 or h <= 0:
+                kind, message = "empty box", f"bbox {value} has no width or no height"
+            elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+                kind, message = "box outside the image", f"bbox {value} lies outside the image"
+        box = (x, y, x + w, y + h)
+        if not kind and mask is not None and _iou(box, mask.extent) < 0.2:
+            kind = "box and mask disagree"
+            message = f"bbox {value} is not where the mask is"
+            if _iou((x, y, w, h), mask.extent) > 0.5:
+                message += ": it seems to be x1, y1, x2, y2 instead of x, y, width, height"
+        if not kind:
+            over = max(-x, -y, box[2] - width, box[3] - height)
+            if over > 2:
+                message = f"bbox {value} reaches {over:.0f} pixels beyond the image: clipped"
+                self.segment.notes.append(("box beyond the image", message))
+            return box
+        if mask is None:
+            raise BadSegment(kind, message)
+        self.segment.notes.append((kind, f"{message}; the box of the mask is used"))
+        return mask.extent
+
+    def _read_keypoints(self, value: Any, num_joints: int) -> np.ndarray | None:
+        if not num_joints or value is None:
+            return None
+        numbers = [_number(item) for item in value] if isinstance(value, list) else []
+        if len(numbers) != 3 * num_joints or None in numbers:
+            message = f"keypoints must be {3 * num_joints} finite numbers: read as not labelled"
+            self.segment.notes.append(("bad keypoints", message))
+            return None
+        return np.array(numbers, np.float32).reshape(num_joints, 3)
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number that fits 64 bits, from an int, 3.0 or "3"; else None."""
+    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+        return None
+    return value
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number of sane size; else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _clean_path(name: str) -> str | None:
+    """Return a relative path with forward slashes, or None if it leads out of its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\0" in name:
+        return None
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+    return None if text == "." else text
+
+
+def _best_root(roots: Sequence[Path], names: list[str]) -> Path:
+    """Return the folder that holds most of a sample of the files, the first of equals."""
+    sample = names[:: max(len(names) // 20, 1)]
+    return max(roots, key=lambda root: sum(_file_problem(root / name) is None for name in sample))
+
+
+def _file_problem(file: Path) -> tuple[str, str] | None:
+    """Return kind and message of what is wrong with an image file, judged without opening it."""
+    try:
+        if file.is_dir():
+            return "folder instead of an image", f"{file} is a folder, not an image file"
+        if not file.is_file():
+            return "missing image", f"image file {file} does not exist"
+        if not file.stat().st_size:
+            return "empty image file", f"image file {file} is empty (0 bytes): copy it again"
+    except (OSError, ValueError) as error:  # a name that the file system refuses
+        return "missing image", f"image file {str(file)[:200]} cannot be looked up: {error}"
+    return None
+
+
+def _iou(a: Sequence[float], b: Sequence[float]) -> float:
+    inter = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
+    # Masks of thin polygons have no extent; they cannot disagree.
+    return inter / union if inter or min(b[2] - b[0], b[3] - b[1]) > 0 else 1.0
+
+
+def _offsets(lengths: Sequence[int] | np.ndarray) -> Tensor:
+    return _tensor(np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64))
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.copy())

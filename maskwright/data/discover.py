@@ -1,0 +1,209 @@
+"""Finds out what `data=` points to: which annotation file and images make up each split.
+
+Known so far: COCO JSON in its usual layouts, among them Roboflow's export. All names of the
+validation split (val, valid, validation, dev) are one and the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .coco import read_coco
+from .records import Dataset
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+LAYOUTS = """\
+  my_data/annotations/train.json      my_data/annotations/val.json
+  my_data/images/train/*.jpg          my_data/images/val/*.jpg
+or train.json and val.json beside the folder images, or instances_train*.json and
+instances_val*.json (COCO), or train/_annotations.coco.json and valid/_annotations.coco.json
+(Roboflow), or one COCO JSON, or a YAML file with the entries train, val and images"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one split lies.
+
+    Attributes:
+        annotations: the COCO JSON.
+        roots: folders in which its images may lie, likely ones first.
+    """
+
+    annotations: Path
+    roots: tuple[Path, ...]
+
+
+def open_dataset(
+    data: str | Path | Mapping[str, Any],
+    split: str = "train",
+    *,
+    names: Sequence[str] | None = None,
+) -> Dataset:
+    """Open one split of a data set, whatever its layout.
+
+    Args:
+        data: a COCO JSON, a folder, a YAML file or a mapping with the entries train, val, images.
+        split: "train", "val" (or one of its other names) or "test".
+        names: class names that give the labels, from the training split or a model; None: those of
+            the annotation file, in the order of its category ids.
+
+    Returns:
+        The data set; what was wrong in the files stands in its `faults`.
+
+    Raises:
+        ValueError: if there is no such data set or split, its annotations cannot be read, no image
+            is usable, or it uses classes that are not in `names`.
+    """
+    wanted = split_name(split)
+    if wanted is None:
+        raise ValueError(f"split is 'train', 'val' or 'test', got {split!r}")
+    splits = find_splits(data)
+    if wanted not in splits:
+        raise ValueError(
+            f"{_describe(data)} has no {wanted!r} split, only {', '.join(map(repr, splits))}: name "
+            f"one of these, or add the annotations of the other"
+        )
+    source = splits[wanted]
+    return read_coco(source.annotations, source.roots, split=wanted, names=names)
+
+
+def find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
+    """Return the splits that a data set has, by name: "train", "val", "test".
+
+    A single COCO JSON is the split that its name (or that of its folder) tells, else "train".
+
+    Raises:
+        ValueError: if nothing known is found.
+    """
+    if isinstance(data, Mapping):
+        return _from_mapping(data, Path())
+    path = Path(data)
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return _from_mapping(_load_yaml(path), path.parent)
+    if path.is_file():
+        split = split_name(path.stem) or split_name(path.parent.name) or "train"
+        return {split: _source(path, split)}
+    if not path.is_dir():
+        raise ValueError(f"data={str(data)!r} does not exist; expected, for example:\n{LAYOUTS}")
+    found: dict[str, Source] = {}
+    looked = [path / "annotations", path, *(sub for sub in _folders(path) if split_name(sub.name))]
+    for folder in looked:
+        for split, file in _annotation_files(folder).items():
+            found.setdefault(split, _source(file, split))
+    if not found:
+        places = ", ".join(str(folder) for folder in looked if folder.is_dir())
+        raise ValueError(
+            f"no COCO annotations found for data={str(data)!r}: looked for *.json in {places}. "
+            f"Expected, for example:\n{LAYOUTS}"
+        )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def split_name(text: str) -> str | None:
+    """Return "train", "val" or "test" for a name like instances_val2017 or valid, else None."""
+    words = re.findall("[a-z]+", text.lower())
+    for split, aliases in SPLITS.items():
+        if any(word in aliases for word in words):
+            return split
+    return None
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir())
+
+
+def _annotation_files(folder: Path) -> dict[str, Path]:
+    """Return the annotation file of each split that lies directly in a folder.
+
+    Of several for one split, instances_* wins over a plain name, and both over person_keypoints_*,
+    captions_* and the like.
+    """
+    best: dict[str, tuple[int, str, Path]] = {}
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    inside = split_name(folder.name)
+    for file in files:
+        split = split_name(file.stem) or inside or ("train" if len(files) == 1 else None)
+        if split is None:
+            continue
+        stem = file.stem.lower()
+        rank = 0 if stem.startswith("instances") else 1
+        if re.match("person_keypoints|captions|panoptic|stuff|image_info", stem):
+            rank = 2
+        # Of equal rank, the shorter name: train.json before train_small.json.
+        key = (rank, f"{len(stem):04}{stem}", file)
+        best[split] = min(best.get(split, key), key)
+    return {split: file for split, (rank, _, file) in best.items() if rank < 2}
+
+
+def _source(file: Path, split: str, images: Path | None = None) -> Source:
+    """Return annotation file and image folders; `images`, where given, comes first."""
+    here, above = file.parent, file.parent.parent
+    suffix = file.stem.split("_")[-1]  # instances_train2017 -> train2017
+    aliases = list(dict.fromkeys((suffix, *SPLITS[split])))
+    parts = [
+        *(f"images/{alias}" for alias in aliases),
+        *aliases,
+        "images",
+        "JPEGImages",
+        "data",
+    ]
+    roots = [here, *(here / part for part in parts)]
+    if here.name in ("annotations", "labels") or split_name(here.name):
+        roots += [*(above / part for part in parts), above]
+    else:
+        roots += [above / "images"]
+    if images is not None:
+        roots = [images, *(images / alias for alias in aliases)]
+    return Source(file, tuple(roots))
+
+
+def _load_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: expected the entries train and val, got {content!r:.100}")
+    return content
+
+
+def _from_mapping(content: Mapping[str, Any], base: Path) -> dict[str, Source]:
+    """Read train, val, test (COCO JSON each) and images (a folder, or one for each split)."""
+    base = base / str(content.get("path", "."))
+    found: dict[str, Source] = {}
+    for key, value in content.items():
+        split = split_name(str(key)) if isinstance(value, str | Path) else None
+        if split is None:
+            continue
+        file = base / value
+        if file.is_dir():
+            # A folder as in Roboflow's export: it holds the JSON beside the images.
+            file = _annotation_files(file).get(split, file)
+        if file.suffix.lower() != ".json" or not file.is_file():
+            raise ValueError(
+                f"{key}: {value} must name an existing COCO JSON (looked for {file}); images are "
+                "given by the entry images"
+            )
+        images = content.get("images")
+        if isinstance(images, Mapping):
+            images = images.get(key)
+        found[split] = _source(file, split, base / str(images) if images else None)
+    if not found:
+        raise ValueError(
+            f"expected the entries train and val, each a COCO JSON, got {sorted(map(str, content))}"
+        )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _describe(data: Any) -> str:
+    return "data" if isinstance(data, Mapping) else f"data={str(data)!r}"

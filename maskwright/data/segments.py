@@ -1,0 +1,144 @@
+"""Segmentations of COCO files, checked once on reading so that nothing later can stumble over them.
+
+Polygons of one object are its parts, never holes. Run lengths, compressed or not, are checked by
+unpacking them and kept compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from maskwright.ops.rle import decode_rle, encode_crop
+
+NO_MASK, POLYGONS, RLE = 0, 1, 2
+
+
+class BadSegment(ValueError):  # noqa: N818 - an outcome of reading, caught by the reader
+    """A segmentation that cannot be used; `kind` is the kind of the fault."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Segment:
+    """A checked segmentation.
+
+    Attributes:
+        kind: NO_MASK, POLYGONS or RLE.
+        parts: polygons, each (n, 2) float64 x and y in original pixels.
+        counts: compressed run lengths.
+        extent: xyxy of the mask or of the polygons, original pixels.
+        area: in pixels.
+        notes: (kind, message) of what was repaired.
+    """
+
+    kind: int = NO_MASK
+    parts: list[np.ndarray] = field(default_factory=list)
+    counts: bytes = b""
+    extent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    area: float = 0.0
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_segment(value: Any, size: tuple[int, int]) -> Segment:
+    """Check the `segmentation` entry of an annotation.
+
+    Args:
+        value: polygons, run lengths, or nothing.
+        size: (height, width) of the image.
+
+    Raises:
+        BadSegment: if there is a segmentation and nothing of it is usable.
+    """
+    if value is None or value == [] or value == {}:
+        return Segment()
+    if isinstance(value, dict):
+        return _read_rle(value, size)
+    if isinstance(value, list):
+        return _read_polygons(value, size)
+    raise BadSegment("bad segmentation", f"segmentation is a {type(value).__name__}")
+
+
+def box_segment(box: Sequence[float]) -> Segment:
+    """Return the rectangle xyxy as a polygon."""
+    x1, y1, x2, y2 = box
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)
+    return Segment(POLYGONS, [corners], extent=(x1, y1, x2, y2), area=(x2 - x1) * (y2 - y1))
+
+
+def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
+    segment = Segment(POLYGONS)
+    if not isinstance(value[0], list):
+        value = [value]
+        segment.notes.append(("flat polygon", "the polygon is not inside a list; read as one part"))
+    problems: list[tuple[str, str]] = []
+    for number, part in enumerate(value, 1):
+        try:
+            points = _read_polygon(part, size)
+        except BadSegment as bad:
+            problems.append((bad.kind, f"polygon {number} of {len(value)} {bad}"))
+            continue
+        segment.parts.append(points)
+        x, y = points[:, 0], points[:, 1]
+        # The shoelace formula.
+        segment.area += 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
+    if not segment.parts:
+        raise BadSegment(*problems[0])
+    segment.notes += [(kind, f"{message}; this part is left out") for kind, message in problems]
+    low = np.min([part.min(0) for part in segment.parts], axis=0)
+    high = np.max([part.max(0) for part in segment.parts], axis=0)
+    segment.extent = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    return segment
+
+
+def _read_polygon(part: Any, size: tuple[int, int]) -> np.ndarray:
+    try:
+        flat = np.array(part, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise BadSegment("bad polygon", "is no list of numbers") from None
+    if flat.ndim != 1 or flat.size % 2:
+        raise BadSegment("bad polygon", "is no flat list x1, y1, x2, y2, ...")
+    if flat.size < 6:
+        raise BadSegment("polygon with too few points", f"has {flat.size // 2} point(s), not 3")
+    points = flat.reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise BadSegment("NaN or infinite coordinates", "has coordinates that are not finite")
+    sides = np.array(size[::-1])
+    if (high <= 0).any() or (low >= sides).any():
+        raise BadSegment("polygon outside the image", "lies outside the image")
+    # The rasteriser walks along every edge: a point at 1e9 would cost gigabytes.
+    if (low < -sides - 100).any() or (high > 2 * sides + 100).any():
+        raise BadSegment("polygon outside the image", "reaches far beyond the image")
+    return points
+
+
+def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
+    stated = value.get("size")
+    if not isinstance(stated, list) or stated != list(size):
+        swapped = " (height and width are swapped)" if stated == list(size[::-1]) else ""
+        raise BadSegment(
+            "RLE of another size",
+            f"run lengths are for size {stated} (height, width), the image has {list(size)}"
+            f"{swapped}",
+        )
+    counts = value.get("counts")
+    try:
+        crop, frame = decode_rle({"size": list(size), "counts": counts})
+    except ValueError as error:
+        raise BadSegment("bad RLE", str(error).removeprefix("RLE: ")) from None
+    area = int(crop.sum())
+    if not area:
+        raise BadSegment("empty mask", "the run lengths hold no pixel of the object")
+    if isinstance(counts, str):
+        text = counts.encode("ascii")
+    else:
+        text = encode_crop(crop, frame, size)["counts"]
+    x1, y1, x2, y2 = (float(side) for side in frame)
+    return Segment(RLE, counts=text, extent=(x1, y1, x2, y2), area=float(area))
