@@ -1,6 +1,7 @@
 """Detectors by name: one file per family, assembled from the parts in `maskwright.nn`."""
 
-from . import faster_rcnn, mask_rcnn
+from . import faster_rcnn as _faster_rcnn  # noqa: F401  (importing a family registers it)
+from . import mask_rcnn as _mask_rcnn  # noqa: F401
 from .base import Detector, Meta, PostProcess, TwoStageDetector
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
 
@@ -13,8 +14,6 @@ __all__ = [
     "TwoStageDetector",
     "build",
     "build_tiny",
-    "faster_rcnn",
     "get_entry",
     "list_models",
-    "mask_rcnn",
 ]

@@ -220,11 +220,9 @@ register_fpn_family(
     task="detect",
     paper="Ren et al. 2015",
     coco={
-        "resnet50_fpn": torchvision_weights(
-            "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, None
-        ),
+        "resnet50_fpn": torchvision_weights("fasterrcnn_resnet50_fpn", "258fb6c6", 37.0, None),
         "resnet50_fpn_v2": torchvision_weights(
-            "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 46.7, None
+            "fasterrcnn_resnet50_fpn_v2", "dd69338a", 46.7, None
         ),
     },
 )

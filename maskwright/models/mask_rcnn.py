@@ -30,8 +30,6 @@ register_fpn_family(
     paper="He et al. 2017",
     coco={
         "resnet50_fpn": torchvision_weights("maskrcnn_resnet50_fpn", "bf2d0c1e", 37.9, 34.6),
-        "resnet50_fpn_v2": torchvision_weights(
-            "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", 47.4, 41.8
-        ),
+        "resnet50_fpn_v2": torchvision_weights("maskrcnn_resnet50_fpn_v2", "73cbd019", 47.4, 41.8),
     },
 )

@@ -69,11 +69,12 @@ class TimmBody(nn.Module):
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage: the stem, then what leads to each of the four maps."""
-        ends = list(self._ends)
+        # timm writes the inner modules of a network "stages.0" or, flattened, "stages_0".
+        ends = [end.replace(".", "_") for end in self._ends]
         parts: list[tuple[str, nn.Module]] = []
         for name, child in self.body.named_children():
-            if any(end.startswith(f"{name}.") for end in ends):  # "blocks" holds "blocks.1"
-                parts += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
+            if name not in ends and any(end.startswith(f"{name}_") for end in ends):
+                parts += [(f"{name}_{inner}", module) for inner, module in child.named_children()]
             else:
                 parts.append((name, child))
         stages: list[list[nn.Module]] = [[]]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.masks import crop_masks
+from ..ops.mask_crops import crop_masks
 from ..structures import PackedMasks
 from .norm import conv_block
 

@@ -1,0 +1,94 @@
+"""What all converters share: the result, the report, the COCO classes, recognising a format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+# The 80 classes of COCO 2017 by their ids 1 to 90; ten ids are unused.
+_COCO = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,-,"
+    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,-,"
+    "backpack,umbrella,-,-,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,"
+    "baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,-,wine glass,cup,fork,"
+    "knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,"
+    "chair,couch,potted plant,bed,-,dining table,-,-,toilet,-,tv,laptop,mouse,remote,keyboard,"
+    "cell phone,microwave,oven,toaster,sink,refrigerator,-,book,clock,vase,scissors,teddy bear,"
+    "hair drier,toothbrush"
+)
+COCO_91_NAMES: list[str | None] = [name if name != "-" else None for name in _COCO.split(",")]
+
+
+@dataclass
+class ConvertReport:
+    """What became of every tensor.
+
+    Attributes:
+        used: source tensors whose values are in the result.
+        ignored: source tensors that the result does not need, each with the reason.
+        filled: result tensors that the source did not have, each with what stands there.
+        notes: anything else that the user should know.
+    """
+
+    used: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(self.used)} tensors used",
+            f"{len(self.ignored)} ignored",
+            f"{len(self.filled)} filled",
+        ]
+        return "; ".join([", ".join(parts), *self.notes])
+
+
+@dataclass
+class Converted:
+    """Weights in our layout.
+
+    Attributes:
+        state: tensors by our names.
+        options: builder options that make the detector fit them.
+        names: class names, None where the source left a class unused.
+        category_ids: the source's ids of the classes.
+        extras: what our layout has no place for but the way back needs, by the source's names.
+        report: what became of every tensor.
+    """
+
+    state: dict[str, Tensor]
+    options: dict[str, Any]
+    names: list[str | None]
+    category_ids: list[int]
+    extras: dict[str, Tensor]
+    report: ConvertReport
+
+
+def detect_format(keys: Iterable[str]) -> str:
+    """Return whose names these are: "torchvision".
+
+    Raises:
+        ValueError: if no known library uses such names.
+    """
+    keys = list(keys)
+    if any(key.startswith("backbone.fpn.inner_blocks.") for key in keys):
+        return "torchvision"
+    raise ValueError(
+        "these are no weights of a known library: expected torchvision's names "
+        f"(backbone.fpn.inner_blocks...), found {', '.join(keys[:3]) or 'nothing'}"
+    )
+
+
+def require(state: Mapping[str, Tensor], key: str) -> Tensor:
+    """Return a tensor, or say which one is missing.
+
+    Raises:
+        ValueError: if there is no tensor of this name.
+    """
+    if key not in state:
+        raise ValueError(f"the weights have no tensor {key!r}: the file is incomplete")
+    return state[key]

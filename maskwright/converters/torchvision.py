@@ -1,0 +1,210 @@
+"""torchvision's `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, both versions.
+
+The differences: background is class 0 there and the last class here; box and mask rows of the
+background, which nobody reads, exist there only (kept as extras, so that the way back is equal to
+the bit); the first fully connected layer flattens (channel, row, column) there and (row, column,
+channel) here. Names of files from before torchvision 0.13 are understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .common import COCO_91_NAMES, Converted, ConvertReport, require
+
+# Our prefix, theirs; `#` stands for a number that is kept.
+_PREFIXES = [
+    ("backbone.body.", "backbone.body."),
+    ("fpn.lateral.#.", "backbone.fpn.inner_blocks.#."),
+    ("fpn.output.#.", "backbone.fpn.layer_blocks.#."),
+    ("rpn.convs.#.", "rpn.head.conv.#.0."),
+    ("rpn.logits.", "rpn.head.cls_logits."),
+    ("rpn.deltas.", "rpn.head.bbox_pred."),
+    ("roi_heads.box_head.convs.#.", "roi_heads.box_head.#."),
+    ("roi_heads.box_head.logits.", "roi_heads.box_predictor.cls_score."),
+    ("roi_heads.box_head.deltas.", "roi_heads.box_predictor.bbox_pred."),
+    ("roi_heads.mask_head.convs.#.", "roi_heads.mask_head.#."),
+    ("roi_heads.mask_head.upsample.", "roi_heads.mask_predictor.conv5_mask."),
+    ("roi_heads.mask_head.logits.", "roi_heads.mask_predictor.mask_fcn_logits."),
+]
+_FCS = {
+    False: {"fcs.0.": "fc6.", "fcs.1.": "fc7."},  # version 1
+    True: {"fcs.0.": "5."},  # version 2: four convolutions stand before it
+}
+_OLDER = [
+    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+]
+_OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$")
+_CLASSES = "roi_heads.box_predictor.cls_score."
+_BOXES = "roi_heads.box_predictor.bbox_pred."
+_MASKS = "roi_heads.mask_predictor.mask_fcn_logits."
+# Rows that belong to the background, first in their tensors.
+_BACKGROUND_ROWS = {_BOXES: 4, _MASKS: 1}
+
+
+def their_name(name: str, *, version2: bool) -> str:
+    """Return torchvision's name of our tensor.
+
+    Raises:
+        ValueError: if torchvision's detectors have no such tensor.
+    """
+    for ours, theirs in _FCS[version2].items():
+        prefix = f"roi_heads.box_head.{ours}"
+        if name.startswith(prefix):
+            return f"roi_heads.box_head.{theirs}{name[len(prefix) :]}"
+    for ours, theirs in _PREFIXES:
+        match = re.match(re.escape(ours).replace(r"\#", r"(\d+)"), name)
+        if match:
+            number = match.group(1) if match.groups() else ""
+            return theirs.replace("#", number) + name[match.end() :]
+    raise ValueError(f"torchvision's R-CNN models have no counterpart of {name!r}")
+
+
+def _modern(name: str) -> str:
+    for pattern, new in _OLDER:
+        name = re.sub(pattern, new, name)
+    match = _OLD_MASK.match(name)
+    if match:
+        return f"roi_heads.mask_head.{int(match.group(1)) - 1}.0.{match.group(2)}"
+    return name
+
+
+def _columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:
+    """Reorder the columns of the first fully connected layer to our order, or back."""
+    side = round((weight.shape[1] // channels) ** 0.5)
+    if ours:  # (channel, row, column) -> (row, column, channel)
+        return weight.unflatten(1, (channels, side, side)).permute(0, 2, 3, 1).flatten(1)
+    return weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2).flatten(1)
+
+
+def to_maskwright(
+    state: Mapping[str, Tensor],
+    our_names: list[str],
+    *,
+    drop_unused: bool = False,
+    names: list[str | None] | None = None,
+    conventions: str | None = None,
+) -> Converted:
+    """Convert torchvision's weights.
+
+    Args:
+        state: torchvision's tensors by name, new or older names.
+        our_names: names of the tensors of the detector to fill.
+        drop_unused: leave out the classes without a name (lossy: the way back fills them).
+        names: class names without background; None: COCO's if there are 91 rows.
+        conventions: "torchvision" or "torchvision_v1" (batch norm with an epsilon of 0, as the
+            published files of version 1); None: the latter for files with the older names.
+
+    Raises:
+        ValueError: if a tensor is missing or the class rows do not fit together.
+    """
+    report = ConvertReport()
+    older = any(_modern(key) != key for key in state)
+    theirs = {_modern(key): value for key, value in state.items()}
+    rows = require(theirs, _CLASSES + "weight").shape[0]
+    box_rows = require(theirs, _BOXES + "weight").shape[0]
+    if box_rows != 4 * rows:
+        raise ValueError(
+            f"{_CLASSES}weight has {rows} rows, so {_BOXES}weight needs {4 * rows}; got {box_rows}"
+        )
+    if names is None:
+        names = list(COCO_91_NAMES) if rows == 91 else [f"class_{i}" for i in range(1, rows)]
+    if len(names) != rows - 1:
+        raise ValueError(f"the weights have {rows - 1} classes, but {len(names)} names were given")
+    keep = [i for i, name in enumerate(names) if name is not None or not drop_unused]
+    if drop_unused and len(keep) < len(names):
+        report.notes.append(f"{len(names) - len(keep)} unused classes dropped (lossy)")
+    classes = torch.tensor(keep) + 1  # rows of the kept classes; background is row 0
+    version2 = "roi_heads.box_head.5.weight" in theirs
+    converted: dict[str, Tensor] = {}
+    extras: dict[str, Tensor] = {}
+    for ours in our_names:
+        key = their_name(ours, version2=version2)
+        value = require(theirs, key)
+        report.used.append(key)
+        prefix = key[: key.rindex(".") + 1]
+        if prefix == _CLASSES:
+            value = value[torch.cat([classes, torch.zeros(1, dtype=torch.int64)])]
+        elif prefix in _BACKGROUND_ROWS:
+            group = _BACKGROUND_ROWS[prefix]
+            extras[key] = value[:group].clone()
+            value = value.unflatten(0, (rows, group))[classes].flatten(0, 1)
+        elif ours == "roi_heads.box_head.fcs.0.weight":
+            channels = require(theirs, "backbone.fpn.layer_blocks.0.0.weight").shape[0]
+            value = _columns(value, channels, ours=True)
+        converted[ours] = value.contiguous()
+    for key in sorted(set(theirs) - set(report.used)):
+        if key.endswith("num_batches_tracked"):
+            extras[key] = theirs[key]
+            report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
+        else:
+            report.ignored[key] = "not part of this model"
+    if conventions is None:
+        conventions = "torchvision_v1" if older else "torchvision"
+    options: dict[str, Any] = {"conventions": conventions}
+    return Converted(
+        converted, options, [names[i] for i in keep], [i + 1 for i in keep], extras, report
+    )
+
+
+def from_maskwright(
+    state: Mapping[str, Tensor], extras: Mapping[str, Tensor], category_ids: list[int]
+) -> tuple[dict[str, Tensor], ConvertReport]:
+    """Convert our weights to torchvision's names and layouts.
+
+    Args:
+        state: our tensors by name.
+        extras: what `to_maskwright` kept aside; without it the background's rows are zeros.
+        category_ids: the row of each class in torchvision, 1 for the first.
+
+    Raises:
+        ValueError: if the model has parts that torchvision's has not.
+    """
+    report = ConvertReport()
+    version2 = any(key.startswith("roi_heads.box_head.convs.") for key in state)
+    ids = torch.tensor(category_ids)
+    if sorted(set(category_ids)) != sorted(category_ids) or min(category_ids) < 1:
+        ids = torch.arange(1, len(category_ids) + 1)
+        report.notes.append("classes renumbered from 1")
+    # Rows for every id up to the highest; what has no class stays zero.
+    rows = int(ids.max()) + 1
+    result: dict[str, Tensor] = {}
+    for ours, value in state.items():
+        key = their_name(ours, version2=version2)
+        prefix = key[: key.rindex(".") + 1]
+        if prefix == _CLASSES:
+            full = value.new_zeros((rows, *value.shape[1:]))
+            full[ids] = value[:-1]
+            full[0] = value[-1]
+            value = full
+            unused = rows - 1 - len(ids)
+            if unused:
+                # A class that nobody trained must never win: torchvision ranks raw logits.
+                missing = torch.ones(rows, dtype=torch.bool)
+                missing[ids], missing[0] = False, False
+                if key.endswith("bias"):
+                    value[missing] = -1e4
+                report.filled[key] = f"{unused} unused classes, with a bias that keeps them silent"
+        elif prefix in _BACKGROUND_ROWS:
+            group = _BACKGROUND_ROWS[prefix]
+            full = value.new_zeros((rows, group, *value.shape[1:]))
+            full[ids] = value.unflatten(0, (-1, group))
+            if key in extras:
+                full[0] = extras[key]
+            else:
+                report.filled[key] = "zeros in the rows of the background, which nobody reads"
+            value = full.flatten(0, 1)
+        elif ours == "roi_heads.box_head.fcs.0.weight":
+            value = _columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
+        result[key] = value.contiguous()
+        report.used.append(ours)
+    for key, value in extras.items():
+        if key.endswith("num_batches_tracked"):
+            result[key] = value
+    return result, report
