@@ -1,1 +1,29 @@
-"""metrics"""
+"""Measures of detections against ground truth: COCO AP, and reasons and pictures behind it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .coco_map import coco_eval
+    from .diagnostics import confusion_matrix, explain_zero, pr_curve
+
+__all__ = ["coco_eval", "confusion_matrix", "explain_zero", "pr_curve"]
+
+_HOMES = {
+    "coco_eval": "coco_map",
+    "confusion_matrix": "diagnostics",
+    "explain_zero": "diagnostics",
+    "pr_curve": "diagnostics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,84 @@
+"""COCO average precision and recall as a flat dict of numbers, overall and per class.
+
+Lin et al. 2014 (Microsoft COCO) and its evaluation protocol. Differs from pycocotools' summary in
+that every number follows `max_det` (theirs prints AP at 100 whatever the setting), that numbers
+exist per class, and that what is undefined is nan and not -1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .evaluator import AREAS, Accumulated, FloatArray, accumulate
+
+# Recall is also given for so few detections per image and class.
+FEW = (1, 10)
+
+
+def coco_eval(
+    gt: Path | str | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    iou_type: str,
+    *,
+    max_det: int = 100,
+) -> dict[str, float]:
+    """Return the COCO metrics of detections against ground truth, equal to pycocotools.
+
+    Args:
+        gt: COCO ground truth (`images`, `annotations`, `categories`), or the path of its file.
+        detections: COCO results: `image_id`, `category_id`, `score`, `bbox` (xywh, pixels of the
+            image) and, for "segm", `segmentation` (RLE). As in pycocotools a detection with a
+            `bbox` has the area of its box in AP_small, AP_medium and AP_large; results for "segm"
+            without `bbox` are measured by the area of the mask, as other libraries report it.
+        iou_type: "bbox" for boxes, "segm" for masks.
+        max_det: detections counted per image and class, by falling score.
+
+    Returns:
+        Numbers in [0, 1], nan where there is no object to find: "AP" (mean over IoU 0.5 to 0.95),
+        "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1" and "AR_10" (up to `max_det`),
+        "AR" (at `max_det`), "AR_small", "AR_medium", "AR_large", and "AP/<class name>". Classes
+        without an object are left out of the means.
+
+    Raises:
+        ValueError: on an unknown `iou_type`, a `max_det` below 1, or incomplete input.
+
+    Example:
+        >>> image = {"id": 1, "height": 9, "width": 9}
+        >>> box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+        >>> gt = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+        >>> round(coco_eval(gt, [box | {"score": 0.9}], "bbox")["AP"], 3)
+        1.0
+    """
+    limits = [n for n in FEW if n < max_det] + [max_det]
+    return summarize(accumulate(gt, detections, iou_type, max_dets=limits))
+
+
+def summarize(arrays: Accumulated) -> dict[str, float]:
+    """Return the numbers of `coco_eval` from the arrays of an evaluation at the ten COCO IoUs."""
+    precision, recall = arrays.precision, arrays.recall
+    last = len(arrays.max_dets) - 1
+    numbers = {
+        "AP": _mean(precision[:, :, :, 0, last]),
+        "AP50": _mean(precision[0, :, :, 0, last]),
+        "AP75": _mean(precision[5, :, :, 0, last]),
+    }
+    for i, area in enumerate(AREAS[1:], start=1):
+        numbers[f"AP_{area}"] = _mean(precision[:, :, :, i, last])
+    for i, limit in enumerate(arrays.max_dets):
+        if limit in FEW:
+            numbers[f"AR_{limit}"] = _mean(recall[:, :, 0, i])
+    numbers["AR"] = _mean(recall[:, :, 0, last])
+    for i, area in enumerate(AREAS[1:], start=1):
+        numbers[f"AR_{area}"] = _mean(recall[:, :, i, last])
+    for i, name in enumerate(arrays.names):
+        numbers[f"AP/{name}"] = _mean(precision[:, :, i, 0, last])
+    return numbers
+
+
+def _mean(values: FloatArray) -> float:
+    """Return the mean of the defined entries; the protocol marks the others with -1."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else math.nan

@@ -1,0 +1,115 @@
+"""What stands behind an AP: precision-recall curves, the confusion matrix, reasons for a zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .evaluator import accumulate, read_ground_truth
+from .explain import explain_zero
+from .table import FloatArray, IntArray, box_iou, by_image, read_table
+
+__all__ = ["confusion_matrix", "explain_zero", "pr_curve"]
+
+
+def pr_curve(
+    gt: Path | str | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    iou_type: str,
+    iou: float = 0.5,
+    max_det: int = 100,
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return the precision-recall curve of every class that has objects.
+
+    Args:
+        gt: COCO ground truth, or the path of its file.
+        detections: COCO results, as `coco_eval` takes them.
+        iou_type: "bbox" or "segm".
+        iou: IoU threshold of a match.
+        max_det: detections counted per image and class.
+
+    Returns:
+        Class name -> (recall (101,), precision (101,)), recall being 0, 0.01, ..., 1. The mean of
+        the precisions is the AP of the class at this IoU.
+
+    Raises:
+        ValueError: as `coco_eval`.
+    """
+    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det], iou_thrs=[iou])
+    recall = np.linspace(0, 1, 101)
+    curves = {}
+    for i, name in enumerate(arrays.names):
+        precision = arrays.precision[0, :, i, 0, 0]
+        if precision[0] > -1:
+            curves[name] = (recall, precision)
+    return curves
+
+
+def confusion_matrix(
+    gt: Path | str | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    *,
+    iou: float = 0.5,
+    conf: float = 0.25,
+    num_classes: int | None = None,
+) -> IntArray:
+    """Count which classes are taken for which.
+
+    In each image the pairs of an object and a detection with a box IoU of at least `iou` are
+    taken by falling IoU, whatever their classes, each object and each detection once. What is
+    left over meets the background. Detections on a crowd region count only where they are paired.
+
+    Args:
+        gt: COCO ground truth, or the path of its file.
+        detections: COCO results with `bbox` (or `segmentation` as RLE).
+        iou: smallest box IoU of a pair.
+        conf: smallest score of a detection that counts.
+        num_classes: classes C; those of the ground truth by default.
+
+    Returns:
+        (C + 1, C + 1): rows are the true classes, columns the predicted ones, by category id, the
+        last row and column the background.
+
+    Raises:
+        ValueError: if the ground truth has more than `num_classes` categories.
+    """
+    gt = read_ground_truth(gt)
+    known = len(gt["categories"])
+    classes = known if num_classes is None else num_classes
+    if classes < known:
+        raise ValueError(f"num_classes={classes}, but the ground truth has {known} categories")
+    objects = read_table(gt, gt["annotations"])
+    found = read_table(gt, detections)
+    found = found[(found.scores >= conf) & (found.label >= 0)]
+    crowds, objects = objects[objects.crowd], objects[~objects.crowd]
+
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    for _, (rows, cols, regions) in by_image(len(gt["images"]), objects, found, crowds):
+        true, boxes = objects.label[rows], found[cols]
+        taken_true, taken_found = np.full(len(rows), classes), np.full(len(cols), -1)
+        for t, d in _greedy_pairs(box_iou(objects.boxes[rows], boxes.boxes), boxes.scores, iou):
+            taken_true[t] = boxes.label[d]
+            taken_found[d] = t
+        np.add.at(matrix, (true, taken_true), 1)
+        on_crowd = box_iou(boxes.boxes, crowds.boxes[regions], over_a=True) >= iou
+        alone = (taken_found < 0) & ~on_crowd.any(1)
+        matrix[classes] += np.bincount(boxes.label[alone], minlength=classes + 1)
+    return matrix
+
+
+def _greedy_pairs(overlap: FloatArray, scores: FloatArray, iou: float) -> list[tuple[int, int]]:
+    """Return the pairs (row, column) taken by falling overlap, then by falling score."""
+    rows, cols = np.nonzero(overlap >= iou)
+    order = np.lexsort((rows, -scores[cols], -overlap[rows, cols]))
+    pairs: list[tuple[int, int]] = []
+    used_rows: set[int] = set()
+    used_cols: set[int] = set()
+    for t, d in zip(rows[order].tolist(), cols[order].tolist(), strict=True):
+        if t not in used_rows and d not in used_cols:
+            pairs.append((t, d))
+            used_rows.add(t)
+            used_cols.add(d)
+    return pairs

@@ -1,0 +1,298 @@
+"""The one place that talks to hotcoco and pycocotools: ground truth and detections in, arrays out.
+
+Both libraries follow the COCO protocol (Lin et al. 2014) and give the same arrays; hotcoco is
+compiled and comes first, pycocotools stands in where hotcoco is missing or fails. Differences from
+calling them directly: all ids are renumbered before they see them (an annotation with id 0 counts
+as unmatched in pycocotools, a text as image id is refused by hotcoco), nothing is printed, and the
+input is left as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IOU_TYPES = ("bbox", "segm")
+# The ten thresholds of COCO, with the rounding of pycocotools (0.9 is 0.8999999999999999).
+COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
+AREAS = ("all", "small", "medium", "large")
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Precision and recall of an evaluation, at every setting of it.
+
+    Letters: T IoU thresholds, R = 101 recall levels (0, 0.01, ..., 1), C classes, A areas
+    (`AREAS`), D limits on the number of detections per image and class. Undefined entries (no
+    object to find) are -1.
+
+    Attributes:
+        precision: (T, R, C, A, D), made monotone as COCO does.
+        recall: (T, C, A, D), the highest reached.
+        names: name of each of the C classes, in the order of the category ids.
+        iou_thrs: the T thresholds.
+        max_dets: the D limits, rising.
+    """
+
+    precision: FloatArray
+    recall: FloatArray
+    names: tuple[str, ...]
+    iou_thrs: tuple[float, ...]
+    max_dets: tuple[int, ...]
+
+
+def read_ground_truth(gt: Path | str | dict[str, Any]) -> dict[str, Any]:
+    """Return COCO ground truth as a dict, read from its file where a path is given.
+
+    Raises:
+        ValueError: if the file is missing or no JSON, or one of its three lists is missing.
+    """
+    where = "gt"
+    if not isinstance(gt, dict):
+        where = str(gt)
+        try:
+            gt = json.loads(Path(gt).read_bytes())
+        except FileNotFoundError:
+            raise ValueError(f"gt: there is no file {where}") from None
+        except ValueError as error:
+            raise ValueError(f"gt: {where} is not JSON ({error})") from None
+    missing = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(gt, dict) or not isinstance(gt.get(key), list)
+    ]
+    if missing:
+        raise ValueError(
+            f"{where}: COCO ground truth needs the lists 'images', 'annotations' and "
+            f"'categories'; missing: {', '.join(missing)}"
+        )
+    assert isinstance(gt, dict)
+    return gt
+
+
+def sorted_categories(gt: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the categories in the order of their ids, which is the order of class indices."""
+    return sorted(gt["categories"], key=lambda category: category["id"])
+
+
+def class_names(gt: dict[str, Any]) -> list[str]:
+    """Return one name per class, by category id; equal names get their id appended."""
+    categories = sorted_categories(gt)
+    names = [str(category.get("name", category["id"])) for category in categories]
+    return [
+        name if names.count(name) == 1 else f"{name}#{category['id']}"
+        for name, category in zip(names, categories, strict=True)
+    ]
+
+
+def accumulate(
+    gt: Path | str | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    iou_type: str,
+    *,
+    max_dets: Sequence[int],
+    iou_thrs: Sequence[float] = COCO_IOUS,
+) -> Accumulated:
+    """Match detections with ground truth and return precision and recall arrays.
+
+    Args:
+        gt: COCO ground truth, or the path of its JSON file.
+        detections: COCO results: `image_id`, `category_id`, `score`, `bbox` (xywh, pixels of the
+            image) and, for "segm", `segmentation` (RLE). Those on unknown images are left out with
+            a warning, those of unknown categories silently, as in pycocotools.
+        iou_type: "bbox" or "segm".
+        max_dets: limits on the number of detections per image and class.
+        iou_thrs: IoU thresholds of a match.
+
+    Raises:
+        ValueError: on an unknown `iou_type`, or where a field that it needs is missing.
+    """
+    if iou_type not in IOU_TYPES:
+        raise ValueError(f"iou_type is one of {', '.join(map(repr, IOU_TYPES))}; got {iou_type!r}")
+    if not max_dets or min(max_dets) < 1:
+        raise ValueError(f"max_det must be 1 or more, got {list(max_dets)}")
+    gt = read_ground_truth(gt)
+    limits = sorted(set(max_dets))
+    truth, results = _renumber(gt, detections, iou_type)
+    try:
+        precision, recall = _with_hotcoco(truth, results, iou_type, limits, iou_thrs)
+    except ImportError:
+        precision, recall = _with_pycocotools(truth, results, iou_type, limits, iou_thrs)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of compiled Rust code is no Exception
+        warnings.warn(
+            f"hotcoco failed ({type(error).__name__}: {error}); pycocotools counts instead, slower",
+            stacklevel=3,
+        )
+        precision, recall = _with_pycocotools(truth, results, iou_type, limits, iou_thrs)
+    return Accumulated(
+        precision, recall, tuple(class_names(gt)), tuple(iou_thrs), tuple(int(n) for n in limits)
+    )
+
+
+def _renumber(
+    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ground truth and detections as two data sets with ids from 1 and only known fields.
+
+    Images and categories keep the order of their ids, which decides between equal scores.
+    """
+    masks = iou_type == "segm"
+    sizes = {image["id"]: image for image in gt["images"]}
+    image_ids = {key: i for i, key in enumerate(sorted(sizes), start=1)}
+    category_ids = {c["id"]: i for i, c in enumerate(sorted_categories(gt), start=1)}
+    # RLE carries its size; only polygons need that of the image.
+    images = [
+        {"id": i, "height": sizes[key].get("height", 0), "width": sizes[key].get("width", 0)}
+        for key, i in image_ids.items()
+    ]
+    categories = [{"id": i, "name": str(i)} for i in category_ids.values()]
+
+    annotations = []
+    for i, ann in enumerate(gt["annotations"], start=1):
+        try:
+            entry = {
+                "id": i,
+                "image_id": image_ids[ann["image_id"]],
+                "category_id": category_ids[ann["category_id"]],
+                "iscrowd": int(ann.get("iscrowd", 0)),
+                "bbox": ann["bbox"],
+            }
+            if masks:
+                entry["segmentation"] = ann["segmentation"]
+        except KeyError as error:
+            raise ValueError(
+                f"gt: annotation {ann.get('id', i - 1)} of image {ann.get('image_id')}: {error} is "
+                f"missing or unknown, and iou_type={iou_type!r} needs it"
+            ) from None
+        area = ann.get("area")
+        if area is None:
+            area = _area(entry, sizes[ann["image_id"]])
+        entry["area"] = area
+        annotations.append(entry)
+
+    results: list[dict[str, Any]] = []
+    strangers = []
+    field = "segmentation" if masks else "bbox"
+    for det in detections:
+        try:
+            image_id = image_ids.get(det["image_id"])
+            category_id = category_ids.get(det["category_id"])
+            score = float(det["score"])
+            shape = det[field]
+            box = det.get("bbox")
+        except KeyError as error:
+            raise ValueError(
+                f"detections: {error} is missing in an entry of image {det.get('image_id')}; "
+                f"iou_type={iou_type!r} needs image_id, category_id, score and {field}"
+            ) from None
+        if score != score:
+            raise ValueError(f"detections: a score of image {det['image_id']} is NaN")
+        if image_id is None:
+            strangers.append(det["image_id"])
+        elif category_id is not None:
+            entry = {
+                "id": len(results) + 1,
+                "image_id": image_id,
+                "category_id": category_id,
+                "score": score,
+                "iscrowd": 0,
+            }
+            if masks:
+                entry["segmentation"] = shape
+            if box is not None:
+                entry["bbox"] = box
+            entry["area"] = box[2] * box[3] if box is not None else _area(entry, {})
+            results.append(entry)
+    if strangers:
+        warnings.warn(
+            f"detections: {len(strangers)} of {len(detections)} are on images that the ground "
+            f"truth lacks (image_id {strangers[0]!r}, ...) and are left out",
+            stacklevel=4,
+        )
+    return (
+        {"images": images, "categories": categories, "annotations": annotations},
+        {"images": images, "categories": categories, "annotations": results},
+    )
+
+
+def _area(entry: dict[str, Any], image: dict[str, Any]) -> float:
+    """Return the area of an entry in square pixels: that of its mask, or else of its box."""
+    shape = entry.get("segmentation")
+    if not shape:
+        return float(entry["bbox"][2] * entry["bbox"][3])
+    from pycocotools import mask as rle
+
+    return float(rle.area(compressed_rle(shape, image)))
+
+
+def compressed_rle(shape: Any, image: dict[str, Any]) -> dict[str, Any]:
+    """Return a COCO `segmentation` (polygons or RLE of either kind) as compressed RLE.
+
+    Args:
+        shape: list of polygons (x1, y1, x2, y2, ...) or RLE dict.
+        image: the entry of its image, whose `height` and `width` polygons need.
+    """
+    from pycocotools import mask as rle
+
+    if isinstance(shape, list):
+        shape = rle.merge(rle.frPyObjects(shape, image["height"], image["width"]))
+    elif isinstance(shape["counts"], list):
+        shape = rle.frPyObjects(shape, *shape["size"])
+    assert isinstance(shape, dict)
+    return shape
+
+
+def _with_hotcoco(
+    truth: dict[str, Any],
+    results: dict[str, Any],
+    iou_type: str,
+    max_dets: list[int],
+    iou_thrs: Sequence[float],
+) -> tuple[FloatArray, FloatArray]:
+    import hotcoco
+
+    run = hotcoco.COCOeval(hotcoco.COCO(truth), hotcoco.COCO(results), iou_type)
+    run.params.max_dets = max_dets
+    run.params.iou_thrs = list(iou_thrs)
+    run.evaluate()
+    run.accumulate()
+    arrays: Any = run.eval
+    return np.asarray(arrays["precision"]), np.asarray(arrays["recall"])
+
+
+def _with_pycocotools(
+    truth: dict[str, Any],
+    results: dict[str, Any],
+    iou_type: str,
+    max_dets: list[int],
+    iou_thrs: Sequence[float],
+) -> tuple[FloatArray, FloatArray]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        pair = []
+        for dataset in (truth, results):
+            coco = COCO()
+            coco.dataset = dataset
+            coco.createIndex()
+            pair.append(coco)
+        run = COCOeval(*pair, iou_type)
+        run.params.maxDets = max_dets
+        run.params.iouThrs = np.asarray(iou_thrs)
+        run.evaluate()
+        run.accumulate()
+    return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
