@@ -59,14 +59,13 @@ def encode_crops(
     height, width = size
     area = height * width
     # A change is the column-major position where a new run begins; `area` itself is no run.
-    # Positions of mask i are shifted by i * (area + 1), so one sort orders those of all masks.
+    # Positions of mask i are shifted by i * (area + 1): rising over all masks.
     changes = np.concatenate(
         [
             i * (area + 1) + _changes(crop, frame, height, width)
             for i, (crop, frame) in enumerate(zip(crops, frames, strict=True))
         ]
     )
-    changes.sort()
     # Ones down to the last row, and ones again from the first row of the next column: the end
     # and the beginning fall on the same position and cancel.
     twice = np.flatnonzero(changes[1:] == changes[:-1])
@@ -170,7 +169,7 @@ def rasterise_polygons(
 
 
 def _changes(crop: Crop, frame: Frame, height: int, width: int) -> NDArray[np.int64]:
-    """Return the column-major image positions, in no order, where the crop changes its value."""
+    """Return the column-major image positions, rising, where the crop changes its value."""
     x1, y1, x2, y2 = frame
     h, w = crop.shape
     if (y2 - y1, x2 - x1) != (h, w) or x1 < 0 or y1 < 0 or x2 > width or y2 > height:
@@ -186,6 +185,7 @@ def _changes(crop: Crop, frame: Frame, height: int, width: int) -> NDArray[np.in
     np.not_equal(crop[1:], crop[:-1], out=changed[1:h])
     row, column = np.divmod(np.flatnonzero(changed), w)
     changes: NDArray[np.int64] = (column + x1) * height + (row + y1)
+    changes.sort()
     return changes
 
 
@@ -198,20 +198,22 @@ def _compress(counts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[bytes]
     later = np.flatnonzero(rank > 2)
     value[later] -= counts[later - 2]
     # Five bits a character, lowest first; bit 6 says that more follow; the last one is signed.
-    code = np.zeros((len(counts), 7), np.uint8)
-    used = np.zeros((len(counts), 7), bool)
-    more = np.ones(len(counts), bool)
-    for digit in range(7):
-        used[:, digit] = more
-        five = value & 31
-        value >>= 5
-        more = more & np.where(five & 16, value != -1, value != 0)
-        code[:, digit] = five + 48 + 32 * more
-        if not more.any():
-            break
-    length = np.cumsum(used.sum(1))
-    text = code[used].tobytes()
-    stops = length[ends - 1]
+    length = np.ones(len(counts), np.int64)
+    digits = []
+    number = np.arange(len(counts))
+    while len(number):
+        five, rest = value & 31, value >> 5
+        more = rest != -(five >> 4)
+        digits.append((number, five + 48 + 32 * more))
+        number, value = number[more], rest[more]
+        length[number] += 1
+    stop = np.cumsum(length)
+    begin = stop - length
+    code = np.empty(stop[-1], np.uint8)
+    for place, (number, characters) in enumerate(digits):
+        code[begin[number] + place] = characters
+    text = code.tobytes()
+    stops = stop[ends - 1]
     starts = np.concatenate([[0], stops[:-1]])
     return [text[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
 
