@@ -1,1 +1,11 @@
-"""recipes"""
+"""Training recipes as functions: each returns the `TrainRecipe` behind a figure that we publish.
+
+import maskwright as mw
+from maskwright.recipes import nuclei
+
+mw.train(nuclei("data/nuclei"))
+"""
+
+from .nuclei import nuclei
+
+__all__ = ["nuclei"]

@@ -1,0 +1,287 @@
+"""Checkpoints: one safetensors file each, tensors plus JSON, nothing executed on load.
+
+The names of the tensors begin with what they are: `model.<key>`, `ema.<key>` (running average of
+the weights) and `optimizer.<parameter>.<slot>`. The JSON stands under the key `maskwright` of the
+safetensors metadata and holds the version of this format, the `Meta` of the model and, in a
+checkpoint of a running training, the scalars of its state. A reader for prediction touches the
+model's tensors only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.base import Meta
+
+FORMAT = 1
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+
+
+@dataclass
+class TrainingState:
+    """What a resumed training needs beside the weights.
+
+    Attributes:
+        scalars: plain data for JSON: recipe, epoch, step, best metrics.
+        optimizer: state tensors by "<parameter>.<slot>".
+        ema: the averaged model's state dict; empty when no average is kept.
+    """
+
+    scalars: dict[str, Any]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Checkpoint:
+    """The content of a checkpoint file.
+
+    Attributes:
+        meta: what the model is.
+        model: its state dict, float32 on the CPU.
+        training: the state of the training, if asked for and stored.
+    """
+
+    meta: Meta
+    model: dict[str, Tensor]
+    training: TrainingState | None = None
+
+
+def save_checkpoint(
+    path: str | Path,
+    meta: Meta,
+    model: Mapping[str, Tensor],
+    *,
+    training: TrainingState | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint so that a crash leaves either the old file or the new one.
+
+    Args:
+        path: where, with the suffix `.safetensors`.
+        meta: what the model is.
+        model: its state dict.
+        training: the state of the training, for a checkpoint that can be resumed.
+        dtype: store the model's weights (tensors of two and more dimensions) in this type, e.g.
+            `torch.float16` for shipping. None: as they are.
+
+    Raises:
+        ValueError: if a weight does not fit into `dtype`, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {f"model.{key}": _stored(key, value, dtype) for key, value in model.items()}
+    if training is not None:
+        tensors |= {f"ema.{key}": value for key, value in training.ema.items()}
+        tensors |= {f"optimizer.{key}": value for key, value in training.optimizer.items()}
+    description: dict[str, Any] = {"format": FORMAT, "meta": meta.to_dict()}
+    if training is not None:
+        description["training"] = training.scalars
+    text = json.dumps(_finite(description), allow_nan=False)
+    _write_atomically(path, tensors, {"maskwright": text})
+    return path
+
+
+def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
+    """Read a checkpoint, or the best one of a run folder.
+
+    Args:
+        path: a `.safetensors` file or a run folder.
+        training: read everything that a resumed training needs. False: only the weights to
+            predict with, which are the averaged ones where an average was kept.
+
+    Raises:
+        ValueError: if the file is missing, truncated, of another kind (pickles are refused) or of
+            a newer format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = resolve_checkpoint(path)
+    description, keys = _read_description(path)
+    has_ema = any(key.startswith("ema.") for key in keys)
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    wanted = set(groups) if training else {"ema" if has_ema else "model"}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for key in keys:
+                group, _, name = key.partition(".")
+                if group in wanted:
+                    tensor = file.get_tensor(key)
+                    if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
+                        tensor = tensor.float()
+                    groups[group][name] = tensor
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+    meta = Meta.from_dict(description["meta"])
+    if not training:
+        return Checkpoint(meta, groups["ema" if has_ema else "model"])
+    state = None
+    if "training" in description:
+        state = TrainingState(description["training"], groups["optimizer"], groups["ema"])
+    return Checkpoint(meta, groups["model"], state)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy a state dict into a module; both must name the same tensors of the same shapes.
+
+    Args:
+        module: gets the values, in its own type and on its own device.
+        state: the values.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: naming the first few keys that are missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    faults = [
+        ("missing", [key for key in own if key not in state]),
+        ("not in the model", [key for key in state if key not in own]),
+        ("of another shape", shapes),
+    ]
+    parts = [f"{len(names)} {what}: {_first_few(names)}" for what, names in faults if names]
+    if parts:
+        raise ValueError(
+            f"{source}: the weights do not fit the model ({'; '.join(parts)}); was it built with "
+            "other options, or for another number of classes?"
+        )
+    module.load_state_dict(state)
+
+
+def resolve_checkpoint(path: str | Path, which: str = "best") -> Path:
+    """Return the checkpoint file that `path` means: itself, or one inside a run folder.
+
+    Args:
+        path: a file or a run folder.
+        which: "best" or "last"; where a run folder has only the other one, that one is taken.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        order = ("best", "last") if which == "best" else ("last", "best")
+        for name in order:
+            if (path / "weights" / f"{name}.safetensors").is_file():
+                return path / "weights" / f"{name}.safetensors"
+        raise ValueError(f"{path}: no checkpoint in this folder (no weights/best.safetensors)")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint or run folder")
+    return path
+
+
+def _stored(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    # Biases and norm statistics are few and sensitive: they stay in float32.
+    if dtype is None or not value.is_floating_point() or value.dim() < 2:
+        return value
+    small = value.to(dtype)
+    if not torch.isfinite(small).all() and torch.isfinite(value).all():
+        raise ValueError(f"{key}: {float(value.abs().max()):.3g} does not fit into {dtype}")
+    return small
+
+
+def _write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    # Own memory for each: the format knows neither views nor strides.
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+        os.close(handle)
+        save_file(tensors, temporary, metadata)
+        with Path(temporary).open("rb+") as file:
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp gives the owner only
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error})") from None
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _read_description(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the JSON description and the tensor names of a file that is whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise ValueError(
+                f"{path}: a pickled checkpoint is refused, because loading it may execute code; "
+                "use `maskwright convert` to turn its tensors into our format"
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length < 2:
+            raise ValueError(f"{path}: not a safetensors file")
+        if length > MAX_HEADER:
+            raise ValueError(
+                f"{path}: not a safetensors file, or its header is too large ({length} bytes, at "
+                f"most {MAX_HEADER})"
+            )
+        if 8 + length > size:
+            raise ValueError(f"{path}: the file is truncated inside its header")
+        try:
+            header = json.loads(file.read(length))
+            metadata = header.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            raise ValueError(f"{path}: not a safetensors file (its header is no JSON)") from None
+    if 8 + length + end > size:
+        raise ValueError(
+            f"{path}: the file is truncated ({size} bytes of {8 + length + end}); copy it again"
+        )
+    if "maskwright" not in metadata:
+        raise ValueError(
+            f"{path}: a safetensors file, but not a checkpoint of maskwright; use `maskwright "
+            "convert` for weights of another library"
+        )
+    try:
+        description: dict[str, Any] = json.loads(metadata["maskwright"])
+        version = int(description["format"])
+        if version <= FORMAT:
+            assert isinstance(description["meta"], dict)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise ValueError(f"{path}: the description of the checkpoint is damaged") from None
+    if version > FORMAT:
+        raise ValueError(
+            f"{path}: written in format {version} by a newer maskwright, this one reads up to "
+            f"{FORMAT}; upgrade with `pip install -U maskwright`"
+        )
+    return description, list(header)
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not know, by null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _first_few(names: Iterable[str], count: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -1,0 +1,330 @@
+"""All options of a training run in one frozen dataclass, plain data in and out.
+
+`maskwright.train`, the command line, the run folder (`args.yaml`) and every checkpoint use this
+one list of fields: name, default and meaning stand here and nowhere else. The module imports no
+torch, because the command line reads its options before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """The options of one training run; contradictions raise ValueError when it is made."""
+
+    data: str | Path = ""
+    """Folder or file of the data set, any format that `maskwright data check` reads."""
+
+    model: str = "mask_rcnn_resnet50_fpn"
+    """Registered name of the model; `maskwright models` lists them."""
+
+    weights: str | Path | None = None
+    """Weights to start from: a checkpoint, a run folder or a published name. None: none."""
+
+    backbone: str | None = None
+    """Name of a timm backbone in place of the model's own. None: the model's own."""
+
+    epochs: int = 100
+    """Passes over the training images."""
+
+    steps: int | None = None
+    """Stop after this many optimiser steps instead; an epoch is then only the unit of
+    `val_every` and `patience`. None: `epochs` decides."""
+
+    patience: int = 20
+    """Epochs without a better AP after which training stops; 0: never."""
+
+    batch: int = 2
+    """Images per step and device; -1: automatic (2 on the CPU, by free memory on CUDA)."""
+
+    imgsz: int | tuple[int, int] | str | None = None
+    """Image size in pixels: the long side, a pair of short and long side, or a factor such as
+    "1.25x". None: the rule of the model (800,1333 for the ResNet models)."""
+
+    lr: float | None = None
+    """Peak learning rate. None: scaled to the images per step n: sgd 0.02 * n / 16, adamw
+    0.001 * sqrt(n / 16)."""
+
+    freeze: int = 2
+    """Stages of the backbone that stay as they are, counted from the input; 0: none."""
+
+    device: str = "auto"
+    """Where to compute: auto, cpu, mps, cuda, cuda:1; several with torchrun."""
+
+    workers: int = 2
+    """Processes that load images beside the one that trains; 0: none."""
+
+    seed: int = 0
+    """Start of all random numbers: on the CPU the same seed gives the same weights."""
+
+    resume: str | Path | None = None
+    """Run folder or `last` checkpoint to go on with, with the options of that run; only data,
+    device, workers and patience may be given anew."""
+
+    project: str | Path = "runs"
+    """Folder that holds the run folders."""
+
+    name: str | None = None
+    """Name of the run: the folder is project/train/name, numbered if taken. None: "train"."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Update rule."""
+
+    weight_decay: float | None = None
+    """Decay of weights; biases and norms (one-dimensional) have none. None: 0.05 with adamw,
+    0.0001 with sgd."""
+
+    momentum: float = 0.9
+    """Momentum of sgd and first beta of adamw."""
+
+    backbone_lr: float = 0.5
+    """Learning rate of the backbone as a fraction of `lr`."""
+
+    warmup: int | None = None
+    """Optimiser steps over which the learning rate rises linearly from near 0 to its peak, so
+    that fresh heads do not wreck pretrained features. None: a tenth of all, at most 500."""
+
+    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    """Learning rate after the warm-up: a half cosine to 0, a tenth at each milestone, or flat."""
+
+    milestones: tuple[float, ...] = (0.66, 0.92)
+    """Where `multistep` falls, as fractions of all steps."""
+
+    clip: float | None = 5.0
+    """Largest norm of the gradient; a longer one is shortened to it. None: never."""
+
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one optimiser step."""
+
+    ema: float | None = None
+    """Decay per step of a running average of the weights, which is then what is validated and
+    kept as best, such as 0.999. None: no average."""
+
+    precision: Literal["32", "bf16"] = "32"
+    """"bf16" computes convolutions and products in bfloat16, with float32 weights."""
+
+    flip: float = 0.5
+    """Share of images mirrored left to right."""
+
+    vflip: float = 0.0
+    """Share of images mirrored top to bottom (microscopy, aerial images)."""
+
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the image size."""
+
+    crop: int | tuple[int, int] | None = None
+    """Random window of the scaled image in pixels, one side or (height, width). None: whole."""
+
+    photometric: bool = False
+    """Random brightness, contrast, saturation and hue."""
+
+    max_det: int = 100
+    """Most detections per image in validation; raise it for crowded images."""
+
+    val_every: int = 1
+    """Epochs between validations; the last epoch always has one."""
+
+    val_fraction: float = 0.15
+    """Share of the images held out for validation when the data has one split only."""
+
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the model's builder function, by name."""
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the dataclass is frozen
+        for name in ("imgsz", "milestones", "scale_jitter", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                set_field(self, name, tuple(value))
+        set_field(self, "model_args", dict(self.model_args))
+        self._check_numbers()
+        self._check_combinations()
+
+    def _check_numbers(self) -> None:
+        for name, low in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= low):
+                raise ValueError(f"{name}={value!r}: expected a number of at least {low}")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}={value!r}: expected a number above 0, or None")
+        for name in ("flip", "vflip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: a share lies between 0 and 1")
+        for name in ("momentum", "val_fraction", "ema"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1 and not (name == "momentum" and value == 0):
+                raise ValueError(f"{name}={value!r}: expected a number between 0 and 1")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
+                    f"{nearest(str(getattr(self, name)), choices)}"
+                )
+        if self.batch != -1 and self.batch < 1:
+            raise ValueError(f"batch={self.batch}: expected at least 1, or -1 for automatic")
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise ValueError(
+                f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
+                "both above 0, such as (0.8, 1.25)"
+            )
+        sides = (self.crop,) if isinstance(self.crop, int) else self.crop
+        if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
+            raise ValueError(f"crop={self.crop}: expected one side or (height, width) in pixels")
+        if self.imgsz is not None:
+            from ..structures import Resize  # imports torch
+
+            Resize.parse(self.imgsz)
+
+    def _check_combinations(self) -> None:
+        if not str(self.data) and self.resume is None:
+            raise ValueError("data is missing: give the folder or file of the data set")
+        if self.resume is not None and self.weights is not None:
+            raise ValueError(
+                f"weights={self.weights} contradicts resume={self.resume}: a resumed run has its "
+                "weights; leave one of the two out"
+            )
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(
+            0 < fraction < 1 for fraction in self.milestones
+        ):
+            raise ValueError(
+                f"milestones={self.milestones}: expected rising fractions of all steps between "
+                "0 and 1, such as (0.66, 0.92)"
+            )
+        if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
+            raise ValueError(
+                f"warmup={self.warmup} is longer than the whole training, steps={self.steps}: "
+                "lower warmup or leave it out"
+            )
+        for name in ("backbone", "imgsz"):
+            if getattr(self, name) is not None and name in self.model_args:
+                raise ValueError(f"{name} is given twice, by itself and in model_args: drop one")
+
+    def peak_lr(self, images_per_step: int) -> float:
+        """Return `lr`, or the value scaled to the number of images behind one optimiser step."""
+        if self.lr is not None:
+            return self.lr
+        if self.optimizer == "sgd":  # the linear rule, Goyal et al. 2017
+            return 0.02 * images_per_step / 16
+        return 1e-3 * math.sqrt(images_per_step / 16)  # the square-root rule for Adam
+
+    def decay(self) -> float:
+        """Return `weight_decay`, or the default of the optimiser."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.05 if self.optimizer == "adamw" else 1e-4
+
+    def warmup_steps(self, total: int) -> int:
+        """Return the length of the warm-up in a training of `total` optimiser steps."""
+        return min(500, total // 10) if self.warmup is None else self.warmup
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data (for YAML and JSON): paths as text, tuples as lists."""
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> TrainRecipe:
+        """Build a recipe from plain data.
+
+        Raises:
+            TypeError: if a name is no field; the message names the nearest one.
+        """
+        check_names(options)
+        return cls(**options)
+
+
+_LEAST = {
+    "epochs": 1,
+    "steps": 1,
+    "patience": 0,
+    "freeze": 0,
+    "workers": 0,
+    "seed": 0,
+    "weight_decay": 0,
+    "backbone_lr": 0,
+    "warmup": 0,
+    "accumulate": 1,
+    "max_det": 1,
+    "val_every": 1,
+}
+_CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "multistep", "constant"),
+    "precision": ("32", "bf16"),
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_names(options: Iterable[str]) -> None:
+    """Raise TypeError for the first option that is no field, with the nearest known name."""
+    known = [entry.name for entry in fields(TrainRecipe)]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"unknown training option {name!r}{nearest(name, known)}")
+
+
+@cache
+def option_help() -> dict[str, str]:
+    """Return the meaning of each field: the text that stands under it in this file."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(TrainRecipe))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for entry, text in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(entry, ast.AnnAssign)
+            and isinstance(entry.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            texts[entry.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def option_parameters() -> list[inspect.Parameter]:
+    """Return the fields as parameters of a function, `data` and `model` positional."""
+    parameters = []
+    for entry in fields(TrainRecipe):
+        positional = entry.name in ("data", "model")
+        default = entry.default
+        if default is MISSING:
+            assert entry.default_factory is not MISSING
+            default = entry.default_factory()
+        parameters.append(
+            inspect.Parameter(
+                entry.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if positional
+                else inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=entry.type,
+            )
+        )
+    return parameters
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

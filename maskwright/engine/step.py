@@ -1,0 +1,103 @@
+"""The training step as a module: what DDP and `torch.compile` wrap."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..models.base import Detector
+from ..structures import Images, Instances
+
+CPU_BATCH = 2
+MAX_BATCH = 64
+MEMORY_SHARE = 0.7  # the rest is for larger images than those of the probe, and for validation
+
+
+class TrainStep(nn.Module):
+    """Calls `detector.losses` as a forward, with random numbers keyed by where training stands.
+
+    Args:
+        detector: the model.
+        autocast: type in which convolutions and products are computed; None: float32.
+    """
+
+    def __init__(self, detector: Detector, *, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.detector = detector
+        self.autocast = autocast
+        self._generator: torch.Generator | None = None
+
+    def key(self, *numbers: int) -> None:
+        """Seed the samplers of the next forward by (seed, epoch, batch, rank).
+
+        What is drawn depends on nothing else, so a resumed run draws what the whole one did.
+        """
+        device = next(self.detector.parameters()).device
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device)
+        digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+        self._generator.manual_seed(int.from_bytes(digest, "little") >> 1)
+
+    def forward(self, images: Images, targets: Instances) -> dict[str, Tensor]:
+        """Return the loss terms, and under `total` their sum.
+
+        Args:
+            images: B images on the device of the model.
+            targets: their ground truth.
+        """
+        # Fabric's own mixed precision rebuilds every dataclass it is given, which frozen ones
+        # forbid: the autocast region stands here instead.
+        kind = images.pixels.device.type
+        with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
+            losses = self.detector.losses(images, targets, generator=self._generator)
+        losses = {name: value.float() for name, value in losses.items()}
+        losses["total"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+
+def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
+    """Return how many images fit into one step: by measuring on CUDA, else a fixed 2.
+
+    The memory of a step with one and with two images gives the part that grows with the batch.
+
+    Args:
+        step: the training step, on its device.
+        images: two images that are typical for the training.
+        targets: their ground truth.
+    """
+    device = next(step.parameters()).device
+    if device.type != "cuda":
+        return CPU_BATCH
+    peaks = []
+    for count in (1, 2):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step.key(0, 0, 0, 0)
+        part = _first(images, targets, count)
+        step(part[0].to(device), part[1].to(device))["total"].backward()
+        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+        step.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
+    # Two states of the optimiser and the gradients live beside the activations.
+    free -= 3 * sum(p.numel() * 4 for p in step.parameters() if p.requires_grad)
+    each = max(peaks[1] - peaks[0], 1)
+    fitting = 1 + int((free - peaks[0]) / each)
+    return 2 ** (max(min(fitting, MAX_BATCH), 1).bit_length() - 1)
+
+
+def _first(images: Images, targets: Instances, count: int) -> tuple[Images, Instances]:
+    """Return the first images of a batch; the packed masks stay whole, offsets point into them."""
+    values = {f.name: getattr(targets, f.name) for f in fields(targets)}
+    cut = {name: v[:count] for name, v in values.items() if isinstance(v, Tensor)}
+    if targets.masks is not None:
+        offsets, frames = targets.masks.offsets[:count], targets.masks.frames[:count]
+        cut["masks"] = replace(targets.masks, offsets=offsets, frames=frames)
+    return (
+        Images(images.pixels[:count], images.sizes[:count], images.original_sizes[:count]),
+        replace(targets, **cut),
+    )

@@ -1,0 +1,37 @@
+"""Nuclei in microscopy images: many small objects, one class, short training on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..engine.recipe import TrainRecipe
+
+
+def nuclei(data: str | Path = "nuclei", weights: str | Path | None = None) -> TrainRecipe:
+    """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 480 steps, images enlarged by 1.25.
+
+    Args:
+        data: the data set with its splits train and val.
+        weights: weights to start from, such as those of ImageNet for the backbone. None: random.
+    """
+    return TrainRecipe(
+        data=data,
+        model="mask_rcnn_lite0_fpn",
+        weights=weights,
+        steps=480,
+        patience=0,
+        batch=4,
+        imgsz="1.25x",  # a pixel has a fixed size, so every image gets the same factor
+        lr=5e-4,
+        freeze=0,
+        optimizer="adamw",
+        weight_decay=0.05,
+        backbone_lr=0.5,
+        warmup=40,
+        schedule="cosine",
+        clip=5.0,
+        flip=0.5,
+        crop=320,
+        max_det=500,  # up to 375 nuclei in one image
+        model_args={"anchor_sizes": (8, 16, 32, 64, 128)},
+    )
