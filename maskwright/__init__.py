@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 from maskwright._version import __version__
 
 if TYPE_CHECKING:
-    from maskwright.convert import convert
     from maskwright.engine.predict import Predictor, predict
     from maskwright.engine.result import Result
     from maskwright.engine.train import train
     from maskwright.engine.val import val
-    from maskwright.hub import load
+    from maskwright.hub import convert, load
     from maskwright.structures import Detections
 
 __all__ = [
@@ -42,7 +41,7 @@ _HOMES = {
     "Detections": "maskwright.structures",
     "Predictor": "maskwright.engine.predict",
     "Result": "maskwright.engine.result",
-    "convert": "maskwright.convert",
+    "convert": "maskwright.hub",
     "load": "maskwright.hub",
     "predict": "maskwright.engine.predict",
     "train": "maskwright.engine.train",

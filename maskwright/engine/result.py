@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..ops.masks import paste_masks, paste_rle
+from ..ops.rle import decode_rle
 from ..structures import Detections
 
 if TYPE_CHECKING:
@@ -145,20 +146,12 @@ class Result:
 
     def plot(self) -> Image.Image:
         """Return the image with the objects drawn on it."""
-        from PIL import Image
-
         from .draw import draw_instances
 
-        masks = None if self.masks is None else self.masks.numpy()
-        return Image.fromarray(
-            draw_instances(
-                self.image,
-                self.boxes.numpy(),
-                self.labels.numpy(),
-                self.names,
-                scores=self.scores.numpy(),
-                masks=masks,
-            )
+        # Masks go by their codes: full-size ones of a crowd would fill the memory.
+        masks = None if self.rle is None else [decode_rle(code) for code in self.rle]
+        return draw_instances(
+            self.image, self.boxes, self.labels, self.names, self.scores, masks, self.keypoints
         )
 
     def show(self) -> None:

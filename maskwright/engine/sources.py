@@ -62,6 +62,8 @@ def list_sources(source: Any) -> Sources:
     Raises:
         ValueError: if nothing is there, or it is no image; the message names the nearest that is.
     """
+    if isinstance(source, Sources):
+        return source
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         if not source:
             raise ValueError("source is an empty list: name at least one image")

@@ -1,0 +1,329 @@
+"""The command `maskwright`: its options are those of the Python functions, read from their source.
+
+Nothing here imports torch until a command runs. `key=value` and `--key value` are the same. Exit
+status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+from maskwright import commands
+from maskwright._version import __version__
+from maskwright.commands import UsageError, as_written, nearest
+from maskwright.engine import console
+from maskwright.signatures import (
+    REQUIRED,
+    Option,
+    describe_kind,
+    parse_value,
+    read_options,
+)
+
+if TYPE_CHECKING:
+    import cyclopts
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        run: takes the options by name and returns the exit status.
+        source: module and name of the Python function whose options these are, besides those of
+            `run` itself; None: there is none.
+        after: text at the end of the help.
+    """
+
+    run: Callable[..., int]
+    source: tuple[str, str] | None = None
+    after: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One sentence for the help."""
+        return inspect.getdoc(self.run).split("\n\n")[0]  # type: ignore[union-attr]
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """What may be given, by name."""
+        options: dict[str, Option] = {}
+        if self.source is not None:
+            options = {option.name: option for option in read_options(*self.source)}
+        for option in read_options("maskwright.commands", self.run.__name__):
+            positional = option.name in options and options[option.name].positional
+            options[option.name] = replace(option, positional=positional)
+        return options
+
+
+class TrainCommand(Command):
+    """Training: its options are the fields of `TrainRecipe`, and those of the model."""
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """The fields of the recipe; `commands.train` knows those of the model."""
+        from maskwright.engine.recipe import option_help, option_parameters
+
+        meaning = option_help()
+        return {
+            parameter.name: Option(
+                parameter.name,
+                str(parameter.annotation),
+                # Without `data` a run may be resumed; the recipe knows.
+                None if parameter.default == "" else parameter.default,
+                meaning.get(parameter.name, ""),
+                parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            )
+            for parameter in option_parameters()
+            if parameter.name != "model_args"
+        }
+
+
+COMMANDS = {
+    "train": TrainCommand(
+        commands.train,
+        after="The options of the model itself, such as `anchor_sizes=8,16,32,64,128`, are given "
+        "the same way: `maskwright models NAME` lists them.",
+    ),
+    "val": Command(commands.val, ("maskwright.engine.val", "val")),
+    "predict": Command(commands.predict, ("maskwright.engine.predict", "predict")),
+    "convert": Command(commands.convert, ("maskwright.hub", "convert")),
+    "models": Command(commands.models),
+    "doctor": Command(commands.doctor),
+    "data check": Command(commands.data_check, ("maskwright.data.check", "check_data")),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("MASKWRIGHT_DEBUG", "") not in ("", "0")
+    if "--debug" in tokens:
+        tokens.remove("--debug")
+        debug = True
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _dispatch(tokens)
+    except UsageError as error:
+        console.error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        console.error("stopped by Ctrl-C")
+        return 130
+    except BrokenPipeError:  # the reader of the output went away: `maskwright models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        console.error(_one_line(error))
+        return 1
+    except RuntimeError as error:
+        if debug or "out of memory" not in str(error).lower():
+            raise
+        console.error(f"{_one_line(error)}; lower batch or imgsz, or use device=cpu")
+        return 1
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print our warnings like other messages; those of libraries with their place."""
+    if issubclass(category, UserWarning) and Path(__file__).parent in Path(filename).parents:
+        console.warn(str(message))
+    else:
+        console.warn(f"{message} ({category.__name__}, {filename}:{lineno})")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _dispatch(tokens: list[str]) -> int:
+    name, rest = _split_command(tokens)
+    arguments, extra = _read_tokens(name, rest) if name else (rest, {})
+    from cyclopts import CycloptsError
+
+    app = _app(name, extra)
+    try:
+        status = app(
+            [*name.split(), *arguments], exit_on_error=False, print_error=False, help_on_error=False
+        )
+    except CycloptsError as error:
+        hint = f" (see `maskwright {name} --help`)" if name else ""
+        raise UsageError(_one_line(error).rstrip(".") + hint) from None
+    return status if isinstance(status, int) else 0
+
+
+def _split_command(tokens: list[str]) -> tuple[str, list[str]]:
+    """Return the command's name, "" before any, and the tokens behind it."""
+    for words in (2, 1):
+        name = " ".join(tokens[:words])
+        if name in COMMANDS:
+            return name, tokens[words:]
+    if tokens[:1] == ["help"]:
+        return _split_command([*tokens[1:], "--help"])
+    if not tokens or tokens[0].startswith("-"):
+        return "", tokens
+    if tokens[0] == "data":
+        if len(tokens) == 1 or tokens[1].startswith("-"):
+            return "data check", ["--help"] if len(tokens) == 1 else tokens[1:]
+        raise UsageError(f"unknown command {' '.join(tokens[:2])!r}; did you mean 'data check'?")
+    raise UsageError(
+        f"unknown command {tokens[0]!r}{nearest(tokens[0], COMMANDS)} "
+        f"(commands: {', '.join(COMMANDS)})"
+    )
+
+
+def _read_tokens(name: str, tokens: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Bring `key=value` and `--key value` to one form and take out the extra options."""
+    if "--help" in tokens or "-h" in tokens:
+        return ["--help"], {}
+    known = COMMANDS[name].options
+    takes_more = isinstance(COMMANDS[name], TrainCommand)
+    arguments: list[str] = []
+    extra: dict[str, str] = {}
+    rest = iter(tokens)
+    for token in rest:
+        match = re.match(r"(?:--)?([A-Za-z][\w-]*)=(.*)$", token, re.DOTALL)
+        flag = re.match(r"--([A-Za-z][\w-]*)$", token)
+        if match is None and flag is None:
+            if token == "=" or token.endswith("="):
+                raise UsageError("write options as key=value, without spaces around '='")
+            arguments.append(token)
+            continue
+        found = match or flag
+        assert found is not None
+        key = found[1].replace("-", "_")
+        negated = key.removeprefix("no_")
+        if flag and key not in known and known.get(negated, _TEXT).kind == "bool":
+            arguments.append(f"--{negated}=false")
+            continue
+        if key not in known and not takes_more:
+            raise UsageError(
+                f"{name} has no option {key!r}{nearest(key, known)} "
+                f"(it has: {', '.join(known) or 'none'})"
+            )
+        if match:
+            value = match[2]
+        elif known.get(key, _TEXT).kind == "bool":
+            value = "true"
+        else:
+            value = next(rest, "")
+            if value == "=":
+                raise UsageError(f"write {key}=value, without spaces around '='")
+            if not value or re.match(r"--[A-Za-z]", value):
+                raise UsageError(f"{name}: the option {key!r} needs a value: {key}=...")
+        if not value:
+            raise UsageError(f"{name}: the option {key!r} is empty; leave it out or give a value")
+        if key in known:
+            arguments.append(f"--{key}={value}")
+        else:
+            extra[key] = value
+    _check_complete(name, arguments)
+    return arguments, extra
+
+
+def _check_complete(name: str, arguments: list[str]) -> None:
+    """Raise for options that must be given and are not, and for positional ones too many."""
+    named = {argument[2:].split("=")[0] for argument in arguments if argument.startswith("--")}
+    free = [o for o in COMMANDS[name].options.values() if o.positional and o.name not in named]
+    values = [argument for argument in arguments if not argument.startswith("--")]
+    if len(values) > len(free):
+        raise UsageError(f"{name} does not know what {values[len(free)]!r} is: write key=value")
+    missing = [
+        option
+        for option in COMMANDS[name].options.values()
+        if option.default is REQUIRED
+        and option.name not in named
+        and option not in free[: len(values)]
+    ]
+    if missing:
+        needs = "; ".join(f"{option.name}=... ({option.help.rstrip('.')})" for option in missing)
+        raise UsageError(f"{name} needs {needs}")
+
+
+_TEXT = Option("", "str", REQUIRED, "")
+
+
+def _app(chosen: str, extra: dict[str, str]) -> cyclopts.App:
+    """Build the parser: of the chosen command all options, of the others what the help says."""
+    from cyclopts import App
+
+    app = App(
+        name="maskwright",
+        version=__version__,
+        help="Find and cut out objects in images: train, validate and use Mask R-CNN and its "
+        "family.\n\nOptions are written `key=value` or `--key value`. `--debug` shows where an "
+        "error came from.",
+        help_format="markdown",
+        help_epilogue="Example: `maskwright predict model=runs/train/exp source=photos/`",
+        suppress_keyboard_interrupt=False,
+    )
+    data = App(name="data", help="Look at a data set before training: `maskwright data check`.")
+    app.command(data)
+    for name, command in COMMANDS.items():
+        parent, leaf = (data, name.split()[1]) if " " in name else (app, name)
+        text = "\n\n".join(part for part in (command.summary, command.after) if part)
+        call = _callable(command, extra) if name == chosen else command.run
+        parent.command(call, name=leaf, help=text)
+    return app
+
+
+def _callable(command: Command, extra: dict[str, str]) -> Callable[..., int]:
+    """Return a function with the signature of a command, as the parser wants it."""
+    from cyclopts import Parameter
+
+    def call(*args: Any, **options: Any) -> int:
+        options.update(zip(command.options, args, strict=False))
+        if isinstance(command, TrainCommand):
+            # Only what was given: a resumed run treats that differently from defaults.
+            return command.run(**options, extra=extra)
+        defaults = {
+            name: option.default
+            for name, option in command.options.items()
+            if option.default is not REQUIRED
+        }
+        return command.run(**{**defaults, **options})
+
+    def converter(kind: str) -> Callable[[Any, Sequence[Any]], Any]:
+        return lambda _, tokens: parse_value(kind, tokens[0].value)
+
+    parameters = []
+    for option in command.options.values():
+        parameter = Parameter(
+            name=f"--{option.name}",
+            help=option.help,
+            converter=converter(option.kind),
+            n_tokens=1,
+            metavar=describe_kind(option.kind),
+            negative="",
+            show_default=as_written if option.default not in (REQUIRED, None) else False,
+        )
+        place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters.append(
+            inspect.Parameter(
+                option.name,
+                place if option.positional else inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if option.default is REQUIRED else option.default,
+                annotation=Annotated[Any, parameter],
+            )
+        )
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call

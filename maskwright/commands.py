@@ -1,0 +1,249 @@
+"""What the commands of the command line do; `cli` reads their options and calls them.
+
+The keyword-only options of a function here come on top of those of the Python function that it
+calls. Heavy modules are imported inside, so that the help stays instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from maskwright.engine import console
+from maskwright.signatures import Option, parse_value, read_arguments
+
+
+class UsageError(Exception):
+    """The command line is wrong: exit status 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" with the known name nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def train(*, extra: dict[str, str], **options: Any) -> int:
+    """Train a model on your own images."""
+    model_args: dict[str, Any] = {}
+    if extra:
+        from maskwright.engine.recipe import TrainRecipe
+        from maskwright.models import get_entry
+
+        entry = get_entry(options.get("model", TrainRecipe.model))
+        kinds = model_options(entry.options)
+        for name, text in extra.items():
+            if name not in kinds:
+                known = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
+                raise UsageError(
+                    f"train has no option {name!r}{nearest(name, [*known, *kinds])} "
+                    f"(options of training: {', '.join(known)}; of {entry.name}: "
+                    f"{', '.join(kinds)})"
+                )
+            try:
+                model_args[name] = parse_value(kinds[name].kind, text)
+            except ValueError as error:
+                raise UsageError(f"{name}: {error}") from None
+    from maskwright.engine.train import train as run
+
+    if model_args:
+        options["model_args"] = model_args
+    result = run(**options)
+    return 130 if result.interrupted else 0
+
+
+def model_options(options: type) -> dict[str, Option]:
+    """Return the options of a model's builder by name, from its dataclass and the docstring."""
+    meaning: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        doc = inspect.getdoc(base) if "__doc__" in vars(base) else None
+        text = (doc or "").replace("Attributes:", "Args:")
+        meaning.update(read_arguments(text))
+    return {
+        field.name: Option(field.name, str(field.type), field.default, meaning.get(field.name, ""))
+        for field in fields(options)
+    }
+
+
+def val(
+    *,
+    model: str,
+    weights: str | None = None,
+    device: str = "auto",
+    save: bool = True,
+    **options: Any,
+) -> int:
+    """Score a model on annotated images.
+
+    Args:
+        model: checkpoint, run folder or registered name; `maskwright models` lists the names.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        save: write figures and `metrics.json` into a new run folder.
+    """
+    from maskwright.engine.val import val as run
+    from maskwright.hub import load
+
+    metrics = run(load(model, weights=weights, device=device), save=save, **options)
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        kind, metric = key.split("/", 1)
+        rows.setdefault(metric, {})[kind] = value
+    kinds = list(dict.fromkeys(key.split("/")[0] for key in metrics))
+    total = [row for row in rows if "/" not in row]
+    console.table(
+        f"{model} on {options['data']}, {options['split']} split",
+        ["metric", *kinds],
+        [[name, *(rows[name].get(kind) for kind in kinds)] for name in total],
+    )
+    per_class = [row for row in rows if "/" in row]
+    if per_class:
+        console.table(
+            "AP by class",
+            ["class", *kinds],
+            [
+                [name.split("/", 1)[1], *(rows[name].get(kind) for kind in kinds)]
+                for name in per_class
+            ],
+        )
+    return 0
+
+
+def predict(
+    *,
+    model: str,
+    weights: str | None = None,
+    device: str = "auto",
+    save: bool = True,
+    show: bool = False,
+    project: str = "runs",
+    name: str | None = None,
+    **options: Any,
+) -> int:
+    """Find objects in images; pictures, data and a page to look at go into a run folder.
+
+    Args:
+        model: checkpoint, run folder or registered name; `maskwright models` lists the names.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        save: write a picture and a JSON file per image, and a page for several.
+        show: open each picture in a window.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "predict".
+    """
+    from maskwright.engine.gallery import ResultWriter, SavedResult, write_gallery
+    from maskwright.engine.predict import predict as run
+    from maskwright.engine.rundir import new_run_dir
+    from maskwright.engine.sources import list_sources
+    from maskwright.hub import load
+
+    sources = list_sources(options["source"])
+    predictor = load(model, weights=weights, device=device)
+    results = run(predictor, **{**options, "source": sources})
+    writer = None
+    if save:
+        folder = new_run_dir(project, "predict", name)
+        writer = ResultWriter(folder, originals=len(sources) > 1)
+    rows: list[list[object]] = []
+    saved: list[SavedResult] = []
+    with console.progress("predict", total=len(sources), unit="img") as bar:
+        for result in results:
+            objects = ", ".join(f"{count} {what}" for what, count in result.counts().items())
+            ms = round(sum(result.speed.values()))
+            rows.append([result.file_name, objects or "no objects", ms])
+            if writer is not None:
+                saved.append(writer.write(result))
+            if show:
+                result.show()
+            bar.update(objects=len(result))
+    console.table("", ["image", "objects", "ms"], rows)
+    if writer is not None:
+        console.note(f"pictures and data: {writer.folder}")
+        if len(sources) > 1:
+            page = write_gallery(saved, writer.folder, f"{options['source']}")
+            console.note(f"page: {page}")
+    return 0
+
+
+def convert(**options: Any) -> int:
+    """Convert weights between maskwright and other libraries."""
+    from maskwright.hub import convert as run
+
+    console.note(str(run(**options)))
+    return 0
+
+
+def models(name: str | None = None) -> int:
+    """List the models, or the options of one.
+
+    Args:
+        name: a model; none: all of them.
+    """
+    from maskwright.models import get_entry, list_models
+
+    if name is not None:
+        entry = get_entry(name)
+        values = entry.arguments()
+        console.table(
+            f"{name} ({entry.paper}): options for `maskwright train model={name} key=value`",
+            ["option", "value", "meaning"],
+            [
+                [key, as_written(values[key]), option.help]
+                for key, option in model_options(entry.options).items()
+            ],
+        )
+        return 0
+    rows = []
+    for entry in list_models().values():
+        licences = {weights.licence for weights in entry.weights.values()}
+        rows.append(
+            [
+                entry.name,
+                entry.task,
+                entry.arguments().get("backbone"),
+                f"{count_parameters(entry.name) / 1e6:.1f} M",
+                ", ".join(entry.weights) or None,
+                ", ".join(sorted(licences)) or None,
+            ]
+        )
+    console.table(
+        "Models", ["name", "task", "backbone", "parameters", "weights", "licence of weights"], rows
+    )
+    console.note("backbone= takes any timm name; `maskwright models NAME` lists the options.")
+    return 0
+
+
+def count_parameters(name: str) -> int:
+    """Return the number of parameters of a model with 80 classes, without making its tensors."""
+    import torch
+
+    from maskwright.models import build
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(name, 80).parameters())
+
+
+def as_written(value: Any) -> str:
+    """Return a value as it would be given on the command line."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value)
+    return "none" if value is None else str(value)
+
+
+def doctor() -> int:
+    """Check this installation and print the command that mends what is missing."""
+    from maskwright.engine.doctor import doctor as run
+
+    return 0 if run() else 1
+
+
+def data_check(**options: Any) -> int:
+    """Look for faults in a data set and draw samples, before any training."""
+    from maskwright.data.check import check_data
+
+    report = check_data(**options)
+    console.note(str(report))
+    return 0
