@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..structures import PackedMasks
 
-# Windows up to this many pixels are gathered together, larger ones cut out one by one.
+# On the CPU windows up to this many pixels are gathered together, larger ones cut one by one.
 _SMALL = 64 * 64
 # Largest number of gathered pixels at once.
 _GATHER = 1 << 22
@@ -87,7 +87,8 @@ def _crop_masks(
     offset = offsets[batch, gt_index].flatten()
     box = boxes.detach().float().flatten(0, 1)
     shift = 0.5 if aligned else 0.0
-    start, extent = box[:, :2] - shift, box[:, 2:] - box[:, :2]
+    start = box[:, :2] - shift
+    extent = (box[:, 2:] - shift) - start  # rounded as the reference kernel rounds it
     if not aligned:
         extent = extent.clamp(min=1)
     per_bin = torch.ceil(extent / size).long().clamp(min=0)
@@ -107,7 +108,7 @@ def _crop_masks(
     ).tolist()  # the only wait for the device
 
     with torch.autocast(device.type, enabled=False):
-        for members in _window_groups(table, alone=device.type == "cpu"):
+        for members in _window_groups(table):
             at = torch.tensor(members, device=device)
             x_weights, y_weights = (
                 _axis_weights(
@@ -123,19 +124,22 @@ def _crop_masks(
                 )
                 for axis in (0, 1)
             )
-            if len(members) == 1:
-                _, w, h, _, _, x, y, x1, y1, x2, y2, begin = table[members[0]]
-                crop = data[begin : begin + (x2 - x1) * (y2 - y1)].view(y2 - y1, x2 - x1)
-                pixels = crop[None, y : y + h, x : x + w].float()
+            length, height = x_weights.shape[2], y_weights.shape[2]
+            if device.type == "cpu" and length * height > _SMALL:
+                for i, x_weight, y_weight in zip(members, x_weights, y_weights, strict=True):
+                    _, w, h, _, _, x, y, x1, y1, x2, y2, begin = table[i]
+                    crop = data[begin : begin + (x2 - x1) * (y2 - y1)].view(y2 - y1, x2 - x1)
+                    window = crop[y : y + h, x : x + w].float()
+                    out[i] = y_weight[:, :h] @ window @ x_weight[:, :w].T
             else:
                 # Pixels past the window of a smaller member have weight 0; any will do.
                 first, last = (low - frame[:, :2])[at], (frame[:, 2:] - frame[:, :2])[at] - 1
-                cols = torch.arange(x_weights.shape[2], device=device) + first[:, :1]
-                rows = torch.arange(y_weights.shape[2], device=device) + first[:, 1:]
+                cols = torch.arange(length, device=device) + first[:, :1]
+                rows = torch.arange(height, device=device) + first[:, 1:]
                 cols = torch.minimum(cols, last[:, :1])
-                rows = torch.minimum(rows, last[:, 1:]) * (last[:, :1] + 1)
-                pixels = data[offset[at, None, None] + rows[:, :, None] + cols[:, None]].float()
-            out[at] = y_weights @ pixels @ x_weights.transpose(1, 2)
+                rows = torch.minimum(rows, last[:, 1:]) * (last[:, :1] + 1) + offset[at, None]
+                window = data[rows[:, :, None] + cols[:, None]].float()
+                out[at] = y_weights @ window @ x_weights.transpose(1, 2)
     return out.view(count, slots, size, size)
 
 
@@ -155,20 +159,15 @@ def _(
     return boxes.new_empty((*valid.shape, size, size), dtype=torch.float32)
 
 
-def _window_groups(table: list[list[int]], *, alone: bool) -> Iterator[list[int]]:
-    """Yield the rows that are computed together: windows of about one size.
+def _window_groups(table: list[list[int]]) -> Iterator[list[int]]:
+    """Yield the RoIs that are computed together: windows of about one size.
 
     Args:
         table: per RoI whether it counts, then width and height of its window.
-        alone: keep large windows apart, so that they are cut out rather than gathered.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (counts, width, height, *_) in enumerate(table):
-        if not counts:
-            continue
-        if alone and width * height > _SMALL:
-            yield [i]
-        else:
+        if counts:
             key = (max(width - 1, 31).bit_length(), max(height - 1, 31).bit_length())
             groups.setdefault(key, []).append(i)
     for (width_bits, height_bits), members in groups.items():
