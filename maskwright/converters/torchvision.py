@@ -78,9 +78,10 @@ def _modern(name: str) -> str:
 def _columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:
     """Reorder the columns of the first fully connected layer to our order, or back."""
     side = round((weight.shape[1] // channels) ** 0.5)
+    rows = weight.shape[0]
     if ours:  # (channel, row, column) -> (row, column, channel)
-        return weight.unflatten(1, (channels, side, side)).permute(0, 2, 3, 1).flatten(1)
-    return weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2).flatten(1)
+        return weight.reshape(rows, channels, side, side).permute(0, 2, 3, 1).flatten(1)
+    return weight.reshape(rows, side, side, channels).permute(0, 3, 1, 2).flatten(1)
 
 
 def to_maskwright(

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file each, tensors plus JSON, nothing executed on load.
 
-The names of the tensors begin with what they are: `model.<key>`, `ema.<key>` (running average of
-the weights) and `optimizer.<parameter>.<slot>`. The JSON stands under the key `maskwright` of the
+The names of the tensors begin with what they are: `model.<key>`, `extra.<key>` (what a converted
+file held beyond the model), `ema.<key>` (running average of the weights) and
+`optimizer.<parameter>.<slot>`. The JSON stands under the key `maskwright` of the
 safetensors metadata and holds the version of this format, the `Meta` of the model and, in a
 checkpoint of a running training, the scalars of its state. A reader for prediction touches the
 model's tensors only.
@@ -50,11 +51,13 @@ class Checkpoint:
         meta: what the model is.
         model: its state dict, float32 on the CPU.
         training: the state of the training, if asked for and stored.
+        extras: tensors of a converted file that the model has no place for, kept for the way back.
     """
 
     meta: Meta
     model: dict[str, Tensor]
     training: TrainingState | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -63,6 +66,7 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     *,
     training: TrainingState | None = None,
+    extras: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a checkpoint so that a crash leaves either the old file or the new one.
@@ -72,6 +76,7 @@ def save_checkpoint(
         meta: what the model is.
         model: its state dict.
         training: the state of the training, for a checkpoint that can be resumed.
+        extras: tensors of a converted file that the model has no place for.
         dtype: store the model's weights (tensors of two and more dimensions) in this type, e.g.
             `torch.float16` for shipping. None: as they are.
 
@@ -80,6 +85,8 @@ def save_checkpoint(
     """
     path = Path(path)
     tensors = {f"model.{key}": _stored(key, value, dtype) for key, value in model.items()}
+    tensors |= {f"extra.{key}": value for key, value in (extras or {}).items()}
+    tensors |= {f"extra.{key}": value for key, value in (extras or {}).items()}
     if training is not None:
         tensors |= {f"ema.{key}": value for key, value in training.ema.items()}
         tensors |= {f"optimizer.{key}": value for key, value in training.optimizer.items()}
@@ -108,8 +115,8 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
     path = resolve_checkpoint(path)
     description, keys = _read_description(path)
     has_ema = any(key.startswith("ema.") for key in keys)
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-    wanted = set(groups) if training else {"ema" if has_ema else "model"}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "ema": {}, "optimizer": {}}
+    wanted = set(groups) if training else {"ema" if has_ema else "model", "extra"}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for key in keys:
@@ -123,11 +130,11 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
     meta = Meta.from_dict(description["meta"])
     if not training:
-        return Checkpoint(meta, groups["ema" if has_ema else "model"])
+        return Checkpoint(meta, groups["ema" if has_ema else "model"], extras=groups["extra"])
     state = None
     if "training" in description:
         state = TrainingState(description["training"], groups["optimizer"], groups["ema"])
-    return Checkpoint(meta, groups["model"], state)
+    return Checkpoint(meta, groups["model"], state, groups["extra"])
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -8,7 +8,7 @@ RoIAlign leaves its output, so that no copy stands between them.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,9 @@ class BoxHead(nn.Module):
         beta: where the box loss turns from square to linear.
         min_side: smaller predicted boxes are dropped, pixels.
     """
+
+    # Layers with rows per class: rows of a class, and whether the background's row follows.
+    class_rows: ClassVar = {"logits": (1, True), "deltas": (4, False)}
 
     def __init__(
         self,

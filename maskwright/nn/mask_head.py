@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,8 @@ class ConvMaskHead(nn.Module):
         binary_targets: threshold the targets at 0.5; otherwise the interpolated values train.
         aligned: see `ops.roi_align`; how targets are cut.
     """
+
+    class_rows: ClassVar = {"logits": (1, False)}
 
     def __init__(
         self,

@@ -1,0 +1,518 @@
+"""Where weights come from: names, files, run folders, the package itself, published files.
+
+Stands above models and converters: the models never import a converter, and everything that asks
+for "a model, by name or path" asks here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .converters import CONVERTERS, Converted, ConvertReport, detect_format
+from .converters.torchvision import from_maskwright
+from .engine.checkpoint import load_checkpoint, load_state, save_checkpoint
+from .engine.console import progress
+from .engine.predict import Predictor
+from .models.base import Detector, Meta
+from .models.registry import ModelEntry, PublishedWeights, build, get_entry
+
+_PACKAGE = Path(__file__).parent / "weights"
+# Trained models inside the package, by name.
+SHIPPED_MODELS = {"nuclei": "mask_rcnn_lite0_nuclei.safetensors"}
+# ImageNet weights of backbones inside the package, by the backbone's name.
+SHIPPED_BACKBONES = {
+    "tf_efficientnet_lite0": "tf_efficientnet_lite0_imagenet.safetensors",
+    "mobilenetv2_100": "mobilenetv2_100_imagenet.safetensors",
+}
+# ImageNet weights of our own ResNets, as torchvision publishes them.
+_TORCHVISION_BACKBONES = {
+    "resnet18": "resnet18-f37072fd",
+    "resnet34": "resnet34-b627a593",
+    "resnet50": "resnet50-0676ba61",
+    "resnet101": "resnet101-63fe2227",
+    "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
+}
+
+
+@dataclass
+class _Weights:
+    """Weights of a detector in our layout, and what they are."""
+
+    state: dict[str, Tensor]
+    meta: Meta
+    extras: dict[str, Tensor]
+
+
+def cache_dir() -> Path:
+    """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
+    return Path(os.environ.get("MASKWRIGHT_HOME") or Path.home() / ".cache" / "maskwright")
+
+
+def fetch(weights: PublishedWeights) -> Path:
+    """Return the local copy of a published file, fetching it the first time.
+
+    Raises:
+        ValueError: if it can neither be found nor fetched (the message tells where to put it), or
+            its SHA-256 is not the published one.
+    """
+    name = weights.url.rsplit("/", 1)[1]
+    path = cache_dir() / name
+    if not path.is_file():
+        part = path.with_name(f"{name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(weights.url, timeout=30) as reply, part.open("wb") as file:
+                size = int(reply.headers.get("Content-Length") or 0)
+                with progress(f"fetch {name}", total=size or None, unit="B") as bar:
+                    while block := reply.read(1 << 20):
+                        file.write(block)
+                        bar.update(len(block))
+            part.replace(path)
+        except (OSError, urllib.error.URLError) as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(
+                f"{name} could not be fetched ({error}). Fetch it where there is a network from "
+                f"{weights.url} ({weights.licence}) and put it at {path}"
+            ) from None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if not digest.hexdigest().startswith(weights.sha256):
+        raise ValueError(
+            f"{path} is not the published file: its SHA-256 begins with "
+            f"{digest.hexdigest()[:16]}, expected {weights.sha256}; delete it and fetch it again"
+        )
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` or a torch file, executing nothing.
+
+    Raises:
+        ValueError: if the file is missing, is no such file, or would run code on loading.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
+            f"because it could run code ({type(error).__name__}: {reason})"
+        ) from None
+    for key in ("model", "state_dict"):  # training scripts wrap the weights
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds no dictionary of tensors")
+    return {
+        str(key).removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _blank(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
+    """Build a detector without spending time or memory on random weights."""
+    with torch.device("meta"):
+        return build(entry.name, num_classes, **options)
+
+
+def _convert(
+    tensors: Mapping[str, Tensor],
+    entry: ModelEntry,
+    options: Mapping[str, Any],
+    *,
+    drop_unused: bool = False,
+    conventions: str | None = None,
+) -> Converted:
+    to_ours, _ = CONVERTERS[detect_format(tensors)]
+    ours = list(_blank(entry, 1, options).state_dict())
+    return to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+
+
+def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> _Weights:
+    """Return detector weights by published name or path, in our layout."""
+    if str(weights) in entry.weights:
+        published = entry.weights[str(weights)]
+        tensors = read_tensors(fetch(published))
+        converted = _convert(tensors, entry, options)
+        licence, source = published.licence, published.source
+    else:
+        path = Path(SHIPPED_MODELS.get(str(weights), ""))
+        path = _PACKAGE / path if path.name else Path(weights)
+        if not path.exists():
+            known = [*entry.weights, "imagenet", "none", *SHIPPED_MODELS]
+            raise ValueError(
+                f"weights={str(weights)!r} is neither a file, a run folder nor a name; "
+                f"{entry.name} knows {', '.join(known)}"
+            )
+        if path.is_dir() or _is_ours(path):
+            checkpoint = load_checkpoint(path)
+            return _Weights(checkpoint.model, checkpoint.meta, checkpoint.extras)
+        converted = _convert(read_tensors(path), entry, options)
+        licence, source = "", f"converted from {path.name}"
+    meta = Meta(
+        entry.name,
+        {**options, **converted.options},
+        converted.names,
+        converted.category_ids,
+        licence=licence,
+        source=source,
+    )
+    return _Weights(converted.state, meta, converted.extras)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of maskwright, not just any safetensors file."""
+    if path.suffix != ".safetensors":
+        return False
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "maskwright" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True  # let the checkpoint reader say what is wrong
+
+
+def load_detector(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    backbone: str | None = None,
+) -> tuple[Detector, Meta]:
+    """Return a detector and its description.
+
+    Args:
+        model: a registered name, a shipped model ("nuclei"), a checkpoint or a run folder.
+        weights: for a registered name: a published name ("coco"), a checkpoint, a run folder, or
+            None for random weights (with a warning).
+        num_classes: for a registered name without weights; None: 80.
+        backbone: for a registered name: another backbone.
+
+    Raises:
+        ValueError: if model or weights do not exist or do not fit together.
+    """
+    name = str(model)
+    path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
+    if name in SHIPPED_MODELS or path.exists() or path.suffix or len(path.parts) > 1:
+        if weights is not None or num_classes is not None or backbone is not None:
+            raise ValueError(
+                f"{model} is a checkpoint and says itself what it is: leave out weights, "
+                "num_classes and backbone"
+            )
+        checkpoint = load_checkpoint(path)
+        meta = checkpoint.meta
+        detector = build(meta.model, len(meta.names), **meta.args)
+        load_state(detector, checkpoint.model, path)
+        return detector, meta
+    entry = get_entry(name)
+    options = {} if backbone is None else {"backbone": backbone}
+    if weights is None:
+        warnings.warn(
+            f"{name} has random weights: what it predicts means nothing; give weights=, for "
+            f"example one of {', '.join([*entry.weights, 'a checkpoint'])}",
+            stacklevel=3,
+        )
+        count = 80 if num_classes is None else num_classes
+        detector = build(name, count, **options)
+        return detector, Meta(name, options, [f"class_{i}" for i in range(count)])
+    found = _read_weights(entry, weights, options)
+    if num_classes is not None and num_classes != len(found.meta.names):
+        raise ValueError(
+            f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
+            "for other classes train with weights= as the start"
+        )
+    detector = build(found.meta.model, len(found.meta.names), **found.meta.args)
+    load_state(detector, found.state, str(weights))
+    return detector, found.meta
+
+
+def load(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+) -> Predictor:
+    """Return a `Predictor`, ready to be called on images; see `load_detector`.
+
+    Example:
+        >>> import maskwright as mw
+        >>> mw.load("nuclei").names
+        ['nucleus']
+    """
+    detector, meta = load_detector(
+        model, weights=weights, num_classes=num_classes, backbone=backbone
+    )
+    return Predictor(detector, meta, device=device)
+
+
+def start_detector(
+    model: str,
+    names: list[str],
+    *,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Detector, dict[str, Any], str]:
+    """Return a detector for the classes `names` with the weights that training starts from.
+
+    Args:
+        model: a registered name.
+        names: class names.
+        weights: None: ImageNet weights of the backbone where they can be had, else random ones
+            with a warning; "imagenet": the same, but an error where they can't; "none": random;
+            a published name, a shipped model, a checkpoint or a run folder: every tensor that
+            fits, class rows by class name.
+        options: builder options.
+
+    Returns:
+        detector, the builder options that were used (weights bring their conventions along), and
+        one line that reports what was loaded.
+
+    Raises:
+        ValueError: if the weights do not exist or almost nothing of them fits.
+    """
+    entry = get_entry(model)
+    options = dict(options or {})
+    if weights in (None, "imagenet", "none"):
+        detector = build(model, len(names), **options)
+        if weights == "none":
+            return detector, options, "starting from random weights"
+        try:
+            source = load_backbone(detector)
+        except ValueError as error:
+            if weights == "imagenet":
+                raise
+            warnings.warn(
+                f"the backbone starts from random weights, which needs far more data: {error}",
+                stacklevel=2,
+            )
+            return detector, options, "starting from random weights"
+        return detector, options, f"backbone starts from {source}"
+    assert weights is not None
+    found = _read_weights(entry, weights, dict(options))
+    for key in ("conventions", "backbone"):
+        if key in found.meta.args:
+            options.setdefault(key, found.meta.args[key])
+    detector = build(model, len(names), **options)
+    report = transfer(detector, names, found.state, found.meta.names)
+    return detector, options, f"{weights}: {report}"
+
+
+def load_backbone(detector: Detector) -> str:
+    """Give the backbone of a detector its ImageNet weights, and return where they come from.
+
+    Shipped ones first, then the publisher's file: torchvision's for our ResNets, timm's for all
+    other backbones.
+
+    Raises:
+        ValueError: if there are none or they cannot be fetched.
+    """
+    name = detector.backbone.name
+    body: Any = detector.backbone.body
+    target: nn.Module = body.body if hasattr(body, "body") else body
+    if name in SHIPPED_BACKBONES:
+        state = read_tensors(_PACKAGE / SHIPPED_BACKBONES[name])
+        source = "ImageNet weights that come with the package"
+    elif name in _TORCHVISION_BACKBONES:
+        file = _TORCHVISION_BACKBONES[name]
+        published = PublishedWeights(
+            f"https://download.pytorch.org/models/{file}.pth",
+            file.rsplit("-", 1)[1],
+            "torchvision",
+            "BSD-3-Clause (torchvision); trained on ImageNet",
+            "torchvision, ImageNet-1k",
+        )
+        state = read_tensors(fetch(published))
+        source = f"{published.source} ({published.licence})"
+    else:
+        import timm
+
+        try:
+            donor = timm.create_model(name, pretrained=True, features_only=True)
+        except Exception as error:  # the hub client raises many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(
+                f"timm's weights for {name} could not be fetched ({reason}); go online once, "
+                "choose weights=none, or a backbone whose weights come with the package: "
+                f"{', '.join(SHIPPED_BACKBONES)}"
+            ) from None
+        state, source = dict(donor.state_dict()), f"timm's pretrained weights for {name}"
+    own = target.state_dict()
+    fitting = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+        if key in own and own[key].shape == value.shape
+    }
+    missing = [key for key in own if key not in fitting and "num_batches_tracked" not in key]
+    if missing:
+        raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
+    target.load_state_dict(fitting, strict=False)
+    return source
+
+
+def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:
+    """Return which tensors have rows per class: name to (rows of a class, background last)."""
+    rows = {}
+    for prefix, module in detector.named_modules():
+        for layer, spec in getattr(module, "class_rows", {}).items():
+            for kind in ("weight", "bias"):
+                rows[f"{prefix}.{layer}.{kind}"] = spec
+    return rows
+
+
+def transfer(
+    detector: Detector,
+    names: list[str],
+    state: Mapping[str, Tensor],
+    source_names: list[str | None],
+) -> str:
+    """Copy weights into a detector with other classes: class rows by class name.
+
+    Args:
+        detector: gets the weights.
+        names: its class names.
+        state: weights of a detector of the same kind.
+        source_names: class names of the weights.
+
+    Returns:
+        One line: how many tensors and classes were copied and what starts anew.
+
+    Raises:
+        ValueError: if less than a tenth of the tensors fit.
+    """
+    position = {name: i for i, name in enumerate(source_names) if name is not None}
+    pairs = [(i, position[name]) for i, name in enumerate(names) if name in position]
+    mine = torch.tensor([i for i, _ in pairs], dtype=torch.int64)
+    theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
+    rows = class_rows(detector)
+    own = detector.state_dict()
+    copied, fresh = 0, []
+    for key, target in own.items():
+        source = state.get(key)
+        if key in rows and source is not None and source.shape[1:] == target.shape[1:]:
+            group, background = rows[key]
+            body = target[: len(names) * group].unflatten(0, (-1, group))
+            given = source[: len(source_names) * group].unflatten(0, (-1, group))
+            body[mine] = given[theirs].to(body)
+            if background:
+                target[-1] = source[-1].to(target)
+            copied += 1
+        elif source is not None and source.shape == target.shape:
+            target.copy_(source)
+            copied += 1
+        else:
+            fresh.append(key)
+    if copied < 0.1 * len(own):
+        raise ValueError(
+            f"only {copied} of {len(own)} tensors fit: the weights belong to another model "
+            f"(first that does not fit: {fresh[0]})"
+        )
+    new = [name for name in names if name not in position]
+    parts = [f"{copied} of {len(own)} tensors copied", f"{len(pairs)} of {len(names)} classes"]
+    text = f"{parts[0]}, {parts[1]} by name"
+    if new:
+        shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
+        text += f"; new classes start afresh: {shown}"
+    if fresh:
+        text += f"; {len(fresh)} tensors start afresh (first: {fresh[0]})"
+    return text
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    model: str,
+    source: str = "auto",
+    target: str = "maskwright",
+    drop_unused: bool = False,
+    conventions: str | None = None,
+) -> ConvertReport:
+    """Convert a weights file between libraries.
+
+    Args:
+        src: a torch or safetensors file.
+        dst: the file to write; for torchvision `.pth` or `.safetensors`.
+        model: our name of the model.
+        source: "torchvision", "maskwright" or "auto".
+        target: "maskwright" or "torchvision".
+        drop_unused: leave out classes without a name (lossy).
+        conventions: rules of the source if the file cannot tell: "torchvision" or
+            "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
+            version 1).
+
+    Raises:
+        ValueError: if the file cannot be read or does not fit the model.
+    """
+    src, dst = Path(src), Path(dst)
+    entry = get_entry(model)
+    formats = ("maskwright", *CONVERTERS)
+    for option, value in (("source", source), ("target", target)):
+        if value not in formats and not (option == "source" and value == "auto"):
+            raise ValueError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+    ours = src.is_dir() or (src.is_file() and _is_ours(src))
+    if source == "auto":
+        source = "maskwright" if ours else detect_format(read_tensors(src))
+    if source == target:
+        raise ValueError(f"{src} already has the format {target!r}")
+    if target == "maskwright":
+        converted = _convert(
+            read_tensors(src), entry, {}, drop_unused=drop_unused, conventions=conventions
+        )
+        detector = _blank(entry, len(converted.names), converted.options)
+        own = detector.state_dict()
+        for key, tensor in converted.state.items():
+            if own[key].shape != tensor.shape:
+                raise ValueError(
+                    f"{src}: {key} is {tuple(tensor.shape)}, {model} needs {tuple(own[key].shape)}; "
+                    "is it another model?"
+                )
+        meta = Meta(
+            model,
+            converted.options,
+            converted.names,
+            converted.category_ids,
+            source=f"converted from {src.name} ({source})",
+        )
+        save_checkpoint(dst, meta, converted.state, extras=converted.extras)
+        return converted.report
+    checkpoint = load_checkpoint(src)
+    if checkpoint.meta.model != model:
+        raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
+    tensors, report = from_maskwright(
+        checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids
+    )
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    if dst.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(tensors, dst)
+    else:
+        torch.save(tensors, dst)
+    return report
