@@ -1,0 +1,388 @@
+"""Draw instances on an image: filled masks with contours, boxes, labels, keypoints; and mosaics.
+
+Masks are drawn inside the frames of their objects, so an image with hundreds of them costs little
+more than one. Crowded images lose boxes and labels, which would hide what they name.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+Pixels = npt.NDArray[np.uint8]
+Rect = tuple[int, int, int, int]
+Crop = tuple[npt.NDArray[np.bool_], Rect]
+
+# Above so many objects labels hide more than they tell; boxes around masks do so earlier.
+MAX_LABELS = 40
+MAX_BOXES_WITH_MASKS = 25
+FEW = 6
+FILL = 0.42
+GOLDEN = 0.6180339887498949
+
+# COCO's 17 joints: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
+COCO_BONES = (
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12),
+    (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+
+
+def draw_instances(
+    image: Any,
+    boxes: Any,
+    labels: Any,
+    names: Sequence[str | None],
+    scores: Any = None,
+    masks: Any = None,
+    keypoints: Any = None,
+    *,
+    max_side: int | None = None,
+    min_side: int | None = None,
+) -> Image.Image:
+    """Return a picture of the image with its instances on it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB array, or a PIL image.
+        boxes: (N, 4) xyxy, pixels of the image; tensor or array, as the following.
+        labels: (N,) class indices.
+        names: class names; a label without a name is written as its number.
+        scores: (N,), written behind the name.
+        masks: (N, H, W) bool; or a list of (crop (h, w) bool, frame xyxy in whole pixels); or a
+            list of RLE dicts at the size of the image.
+        keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.
+        max_side: most pixels of the long side of the picture; a larger image is made smaller
+            before anything is drawn, so that lines and text stay sharp.
+        min_side: least pixels of the long side; a smaller image is enlarged first.
+
+    Raises:
+        ValueError: if the lengths do not fit each other, or the image is no RGB image.
+    """
+    from PIL import Image
+
+    picture = _picture(image)
+    size = picture.size
+    boxes = _array(boxes).astype(np.float64).reshape(-1, 4)
+    labels = _array(labels).astype(np.int64).reshape(-1)
+    scores = None if scores is None else _array(scores).astype(np.float64).reshape(-1)
+    keypoints = None if keypoints is None else _array(keypoints).astype(np.float64)
+    for name, value in (("labels", labels), ("scores", scores), ("masks", masks),
+                        ("keypoints", keypoints)):  # fmt: skip
+        if value is not None and len(value) != len(boxes):
+            raise ValueError(f"{name}: {len(value)} entries, but there are {len(boxes)} boxes")
+
+    side = max(max(size), min_side or 0)
+    scale = min(side, max_side or side) / max(size)
+    if scale != 1.0:
+        new = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+        picture = picture.resize(new, Image.Resampling.LANCZOS)
+        boxes = boxes * scale
+        if keypoints is not None:
+            keypoints = keypoints * np.array([scale, scale, 1.0])
+    colors = instance_colors(labels, len(names))
+    line = max(1, round(max(picture.size) / 700))
+
+    # Large objects first: small ones on top of them stay visible.
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-area, kind="stable").tolist()
+    if masks is not None:
+        canvas = np.array(picture)
+        for i in order:
+            crop = _crop(masks, i, boxes[i] / scale, size)
+            if crop is not None:
+                _blend(canvas, _resize(crop, scale, canvas.shape[:2]), colors[i], line)
+        picture = Image.fromarray(canvas)
+    pen = _pen(picture)
+    if masks is None or len(boxes) <= MAX_BOXES_WITH_MASKS:
+        for i in order:
+            _draw_box(pen, boxes[i].tolist(), colors[i], line if masks is None else 1)
+    if keypoints is not None:
+        for i in order:
+            _draw_keypoints(pen, keypoints[i], colors[i], line)
+    if len(boxes) <= MAX_LABELS:
+        texts = _texts(names, labels.tolist(), scores)
+        _draw_labels(pen, picture.size, boxes, texts, colors, scores)
+    return picture
+
+
+def instance_colors(labels: npt.NDArray[np.int64], num_classes: int) -> list[Color]:
+    """Return one RGB colour per instance.
+
+    One class: neighbours in the list differ as much as they can (hues by the golden ratio).
+    Several: the hue tells the class, and lightness and a little of the hue tell instances apart.
+    """
+    if num_classes <= 1 or (len(labels) > 1 and len(set(labels.tolist())) == 1):
+        return [_color(0.55 + i * GOLDEN, i) for i in range(len(labels))]
+    seen: dict[int, int] = {}
+    colors = []
+    for label in labels.tolist():
+        k = seen[label] = seen.get(label, -1) + 1
+        drift = 0.022 * ((k + 1) // 2) * (-1) ** k if k < 6 else 0.0
+        colors.append(_color(0.02 + label * GOLDEN + drift, k))
+    return colors
+
+
+def _color(hue: float, step: int) -> Color:
+    """Return a strong colour; `step` alternates its lightness and saturation a little."""
+    light = (0.56, 0.64, 0.49)[step % 3]
+    r, g, b = colorsys.hls_to_rgb(hue % 1.0, light, (0.88, 0.78, 0.80)[step % 3])
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def _array(values: Any) -> npt.NDArray[Any]:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
+def _picture(image: Any) -> Image.Image:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    pixels = _array(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"image: expected a PIL image or a uint8 array (H, W, 3), got {pixels.dtype} "
+            f"{tuple(pixels.shape)}"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _texts(
+    names: Sequence[str | None], labels: list[int], scores: npt.NDArray[np.float64] | None
+) -> list[str]:
+    """Return what to write at each object: its class and score."""
+    texts = []
+    for label in labels:
+        name = names[label] if 0 <= label < len(names) else None
+        texts.append(str(label) if name is None else name)
+    if len(names) == 1 and len(labels) > FEW:
+        texts = [""] * len(labels)  # the one class needs no repeating
+    if scores is not None:
+        texts = [f"{t} {s:.2f}".strip() for t, s in zip(texts, scores.tolist(), strict=True)]
+    return texts
+
+
+def _crop(masks: Any, i: int, box: npt.NDArray[np.float64], size: tuple[int, int]) -> Crop | None:
+    """Return mask `i` as a crop and its frame, in pixels of the original image; None if empty."""
+    mask = masks[i]
+    if isinstance(mask, tuple | list):
+        crop, frame = mask
+        x1, y1, x2, y2 = (int(v) for v in frame)
+        return (_array(crop).astype(bool), (x1, y1, x2, y2)) if x2 > x1 and y2 > y1 else None
+    if isinstance(mask, dict):
+        from pycocotools import mask as rle
+
+        box = rle.toBbox(mask)
+        box = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+        full = rle.decode(mask).astype(bool)
+    else:
+        full = _array(mask).astype(bool)
+    if full.shape != size[::-1]:
+        raise ValueError(
+            f"masks: number {i} has the size (height, width) {full.shape}, the image {size[::-1]}"
+        )
+    # A mask may reach a pixel or two out of its predicted box; look for it there first.
+    low = np.floor(box[:2]).astype(int) - 2
+    high = np.ceil(box[2:]).astype(int) + 2
+    x1, y1 = np.clip(low, 0, size).tolist()
+    x2, y2 = np.clip(high, 0, size).tolist()
+    crop = full[y1:y2, x1:x2]
+    if crop.sum() < full.sum():
+        rows, cols = np.nonzero(full.any(1))[0], np.nonzero(full.any(0))[0]
+        y1, y2, x1, x2 = rows[0], rows[-1] + 1, cols[0], cols[-1] + 1
+        crop = full[y1:y2, x1:x2]
+    return (crop, (int(x1), int(y1), int(x2), int(y2))) if crop.any() else None
+
+
+def _resize(crop: Crop, scale: float, limit: tuple[int, ...]) -> Crop:
+    """Return a crop at the scale of the picture, at least one pixel in size, inside `limit`."""
+    from PIL import Image
+
+    if scale == 1.0:
+        return crop
+    mask, (x1, y1, x2, y2) = crop
+    left, top = min(round(x1 * scale), limit[1] - 1), min(round(y1 * scale), limit[0] - 1)
+    right = min(max(round(x2 * scale), left + 1), limit[1])
+    bottom = min(max(round(y2 * scale), top + 1), limit[0])
+    small = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    return np.asarray(small) > 127, (left, top, right, bottom)
+
+
+def _blend(canvas: Pixels, crop: Crop, color: Color, line: int) -> None:
+    """Lay a see-through fill over the mask, and a solid line along the inside of its edge."""
+    mask, (x1, y1, x2, y2) = crop
+    height, width = canvas.shape[:2]
+    left, top = max(-x1, 0), max(-y1, 0)
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    if x2 <= x1 or y2 <= y1:
+        return
+    mask = mask[top : top + y2 - y1, left : left + x2 - x1]
+    inner = mask
+    for _ in range(line):
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    window = canvas[y1:y2, x1:x2]
+    paint = np.array(color, np.float32)
+    fill = window[inner].astype(np.float32)
+    window[inner] = (fill + (paint - fill) * FILL).astype(np.uint8)
+    window[mask & ~inner] = color
+
+
+def _pen(picture: Image.Image) -> ImageDraw.ImageDraw:
+    from PIL import ImageDraw
+
+    return ImageDraw.Draw(picture)
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: list[float], color: Color, line: int) -> None:
+    x1, y1, x2, y2 = (round(v) for v in box)
+    # The box ends before the pixel at x2: its last column is x2 - 1.
+    pen.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=color, width=line)
+
+
+def _draw_keypoints(
+    pen: ImageDraw.ImageDraw, points: npt.NDArray[np.float64], color: Color, line: int
+) -> None:
+    if len(points) == 17:
+        for a, b in COCO_BONES:
+            if points[a, 2] > 0 and points[b, 2] > 0:
+                ends = (*points[a, :2].tolist(), *points[b, :2].tolist())
+                pen.line(ends, fill=color, width=line + 1)
+    radius = line + 1.5
+    for x, y, seen in points.tolist():
+        if seen > 0:
+            pen.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill="white", outline=color
+            )
+
+
+def _draw_labels(
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    boxes: npt.NDArray[np.float64],
+    texts: list[str],
+    colors: list[Color],
+    scores: npt.NDArray[np.float64] | None,
+) -> None:
+    """Write each label on a chip of its colour, where it hides no other chip; not on tiny boxes."""
+    points = float(np.clip(max(size) / 48, 10, 30))
+    if len(boxes) > 15:
+        points = max(points * 0.8, 9)
+    font = _font(points)
+    pad_x, pad_y = round(points * 0.35), round(points * 0.16)
+    ascent, descent = font.getmetrics()
+    height = ascent + descent + 2 * pad_y
+    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
+    placed: list[Rect] = []
+    for i in order:
+        x1, y1, x2, y2 = boxes[i].tolist()
+        width = round(pen.textlength(texts[i], font=font)) + 2 * pad_x
+        if not texts[i] or max(x2 - x1, y2 - y1) < 1.6 * points:
+            continue
+        if len(boxes) > FEW and width * height > 1.5 * (x2 - x1) * (y2 - y1):
+            continue
+        others = np.delete(boxes, i, 0)
+        spots = []
+        corners = ((x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1), (x1, y2 - height))
+        for rank, (x, y) in enumerate(corners):
+            left = min(max(round(x), 0), max(size[0] - width, 0))
+            top = min(max(round(y), 0), max(size[1] - height, 0))
+            chip = (left, top, left + width, top + height)
+            if not any(_overlap(chip, other) for other in placed):
+                # A corner further down the list must hide clearly less of the other objects.
+                hidden = sum(_overlap(chip, other) for other in others.tolist())
+                spots.append((hidden + 0.25 * rank * width * height, chip))
+        if spots:
+            chip = min(spots)[1]
+            placed.append(chip)
+            pen.rounded_rectangle(chip, radius=round(points * 0.25), fill=colors[i])
+            # Dark or light text, whichever reads better on the colour.
+            ink = (16, 18, 24) if _luminance(colors[i]) > 0.36 else (255, 255, 255)
+            pen.text((chip[0] + pad_x, chip[1] + pad_y), texts[i], font=font, fill=ink)
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the area that two xyxy rectangles share."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _luminance(color: Color) -> float:
+    r, g, b = (float((v / 255) ** 2.2) for v in color)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def _font(points: float) -> ImageFont.FreeTypeFont:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size=points)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def mosaic(
+    images: Sequence[Any], titles: Sequence[str], columns: int, cell: int = 480
+) -> Image.Image:
+    """Return images side by side, each fitted into a square cell under its title.
+
+    Args:
+        images: PIL images or uint8 RGB arrays.
+        titles: one text per image; empty for none.
+        columns: cells in a row.
+        cell: side of a cell in pixels.
+
+    Raises:
+        ValueError: if there are no images, or not as many titles as images.
+    """
+    from PIL import Image
+
+    if not images or len(titles) != len(images) or columns < 1:
+        raise ValueError(
+            f"mosaic needs images, a title each and columns; got {len(images)} images, "
+            f"{len(titles)} titles and columns={columns}"
+        )
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    gap = max(cell // 60, 4)
+    points = float(np.clip(cell / 30, 10, 18))
+    font = _font(points)
+    head = round(points * 1.7) if any(titles) else 0
+    board = Image.new(
+        "RGB",
+        (columns * (cell + gap) + gap, rows * (cell + head + gap) + gap),
+        (24, 26, 31),
+    )
+    pen = _pen(board)
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        left = gap + (i % columns) * (cell + gap)
+        top = gap + (i // columns) * (cell + head + gap)
+        picture = _picture(image)
+        scale = cell / max(picture.size)
+        new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        if new != picture.size:
+            picture = picture.resize(new, Image.Resampling.LANCZOS)
+        offset = ((cell - new[0]) // 2, (cell - new[1]) // 2)
+        board.paste(picture, (left + offset[0], top + head + offset[1]))
+        if title:
+            text = _shorten(pen, title, font, cell)
+            pen.text((left, top + head // 2), text, font=font, fill=(226, 229, 236), anchor="lm")
+    return board
+
+
+def _shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if pen.textlength(text, font=font) <= width:
+        return text
+    while text and pen.textlength(text + "…", font=font) > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,199 @@
+"""Drawing: exact colours where they can be computed, equal pictures for equal inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from maskwright.engine.draw import FILL, draw_instances, instance_colors, mosaic
+
+HEIGHT, WIDTH = 120, 160
+
+
+def scene(count: int = 3, seed: int = 0):
+    """Ellipses in random places: image, boxes, labels, masks (N, H, W), crops, RLE."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    yy, xx = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    masks = np.zeros((count, HEIGHT, WIDTH), bool)
+    for k in range(count):
+        cx, cy = rng.uniform(25, WIDTH - 25), rng.uniform(25, HEIGHT - 25)
+        rx, ry = rng.uniform(8, 22, 2)
+        masks[k] = ((xx - cx) / rx) ** 2 + ((yy - cy) / ry) ** 2 <= 1
+    boxes, crops = np.zeros((count, 4)), []
+    for k, mask in enumerate(masks):
+        rows, cols = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+        x1, y1, x2, y2 = cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
+        boxes[k] = x1, y1, x2, y2
+        crops.append((mask[y1:y2, x1:x2], (x1, y1, x2, y2)))
+    codes = [rle.encode(np.asfortranarray(mask)) for mask in masks]
+    return image, boxes, np.arange(count) % 2, masks, crops, codes
+
+
+def test_forms_of_input_give_one_picture():
+    image, boxes, labels, masks, crops, codes = scene()
+    names = ["cat", "dog"]
+    first = np.array(draw_instances(image, boxes, labels, names, masks=masks))
+    assert first.shape == image.shape and first.dtype == np.uint8
+    tensors = [torch.from_numpy(v) for v in (boxes, labels, masks)]
+    for other in (
+        draw_instances(Image.fromarray(image), boxes, labels, names, masks=crops),
+        draw_instances(image, boxes.tolist(), labels.tolist(), names, masks=codes),
+        draw_instances(torch.from_numpy(image), *tensors[:2], names, masks=tensors[2]),
+        draw_instances(
+            image, boxes, labels, names, masks=[(torch.from_numpy(c), f) for c, f in crops]
+        ),
+    ):
+        np.testing.assert_array_equal(np.array(other), first)
+
+
+def test_input_image_is_left_alone():
+    image, boxes, labels, masks, *_ = scene()
+    before = image.copy()
+    draw_instances(image, boxes, labels, ["cat", "dog"], masks=masks)
+    np.testing.assert_array_equal(image, before)
+    picture = Image.fromarray(image)
+    draw_instances(picture, boxes, labels, ["cat", "dog"])
+    np.testing.assert_array_equal(np.array(picture), before)
+
+
+def test_fill_contour_and_untouched_pixels():
+    image = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+    mask = np.zeros((1, HEIGHT, WIDTH), bool)
+    mask[0, 40:60, 50:90] = True
+    # An empty name leaves the picture to mask and box.
+    drawn = np.array(draw_instances(image, [[50, 40, 90, 60]], [0], [""], masks=mask))
+    (color,) = instance_colors(np.array([0]), 1)
+    inside = drawn[41:59, 51:89]
+    assert (inside == inside[0, 0]).all()
+    np.testing.assert_allclose(inside[0, 0], 100 + FILL * (np.array(color) - 100.0), atol=1)
+    edge = np.concatenate([drawn[40, 50:90], drawn[59, 50:90], drawn[40:60, 50], drawn[40:60, 89]])
+    assert (edge == color).all()
+    drawn[40:60, 50:90] = 100
+    assert (drawn == 100).all()
+
+
+def test_mask_beyond_its_box_and_crop_beyond_the_image():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    mask = np.zeros((1, HEIGHT, WIDTH), bool)
+    mask[0, 10:50, 10:50] = True
+    drawn = np.array(draw_instances(image, [[20, 20, 30, 30]], [0], [""], masks=mask))
+    np.testing.assert_array_equal(drawn.any(-1), mask[0])
+    crop = (np.ones((20, 20), bool), (-10, -10, 10, 10))
+    drawn = np.array(draw_instances(image, [[0, 0, 5, 5]], [0], [""], masks=[crop]))
+    assert drawn[:10, :10].any(-1).all() and not drawn[10:].any() and not drawn[:, 10:].any()
+    gone = (np.ones((5, 5), bool), (500, 500, 505, 505))
+    assert not np.array(draw_instances(image, [[0, 0, 0, 0]], [0], [""], masks=[gone]))[
+        1:, 1:
+    ].any()
+
+
+def test_crowded_images_get_no_labels():
+    image, boxes, labels, _, crops, _ = scene(300)
+    plain = draw_instances(image, boxes, labels, ["", ""], masks=crops)
+    named = draw_instances(image, boxes, labels, ["cat", "dog"], np.ones(300), crops)
+    np.testing.assert_array_equal(np.array(plain), np.array(named))
+    few = slice(0, 30)
+    plain = draw_instances(image, boxes[few], labels[few], ["", ""], masks=crops[few])
+    named = draw_instances(image, boxes[few], labels[few], ["cat", "dog"], masks=crops[few])
+    assert (np.array(plain) != np.array(named)).any()
+
+
+def test_tiny_objects_get_no_label():
+    image = np.zeros((400, 400, 3), np.uint8)
+    drawn = np.array(draw_instances(image, [[200, 200, 206, 206]], [0], ["cat"]))
+    assert drawn[200:206, 200:206].any() and drawn.any(-1).sum() <= 36
+
+
+@pytest.mark.parametrize("options", [{"max_side": 80}, {"min_side": 320}])
+def test_scaled_pictures(options):
+    image, boxes, labels, masks, crops, _ = scene()
+    points = np.full((3, 17, 3), 60.0)
+    drawn = draw_instances(image, boxes, labels, ["a", "b"], None, crops, points, **options)
+    factor = next(iter(options.values())) / WIDTH
+    assert drawn.size == (WIDTH * factor, HEIGHT * factor)
+    flat = np.full_like(image, 90)
+    drawn = np.array(draw_instances(flat, boxes, labels, ["", ""], None, masks, **options))
+    painted = (np.abs(drawn.astype(int) - 90) > 2).any(-1)
+    expected = np.array(
+        Image.fromarray(masks.any(0)).resize(drawn.shape[1::-1], Image.Resampling.NEAREST)
+    )
+    # All but the boxes, which are thin lines, is the scaled mask.
+    assert (painted & ~expected).mean() < 0.08 and (expected & ~painted).mean() < 0.02
+
+
+def test_size_in_range_is_kept():
+    image, boxes, labels, *_ = scene()
+    drawn = draw_instances(image, boxes, labels, ["a", "b"], max_side=500, min_side=20)
+    assert drawn.size == (WIDTH, HEIGHT)
+
+
+def test_keypoints_without_score_are_left_out():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    points = np.zeros((1, 17, 3))
+    points[0, 0] = 80, 60, 1
+    points[0, 1] = 20, 20, 0
+    drawn = np.array(draw_instances(image, [[0, 0, 0, 0]], [0], [""], keypoints=points))
+    assert drawn[60, 80].tolist() == [255, 255, 255]
+    assert not drawn[10:40, 10:40].any()
+
+
+def test_nothing_to_draw():
+    image = scene()[0]
+    empty = np.zeros((0, 4))
+    for masks in (None, [], np.zeros((0, HEIGHT, WIDTH), bool)):
+        drawn = draw_instances(image, empty, [], ["cat"], scores=[], masks=masks)
+        np.testing.assert_array_equal(np.array(drawn), image)
+
+
+def test_labels_without_a_name():
+    image, boxes, _, *_ = scene()
+    drawn = draw_instances(image, boxes, [0, 1, 9], ["cat", None])
+    assert drawn.size == (WIDTH, HEIGHT)
+
+
+def test_colors_tell_neighbours_and_classes_apart():
+    one = np.array(instance_colors(np.zeros(12, int), 1), int)
+    gaps = np.abs(one[:, None] - one[None]).sum(-1) + 1000 * np.eye(12, dtype=int)
+    assert gaps.min() > 40
+    assert np.abs(np.diff(one, axis=0)).sum(-1).min() > 120
+    labels = np.array([0, 1, 0, 1])
+    several = np.array(instance_colors(labels, 5), int)
+    same = np.abs(several[0] - several[2]).sum()
+    assert 0 < same < np.abs(several[0] - several[1]).sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": [0]}, "labels: 1 entries, but there are 3 boxes"),
+        ({"scores": [0.5]}, "scores: 1 entries"),
+        ({"masks": np.zeros((1, HEIGHT, WIDTH), bool)}, "masks: 1 entries"),
+        ({"masks": np.zeros((3, 5, 5), bool)}, r"height, width\) \(5, 5\), the image \(120, 160\)"),
+        ({"image": np.zeros((5, 5), np.uint8)}, r"got uint8 \(5, 5\)"),
+        ({"image": np.zeros((5, 5, 3))}, r"got float64 \(5, 5, 3\)"),
+    ],
+)
+def test_errors_name_what_is_wrong(change, words):
+    image, boxes, labels, *_ = scene()
+    arguments = {"image": image, "boxes": boxes, "labels": labels, "names": ["a", "b"]} | change
+    with pytest.raises(ValueError, match=words):
+        draw_instances(**arguments)
+
+
+def test_mosaic_places_images_in_cells():
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    images = [Image.new("RGB", (40, 20), color) for color in colors]
+    board = np.array(mosaic(images, ["one", "", "a title far too long " * 9], 2, 100))
+    assert board.shape[1] > board.shape[0] * 0.8
+    for color in colors:
+        rows, cols = np.nonzero((board == color).all(-1))
+        assert (rows.max() - rows.min() + 1, cols.max() - cols.min() + 1) == (50, 100)
+    row = [np.nonzero((board == color).all(-1))[0].min() for color in colors]
+    assert row[0] == row[1] < row[2]
+    assert mosaic(images[:1], [""], 4, 100).width < 130
+    with pytest.raises(ValueError, match="2 titles"):
+        mosaic(images, ["a", "b"], 2)

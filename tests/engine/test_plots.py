@@ -1,0 +1,158 @@
+"""Figures: the numbers in them are those given, the files are pictures, pyplot stays unloaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskwright.engine import plots
+
+CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
+1,10,5.0,0.01,4.0,2.0,0.5,,
+2,20,5.1,0.02,4.1,1.5,0.4,0.1,0.05
+3,30,5.2,0.01,4.2,nan,0.3,0.3,0.25
+4,40,5.3,0.0,4.1,1.0,0.2,0.2,0.15
+"""
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """Figures that the plots saved, for a look at what is in them."""
+    kept = []
+    save = plots._save
+
+    def keep(figure, out):
+        kept.append(figure)
+        return save(figure, out)
+
+    monkeypatch.setattr(plots, "_save", keep)
+    return kept
+
+
+def assert_picture(path: Path) -> None:
+    with Image.open(path) as picture:
+        picture.load()
+        assert min(picture.size) > 200
+        assert len(np.unique(np.array(picture.convert("L")))) > 10
+
+
+def line(figure, title: str, name: str):
+    (ax,) = (ax for ax in figure.axes if ax.get_title(loc="left") == title)
+    (found,) = (found for found in ax.lines if found.get_label() == name)
+    return found.get_xdata().tolist(), found.get_ydata().tolist()
+
+
+def test_results(tmp_path, figures):
+    source = tmp_path / "results.csv"
+    source.write_text(CSV)
+    assert_picture(plots.plot_results(source, tmp_path / "deep/results.png"))
+    (figure,) = figures
+    assert line(figure, "Training loss", "loss") == ([1, 2, 4], [2.0, 1.5, 1.0])
+    assert line(figure, "Losses by part", "rpn/objectness")[1] == [0.5, 0.4, 0.3, 0.2]
+    assert line(figure, "Box AP on the validation split", "AP") == ([2, 3, 4], [0.1, 0.3, 0.2])
+    assert line(figure, "Learning rate", "lr")[1] == [0.01, 0.02, 0.01, 0.0]
+    (mask,) = (ax for ax in figure.axes if ax.get_title(loc="left").startswith("Mask"))
+    assert [text.get_text() for text in mask.texts] == ["0.250"]
+
+
+def test_results_by_step_where_an_epoch_has_several_rows(tmp_path, figures):
+    source = tmp_path / "results.csv"
+    source.write_text("epoch,step,train/loss\n1,10,2\n1,20,1\n")
+    plots.plot_results(source, tmp_path / "r.png")
+    assert line(figures[0], "Training loss", "loss")[0] == [10, 20]
+    source.write_text("epoch,train/loss\n1,2\n")  # a single row draws, too
+    plots.plot_results(source, tmp_path / "r.png")
+
+
+def test_results_without_rows_or_known_columns(tmp_path):
+    source = tmp_path / "results.csv"
+    source.write_text(CSV.splitlines()[0])
+    with pytest.raises(ValueError, match=r"results\.csv has no rows"):
+        plots.plot_results(source, tmp_path / "r.png")
+    source.write_text("epoch,colour\n1,red\n")
+    with pytest.raises(ValueError, match="no column named train"):
+        plots.plot_results(source, tmp_path / "r.png")
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 80])
+def test_pr(tmp_path, figures, count):
+    recall = np.linspace(0, 1, 101)
+    curves = {
+        f"class {k}": (recall, np.maximum(1 - recall * (k + 1) / 20, 0)) for k in range(count)
+    }
+    assert_picture(plots.plot_pr(curves, tmp_path / "pr.png", "Boxes, IoU 0.5"))
+    words = [t.get_text() for t in figures[0].axes[0].get_legend().texts] if count else []
+    if count == 5:
+        mean = np.mean([p.mean() for _, p in curves.values()])
+        assert words[0].startswith("class 0") and f"mean of 5 classes  {mean:.3f}" in words
+    if count == 80:
+        assert len(words) == 4  # the mean, and the best, middle and worst class
+
+
+@pytest.mark.parametrize("count", [1, 6, 80])
+def test_confusion(tmp_path, figures, count):
+    rng = np.random.default_rng(count)
+    matrix = rng.integers(0, 50, (count + 1, count + 1))
+    matrix[0] = 0  # a class without objects
+    matrix[-1, -1] = 0
+    names = [f"name {k}" for k in range(count - 1)] + [None]
+    assert_picture(plots.plot_confusion(matrix, names, tmp_path / "c.png"))
+    ax = figures[0].axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()][-1] == "background"
+    shown = ax.images[0].get_array()
+    assert shown[0].sum() == 0 and shown.mask[-1, -1]
+    for row in range(1, count):
+        np.testing.assert_allclose(shown[row], matrix[row] / matrix[row].sum())
+    np.testing.assert_allclose(shown[-1, :-1], matrix[-1, :-1] / matrix.sum(0)[:-1])
+    assert bool(ax.texts) == (count <= 10)
+
+
+def test_confusion_of_another_size(tmp_path):
+    with pytest.raises(ValueError, match=r"expected \(3, 3\) for 2 names .* got \(2, 2\)"):
+        plots.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
+
+
+@pytest.mark.parametrize(("objects", "classes"), [(0, 1), (2000, 80)])
+def test_labels(tmp_path, figures, objects, classes):
+    rng = np.random.default_rng(0)
+    path = plots.plot_labels(
+        rng.integers(0, classes, objects),
+        rng.uniform(1, 500, (objects, 2)),
+        rng.random((objects, 2)),
+        np.array([0, objects, 0]),
+        [f"class {k}" for k in range(classes)],
+        tmp_path / "labels.jpg",
+    )
+    assert_picture(path)
+    first, second = figures[0].axes[:2]
+    assert sum(bar.get_height() for bar in first.patches) == objects
+    assert sum(bar.get_height() for bar in second.patches) == 3
+    assert f"3 images, {2 + (not objects)} empty" in second.get_title(loc="left")
+
+
+def test_class_ap(tmp_path, figures):
+    metrics = {"box/AP": 0.4, "box/AP/cat": 0.7, "box/AP/dog": 0.1, "box/AP/cow": float("nan")}
+    metrics |= {"mask/AP/cat": 0.5, "mask/AP/dog": 0.6, "mask/AP/cow": float("nan")}
+    assert_picture(plots.plot_class_ap(metrics, tmp_path / "ap.png"))
+    (ax,) = figures[0].axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["dog", "cat"]
+    assert [round(bar.get_width(), 3) for bar in ax.patches] == [0.1, 0.7, 0.6, 0.5]
+    assert [t.get_text() for t in ax.get_legend().texts] == ["box  0.400", "mask  0.550"]
+    many = {f"box/AP/class {k}": k / 80 for k in range(80)}
+    assert_picture(plots.plot_class_ap(many, tmp_path / "many.png"))
+    assert len(figures[1].axes) == 2
+    assert_picture(plots.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
+
+
+def test_pyplot_stays_unloaded(tmp_path):
+    code = (
+        "import sys; from maskwright.engine import plots; assert 'matplotlib' not in sys.modules; "
+        f"plots.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
