@@ -1,0 +1,375 @@
+"""From a record to network input: resize, crop, flips and quarter turns, pixels and objects alike.
+
+The whole geometry is one `View`: a scale, a window, mirrors and turns. The image is resampled
+once, and every mask is made once, at the final resolution: polygons are scaled and then
+rasterised, bitmaps are resampled from their native crop. Large-scale jitter (Ghiasi et al. 2021,
+"Simple copy-paste") is `Augment(scale_jitter=(0.1, 2.0), crop=(1024, 1024))`; unlike there, an
+image smaller than the crop is not padded here but by the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskwright.ops.rle import Crop, Frame, rasterise_polygons
+from maskwright.structures import Resize
+
+from .images import resize_image
+from .records import Dataset, Record
+
+CROP_TRIES = 10  # windows tried before one without objects is taken
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training image. Every probability lies in [0, 1].
+
+    Attributes:
+        flip: probability of mirroring left and right.
+        vflip: probability of mirroring top and bottom.
+        rotate90: probability of a turn by 90, 180 or 270 degrees, for images without an upright
+            direction (microscopes, satellites).
+        scale_jitter: (low, high) factor, drawn evenly, on top of the resize rule of the model.
+        crop: (height, width) in network-input pixels of a random window, or one side for both;
+            None: the whole image. Windows with objects are preferred.
+        photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
+        min_visible: an object of which a smaller part of the box is left in the window is dropped.
+    """
+
+    flip: float = 0.5
+    vflip: float = 0.0
+    rotate90: float = 0.0
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    crop: int | tuple[int, int] | None = None
+    photometric: bool = False
+    min_visible: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "vflip", "rotate90", "min_visible"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"Augment: {name} must lie between 0 and 1, got {value}")
+        low, high = self.scale_jitter
+        if not 0 < low <= high < math.inf:
+            raise ValueError(
+                f"Augment: scale_jitter is (low, high) with 0 < low <= high, got {(low, high)}"
+            )
+        if self.crop is not None and min(self.crop_size) < 1:
+            raise ValueError(f"Augment: crop must be at least one pixel, got {self.crop}")
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """(height, width) of the window; only with a crop."""
+        assert self.crop is not None
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
+
+@dataclass(frozen=True)
+class View:
+    """How an original image is seen: scaled, cut to a window, mirrored, turned; in this order.
+
+    Attributes:
+        full: (height, width) of the whole image after scaling.
+        scale: factors of x and y from original to scaled pixels.
+        window: xyxy in whole scaled pixels.
+        flip: mirror left and right.
+        vflip: mirror top and bottom.
+        turns: quarter turns counter-clockwise.
+    """
+
+    full: tuple[int, int]
+    scale: tuple[float, float]
+    window: Frame
+    flip: bool = False
+    vflip: bool = False
+    turns: int = 0
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """(height, width) of the window, before turning."""
+        x1, y1, x2, y2 = self.window
+        return y2 - y1, x2 - x1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the result."""
+        height, width = self.window_size
+        return (width, height) if self.turns % 2 else (height, width)
+
+    def to_window(self, points: np.ndarray) -> np.ndarray:
+        """Map (..., 2) x and y of original pixels to window pixels, float64."""
+        return points * np.array(self.scale) - self.window[:2]
+
+    def orient(self, points: np.ndarray) -> np.ndarray:
+        """Map (..., 2) x and y of window pixels to result pixels: mirrors and turns."""
+        height, width = self.window_size
+        x, y = points[..., 0], points[..., 1]
+        x = width - x if self.flip else x
+        y = height - y if self.vflip else y
+        for _ in range(self.turns):
+            x, y = y, width - x
+            height, width = width, height
+        return np.stack([x, y], -1)
+
+    def orient_boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Map (..., 4) xyxy of window pixels to result pixels."""
+        corners = self.orient(boxes.reshape(*boxes.shape[:-1], 2, 2))
+        return np.concatenate([corners.min(-2), corners.max(-2)], -1)
+
+    def orient_array(self, array: np.ndarray) -> np.ndarray:
+        """Mirror and turn an array (h, w)."""
+        array = array[:: -1 if self.vflip else 1, :: -1 if self.flip else 1]
+        return np.ascontiguousarray(np.rot90(array, self.turns))
+
+    def orient_pixels(self, pixels: Tensor) -> Tensor:
+        """Mirror and turn an image (3, h, w)."""
+        axes = [axis for axis, mirrored in ((1, self.vflip), (2, self.flip)) if mirrored]
+        return pixels.flip(axes).rot90(self.turns, (1, 2)).contiguous()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its n objects as the network sees them; frame: its pixels before padding.
+
+    Attributes:
+        index: position in the data set.
+        original_size: (height, width) of the file.
+        pixels: (3, h, w) float32, 0 to 255.
+        boxes: (n, 4) float32 xyxy.
+        labels: (n,) int64.
+        crowd: (n,) bool.
+        masks: crop (bool) and frame of each object, an empty one for crowd regions; or None.
+        keypoints: (n, J, 3) float32 or None.
+    """
+
+    index: int
+    original_size: tuple[int, int]
+    pixels: Tensor
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    masks: list[tuple[Crop, Frame]] | None
+    keypoints: np.ndarray | None
+
+
+def make_sample(
+    dataset: Dataset,
+    index: int,
+    resize: Resize,
+    augment: Augment | None,
+    rng: np.random.Generator,
+    *,
+    masks: bool = True,
+) -> Sample:
+    """Load an image and its objects and bring both to network input.
+
+    An object that the window does not cut keeps its annotated box, scaled. If it is cut, its box
+    is the tight box of what is left of its mask, or the clipped box where there are no masks.
+    Objects under one pixel wide or high, and objects without a pixel in their mask, are dropped.
+
+    Args:
+        dataset: the images.
+        index: position of the image.
+        resize: resize rule of the model.
+        augment: random changes; None: none.
+        rng: source of all randomness.
+        masks: whether to make masks, if the data set has them.
+
+    Raises:
+        ValueError: if the image cannot be read or has another size than its annotations.
+    """
+    record = dataset[index]
+    image = dataset.image(index)
+    view = draw_view(record, resize, augment, rng)
+    pixels = resize_image(image, view.full, resize.antialias, window=view.window)
+    pixels = view.orient_pixels(pixels)
+    if augment is not None and augment.photometric:
+        pixels = _photometric(pixels, rng)
+
+    height, width = view.window_size
+    scaled = _scaled_boxes(record, view)
+    boxes = scaled.clip(0, [width, height, width, height])
+    cut = (scaled != boxes).any(1)
+    keep = _visible(scaled, boxes) >= (0.0 if augment is None else augment.min_visible)
+    keep &= _sides(boxes) >= 1
+    crops: list[tuple[Crop, Frame]] = []
+    masks = masks and dataset.has_masks
+    for k in np.flatnonzero(keep) if masks else ():
+        if record.crowd[k]:
+            crops.append((np.zeros((0, 0), bool), (0, 0, 0, 0)))
+            continue
+        crop, frame = _window_mask(dataset, index, int(k), view)
+        if not crop.size:
+            keep[k] = False
+            continue
+        if cut[k]:
+            boxes[k] = frame
+        x1, y1, x2, y2 = view.orient_boxes(np.array(frame)).tolist()
+        crops.append((view.orient_array(crop), (x1, y1, x2, y2)))
+    return Sample(
+        index=index,
+        original_size=record.size,
+        pixels=pixels,
+        boxes=view.orient_boxes(boxes[keep]).astype(np.float32),
+        labels=record.labels[keep],
+        crowd=record.crowd[keep],
+        masks=crops if masks else None,
+        keypoints=_keypoints(record.keypoints, view, keep, dataset.keypoint_names),
+    )
+
+
+def draw_view(
+    record: Record, resize: Resize, augment: Augment | None, rng: np.random.Generator
+) -> View:
+    """Draw the geometry of one image."""
+    height, width = record.size
+    full = resize.target_size(height, width)
+    if augment is None:
+        return View(full, (full[1] / width, full[0] / height), (0, 0, full[1], full[0]))
+    jitter = rng.uniform(*augment.scale_jitter)
+    if jitter != 1:
+        factor = resize.scale(height, width) * jitter
+        full = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+    scale = (full[1] / width, full[0] / height)
+    view = View(full, scale, (0, 0, full[1], full[0]))
+    if augment.crop is not None:
+        view = _draw_window(record, view, augment, rng)
+    flip, vflip, turn = rng.random(3) < (augment.flip, augment.vflip, augment.rotate90)
+    turns = int(rng.integers(1, 4)) if turn else 0
+    return View(full, scale, view.window, bool(flip), bool(vflip), turns)
+
+
+def _draw_window(record: Record, view: View, augment: Augment, rng: np.random.Generator) -> View:
+    """Draw a window evenly; if it shows no object, draw again a few times."""
+    crop = augment.crop_size
+    height, width = min(crop[0], view.full[0]), min(crop[1], view.full[1])
+    first = None
+    for _ in range(CROP_TRIES):
+        y = int(rng.integers(view.full[0] - height + 1))
+        x = int(rng.integers(view.full[1] - width + 1))
+        tried = View(view.full, view.scale, (x, y, x + width, y + height))
+        first = first or tried
+        scaled = _scaled_boxes(record, tried)
+        boxes = scaled.clip(0, [width, height, width, height])
+        shown = (_visible(scaled, boxes) >= augment.min_visible) & (_sides(boxes) >= 1)
+        if (shown & ~record.crowd).any():
+            return tried
+    assert first is not None
+    return first
+
+
+def _scaled_boxes(record: Record, view: View) -> np.ndarray:
+    """Return (n, 4) float64 xyxy in window pixels, not clipped."""
+    return view.to_window(record.boxes.astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
+
+
+def _visible(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:
+    """Return the share of each box's area that is left after clipping."""
+    whole = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    left = (clipped[:, 2:] - clipped[:, :2]).prod(1)
+    share: np.ndarray = left / np.maximum(whole, 1e-9)
+    return share
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    """Return the shorter side of each box."""
+    shorter: np.ndarray = (boxes[:, 2:] - boxes[:, :2]).min(1)
+    # A side of exactly one pixel must survive the rounding of the scale.
+    return shorter + 1e-6
+
+
+def _window_mask(dataset: Dataset, index: int, k: int, view: View) -> tuple[Crop, Frame]:
+    """Return the mask of an object in window pixels, inside its tight frame."""
+    parts = dataset.polygons(index, k)
+    if parts is not None:
+        flat = [view.to_window(part).ravel().tolist() for part in parts]
+        return rasterise_polygons(flat, view.window_size)
+    return resample_crop(*dataset.mask(index, k), view)
+
+
+def resample_crop(crop: Crop, frame: Frame, view: View) -> tuple[Crop, Frame]:
+    """Return a native mask in window pixels, resampled with a low-pass filter, threshold 1/2.
+
+    Args:
+        crop: (h, w) bool.
+        frame: xyxy in original pixels.
+        view: its scale and window are used.
+    """
+    empty: tuple[Crop, Frame] = np.zeros((0, 0), bool), (0, 0, 0, 0)
+    height, width = view.window_size
+    corners = view.to_window(np.array(frame, dtype=np.float64).reshape(2, 2))
+    # The rounding error of the scale must not open another column.
+    x1, y1 = np.floor(corners[0] + 1e-6).clip(0).astype(int).tolist()
+    x2, y2 = np.ceil(corners[1] - 1e-6).clip(None, (width, height)).astype(int).tolist()
+    if not crop.size or x2 <= x1 or y2 <= y1:
+        return empty
+    left, top = view.window[0] - frame[0], view.window[1] - frame[1]
+    if view.scale == (1.0, 1.0):
+        return _trim(crop[y1 + top : y2 + top, x1 + left : x2 + left], (x1, y1))
+    from PIL import Image
+
+    sx, sy = view.scale
+    # Zeros around the crop: the target pixels at its border reach up to one pixel beyond it.
+    margin = math.ceil(1 / min(sx, sy)) + 1
+    padded = np.pad(crop.view(np.uint8) * np.uint8(255), margin)
+    box = (
+        max((x1 + view.window[0]) / sx - frame[0] + margin, 0.0),
+        max((y1 + view.window[1]) / sy - frame[1] + margin, 0.0),
+        min((x2 + view.window[0]) / sx - frame[0] + margin, padded.shape[1]),
+        min((y2 + view.window[1]) / sy - frame[1] + margin, padded.shape[0]),
+    )
+    image = Image.fromarray(padded).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box)
+    return _trim(np.asarray(image) >= 128, (x1, y1))
+
+
+def _trim(crop: Crop, corner: tuple[int, int]) -> tuple[Crop, Frame]:
+    """Cut empty rows and columns off a mask whose upper left pixel lies at `corner` (x, y)."""
+    rows, columns = np.flatnonzero(crop.any(1)), np.flatnonzero(crop.any(0))
+    if not len(rows):
+        return np.zeros((0, 0), bool), (0, 0, 0, 0)
+    x1, x2, y1, y2 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
+    x, y = corner
+    return np.ascontiguousarray(crop[y1:y2, x1:x2]), (x + x1, y + y1, x + x2, y + y2)
+
+
+def _keypoints(
+    points: np.ndarray | None, view: View, keep: np.ndarray, names: list[str]
+) -> np.ndarray | None:
+    """Return (n, J, 3) keypoints in result pixels; those outside the window are not labelled."""
+    if points is None:
+        return None
+    xy = view.to_window(points[keep, :, :2].astype(np.float64))
+    shown = (points[keep, :, 2] > 0) & ((xy >= 0) & (xy < view.window_size[::-1])).all(-1)
+    moved = np.concatenate([view.orient(xy), points[keep, :, 2:]], -1)
+    moved[~shown] = 0
+    if view.flip != view.vflip:
+        # In a mirrored person the left hand is the right one.
+        other = [name.replace("left", "\0").replace("right", "left") for name in names]
+        other = [name.replace("\0", "right") for name in other]
+        moved = moved[
+            :, [names.index(name) if name in names else k for k, name in enumerate(other)]
+        ]
+    return moved.astype(np.float32)
+
+
+def _photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change brightness, contrast, saturation and hue of (3, h, w) pixels, 0 to 255."""
+    from torchvision.transforms.v2 import functional as tv
+
+    changes: list[tuple[Any, float, float]] = [
+        (tv.adjust_brightness, 0.75, 1.25),
+        (tv.adjust_contrast, 0.6, 1.4),
+        (tv.adjust_saturation, 0.6, 1.4),
+        (tv.adjust_hue, -0.05, 0.05),
+    ]
+    unit = pixels / 255
+    for change, low, high in changes:
+        if rng.random() < 0.5:
+            unit = change(unit, rng.uniform(low, high))
+    return torch.clamp(unit * 255, 0, 255)
