@@ -160,14 +160,14 @@ def _nearest(path: Path) -> str:
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent
     try:
-        names = [entry.name for entry in missing.parent.iterdir()]
+        names = sorted(entry.name for entry in missing.parent.iterdir())
     except OSError:
         names = []
-    # A wrong suffix or case is a frequent slip: compare stems in lower case, too.
-    by_fold = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(missing.name.lower(), by_fold, 1, 0.6)
+    # A wrong suffix or case is a frequent slip, a wrong stem among numbered files is another file.
+    same = [name for name in names if Path(name).stem.lower() == missing.stem.lower()]
+    near = same or difflib.get_close_matches(missing.name, names, 1, 0.6)
     if near:
-        return f"; did you mean {str(missing.parent / by_fold[near[0]])!r}?"
+        return f"; did you mean {str(missing.parent / near[0])!r}?"
     if missing != path:
         return f": there is no {str(missing)!r}"
     return f" (looked in {str(missing.parent.resolve())!r})"

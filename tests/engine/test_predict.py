@@ -1,0 +1,321 @@
+"""Prediction: boxes come back to the original image, streams stay lazy, errors name the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from maskwright.engine.predict import Predictor, pick_device, predict, to_detections
+from maskwright.engine.sources import list_sources
+from maskwright.models import Meta, PostProcess, build_tiny
+from maskwright.structures import Images, Instances, Resize
+
+
+class QuarterDetector(nn.Module):
+    """Finds in every image its middle half, something beyond its border, and nothing else."""
+
+    task, num_classes, size_divisor, paste_mode = "segment", 2, 32, "grid"
+
+    def __init__(self, resize: Resize | None = None, keypoints: bool = False) -> None:
+        super().__init__()
+        self.resize = resize or Resize(None, 64)
+        self.keypoints = keypoints
+        self.seen: list[Images] = []
+        self.posts: list[PostProcess | None] = []
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        self.seen.append(images)
+        self.posts.append(post)
+        count = len(images)
+        height, width = images.sizes[:, 0].float(), images.sizes[:, 1].float()
+        boxes = torch.zeros(count, 4, 4)
+        boxes[:, 0] = torch.stack([width / 4, height / 4, width * 3 / 4, height * 3 / 4], 1)
+        boxes[:, 2] = torch.stack([-width, height / 2, width * 2, height * 2], 1)
+        valid = torch.tensor([True, False, True, False]).expand(count, 4)
+        points = boxes[:, :, None, :2].expand(-1, -1, 3, -1)
+        return Instances(
+            boxes=boxes,
+            labels=torch.tensor([1, 0, 0, 0]).expand(count, 4),
+            valid=valid,
+            scores=torch.tensor([0.4, 0.9, 0.8, 0.0]).expand(count, 4),
+            mask_crops=torch.ones(count, 4, 8, 8),
+            keypoints=torch.cat([points, torch.ones(count, 4, 3, 1)], -1)
+            if self.keypoints
+            else None,
+        )
+
+
+def make(**options: object) -> tuple[Predictor, QuarterDetector]:
+    detector = QuarterDetector(**options)  # type: ignore[arg-type]
+    meta = Meta("quarter", {}, ["cell", None], [5, 9])
+    return Predictor(detector, meta, device="cpu"), detector  # type: ignore[arg-type]
+
+
+def picture(height: int = 50, width: int = 100) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows % 256, columns % 256, (rows + columns) % 256], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "photos"
+    path.mkdir()
+    for i, size in enumerate([(50, 100), (40, 40), (30, 90), (64, 20)]):
+        Image.fromarray(picture(*size)).save(path / f"{i}.{'jpg' if i == 1 else 'png'}")
+    return path
+
+
+@pytest.mark.parametrize("size", [(50, 100), (33, 97), (200, 41), (7, 640), (1, 1)])
+@pytest.mark.parametrize("imgsz", [None, 64, (20, 50), "1.7x"])
+def test_boxes_come_back_to_the_original_image(size: tuple[int, int], imgsz: object) -> None:
+    predictor, detector = make(keypoints=True)
+    result = predictor(picture(*size), imgsz=imgsz)
+    height, width = size
+    assert result.boxes.tolist() == [
+        pytest.approx([0, height / 2, width, height], abs=1e-3),
+        pytest.approx([width / 4, height / 4, width * 3 / 4, height * 3 / 4], abs=1e-3),
+    ]
+    assert result.scores.tolist() == pytest.approx([0.8, 0.4])
+    assert result.labels.tolist() == [0, 1]
+    assert result.names == ["cell", "class 1"]
+    assert result.detections.size == size and result.image.shape == (*size, 3)
+    assert result.masks is not None and result.masks.shape == (2, *size)
+    assert result.keypoints is not None
+    assert result.keypoints[1, 0].tolist() == pytest.approx([width / 4, height / 4, 1], abs=1e-3)
+    assert [row["category_id"] for row in result.to_coco(1)] == [5, 9]
+    rule = Resize(None, 64) if imgsz is None else Resize.parse(imgsz)
+    assert detector.seen[0].sizes.tolist() == [list(rule.target_size(*size))]
+    assert all(side % 32 == 0 for side in detector.seen[0].pixels.shape[2:])
+
+
+def test_the_network_sees_what_pillow_resizes() -> None:
+    predictor, detector = make(resize=Resize(None, 40))
+    predictor(picture(50, 100))
+    expected = np.array(Image.fromarray(picture()).resize((40, 20), Image.Resampling.BILINEAR))
+    pixels = detector.seen[0].pixels
+    assert pixels.shape == (1, 3, 32, 64) and pixels.dtype == torch.float32
+    assert torch.equal(pixels[0, :, :20, :40], torch.from_numpy(expected).permute(2, 0, 1).float())
+    assert not pixels[:, :, 20:].any() and not pixels[:, :, :, 40:].any()
+
+
+def test_imgsz_keeps_the_conventions_of_the_model() -> None:
+    predictor, _ = make(resize=Resize(800, 1333, rounding="floor", antialias=False))
+    rule = predictor.resize_rule("400,600")
+    assert rule == Resize(400, 600, rounding="floor", antialias=False)
+    assert predictor.resize_rule() is predictor.detector.resize
+    with pytest.raises(ValueError, match="imgsz is the long side"):
+        predictor(picture(), imgsz="big")
+
+
+def test_every_kind_of_image_gives_the_same(folder: Path) -> None:
+    predictor, detector = make()
+    path = folder / "0.png"
+    with Image.open(path) as opened:
+        results = [
+            predictor(path),
+            predictor(str(path)),
+            predictor(picture()),
+            predictor(opened),
+            predictor(path.read_bytes()),
+        ]
+    for result, seen in zip(results, detector.seen, strict=True):
+        assert torch.equal(seen.pixels, detector.seen[0].pixels)
+        assert torch.equal(result.boxes, results[0].boxes)
+    assert [result.path for result in results] == [str(path), str(path), None, str(path), None]
+
+
+def test_a_list_gives_a_list_as_if_each_had_come_alone(folder: Path) -> None:
+    predictor, detector = make()
+    results = predictor([folder / "0.png", picture(30, 30)])
+    assert isinstance(results, list) and [r.path for r in results] == [str(folder / "0.png"), None]
+    assert [len(images) for images in detector.seen] == [1, 1]
+    assert predictor([]) == []
+
+
+def test_options_reach_the_model() -> None:
+    predictor, detector = make()
+    result = predictor(picture(), conf=0.1, iou=0.7, max_det=9)
+    assert detector.posts == [PostProcess(0.1, 0.7, 9)]
+    assert not predictor.detector.training
+    assert list(result.speed) == ["load", "preprocess", "inference", "postprocess"]
+    assert all(ms >= 0 for ms in result.speed.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conf": 1.5}, "conf lies between 0 and 1, got 1.5"),
+        ({"iou": -0.1}, "iou lies between 0 and 1"),
+        ({"max_det": 0}, "max_det must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options(options: dict[str, float], message: str) -> None:
+    predictor, _ = make()
+    with pytest.raises(ValueError, match=message):
+        predictor(picture(), **options)  # type: ignore[call-overload]
+
+
+def test_max_det_warns_once_a_call() -> None:
+    predictor, _ = make()
+    with pytest.warns(UserWarning, match=r"max_det=2 was reached in image, image: .*max_det=10"):
+        predictor([picture(), picture()], max_det=2)
+    with pytest.warns(UserWarning, match="max_det=2") as caught:
+        list(predict(predictor, [picture(), picture()], max_det=2))
+    assert len(caught) == 1
+
+
+def test_errors_name_the_image(folder: Path) -> None:
+    predictor, _ = make()
+    (folder / "bad.png").write_bytes(b"no png")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        predictor(folder / "bad.png")
+    with pytest.raises(ValueError, match=r"did you mean .*0\.png"):
+        predictor(folder / "0.jpg")
+    with pytest.raises(ValueError, match="image 2: an image array must be uint8"):
+        predictor([picture(), picture().astype(np.float32)])
+    with pytest.raises(ValueError, match=r"maskwright\.predict"):
+        predictor(folder)
+    with pytest.raises(ValueError, match="got int"):
+        predictor(3)
+
+
+def test_to_detections_keeps_valid_slots_by_falling_score() -> None:
+    torch.manual_seed(0)
+    scores = torch.rand(3, 20)
+    valid = torch.rand(3, 20) < 0.5
+    valid[1] = False
+    boxes = torch.rand(3, 20, 2).repeat(1, 1, 2) * 30
+    boxes[..., 2:] += 5
+    instances = Instances(boxes, torch.randint(5, (3, 20)), valid, scores)
+    sizes = torch.tensor([[40, 40], [40, 20], [20, 40]])
+    images = Images(torch.zeros(3, 3, 64, 64), sizes, sizes * 2)
+    for i, found in enumerate(to_detections(instances, images)):
+        kept = sorted((k for k in range(20) if valid[i, k]), key=lambda k: -scores[i, k].item())
+        assert found.scores.tolist() == [scores[i, k].item() for k in kept]
+        assert found.size == tuple((sizes[i] * 2).tolist())
+        height, width = found.size
+        for row, k in zip(found.boxes.tolist(), kept, strict=True):
+            x1, y1, x2, y2 = (2 * boxes[i, k]).tolist()
+            expected = [min(x1, width), min(y1, height), min(x2, width), min(y2, height)]
+            assert row == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no scores"):
+        to_detections(Instances(boxes, valid.long(), valid), images)
+
+
+def test_stream_is_lazy_and_in_order(folder: Path) -> None:
+    predictor, detector = make()
+    stream = predict(predictor, folder)
+    assert detector.seen == []
+    first = next(stream)
+    assert first.file_name == "0.png" and len(detector.seen) == 1
+    assert [result.file_name for result in stream] == ["1.jpg", "2.png", "3.png"]
+
+
+def test_batches_give_the_same_objects(folder: Path) -> None:
+    predictor, detector = make()
+    one = list(predict(predictor, folder))
+    detector.seen.clear()
+    three = list(predict(predictor, folder, batch=3))
+    assert [len(images) for images in detector.seen] == [3, 1]
+    for a, b in zip(one, three, strict=True):
+        assert a.path == b.path and torch.equal(a.boxes, b.boxes)
+        assert np.array_equal(a.image, b.image)
+
+
+def test_names_and_options_are_checked_before_the_first_image(folder: Path) -> None:
+    predictor, _ = make()
+    with pytest.raises(ValueError, match="does not exist"):
+        predict(predictor, folder / "nothing")
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        predict(predictor, folder, batch=0)
+    with pytest.raises(ValueError, match="conf"):
+        predict(predictor, folder, conf=2)
+    with pytest.raises(ValueError, match="imgsz"):
+        predict(predictor, folder, imgsz="x")
+
+
+def test_one_bad_file_is_reported_and_passed_over(folder: Path) -> None:
+    predictor, _ = make()
+    (folder / "1b.png").write_bytes(b"")
+    with pytest.warns(UserWarning) as caught:
+        results = list(predict(predictor, folder))
+    assert [result.file_name for result in results] == ["0.png", "1.jpg", "2.png", "3.png"]
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == 2
+    assert "skipped" in texts[0] and "1b.png is empty" in texts[0]
+    assert texts[1] == "1 of 5 images could not be read and were skipped"
+    with pytest.raises(ValueError, match=r"1b\.png is empty"):
+        list(predict(predictor, folder / "1b.png"))
+
+
+def test_all_bad_files_are_an_error(tmp_path: Path) -> None:
+    predictor, _ = make()
+    (tmp_path / "a.png").write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(ValueError, match="none of the 1 images could be read"),
+    ):
+        list(predict(predictor, tmp_path))
+
+
+def test_save_writes_pictures_and_data(folder: Path, tmp_path: Path) -> None:
+    predictor, _ = make()
+    results = list(predict(predictor, folder, save=tmp_path / "out"))
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["0.json", "0.png", "1.jpg", "1.json", "2.json", "2.png", "3.json", "3.png"]
+    for result in results:
+        data = tmp_path / "out" / f"{Path(result.file_name).stem}.json"
+        assert json.loads(data.read_text(encoding="utf-8"))["path"] == result.path
+        with Image.open(tmp_path / "out" / result.file_name) as saved:
+            assert saved.size == result.detections.size[::-1]
+
+
+def test_save_never_overwrites_the_images(folder: Path) -> None:
+    predictor, _ = make()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="would overwrite the image"):
+        list(predict(predictor, folder, save=folder))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_listed_sources_may_be_given(folder: Path) -> None:
+    predictor, _ = make()
+    assert len(list(predict(predictor, list_sources(folder)))) == 4
+
+
+def test_pick_device() -> None:
+    assert pick_device("cpu").type == "cpu"
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.backends.mps.is_available():
+        assert pick_device("auto").type == expected
+    with pytest.raises(ValueError, match="device is auto, cpu"):
+        pick_device("gpu")
+    with pytest.raises(ValueError, match=r"sees . CUDA devices; use device=cpu"):
+        pick_device("cuda:77")
+    with pytest.raises(ValueError, match=r"sees . CUDA devices"):
+        pick_device(77)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_resnet50_fpn", "faster_rcnn_resnet50_fpn"])
+def test_a_real_model_gives_what_its_forward_gives(name: str) -> None:
+    torch.manual_seed(0)
+    detector = build_tiny(name, 3)
+    predictor = Predictor(detector, Meta(name, {}, ["a", "b", "c"]), device="cpu")
+    image = picture(60, 96)  # at imgsz=96 neither resized nor scaled, only padded
+    with pytest.warns(UserWarning, match="max_det=7"):
+        found = predictor(image, conf=0.0, max_det=7)
+    padded = torch.zeros(1, 3, 64, 96)
+    padded[0, :, :60] = torch.from_numpy(image).permute(2, 0, 1).float()
+    size = torch.tensor([[60, 96]])
+    with torch.inference_mode():
+        direct = detector(Images(padded, size, size), PostProcess(0.0, 0.5, 7))
+    assert torch.allclose(found.boxes, direct.boxes[0], atol=1e-3)
+    assert torch.allclose(found.scores, direct.scores[0], atol=1e-5)
+    assert torch.equal(found.labels, direct.labels[0])
+    assert (found.masks is None) == (name.startswith("faster"))
