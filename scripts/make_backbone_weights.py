@@ -13,6 +13,7 @@ from pathlib import Path
 
 import timm
 import torch
+import torchvision
 from safetensors.torch import load_file, save_file
 
 OUT = Path(__file__).resolve().parents[1] / "maskwright" / "weights"
@@ -43,7 +44,7 @@ def main(folder: Path) -> None:
     # torchvision and timm list the same layers in the same order under other names.
     source = load_file(folder / "mobilenet_v2_features_imagenet.safetensors")
     own = {k: v for k, v in features("mobilenetv2_100").items() if "num_batches" not in k}
-    order = __import__("torchvision").models.mobilenet_v2().state_dict()
+    order = torchvision.models.mobilenet_v2().state_dict()
     values = [source[k] for k in order if k in source and "num_batches" not in k]
     state = dict(zip(own, values, strict=False))  # what is left over is the last convolution
     for key, value in own.items():

@@ -1,0 +1,191 @@
+"""What every registered detector keeps to, on the tiny instance of its family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
+from maskwright.structures import Images, Instances, PackedMasks
+
+FAMILIES = [name for name, entry in list_models().items() if entry.tiny is not None]
+
+
+def make_images(sizes: list[tuple[int, int]], seed: int = 0) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    height, width = (max(s[i] for s in sizes) for i in (0, 1))
+    height, width = -(-height // 32) * 32, -(-width // 32) * 32
+    pixels = torch.rand(len(sizes), 3, height, width, generator=generator) * 255
+    table = torch.tensor(sizes)
+    return Images(pixels, table, table)
+
+
+def make_targets(boxes: list[list[list[float]]], slots: int = 3) -> Instances:
+    """Rectangular objects: the mask fills the box."""
+    count = len(boxes)
+    box = torch.zeros(count, slots, 4)
+    valid = torch.zeros(count, slots, dtype=torch.bool)
+    offsets = torch.zeros(count, slots, dtype=torch.int64)
+    crops = []
+    total = 0
+    for i, image in enumerate(boxes):
+        for k, values in enumerate(image):
+            box[i, k] = torch.tensor(values)
+            valid[i, k] = True
+            offsets[i, k] = total
+            crops.append(torch.ones(int((values[2] - values[0]) * (values[3] - values[1]))))
+            total += len(crops[-1])
+    data = torch.cat([*crops, torch.zeros(0)]).to(torch.uint8)
+    labels = torch.arange(slots).expand(count, slots) % 2 * valid
+    masks = PackedMasks(data, offsets, box.long())
+    return Instances(box, labels, valid, crowd=torch.zeros_like(valid), masks=masks)
+
+
+SIZES = [(90, 96), (64, 80)]
+OBJECTS = [[[8.0, 8, 40, 48], [50, 20, 90, 80]], [[4.0, 4, 30, 60]]]
+
+
+@pytest.fixture(params=FAMILIES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def detector(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_tiny(name, 2)
+
+
+def test_forward_fills_fixed_slots(name: str, detector) -> None:
+    images = make_images(SIZES)
+    with torch.no_grad():
+        out = detector.eval()(images, PostProcess(score_thresh=0.01, max_det=30))
+    assert out.boxes.shape == (2, 30, 4)
+    assert out.valid.any()
+    limit = images.sizes.flip(1).repeat(1, 2)[:, None]
+    assert bool(((out.boxes >= 0) & (out.boxes <= limit)).all())
+    scores = out.scores
+    assert bool((scores.diff(dim=1) <= 0).all()), "by falling score"
+    assert bool((scores[out.valid] > 0.01).all())
+    assert bool(((out.labels >= 0) & (out.labels < 2)).all())
+    empty = ~out.valid
+    assert not out.boxes[empty].any() and not scores[empty].any() and not out.labels[empty].any()
+    if get_entry(name).task == "segment":
+        assert out.mask_crops.shape[:2] == (2, 30)
+        assert bool(((out.mask_crops >= 0) & (out.mask_crops <= 1)).all())
+        assert not out.mask_crops[empty].any()
+
+
+def test_prediction_of_an_image_does_not_depend_on_its_batch(detector) -> None:
+    both = make_images(SIZES)
+    alone = Images(both.pixels[1:], both.sizes[1:], both.original_sizes[1:])
+    with torch.no_grad():
+        together, single = detector.eval()(both), detector(alone)
+    torch.testing.assert_close(together.scores[1], single.scores[0])
+    torch.testing.assert_close(together.boxes[1], single.boxes[0], rtol=1e-4, atol=1e-3)
+
+
+def test_what_lies_in_the_padding_is_ignored(detector) -> None:
+    images = make_images([(64, 64), (96, 96)])
+    pixels = images.pixels.clone()
+    pixels[0, :, 64:] = 255
+    pixels[0, :, :, 64:] = 7
+    dirty = Images(pixels, images.sizes, images.original_sizes)
+    with torch.no_grad():
+        a, b = detector.eval()(images), detector(dirty)
+    assert torch.equal(a.boxes, b.boxes)
+
+
+def test_losses_reach_every_trainable_parameter(detector) -> None:
+    detector.train()
+    losses = detector.losses(make_images(SIZES), make_targets(OBJECTS))
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
+    assert all(key.count("/") == 1 for key in losses)
+    sum(losses.values()).backward()
+    for key, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+            assert parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("objects", [[[], []], [OBJECTS[0], []]])
+def test_images_without_objects_train(detector, objects) -> None:
+    """Every parameter stays in the graph, which distributed training relies on."""
+    detector.train()
+    losses = detector.losses(make_images(SIZES), make_targets(objects))
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    missing = [k for k, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+
+
+def test_crowds_train_as_neither_object_nor_background(detector) -> None:
+    images, targets = make_images(SIZES), make_targets(OBJECTS)
+    crowd = targets.valid.clone()
+    only_crowds = Instances(
+        targets.boxes, targets.labels, targets.valid, crowd=crowd, masks=targets.masks
+    )
+    losses = detector.losses(images, only_crowds, generator=torch.Generator().manual_seed(0))
+    assert not losses["roi/box"].any() and not losses["rpn/box"].any()
+
+
+def test_the_same_generator_gives_the_same_losses(detector) -> None:
+    images, targets = make_images(SIZES), make_targets(OBJECTS)
+    runs = [
+        detector.losses(images, targets, generator=torch.Generator().manual_seed(seed))
+        for seed in (5, 5, 6)
+    ]
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+    assert any(not torch.equal(runs[0][key], runs[2][key]) for key in runs[0])
+
+
+def test_train_and_eval_return_the_same_type(detector) -> None:
+    images = make_images(SIZES)
+    with torch.no_grad():
+        assert type(detector.train()(images)) is type(detector.eval()(images)) is Instances
+
+
+def test_compiled_graph_equals_eager(detector) -> None:
+    """One graph without breaks; the second image is black, and finds nothing above 0.9."""
+    torch._dynamo.reset()
+    detector.eval()
+    compiled = torch.compile(detector, fullgraph=True, backend="aot_eager")
+    for post in (PostProcess(score_thresh=0.01, max_det=20), PostProcess(score_thresh=0.9)):
+        images = make_images(SIZES)
+        images.pixels[1] = 0
+        with torch.no_grad():
+            expected, out = detector(images, post), compiled(images, post)
+        assert torch.equal(expected.valid, out.valid)
+        assert torch.equal(expected.labels, out.labels)
+        torch.testing.assert_close(out.scores, expected.scores)
+        torch.testing.assert_close(out.boxes, expected.boxes, rtol=1e-4, atol=1e-3)
+        if expected.mask_crops is not None:
+            torch.testing.assert_close(out.mask_crops, expected.mask_crops, rtol=1e-3, atol=1e-4)
+    assert not expected.valid.any()
+
+
+@pytest.mark.parametrize("key", sorted(list_models()))
+def test_every_name_builds_and_says_its_task(key: str) -> None:
+    with torch.device("meta"):
+        detector = build(key, 3)
+    assert detector.task == get_entry(key).task
+    assert detector.num_classes == 3
+
+
+def test_unknown_names_and_options_suggest_the_nearest() -> None:
+    with pytest.raises(ValueError, match="mask_rcnn_resnet50_fpn"):
+        build("mask_rcnn_resnet_50_fpn", 1)
+    with pytest.raises(ValueError, match="did you mean 'anchor_sizes'"):
+        build("mask_rcnn_resnet18_fpn", 1, anchor_size=(1, 2))
+    with pytest.raises(ValueError, match="num_classes"):
+        build("mask_rcnn_resnet18_fpn", 0)
+
+
+def test_masks_are_needed_for_a_mask_head(detector, name: str) -> None:
+    targets = make_targets(OBJECTS)
+    boxes_only = Instances(targets.boxes, targets.labels, targets.valid)
+    if get_entry(name).task == "segment":
+        with pytest.raises(ValueError, match="no masks"):
+            detector.losses(make_images(SIZES), boxes_only)
+    else:
+        detector.losses(make_images(SIZES), boxes_only)
