@@ -18,6 +18,7 @@ from urllib.parse import quote
 from .result import Result
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
+MANY_CLASSES = 16
 ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
 
 
@@ -164,12 +165,17 @@ def _link(path: Path, folder: Path) -> str:
 def _filters(totals: Counter[str], saved: list[SavedResult]) -> str:
     """Return one button a class, which shows only the images that hold it."""
     buttons = [f'<button class="chip" data-class="" aria-pressed="true">all {len(saved)}</button>']
-    for name, _ in totals.most_common():
-        images = sum(name in row.counts for row in saved)
+    images = Counter(name for row in saved for name in row.counts)
+    ranked = sorted(images, key=lambda name: (-images[name], -totals[name], name))
+    for rank, name in enumerate(ranked):
+        hidden = " hidden" if rank >= MANY_CLASSES else ""
         buttons.append(
-            f'<button class="chip" data-class="{escape(name)}" aria-pressed="false">'
-            f"{escape(name)} <small>in {images}</small></button>"
+            f'<button class="chip" data-class="{escape(name)}" aria-pressed="false"{hidden}>'
+            f"{escape(name)} <small>in {images[name]}</small></button>"
         )
+    if len(ranked) > MANY_CLASSES:
+        rest = len(ranked) - MANY_CLASSES
+        buttons.append(f'<button class="chip" id="more">{rest} more classes</button>')
     empty = sum(not row.counts for row in saved)
     if empty and totals:
         buttons.append(
@@ -263,7 +269,7 @@ button { font: inherit; color: inherit; cursor: pointer; }
 .card:target { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }
 .view { border: 0; padding: 0; background: var(--stage); display: block; position: relative;
   aspect-ratio: 4 / 3; width: 100%; }
-.view img { width: 100%; height: 100%; object-fit: contain; display: block; }
+.view img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .badge { position: absolute; right: 10px; top: 10px; background: #0009; color: #fff;
   font-size: 12px; line-height: 1.6; padding: 1px 9px; border-radius: 99px; opacity: 0;
   transition: opacity .15s; }
@@ -291,7 +297,8 @@ th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 [hidden] { display: none !important; }
 footer { color: var(--soft); font-size: 13px; padding: 30px 0 40px; }
-@media (max-width: 560px) { .wrap { padding: 0 14px; } .push { margin-left: 0; } }
+@media (max-width: 560px) { .wrap { padding: 0 14px; } .push { margin-left: 0; }
+  .bar { gap: 6px; } .chip { padding: 2px 10px; font-size: 14px; } }
 </style>
 </head>
 <body>
@@ -327,6 +334,11 @@ all.onclick = () => {
   const original = all.textContent === "show originals";
   for (const view of views) toggle(view, original);
   all.textContent = original ? "show objects" : "show originals";
+};
+const more = document.getElementById("more");
+if (more) more.onclick = () => {
+  for (const chip of document.querySelectorAll(".chip[hidden]")) chip.hidden = false;
+  more.hidden = true;
 };
 const chips = [...document.querySelectorAll(".chip[data-class]")];
 for (const chip of chips) chip.onclick = () => {
