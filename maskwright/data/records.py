@@ -187,7 +187,8 @@ class Dataset:
         return self._columns.path_bytes[first:last].numpy().tobytes().decode()
 
     def _annotation(self, index: int, k: int) -> int:
-        first, last = self._columns.ann_first[int(self._rows[index]) :][:2].tolist()
+        row = self._rows.numpy()[index]
+        first, last = self._columns.ann_first.numpy()[row : row + 2].tolist()
         if not 0 <= k < last - first:
             raise IndexError(f"object {k} of an image with {last - first}")
         return int(first + k)
@@ -225,16 +226,16 @@ class Dataset:
 
     def _polygons(self, row: int) -> list[np.ndarray] | None:
         table = self._columns
-        if table.kinds[row] != POLYGONS:
+        if table.kinds.numpy()[row] != POLYGONS:
             return None
-        first, last = table.part_first[row : row + 2].tolist()
-        cuts = table.point_first[first : last + 1].tolist()
+        first, last = table.part_first.numpy()[row : row + 2].tolist()
+        cuts = table.point_first.numpy()[first : last + 1].tolist()
         points = table.points.numpy()
         return [points[a:b] for a, b in pairwise(cuts)]
 
     def _rle(self, row: int) -> bytes:
-        first, last = self._columns.rle_first[row : row + 2].tolist()
-        return self._columns.rle_bytes[first:last].numpy().tobytes()
+        first, last = self._columns.rle_first.numpy()[row : row + 2].tolist()
+        return self._columns.rle_bytes.numpy()[first:last].tobytes()
 
     def mask(self, index: int, k: int) -> tuple[Crop, Frame]:
         """Return the mask of an object at native resolution, inside its own frame.
@@ -248,12 +249,12 @@ class Dataset:
             both empty (zeros) for an object without a mask.
         """
         row = self._annotation(index, k)
-        kind = int(self._columns.kinds[row])
+        kind = int(self._columns.kinds.numpy()[row])
         if kind == NO_MASK:
             return np.zeros((0, 0), bool), (0, 0, 0, 0)
-        height, width = self._columns.sizes[int(self._rows[index])].tolist()
+        height, width = self._columns.sizes.numpy()[self._rows.numpy()[index]].tolist()
         if kind == POLYGONS:
-            parts = [part.ravel() for part in self._polygons(row) or []]
+            parts = [part.ravel().tolist() for part in self._polygons(row) or []]
             return rasterise_polygons(parts, (height, width))
         return decode_rle({"size": (height, width), "counts": self._rle(row)})
 

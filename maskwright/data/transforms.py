@@ -104,7 +104,8 @@ class View:
 
     def to_window(self, points: np.ndarray) -> np.ndarray:
         """Map (..., 2) x and y of original pixels to window pixels, float64."""
-        return points * np.array(self.scale) - self.window[:2]
+        moved: np.ndarray = points * self.scale - self.window[:2]
+        return moved
 
     def orient(self, points: np.ndarray) -> np.ndarray:
         """Map (..., 2) x and y of window pixels to result pixels: mirrors and turns."""
@@ -317,7 +318,9 @@ def resample_crop(crop: Crop, frame: Frame, view: View) -> tuple[Crop, Frame]:
     sx, sy = view.scale
     # Zeros around the crop: the target pixels at its border reach up to one pixel beyond it.
     margin = math.ceil(1 / min(sx, sy)) + 1
-    padded = np.pad(crop.view(np.uint8) * np.uint8(255), margin)
+    h, w = crop.shape
+    padded = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
+    padded[margin:-margin, margin:-margin] = crop * np.uint8(255)
     box = (
         max((x1 + view.window[0]) / sx - frame[0] + margin, 0.0),
         max((y1 + view.window[1]) / sy - frame[1] + margin, 0.0),

@@ -1,0 +1,277 @@
+"""Looks a data set over before any training: faults, statistics, drawn samples.
+
+Opening a data set reads the annotations only; here every image is decoded and every mask is made.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .discover import find_splits, open_dataset
+from .images import image_sizes, load_image
+from .records import Dataset, Fault
+
+SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
+MANY = 100  # detections an image that detectors return by default
+
+
+@dataclass
+class SplitStats:
+    """Numbers of one split.
+
+    Attributes:
+        images: number of images.
+        without_objects: images without any object.
+        crowds: crowd regions; they count nowhere else.
+        per_class: objects of each class.
+        per_image: (images,) number of objects.
+        areas: (objects,) in original pixels.
+        image_sizes: how many images have each (height, width).
+    """
+
+    images: int = 0
+    without_objects: int = 0
+    crowds: int = 0
+    per_class: dict[str, int] = field(default_factory=dict)
+    per_image: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    areas: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @property
+    def objects(self) -> int:
+        """Number of objects."""
+        return len(self.areas)
+
+    @property
+    def by_size(self) -> dict[str, int]:
+        """Objects below 32 x 32 pixels, up to 96 x 96 pixels, and above."""
+        small, large = int((self.areas < SMALL).sum()), int((self.areas > LARGE).sum())
+        return {"small": small, "medium": self.objects - small - large, "large": large}
+
+
+@dataclass
+class CheckReport:
+    """What `check_data` found; as text, a summary.
+
+    Attributes:
+        data: what was checked.
+        splits: statistics by name of the split.
+        faults: pairs of split and fault.
+        notes: things that are no faults but good to know.
+        saved: files written.
+    """
+
+    data: str
+    splits: dict[str, SplitStats] = field(default_factory=dict)
+    faults: list[tuple[str, Fault]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    saved: list[Path] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """True if no fault would stop a training; what is left out or repaired does not."""
+        return not any(fault.action == "error" for _, fault in self.faults)
+
+    def __str__(self) -> str:
+        lines = [f"data: {self.data}"]
+        for split, stats in self.splits.items():
+            lines += _describe(split, stats)
+        groups = Counter((split, fault.kind, fault.action) for split, fault in self.faults)
+        if not groups:
+            lines.append("faults: none")
+        for (split, kind, action), count in groups.most_common():
+            example = next(
+                fault.message
+                for other, fault in self.faults
+                if (other, fault.kind, fault.action) == (split, kind, action)
+            )
+            lines.append(f"fault ({split}, {action}): {kind}, {count} x, first: {example}")
+        lines += [f"note: {note}" for note in self.notes]
+        if self.saved:
+            lines.append(f"saved: {', '.join(str(path) for path in self.saved)}")
+        return "\n".join(lines)
+
+
+def check_data(
+    data: str | Path | Mapping[str, Any],
+    *,
+    save: str | Path | None = None,
+    samples: int = 16,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> CheckReport:
+    """Decode every image and mask of all splits and report faults and statistics.
+
+    Args:
+        data: a COCO JSON, a folder or a YAML file, as for training.
+        save: folder for drawn samples, a figure of the statistics and the list of faults.
+        samples: images to draw for each split.
+        progress: called with split, images done and images in all.
+
+    Raises:
+        ValueError: if there is no data set at all, or `samples` is negative.
+    """
+    if samples < 0:
+        raise ValueError(f"samples must be at least 0, got {samples}")
+    report = CheckReport(str(data))
+    datasets: dict[str, Dataset] = {}
+    names: list[str] | None = None
+    hashes: dict[bytes, tuple[str, str]] = {}
+    for split, source in find_splits(data).items():
+        try:
+            dataset = open_dataset(data, split, names=names)
+        except ValueError as error:
+            fault = Fault(
+                str(source.annotations), None, None, "unusable split", str(error), "error"
+            )
+            report.faults.append((split, fault))
+            continue
+        names = names or dataset.names
+        datasets[split] = dataset
+        report.faults += [(split, fault) for fault in dataset.faults]
+        report.splits[split] = _statistics(dataset)
+        for index in range(len(dataset)):
+            report.faults += [(split, fault) for fault in _check_image(dataset, index)]
+            _note_twin(dataset, index, hashes, report.notes)
+            if progress is not None:
+                progress(split, index + 1, len(dataset))
+    report.notes += _remarks(report.splits)
+    if save is not None:
+        _save(report, datasets, Path(save), samples)
+    return report
+
+
+def _check_image(dataset: Dataset, index: int) -> list[Fault]:
+    """Decode an image and its masks."""
+    record = dataset[index]
+    file = str(record.path)
+    faults = []
+    try:
+        pixels = load_image(record.path, size=record.size)
+        upright, stored = image_sizes(record.path)
+    except ValueError as error:
+        return [Fault(file, record.image_id, None, "unreadable image", str(error), "error")]
+    if pixels.shape[:2] != record.size:
+        try:
+            dataset.image(index)
+        except ValueError as error:
+            message = str(error).partition(" (`maskwright")[0]
+            faults.append(
+                Fault(file, record.image_id, None, "image of another size", message, "error")
+            )
+    elif upright != stored == record.size:
+        message = (
+            f"{file} is turned by its EXIF orientation, but was annotated unturned: read unturned"
+        )
+        faults.append(Fault(file, record.image_id, None, "EXIF orientation", message, "repaired"))
+    for k in np.flatnonzero(~record.crowd) if dataset.has_masks else ():
+        number = int(record.ann_ids[k])
+        if not dataset.mask(index, int(k))[0].size:
+            message = f"annotation {number} of {record.path.name}: no pixel lies in its polygons"
+            faults.append(Fault(file, record.image_id, number, "empty mask", message, "left out"))
+    return faults
+
+
+def _note_twin(
+    dataset: Dataset, index: int, hashes: dict[bytes, tuple[str, str]], notes: list[str]
+) -> None:
+    """Note an image that is, byte for byte, in another split as well."""
+    path = dataset[index].path
+    try:
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    except OSError:
+        return  # a fault already
+    split, twin = hashes.setdefault(digest, (dataset.split, str(path)))
+    if split != dataset.split:
+        notes.append(f"{path} is the same image as {twin} of {split}: scores on it tell nothing")
+
+
+def _statistics(dataset: Dataset) -> SplitStats:
+    stats = SplitStats(len(dataset), per_class=dict.fromkeys(dataset.names, 0))
+    per_image, areas = [], []
+    truth = dataset.to_coco()
+    counts: Counter[int] = Counter()
+    for entry in truth["annotations"]:
+        if entry["iscrowd"]:
+            stats.crowds += 1
+            continue
+        counts[entry["image_id"]] += 1
+        areas.append(entry["area"])
+        stats.per_class[dataset.names[entry["category_id"] - 1]] += 1
+    for image in truth["images"]:
+        per_image.append(counts[image["id"]])
+        stats.image_sizes[image["height"], image["width"]] += 1
+    stats.without_objects = sum(count == 0 for count in per_image)
+    stats.per_image, stats.areas = np.array(per_image, np.int64), np.array(areas, np.float64)
+    return stats
+
+
+def _remarks(splits: Mapping[str, SplitStats]) -> list[str]:
+    notes = []
+    train, val = splits.get("train"), splits.get("val")
+    if train is not None and val is not None:
+        missing = [
+            name for name, count in val.per_class.items() if count and not train.per_class.get(name)
+        ]
+        if missing:
+            notes.append(f"in val but never in train: {', '.join(missing)}")
+    if train is not None:
+        rare = [name for name, count in train.per_class.items() if 0 < count < 10]
+        if rare:
+            notes.append(f"fewer than 10 objects to learn from: {', '.join(rare)}")
+    most = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)
+    if most > MANY:
+        notes.append(
+            f"up to {most} objects in one image: predict and evaluate with max_det={most} or more"
+        )
+    return notes
+
+
+def _describe(split: str, stats: SplitStats) -> list[str]:
+    classes = sorted(stats.per_class.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} {count}" for name, count in classes[:20])
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    sizes = stats.image_sizes.most_common(3)
+    shapes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes)
+    others = len(stats.image_sizes) - len(sizes)
+    middle = int(np.median(stats.per_image)) if len(stats.per_image) else 0
+    return [
+        f"{split}: {stats.images} images ({stats.without_objects} without objects), "
+        f"{stats.objects} objects, {stats.crowds} crowd regions",
+        f"  classes: {listed}{more}",
+        f"  objects in an image: median {middle}, most {stats.per_image.max(initial=0)}",
+        "  object sizes: " + ", ".join(f"{name} {n}" for name, n in stats.by_size.items()),
+        f"  image sizes (width x height): {shapes}" + (f", {others} others" if others else ""),
+    ]
+
+
+def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int) -> None:
+    from .check_figures import draw_samples, plot_statistics
+
+    folder.mkdir(parents=True, exist_ok=True)
+    listing = folder / "faults.csv"
+    with listing.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["split", "file", "image", "annotation", "kind", "action", "message"])
+        for split, f in report.faults:
+            row = [split, f.file, f.image_id, f.annotation_id, f.kind, f.action, f.message]
+            writer.writerow(["" if value is None else value for value in row])
+    report.saved.append(listing)
+    for split, dataset in datasets.items():
+        mosaic = draw_samples(dataset, samples)
+        if mosaic is not None:
+            report.saved.append(folder / f"{split}_samples.png")
+            mosaic.save(report.saved[-1])
+    if report.splits:
+        report.saved.append(folder / "statistics.png")
+        plot_statistics(report.splits, report.saved[-1])
+    summary = folder / "report.txt"
+    report.saved.append(summary)
+    summary.write_text(str(report) + "\n", encoding="utf-8")
