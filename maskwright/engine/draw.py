@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics.evaluator import compressed_rle
+
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
@@ -181,6 +183,7 @@ def _crop(masks: Any, i: int, box: npt.NDArray[np.float64], size: tuple[int, int
     if isinstance(mask, dict):
         from pycocotools import mask as rle
 
+        mask = compressed_rle(mask, {})
         box = rle.toBbox(mask)
         box = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
         full = rle.decode(mask).astype(bool)

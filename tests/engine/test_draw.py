@@ -30,6 +30,9 @@ def scene(count: int = 3, seed: int = 0):
         boxes[k] = x1, y1, x2, y2
         crops.append((mask[y1:y2, x1:x2], (x1, y1, x2, y2)))
     codes = [rle.encode(np.asfortranarray(mask)) for mask in masks]
+    steps = np.nonzero(np.diff(masks[0].ravel("F").astype(int), prepend=0, append=0))[0]
+    runs = np.diff(np.concatenate([[0], steps, [HEIGHT * WIDTH]])).tolist()
+    codes[0] = {"size": [HEIGHT, WIDTH], "counts": runs}  # not compressed, as COCO's crowds
     return image, boxes, np.arange(count) % 2, masks, crops, codes
 
 
