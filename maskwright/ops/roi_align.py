@@ -10,14 +10,22 @@ which are exact and fast there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .roi_plan import BUFFER_BYTES, MapInfo, Plan, Run, Sampling
+from .roi_gather import empty_map, gather, scatter
+from .roi_plan import MapInfo, Plan, Sampling
+
+# A map that is not channels-last must be copied first, which few boxes do not repay: those go to
+# torchvision's kernel, whose work a bin costs as much as copying this many pixels.
+_KERNEL_FORWARD = 20.0
+_KERNEL_BACKWARD = 80.0
+# Fixed cost of a plan, in pixels copied.
+_KERNEL_MARGIN = 4000
 
 
 def roi_align(
@@ -140,30 +148,27 @@ def _roi_align(
     aligned: bool,
 ) -> Tensor:
     first = features[0]
-    channels, how = first.shape[1], _sampling(output_size, sampling_ratio, aligned)
-    rows = first.new_empty(boxes.shape[0], *output_size, channels)
-    result = rows.permute(0, 3, 1, 2)
-    if result.numel() == 0:
-        return result
-    if first.device.type != "cpu":
-        return _kernel_forward(features, boxes, batch_index, levels, strides, how, result)
-    bins = how.size[0] * how.size[1]
-    out = rows.view(-1, bins, channels)
     dtype = _compute_dtype(first)
+    rows = first.new_empty(boxes.shape[0], *output_size, first.shape[1])
+    result = rows.permute(0, 3, 1, 2)
+    if rows.numel() == 0:
+        return result
     maps = [
-        MapInfo(_shape(m.shape), stride, _is_rows(m) and m.dtype == dtype)
+        MapInfo(_four(m.shape), stride, _is_rows(m) and m.dtype == dtype)
         for m, stride in zip(features, strides, strict=True)
     ]
-    plan = Plan(boxes, batch_index, levels, maps, how, dtype)
-    out[plan.left_out] = 0
-    for run in (run for runs in plan.passes() for run in runs):
-        width = channels if run.canvas.image is None else _width(channels, run.canvas.rows)
-        for cols in _columns(channels, width):
-            table = run.canvas.load(features[run.canvas.level], cols, dtype)
-            for chunk in run.chunks:
-                offsets = torch.arange(0, len(chunk.index) + 1, chunk.fan, dtype=torch.int32)
-                part = _sum_rows(table, chunk.index, offsets, chunk.weight).to(out.dtype)
-                out[:, :, cols].index_copy_(0, chunk.rois, part.view(-1, bins, part.shape[1]))
+    how = Sampling((output_size[0], output_size[1]), sampling_ratio, aligned)
+    by_kernel, rest = _split(levels, maps, how, _kernel_cost(first, _KERNEL_FORWARD))
+    if rest is None:
+        rows.zero_()
+    else:
+        gather(features, Plan(boxes, batch_index, rest, maps, how, dtype), rows)
+    for level, at in by_kernel:
+        rois = _rois(boxes[at], batch_index[at], how, dtype)
+        part = torch.ops.torchvision.roi_align(
+            features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
+        )
+        result.index_copy_(0, at, part.to(result.dtype))
     return result
 
 
@@ -179,51 +184,76 @@ def _roi_align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    how = _sampling(grad.shape[2:], sampling_ratio, aligned)
-    maps = [
-        MapInfo(_shape(shapes[4 * i : 4 * i + 4]), stride, rows)
-        for i, (stride, rows) in enumerate(zip(strides, channels_last, strict=True))
-    ]
-    if grad.device.type != "cpu":
-        return _kernel_backward(grad, boxes, batch_index, levels, maps, how)
+    maps = _maps(shapes, strides, channels_last)
     dtype = _compute_dtype(grad)
     grads: list[Tensor | None] = [None] * len(maps)
     if grad.numel() > 0:
-        for runs in Plan(boxes, batch_index, levels, maps, how, dtype).passes():
-            _add_pass(grads, grad.permute(0, 2, 3, 1), runs, maps, dtype)
+        how = Sampling((grad.shape[2], grad.shape[3]), sampling_ratio, aligned)
+        by_kernel, rest = _split(levels, maps, how, _kernel_cost(grad, _KERNEL_BACKWARD))
+        if rest is not None:
+            plan = Plan(boxes, batch_index, rest, maps, how, dtype)
+            grads = scatter(grad.permute(0, 2, 3, 1), plan)
+        for level, at in by_kernel:
+            rois = _rois(boxes[at], batch_index[at], how, dtype)
+            part = torch.ops.torchvision._roi_align_backward(
+                grad[at].to(dtype),
+                rois,
+                1 / strides[level],
+                *how.size,
+                *maps[level].shape,
+                how.ratio,
+                aligned,
+            )
+            grads[level] = (
+                empty_map(maps[level], part).copy_(part) if channels_last[level] else part
+            )
     return [
-        (_empty_map(info, grad).zero_() if g is None else g.to(grad.dtype))
+        empty_map(info, grad).zero_() if g is None else g.to(grad.dtype)
         for info, g in zip(maps, grads, strict=True)
     ]
 
 
-def _add_pass(
-    grads: list[Tensor | None],
-    grad: Tensor,
-    runs: list[Run],
-    maps: list[MapInfo],
-    dtype: torch.dtype,
-) -> None:
-    """Add the contribution of some boxes to the gradients of the maps; `grad` (R, h, w, C)."""
-    bins, channels = grad.shape[1] * grad.shape[2], grad.shape[3]
-    in_place = grad.is_contiguous() and grad.dtype == dtype
-    if in_place and all(run.canvas.image is None for run in runs):
-        width = channels
-    else:
-        width = _width(channels, max(grad.shape[0] * bins, *(run.canvas.rows for run in runs)))
-    by_pixel = [(run.canvas, *run.by_pixel(bins)) for run in runs]
-    for cols in _columns(channels, width):
-        source = grad[..., cols].to(dtype).reshape(-1, cols.stop - cols.start).contiguous()
-        for canvas, rows, offsets, weight in by_pixel:
-            table = _sum_rows(source, rows, offsets, weight)
-            info, known = maps[canvas.level], grads[canvas.level]
-            if known is None and canvas.image is None and width == channels:
-                b, _, h, w = info.shape
-                grads[canvas.level] = table.view(b, h, w, channels).permute(0, 3, 1, 2)
-                continue
-            if known is None:
-                known = grads[canvas.level] = _empty_map(info, source).zero_()
-            canvas.add(known, table, cols)
+def _split(
+    levels: Tensor, maps: list[MapInfo], how: Sampling, cost: float
+) -> tuple[list[tuple[int, Tensor]], Tensor | None]:
+    """Choose the maps whose boxes torchvision's kernel takes.
+
+    Returns:
+        Pairs (level, its boxes) for the kernel, and the levels without them (None: none is left).
+    """
+    by_kernel: list[tuple[int, Tensor]] = []
+    bins = how.size[0] * how.size[1]
+    known = levels.clamp(-1, len(maps)) + 1
+    counts = torch.bincount(known, minlength=len(maps) + 2).tolist()[1:-1]
+    rest = levels
+    for level, (info, count) in enumerate(zip(maps, counts, strict=True)):
+        images, _, height, width = info.shape
+        few = count * bins * cost < images * height * width + _KERNEL_MARGIN
+        if count and few and not (info.is_rows and cost):
+            by_kernel.append((level, torch.nonzero(levels == level)[:, 0]))
+            rest = rest.masked_fill(levels == level, -1)
+            counts[level] = 0
+    return by_kernel, rest if any(counts) else None
+
+
+def _kernel_cost(tensor: Tensor, cost: float) -> float:
+    """Return the kernel's cost of a bin: nothing on an accelerator, which is its place."""
+    if tensor.device.type == "cpu" and tensor.dtype != _compute_dtype(tensor):
+        return math.inf
+    if tensor.device.type == "cpu":
+        return cost
+    return 0.0
+
+
+def _rois(boxes: Tensor, batch_index: Tensor, how: Sampling, dtype: torch.dtype) -> Tensor:
+    """Return boxes as torchvision's kernels take them, (R, 5) with the image first."""
+    import torchvision.ops  # noqa: F401  (registers the operators)
+
+    boxes = boxes.to(dtype)
+    if how.ratio == 0 and how.aligned:
+        # A reversed box has no samples, as an empty one; the CPU kernel fails on a negative number.
+        boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+    return torch.cat([batch_index[:, None].to(dtype), boxes], 1)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -260,88 +290,30 @@ def _fake(
 
 
 @_roi_align_backward.register_fake
-def _empty_grads(
+def _fake_backward(
     grad: Tensor,
     boxes: Tensor,
     batch_index: Tensor,
     levels: Tensor,
     shapes: Sequence[int],
     channels_last: Sequence[bool],
-    *options: Any,
+    strides: Sequence[int],
+    sampling_ratio: int,
+    aligned: bool,
 ) -> list[Tensor]:
+    return [empty_map(info, grad) for info in _maps(shapes, strides, channels_last)]
+
+
+def _maps(
+    shapes: Sequence[int], strides: Sequence[int], channels_last: Sequence[bool]
+) -> list[MapInfo]:
     return [
-        _empty_map(MapInfo(_shape(shapes[4 * i : 4 * i + 4]), 1, rows), grad)
-        for i, rows in enumerate(channels_last)
+        MapInfo(_four(shapes[4 * i : 4 * i + 4]), stride, rows)
+        for i, (stride, rows) in enumerate(zip(strides, channels_last, strict=True))
     ]
 
 
-def _kernel_forward(
-    features: Sequence[Tensor],
-    boxes: Tensor,
-    batch_index: Tensor,
-    levels: Tensor,
-    strides: Sequence[int],
-    how: Sampling,
-    result: Tensor,
-) -> Tensor:
-    """Fill `result` by torchvision's kernel of the device."""
-    from torchvision.ops import roi_align as kernel
-
-    result.zero_()
-    rois = torch.cat([batch_index[:, None].to(boxes.dtype), boxes], 1)
-    for level, (fmap, stride) in enumerate(zip(features, strides, strict=True)):
-        at = torch.nonzero(levels == level)[:, 0]
-        fmap = fmap.to(_compute_dtype(fmap))
-        part = kernel(fmap, rois[at].to(fmap), how.size, 1 / stride, how.ratio, how.aligned)
-        result[at] = part.to(result.dtype)
-    return result
-
-
-def _kernel_backward(
-    grad: Tensor,
-    boxes: Tensor,
-    batch_index: Tensor,
-    levels: Tensor,
-    maps: list[MapInfo],
-    how: Sampling,
-) -> list[Tensor]:
-    """Return the gradients of the maps by torchvision's kernel of the device."""
-    import torchvision  # noqa: F401  (registers the operator)
-
-    rois = torch.cat([batch_index[:, None].to(boxes.dtype), boxes], 1)
-    grads = []
-    for level, info in enumerate(maps):
-        at = torch.nonzero(levels == level)[:, 0]
-        part = grad[at].to(_compute_dtype(grad))
-        full = torch.ops.torchvision._roi_align_backward(
-            part, rois[at].to(part), 1 / info.stride, *how.size, *info.shape, how.ratio, how.aligned
-        )
-        grads.append(_empty_map(info, grad).copy_(full))
-    return grads
-
-
-def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted sums of the rows index[offsets[i] : offsets[i + 1]] of a table."""
-    return torch.embedding_bag(
-        table, index, offsets, mode=0, per_sample_weights=weight, include_last_offset=True
-    )[0]
-
-
-def _columns(channels: int, width: int) -> Iterator[slice]:
-    for start in range(0, channels, width):
-        yield slice(start, min(start + width, channels))
-
-
-def _width(channels: int, rows: int) -> int:
-    """Return how many channels of `rows` float32 rows a buffer holds: whole cache lines."""
-    return min(channels, max(16, BUFFER_BYTES // (4 * max(rows, 1)) // 16 * 16))
-
-
-def _sampling(size: Sequence[int], ratio: int, aligned: bool) -> Sampling:
-    return Sampling((size[0], size[1]), ratio, aligned)
-
-
-def _shape(sides: Sequence[int]) -> tuple[int, int, int, int]:
+def _four(sides: Sequence[int]) -> tuple[int, int, int, int]:
     return (sides[0], sides[1], sides[2], sides[3])
 
 
@@ -352,10 +324,3 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
 def _is_rows(fmap: Tensor) -> bool:
     """Whether the pixels of a map lie as contiguous rows of channels."""
     return fmap.permute(0, 2, 3, 1).is_contiguous()
-
-
-def _empty_map(info: MapInfo, like: Tensor) -> Tensor:
-    b, c, h, w = info.shape
-    if info.is_rows:
-        return like.new_empty(b, h, w, c).permute(0, 3, 1, 2)
-    return like.new_empty(b, c, h, w)

@@ -9,29 +9,25 @@ turns the same list round and sums bins per pixel, so that both are gathers with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-# Entries (pixel, weight) held at a time: bounds the memory of adaptive sampling on large boxes.
+# Entries (pixel and weight) held at a time: bounds the memory of adaptive sampling on large boxes.
 PASS_ENTRIES = 1 << 22
-# A gathered chunk stays in the cache until it is copied to its place in the output.
+# A chunk of sums stays in the cache until it is copied to its place in the output.
 CHUNK_ENTRIES = 1 << 16
-# Samples along one axis held at a time.
-AXIS_SAMPLES = 1 << 22
-# Buffers below glibc's mmap threshold (32 MiB) are reused without page faults, which cost more
-# than the arithmetic does.
-BUFFER_BYTES = 1 << 24
-# Cost of one crop, in pixels: below it, loading the whole map is cheaper.
-CROP_PIXELS = 256
+# Samples along the axes held at a time.
+AXIS_SAMPLES = 1 << 21
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How bins are laid over a box: sides of the output, samples a bin, frame of the boxes."""
+    """How bins are laid over a box: bins (h, w), samples a bin, frame of the boxes."""
 
     size: tuple[int, int]
     ratio: int
@@ -40,7 +36,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class MapInfo:
-    """One map of the pyramid: (B, C, H, W), its stride, and whether it can be read as rows."""
+    """One map of the pyramid: (B, C, H, W), its stride, and whether its pixels lie as rows."""
 
     shape: tuple[int, int, int, int]
     stride: int
@@ -49,52 +45,33 @@ class MapInfo:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The pixels that one run reads or writes, as a table of rows.
+    """The pixels that one run reads or writes, as a table of `rows` rows.
 
-    A map in channels-last order is such a table already (`image` None: all images). Any other map
-    is copied, one image at a time: all of it, or with few boxes only the `crops`
-    (y0, y1, x0, x1).
+    A map in channels-last order is such a table already (`image` None: all images). Of any other
+    map, one image at a time is copied.
     """
 
     level: int
     image: int | None
     rows: int
-    crops: list[tuple[int, int, int, int]] | None
-
-    def _views(self, fmap: Tensor, table: Tensor, cols: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield matching (h, w, c) views of the map and of the table."""
-        image = fmap[self.image, cols].permute(1, 2, 0)
-        if self.crops is None:
-            yield image, table.view(image.shape)
-            return
-        start = 0
-        for y0, y1, x0, x1 in self.crops:
-            part = image[y0:y1, x0:x1]
-            stop = start + (y1 - y0) * (x1 - x0)
-            yield part, table[start:stop].view(part.shape)
-            start = stop
 
     def load(self, fmap: Tensor, cols: slice, dtype: torch.dtype) -> Tensor:
         """Return (rows, c) pixels of the channels `cols`."""
         if self.image is None:
             return fmap.permute(0, 2, 3, 1).reshape(self.rows, -1)[:, cols]
-        table = torch.empty(self.rows, cols.stop - cols.start, dtype=dtype)
-        for part, rows in self._views(fmap, table, cols):
-            rows.copy_(part)
-        return table
+        pixels = fmap[self.image, cols].permute(1, 2, 0)
+        return torch.empty(pixels.shape, dtype=dtype).copy_(pixels).view(self.rows, -1)
 
     def add(self, grad: Tensor, table: Tensor, cols: slice) -> None:
         """Add (rows, c) to the channels `cols` of the map `grad`."""
-        if self.image is None:
-            grad.permute(0, 2, 3, 1).view(self.rows, -1)[:, cols].add_(table)
-            return
-        for part, rows in self._views(grad, table, cols):
-            part.add_(rows)
+        part = grad[:, cols] if self.image is None else grad[self.image : self.image + 1, cols]
+        pixels = part.permute(0, 2, 3, 1)
+        pixels.add_(table.view(pixels.shape))
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Boxes `rois` (n,) whose bins (h * w each) sum `fan` weighted rows of the canvas each."""
+    """Boxes `rois` (n,), each bin of which sums `fan` weighted rows of the canvas."""
 
     rois: Tensor
     index: Tensor  # (n * h * w * fan,) int32
@@ -116,13 +93,13 @@ class Run:
             Bins as rows of the output (E,) int32, offsets (rows + 1,) int32 and weights (E,).
         """
         index = torch.cat([chunk.index for chunk in self.chunks])
-        # Integer sorting is a stable radix sort: the order of the sums never changes.
+        # Stable: the order of the sums, and so the last bit of the gradient, never changes.
         order = torch.sort(index, stable=True).indices
         k = torch.arange(bins)
         rows = torch.cat(
             [
-                (chunk.rois[:, None] * bins + k).int().flatten().repeat_interleave(chunk.fan)
-                for chunk in self.chunks
+                (c.rois[:, None] * bins + k).int()[:, :, None].expand(-1, -1, c.fan).flatten()
+                for c in self.chunks
             ]
         )
         weight = torch.cat([chunk.weight for chunk in self.chunks])
@@ -131,93 +108,99 @@ class Run:
         return rows[order], offsets, weight[order]
 
 
-@dataclass
-class _Axis:
-    """One axis of all boxes: `start`, bin `step`, samples a bin `grid`, map side `side`: (R,)."""
+@dataclass(frozen=True)
+class _Grid:
+    """The sampling grid of all boxes along both axes, y first.
+
+    `start` of the box, `step` from bin to bin, samples a bin `count` and map `side`: (R, 2).
+    """
 
     start: Tensor
     step: Tensor
-    grid: Tensor
+    count: Tensor
     side: Tensor
-    bins: int
+    bins: int  # the larger of h and w: both axes are treated at once
 
-    def __getitem__(self, which: Tensor | slice) -> _Axis:
-        """Return the axis of some of the boxes."""
-        return _Axis(
-            self.start[which], self.step[which], self.grid[which], self.side[which], self.bins
-        )
-
-    def _clamp(self, at: Tensor) -> Tensor:
-        return torch.minimum(at.clamp(min=0), (self.side - 1)[:, None, None])
-
-    def _positions(self, sample: Tensor) -> Tensor:
-        """Return the (R, bins, S) positions of the samples (R, S) of every bin."""
-        k = torch.arange(self.bins, dtype=self.start.dtype)
-        # The order of operations is torchvision's: positions agree to the bit.
-        origin = self.start[:, None] + k * self.step[:, None]
-        offset = (sample + 0.5) * self.step[:, None] / self.grid[:, None].clamp(min=1)
-        return origin[:, :, None] + offset[:, None, :]
+    def __getitem__(self, which: Tensor | slice) -> _Grid:
+        """Return the grid of some of the boxes."""
+        start, step = self.start[which], self.step[which]
+        return _Grid(start, step, self.count[which], self.side[which], self.bins)
 
     @cached_property
-    def window(self) -> tuple[Tensor, Tensor]:
-        """First and last pixel (R, bins) that the samples of a bin round down to."""
-        ends = torch.stack([torch.zeros_like(self.grid), (self.grid - 1).clamp(min=0)], 1)
-        low, high = self._clamp(self._positions(ends)).floor().aminmax(dim=2)
-        return low, high
+    def origin(self) -> Tensor:
+        """Where each bin starts, (R, 2, bins)."""
+        # The order of operations is torchvision's: positions agree to the bit.
+        k = torch.arange(self.bins, dtype=self.start.dtype)
+        return self.start[..., None] + k * self.step[..., None]
+
+    def _at(self, sample: Tensor) -> Tensor:
+        """Return the positions (R, 2, bins, S) of the samples (R, 2, S) of every bin."""
+        count = self.count.clamp(min=1)
+        offset = (sample + 0.5) * self.step[..., None] / count[..., None]
+        return self.origin[..., None] + offset[:, :, None]
+
+    def _clamp(self, at: Tensor) -> Tensor:
+        return torch.minimum(at.clamp_(min=0), (self.side - 1)[..., None, None])
+
+    @cached_property
+    def low(self) -> Tensor:
+        """The first pixel (R, 2, bins) of every bin."""
+        return self._ends[0]
 
     @cached_property
     def fan(self) -> Tensor:
-        """Slots (R,) that the longest bin needs: merged pixels or two a sample, the fewer."""
-        low, high = self.window
-        return torch.minimum((high - low).amax(1) + 2, 2 * self.grid.clamp(min=1))
+        """Slots (R, 2) that the longest bin needs: merged pixels or two a sample, the fewer."""
+        low, high = self._ends
+        return torch.minimum((high - low).amax(2) + 2, 2 * self.count.clamp(min=1))
 
-    def extent(self) -> tuple[Tensor, Tensor]:
-        """Return first and end pixel (R,) of all that a box touches."""
-        low, high = self.window
-        return low.amin(1), torch.minimum(high.amax(1) + 2, self.side)
+    @cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """First and last pixel (R, 2, bins) that the samples of a bin round down to."""
+        last = (self.count - 1).clamp(min=0)
+        ends = self._clamp(self._at(torch.stack([torch.zeros_like(last), last], 2))).floor()
+        # Reversed boxes are sampled backwards.
+        return ends.amin(3), ends.amax(3)
 
     def entries(self) -> tuple[Tensor, Tensor]:
-        """Return pixels and weights, (R, bins, K) int32 and float; unused slots weigh nothing."""
-        low, grid = self.window[0][:, :, None], self.grid[:, None]
-        j = torch.arange(max(int(self.grid.amax()), 1), dtype=self.start.dtype)
+        """Return pixels and weights, (R, 2, bins, K); unused slots weigh nothing."""
+        count = self.count[..., None]
+        j = torch.arange(max(int(self.count.amax()), 1), dtype=self.start.dtype)
         # Boxes with fewer samples than others repeat their last one without weight.
-        sample = torch.minimum(j, (grid - 1).clamp(min=0))
-        at = self._positions(sample)
+        sample = torch.minimum(j, (count - 1).clamp(min=0))
+        at = self._at(sample)
         # Samples more than a pixel outside count as zero, nearer ones as the border.
-        inside = (at >= -1) & (at <= self.side[:, None, None]) & (j < grid)[:, None]
-        share = inside / grid.clamp(min=1)[:, None]
+        inside = (at >= -1) & (at <= self.side[..., None, None]) & (j < count)[:, :, None]
+        share = inside / count.clamp(min=1)[:, :, None]
         at = self._clamp(at)
         pixel = at.floor()
         upper = (at - pixel) * share
-        merged = self.fan[:, None] < 2 * grid
-        slot = torch.where(merged[:, None], pixel - low, 2 * sample[:, None]).long()
-        width = int(self.fan.amax())
-        index = low.repeat(1, 1, width)
-        index.scatter_(2, slot, pixel).scatter_(2, slot + 1, pixel + 1)
+        low = self.low[..., None]
+        merged = self.fan[..., None] < 2 * count
+        slot = torch.where(merged[:, :, None], pixel - low, 2 * sample[:, :, None]).long()
+        index = low.repeat(1, 1, 1, int(self.fan.amax()))
+        index.scatter_(3, slot, pixel).scatter_(3, slot + 1, pixel + 1)
         weight = torch.zeros_like(index)
-        weight.scatter_add_(2, slot, share - upper).scatter_add_(2, slot + 1, upper)
+        weight.scatter_add_(3, slot, share - upper).scatter_add_(3, slot + 1, upper)
         return self._clamp(index).int(), weight
 
 
-def _axes(
+def _grid(
     boxes: Tensor, level: Tensor, maps: list[MapInfo], how: Sampling, dtype: torch.dtype
-) -> tuple[_Axis, _Axis]:
-    """Lay the grid of bins over the boxes: the axes y and x in pixels of each box's map."""
-    scale = torch.tensor([1 / m.stride for m in maps], dtype=dtype)[level]
-    sides = torch.tensor([m.shape[2:] for m in maps], dtype=dtype)[level]
-    corners = boxes.to(dtype) * scale[:, None] - (0.5 if how.aligned else 0.0)
-    axes = []
-    for k, bins in ((1, how.size[0]), (0, how.size[1])):
-        extent = corners[:, k + 2] - corners[:, k]
-        if not how.aligned:
-            extent = extent.clamp(min=1)
-        step = extent / bins
-        if how.ratio > 0:
-            grid = torch.full_like(step, how.ratio)
-        else:  # reversed boxes have no samples
-            grid = step.ceil().nan_to_num(0, 0, 0).clamp(min=0)
-        axes.append(_Axis(corners[:, k], step, grid, sides[:, 1 - k], bins))
-    return axes[0], axes[1]
+) -> _Grid:
+    """Lay the bins over the boxes, in pixels of each box's map."""
+    scale = torch.tensor([[1 / m.stride] for m in maps], dtype=dtype)
+    side = torch.tensor([m.shape[2:] for m in maps], dtype=dtype)
+    corners = boxes.to(dtype) * scale[level] - (0.5 if how.aligned else 0.0)
+    corners = corners.view(-1, 2, 2).flip(2)  # (R, corner, (y, x))
+    extent = corners[:, 1] - corners[:, 0]
+    if not how.aligned:
+        extent = extent.clamp(min=1)
+    step = extent / torch.tensor(how.size, dtype=dtype)
+    if how.ratio > 0:
+        count = torch.full_like(step, how.ratio)
+    else:  # a reversed box has no samples
+        count = step.ceil().nan_to_num(0, 0, 0).clamp(min=0)
+    return _Grid(corners[:, 0], step, count, side[level], max(how.size))
 
 
 class Plan:
@@ -244,97 +227,79 @@ class Plan:
         images = maps[0].shape[0]
         known = (level >= 0) & (level < len(maps))
         level = level.where(known, 0)
-        y, x = _axes(boxes, level, maps, how, dtype)
-        by_image = torch.tensor([not m.is_rows for m in maps])[level]
-        part = (level * images + batch_index * by_image).where(known, -1)
+        grid = _grid(boxes, level, maps, how, dtype)
+        apart = torch.tensor([not m.is_rows for m in maps])[level]
+        part = (level * images + batch_index * apart).where(known, -1)
         # Boxes of one canvas together, those with equally many entries side by side.
-        fan = torch.maximum(y.fan, x.fan).long()
-        order = torch.argsort(part * (1 << 32) + fan, stable=True)
+        order = torch.argsort(part * (1 << 32) + grid.fan.amax(1).long(), stable=True)
         counts = torch.bincount(part + 1, minlength=len(maps) * images + 1).tolist()
         self.left_out, self.order = order[: counts[0]], order[counts[0] :]
-        self.maps, self.how = maps, how
-        self.y, self.x = y[self.order], x[self.order]
-        self.base = torch.zeros_like(self.order, dtype=torch.int32)
-        self.pitch = self.x.side.int()
-        self.canvases: list[tuple[Canvas, int, int]] = []
-        start = 0
+        self.maps, self.size, self.dtype = maps, how.size, dtype
+        self.grid = grid[self.order]
+        # First pixel of the image in the canvas.
+        pixels = self.grid.side.long().prod(1) * (batch_index * ~apart)[self.order]
+        self.base = pixels.int()[:, None, None]
+        self.canvases: list[Canvas] = []
+        self.ends: list[int] = []
         for at, count in enumerate(counts[1:]):
             if count:
-                chosen = slice(start, start + count)
-                canvas = self._canvas(at // images, at % images, chosen)
-                self.canvases.append((canvas, start, start + count))
-                if canvas.image is None:
-                    height, width = maps[canvas.level].shape[2:]
-                    self.base[chosen] = batch_index[self.order[chosen]].int() * (height * width)
-                start += count
-
-    def _canvas(self, level: int, image: int, chosen: slice) -> Canvas:
-        """Choose what the boxes `chosen` read: rows in place, a copied map or copied crops."""
-        info = self.maps[level]
-        images, _, height, width = info.shape
-        if info.is_rows:
-            return Canvas(level, None, images * height * width, None)
-        spans = [edge for axis in (self.y, self.x) for edge in axis[chosen].extent()]
-        y0, y1, x0, x1 = (edge.long() for edge in spans)
-        area = (y1 - y0) * (x1 - x0)
-        ends = area.cumsum(0)
-        if int(ends[-1]) + CROP_PIXELS * len(area) >= height * width:
-            return Canvas(level, image, height * width, None)
-        self.pitch[chosen] = (x1 - x0).int()
-        self.base[chosen] = (ends - area - y0 * (x1 - x0) - x0).int()
-        crops = list(zip(y0.tolist(), y1.tolist(), x0.tolist(), x1.tolist(), strict=True))
-        return Canvas(level, image, int(ends[-1]), crops)
+                info = maps[at // images]
+                rows = info.shape[2] * info.shape[3] * (images if info.is_rows else 1)
+                image = None if info.is_rows else at % images
+                self.canvases.append(Canvas(at // images, image, rows))
+                self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
     def passes(self) -> Iterator[list[Run]]:
         """Yield groups of runs, each group of bounded memory."""
         runs: list[Run] = []
-        held = 0
-        samples = max(1, int(max(axis.grid.amax() * axis.bins for axis in (self.y, self.x))))
-        block = max(1, AXIS_SAMPLES // samples)
-        for canvas, first, last in self.canvases:
-            runs.append(Run(canvas, []))
-            for start in range(first, last, block):
-                for chunk in self._chunks(start, min(start + block, last)):
-                    runs[-1].chunks.append(chunk)
-                    held += len(chunk.index)
-                    if held >= PASS_ENTRIES:
-                        yield runs
-                        runs, held = [Run(canvas, [])], 0
-            if not runs[-1].chunks:
-                runs.pop()
+        held, total = 0, len(self.order)
+        most = int(self.grid.count.amax()) if total else 0
+        block = max(1, AXIS_SAMPLES // max(1, 2 * self.grid.bins * most))
+        for start in range(0, total, block):
+            for position, chunk in self._chunks(start, min(start + block, total)):
+                canvas = self.canvases[bisect_right(self.ends, position)]
+                if not runs or runs[-1].canvas is not canvas:
+                    runs.append(Run(canvas, []))
+                runs[-1].chunks.append(chunk)
+                held += len(chunk.index)
+                if held >= PASS_ENTRIES:
+                    yield runs
+                    runs, held = [], 0
         if runs:
             yield runs
 
-    def _chunks(self, first: int, last: int) -> Iterator[Chunk]:
-        """Yield the chunks of the boxes `first` to `last` in order."""
-        bins = self.how.size[0] * self.how.size[1]
-        y, x = self.y[first:last], self.x[first:last]
-        fans = torch.stack([y.fan, x.fan], 1).int().tolist()
-        (yi, yw), (xi, xw) = y.entries(), x.entries()
-        yi = yi * self.pitch[first:last, None, None] + self.base[first:last, None, None]
-        start = 0
-        while start < last - first:
-            stop = last - first
-            while True:
-                high = max(f[0] for f in fans[start:stop])
-                wide = max(f[1] for f in fans[start:stop])
-                if (fit := CHUNK_ENTRIES // (bins * high * wide)) >= stop - start:
-                    break
-                if stop - start == 1:
-                    break
-                stop = start + max(1, min(fit, (stop - start) // 2))
-            rows = slice(start, stop)
-            index = _outer(yi[rows, :, :high], xi[rows, :, :wide], torch.add)
-            weight = _outer(yw[rows, :, :high], xw[rows, :, :wide], torch.mul)
-            yield Chunk(self.order[first + start : first + stop], index, weight, high * wide)
+    def _chunks(self, first: int, last: int) -> Iterator[tuple[int, Chunk]]:
+        """Yield position and chunk of the boxes `first` to `last` in order."""
+        (h, w), grid = self.size, self.grid[first:last]
+        index, weight = grid.entries()
+        pitch = grid.side[:, 1].int()[:, None, None]
+        yi, xi = index[:, 0, :h] * pitch + self.base[first:last], index[:, 1, :w]
+        yw, xw = weight[:, 0, :h], weight[:, 1, :w]
+        fans = grid.fan.int().tolist()
+        start = first
+        while start < last:
+            stop = min(last, self.ends[bisect_right(self.ends, start)])
+            # Fans rise along the order: the first one bounds the chunk, the last one makes it fit.
+            stop = min(stop, start + _fit(h * w, max(fans[start - first])))
+            stop = min(stop, start + _fit(h * w, max(fans[stop - first - 1])))
+            high, wide = map(max, zip(*fans[start - first : stop - first], strict=True))
+            rows = slice(start - first, stop - first)
+            y, x = _outer(yi[rows, :, :high], xi[rows, :, :wide])
+            v, u = _outer(yw[rows, :, :high], xw[rows, :, :wide])
+            rois = self.order[start:stop]
+            yield start, Chunk(rois, (y + x).flatten(), (v * u).flatten(), high * wide)
             start = stop
 
 
-def _outer(y: Tensor, x: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Combine (n, h, Ky) and (n, w, Kx) into (n * h * w * Ky * Kx,), bin by bin."""
-    n, _, high = y.shape
-    wide = x.shape[2]
-    # One long inner axis: a broadcast over four elements at a time is several times slower.
-    y = y[:, :, :, None].expand(-1, -1, -1, wide).reshape(n, -1, 1, high * wide)
-    x = x[:, :, None, :].expand(-1, -1, high, -1).reshape(n, 1, -1, high * wide)
-    return combine(y, x).flatten()
+def _fit(bins: int, fan: int) -> int:
+    """Return how many boxes make one chunk."""
+    return max(1, CHUNK_ENTRIES // (bins * fan * fan))
+
+
+def _outer(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Spread (n, h, Ky) and (n, w, Kx) to (n, h, 1, Ky * Kx) and (n, 1, w, Ky * Kx)."""
+    # One long inner axis: broadcasting over four elements at a time is several times slower.
+    high, wide = y.shape[2], x.shape[2]
+    y = y[:, :, :, None].expand(-1, -1, -1, wide).flatten(2)
+    x = x[:, :, None, :].expand(-1, -1, high, -1).flatten(2)
+    return y[:, :, None], x[:, None]

@@ -1,0 +1,88 @@
+"""Carry out a plan of RoIAlign: sums of pixels per bin, and of bins per pixel for the gradient.
+
+Both are `embedding_bag` with a weight per row, which is vectorised and multi-threaded on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .roi_plan import MapInfo, Plan, Run
+
+# Blocks below glibc's mmap threshold (32 MiB) are reused; above it, each one costs page faults,
+# which take longer than the arithmetic.
+BUFFER_BYTES = 1 << 24
+
+
+def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
+    """Fill `out` (R, h, w, C): zeros for boxes that the plan leaves out."""
+    channels, bins = out.shape[3], out.shape[1] * out.shape[2]
+    out = out.view(-1, bins, channels)
+    out[plan.left_out] = 0
+    for run in (run for runs in plan.passes() for run in runs):
+        width = channels if run.canvas.image is None else _width(channels, run.canvas.rows)
+        for cols in _columns(channels, width):
+            table = run.canvas.load(features[run.canvas.level], cols, plan.dtype)
+            for chunk in run.chunks:
+                offsets = torch.arange(0, len(chunk.index) + 1, chunk.fan, dtype=torch.int32)
+                part = _sum_rows(table, chunk.index, offsets, chunk.weight).to(out.dtype)
+                out[:, :, cols].index_copy_(0, chunk.rois, part.view(-1, bins, part.shape[1]))
+
+
+def scatter(grad: Tensor, plan: Plan) -> list[Tensor | None]:
+    """Return the gradients of the maps, None where no box lies, from `grad` (R, h, w, C)."""
+    grads: list[Tensor | None] = [None] * len(plan.maps)
+    for runs in plan.passes():
+        _scatter_pass(grad, runs, plan, grads)
+    return grads
+
+
+def _scatter_pass(grad: Tensor, runs: list[Run], plan: Plan, grads: list[Tensor | None]) -> None:
+    channels, bins = grad.shape[3], grad.shape[1] * grad.shape[2]
+    by_pixel = [(run.canvas, *run.by_pixel(bins)) for run in runs]
+    in_place = grad.is_contiguous() and grad.dtype == plan.dtype
+    if in_place and all(canvas.image is None for canvas, *_ in by_pixel):
+        width = channels
+    else:
+        width = _width(channels, max(len(grad) * bins, *(c.rows for c, *_ in by_pixel)))
+    for cols in _columns(channels, width):
+        source = grad[..., cols].to(plan.dtype).reshape(-1, cols.stop - cols.start).contiguous()
+        for canvas, rows, offsets, weight in by_pixel:
+            table = _sum_rows(source, rows, offsets, weight)
+            info, known = plan.maps[canvas.level], grads[canvas.level]
+            if known is None and canvas.image is None and width == channels:
+                images, _, height, wide = info.shape
+                known = table.view(images, height, wide, channels).permute(0, 3, 1, 2)
+                grads[canvas.level] = known
+                continue
+            if known is None:
+                known = grads[canvas.level] = empty_map(info, source).zero_()
+            canvas.add(known, table, cols)
+
+
+def empty_map(info: MapInfo, like: Tensor) -> Tensor:
+    """Return a map (B, C, H, W) in the memory order of `info`, type and device of `like`."""
+    images, channels, height, width = info.shape
+    if info.is_rows:
+        return like.new_empty(images, height, width, channels).permute(0, 3, 1, 2)
+    return like.new_empty(images, channels, height, width)
+
+
+def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted sums of the rows index[offsets[i] : offsets[i + 1]] of a table."""
+    return torch.embedding_bag(
+        table, index, offsets, mode=0, per_sample_weights=weight, include_last_offset=True
+    )[0]
+
+
+def _columns(channels: int, width: int) -> Iterator[slice]:
+    for start in range(0, channels, width):
+        yield slice(start, min(start + width, channels))
+
+
+def _width(channels: int, rows: int) -> int:
+    """Return how many channels of `rows` float32 rows a buffer holds, in whole cache lines."""
+    return min(channels, max(16, BUFFER_BYTES // (4 * rows) // 16 * 16))
