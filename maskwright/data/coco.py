@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .images import image_sizes
 from .records import Columns, Dataset, Fault
-from .segments import NO_MASK, BadSegment, Segment, box_segment, read_segment
+from .segments import LEAST, NO_MASK, BadSegment, Segment, box_segment, read_segment
 
 MAX_PIXELS = 2**31  # of one image: larger sizes are typing errors
 BACKGROUND = ("_background_", "__background__")
@@ -435,9 +435,9 @@ class _Object:
             kind, message = "NaN or infinite coordinates", f"bbox {value} is not finite"
         else:
             x, y, w, h = (side for side in sides if side is not None)
-            if w <= 0 or h <= 0:
+            if w < LEAST or h < LEAST:
                 kind, message = "empty box", f"bbox {value} has no width or no height"
-            elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            elif max(x - width, y - height, -x - w, -y - h) > -LEAST:
                 kind, message = "box outside the image", f"bbox {value} lies outside the image"
         box = (x, y, x + w, y + h)
         if not kind and mask is not None and _iou(box, mask.extent) < 0.2:

@@ -89,14 +89,15 @@ def find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return _from_mapping(_load_yaml(path), path.parent)
     if path.is_file():
-        split = split_name(path.stem) or split_name(path.parent.name) or "train"
+        split = split_name(path.stem) or _folder_split(path.parent) or "train"
         return {split: _source(path, split)}
     if not path.is_dir():
         raise ValueError(f"data={str(data)!r} does not exist; expected, for example:\n{LAYOUTS}")
     found: dict[str, Source] = {}
     looked = [path / "annotations", path, *(sub for sub in _folders(path) if split_name(sub.name))]
     for folder in looked:
-        for split, file in _annotation_files(folder).items():
+        inside = _folder_split(folder) if folder == path else split_name(folder.name)
+        for split, file in _annotation_files(folder, inside).items():
             found.setdefault(split, _source(file, split))
     if not found:
         places = ", ".join(str(folder) for folder in looked if folder.is_dir())
@@ -116,19 +117,27 @@ def split_name(text: str) -> str | None:
     return None
 
 
+def _folder_split(folder: Path) -> str | None:
+    """Return the split of a folder named train, valid, test2017; not of one named test_project."""
+    name = folder.name.lower().rstrip("0123456789")
+    return next((split for split, aliases in SPLITS.items() if name in aliases), None)
+
+
 def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _annotation_files(folder: Path) -> dict[str, Path]:
+def _annotation_files(folder: Path, inside: str | None) -> dict[str, Path]:
     """Return the annotation file of each split that lies directly in a folder.
+
+    A file whose name tells no split belongs to `inside`, the split of the folder, or if it is the
+    only one, to train.
 
     Of several for one split, instances_* wins over a plain name, and both over person_keypoints_*,
     captions_* and the like.
     """
     best: dict[str, tuple[int, str, Path]] = {}
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    inside = split_name(folder.name)
     for file in files:
         split = split_name(file.stem) or inside or ("train" if len(files) == 1 else None)
         if split is None:
@@ -156,7 +165,7 @@ def _source(file: Path, split: str, images: Path | None = None) -> Source:
         "data",
     ]
     roots = [here, *(here / part for part in parts)]
-    if here.name in ("annotations", "labels") or split_name(here.name):
+    if here.name in ("annotations", "labels") or _folder_split(here):
         roots += [*(above / part for part in parts), above]
     else:
         roots += [above / "images"]
@@ -188,7 +197,7 @@ def _from_mapping(content: Mapping[str, Any], base: Path) -> dict[str, Source]:
         file = base / value
         if file.is_dir():
             # A folder as in Roboflow's export: it holds the JSON beside the images.
-            file = _annotation_files(file).get(split, file)
+            file = _annotation_files(file, split).get(split, file)
         if file.suffix.lower() != ".json" or not file.is_file():
             raise ValueError(
                 f"{key}: {value} must name an existing COCO JSON (looked for {file}); images are "

@@ -15,6 +15,8 @@ import numpy as np
 from maskwright.ops.rle import decode_rle, encode_crop
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2
+# Anything narrower is nothing: in float32, its two sides may be the same number.
+LEAST = 0.01  # pixels
 
 
 class BadSegment(ValueError):  # noqa: N818 - an outcome of reading, caught by the reader
@@ -111,7 +113,9 @@ def _read_polygon(part: Any, size: tuple[int, int]) -> np.ndarray:
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise BadSegment("NaN or infinite coordinates", "has coordinates that are not finite")
     sides = np.array(size[::-1])
-    if (high <= 0).any() or (low >= sides).any():
+    if (high - low < LEAST).any():
+        raise BadSegment("polygon without area", "has no width or no height")
+    if (high < LEAST).any() or (low > sides - LEAST).any():
         raise BadSegment("polygon outside the image", "lies outside the image")
     # The rasteriser walks along every edge: a point at 1e9 would cost gigabytes.
     if (low < -sides - 100).any() or (high > 2 * sides + 100).any():

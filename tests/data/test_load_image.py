@@ -1,0 +1,204 @@
+"""Reading and resizing pixels, against Pillow and torchvision."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from maskwright.data import collate_images, load_image, resize_image
+from maskwright.data.images import image_sizes
+from maskwright.structures import Resize
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_every_kind_of_source(pixels: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(encoded(Image.fromarray(pixels)))
+    for source in (file, str(file), file.read_bytes(), Image.open(file), pixels):
+        np.testing.assert_array_equal(load_image(source), pixels)
+
+
+def test_url(pixels: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(encoded(Image.fromarray(pixels)))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        np.testing.assert_array_equal(load_image(f"{address}/photo.png"), pixels)
+        with pytest.raises(ValueError, match=r"nothing\.png.*404"):
+            load_image(f"{address}/nothing.png")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(pixels: np.ndarray, orientation: int) -> None:
+    turned = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: pixels.transpose(1, 0, 2)[::-1, ::-1],
+        8: np.rot90(pixels, 1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(pixels), exif=exif)
+    np.testing.assert_array_equal(load_image(data), turned)
+    np.testing.assert_array_equal(load_image(data, size=turned.shape[:2]), turned)
+
+
+def test_annotations_of_the_unturned_image(pixels: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(file, exif=exif)
+    assert image_sizes(file) == ((53, 37), (37, 53))
+    np.testing.assert_array_equal(load_image(file, size=(37, 53)), pixels)
+
+
+def test_modes(pixels: np.ndarray) -> None:
+    image = Image.fromarray(pixels)
+    grey = np.asarray(image.convert("L"))
+    stacked = np.repeat(grey[..., None], 3, 2)
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(grey))), stacked)
+    np.testing.assert_array_equal(load_image(grey), stacked)
+    np.testing.assert_array_equal(load_image(grey[..., None]), stacked)
+    alpha = np.dstack([pixels, np.full(grey.shape, 7, np.uint8)])
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(alpha))), pixels)
+    np.testing.assert_array_equal(load_image(alpha), pixels)
+    palette = image.quantize(16)
+    np.testing.assert_array_equal(load_image(palette), np.asarray(palette.convert("RGB")))
+    transparent = encoded(palette, transparency=bytes(range(16)))
+    np.testing.assert_array_equal(load_image(transparent), np.asarray(palette.convert("RGB")))
+    cmyk = image.convert("CMYK")
+    np.testing.assert_array_equal(load_image(cmyk), np.asarray(cmyk.convert("RGB")))
+    bits = Image.fromarray(grey > 127)
+    np.testing.assert_array_equal(load_image(encoded(bits))[..., 0], (grey > 127) * 255)
+
+
+def test_more_than_eight_bits() -> None:
+    deep = np.array([[0, 257, 65535]], np.uint16)
+    camera = np.array([[0, 16, 4095]], np.uint16)  # 12 bits in 16
+    shallow = np.array([[0, 3, 255]], np.uint16)
+    assert load_image(encoded(Image.fromarray(deep)))[0, :, 0].tolist() == [0, 1, 255]
+    assert load_image(encoded(Image.fromarray(camera)))[0, :, 1].tolist() == [0, 1, 255]
+    assert load_image(encoded(Image.fromarray(shallow)))[0, :, 2].tolist() == [0, 3, 255]
+    part = np.array([[0.0, 0.5, 1.0, np.nan]], np.float32)
+    assert load_image(Image.fromarray(part))[0, :, 0].tolist() == [0, 127, 255, 0]
+
+
+def test_first_frame_of_an_animation(pixels: np.ndarray) -> None:
+    frames = [Image.fromarray(pixels[..., c]) for c in range(2)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(load_image(data)[..., 0], pixels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("missing.png", None, "does not exist"),
+        ("empty.png", b"", "is empty"),
+        ("text.png", b"this is no image", "is not an image"),
+        ("cut.png", "cut", "damaged or incomplete"),
+        ("cut.jpg", "cut", "damaged or incomplete"),
+    ],
+)
+def test_bad_files_are_named(
+    name: str, content: bytes | str | None, problem: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    if content == "cut":
+        Image.fromarray(pixels).save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*{problem}"):
+        load_image(file)
+
+
+def test_folder_and_wrong_values(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder"):
+        load_image(tmp_path)
+    with pytest.raises(ValueError, match="uint8"):
+        load_image(np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(ValueError, match="shape"):
+        load_image(np.zeros((3, 4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="int"):
+        load_image(3)
+
+
+def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray) -> None:
+    data = encoded(Image.fromarray(pixels))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="refused"):
+        load_image(data)
+
+
+def test_resize_equals_pillow_and_a_window_equals_the_cut(pixels: np.ndarray) -> None:
+    for size in ((20, 31), (74, 106), (37, 53)):
+        expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+        whole = resize_image(pixels, size, True)
+        np.testing.assert_array_equal(whole.permute(1, 2, 0).numpy(), expected)
+        for antialias in (True, False):
+            whole = resize_image(pixels, size, antialias)
+            part = resize_image(pixels, size, antialias, window=(3, 5, 20, 17))
+            # Pillow computes the filter of a window from its corner: a rounding step may differ.
+            assert (part - whole[:, 5:17, 3:20]).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("short", "long"), [(20, 1000), (74, 100), (200, 333)])
+def test_resize_equals_torchvision(pixels: np.ndarray, short: int, long: int) -> None:
+    transform = GeneralizedRCNNTransform(short, long, [0.0] * 3, [1.0] * 3, size_divisible=1)
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float()
+    expected = transform.eval()([image])[0].tensors[0]
+    rule = Resize(short, long, rounding="floor", antialias=False)
+    ours = resize_image(pixels, rule.target_size(37, 53), False)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
+
+
+def test_collate_pads_right_and_bottom() -> None:
+    a, b = torch.rand(3, 20, 50), torch.rand(3, 33, 10)
+    images = collate_images([(a, (40, 100)), (b, (66, 20))])
+    assert images.pixels.shape == (2, 3, 64, 64)
+    assert images.sizes.tolist() == [[20, 50], [33, 10]]
+    assert images.original_sizes.tolist() == [[40, 100], [66, 20]]
+    torch.testing.assert_close(images.pixels[0, :, :20, :50], a)
+    assert images.pixels.sum().item() == pytest.approx((a.sum() + b.sum()).item(), rel=1e-5)
+
+
+def test_buckets() -> None:
+    pair = [(torch.rand(3, 20, 50), (20, 50))]
+    buckets = [(128, 128), (32, 96), (64, 32)]
+    assert collate_images(pair, buckets=buckets).pixels.shape[2:] == (32, 96)
+    wide = [(torch.rand(3, 20, 150), (20, 150))]
+    assert collate_images(wide, buckets=buckets).pixels.shape[2:] == (32, 160)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        collate_images(pair, buckets=[(40, 64)])
+    with pytest.raises(ValueError, match="at least one image"):
+        collate_images([])
