@@ -30,7 +30,8 @@ class TrainRecipe:
     """Registered name of the model; `maskwright models` lists them."""
 
     weights: str | Path | None = None
-    """Weights to start from: a checkpoint, a run folder or a published name. None: none."""
+    """Weights to start from: a checkpoint, a run folder or a published name such as coco; None:
+    ImageNet weights of the backbone where they can be had; "none": random."""
 
     backbone: str | None = None
     """Name of a timm backbone in place of the model's own. None: the model's own."""

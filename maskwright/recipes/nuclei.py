@@ -7,17 +7,17 @@ from pathlib import Path
 from ..engine.recipe import TrainRecipe
 
 
-def nuclei(data: str | Path = "nuclei", weights: str | Path | None = None) -> TrainRecipe:
+def nuclei(data: str | Path = "nuclei") -> TrainRecipe:
     """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 480 steps, images enlarged by 1.25.
+
+    The backbone starts from the ImageNet weights that come with the package.
 
     Args:
         data: the data set with its splits train and val.
-        weights: weights to start from, such as those of ImageNet for the backbone. None: random.
     """
     return TrainRecipe(
         data=data,
         model="mask_rcnn_lite0_fpn",
-        weights=weights,
         steps=480,
         patience=0,
         batch=4,

@@ -57,6 +57,13 @@ def test_round_trip_to_the_bit_and_readable_by_safetensors(tmp_path: Path) -> No
     assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]  # nothing temporary left
 
 
+def test_tensors_without_a_place_in_the_model_are_kept(tmp_path: Path) -> None:
+    extras = {"head.background": torch.arange(3.0)}
+    path = save_checkpoint(tmp_path / "w.safetensors", META, weights(), extras=extras)
+    assert_same(load_checkpoint(path).extras, extras)
+    assert_same(load_checkpoint(path).model, weights())
+
+
 def test_training_state_round_trip(tmp_path: Path) -> None:
     optimizer = {
         "conv.weight.exp_avg": torch.ones(4, 3, 3, 3),

@@ -1,0 +1,195 @@
+"""The pictures of a run folder: what the network was shown, and what it found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.loader import Batch
+from ..data.records import Dataset
+from ..metrics.diagnostics import confusion_matrix, pr_curve
+from .draw import draw_instances, mosaic
+
+if TYPE_CHECKING:
+    from .val import Evaluation
+
+MAX_CELLS = 16  # images in one mosaic
+SHOWN_SCORE = 0.25  # smallest score of a detection in a picture
+QUALITY = 90  # of the JPEG files
+
+
+def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
+    """Draw the augmented images of a batch with their targets: exactly what the network sees."""
+    images, targets = batch.images, batch.targets
+    pictures = []
+    for i in range(min(len(batch.indices), MAX_CELLS)):
+        height, width = images.sizes[i].tolist()
+        pixels = images.pixels[i, :, :height, :width].permute(1, 2, 0)
+        kept = targets.valid[i].nonzero()[:, 0]
+        pictures.append(
+            draw_instances(
+                pixels.clamp(0, 255).byte().contiguous().numpy(),
+                targets.boxes[i, kept],
+                targets.labels[i, kept],
+                dataset.names,
+                masks=_crops(batch, i, kept.tolist()),
+            )
+        )
+    titles = [dataset[index].path.name for index in batch.indices[:MAX_CELLS]]
+    _save(path, pictures, titles)
+
+
+def save_labels(path: Path, dataset: Dataset) -> None:
+    """Draw what the annotations look like: classes, sizes, places, objects per image."""
+    from .plots import plot_labels
+
+    labels, sizes, centres, per_image = [], [], [], []
+    for i in range(len(dataset)):
+        record = dataset[i]
+        x1, y1, x2, y2 = record.boxes.T
+        height, width = record.size
+        labels.append(record.labels)
+        sizes.append(np.stack([x2 - x1, y2 - y1], 1))
+        centres.append(np.stack([(x1 + x2) / (2 * width), (y1 + y2) / (2 * height)], 1))
+        per_image.append(len(record.labels))
+    plot_labels(
+        np.concatenate(labels),
+        np.concatenate(sizes).astype(np.float64),
+        np.concatenate(centres).astype(np.float64),
+        np.array(per_image),
+        dataset.names,
+        path,
+    )
+
+
+def save_validation(
+    folder: Path, result: Evaluation, dataset: Dataset, *, max_det: int = 100
+) -> None:
+    """Write pictures, figures and `metrics.json` of an evaluation.
+
+    Args:
+        folder: the run folder.
+        result: the evaluation.
+        dataset: the images that were evaluated.
+        max_det: detections counted per image.
+    """
+    from .plots import plot_confusion, plot_pr
+
+    finite = {k: None if math.isnan(v) else v for k, v in result.metrics.items()}
+    (folder / "metrics.json").write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+    count = min(len(dataset), MAX_CELLS)
+    ids = {dataset[i].image_id for i in range(count)}
+    truth = [row for row in result.gt["annotations"] if row["image_id"] in ids]
+    found = [
+        row for row in result.detections if row["image_id"] in ids and row["score"] >= SHOWN_SCORE
+    ]
+    _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth)
+    _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found)
+    matrix = confusion_matrix(result.gt, result.detections)
+    plot_confusion(matrix, dataset.names, folder / "confusion_matrix.png")
+    for prefix, kind, title in (("box", "bbox", "Boxes"), ("mask", "segm", "Masks")):
+        if f"{prefix}/AP" in result.metrics:
+            curves = pr_curve(result.gt, result.detections, kind, max_det=max_det)
+            plot_pr(curves, folder / f"{prefix}_pr.png", f"{title}, IoU 0.5")
+
+
+class Curves:
+    """Redraws `results.png`, and feeds TensorBoard if it is installed, after each epoch.
+
+    Args:
+        folder: the run folder.
+        enabled: False does nothing, for all processes but the first.
+    """
+
+    def __init__(self, folder: Path, *, enabled: bool = True) -> None:
+        self.folder = folder
+        self.enabled = enabled
+        self._writer: Any = None
+        if enabled:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            self._writer = SummaryWriter(folder)
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, row: Mapping[str, float | int | None]) -> None:
+        """Add the numbers of an epoch, which `results.csv` holds already."""
+        from .plots import plot_results
+
+        if not self.enabled:
+            return
+        plot_results(self.folder / "results.csv", self.folder / "results.png")
+        if self._writer is not None:
+            for key, value in row.items():
+                if value is not None and math.isfinite(value):
+                    self._writer.add_scalar(key, value, int(row["step"] or 0))
+            self._writer.flush()
+
+
+def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw COCO annotations or results on the first images of a data set."""
+    by_image: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_image.setdefault(row["image_id"], []).append(row)
+    pictures, titles = [], []
+    for i in range(count):
+        record = dataset[i]
+        mine = by_image.get(record.image_id, [])
+        boxes = np.array([row["bbox"] for row in mine], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = [_as_rle(row.get("segmentation"), record.size) for row in mine]
+        pictures.append(
+            draw_instances(
+                dataset.image(i),
+                boxes,
+                np.array([row["category_id"] - 1 for row in mine], np.int64),
+                dataset.names,
+                scores=[row["score"] for row in mine] if mine and "score" in mine[0] else None,
+                masks=masks if all(mask is not None for mask in masks) else None,
+                max_side=640,
+            )
+        )
+        titles.append(record.path.name)
+    _save(path, pictures, titles)
+
+
+def _as_rle(mask: Any, size: tuple[int, int]) -> dict[str, Any] | None:
+    """Return a COCO segmentation (polygons or RLE) as compressed RLE."""
+    from pycocotools import mask as rle
+
+    if not mask:
+        return None
+    if isinstance(mask, list):
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(mask, *size))
+        return merged
+    return dict(mask)
+
+
+def _crops(batch: Batch, i: int, slots: Sequence[int]) -> list[Any] | None:
+    masks = batch.targets.masks
+    if masks is None:
+        return None
+    crops = []
+    for k in slots:
+        x1, y1, x2, y2 = masks.frames[i, k].tolist()
+        first = int(masks.offsets[i, k])
+        data = masks.data[first : first + (y2 - y1) * (x2 - x1)]
+        crops.append((data.view(y2 - y1, x2 - x1).bool().numpy(), (x1, y1, x2, y2)))
+    return crops
+
+
+def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str]) -> None:
+    columns = max(math.ceil(math.sqrt(len(pictures))), 1)
+    mosaic(pictures, titles, columns).save(path, quality=QUALITY)

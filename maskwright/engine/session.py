@@ -1,0 +1,377 @@
+"""What a training run is made of, put together from its recipe, and saved and restored.
+
+`Place` is where the training stands; everything that decides what comes next is either in it, in
+the recipe or in a tensor of the checkpoint, so that a resumed run goes on as if never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ..data.discover import find_splits, open_dataset
+from ..data.loader import Loader, make_loader
+from ..data.records import Dataset, split_dataset
+from ..data.transforms import Augment
+from ..models.base import Detector, Meta
+from ..models.registry import build
+from .checkpoint import (
+    Checkpoint,
+    TrainingState,
+    load_checkpoint,
+    load_state,
+    resolve_checkpoint,
+    save_checkpoint,
+)
+from .ema import Ema
+from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .pictures import save_labels
+from .predict import pick_device
+from .recipe import TrainRecipe
+from .rundir import ResultsTable, new_run_dir, write_args
+from .step import TrainStep, automatic_batch
+from .val import eval_loader, match_classes
+
+# What a resumed run may be given anew: nothing here changes what is computed.
+FREE_ON_RESUME = ("data", "device", "workers", "patience")
+
+
+@dataclass
+class Place:
+    """Where the training stands.
+
+    Attributes:
+        epoch: epochs done, validation included.
+        batch: batches done of the next epoch.
+        step: optimiser steps done.
+        bad: steps with a non-finite loss in a row, up to now.
+        sums: sums over the steps of this epoch of each loss term.
+        counted: number of steps in `sums`.
+        images: number of images seen in this epoch, by all processes.
+        seconds: time spent in this epoch.
+        best: best AP so far, -1 before the first validation.
+        best_epoch: epochs done when it was reached.
+        best_metrics: all numbers of that validation.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    bad: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Session:
+    """A training run: its parts and its place.
+
+    Attributes:
+        recipe: the options, with the batch size that was chosen.
+        fabric: devices and processes.
+        dir: the run folder.
+        train_data, val_data: the images.
+        loader, val_loader: batches of them, this process's share.
+        detector: the bare model.
+        inner: the bare training step.
+        step: the training step as Fabric wraps it.
+        optimizer: the bare optimiser.
+        wrapped_optimizer: the optimiser as Fabric wraps it.
+        ema: average of the weights, or None.
+        meta: what the checkpoints say of the model.
+        table: `results.csv`.
+        steps_per_epoch: optimiser steps of a whole epoch.
+        total: optimiser steps of the whole training.
+        lr: peak learning rate.
+        start: where the first weights came from, for people.
+        place: where the training stands.
+    """
+
+    recipe: TrainRecipe
+    fabric: Any
+    dir: Path
+    train_data: Dataset
+    val_data: Dataset
+    loader: Loader
+    val_loader: Loader
+    detector: Detector
+    inner: TrainStep
+    step: Any
+    optimizer: Optimizer
+    wrapped_optimizer: Any
+    ema: Ema[Detector] | None
+    meta: Meta
+    table: ResultsTable
+    steps_per_epoch: int
+    total: int
+    lr: float
+    start: str
+    place: Place = field(default_factory=Place)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, the last one possibly cut short by `steps`."""
+        return math.ceil(self.total / self.steps_per_epoch)
+
+    @property
+    def first(self) -> bool:
+        """True in the process that writes files and talks."""
+        return bool(self.fabric.is_global_zero)
+
+    def finished(self) -> str | None:
+        """Return why no further epoch follows, or None."""
+        waited = self.place.epoch - self.place.best_epoch
+        if self.place.step >= self.total:
+            return f"all {self.total} steps are done"
+        if self.recipe.patience and waited >= self.recipe.patience and self.place.best >= 0:
+            return f"no better AP for {waited} epochs (patience={self.recipe.patience})"
+        return None
+
+    def save_last(self) -> None:
+        """Write `weights/last`: all that a resumed run needs."""
+        if self.first:
+            scalars = {
+                "recipe": self.recipe.to_dict(),
+                "place": asdict(self.place),
+                "ema_updates": 0 if self.ema is None else self.ema.updates,
+                "world": self.fabric.world_size,
+            }
+            ema = {} if self.ema is None else self.ema.model.state_dict()
+            state = TrainingState(scalars, optimizer_tensors(self.optimizer, self.detector), ema)
+            path = self.dir / "weights" / "last.safetensors"
+            save_checkpoint(path, self.meta, self.detector.state_dict(), training=state)
+
+    def save_best(self) -> None:
+        """Write `weights/best`: the weights that were validated, with their metrics."""
+        if self.first:
+            model = self.detector if self.ema is None else self.ema.model
+            metrics = {k: v for k, v in self.place.best_metrics.items() if math.isfinite(v)}
+            path = self.dir / "weights" / "best.safetensors"
+            save_checkpoint(path, replace(self.meta, metrics=metrics), model.state_dict())
+
+    def restore(self, checkpoint: Checkpoint, source: Path) -> None:
+        """Put everything back as it was when the checkpoint was written."""
+        state = checkpoint.training
+        assert state is not None
+        load_state(self.detector, checkpoint.model, source)
+        load_optimizer_tensors(self.optimizer, self.detector, state.optimizer)
+        if self.ema is not None:
+            load_state(self.ema.model, state.ema, source)
+            self.ema.updates = state.scalars["ema_updates"]
+        if state.scalars["world"] != self.fabric.world_size:
+            raise ValueError(
+                f"{source}: trained by {state.scalars['world']} processes, resumed by "
+                f"{self.fabric.world_size}: start as many as before"
+            )
+        self.place = Place(**state.scalars["place"])
+        self.place.best_metrics = {  # JSON has no nan
+            key: math.nan if value is None else value
+            for key, value in self.place.best_metrics.items()
+        }
+        if self.first:
+            self.table.truncate(self.place.epoch)
+
+
+def resume_recipe(
+    options: dict[str, Any], given: TrainRecipe
+) -> tuple[TrainRecipe, Checkpoint, Path]:
+    """Return the recipe, the checkpoint and the folder of the run that is to go on.
+
+    Args:
+        options: what the user gave, by name.
+        given: the same as a recipe.
+
+    Raises:
+        ValueError: if there is no such run, or an option was given that cannot change.
+    """
+    assert given.resume is not None
+    path = resolve_checkpoint(given.resume, "last")
+    checkpoint = load_checkpoint(path, training=True)
+    if checkpoint.training is None:
+        raise ValueError(
+            f"resume={given.resume}: this checkpoint holds weights only; give the run folder or "
+            f"its weights/last.safetensors, or start a new run with weights={path}"
+        )
+    recipe = TrainRecipe.from_dict(checkpoint.training.scalars["recipe"])
+    fixed = [
+        name
+        for name in options
+        if name not in (*FREE_ON_RESUME, "resume")
+        and given.to_dict()[name] != recipe.to_dict()[name]
+    ]
+    if fixed:
+        raise ValueError(
+            f"resume goes on with the options of the run, {fixed[0]} is "
+            f"{getattr(recipe, fixed[0])!r} there: leave it out, or start a new run from "
+            f"weights={path}"
+        )
+    changes = {name: getattr(given, name) for name in options if name in FREE_ON_RESUME}
+    return replace(recipe, **changes), checkpoint, path.parent.parent
+
+
+def make_fabric(device: str) -> Any:
+    """Return a Lightning Fabric for one device, or for the processes that torchrun started."""
+    from lightning_fabric import Fabric
+
+    chosen = pick_device(device)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        fabric = Fabric(
+            accelerator=chosen.type, devices=local, num_nodes=world // local, strategy="ddp"
+        )
+    else:
+        devices: Any = [chosen.index or 0] if chosen.type == "cuda" else 1
+        fabric = Fabric(accelerator=chosen.type, devices=devices)
+    fabric.launch()
+    return fabric
+
+
+def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset]:
+    """Return the training and the validation images; holds some out if there is one split."""
+    splits = find_splits(recipe.data)
+    if "val" in splits:
+        train = open_dataset(recipe.data, "train")
+        return train, open_dataset(recipe.data, "val", names=train.names)
+    return split_dataset(open_dataset(recipe.data, "train"), recipe.val_fraction, recipe.seed)
+
+
+def build_detector(
+    recipe: TrainRecipe, data: Dataset, checkpoint: Checkpoint | None = None
+) -> tuple[Detector, Meta, str]:
+    """Return the model for the classes of the data, its description, and where its weights start.
+
+    Args:
+        recipe: options.
+        data: the training images.
+        checkpoint: of the run that goes on: it says what the model is. Its weights come later.
+
+    Raises:
+        ValueError: if model, weights and data do not fit together.
+    """
+    from ..hub import start_detector
+
+    torch.manual_seed(recipe.seed)
+    if checkpoint is None:
+        own = {"backbone": recipe.backbone, "imgsz": recipe.imgsz}
+        args = {key: value for key, value in own.items() if value is not None}
+        detector, args, report = start_detector(
+            recipe.model, data.names, weights=recipe.weights, options={**args, **recipe.model_args}
+        )
+        source = f"trained by maskwright on {Path(recipe.data).name}"
+        meta = Meta(recipe.model, args, list(data.names), list(data.category_ids), source=source)
+    else:
+        meta, report = checkpoint.meta, "the run goes on"
+        if meta.names != data.names:
+            raise ValueError(
+                f"data={recipe.data} has the classes {data.names}, the run that goes on was "
+                f"trained on {meta.names}"
+            )
+        detector = build(meta.model, len(meta.names), **meta.args)
+    if detector.task == "segment" and not data.has_masks:
+        raise ValueError(
+            f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
+            "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
+        )
+    detector.freeze(recipe.freeze)
+    return detector, meta, report
+
+
+def training_loader(
+    recipe: TrainRecipe, data: Dataset, detector: Detector, *, rank: int = 0, world: int = 1
+) -> Loader:
+    """Return the loader of the augmented training images."""
+    return make_loader(
+        data,
+        batch=recipe.batch,
+        resize=detector.resize,
+        augment=Augment(
+            flip=recipe.flip,
+            vflip=recipe.vflip,
+            scale_jitter=recipe.scale_jitter,
+            crop=recipe.crop,
+            photometric=recipe.photometric,
+        ),
+        seed=recipe.seed,
+        workers=recipe.workers,
+        shuffle=True,
+        divisor=detector.size_divisor,
+        rank=rank,
+        world=world,
+    )
+
+
+def prepare(
+    recipe: TrainRecipe, checkpoint: Checkpoint | None = None, folder: Path | None = None
+) -> Session:
+    """Put a run together, from the recipe alone or as a checkpoint in `folder` left it.
+
+    Raises:
+        ValueError: if data, model, device or folder do not exist or do not fit together.
+    """
+    fabric = make_fabric(recipe.device)
+    train_data, val_data = open_splits(recipe)
+    detector, meta, report = build_detector(recipe, train_data, checkpoint)
+    match_classes(meta.names, val_data.names)  # now, not after the first epoch
+    detector.to(fabric.device)
+    if fabric.device.type != "mps":
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    step = TrainStep(detector, autocast=torch.bfloat16 if recipe.precision == "bf16" else None)
+    if recipe.batch == -1:
+        probe = next(
+            iter(training_loader(replace(recipe, batch=2, workers=0), train_data, detector))
+        )
+        recipe = replace(recipe, batch=automatic_batch(step, probe.images, probe.targets))
+    rank, world = fabric.global_rank, fabric.world_size
+    loader = training_loader(recipe, train_data, detector, rank=rank, world=world)
+    val_loader = eval_loader(detector, val_data, workers=recipe.workers, rank=rank, world=world)
+    lr = recipe.peak_lr(recipe.batch * recipe.accumulate * world)
+    optimizer = build_optimizer(recipe, detector, lr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric's advice on its own options
+        wrapped_step, wrapped_optimizer = fabric.setup(step, optimizer)
+    steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
+    total = recipe.steps or recipe.epochs * steps_per_epoch
+    if folder is None:
+        made = new_run_dir(recipe.project, "train", recipe.name) if rank == 0 else None
+        folder = fabric.broadcast(made)
+        if rank == 0:
+            (folder / "weights").mkdir()
+            save_labels(folder / "labels.jpg", train_data)
+            write_args(folder / "args.yaml", recipe.to_dict())
+    session = Session(
+        recipe=recipe,
+        fabric=fabric,
+        dir=folder,
+        train_data=train_data,
+        val_data=val_data,
+        loader=loader,
+        val_loader=val_loader,
+        detector=detector,
+        inner=step,
+        step=wrapped_step,
+        optimizer=optimizer,
+        wrapped_optimizer=wrapped_optimizer,
+        ema=None if recipe.ema is None else Ema(detector, recipe.ema),
+        meta=meta,
+        table=ResultsTable(folder / "results.csv"),
+        steps_per_epoch=steps_per_epoch,
+        total=total,
+        lr=lr,
+        start=report,
+    )
+    if checkpoint is not None:
+        session.restore(checkpoint, folder)
+    return session

@@ -1,0 +1,359 @@
+"""Training: one loop over epochs, readable from top to bottom.
+
+`train` takes the fields of `TrainRecipe`; `fit` runs a recipe. Everything that can change in the
+loop stands in `session.Place`, so that a run can stop after any step and go on as if it had not.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.loader import Batch
+from ..metrics.diagnostics import explain_zero
+from ..models.base import PostProcess
+from . import console, pictures
+from .checkpoint import Checkpoint
+from .interrupt import Interrupt
+from .optim import lr_factor, set_lr
+from .recipe import TrainRecipe, check_names, option_parameters
+from .session import Session, prepare, resume_recipe
+from .val import Evaluation, evaluate, to_device, warn_capped
+
+SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
+MAX_BAD_STEPS = 5
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        dir: the run folder.
+        best: checkpoint of the best validation; None if there was none yet.
+        last: checkpoint that `resume` goes on from.
+        metrics: numbers of the best validation.
+        interrupted: True if Ctrl-C ended it before its time.
+    """
+
+    dir: Path
+    best: Path | None
+    last: Path
+    metrics: dict[str, float]
+    interrupted: bool
+
+
+def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResult:
+    """Train a model on your own images.
+
+    Args:
+        data: the data set, any format that `maskwright data check` reads; or a whole
+            `TrainRecipe`, of which the other arguments then replace fields.
+        model: registered name of the model.
+        **options: fields of `TrainRecipe`, where each stands with its meaning and default.
+
+    Returns:
+        Run folder, checkpoints and metrics.
+
+    Raises:
+        TypeError: for an unknown option; the message names the nearest one.
+        ValueError: if options contradict each other or do not fit data and model.
+        RuntimeError: if the loss is not finite several times in a row.
+
+    Example:
+        >>> import maskwright as mw
+        >>> mw.train("cells/", epochs=20, batch=4)  # doctest: +SKIP
+    """
+    check_names(options)
+    if model is not None:
+        options["model"] = model
+    if isinstance(data, TrainRecipe):
+        return fit(replace(data, **options), options)
+    if str(data):
+        options["data"] = data
+    return fit(TrainRecipe(**options), options)
+
+
+train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    option_parameters(), return_annotation=TrainResult
+)
+
+
+def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult:
+    """Run a recipe to its end, or on from where it was interrupted.
+
+    Args:
+        recipe: all options.
+        given: those among them that the user chose, by name; matters for `resume` only.
+    """
+    checkpoint: Checkpoint | None = None
+    folder: Path | None = None
+    if recipe.resume is not None:
+        recipe, checkpoint, folder = resume_recipe(given or {}, recipe)
+    # The caller's random numbers stay as they are.
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(cuda)):
+        run = prepare(recipe, checkpoint, folder)
+        if checkpoint is not None and (reason := run.finished()):
+            raise ValueError(f"{run.dir}: nothing to resume, {reason}")
+        _introduce(run)
+        with Interrupt() as interrupt, pictures.Curves(run.dir, enabled=run.first) as curves:
+            while not (reason := run.finished()):
+                if not train_epoch(run, interrupt):
+                    break
+                result: Evaluation | None = None
+                if _validates(run):
+                    result = validate(run, interrupt)
+                    if result is None:
+                        break
+                finish_epoch(run, result, curves)
+        return _conclude(run, reason)
+
+
+def train_epoch(run: Session, interrupt: Interrupt) -> bool:
+    """Train to the end of the epoch in which the run stands; False if it was interrupted."""
+    place, recipe = run.place, run.recipe
+    run.detector.train()
+    saved = clock = time.monotonic()
+    stop = False
+    label = f"epoch {place.epoch + 1}/{run.epochs}"
+    images = len(run.train_data) // run.fabric.world_size
+    with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
+        bar.update(place.batch * recipe.batch)
+        for group in _groups(run, interrupt):
+            stop = optimise(run, group, interrupt)
+            place.seconds, clock = place.seconds + time.monotonic() - clock, time.monotonic()
+            means = {k: v / max(place.counted, 1) for k, v in place.sums.items()}
+            lr = run.lr * lr_factor(recipe, place.step - 1, run.total)
+            count = sum(len(batch.indices) for batch in group)
+            place.images += count * run.fabric.world_size
+            bar.update(count, loss=means.get("total"), lr=lr)
+            if place.step == run.total:
+                return True
+            if stop or clock - saved > SAVE_EVERY:
+                run.save_last()
+                saved = clock
+            if stop:
+                return False
+    return not interrupt.wanted
+
+
+def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
+    """Make one optimiser step from the batches of a group; True if training shall stop after it."""
+    place, recipe, fabric = run.place, run.recipe, run.fabric
+    if place.step < 3 and run.first:
+        pictures.save_batch(run.dir / f"train_batch{place.step}.jpg", group[0], run.train_data)
+    set_lr(run.optimizer, lr_factor(recipe, place.step, run.total))
+    parts: dict[str, torch.Tensor] = {}
+    for i, batch in enumerate(group):
+        batch_number = place.batch + i
+        run.inner.key(recipe.seed, place.epoch, batch_number, fabric.global_rank)
+        images = to_device(batch.images, fabric.device)
+        targets = batch.targets.to(fabric.device, non_blocking=True)
+        more = i < len(group) - 1
+        with fabric.no_backward_sync(run.step, enabled=True) if more else nullcontext():
+            terms = run.step(images, targets)
+            fabric.backward(terms["total"] / len(group))
+        for name, value in terms.items():
+            parts[name] = parts.get(name, 0.0) + value.detach() / len(group)
+    norm = fabric.clip_gradients(
+        run.step,
+        run.wrapped_optimizer,
+        max_norm=math.inf if recipe.clip is None else recipe.clip,
+        error_if_nonfinite=False,
+    )
+    # One transfer per step: losses, gradient norm, and whether any process was interrupted.
+    wish = torch.tensor(float(interrupt.wanted), device=norm.device)
+    vector = torch.stack([*parts.values(), norm.float(), wish])
+    if fabric.world_size > 1:
+        vector = fabric.all_reduce(vector, reduce_op="mean")
+    *losses, norm_value, stop = vector.tolist()
+    place.batch += len(group)
+    place.step += 1
+    if all(math.isfinite(value) for value in (*losses, norm_value)):
+        run.wrapped_optimizer.step()
+        if run.ema is not None:
+            run.ema.update(run.detector)
+        place.bad = 0
+        place.counted += 1
+        for name, value in zip(parts, losses, strict=True):
+            place.sums[name] = place.sums.get(name, 0.0) + value
+    else:
+        _skip_bad_step(run, group)
+    run.optimizer.zero_grad(set_to_none=True)
+    return bool(stop)
+
+
+def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
+    """Score the current weights; None if it was interrupted, with `last` written."""
+    result = evaluate(
+        run.detector if run.ema is None else run.ema.model,
+        run.val_data,
+        run.val_loader,
+        names=run.meta.names,
+        post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
+        stop=lambda: interrupt.wanted,
+        gather=lambda share: _gather(run, share),
+        enabled=run.first,
+    )
+    if result is None:
+        run.save_last()
+    return result
+
+
+def finish_epoch(run: Session, result: Evaluation | None, curves: pictures.Curves) -> None:
+    """Write the row, the checkpoints and the figures of an epoch, and move on to the next."""
+    place = run.place
+    metrics = {} if result is None else result.metrics
+    row: dict[str, float | int | None] = {
+        "epoch": place.epoch + 1,
+        "step": place.step,
+        "seconds": round(place.seconds, 3),
+        "images_per_s": round(place.images / max(place.seconds, 1e-9), 3),
+        "lr": run.lr * lr_factor(run.recipe, place.step - 1, run.total),
+    }
+    means = {key: value / place.counted for key, value in sorted(place.sums.items())}
+    row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
+    # The classes one by one stand in metrics.json.
+    row |= {f"val/{key}": v for key, v in metrics.items() if key.count("/") == 1}
+    place.epoch, place.batch = place.epoch + 1, 0
+    place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
+    better = result is not None and result.fitness > place.best
+    if result is not None and better:
+        place.best, place.best_epoch = result.fitness, place.epoch
+        place.best_metrics = result.metrics
+        run.save_best()
+    if run.first:
+        run.table.append(row)
+        if result is not None:
+            _report(run, result)
+            if better:
+                pictures.save_validation(run.dir, result, run.val_data, max_det=run.recipe.max_det)
+        curves.add(row)
+    run.save_last()
+    run.fabric.barrier()
+
+
+def _validates(run: Session) -> bool:
+    last = run.place.step >= run.total
+    return last or (run.place.epoch + 1) % run.recipe.val_every == 0
+
+
+def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
+    """Yield the batches of the epoch that are not done yet, as many as make one step."""
+    run.loader.set_epoch(run.place.epoch, start=run.place.batch)
+    batches = iter(run.loader)
+    while True:
+        try:
+            group = list(itertools.islice(batches, run.recipe.accumulate))
+        except RuntimeError:
+            if interrupt.wanted:  # Ctrl-C reached spawned workers too: nothing is lost
+                run.save_last()
+                return
+            raise
+        if not group:
+            return
+        yield group
+
+
+def _skip_bad_step(run: Session, group: list[Batch]) -> None:
+    place = run.place
+    place.bad += 1
+    paths = [run.train_data[i].path.name for batch in group for i in batch.indices]
+    if run.first:
+        pictures.save_batch(run.dir / f"bad_step{place.step}.jpg", group[0], run.train_data)
+    console.warn(
+        f"step {place.step}: the loss is not finite and the step was skipped; images: "
+        f"{', '.join(paths)}"
+    )
+    if place.bad >= MAX_BAD_STEPS:
+        raise RuntimeError(
+            f"the loss was not finite in {place.bad} steps in a row, the last one on "
+            f"{', '.join(paths)}: lower lr (now {run.lr:.2g}), lengthen warmup, and look at "
+            f"bad_step*.jpg in {run.dir} and at `maskwright data check`"
+        )
+
+
+def _gather(run: Session, share: Any) -> list[Any]:
+    world = run.fabric.world_size
+    if world == 1:
+        return [share]
+    shares: list[Any] = [None] * world
+    torch.distributed.all_gather_object(shares, share)
+    return shares
+
+
+def _introduce(run: Session) -> None:
+    if not run.first:
+        return
+    data, recipe = run.train_data, run.recipe
+    objects = sum(len(data[i].labels) for i in range(len(data)))
+    names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
+    parameters = sum(p.numel() for p in run.detector.parameters())
+    trainable = sum(p.numel() for p in run.detector.parameters() if p.requires_grad)
+    processes = run.fabric.world_size
+    rows = [
+        ["data", f"{recipe.data}: {len(data)} train, {len(run.val_data)} val images"],
+        ["objects", f"{objects} of {len(data.names)} classes: {names}"],
+        [
+            "model",
+            f"{recipe.model}: {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained",
+        ],
+        [
+            "steps",
+            f"{run.total} in {run.epochs} epochs of {run.steps_per_epoch}, {run.place.step} done",
+        ],
+        ["batch", f"{recipe.batch} x {recipe.accumulate} x {processes} images a step"],
+        ["lr", f"{run.lr:.3g} ({recipe.optimizer}, {recipe.schedule})"],
+        ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],
+        ["weights", run.start],
+        ["folder", str(run.dir)],
+    ]
+    console.table("Training", ["what", "value"], rows)
+
+
+def _report(run: Session, result: Evaluation) -> None:
+    shown = {k: v for k, v in result.metrics.items() if k in ("box/AP", "mask/AP", "mask/AP50")}
+    text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
+    console.note(
+        f"epoch {run.place.epoch}/{run.epochs}: {text} (best {max(run.place.best, 0):.4f} in "
+        f"epoch {run.place.best_epoch})"
+    )
+    if not result.fitness:
+        for reason in explain_zero(result.gt, result.detections, result.metrics):
+            console.warn(reason)
+    warn_capped(result, run.recipe.max_det)
+
+
+def _conclude(run: Session, reason: str | None) -> TrainResult:
+    best = run.dir / "weights" / "best.safetensors"
+    last = run.dir / "weights" / "last.safetensors"
+    found = best.is_file()
+    if run.first:
+        if reason is None:
+            console.note(
+                f"interrupted at step {run.place.step} of {run.total}; go on with\n"
+                f"  maskwright train resume={run.dir}"
+            )
+        else:
+            metrics = run.place.best_metrics
+            rows = [[key, value] for key, value in metrics.items() if key.count("/") == 1]
+            console.table(
+                f"Best epoch: {run.place.best_epoch} ({reason})", ["metric", "value"], rows
+            )
+            console.note(
+                f"next:\n  maskwright predict model={run.dir} source=<image or folder> save=true\n"
+                f"  maskwright val model={run.dir} data={run.recipe.data}"
+            )
+    return TrainResult(
+        run.dir, best if found else None, last, run.place.best_metrics, reason is None
+    )

@@ -1,0 +1,306 @@
+"""Validation: a detector over a data set, scored as COCO does.
+
+`evaluate` is what training and `val` share. Masks go from the network's small squares straight to
+run-length codes at the original resolution, one image at a time, so that memory does not grow with
+the size of the images.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data.discover import open_dataset
+from ..data.loader import Batch, make_loader
+from ..data.records import Dataset
+from ..metrics.coco_map import coco_eval
+from ..metrics.diagnostics import explain_zero
+from ..models.base import Detector, PostProcess
+from ..ops.masks import paste_rle
+from ..structures import Detections, Images, Resize
+from . import console
+from .predict import to_detections
+from .recipe import nearest
+
+if TYPE_CHECKING:
+    from .predict import Predictor
+
+CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: keys "box/AP", "mask/AP50", "mask/AP/<class name>", ...; in [0, 1] or nan.
+        gt: the ground truth in COCO's form.
+        detections: the detections as COCO results.
+        capped: ids of the images where `max_det` may have cut off real objects.
+        ms: milliseconds of computing per image, loading not counted.
+    """
+
+    metrics: dict[str, float]
+    gt: dict[str, Any]
+    detections: list[dict[str, Any]]
+    capped: list[int]
+    ms: float
+
+    @property
+    def fitness(self) -> float:
+        """The number by which checkpoints are compared: mask AP, else box AP; nan counts as 0."""
+        value = self.metrics.get("mask/AP", self.metrics["box/AP"])
+        return 0.0 if math.isnan(value) else value
+
+
+def val(
+    model: str | Path | Predictor,
+    data: str | Path,
+    *,
+    split: str = "val",
+    conf: float = 0.001,
+    iou: float = 0.5,
+    max_det: int = 100,
+    device: str = "auto",
+    imgsz: int | tuple[int, int] | str | None = None,
+    batch: int = 1,
+    workers: int = 2,
+    save: bool = False,
+    project: str | Path = "runs",
+    name: str | None = None,
+) -> dict[str, float]:
+    """Score a model on annotated images with the COCO metrics.
+
+    Args:
+        model: checkpoint, run folder, registered name, or a loaded `Predictor`.
+        data: the data set, any format that `maskwright data check` reads.
+        split: which part of the data.
+        conf: smallest score that counts; AP wants a low one.
+        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        max_det: most detections per image; raise it for crowded images.
+        device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
+        imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
+        batch: images computed at once.
+        workers: processes that load images beside the one that computes.
+        save: write figures and `metrics.json` into a new run folder.
+        project: folder that holds the run folders.
+        name: name of the run folder.
+
+    Returns:
+        Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
+        "mask/AP/<class name>", ...; nan where the data has no object to find.
+
+    Raises:
+        ValueError: if the model or the data cannot be read, or the data has a class that the
+            model does not know.
+    """
+    if isinstance(model, str | Path):
+        from ..hub import load
+
+        model = load(model, device=device)
+    detector = model.detector
+    dataset = open_dataset(data, split)
+    resize = model.resize_rule(imgsz)
+    loader = eval_loader(detector, dataset, resize=resize, batch=batch, workers=workers)
+    result = evaluate(
+        detector,
+        dataset,
+        loader,
+        names=model.meta.names,
+        post=PostProcess(conf, iou, max_det),
+    )
+    assert result is not None
+    warn_capped(result, max_det)
+    for reason in explain_zero(
+        result.gt, result.detections, result.metrics, names=model.meta.names
+    ):
+        console.warn(reason)
+    if save:
+        from .pictures import save_validation
+        from .rundir import new_run_dir
+
+        folder = new_run_dir(project, "val", name)
+        save_validation(folder, result, dataset, max_det=max_det)
+        console.note(f"figures and metrics.json are in {folder}")
+    return result.metrics
+
+
+def eval_loader(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    resize: Resize | None = None,
+    batch: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterable[Batch]:
+    """Return a loader over a data set in its order, without augmentation."""
+    return make_loader(
+        dataset,
+        batch=batch,
+        resize=resize or detector.resize,
+        augment=None,
+        seed=0,
+        workers=workers,
+        shuffle=False,
+        divisor=detector.size_divisor,
+        rank=rank,
+        world=world,
+    )
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    loader: Iterable[Batch],
+    *,
+    names: Sequence[str | None],
+    post: PostProcess,
+    label: str = "val",
+    stop: Callable[[], bool] = lambda: False,
+    gather: Callable[[Any], list[Any]] = lambda share: [share],
+    enabled: bool = True,
+) -> Evaluation | None:
+    """Run a detector over a data set and score it.
+
+    Args:
+        detector: the model; its training mode is put back afterwards.
+        dataset: the images and their objects.
+        loader: batches of the data set, or of this process's share of it.
+        names: class names of the model by label, None for a class without a name.
+        post: thresholds of the detections.
+        label: what stands in front of the progress bar.
+        stop: asked after each batch; True ends the evaluation without a result.
+        gather: returns the shares of all processes.
+        enabled: False shows no progress, for all processes but the first.
+
+    Returns:
+        The evaluation, or None if it was stopped.
+
+    Raises:
+        ValueError: if the data set has a class that the model does not know.
+    """
+    labels = match_classes(names, dataset.names)
+    device = next(detector.parameters()).device
+    was_training = detector.training
+    detector.eval()
+    found: list[tuple[int, bool, list[dict[str, Any]]]] = []
+    seconds, stopped = 0.0, False
+    try:
+        with console.progress(label, total=len(dataset), unit="img", enabled=enabled) as bar:
+            for batch in loader:
+                start = time.perf_counter()
+                images = to_device(batch.images, device)
+                with torch.inference_mode():
+                    instances = detector(images, post)
+                for index, one in zip(batch.indices, to_detections(instances, images), strict=True):
+                    image_id = dataset[index].image_id
+                    full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
+                    rows = to_coco_rows(one, image_id, labels, detector.paste_mode)
+                    found.append((image_id, full, rows))
+                seconds += time.perf_counter() - start
+                bar.update(len(batch.indices))
+                if stop():
+                    stopped = True
+                    break
+    finally:
+        detector.train(was_training)
+    ms = 1e3 * seconds / max(len(found), 1)
+    shares = gather((stopped, found))
+    if any(share_stopped for share_stopped, _ in shares):
+        return None
+    by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
+    gt = dataset.to_coco()
+    detections = [row for _, rows in by_image.values() for row in rows]
+    metrics = score(gt, detections, masks=detector.task == "segment", max_det=post.max_det)
+    capped = [image_id for image_id, (full, _) in by_image.items() if full]
+    return Evaluation(metrics, gt, detections, capped, ms)
+
+
+def score(
+    gt: dict[str, Any], detections: list[dict[str, Any]], *, masks: bool, max_det: int
+) -> dict[str, float]:
+    """Return the metrics of COCO results, boxes and if wanted masks, with prefixed keys."""
+    kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
+    return {
+        f"{prefix}/{key}": value
+        for prefix, kind in kinds.items()
+        for key, value in coco_eval(gt, detections, kind, max_det=max_det).items()
+    }
+
+
+def match_classes(model: Sequence[str | None], data: Sequence[str]) -> dict[int, int]:
+    """Return the data set's label for each label of the model, by class name.
+
+    Classes that only the model knows are left out of the result, and so of the evaluation.
+
+    Raises:
+        ValueError: naming the classes of the data set that the model does not know.
+    """
+    known = [name for name in model if name is not None]
+    missing = [name for name in data if name not in known]
+    if missing:
+        raise ValueError(
+            f"the data has classes that the model does not know: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}{nearest(missing[0], known)} (the model knows "
+            f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''})"
+        )
+    positions = {name: label for label, name in enumerate(data)}
+    return {
+        label: positions[name]
+        for label, name in enumerate(model)
+        if name is not None and name in positions
+    }
+
+
+def to_coco_rows(
+    found: Detections, image_id: int, labels: dict[int, int], paste_mode: str
+) -> list[dict[str, Any]]:
+    """Return the detections of one image as COCO results.
+
+    Args:
+        found: the detections, in pixels of the original image.
+        image_id: id of the image in the ground truth.
+        labels: the data set's label of each of the model's; others are left out.
+        paste_mode: see `ops.paste_masks`.
+    """
+    known = torch.tensor([label in labels for label in found.labels.tolist()], dtype=torch.bool)
+    found = found.keep(known)
+    boxes = found.boxes.double()
+    boxes[:, 2:] -= boxes[:, :2]  # xyxy -> xywh
+    rows: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": labels[label] + 1, "bbox": box, "score": score}
+        for label, box, score in zip(
+            found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+    if found.mask_probs is not None:
+        codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=paste_mode)
+        for row, code in zip(rows, codes, strict=True):
+            row["segmentation"] = code
+    return rows
+
+
+def to_device(images: Images, device: torch.device) -> Images:
+    """Return the images on the device of the model, in the memory layout that it prefers."""
+    images = images.to(device, non_blocking=True)
+    if device.type == "mps":
+        return images
+    pixels = images.pixels.contiguous(memory_format=torch.channels_last)
+    return Images(pixels, images.sizes, images.original_sizes)
+
+
+def warn_capped(result: Evaluation, max_det: int) -> None:
+    """Warn when images had as many good detections as `max_det` allows."""
+    if result.capped:
+        console.warn(
+            f"{len(result.capped)} of {len(result.gt['images'])} images reached "
+            f"max_det={max_det}: more objects there count as missed; raise max_det"
+        )

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+import maskwright.engine.train as module
+from maskwright.engine.checkpoint import load_checkpoint
+from maskwright.engine.interrupt import Interrupt
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.engine.rundir import ResultsTable, new_run_dir
+from maskwright.engine.train import TrainResult, train
+from maskwright.models.registry import get_entry
+
+MODEL = "mask_rcnn_resnet50_fpn"
+# The smallest instance of the family, smaller still: 134,000 parameters.
+TINY = {**(get_entry(MODEL).tiny or {}), "backbone": "test_efficientnet", "imgsz": 64}
+BY_CLOCK = ("seconds", "images_per_s")  # columns
+
+
+def make_split(root: Path, split: str, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    folder = root / "images" / split
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(count):
+        picture = Image.new("RGB", (96, 72), (30, 30, 60))
+        pen = ImageDraw.Draw(picture)
+        file = f"{split}{number}.png"
+        images.append({"id": number + 1, "file_name": file, "height": 72, "width": 96})
+        for _ in range(int(torch.randint(0, 4, (), generator=generator))):
+            w, h = torch.randint(12, 40, (2,), generator=generator).tolist()
+            x, y = (torch.rand(2, generator=generator) * torch.tensor([96 - w, 72 - h])).tolist()
+            x, y = int(x), int(y)
+            pen.ellipse((x, y, x + w - 1, y + h - 1), fill=(220, 200, 40))
+            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 1,
+                    "category_id": 5,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "segmentation": [outline],
+                }
+            )
+        picture.save(folder / file)
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 5, "name": "coin"}],
+    }
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("coins")
+    make_split(root, "train", 7, seed=0)
+    make_split(root, "val", 3, seed=1)
+    return root
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a training of the tiny model that takes a few seconds."""
+    return {
+        "data": data,
+        "model": MODEL,
+        "model_args": TINY,
+        "weights": "none",
+        "project": tmp_path / "runs",
+        "device": "cpu",
+        "workers": 0,
+        "batch": 2,
+        "epochs": 2,
+        "freeze": 0,
+        "lr": 1e-3,
+        "warmup": 2,
+        "patience": 0,
+    }
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time in a training this small."""
+    for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr"):
+        monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Press Ctrl-C while the optimiser step of this number is made."""
+    original = module.optimise
+
+    def optimise(run: Any, *args: Any) -> bool:
+        if run.place.step + 1 == step:
+            signal.raise_signal(signal.SIGINT)
+        return original(run, *args)
+
+    monkeypatch.setattr(module, "optimise", optimise)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in BY_CLOCK} for row in rows]
+
+
+def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    random = torch.get_rng_state()
+    result = train(**options)
+    assert isinstance(result, TrainResult) and not result.interrupted
+    assert torch.equal(torch.get_rng_state(), random)  # the caller's numbers are untouched
+    assert result.dir == options["project"] / "train" / "train"
+    files = {
+        *("args.yaml", "results.csv", "results.png", "labels.jpg", "metrics.json"),
+        *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg"),
+        *("val_batch0_labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png"),
+        *("box_pr.png", "mask_pr.png"),
+    }
+    for file in files:
+        assert (result.dir / file).stat().st_size > 0, file
+    rows = table(result.dir)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["4", "8"]  # 7 images in batches of 2
+    columns = {"lr", "train/loss", "train/roi/mask", "val/box/AP", "val/mask/AP", "val/mask/AP50"}
+    assert columns <= set(rows[0])
+    terms = [float(v) for k, v in rows[0].items() if k.startswith("train/") and k != "train/loss"]
+    assert sum(terms) == pytest.approx(float(rows[0]["train/loss"]), rel=1e-5)
+
+    recipe = TrainRecipe.from_dict(yaml.safe_load((result.dir / "args.yaml").read_text()))
+    assert recipe.epochs == 2 and recipe.data == str(options["data"])
+    assert result.best is not None
+    best = load_checkpoint(result.best)
+    assert best.meta.names == ["coin"] and best.meta.category_ids == [5]
+    assert best.meta.metrics["box/AP"] == result.metrics["box/AP"]
+    assert load_checkpoint(result.best, training=True).training is None
+    assert load_checkpoint(result.last, training=True).training is not None
+    output = capsys.readouterr()
+    assert "7 train, 3 val images" in output.out
+    assert f"maskwright predict model={result.dir}" in output.out
+
+    again = train(**options | {"epochs": 1})  # never overwritten
+    assert again.dir.name == "train2"
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("at", [3, 6])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options |= {"batch": 1, "accumulate": 2, "ema": 0.9, "scale_jitter": (0.8, 1.2)}
+    whole = train(**options, name="whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, at)
+        part = train(**options, name="part")
+    assert part.interrupted
+    assert f"maskwright train resume={part.dir}" in capsys.readouterr().out
+    assert (part.dir / "results.csv").exists() == (at > 4)  # 4 steps make an epoch
+    # A row that a crash left behind the checkpoint is written again, not twice.
+    if at > 4:
+        lost = ResultsTable(part.dir / "results.csv")
+        lost.append({"epoch": 9, "step": 99})
+    resumed = train(resume=part.dir)
+    assert resumed.dir == part.dir and not resumed.interrupted
+    assert table(resumed.dir) == table(whole.dir)
+    assert resumed.metrics == pytest.approx(whole.metrics, nan_ok=True, rel=0, abs=0)
+    for training in (True, False):
+        a = load_checkpoint(whole.last, training=training)
+        b = load_checkpoint(resumed.last, training=training)
+        assert a.model.keys() == b.model.keys()
+        assert all(torch.equal(a.model[key], b.model[key]) for key in a.model)
+    assert not all(
+        torch.equal(load_checkpoint(whole.last, training=True).model[k], a.model[k])
+        for k in a.model
+    )  # the average is not the model itself
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_interrupted_in_validation_goes_on_with_it(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(**options, name="whole")
+    original = module.evaluate
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", evaluate)
+        part = train(**options, name="part")
+    assert part.interrupted and part.best is None
+    resumed = train(resume=part.last)
+    assert table(resumed.dir) == table(whole.dir)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_resume_keeps_the_options_of_the_run(options: dict[str, Any]) -> None:
+    done = train(**options | {"epochs": 1})
+    with pytest.raises(ValueError, match="epochs is 1 there"):
+        train(resume=done.dir, epochs=5)
+    with pytest.raises(ValueError, match="nothing to resume, all 4 steps are done"):
+        train(resume=done.dir, workers=0)
+    with pytest.raises(ValueError, match="weights only"):
+        train(resume=done.best)
+    with pytest.raises(ValueError, match="no such checkpoint or run folder"):
+        train(resume=done.dir / "nothing")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_steps_and_a_single_split(options: dict[str, Any], data: Path) -> None:
+    options |= {"data": data / "annotations" / "train.json", "steps": 4, "val_every": 2}
+    options |= {
+        "val_fraction": 0.3,
+        "schedule": "constant",
+        "optimizer": "sgd",
+        "precision": "bf16",
+    }
+    result = train(**options)
+    rows = table(result.dir)
+    assert [row["step"] for row in rows] == ["3", "4"]  # 5 of 7 images train; the end is cut
+    assert rows[0]["val/box/AP"] == "" and rows[1]["val/box/AP"] != ""
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_patience_stops(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    options |= {"lr": 1e-9, "epochs": 9, "patience": 2, "batch": 7}
+    result = train(**options)
+    assert len(table(result.dir)) == 3  # the first is best, two more bring nothing
+    assert "no better AP for 2 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_bad_steps_are_skipped_and_their_images_named(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {1, 2}
+    weights: dict[int, torch.Tensor] = {}
+
+    from maskwright.models.base import TwoStageDetector
+
+    losses = TwoStageDetector.losses
+    calls = iter(range(100))
+
+    def poisoned(self: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        call = next(calls)
+        weights[call] = self.fpn.state_dict()[next(iter(self.fpn.state_dict()))].clone()
+        terms = losses(self, *args, **kwargs)
+        if call in bad:
+            terms["rpn/box"] = terms["rpn/box"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(TwoStageDetector, "losses", poisoned)
+    result = train(**options | {"epochs": 1})
+    assert torch.equal(weights[1], weights[2]) and torch.equal(weights[2], weights[3])
+    assert not torch.equal(weights[0], weights[1])
+    text = capsys.readouterr().err
+    assert "step 2: the loss is not finite" in text and "train" in text and ".png" in text
+    assert (result.dir / "bad_step2.jpg").is_file()
+    assert "nan" not in table(result.dir)[0]["train/loss"]
+
+    bad |= set(range(100))
+    with pytest.raises(RuntimeError, match=r"not finite in 5 steps in a row.*lower lr"):
+        train(**options)
+
+
+def test_unknown_and_contradictory_options() -> None:
+    with pytest.raises(TypeError, match="'epoch'; did you mean 'epochs'"):
+        train("cells", epoch=3)
+    with pytest.raises(ValueError, match="data is missing"):
+        train()
+    with pytest.raises(ValueError, match="does not exist"):
+        train("no/such/folder", device="cpu")
+    signature = inspect.signature(train)
+    assert list(signature.parameters)[:2] == ["data", "model"]
+    assert signature.parameters["model"].default == MODEL
+    assert signature.parameters["patience"].default == 20
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_recipe_with_changed_fields(options: dict[str, Any]) -> None:
+    result = train(TrainRecipe(**options), steps=1, warmup=0, name="short")
+    assert result.dir.name == "short" and table(result.dir)[0]["step"] == "1"
+
+
+def test_second_ctrl_c_aborts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.wanted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    seen: list[bool] = []
+
+    def elsewhere() -> None:
+        with Interrupt() as other:
+            seen.append(other.wanted)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [False]
+
+
+def test_run_folders_are_numbered_and_checked(tmp_path: Path) -> None:
+    names = [new_run_dir(tmp_path, "train", name).name for name in (None, None, "a", "a", None)]
+    assert names == ["train", "train2", "a", "a2", "train3"]
+    with pytest.raises(ValueError, match="without slashes"):
+        new_run_dir(tmp_path, "train", "../up")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="give another place with project="):
+        new_run_dir(tmp_path / "file", "train")
+    if os.getuid():  # root may write everywhere
+        tmp_path.chmod(0o500)
+        with pytest.raises(ValueError, match="Permission denied"):
+            new_run_dir(tmp_path, "train")
+        tmp_path.chmod(0o700)
+
+
+def test_results_table_grows_columns_and_truncates(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    rows = ResultsTable(path)
+    rows.append({"epoch": 1, "x": 0.1 + 0.2})
+    rows.append({"epoch": 2, "x": None, "y": 3})
+    again = ResultsTable(path)
+    assert [float(row["x"]) if row["x"] else None for row in again.rows] == [0.1 + 0.2, None]
+    again.truncate(1)
+    again.append({"epoch": 2, "x": 5.0, "y": 4})
+    assert path.read_text() == "epoch,x,y\n1,0.30000000000000004,\n2,5.0,4\n"

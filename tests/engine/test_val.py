@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from maskwright.data.discover import open_dataset
+from maskwright.data.records import Dataset
+from maskwright.engine.predict import Predictor
+from maskwright.engine.val import eval_loader, evaluate, match_classes, val
+from maskwright.models.base import Detector, Meta, PostProcess
+from maskwright.structures import Images, Instances, Resize
+
+# Boxes xywh and class names by image size, which is how the oracle below recognises an image.
+SCENES: dict[tuple[int, int], list[tuple[tuple[int, int, int, int], str]]] = {
+    (60, 80): [((5, 6, 40, 30), "cat"), ((50, 20, 25, 36), "dog")],
+    (70, 50): [((10, 12, 34, 50), "dog")],
+    (40, 96): [],
+}
+IDS = {"cat": 7, "dog": 3}  # dog comes first in the data set, which sorts by id
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A COCO data set with filled rectangles, split val."""
+    root = tmp_path / "data"
+    images, annotations = [], []
+    (root / "images" / "val").mkdir(parents=True)
+    for number, ((height, width), objects) in enumerate(SCENES.items()):
+        picture = Image.new("RGB", (width, height), (20, 30, 40))
+        pen = ImageDraw.Draw(picture)
+        file = f"{number}.png"
+        images.append({"id": 50 + number, "file_name": file, "height": height, "width": width})
+        for (x, y, w, h), name in objects:
+            pen.rectangle((x, y, x + w - 1, y + h - 1), fill=(200, 80 * IDS[name] % 255, 90))
+            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": 50 + number,
+                    "category_id": IDS[name],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "segmentation": [outline],
+                }
+            )
+        picture.save(root / "images" / "val" / file)
+    categories = [{"id": i, "name": name} for name, i in IDS.items()]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "val.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return root
+
+
+class Oracle(Detector):
+    """Knows the scenes by their size, and returns what it is told to find."""
+
+    def __init__(self, names: list[str | None], *, masks: bool = True, copies: int = 1) -> None:
+        super().__init__(
+            len(names), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=Resize(None, 160)
+        )
+        self.task = "segment" if masks else "detect"
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.names = names
+        self.masks = masks
+        self.copies = copies
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        slots = 4 * self.copies
+        shape = (len(images), slots)
+        boxes, labels = torch.zeros(*shape, 4), torch.zeros(shape, dtype=torch.int64)
+        scores, valid = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+        for i, (height, width) in enumerate(images.original_sizes.tolist()):
+            ratio = images.sizes[i].flip(0) / torch.tensor([width, height])
+            for k, ((x, y, w, h), name) in enumerate(SCENES[height, width] * self.copies):
+                box = torch.tensor([x, y, x + w, y + h], dtype=torch.float32)
+                boxes[i, k] = box * ratio.repeat(2)
+                labels[i, k] = self.names.index(name)
+                scores[i, k], valid[i, k] = 0.9 - 0.1 * k, True
+        crops = torch.ones(*shape, 28, 28) if self.masks else None
+        assert post is not None
+        return Instances(boxes, labels, valid, scores, mask_crops=crops)
+
+
+def run(detector: Oracle, dataset: Dataset, **options: object) -> object:
+    loader = eval_loader(detector, dataset, batch=2)
+    post = PostProcess(0.001, 0.5, 100)
+    return evaluate(
+        detector,
+        dataset,
+        loader,
+        names=detector.names,
+        **{"post": post, **options},  # type: ignore[arg-type]
+    )
+
+
+def test_perfect_detections_score_one(data: Path) -> None:
+    dataset = open_dataset(data, "val")
+    detector = Oracle(["cat", None, "zebra", "dog"])  # more classes, in another order
+    detector.train()
+    result = run(detector, dataset)
+    for key in ("box/AP", "mask/AP", "box/AP50", "mask/AP75", "mask/AP/cat", "box/AP/dog"):
+        assert result.metrics[key] == pytest.approx(1.0), key
+    assert result.fitness == pytest.approx(1.0)
+    assert result.capped == [] and result.ms > 0
+    assert detector.training  # put back
+    assert {row["image_id"] for row in result.detections} == {50, 51}
+
+
+def test_metrics_equal_pycocotools(data: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    dataset = open_dataset(data, "val")
+    result = run(Oracle(["dog", "cat"], copies=2), dataset)
+    wrong = [{**row, "score": 0.95, "bbox": [0, 0, 9, 9]} for row in result.detections[:1]]
+    gt = COCO()
+    gt.dataset = result.gt
+    gt.createIndex()
+    reference = COCOeval(gt, gt.loadRes(result.detections), "bbox")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    assert result.metrics["box/AP"] == pytest.approx(reference.stats[0])
+    assert wrong[0]["category_id"] in (1, 2)
+
+
+def test_boxes_only(data: Path) -> None:
+    result = run(Oracle(["dog", "cat"], masks=False), open_dataset(data, "val"))
+    assert result.metrics["box/AP"] == pytest.approx(1.0)
+    assert not any(key.startswith("mask/") for key in result.metrics)
+    assert result.fitness == pytest.approx(1.0)
+
+
+def test_classes_are_matched_by_name() -> None:
+    assert match_classes(["a", None, "b", "c"], ["c", "a"]) == {0: 1, 3: 0}
+    with pytest.raises(ValueError, match="does not know: nuclei; did you mean 'nucleus'"):
+        match_classes(["nucleus", "cell"], ["cell", "nuclei"])
+
+
+def test_class_that_the_model_lacks_is_an_error(data: Path) -> None:
+    with pytest.raises(ValueError, match="does not know: cat"):
+        run(Oracle(["dog", "zebra"]), open_dataset(data, "val"))
+
+
+def test_full_images_are_reported(data: Path) -> None:
+    dataset = open_dataset(data, "val")
+    result = run(Oracle(["dog", "cat"]), dataset, post=PostProcess(0.001, 0.5, max_det=2))
+    assert result.capped == [50]
+
+
+def test_stop_ends_without_a_result(data: Path) -> None:
+    assert run(Oracle(["dog", "cat"]), open_dataset(data, "val"), stop=lambda: True) is None
+
+
+def test_shares_of_several_processes_are_joined(data: Path) -> None:
+    dataset = open_dataset(data, "val")
+    detector = Oracle(["dog", "cat"])
+    shares: list[object] = []
+    for rank in range(2):
+        loader = eval_loader(detector, dataset, rank=rank, world=2)
+        evaluate(
+            detector,
+            dataset,
+            loader,
+            names=detector.names,
+            post=PostProcess(),
+            gather=lambda share: [shares.append(share), share][1:],
+        )
+    whole = run(detector, dataset, gather=lambda _: shares)
+    assert whole.metrics["mask/AP"] == pytest.approx(1.0)
+    # An image that a loader repeats to fill its last share counts once.
+    again = run(detector, dataset, gather=lambda _: [*shares, shares[0]])
+    assert len(again.detections) == len(whole.detections)
+
+
+def test_val_of_a_predictor_writes_its_folder(data: Path, tmp_path: Path) -> None:
+    names: list[str | None] = ["dog", "cat"]
+    predictor = Predictor(Oracle(names), Meta("oracle", {}, names), device="cpu")
+    metrics = val(predictor, data, workers=0, save=True, project=tmp_path / "runs")
+    assert metrics["mask/AP"] == pytest.approx(1.0)
+    folder = tmp_path / "runs" / "val" / "val"
+    for file in (
+        "metrics.json",
+        "confusion_matrix.png",
+        "box_pr.png",
+        "mask_pr.png",
+        "val_batch0_labels.jpg",
+        "val_batch0_pred.jpg",
+    ):
+        assert (folder / file).stat().st_size > 0, file
+    stored = json.loads((folder / "metrics.json").read_text())
+    assert stored["mask/AP"] == metrics["mask/AP"]
+    assert all(v is None for k, v in stored.items() if math.isnan(metrics[k]))
+
+
+def test_zero_ap_is_explained(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Blind(Oracle):
+        def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+            found = super().forward(images, post)
+            return Instances(
+                found.boxes,
+                found.labels,
+                torch.zeros_like(found.valid),
+                found.scores,
+                mask_crops=found.mask_crops,
+            )
+
+    names: list[str | None] = ["dog", "cat"]
+    metrics = val(Predictor(Blind(names), Meta("b", {}, names), device="cpu"), data, workers=0)
+    assert metrics["mask/AP"] == 0
+    assert "no predictions" in capsys.readouterr().err
+
+
+def test_the_pictures_draw_what_the_data_says(data: Path, tmp_path: Path) -> None:
+    names: list[str | None] = ["dog", "cat"]
+    predictor = Predictor(Oracle(names), Meta("oracle", {}, names), device="cpu")
+    val(predictor, data, workers=0, save=True, project=tmp_path, name="a")
+    shown = np.asarray(Image.open(tmp_path / "val" / "a" / "val_batch0_labels.jpg"))
+    found = np.asarray(Image.open(tmp_path / "val" / "a" / "val_batch0_pred.jpg"))
+    assert shown.shape == found.shape
+    # Below the name tags, which differ by the score, perfect masks give the same picture.
+    part = slice(330, 515)
+    assert np.ptp(shown[part].astype(int)) > 150  # there are masks
+    assert (np.abs(shown[part].astype(int) - found[part]).max(-1) > 60).mean() < 0.001
