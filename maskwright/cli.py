@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from maskwright import commands
 from maskwright._version import __version__
-from maskwright.commands import UsageError, as_written, nearest
+from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
 from maskwright.signatures import (
     REQUIRED,
@@ -58,10 +58,11 @@ class Command:
         """What may be given, by name."""
         options: dict[str, Option] = {}
         if self.source is not None:
-            options = {option.name: option for option in read_options(*self.source)}
+            read = read_options(*self.source)
+            options = {o.name: o for o in read if not o.kind.startswith("Callable")}
         for option in read_options("maskwright.commands", self.run.__name__):
-            positional = option.name in options and options[option.name].positional
-            options[option.name] = replace(option, positional=positional)
+            known = options.get(option.name, option)
+            options[option.name] = replace(option, positional=known.positional)
         return options
 
 
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise
-        console.error(_one_line(error))
+        console.error(str(error).strip() or type(error).__name__)
         return 1
     except RuntimeError as error:
         if debug or "out of memory" not in str(error).lower():
@@ -184,10 +185,7 @@ def _split_command(tokens: list[str]) -> tuple[str, list[str]]:
         if len(tokens) == 1 or tokens[1].startswith("-"):
             return "data check", ["--help"] if len(tokens) == 1 else tokens[1:]
         raise UsageError(f"unknown command {' '.join(tokens[:2])!r}; did you mean 'data check'?")
-    raise UsageError(
-        f"unknown command {tokens[0]!r}{nearest(tokens[0], COMMANDS)} "
-        f"(commands: {', '.join(COMMANDS)})"
-    )
+    raise UsageError(f"unknown command {tokens[0]!r}{unknown(tokens[0], COMMANDS)}")
 
 
 def _read_tokens(name: str, tokens: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -215,10 +213,7 @@ def _read_tokens(name: str, tokens: list[str]) -> tuple[list[str], dict[str, str
             arguments.append(f"--{negated}=false")
             continue
         if key not in known and not takes_more:
-            raise UsageError(
-                f"{name} has no option {key!r}{nearest(key, known)} "
-                f"(it has: {', '.join(known) or 'none'})"
-            )
+            raise UsageError(f"{name} has no option {key!r}{unknown(key, known)}")
         if match:
             value = match[2]
         elif known.get(key, _TEXT).kind == "bool":

@@ -9,26 +9,34 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from maskwright.engine import console
 from maskwright.signatures import Option, parse_value, read_arguments
+
+WEIGHTS = Path(__file__).parent / "weights"
+SIZES = ("small", "medium", "large")  # of objects, in COCO's terms
 
 
 class UsageError(Exception):
     """The command line is wrong: exit status 2."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" with the known name nearest to `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for a name that is near, otherwise all that are known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known) or 'none'}"
 
 
 def train(*, extra: dict[str, str], **options: Any) -> int:
     """Train a model on your own images."""
     model_args: dict[str, Any] = {}
+    if not {"data", "resume"} & set(options):
+        raise UsageError("train needs data=... (folder or file of the data set), or resume=...")
     if extra:
         from maskwright.engine.recipe import TrainRecipe
         from maskwright.models import get_entry
@@ -38,11 +46,7 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
         for name, text in extra.items():
             if name not in kinds:
                 known = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
-                raise UsageError(
-                    f"train has no option {name!r}{nearest(name, [*known, *kinds])} "
-                    f"(options of training: {', '.join(known)}; of {entry.name}: "
-                    f"{', '.join(kinds)})"
-                )
+                raise UsageError(f"train has no option {name!r}{unknown(name, [*known, *kinds])}")
             try:
                 model_args[name] = parse_value(kinds[name].kind, text)
             except ValueError as error:
@@ -143,10 +147,7 @@ def predict(
     sources = list_sources(options["source"])
     predictor = load(model, weights=weights, device=device)
     results = run(predictor, **{**options, "source": sources})
-    writer = None
-    if save:
-        folder = new_run_dir(project, "predict", name)
-        writer = ResultWriter(folder, originals=len(sources) > 1)
+    writer: ResultWriter | None = None
     rows: list[list[object]] = []
     saved: list[SavedResult] = []
     with console.progress("predict", total=len(sources), unit="img") as bar:
@@ -154,7 +155,10 @@ def predict(
             objects = ", ".join(f"{count} {what}" for what, count in result.counts().items())
             ms = round(sum(result.speed.values()))
             rows.append([result.file_name, objects or "no objects", ms])
-            if writer is not None:
+            if save:
+                if writer is None:  # not before there is something to keep
+                    folder = new_run_dir(project, "predict", name)
+                    writer = ResultWriter(folder, originals=len(sources) > 1)
                 saved.append(writer.write(result))
             if show:
                 result.show()
@@ -182,6 +186,7 @@ def models(name: str | None = None) -> int:
     Args:
         name: a model; none: all of them.
     """
+    from maskwright.hub import SHIPPED_MODELS
     from maskwright.models import get_entry, list_models
 
     if name is not None:
@@ -212,6 +217,9 @@ def models(name: str | None = None) -> int:
     console.table(
         "Models", ["name", "task", "backbone", "parameters", "weights", "licence of weights"], rows
     )
+    trained = [key for key, file in SHIPPED_MODELS.items() if (WEIGHTS / file).is_file()]
+    if trained:
+        console.note(f"Trained models that come with the package: {', '.join(trained)}.")
     console.note("backbone= takes any timm name; `maskwright models NAME` lists the options.")
     return 0
 
@@ -240,10 +248,71 @@ def doctor() -> int:
     return 0 if run() else 1
 
 
-def data_check(**options: Any) -> int:
-    """Look for faults in a data set and draw samples, before any training."""
-    from maskwright.data.check import check_data
+def data_check(
+    *, save: bool = True, project: str = "runs", name: str | None = None, **options: Any
+) -> int:
+    """Look for faults in a data set and draw samples, before any training.
 
-    report = check_data(**options)
-    console.note(str(report))
-    return 0
+    Args:
+        save: write samples, statistics and the list of faults into a run folder.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "check".
+    """
+    from maskwright.data.check import check_data
+    from maskwright.data.discover import find_splits
+    from maskwright.engine.rundir import new_run_dir
+
+    find_splits(options["data"])  # what is no data set leaves no run folder behind
+    folder = new_run_dir(project, "check", name) if save else None
+    with ExitStack() as stack:
+        bars: dict[str, console.Progress] = {}
+
+        def show(split: str, done: int, total: int) -> None:
+            if split not in bars:
+                bar = console.progress(f"check {split}", total=total, unit="img")
+                bars[split] = stack.enter_context(bar)
+            bars[split].update(done - bars[split].done)
+            if done == total:
+                stack.close()
+
+        report = check_data(**options, save=folder, progress=show)
+    splits = report.splits
+    console.table(
+        f"{report.data}",
+        ["split", "images", "without objects", "objects", *SIZES, "most in an image"],
+        [
+            [
+                split,
+                stats.images,
+                stats.without_objects,
+                stats.objects,
+                *(stats.by_size[size] for size in SIZES),
+                int(stats.per_image.max(initial=0)),
+            ]
+            for split, stats in splits.items()
+        ],
+    )
+    classes = dict.fromkeys(name for stats in splits.values() for name in stats.per_class)
+    console.table(
+        "Objects by class",
+        ["class", *splits],
+        [[name, *(stats.per_class.get(name, 0) for stats in splits.values())] for name in classes],
+    )
+    faults: dict[tuple[str, str, str], list[str]] = {}
+    for split, fault in report.faults:
+        faults.setdefault((split, fault.kind, fault.action), []).append(fault.message)
+    if faults:
+        console.table(
+            "Faults",
+            ["split", "fault", "what happens", "times", "the first"],
+            [[*key, len(messages), messages[0]] for key, messages in faults.items()],
+        )
+    else:
+        console.note("Faults: none.")
+    for note in report.notes:
+        console.note(f"Note: {note}")
+    if folder is not None:
+        console.note(f"samples, statistics and all faults: {folder}")
+    if not report.ok:
+        console.error("training would fail on this data: mend the faults marked 'error'")
+    return 0 if report.ok else 1

@@ -1,0 +1,134 @@
+"""The page of a prediction run: complete, offline, and safe against odd names."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskwright.engine.gallery import MANY_CLASSES, ResultWriter, write_gallery
+from maskwright.engine.result import Result
+from maskwright.structures import Detections
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, follow and show."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.classes: list[tuple[str, bool]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        for key in ("src", "data-other"):
+            if values.get(key):
+                self.loads.append(str(values[key]))
+        if tag == "link":
+            self.loads.append(str(values.get("href")))
+        if tag == "a":
+            self.links.append(str(values["href"]))
+        if "data-class" in values:
+            self.classes.append((str(values["data-class"]), "hidden" in values))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def make(path: str | None, labels: list[int], names: list[str], size: int = 20) -> Result:
+    count = len(labels)
+    boxes = torch.tensor([[2.0, 2.0, 12.0, 12.0]]).repeat(count, 1)
+    found = Detections(
+        (size, 2 * size),
+        boxes,
+        torch.linspace(0.9, 0.5, count),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.ones(count, 4, 4),
+    )
+    image = np.full((size, 2 * size, 3), 90, np.uint8)
+    return Result(found, image, names, path, {"load": 2.0, "inference": 28.0})
+
+
+def test_the_page_shows_every_image_and_loads_nothing_from_outside(tmp_path: Path) -> None:
+    results = [
+        make("a/cell 1.png", [0, 0, 1], ["cell", "nucleus"]),
+        make("b/empty.jpg", [], ["cell", "nucleus"]),
+        make("c/Größe #2?.png", [1], ["cell", "nucleus"]),
+    ]
+    path = write_gallery(results, tmp_path / "out", "Slides & <cells>")
+    assert path == tmp_path / "out" / "index.html"
+    page = Page(path)
+    assert len(page.loads) == 6
+    for link in page.loads + [link for link in page.links if not link.startswith("#")]:
+        assert (path.parent / unquote(link)).is_file(), link
+        assert "//" not in link and not link.startswith("/")
+    text = path.read_text(encoding="utf-8")
+    assert "http" not in text and "@import" not in text and "url(" not in text
+    assert "link" not in page.tags
+    for expected in ("Slides & <cells>", "3", "images", "4", "objects", "30 ms", "no objects"):
+        assert expected in page.text
+    assert [name for name, _ in page.classes] == ["", "nucleus", "cell", "-"]
+    assert page.text.count("cell 1.png") == 2  # card and table
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
+
+
+def test_originals_are_the_images_and_overlays_are_not(tmp_path: Path) -> None:
+    writer = ResultWriter(tmp_path, originals=True)
+    saved = writer.write(make("x.png", [0], ["cell"]))
+    assert saved.original is not None
+    assert abs(read(saved.original) - 90).max() <= 3
+    assert abs(read(saved.overlay) - 90).max() > 30
+    assert saved.counts == {"cell": 1} and saved.ms == 30 and saved.size == (20, 40)
+    large = writer.write(make("large.png", [], ["cell"], size=2000))
+    assert large.original is not None and read(large.original).shape == (800, 1600, 3)
+    assert read(large.overlay).shape == (2000, 4000, 3)
+
+
+def test_equal_names_do_not_collide(tmp_path: Path) -> None:
+    writer = ResultWriter(tmp_path)
+    paths = ["a/x.png", "b/x.png", "c/X.jpg", None, None, "x_2.png", "https://a.org/?q=1"]
+    saved = [writer.write(make(path, [0], ["cell"])) for path in paths]
+    stems = [row.overlay.stem for row in saved]
+    assert stems == ["x", "x_2", "X_3", "image", "image_2", "x_2_2", "image_3"]
+    assert len({str(row.data).lower() for row in saved}) == len(saved)
+    assert all(row.overlay.is_file() and row.data.is_file() for row in saved)
+    assert not (tmp_path / "originals").exists()
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    evil = '"><script>alert(1)</script>'
+    path = write_gallery([make(evil, [0], [evil])], tmp_path, evil)
+    page = Page(path)
+    assert page.tags.count("script") == 1
+    assert page.text.count("alert(1)") >= 3  # shown as text
+
+
+def test_rare_classes_wait_behind_a_button(tmp_path: Path) -> None:
+    names = [f"class {i}" for i in range(MANY_CLASSES + 4)]
+    page = Page(write_gallery([make("a.png", list(range(len(names))), names)], tmp_path))
+    assert sum(hidden for _, hidden in page.classes) == 4
+    assert "4 more classes" in page.text
+
+
+def test_no_images_at_all(tmp_path: Path) -> None:
+    assert "0" in Page(write_gallery([], tmp_path / "new")).text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        ResultWriter(tmp_path / "file" / "out")
