@@ -9,7 +9,6 @@ skipped, and annotations without an id, box or area get one.
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .images import image_sizes
+from .objects import CocoObject, whole_number
 from .records import Columns, Dataset, Fault
-from .segments import LEAST, NO_MASK, BadSegment, Segment, box_segment, read_segment
+from .segments import BadSegment
 
 MAX_PIXELS = 2**31  # of one image: larger sizes are typing errors
 BACKGROUND = ("_background_", "__background__")
@@ -105,9 +105,9 @@ class _Reader:
         )
         joints = self._keypoint_names(content["categories"], labels)
         root, images = self._images(content["images"], roots)
-        columns = self._columns(images, self._objects(entries, images, labels, len(joints)), joints)
+        objects = self._objects(entries, images, labels, len(joints))
         return Dataset(
-            columns,
+            _pack(images, objects, len(joints)),
             root=root,
             split=self.split,
             names=class_names,
@@ -121,11 +121,11 @@ class _Reader:
         self, categories: list[Any], used: list[Any], names: Sequence[str] | None
     ) -> tuple[dict[int, int], list[str], list[int]]:
         """Return the label of each category id, the class names and the id of each class."""
-        occurring = {_whole(value) for value in used}
+        occurring = {whole_number(value) for value in used}
         by_id: dict[int, str] = {}
         parents: set[tuple[int, str]] = set()
         for category in categories:
-            number = _whole(category.get("id")) if isinstance(category, dict) else None
+            number = whole_number(category.get("id")) if isinstance(category, dict) else None
             name = category.get("name") if isinstance(category, dict) else None
             if number is None or not isinstance(name, str) or not name.strip():
                 raise ValueError(
@@ -190,7 +190,8 @@ class _Reader:
         found = [
             [str(name) for name in category["keypoints"]]
             for category in categories
-            if isinstance(category.get("keypoints"), list) and _whole(category["id"]) in labels
+            if isinstance(category.get("keypoints"), list)
+            and whole_number(category["id"]) in labels
         ]
         return found[0] if found and all(other == found[0] for other in found) else []
 
@@ -200,7 +201,7 @@ class _Reader:
         """Return the root and, by image id, path below it, height and width."""
         named: dict[int, tuple[str, Any, Any]] = {}
         for entry in entries:
-            number = _whole(entry.get("id")) if isinstance(entry, dict) else None
+            number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
             name = entry.get("file_name") if isinstance(entry, dict) else None
             if number is None or not isinstance(name, str) or not name:
                 self.fault(
@@ -255,7 +256,7 @@ class _Reader:
             message = "height and width are missing: read from the image file"
             self.fault("missing image size", message, "repaired", image=number)
             return size
-        rows, columns = _whole(height), _whole(width)
+        rows, columns = whole_number(height), whole_number(width)
         if rows is None or columns is None or min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
             self.fault(
                 "bad image size",
@@ -273,7 +274,7 @@ class _Reader:
             if not isinstance(entry, dict):
                 self.fault("bad annotation", f"an annotation is an object, got {str(entry)[:100]}")
                 continue
-            number = _whole(entry.get("id"))
+            number = whole_number(entry.get("id"))
             if number is None:
                 nameless -= 1
                 number = nameless
@@ -300,16 +301,16 @@ class _Reader:
         images: dict[int, tuple[str, int, int]],
         labels: dict[int, int],
         num_joints: int,
-    ) -> list[_Object]:
+    ) -> list[CocoObject]:
         """Return the usable objects, sorted by image in the order of the file."""
         position = {number: row for row, number in enumerate(images)}
         known = set(position) | {
             fault.image_id for fault in self.faults if fault.image_id is not None
         }
         masks = any(entry.get("segmentation") for _, entry in entries)
-        objects: list[_Object] = []
+        objects: list[CocoObject] = []
         for number, entry in entries:
-            image = _whole(entry.get("image_id"))
+            image = whole_number(entry.get("image_id"))
             where: dict[str, Any] = {"image": image, "annotation": number}
             if image not in position:
                 # The annotations of an image that was left out go with it, without a fault each.
@@ -317,13 +318,13 @@ class _Reader:
                     message = f"annotation {number} belongs to image {entry.get('image_id')!r}"
                     self.fault("unknown image", message + ", which does not exist", **where)
                 continue
-            category = _whole(entry.get("category_id"))
+            category = whole_number(entry.get("category_id"))
             if category not in labels:
                 message = f"annotation {number} has category {entry.get('category_id')!r}"
                 self.fault("unknown category", message + ", which is not defined", **where)
                 continue
             try:
-                item = _Object(position[image], number, labels[category])
+                item = CocoObject(position[image], number, labels[category])
                 item.read(entry, images[image][1:], masks, num_joints)
             except BadSegment as bad:
                 message = f"annotation {number} of {images[image][0]}: {bad}"
@@ -336,153 +337,45 @@ class _Reader:
         objects.sort(key=lambda item: item.row)
         return objects
 
-    def _columns(
-        self, images: dict[int, tuple[str, int, int]], objects: list[_Object], joints: list[str]
-    ) -> Columns:
-        points, point_first, part_first = array("d"), array("q", [0]), array("q", [0])
-        rle_bytes, rle_first = bytearray(), array("q", [0])
-        for item in objects:
-            for part in item.segment.parts:
-                points.frombytes(part.tobytes())
-                point_first.append(len(points) // 2)
-            part_first.append(len(point_first) - 1)
-            rle_bytes += item.segment.counts
-            rle_first.append(len(rle_bytes))
-        paths = [name.encode() for name, _, _ in images.values()]
-        rows = [item.row for item in objects]
-        keypoints = np.zeros((len(objects), len(joints), 3), np.float32)
-        for slot, item in zip(keypoints, objects, strict=True):
-            if item.keypoints is not None:
-                slot[:] = item.keypoints
-        return Columns(
-            image_ids=torch.tensor(list(images), dtype=torch.int64),
-            sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
-            path_first=_offsets([len(path) for path in paths]),
-            path_bytes=_tensor(np.frombuffer(b"".join(paths), np.uint8)),
-            ann_first=_offsets(
-                np.bincount(rows, minlength=len(images)) if rows else [0] * len(images)
-            ),
-            ann_ids=torch.tensor([item.number for item in objects], dtype=torch.int64),
-            boxes=torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4),
-            areas=torch.tensor([item.area for item in objects], dtype=torch.float64),
-            labels=torch.tensor([item.label for item in objects], dtype=torch.int64),
-            crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool),
-            kinds=torch.tensor([item.segment.kind for item in objects], dtype=torch.uint8),
-            part_first=_tensor(np.array(part_first, np.int64)),
-            point_first=_tensor(np.array(point_first, np.int64)),
-            points=_tensor(np.array(points, np.float64).reshape(-1, 2)),
-            rle_first=_tensor(np.array(rle_first, np.int64)),
-            rle_bytes=_tensor(np.frombuffer(bytes(rle_bytes), np.uint8)),
-            keypoints=_tensor(keypoints),
-        )
 
-
-class _Object:
-    """One annotation while it is read."""
-
-    __slots__ = ("area", "box", "crowd", "keypoints", "label", "number", "row", "segment")
-
-    def __init__(self, row: int, number: int, label: int) -> None:
-        self.row = row
-        self.number = number
-        self.label = label
-
-    def read(
-        self, entry: dict[str, Any], size: tuple[int, int], masks: bool, num_joints: int
-    ) -> None:
-        """Check and take over box, mask, area and keypoints.
-
-        Args:
-            entry: the annotation.
-            size: (height, width) of the image.
-            masks: whether the file has masks at all.
-            num_joints: keypoints expected.
-
-        Raises:
-            BadSegment: if the object cannot be used.
-        """
-        self.crowd = entry.get("iscrowd") in (1, True)
-        segment = self.segment = read_segment(entry.get("segmentation"), size)
-        has_mask = segment.kind != NO_MASK
-        self.box = self._read_box(entry.get("bbox"), size, segment if has_mask else None)
-        if masks and not has_mask and not self.crowd:
-            height, width = size
-            x1, y1, x2, y2 = self.box
-            inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
-            notes = segment.notes
-            segment = self.segment = box_segment(inside)
-            segment.notes += [*notes, ("no mask", "no segmentation: its box serves as its mask")]
-        area = _number(entry.get("area"))
-        if area is None or area <= 0:
-            x1, y1, x2, y2 = self.box
-            area = segment.area or (x2 - x1) * (y2 - y1)
-        self.area = area
-        self.keypoints = self._read_keypoints(entry.get("keypoints"), num_joints)
-
-    def _read_box(
-        self, value: Any, size: tuple[int, int], mask: Segment | None
-    ) -> tuple[float, float, float, float]:
-        """Return xyxy as annotated; a broken box is replaced by that of the mask."""
-        height, width = size
-        kind, message = "", ""
-        x = y = w = h = 0.0
-        sides = [_number(side) for side in value] if isinstance(value, list) else []
-        if value is None and mask is not None:
-            return mask.extent
-        if len(sides) != 4:
-            kind, message = "bad box", f"bbox must be [x, y, width, height], got {str(value)[:60]}"
-        elif None in sides:
-            kind, message = "NaN or infinite coordinates", f"bbox {value} is not finite"
-        else:
-            x, y, w, h = (side for side in sides if side is not None)
-            if w < LEAST or h < LEAST:
-                kind, message = "empty box", f"bbox {value} has no width or no height"
-            elif max(x - width, y - height, -x - w, -y - h) > -LEAST:
-                kind, message = "box outside the image", f"bbox {value} lies outside the image"
-        box = (x, y, x + w, y + h)
-        if not kind and mask is not None and _iou(box, mask.extent) < 0.2:
-            kind = "box and mask disagree"
-            message = f"bbox {value} is not where the mask is"
-            if _iou((x, y, w, h), mask.extent) > 0.5:
-                message += ": it seems to be x1, y1, x2, y2 instead of x, y, width, height"
-        if not kind:
-            over = max(-x, -y, box[2] - width, box[3] - height)
-            if over > 2:
-                message = f"bbox {value} reaches {over:.0f} pixels beyond the image: clipped"
-                self.segment.notes.append(("box beyond the image", message))
-            return box
-        if mask is None:
-            raise BadSegment(kind, message)
-        self.segment.notes.append((kind, f"{message}; the box of the mask is used"))
-        return mask.extent
-
-    def _read_keypoints(self, value: Any, num_joints: int) -> np.ndarray | None:
-        if not num_joints or value is None:
-            return None
-        numbers = [_number(item) for item in value] if isinstance(value, list) else []
-        if len(numbers) != 3 * num_joints or None in numbers:
-            message = f"keypoints must be {3 * num_joints} finite numbers: read as not labelled"
-            self.segment.notes.append(("bad keypoints", message))
-            return None
-        return np.array(numbers, np.float32).reshape(num_joints, 3)
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number that fits 64 bits, from an int, 3.0 or "3"; else None."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        return None
-    return value
-
-
-def _number(value: Any) -> float | None:
-    """Return a finite number of sane size; else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
-        return None
-    return float(value) if math.isfinite(value) else None
+def _pack(
+    images: dict[int, tuple[str, int, int]], objects: list[CocoObject], num_joints: int
+) -> Columns:
+    """Turn what was read into flat arrays."""
+    points, point_first, part_first = array("d"), array("q", [0]), array("q", [0])
+    rle_bytes, rle_first = bytearray(), array("q", [0])
+    for item in objects:
+        for part in item.segment.parts:
+            points.frombytes(part.tobytes())
+            point_first.append(len(points) // 2)
+        part_first.append(len(point_first) - 1)
+        rle_bytes += item.segment.counts
+        rle_first.append(len(rle_bytes))
+    paths = [name.encode() for name, _, _ in images.values()]
+    rows = [item.row for item in objects]
+    keypoints = np.zeros((len(objects), num_joints, 3), np.float32)
+    for slot, item in zip(keypoints, objects, strict=True):
+        if item.keypoints is not None:
+            slot[:] = item.keypoints
+    return Columns(
+        image_ids=torch.tensor(list(images), dtype=torch.int64),
+        sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
+        path_first=_offsets([len(path) for path in paths]),
+        path_bytes=_tensor(np.frombuffer(b"".join(paths), np.uint8)),
+        ann_first=_offsets(np.bincount(rows, minlength=len(images)) if rows else [0] * len(images)),
+        ann_ids=torch.tensor([item.number for item in objects], dtype=torch.int64),
+        boxes=torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4),
+        areas=torch.tensor([item.area for item in objects], dtype=torch.float64),
+        labels=torch.tensor([item.label for item in objects], dtype=torch.int64),
+        crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool),
+        kinds=torch.tensor([item.segment.kind for item in objects], dtype=torch.uint8),
+        part_first=_tensor(np.array(part_first, np.int64)),
+        point_first=_tensor(np.array(point_first, np.int64)),
+        points=_tensor(np.array(points, np.float64).reshape(-1, 2)),
+        rle_first=_tensor(np.array(rle_first, np.int64)),
+        rle_bytes=_tensor(np.frombuffer(bytes(rle_bytes), np.uint8)),
+        keypoints=_tensor(keypoints),
+    )
 
 
 def _clean_path(name: str) -> str | None:
@@ -516,13 +409,6 @@ def _file_problem(file: Path) -> tuple[str, str] | None:
     except (OSError, ValueError) as error:  # a name that the file system refuses
         return "missing image", f"image file {str(file)[:200]} cannot be looked up: {error}"
     return None
-
-
-def _iou(a: Sequence[float], b: Sequence[float]) -> float:
-    inter = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
-    # Masks of thin polygons have no extent; they cannot disagree.
-    return inter / union if inter or min(b[2] - b[0], b[3] - b[1]) > 0 else 1.0
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> Tensor:
