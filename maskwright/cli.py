@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", category=UserWarning, module=r"maskwright\.")
             return _dispatch(tokens)
     except UsageError as error:
         console.error(str(error))
@@ -163,7 +164,11 @@ def _dispatch(tokens: list[str]) -> int:
     app = _app(name, extra)
     try:
         status = app(
-            [*name.split(), *arguments], exit_on_error=False, print_error=False, help_on_error=False
+            [*name.split(), *arguments],
+            exit_on_error=False,
+            print_error=False,
+            help_on_error=False,
+            result_action="return_value",
         )
     except CycloptsError as error:
         hint = f" (see `maskwright {name} --help`)" if name else ""

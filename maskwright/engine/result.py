@@ -158,7 +158,7 @@ class Result:
         """Show the picture of `plot`: in the notebook, or in the system's image viewer.
 
         Raises:
-            RuntimeError: on a machine without a display.
+            OSError: on a machine without a display.
         """
         import os
         import sys
@@ -170,7 +170,7 @@ class Result:
         if sys.platform.startswith("linux") and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         ):
-            raise RuntimeError("no display to show the image on: use result.save('overlay.png')")
+            raise OSError("no display to show the image on: use result.save('overlay.png')")
         self.plot().show(title=repr(self))
 
     def save(self, path: str | Path) -> Path:

@@ -193,5 +193,5 @@ def test_show_without_a_display_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(RuntimeError, match=r"result\.save"):
+    with pytest.raises(OSError, match=r"result\.save"):
         make().show()

@@ -1,0 +1,402 @@
+"""The command line as a clumsy new user meets it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maskwright as mw
+from maskwright.cli import COMMANDS, main
+from maskwright.engine.checkpoint import save_checkpoint
+from maskwright.models import Meta, build, get_entry, list_models
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "mask_rcnn_resnet50_fpn"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tiny = dict(get_entry(NAME).tiny or {})
+    torch.manual_seed(0)
+    detector = build(NAME, 2, **tiny)
+    meta = Meta(NAME, tiny, ["cell", "nucleus"], source="random numbers")
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    return save_checkpoint(path, meta, detector.state_dict())
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with three images, one of them broken."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg"):
+        pixels = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    return tmp_path
+
+
+def errors(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for name in COMMANDS:
+        assert name.split()[0] in text
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == mw.__version__
+    assert main(["help", "train"]) == 0
+    assert "--epochs" in capsys.readouterr().out
+    assert main(["data"]) == 0
+    assert "data check" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in COMMANDS[name].options.values():
+        assert option.help, f"{name}: {option.name} has no explanation"
+        assert f"--{option.name}" in text
+    assert COMMANDS[name].summary.split()[0] in text
+
+
+def test_module_runs_as_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "maskwright", "predict", "modle=x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: predict has no option 'modle'; did you mean 'model'?\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("predit", "unknown command 'predit'; did you mean 'predict'?"),
+        ("qqqq", "unknown command 'qqqq'; known are train, val"),
+        ("data chek x", "did you mean 'data check'?"),
+        ("predict a b conff=1", "predict has no option 'conff'; did you mean 'conf'?"),
+        ("predict a b --max-dett 3", "did you mean 'max_det'?"),
+        ("models --zzz", "models has no option 'zzz'; known are name"),
+        ("predict model=a", "predict needs source=... (image file, folder"),
+        ("val", "val needs model=..."),
+        ("predict a b c", "predict does not know what 'c' is"),
+        ("predict a b conf=high", "expected NUMBER, got 'high'"),
+        ("predict a b --conf = 3", "write conf=value, without spaces"),
+        ("predict a b conf = 3", "without spaces around '='"),
+        ("predict a b conf=", "the option 'conf' is empty"),
+        ("predict a b --conf", "the option 'conf' needs a value"),
+        ("predict a b --conf --save", "the option 'conf' needs a value"),
+        ("predict a b max_det=2.5", "expected INT, got '2.5'"),
+        ("train", "train needs data=..."),
+        ("train data=x epoch=3", "train has no option 'epoch'; did you mean 'epochs'?"),
+        ("train data=x anchor_size=3", "did you mean 'anchor_sizes'?"),
+        ("train data=x anchor_sizes=3,x", "anchor_sizes: expected NUMBER,NUMBER,..., got '3,x'"),
+        ("train data=x optimizer=adam", "expected adamw | sgd, got 'adam'"),
+        ("train data=x milestones=a", "expected NUMBER,NUMBER,..., got 'a'"),
+        ("--hepl", "--hepl"),
+    ],
+)
+def test_wrong_usage(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    lines = errors(capsys)
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("predict {model} nothing", "'nothing' does not exist"),
+        ("predict {model} photo", "did you mean 'photos'?"),
+        ("predict {model} photos device=gpu", "device is auto, cpu"),
+        ("predict {model} photos conf=7", "conf lies between 0 and 1"),
+        ("predict {model} photos imgsz=big", "imgsz is the long side"),
+        ("predict nothing.safetensors photos", "nothing.safetensors"),
+        ("predict mask_rcnn_resnet50 photos", "did you mean 'mask_rcnn_resnet"),
+        ("models mask_rcnn_resnet50", "no model is called 'mask_rcnn_resnet50'"),
+        ("train data=nothing", "nothing"),
+        ("data check nothing", "nothing"),
+        ("val {model} nothing", "nothing"),
+        ("convert nothing.pth out.safetensors model=" + NAME, "nothing.pth"),
+    ],
+)
+def test_failures_are_short_and_without_traceback(
+    line: str, message: str, model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.format(model=model).split()) == 1
+    text = capsys.readouterr().err
+    assert text.count("error: ") == 1 and message in text and "Traceback" not in text
+    assert not (work / "runs").exists()
+
+
+def test_debug_shows_where(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        main(["predict", "model=x", "source=nothing", "--debug"])
+    monkeypatch.setenv("MASKWRIGHT_DEBUG", "1")
+    with pytest.raises(ValueError, match="does not exist"):
+        main(["predict", "model=x", "source=nothing"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (ValueError("two\nlines"), 1, "error: two\nlines"),
+        (RuntimeError("CUDA out of memory. Tried"), 1, "lower batch or imgsz"),
+    ],
+)
+def test_what_may_go_wrong_inside(
+    error: BaseException,
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> bool:
+        raise error
+
+    monkeypatch.setattr("maskwright.engine.doctor.doctor", fail)
+    assert main(["doctor"]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskwright.engine.doctor.doctor", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_predict_over_a_folder(model: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "photos" / "broken.png").write_bytes(b"")
+    assert main(["predict", f"model={model}", "source=photos", "conf=0.01", "max_det=3"]) == 0
+    out, err = capsys.readouterr()
+    folder = work / "runs" / "predict" / "predict"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["a.json", "a.png", "b.jpg", "b.json", "index.html", "originals"]
+    assert "a.png" in out and "b.jpg" in out and str(Path("runs/predict/predict")) in out
+    assert "index.html" in out
+    assert err.count("warning: max_det=3 was reached in a.png") == 1
+    assert "warning: skipped: " in err and "1 of 3 images could not be read" in err
+    assert "predict: 2/3 img" in err
+    found = json.loads((folder / "a.json").read_text(encoding="utf-8"))
+    direct = mw.load(model)("photos/a.png", conf=0.01, max_det=200)
+    assert len(found["objects"]) == 3
+    for written, expected in zip(found["objects"], direct, strict=False):
+        assert written["box"] == pytest.approx(expected.boxes[0].tolist(), abs=0.01)
+        assert written["name"] == expected.names[expected.labels.item()]
+
+
+def test_both_ways_of_writing_options_are_the_same(
+    model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"conf": "0.3", "max_det": "100", "imgsz": "64,96", "project": "out"}
+    lines = [
+        [str(model), "photos/a.png", *(f"{k}={v}" for k, v in options.items()), "name=one"],
+        ["--model", str(model), "--source", "photos/a.png", "--name=two"]
+        + [part for k, v in options.items() for part in (f"--{k.replace('_', '-')}", v)],
+        ["name=three", "--save", "source=photos/a.png", f"--model={model}"]
+        + [f"--{k}={v}" for k, v in options.items()],
+    ]
+    for line in lines:
+        assert main(["predict", *line]) == 0
+    texts = []
+    for name in ("one", "two", "three"):
+        folder = work / "out" / "predict" / name
+        assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a.png"]
+        data = json.loads((folder / "a.json").read_text(encoding="utf-8"))
+        texts.append({**data, "speed": None})
+    assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.parametrize("no", ["save=False", "--no-save"])
+def test_nothing_is_written_without_save(
+    model: Path, work: Path, no: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(model), "photos/a.png", no]) == 0
+    assert "a.png" in capsys.readouterr().out
+    assert not (work / "runs").exists()
+
+
+def test_run_folders_are_numbered(
+    model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["predict", str(model), "photos/a.png"]) == 0
+    assert sorted(p.name for p in (work / "runs/predict").iterdir()) == ["predict", "predict2"]
+
+
+def test_one_unreadable_image_fails(
+    model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "photos" / "broken.png").write_bytes(b"abc")
+    assert main(["predict", str(model), "photos/broken.png"]) == 1
+    assert "broken.png is not an image" in capsys.readouterr().err
+    assert not (work / "runs").exists()
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    for name, entry in list_models().items():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [name])
+        assert entry.task in line and str(entry.arguments()["backbone"]) in line
+    row = next(line for line in text.splitlines() if line.split()[:1] == [NAME])
+    count = sum(p.numel() for p in build(NAME, 80).parameters())
+    assert f"{count / 1e6:.1f} M" in row and "coco" in row and "BSD-3-Clause" in row
+    assert main(["models", NAME]) == 0
+    text = capsys.readouterr().out
+    for option in get_entry(NAME).arguments():
+        assert option in text
+    assert "32,64,128,256,512" in text
+
+
+def test_train_passes_on_what_was_given_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import maskwright.engine.train as module
+
+    seen: dict[str, object] = {}
+
+    class Done:
+        interrupted = False
+
+    def train(**options: object) -> Done:
+        seen.update(options)
+        return Done()
+
+    monkeypatch.setattr(module, "train", train)
+    line = (
+        "train cells/ mask_rcnn_resnet18_fpn imgsz=1.25x scale_jitter=0.8,1.25 clip=none "
+        "--photometric anchor_sizes=8,16,32,64,128 --rois 64 batch=-1 optimizer=sgd"
+    )
+    assert main(line.split()) == 0
+    assert seen == {
+        "data": "cells/",
+        "model": "mask_rcnn_resnet18_fpn",
+        "imgsz": "1.25x",
+        "scale_jitter": (0.8, 1.25),
+        "clip": None,
+        "photometric": True,
+        "batch": -1,
+        "optimizer": "sgd",
+        "model_args": {"anchor_sizes": (8.0, 16.0, 32.0, 64.0, 128.0), "rois": 64},
+    }
+    Done.interrupted = True
+    assert main(["train", "resume=runs/train/exp"]) == 130
+
+
+def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for what in ("torch", "torchvision", "timm", "threads", "cpu", "NMS", "RoIAlign"):
+        assert what in out
+    assert "Everything that is needed works." in out
+
+
+def test_doctor_says_what_mends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torchvision
+
+    from maskwright.engine import doctor
+
+    monkeypatch.setattr(doctor, "ESSENTIAL", (*doctor.ESSENTIAL, ("nonesuch", "none-such", "x")))
+    monkeypatch.setattr(doctor, "OPTIONAL", (("nothere", "not-here", "pictures"),))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "nms", broken)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "pip install none-such" in out and "pip install not-here" in out
+    assert "NMS" in out and "does not exist" in out
+    assert "--force-reinstall torch torchvision" in out
+    assert "Broken: nonesuch, NMS." in out
+
+
+@pytest.fixture
+def cells(work: Path) -> Path:
+    """A COCO data set of two splits with one square object an image."""
+    for split in ("train", "val"):
+        folder = work / "cells" / "images" / split
+        folder.mkdir(parents=True)
+        images, annotations = [], []
+        for i in range(2):
+            pixels = np.full((64, 64, 3), 20 + 40 * i + 10 * (split == "val"), np.uint8)
+            pixels[20:44, 20:44] = 240
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+            images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 64})
+            square = [20, 20, 44, 20, 44, 44, 20, 44]
+            annotations.append(
+                {"id": i + 1, "image_id": i, "category_id": 7, "bbox": [20, 20, 24, 24],
+                 "area": 576, "iscrowd": 0, "segmentation": [square]}
+            )  # fmt: skip
+        document = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 7, "name": "cell"}],
+        }
+        path = work / "cells" / "annotations" / f"{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document))
+    return work / "cells"
+
+
+def test_data_check(cells: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "cells"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["train", "2", "0", "2", "2", "0", "0", "1"] in rows
+    assert ["cell", "2", "2"] in rows
+    assert "Faults: none." in out and "runs" in out
+    assert (work / "runs" / "check" / "check" / "train_samples.png").is_file()
+    (cells / "images" / "train" / "1.png").write_bytes(b"abc")
+    assert main(["data", "check", f"data={cells}", "save=false"]) == 1
+    out, err = capsys.readouterr()
+    assert "unreadable image" in out and "error: training would fail" in err
+    assert not (work / "runs" / "check" / "check2").exists()
+
+
+def test_val_prints_the_metrics(
+    cells: Path, model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["val", str(model), "cells", "workers=0", "save=false"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["metric", "box", "mask"] in rows and any(row[:1] == ["AP50"] for row in rows)
+    assert "AP by class" in out and "cell" in out
+    assert not (work / "runs").exists()
+
+
+def test_convert_says_what_became_of_the_tensors(
+    model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["convert", str(model), "out.pth", f"model={NAME}", "target=torchvision"]
+    assert main(line) == 0
+    assert "tensors used" in capsys.readouterr().out
+    assert (work / "out.pth").is_file()
+
+
+def test_the_example_runs(
+    model: Path,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = ROOT / "examples" / "predict_folder.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(model), "photos", "out"])
+    runpy.run_path(str(script), run_name="__main__")
+    rows = (work / "out" / "counts.csv").read_text().splitlines()
+    assert rows[0].startswith("image,objects") and len(rows) == 3
+    assert "a.png: " in capsys.readouterr().out
