@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import empty_map, gather, scatter
+from .roi_gather import empty_map, gather, is_rows, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
@@ -154,7 +154,7 @@ def _roi_align(
     if rows.numel() == 0:
         return result
     maps = [
-        MapInfo(_four(m.shape), stride, _is_rows(m) and m.dtype == dtype)
+        MapInfo(_four(m.shape), stride, is_rows(m) and m.dtype == dtype)
         for m, stride in zip(features, strides, strict=True)
     ]
     how = Sampling((output_size[0], output_size[1]), sampling_ratio, aligned)
@@ -260,7 +260,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     features, boxes, batch_index, levels, strides, _, ratio, aligned = inputs
     ctx.save_for_backward(boxes, batch_index, levels)
     ctx.shapes = [side for m in features for side in m.shape]
-    ctx.channels_last = [_is_rows(m) for m in features]
+    ctx.channels_last = [is_rows(m) for m in features]
     ctx.strides, ctx.ratio, ctx.aligned = strides, ratio, aligned
 
 
@@ -319,8 +319,3 @@ def _four(sides: Sequence[int]) -> tuple[int, int, int, int]:
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _is_rows(fmap: Tensor) -> bool:
-    """Whether the pixels of a map lie as contiguous rows of channels."""
-    return fmap.permute(0, 2, 3, 1).is_contiguous()

@@ -23,8 +23,8 @@ def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
     out = out.view(-1, bins, channels)
     out[plan.left_out] = 0
     for run in (run for runs in plan.passes() for run in runs):
-        width = channels if run.canvas.image is None else _width(channels, run.canvas.rows)
-        for cols in _columns(channels, width):
+        width = channels if run.canvas.image is None else table_width(channels, run.canvas.rows)
+        for cols in columns(channels, width):
             table = run.canvas.load(features[run.canvas.level], cols, plan.dtype)
             for chunk in run.chunks:
                 offsets = torch.arange(0, len(chunk.index) + 1, chunk.fan, dtype=torch.int32)
@@ -47,8 +47,8 @@ def _scatter_pass(grad: Tensor, runs: list[Run], plan: Plan, grads: list[Tensor 
     if in_place and all(canvas.image is None for canvas, *_ in by_pixel):
         width = channels
     else:
-        width = _width(channels, max(len(grad) * bins, *(c.rows for c, *_ in by_pixel)))
-    for cols in _columns(channels, width):
+        width = table_width(channels, max(len(grad) * bins, *(c.rows for c, *_ in by_pixel)))
+    for cols in columns(channels, width):
         source = grad[..., cols].to(plan.dtype).reshape(-1, cols.stop - cols.start).contiguous()
         for canvas, rows, offsets, weight in by_pixel:
             table = _sum_rows(source, rows, offsets, weight)
@@ -78,11 +78,17 @@ def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> 
     )[0]
 
 
-def _columns(channels: int, width: int) -> Iterator[slice]:
+def is_rows(fmap: Tensor) -> bool:
+    """Whether the pixels of a map (B, C, H, W) lie as contiguous rows of channels."""
+    return fmap.permute(0, 2, 3, 1).is_contiguous()
+
+
+def columns(channels: int, width: int) -> Iterator[slice]:
+    """Yield the channels in groups of `width`."""
     for start in range(0, channels, width):
         yield slice(start, min(start + width, channels))
 
 
-def _width(channels: int, rows: int) -> int:
+def table_width(channels: int, rows: int) -> int:
     """Return how many channels of `rows` float32 rows a buffer holds, in whole cache lines."""
     return min(channels, max(16, BUFFER_BYTES // (4 * rows) // 16 * 16))
