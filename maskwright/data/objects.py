@@ -49,7 +49,7 @@ class CocoObject:
         area = finite_number(entry.get("area"))
         if area is None or area <= 0:
             x1, y1, x2, y2 = self.box
-            area = segment.area or (x2 - x1) * (y2 - y1)
+            area = segment.area() or (x2 - x1) * (y2 - y1)
         self.area = area
         self.keypoints = self._read_keypoints(entry.get("keypoints"), num_joints)
 

@@ -6,6 +6,7 @@ unpacking them and kept compressed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ class Segment:
         parts: polygons, each (n, 2) float64 x and y in original pixels.
         counts: compressed run lengths.
         extent: xyxy of the mask or of the polygons, original pixels.
-        area: in pixels.
+        pixels: number of pixels of run lengths.
         notes: (kind, message) of what was repaired.
     """
 
@@ -44,8 +45,16 @@ class Segment:
     parts: list[np.ndarray] = field(default_factory=list)
     counts: bytes = b""
     extent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    area: float = 0.0
+    pixels: int = 0
     notes: list[tuple[str, str]] = field(default_factory=list)
+
+    def area(self) -> float:
+        """Return the area of the mask or the polygons in pixels, by the shoelace formula."""
+        total = float(self.pixels)
+        for points in self.parts:
+            x, y = points.T
+            total += 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
+        return total
 
 
 def read_segment(value: Any, size: tuple[int, int]) -> Segment:
@@ -71,7 +80,7 @@ def box_segment(box: Sequence[float]) -> Segment:
     """Return the rectangle xyxy as a polygon."""
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], dtype=np.float64)
-    return Segment(POLYGONS, [corners], extent=(x1, y1, x2, y2), area=(x2 - x1) * (y2 - y1))
+    return Segment(POLYGONS, [corners], extent=(x1, y1, x2, y2))
 
 
 def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
@@ -80,26 +89,25 @@ def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
         value = [value]
         segment.notes.append(("flat polygon", "the polygon is not inside a list; read as one part"))
     problems: list[tuple[str, str]] = []
+    extents = []
     for number, part in enumerate(value, 1):
         try:
-            points = _read_polygon(part, size)
+            points, extent = _read_polygon(part, size)
         except BadSegment as bad:
             problems.append((bad.kind, f"polygon {number} of {len(value)} {bad}"))
             continue
         segment.parts.append(points)
-        x, y = points[:, 0], points[:, 1]
-        # The shoelace formula.
-        segment.area += 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
+        extents.append(extent)
     if not segment.parts:
         raise BadSegment(*problems[0])
     segment.notes += [(kind, f"{message}; this part is left out") for kind, message in problems]
-    low = np.min([part.min(0) for part in segment.parts], axis=0)
-    high = np.max([part.max(0) for part in segment.parts], axis=0)
-    segment.extent = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    x1, y1, x2, y2 = zip(*extents, strict=True)
+    segment.extent = (min(x1), min(y1), max(x2), max(y2))
     return segment
 
 
-def _read_polygon(part: Any, size: tuple[int, int]) -> np.ndarray:
+def _read_polygon(part: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
+    """Return the (n, 2) points of a polygon and the xyxy around them."""
     try:
         flat = np.array(part, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -109,18 +117,18 @@ def _read_polygon(part: Any, size: tuple[int, int]) -> np.ndarray:
     if flat.size < 6:
         raise BadSegment("polygon with too few points", f"has {flat.size // 2} point(s), not 3")
     points = flat.reshape(-1, 2)
-    low, high = points.min(0), points.max(0)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    x1, y1, x2, y2 = extent = points.min(0).tolist() + points.max(0).tolist()
+    if not all(map(math.isfinite, extent)):
         raise BadSegment("NaN or infinite coordinates", "has coordinates that are not finite")
-    sides = np.array(size[::-1])
-    if (high - low < LEAST).any():
+    height, width = size
+    if x2 - x1 < LEAST or y2 - y1 < LEAST:
         raise BadSegment("polygon without area", "has no width or no height")
-    if (high < LEAST).any() or (low > sides - LEAST).any():
+    if x2 < LEAST or y2 < LEAST or x1 > width - LEAST or y1 > height - LEAST:
         raise BadSegment("polygon outside the image", "lies outside the image")
     # The rasteriser walks along every edge: a point at 1e9 would cost gigabytes.
-    if (low < -sides - 100).any() or (high > 2 * sides + 100).any():
+    if max(-x1, x2 - width) > width + 100 or max(-y1, y2 - height) > height + 100:
         raise BadSegment("polygon outside the image", "reaches far beyond the image")
-    return points
+    return points, extent
 
 
 def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
@@ -145,4 +153,4 @@ def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
     else:
         text = encode_crop(crop, frame, size)["counts"]
     x1, y1, x2, y2 = (float(side) for side in frame)
-    return Segment(RLE, counts=text, extent=(x1, y1, x2, y2), area=float(area))
+    return Segment(RLE, counts=text, extent=(x1, y1, x2, y2), pixels=area)
