@@ -63,8 +63,8 @@ def roi_pool(
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
     if batch_index.dim() != 1 or batch_index.shape[0] != boxes.shape[0]:
-        got = tuple(batch_index.shape)
-        raise ValueError(f"batch_index: expected ({boxes.shape[0]},) as boxes, got {got}")
+        expected = f"({boxes.shape[0]},) as boxes"
+        raise ValueError(f"batch_index: expected {expected}, got {tuple(batch_index.shape)}")
     if stride <= 0:
         raise ValueError(f"stride: expected a positive number, got {stride}")
     if len(size) != 2 or min(size) < 1:

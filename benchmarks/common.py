@@ -1,0 +1,115 @@
+"""Interleaved timing of two ways to do the same work, in one process.
+
+The sides take turns, so that a machine that slows down slows both; the ratio of each turn is taken
+first and the median of the ratios last. `parse` gives a script its options, `machine` its header
+and `table` its result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one side, one number per turn."""
+
+    name: str
+    ms: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ms)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row: the baseline against ours."""
+
+    title: str
+    baseline: Timing
+    ours: Timing
+
+    @property
+    def ratios(self) -> list[float]:
+        """Baseline over ours, turn by turn: above 1, ours is faster."""
+        return [a / b for a, b in zip(self.baseline.ms, self.ours.ms, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def compare(
+    title: str,
+    baseline: Callable[[], object],
+    ours: Callable[[], object],
+    *,
+    repeats: int = 11,
+    warmup: int = 2,
+) -> Comparison:
+    """Time two functions in turns; each turn starts with the other side."""
+    sides = [baseline, ours]
+    for _ in range(warmup):
+        for run in sides:
+            run()
+    ms: list[list[float]] = [[], []]
+    for turn in range(repeats):
+        for side in (turn % 2, 1 - turn % 2):
+            start = time.perf_counter()
+            sides[side]()
+            ms[side].append(1e3 * (time.perf_counter() - start))
+    return Comparison(title, Timing("baseline", ms[0]), Timing("ours", ms[1]))
+
+
+def table(comparisons: Sequence[Comparison], baseline: str) -> str:
+    """Return a Markdown table: medians, and the median ratio with its lowest and highest."""
+    lines = [
+        f"| what | {baseline}, ms | maskwright, ms | ratio (lowest to highest) |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    for row in comparisons:
+        times = f"{row.baseline.median:.2f} | {row.ours.median:.2f}"
+        low, high = min(row.ratios), max(row.ratios)
+        lines.append(f"| {row.title} | {times} | {row.ratio:.2f} ({low:.2f} to {high:.2f}) |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Return processor, threads and versions in one line."""
+    return (
+        f"{_processor()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def parse(description: str | None, *, repeats: int = 11) -> argparse.Namespace:
+    """Read the options that every script has: repeats, threads and a filter on the titles."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns of each comparison")
+    parser.add_argument("--threads", type=int, help="threads of torch; its own choice if left out")
+    parser.add_argument("--only", default="", help="run the rows whose title has this text")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
