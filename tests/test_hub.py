@@ -1,0 +1,190 @@
+"""Where weights come from: names, files, fetched files, transfer to other classes."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskwright import hub
+from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.models import Meta, build, build_tiny
+from maskwright.models.faster_rcnn import TINY
+from maskwright.models.registry import PublishedWeights
+
+NAME = "mask_rcnn_resnet50_fpn"
+
+
+def published(path: Path, content: bytes, digest: str | None = None) -> PublishedWeights:
+    path.write_bytes(content)
+    digest = digest or hashlib.sha256(content).hexdigest()
+    return PublishedWeights(path.as_uri(), digest, "torchvision", "MIT", "test")
+
+
+def test_a_published_file_is_fetched_once_and_checked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
+    weights = published(tmp_path / "file.pth", b"content")
+    path = hub.fetch(weights)
+    assert path == tmp_path / "cache" / "file.pth" and path.read_bytes() == b"content"
+    (tmp_path / "file.pth").unlink()
+    assert hub.fetch(weights) == path, "from the cache"
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="SHA-256"):
+        hub.fetch(weights)
+
+
+def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
+    gone = PublishedWeights((tmp_path / "no.pth").as_uri(), "00", "torchvision", "MIT", "test")
+    with pytest.raises(ValueError, match=r"put it at .*cache/no\.pth"):
+        hub.fetch(gone)
+    assert not list((tmp_path / "cache").iterdir()), "nothing half-done is left"
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_pickle_is_refused_and_not_executed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, write in (
+        ("a.pth", lambda f: torch.save({"model": Payload()}, f)),
+        ("b.pkl", lambda f: pickle.dump(Payload(), f)),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            write(file)
+        with pytest.raises(ValueError, match="could run code"):
+            hub.read_tensors(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_wrapped_weights_of_training_scripts_are_found(tmp_path) -> None:
+    value = torch.arange(3.0)
+    torch.save({"model": {"module.a": value}, "epoch": 3}, tmp_path / "a.pth")
+    assert torch.equal(hub.read_tensors(tmp_path / "a.pth")["a"], value)
+
+
+def test_class_rows_are_copied_by_name() -> None:
+    torch.manual_seed(0)
+    source = build_tiny(NAME, 3)
+    target = build_tiny(NAME, 3)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    text = hub.transfer(target, ["dog", "cow", "cat"], source.state_dict(), ["cat", "dog", None])
+    assert "2 of 3 classes by name" in text and "cow" in text
+    old, new = source.state_dict(), target.state_dict()
+    key = "roi_heads.box_head.logits.weight"
+    assert torch.equal(new[key][0], old[key][1])
+    assert torch.equal(new[key][2], old[key][0])
+    assert torch.equal(new[key][3], old[key][3]), "background"
+    assert torch.equal(new[key][1], before[key][1]), "the new class starts afresh"
+    key = "roi_heads.box_head.deltas.bias"
+    assert torch.equal(new[key][8:12], old[key][0:4])
+    key = "roi_heads.mask_head.logits.weight"
+    assert torch.equal(new[key][0], old[key][1])
+    key = "fpn.output.0.0.weight"
+    assert torch.equal(new[key], old[key])
+
+
+def test_weights_of_another_model_are_an_error() -> None:
+    target = build_tiny(NAME, 1)
+    with pytest.raises(ValueError, match="another model"):
+        hub.transfer(target, ["a"], {"x": torch.zeros(1)}, ["a"])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(1)
+    detector = build(NAME, 2, **TINY)
+    meta = Meta(NAME, dict(TINY), ["cat", "dog"], [7, 3])
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return save_checkpoint(path, meta, detector.state_dict())
+
+
+def test_a_checkpoint_says_itself_what_it_is(checkpoint: Path) -> None:
+    detector, meta = hub.load_detector(checkpoint)
+    assert meta.names == ["cat", "dog"] and meta.category_ids == [7, 3]
+    stored = load_checkpoint(checkpoint).model
+    assert all(torch.equal(v, stored[k]) for k, v in detector.state_dict().items())
+    with pytest.raises(ValueError, match="says itself"):
+        hub.load_detector(checkpoint, num_classes=3)
+
+
+def test_training_starts_from_a_checkpoint_with_other_classes(checkpoint: Path) -> None:
+    detector, _, report = hub.start_detector(
+        NAME, ["dog", "bird"], weights=checkpoint, options=TINY
+    )
+    assert "1 of 2 classes by name" in report
+    assert detector.num_classes == 2
+
+
+def test_random_weights_are_not_silent() -> None:
+    with pytest.warns(UserWarning, match="random weights"):
+        _, meta = hub.load_detector(NAME, num_classes=2, backbone="resnet18")
+    assert meta.names == ["class_0", "class_1"]
+
+
+def test_training_without_weights_offline_warns_and_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        hub, "fetch", lambda weights: (_ for _ in ()).throw(ValueError("no network"))
+    )
+    with pytest.warns(UserWarning, match="no network"):
+        _, _, report = hub.start_detector(NAME, ["a"], options=TINY)
+    assert "random" in report
+    with pytest.raises(ValueError, match="no network"):
+        hub.start_detector(NAME, ["a"], weights="imagenet", options=TINY)
+
+
+@pytest.mark.parametrize("backbone", sorted(hub.SHIPPED_BACKBONES))
+def test_the_backbones_of_the_package_are_trained(backbone: str) -> None:
+    """ImageNet features of real weights: deep maps are sparse and far from their random start."""
+    detector, _, report = hub.start_detector(
+        "mask_rcnn_resnet50_fpn", ["a"], options={**TINY, "backbone": backbone}
+    )
+    assert "come with the package" in report
+    buffers = dict(detector.backbone.named_buffers())
+    means = [v for k, v in buffers.items() if k.endswith("running_mean")]
+    assert len(means) > 40 and all(bool(m.abs().sum() > 0) for m in means)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mask_rcn_resnet50_fpn", "did you mean"),
+        ("nowhere/last.safetensors", "no such checkpoint"),
+    ],
+)
+def test_unknown_models_are_clear(model: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        hub.load_detector(model)
+
+
+def test_unknown_weights_list_what_there_is() -> None:
+    with pytest.raises(ValueError, match="coco"):
+        hub.load_detector(NAME, weights="cocoo")
+
+
+def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    torch.manual_seed(0)
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    source, ours, back = (tmp_path / n for n in ("tv.pth", "ours.safetensors", "back.pth"))
+    torch.save(model.state_dict(), source)
+    name = "faster_rcnn_resnet50_fpn"
+    report = hub.convert(source, ours, model=name)
+    assert len(report.used) == 295 and not report.filled
+    detector, meta = hub.load_detector(ours)
+    assert meta.names[0] == "person" and detector.paste_mode == "torchvision"
+    hub.convert(ours, back, model=name, target="torchvision")
+    again = torch.load(back, weights_only=True)
+    assert set(again) == set(model.state_dict())
+    assert all(torch.equal(again[k], v) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="already"):
+        hub.convert(ours, back, model=name)
+    with pytest.raises(ValueError, match="mask_rcnn"):
+        hub.convert(ours, back, model="mask_rcnn_resnet50_fpn", target="torchvision")
