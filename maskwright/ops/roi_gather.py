@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .roi_plan import MapInfo, Plan, Run
+from .roi_plan import Canvas, MapInfo, Plan, Run
 
 # Blocks below glibc's mmap threshold (32 MiB) are reused; above it, each one costs page faults,
 # which take longer than the arithmetic.
@@ -35,32 +35,40 @@ def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
 def scatter(grad: Tensor, plan: Plan) -> list[Tensor | None]:
     """Return the gradients of the maps, None where no box lies, from `grad` (R, h, w, C)."""
     grads: list[Tensor | None] = [None] * len(plan.maps)
+    known: set[Canvas] = set()
     for runs in plan.passes():
-        _scatter_pass(grad, runs, plan, grads)
+        _scatter_pass(grad, runs, plan, grads, known)
+        known |= {run.canvas for run in runs}
     return grads
 
 
-def _scatter_pass(grad: Tensor, runs: list[Run], plan: Plan, grads: list[Tensor | None]) -> None:
+def _scatter_pass(
+    grad: Tensor, runs: list[Run], plan: Plan, grads: list[Tensor | None], known: set[Canvas]
+) -> None:
+    """Write the gradients of canvases for the first time, or add to the `known` ones."""
     channels, bins = grad.shape[3], grad.shape[1] * grad.shape[2]
     by_pixel = [(run.canvas, *run.by_pixel(bins)) for run in runs]
     in_place = grad.is_contiguous() and grad.dtype == plan.dtype
-    if in_place and all(canvas.image is None for canvas, *_ in by_pixel):
+    if in_place and all(run.canvas.image is None for run in runs):
         width = channels
     else:
-        width = table_width(channels, max(len(grad) * bins, *(c.rows for c, *_ in by_pixel)))
+        width = table_width(channels, max(len(grad) * bins, *(run.canvas.rows for run in runs)))
     for cols in columns(channels, width):
         source = grad[..., cols].to(plan.dtype).reshape(-1, cols.stop - cols.start).contiguous()
         for canvas, rows, offsets, weight in by_pixel:
             table = _sum_rows(source, rows, offsets, weight)
-            info, known = plan.maps[canvas.level], grads[canvas.level]
-            if known is None and canvas.image is None and width == channels:
+            info, full = plan.maps[canvas.level], grads[canvas.level]
+            if full is None and canvas.image is None and width == channels:
                 images, _, height, wide = info.shape
-                known = table.view(images, height, wide, channels).permute(0, 3, 1, 2)
-                grads[canvas.level] = known
+                rows_of_map = table.view(images, height, wide, channels)
+                grads[canvas.level] = rows_of_map.permute(0, 3, 1, 2)
                 continue
-            if known is None:
-                known = grads[canvas.level] = empty_map(info, source).zero_()
-            canvas.add(known, table, cols)
+            if full is None:
+                full = grads[canvas.level] = empty_map(info, table)
+                covered = {c.image for c in plan.canvases if c.level == canvas.level}
+                for image in set(range(len(full))) - covered if canvas.image is not None else ():
+                    full[image] = 0
+            canvas.store(full, table, cols, add=canvas in known)
 
 
 def empty_map(info: MapInfo, like: Tensor) -> Tensor:
@@ -73,8 +81,9 @@ def empty_map(info: MapInfo, like: Tensor) -> Tensor:
 
 def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted sums of the rows index[offsets[i] : offsets[i + 1]] of a table."""
+    # Detached: with a gradient in view, embedding_bag keeps records that nobody reads.
     return torch.embedding_bag(
-        table, index, offsets, mode=0, per_sample_weights=weight, include_last_offset=True
+        table.detach(), index, offsets, mode=0, per_sample_weights=weight, include_last_offset=True
     )[0]
 
 

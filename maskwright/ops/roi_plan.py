@@ -19,8 +19,10 @@ from torch import Tensor
 
 # Entries (pixel and weight) held at a time: bounds the memory of adaptive sampling on large boxes.
 PASS_ENTRIES = 1 << 22
-# A chunk of sums stays in the cache until it is copied to its place in the output.
-CHUNK_ENTRIES = 1 << 16
+# Entries and results of a chunk. Few large chunks: each one costs several meetings of the threads,
+# which are slow on a machine that has other work too. Results stay below 32 MiB (see `roi_gather`).
+CHUNK_ENTRIES = 1 << 19
+CHUNK_VALUES = 1 << 22
 # Samples along the axes held at a time.
 AXIS_SAMPLES = 1 << 21
 
@@ -62,11 +64,15 @@ class Canvas:
         pixels = fmap[self.image, cols].permute(1, 2, 0)
         return torch.empty(pixels.shape, dtype=dtype).copy_(pixels).view(self.rows, -1)
 
-    def add(self, grad: Tensor, table: Tensor, cols: slice) -> None:
-        """Add (rows, c) to the channels `cols` of the map `grad`."""
+    def store(self, grad: Tensor, table: Tensor, cols: slice, *, add: bool) -> None:
+        """Write (rows, c) to the channels `cols` of the map `grad`, or add them."""
         part = grad[:, cols] if self.image is None else grad[self.image : self.image + 1, cols]
         pixels = part.permute(0, 2, 3, 1)
-        pixels.add_(table.view(pixels.shape))
+        rows = table.view(pixels.shape)
+        if add:
+            pixels.add_(rows)
+        else:
+            pixels.copy_(rows)
 
 
 @dataclass(frozen=True)
@@ -280,8 +286,8 @@ class Plan:
         while start < last:
             stop = min(last, self.ends[bisect_right(self.ends, start)])
             # Fans rise along the order: the first one bounds the chunk, the last one makes it fit.
-            stop = min(stop, start + _fit(h * w, max(fans[start - first])))
-            stop = min(stop, start + _fit(h * w, max(fans[stop - first - 1])))
+            stop = min(stop, start + self._fit(max(fans[start - first])))
+            stop = min(stop, start + self._fit(max(fans[stop - first - 1])))
             high, wide = map(max, zip(*fans[start - first : stop - first], strict=True))
             rows = slice(start - first, stop - first)
             y, x = _outer(yi[rows, :, :high], xi[rows, :, :wide])
@@ -290,10 +296,11 @@ class Plan:
             yield start, Chunk(rois, (y + x).flatten(), (v * u).flatten(), high * wide)
             start = stop
 
-
-def _fit(bins: int, fan: int) -> int:
-    """Return how many boxes make one chunk."""
-    return max(1, CHUNK_ENTRIES // (bins * fan * fan))
+    def _fit(self, fan: int) -> int:
+        """Return how many boxes make one chunk."""
+        bins = self.size[0] * self.size[1]
+        values = CHUNK_VALUES // (bins * self.maps[0].shape[1])
+        return max(1, min(values, CHUNK_ENTRIES // (bins * fan * fan)))
 
 
 def _outer(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
