@@ -490,8 +490,8 @@ def convert(
         for key, tensor in converted.state.items():
             if own[key].shape != tensor.shape:
                 raise ValueError(
-                    f"{src}: {key} is {tuple(tensor.shape)}, {model} needs {tuple(own[key].shape)}; "
-                    "is it another model?"
+                    f"{src}: {key} is {tuple(tensor.shape)}, {model} needs "
+                    f"{tuple(own[key].shape)}; is it another model?"
                 )
         meta = Meta(
             model,

@@ -1,1 +1,1 @@
-"""engine"""
+"""What people run: training, validation, prediction, and the files and pictures they leave."""

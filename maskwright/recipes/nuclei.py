@@ -46,7 +46,7 @@ def nuclei_shipped(data: str | Path = "nuclei") -> TrainRecipe:
     """
     return replace(
         nuclei(data),
-        steps=1200,
+        steps=800,
         vflip=0.5,
         scale_jitter=(0.75, 1.33),
         photometric=True,
