@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,9 @@ def save_validation(
 class Curves:
     """Redraws `results.png`, and feeds TensorBoard if it is installed, after each epoch.
 
+    Where epochs are so short that drawing would take more than a tenth of the time, the figure
+    skips some of them; it is always up to date at the end.
+
     Args:
         folder: the run folder.
         enabled: False does nothing, for all processes but the first.
@@ -110,6 +114,9 @@ class Curves:
         self.folder = folder
         self.enabled = enabled
         self._writer: Any = None
+        self._drawn = -math.inf  # when, by the monotonic clock
+        self._cost = 0.0  # seconds that it took
+        self._stale = False
         if enabled:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -121,21 +128,31 @@ class Curves:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._stale:
+            self._draw()
         if self._writer is not None:
             self._writer.close()
 
     def add(self, row: Mapping[str, float | int | None]) -> None:
         """Add the numbers of an epoch, which `results.csv` holds already."""
-        from .plots import plot_results
-
         if not self.enabled:
             return
-        plot_results(self.folder / "results.csv", self.folder / "results.png")
+        self._stale = True
+        if time.monotonic() - self._drawn > 10 * self._cost:
+            self._draw()
         if self._writer is not None:
             for key, value in row.items():
                 if value is not None and math.isfinite(value):
                     self._writer.add_scalar(key, value, int(row["step"] or 0))
             self._writer.flush()
+
+    def _draw(self) -> None:
+        from .plots import plot_results
+
+        start = time.monotonic()
+        plot_results(self.folder / "results.csv", self.folder / "results.png")
+        self._drawn, self._stale = time.monotonic(), False
+        self._cost = self._drawn - start
 
 
 def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -153,31 +153,21 @@ class TrainRecipe:
         self._check_combinations()
 
     def _check_numbers(self) -> None:
-        for name, low in _LEAST.items():
+        for name, (kind, accepts, expected) in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= low):
-                raise ValueError(f"{name}={value!r}: expected a number of at least {low}")
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}={value!r}: expected a number above 0, or None")
-        for name in ("flip", "vflip"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: a share lies between 0 and 1")
-        for name in ("momentum", "val_fraction", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1 and not (name == "momentum" and value == 0):
-                raise ValueError(f"{name}={value!r}: expected a number between 0 and 1")
+            if value is None and name in _MAY_BE_NONE:
+                continue
+            good = isinstance(value, kind) and not isinstance(value, bool)
+            if not (good and math.isfinite(value) and accepts(value)):
+                raise ValueError(f"{name}={value!r}: expected {expected}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                     f"{nearest(str(getattr(self, name)), choices)}"
                 )
-        if self.batch != -1 and self.batch < 1:
-            raise ValueError(f"batch={self.batch}: expected at least 1, or -1 for automatic")
-        low, high = self.scale_jitter
-        if not 0 < low <= high:
+        smallest, largest = self.scale_jitter
+        if not 0 < smallest <= largest:
             raise ValueError(
                 f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
                 "both above 0, such as (0.8, 1.25)"
@@ -247,20 +237,36 @@ class TrainRecipe:
         return cls(**options)
 
 
-_LEAST = {
-    "epochs": 1,
-    "steps": 1,
-    "patience": 0,
-    "freeze": 0,
-    "workers": 0,
-    "seed": 0,
-    "weight_decay": 0,
-    "backbone_lr": 0,
-    "warmup": 0,
-    "accumulate": 1,
-    "max_det": 1,
-    "val_every": 1,
+_WHOLE = (int, lambda x: x >= 0, "a whole number of at least 0")
+_COUNT = (int, lambda x: x >= 1, "a whole number of at least 1")
+_ABOVE_0 = ((int, float), lambda x: x > 0, "a number above 0")
+_FROM_0 = ((int, float), lambda x: x >= 0, "a number of at least 0")
+_SHARE = ((int, float), lambda x: 0 <= x <= 1, "a share between 0 and 1")
+_INSIDE = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
+# Type, range and its description of each field that is one number.
+_NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {
+    "epochs": _COUNT,
+    "steps": _COUNT,
+    "patience": _WHOLE,
+    "batch": (int, lambda x: x >= 1 or x == -1, "at least 1, or -1 for automatic"),
+    "lr": _ABOVE_0,
+    "freeze": _WHOLE,
+    "workers": _WHOLE,
+    "seed": _WHOLE,
+    "weight_decay": _FROM_0,
+    "momentum": ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1"),
+    "backbone_lr": _FROM_0,
+    "warmup": _WHOLE,
+    "clip": _ABOVE_0,
+    "accumulate": _COUNT,
+    "ema": _INSIDE,
+    "flip": _SHARE,
+    "vflip": _SHARE,
+    "max_det": _COUNT,
+    "val_every": _COUNT,
+    "val_fraction": _INSIDE,
 }
+_MAY_BE_NONE = ("steps", "lr", "weight_decay", "warmup", "clip", "ema")
 _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "multistep", "constant"),

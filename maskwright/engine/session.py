@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,7 @@ class Session:
         lr: peak learning rate.
         start: where the first weights came from, for people.
         place: where the training stands.
+        saved: when `last` was written, by the monotonic clock.
     """
 
     recipe: TrainRecipe
@@ -119,6 +121,7 @@ class Session:
     lr: float
     start: str
     place: Place = field(default_factory=Place)
+    saved: float = field(default_factory=time.monotonic)
 
     @property
     def epochs(self) -> int:
@@ -133,14 +136,21 @@ class Session:
     def finished(self) -> str | None:
         """Return why no further epoch follows, or None."""
         waited = self.place.epoch - self.place.best_epoch
-        if self.place.step >= self.total:
+        if self.place.step >= self.total and self.place.batch == 0:
             return f"all {self.total} steps are done"
         if self.recipe.patience and waited >= self.recipe.patience and self.place.best >= 0:
             return f"no better AP for {waited} epochs (patience={self.recipe.patience})"
         return None
 
-    def save_last(self) -> None:
-        """Write `weights/last`: all that a resumed run needs."""
+    def save_last(self, *, older_than: float = 0.0) -> None:
+        """Write `weights/last`: all that a resumed run needs.
+
+        Args:
+            older_than: leave it if the one that is there is younger than this, in seconds.
+        """
+        if time.monotonic() - self.saved < older_than:
+            return
+        self.saved = time.monotonic()
         if self.first:
             scalars = {
                 "recipe": self.recipe.to_dict(),
@@ -232,6 +242,8 @@ def make_fabric(device: str) -> Any:
         fabric = Fabric(
             accelerator=chosen.type, devices=local, num_nodes=world // local, strategy="ddp"
         )
+        # DDP says that 1x1 filters have two names for one memory layout.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     else:
         devices: Any = [chosen.index or 0] if chosen.type == "cuda" else 1
         fabric = Fabric(accelerator=chosen.type, devices=devices)
@@ -310,6 +322,7 @@ def training_loader(
         divisor=detector.size_divisor,
         rank=rank,
         world=world,
+        masks=detector.task == "segment",
     )
 
 
@@ -327,13 +340,14 @@ def prepare(
     match_classes(meta.names, val_data.names)  # now, not after the first epoch
     detector.to(fabric.device)
     if fabric.device.type != "mps":
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        detector.to(memory_format=torch.channels_last)
     step = TrainStep(detector, autocast=torch.bfloat16 if recipe.precision == "bf16" else None)
     if recipe.batch == -1:
         probe = next(
             iter(training_loader(replace(recipe, batch=2, workers=0), train_data, detector))
         )
-        recipe = replace(recipe, batch=automatic_batch(step, probe.images, probe.targets))
+        fitting = automatic_batch(step, probe.images, probe.targets)
+        recipe = replace(recipe, batch=fabric.broadcast(fitting))
     rank, world = fabric.global_rank, fabric.world_size
     loader = training_loader(recipe, train_data, detector, rank=rank, world=world)
     val_loader = eval_loader(detector, val_data, workers=recipe.workers, rank=rank, world=world)

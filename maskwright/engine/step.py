@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ..models.base import Detector
 from ..structures import Images, Instances
 
-CPU_BATCH = 2
+SAFE_BATCH = 2
 MAX_BATCH = 64
 MEMORY_SHARE = 0.7  # the rest is for larger images than those of the probe, and for validation
 
@@ -69,31 +70,36 @@ def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
         targets: their ground truth.
     """
     device = next(step.parameters()).device
-    if device.type != "cuda":
-        return CPU_BATCH
+    if device.type != "cuda" or len(images) < 2:
+        return SAFE_BATCH
     peaks = []
     for count in (1, 2):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step.key(0, 0, 0, 0)
-        part = _first(images, targets, count)
-        step(part[0].to(device), part[1].to(device))["total"].backward()
+        some, theirs = _first(images, targets, count)
+        step(some.to(device), theirs.to(device))["total"].backward()
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
         step.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
     # Two states of the optimiser and the gradients live beside the activations.
     free -= 3 * sum(p.numel() * 4 for p in step.parameters() if p.requires_grad)
-    each = max(peaks[1] - peaks[0], 1)
-    fitting = 1 + int((free - peaks[0]) / each)
-    return 2 ** (max(min(fitting, MAX_BATCH), 1).bit_length() - 1)
+    fitting = 1 + int((free - peaks[0]) / max(peaks[1] - peaks[0], 1))
+    best = 1
+    while 2 * best <= min(fitting, MAX_BATCH):
+        best *= 2
+    return best
 
 
 def _first(images: Images, targets: Instances, count: int) -> tuple[Images, Instances]:
     """Return the first images of a batch; the packed masks stay whole, offsets point into them."""
-    values = {f.name: getattr(targets, f.name) for f in fields(targets)}
-    cut = {name: v[:count] for name, v in values.items() if isinstance(v, Tensor)}
+    cut: dict[str, Any] = {
+        entry.name: value[:count]
+        for entry in fields(targets)
+        if isinstance(value := getattr(targets, entry.name), Tensor)
+    }
     if targets.masks is not None:
         offsets, frames = targets.masks.offsets[:count], targets.masks.frames[:count]
         cut["masks"] = replace(targets.masks, offsets=offsets, frames=frames)

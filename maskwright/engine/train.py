@@ -30,6 +30,7 @@ from .session import Session, prepare, resume_recipe
 from .val import Evaluation, evaluate, to_device, warn_capped
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
+SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
 MAX_BAD_STEPS = 5
 
 
@@ -123,14 +124,15 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
     """Train to the end of the epoch in which the run stands; False if it was interrupted."""
     place, recipe = run.place, run.recipe
     run.detector.train()
-    saved = clock = time.monotonic()
-    stop = False
+    if place.step >= run.total:  # resumed where only the last validation was left
+        return True
+    clock = time.monotonic()
     label = f"epoch {place.epoch + 1}/{run.epochs}"
     images = len(run.train_data) // run.fabric.world_size
     with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
         bar.update(place.batch * recipe.batch)
         for group in _groups(run, interrupt):
-            stop = optimise(run, group, interrupt)
+            stop = optimise(run, group, interrupt) if group else True
             place.seconds, clock = place.seconds + time.monotonic() - clock, time.monotonic()
             means = {k: v / max(place.counted, 1) for k, v in place.sums.items()}
             lr = run.lr * lr_factor(recipe, place.step - 1, run.total)
@@ -139,12 +141,10 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
             bar.update(count, loss=means.get("total"), lr=lr)
             if place.step == run.total:
                 return True
-            if stop or clock - saved > SAVE_EVERY:
-                run.save_last()
-                saved = clock
+            run.save_last(older_than=0 if stop else SAVE_EVERY)
             if stop:
                 return False
-    return not interrupt.wanted
+    return True  # a wish of the last moment is heard by the validation or the next step
 
 
 def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
@@ -195,6 +195,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
 
 def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
     """Score the current weights; None if it was interrupted, with `last` written."""
+    run.save_last(older_than=SAVE_BEFORE_VAL)
     result = evaluate(
         run.detector if run.ema is None else run.ema.model,
         run.val_data,
@@ -249,17 +250,20 @@ def _validates(run: Session) -> bool:
 
 
 def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
-    """Yield the batches of the epoch that are not done yet, as many as make one step."""
+    """Yield the batches of the epoch that are not done yet, as many as make one step.
+
+    An empty group comes when Ctrl-C has ended the loader's workers: nothing more can follow.
+    """
     run.loader.set_epoch(run.place.epoch, start=run.place.batch)
     batches = iter(run.loader)
     while True:
         try:
             group = list(itertools.islice(batches, run.recipe.accumulate))
         except RuntimeError:
-            if interrupt.wanted:  # Ctrl-C reached spawned workers too: nothing is lost
-                run.save_last()
-                return
-            raise
+            if not interrupt.wanted:
+                raise
+            yield []
+            return
         if not group:
             return
         yield group

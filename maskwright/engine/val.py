@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data.discover import open_dataset
-from ..data.loader import Batch, make_loader
+from ..data.loader import Batch, Loader, make_loader
 from ..data.records import Dataset
 from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
@@ -140,7 +140,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
-) -> Iterable[Batch]:
+) -> Loader:
     """Return a loader over a data set in its order, without augmentation."""
     return make_loader(
         dataset,
@@ -153,6 +153,7 @@ def eval_loader(
         divisor=detector.size_divisor,
         rank=rank,
         world=world,
+        masks=False,  # the evaluator takes them from the data set
     )
 
 
@@ -198,7 +199,7 @@ def evaluate(
             for batch in loader:
                 start = time.perf_counter()
                 images = to_device(batch.images, device)
-                with torch.inference_mode():
+                with torch.no_grad():  # in inference mode a cached tensor would spoil training
                     instances = detector(images, post)
                 for index, one in zip(batch.indices, to_detections(instances, images), strict=True):
                     image_id = dataset[index].image_id

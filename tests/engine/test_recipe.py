@@ -40,7 +40,11 @@ def test_round_trip_through_yaml_and_json(recipe: TrainRecipe) -> None:
     [
         ({"data": ""}, "data is missing"),
         ({"batch": 0}, "-1 for automatic"),
-        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 0}, "epochs=0: expected a whole number of at least 1"),
+        ({"epochs": "3"}, "epochs='3'"),
+        ({"epochs": 2.5}, "whole number"),
+        ({"epochs": None}, "whole number"),
+        ({"workers": -1}, "workers=-1"),
         ({"lr": 0.0}, "above 0"),
         ({"lr": math.nan}, "above 0"),
         ({"flip": 1.5}, "between 0 and 1"),
