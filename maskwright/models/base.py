@@ -226,5 +226,7 @@ class TwoStageDetector(Detector):
         losses = self.rpn.losses(output, images, targets, generator=generator)
         with torch.no_grad():
             proposals = self.rpn.propose(output, images, training=True)
-        losses.update(self.roi_heads.losses(pyramid, proposals, targets, generator=generator))
+        losses.update(
+            self.roi_heads.losses(pyramid, proposals, targets, images.sizes, generator=generator)
+        )
         return losses

@@ -57,7 +57,7 @@ class MaskHead(Protocol):
         ...
 
     def targets(
-        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor
+        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor, sizes: Tensor
     ) -> MaskTargets:
         """Cut the targets of boxes (B, S, 4) from the ground truth; (B * S, M, M)."""
         ...
@@ -144,7 +144,7 @@ class ConvMaskHead(nn.Module):
         return MaskOutput((logits + bias[:, None, None],))
 
     def targets(
-        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor
+        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor, sizes: Tensor
     ) -> MaskTargets:
         """Cut the ground-truth masks by the boxes.
 
@@ -153,8 +153,17 @@ class ConvMaskHead(nn.Module):
             boxes: (B, S, 4) xyxy, padded-image pixels.
             gt_index: (B, S) slot of the ground truth of each box.
             valid: (B, S) bool.
+            sizes: (B, 2) (height, width) of the images, beyond which masks go on as at the border.
         """
-        cut = crop_masks(masks, boxes, gt_index, valid, 2 * self.pool, aligned=self.aligned)
+        cut = crop_masks(
+            masks,
+            boxes,
+            gt_index,
+            valid,
+            2 * self.pool,
+            aligned=self.aligned,
+            image_sizes=sizes,
+        )
         cut = cut.flatten(0, 1)
         return MaskTargets(((cut >= 0.5).to(cut.dtype) if self.binary_targets else cut,))
 

@@ -144,6 +144,7 @@ class RoIHeads(nn.Module):
         pyramid: Sequence[Tensor],
         proposals: Instances,
         targets: Instances,
+        sizes: Tensor,
         *,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
@@ -154,6 +155,7 @@ class RoIHeads(nn.Module):
             pyramid: (B, C, H_l, W_l) per level.
             proposals: (B, K) slots.
             targets: ground truth; with masks if there is a mask head.
+            sizes: (B, 2) (height, width) of the images before padding.
             generator: source of the random numbers of the sampler.
             noise: (B, K + targets) in place of them.
 
@@ -183,7 +185,7 @@ class RoIHeads(nn.Module):
         # Positives stand first, so the mask branch needs only the slots that can hold one.
         most = min(self.sampler.max_positives, slots)
         positive = sample.positive[:, :most]
-        goal = self.mask_head.targets(targets.masks, boxes[:, :most], gt[:, :most], positive)
+        goal = self.mask_head.targets(targets.masks, boxes[:, :most], gt[:, :most], positive, sizes)
         rows = active_slots(positive)
         roi, image = take(boxes[:, :most], rows), rows // most
         label = take(labels[:, :most], rows).clamp(max=background - 1)
