@@ -145,11 +145,12 @@ def test_train_and_eval_return_the_same_type(detector) -> None:
         assert type(detector.train()(images)) is type(detector.eval()(images)) is Instances
 
 
-def test_compiled_graph_equals_eager(detector) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_graph_equals_eager(detector, backend: str) -> None:
     """One graph without breaks; the second image is black, and finds nothing above 0.9."""
     torch._dynamo.reset()
     detector.eval()
-    compiled = torch.compile(detector, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(detector, fullgraph=True, backend=backend)
     for post in (PostProcess(score_thresh=0.01, max_det=20), PostProcess(score_thresh=0.9)):
         images = make_images(SIZES)
         images.pixels[1] = 0
