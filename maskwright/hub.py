@@ -316,9 +316,9 @@ def start_detector(
         return detector, options, f"backbone starts from {source}"
     assert weights is not None
     found = _read_weights(entry, weights, dict(options))
-    for key in ("conventions", "backbone"):
-        if key in found.meta.args:
-            options.setdefault(key, found.meta.args[key])
+    if found.meta.model == model:
+        # Sizes, anchors and conventions that the weights were trained with.
+        options = {**found.meta.args, **options}
     detector = build(model, len(names), **options)
     report = transfer(detector, names, found.state, found.meta.names)
     return detector, options, f"{weights}: {report}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .val import Evaluation
 
 MAX_CELLS = 16  # images in one mosaic
+CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp
 SHOWN_SCORE = 0.25  # smallest score of a detection in a picture
 QUALITY = 90  # of the JPEG files
 
@@ -39,6 +40,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
                 targets.labels[i, kept],
                 dataset.names,
                 masks=_crops(batch, i, kept.tolist()),
+                min_side=CELL,
             )
         )
     titles = [dataset[index].path.name for index in batch.indices[:MAX_CELLS]]
@@ -79,7 +81,7 @@ def save_validation(
         dataset: the images that were evaluated.
         max_det: detections counted per image.
     """
-    from .plots import plot_confusion, plot_pr
+    from .plots import plot_class_ap, plot_confusion, plot_pr
 
     finite = {k: None if math.isnan(v) else v for k, v in result.metrics.items()}
     (folder / "metrics.json").write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
@@ -91,6 +93,7 @@ def save_validation(
     ]
     _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth)
     _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found)
+    plot_class_ap(result.metrics, folder / "class_ap.png")
     matrix = confusion_matrix(result.gt, result.detections)
     plot_confusion(matrix, dataset.names, folder / "confusion_matrix.png")
     for prefix, kind, title in (("box", "bbox", "Boxes"), ("mask", "segm", "Masks")):
@@ -175,6 +178,7 @@ def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str
                 dataset.names,
                 scores=[row["score"] for row in mine] if mine and "score" in mine[0] else None,
                 masks=masks if all(mask is not None for mask in masks) else None,
+                min_side=CELL,
                 max_side=640,
             )
         )

@@ -121,6 +121,9 @@ class TrainRecipe:
     vflip: float = 0.0
     """Share of images mirrored top to bottom (microscopy, aerial images)."""
 
+    rotate90: float = 0.0
+    """Share of images turned by 90, 180 or 270 degrees (microscopy, aerial images)."""
+
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest random factor on the image size."""
 
@@ -262,6 +265,7 @@ _NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {
     "ema": _INSIDE,
     "flip": _SHARE,
     "vflip": _SHARE,
+    "rotate90": _SHARE,
     "max_det": _COUNT,
     "val_every": _COUNT,
     "val_fraction": _INSIDE,

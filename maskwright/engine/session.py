@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from ..data.anchor_sizes import suggest_anchor_sizes
 from ..data.discover import find_splits, open_dataset
 from ..data.loader import Loader, make_loader
 from ..data.records import Dataset, split_dataset
 from ..data.transforms import Augment
 from ..models.base import Detector, Meta
-from ..models.registry import build
+from ..models.registry import build, get_entry
 from .checkpoint import (
     Checkpoint,
     TrainingState,
@@ -278,10 +279,14 @@ def build_detector(
     torch.manual_seed(recipe.seed)
     if checkpoint is None:
         own = {"backbone": recipe.backbone, "imgsz": recipe.imgsz}
-        args = {key: value for key, value in own.items() if value is not None}
+        args = {key: value for key, value in own.items() if value is not None} | recipe.model_args
+        anchors = own_anchors(recipe, args, data)
         detector, args, report = start_detector(
-            recipe.model, data.names, weights=recipe.weights, options={**args, **recipe.model_args}
+            recipe.model, data.names, weights=recipe.weights, options={**args, **anchors}
         )
+        if anchors:
+            sizes = ", ".join(f"{size:g}" for size in anchors["anchor_sizes"])
+            report += f"; anchors of {sizes} pixels, by the objects in the data"
         source = f"trained by maskwright on {Path(recipe.data).name}"
         meta = Meta(recipe.model, args, list(data.names), list(data.category_ids), source=source)
     else:
@@ -301,6 +306,20 @@ def build_detector(
     return detector, meta, report
 
 
+def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Return the option `anchor_sizes` that fits the data, or nothing where it is settled already.
+
+    It is settled by the user, and by weights whose RPN was trained with certain anchors.
+    """
+    if "anchor_sizes" in args or recipe.weights not in (None, "imagenet", "none"):
+        return {}
+    if "anchor_sizes" not in get_entry(recipe.model).arguments():
+        return {}
+    with torch.device("meta"):
+        resize = build(recipe.model, len(data.names), **args).resize
+    return {"anchor_sizes": suggest_anchor_sizes(data, resize)}
+
+
 def training_loader(
     recipe: TrainRecipe, data: Dataset, detector: Detector, *, rank: int = 0, world: int = 1
 ) -> Loader:
@@ -312,6 +331,7 @@ def training_loader(
         augment=Augment(
             flip=recipe.flip,
             vflip=recipe.vflip,
+            rotate90=recipe.rotate90,
             scale_jitter=recipe.scale_jitter,
             crop=recipe.crop,
             photometric=recipe.photometric,

@@ -229,12 +229,15 @@ def score(
     gt: dict[str, Any], detections: list[dict[str, Any]], *, masks: bool, max_det: int
 ) -> dict[str, float]:
     """Return the metrics of COCO results, boxes and if wanted masks, with prefixed keys."""
-    kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
-    return {
-        f"{prefix}/{key}": value
-        for prefix, kind in kinds.items()
-        for key, value in coco_eval(gt, detections, kind, max_det=max_det).items()
-    }
+    # Without their box, results are sorted into small, medium and large by the area of the mask,
+    # as detectron2 and torchvision report it.
+    kinds = {"box": ("bbox", "segmentation")} | ({"mask": ("segm", "bbox")} if masks else {})
+    metrics = {}
+    for prefix, (kind, unused) in kinds.items():
+        rows = [{k: v for k, v in row.items() if k != unused} for row in detections]
+        for key, value in coco_eval(gt, rows, kind, max_det=max_det).items():
+            metrics[f"{prefix}/{key}"] = value
+    return metrics
 
 
 def match_classes(model: Sequence[str | None], data: Sequence[str]) -> dict[int, int]:

@@ -404,3 +404,11 @@ def test_errors_name_the_argument(change: dict[str, object], message: str) -> No
     }
     with pytest.raises(ValueError, match=message):
         roi_align(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_an_index_of_no_image_is_an_error(memory: torch.memory_format, wrong: int) -> None:
+    fmap, (boxes, index) = draw_map(memory), draw_boxes()
+    index[3] = wrong
+    with pytest.raises(ValueError, match="batch_index: expected 0 to 1, got"):
+        roi_align(fmap, boxes, index, strides=[1], output_size=7)

@@ -54,7 +54,7 @@ def check(fmap: Tensor, boxes: Tensor, index: Tensor, stride: int, size: tuple[i
     want = torchvision_roi_pool(theirs.contiguous(), rois, size, 1 / stride)
     assert torch.equal(out, want)
     assert torch.equal(roi_pool(fmap, boxes, index, stride=stride, output_size=size), want)
-    assert out.permute(0, 2, 3, 1).is_contiguous()
+    assert out.is_contiguous()
     grad = torch.randn_like(want)
     out.backward(grad)
     want.backward(grad)
@@ -163,7 +163,15 @@ def test_compiles_whole_with_gradients(memory: torch.memory_format) -> None:
 
 def test_the_operator_keeps_its_promises(memory: torch.memory_format) -> None:
     boxes, index = draw_boxes()
-    args = (draw_map(memory).requires_grad_(), boxes, index, 1, [7, 7], True)
+    args = (
+        draw_map(memory).requires_grad_(),
+        boxes,
+        index,
+        1,
+        [7, 7],
+        True,
+        memory == torch.channels_last,
+    )
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.maskwright.roi_pool.default, args, test_utils=tests)
 
@@ -188,3 +196,11 @@ def test_errors_name_the_argument(change: dict[str, object], message: str) -> No
     }
     with pytest.raises(ValueError, match=message):
         roi_pool(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_an_index_of_no_image_is_an_error(memory: torch.memory_format, wrong: int) -> None:
+    fmap, (boxes, index) = draw_map(memory), draw_boxes()
+    index[3] = wrong
+    with pytest.raises(ValueError, match="batch_index: expected 0 to 1, got"):
+        roi_pool(fmap, boxes, index, stride=1, output_size=7)
