@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import empty_map, gather, is_rows, scatter
+from .roi_gather import check_images, empty_map, gather, is_rows, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
 # torchvision's kernel, whose work a bin costs as much as copying this many pixels.
 _KERNEL_FORWARD = 20.0
-_KERNEL_BACKWARD = 80.0
+_KERNEL_BACKWARD = 25.0
 # Fixed cost of a plan, in pixels copied.
 _KERNEL_MARGIN = 4000
 
@@ -153,6 +153,7 @@ def _roi_align(
     result = rows.permute(0, 3, 1, 2)
     if rows.numel() == 0:
         return result
+    check_images(batch_index, first)
     maps = [
         MapInfo(_four(m.shape), stride, is_rows(m) and m.dtype == dtype)
         for m, stride in zip(features, strides, strict=True)

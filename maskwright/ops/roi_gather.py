@@ -87,6 +87,15 @@ def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> 
     )[0]
 
 
+def check_images(batch_index: Tensor, fmap: Tensor) -> None:
+    """Raise ValueError if an index names no image; on the CPU only, elsewhere it would wait."""
+    if batch_index.device.type == "cpu":
+        low, high = (int(v) for v in batch_index.aminmax())
+        if low < 0 or high >= len(fmap):
+            got = f"{low} to {high}"
+            raise ValueError(f"batch_index: expected 0 to {len(fmap) - 1}, got {got}")
+
+
 def is_rows(fmap: Tensor) -> bool:
     """Whether the pixels of a map (B, C, H, W) lie as contiguous rows of channels."""
     return fmap.permute(0, 2, 3, 1).is_contiguous()

@@ -13,9 +13,14 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array: TypeAlias = NDArray[Any]
 
 # Entries (pixel and weight) held at a time: bounds the memory of adaptive sampling on large boxes.
 PASS_ENTRIES = 1 << 22
@@ -121,96 +126,102 @@ class _Grid:
     `start` of the box, `step` from bin to bin, samples a bin `count` and map `side`: (R, 2).
     """
 
-    start: Tensor
-    step: Tensor
-    count: Tensor
-    side: Tensor
+    start: Array
+    step: Array
+    count: Array
+    side: Array
     bins: int  # the larger of h and w: both axes are treated at once
 
-    def __getitem__(self, which: Tensor | slice) -> _Grid:
+    def __getitem__(self, which: Array | slice) -> _Grid:
         """Return the grid of some of the boxes."""
         start, step = self.start[which], self.step[which]
         return _Grid(start, step, self.count[which], self.side[which], self.bins)
 
     @cached_property
-    def origin(self) -> Tensor:
+    def origin(self) -> Array:
         """Where each bin starts, (R, 2, bins)."""
         # The order of operations is torchvision's: positions agree to the bit.
-        k = torch.arange(self.bins, dtype=self.start.dtype)
-        return self.start[..., None] + k * self.step[..., None]
+        k = np.arange(self.bins, dtype=self.start.dtype)
+        origin: Array = self.start[..., None] + k * self.step[..., None]
+        return origin
 
-    def _at(self, sample: Tensor) -> Tensor:
+    def _at(self, sample: Array) -> Array:
         """Return the positions (R, 2, bins, S) of the samples (R, 2, S) of every bin."""
-        count = self.count.clamp(min=1)
-        offset = (sample + 0.5) * self.step[..., None] / count[..., None]
-        return self.origin[..., None] + offset[:, :, None]
+        offset = (sample + 0.5) * self.step[..., None] / np.maximum(self.count, 1)[..., None]
+        at: Array = self.origin[..., None] + offset[:, :, None]
+        return at
 
-    def _clamp(self, at: Tensor) -> Tensor:
-        return torch.minimum(at.clamp_(min=0), (self.side - 1)[..., None, None])
-
-    @cached_property
-    def low(self) -> Tensor:
-        """The first pixel (R, 2, bins) of every bin."""
-        return self._ends[0]
+    def _clamp(self, at: Array) -> Array:
+        inside: Array = np.minimum(np.maximum(at, 0), (self.side - 1)[..., None, None])
+        return inside
 
     @cached_property
-    def fan(self) -> Tensor:
+    def _ends(self) -> tuple[Array, Array]:
+        """First and last pixel (R, 2, bins) that the samples of a bin round down to."""
+        last = np.maximum(self.count - 1, 0)
+        ends = np.floor(self._clamp(self._at(np.stack([np.zeros_like(last), last], 2))))
+        # Reversed boxes are sampled backwards.
+        return np.minimum(ends[..., 0], ends[..., 1]), np.maximum(ends[..., 0], ends[..., 1])
+
+    @cached_property
+    def fan(self) -> Array:
         """Slots (R, 2) that the longest bin needs: merged pixels or two a sample, the fewer."""
         low, high = self._ends
-        return torch.minimum((high - low).amax(2) + 2, 2 * self.count.clamp(min=1))
-
-    @cached_property
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        """First and last pixel (R, 2, bins) that the samples of a bin round down to."""
-        last = (self.count - 1).clamp(min=0)
-        ends = self._clamp(self._at(torch.stack([torch.zeros_like(last), last], 2))).floor()
-        # Reversed boxes are sampled backwards.
-        return ends.amin(3), ends.amax(3)
+        fan: Array = np.minimum((high - low).max(2) + 2, 2 * np.maximum(self.count, 1))
+        return fan
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Return pixels and weights, (R, 2, bins, K); unused slots weigh nothing."""
         count = self.count[..., None]
-        j = torch.arange(max(int(self.count.amax()), 1), dtype=self.start.dtype)
+        j = np.arange(max(int(self.count.max()), 1), dtype=self.start.dtype)
         # Boxes with fewer samples than others repeat their last one without weight.
-        sample = torch.minimum(j, (count - 1).clamp(min=0))
+        sample = np.minimum(j, np.maximum(count - 1, 0))
         at = self._at(sample)
         # Samples more than a pixel outside count as zero, nearer ones as the border.
         inside = (at >= -1) & (at <= self.side[..., None, None]) & (j < count)[:, :, None]
-        share = inside / count.clamp(min=1)[:, :, None]
+        share = inside / np.maximum(count, 1)[:, :, None]
         at = self._clamp(at)
-        pixel = at.floor()
+        pixel = np.floor(at)
         upper = (at - pixel) * share
-        low = self.low[..., None]
+        low = self._ends[0][..., None]
         merged = self.fan[..., None] < 2 * count
-        slot = torch.where(merged[:, :, None], pixel - low, 2 * sample[:, :, None]).long()
-        index = low.repeat(1, 1, 1, int(self.fan.amax()))
-        index.scatter_(3, slot, pixel).scatter_(3, slot + 1, pixel + 1)
-        weight = torch.zeros_like(index)
-        weight.scatter_add_(3, slot, share - upper).scatter_add_(3, slot + 1, upper)
-        return self._clamp(index).int(), weight
+        slot = np.where(merged[:, :, None], pixel - low, 2 * sample[:, :, None]).astype(np.int64)
+        index = np.repeat(low, int(self.fan.max()), 3)
+        pixels, weight = torch.from_numpy(index), torch.zeros(index.shape, dtype=_torch(index))
+        for shift, value in ((0, share - upper), (1, upper)):
+            at_slot = torch.from_numpy(slot + shift)
+            pixels.scatter_(3, at_slot, torch.from_numpy(pixel + shift))
+            weight.scatter_add_(3, at_slot, torch.from_numpy(value))
+        return torch.from_numpy(self._clamp(index).astype(np.int32)), weight
+
+
+def _torch(array: Array) -> torch.dtype:
+    return torch.float64 if array.dtype == np.float64 else torch.float32
 
 
 def _grid(
-    boxes: Tensor, level: Tensor, maps: list[MapInfo], how: Sampling, dtype: torch.dtype
+    boxes: Tensor, level: Array, maps: list[MapInfo], how: Sampling, dtype: torch.dtype
 ) -> _Grid:
     """Lay the bins over the boxes, in pixels of each box's map."""
-    scale = torch.tensor([[1 / m.stride] for m in maps], dtype=dtype)
-    side = torch.tensor([m.shape[2:] for m in maps], dtype=dtype)
-    corners = boxes.to(dtype) * scale[level] - (0.5 if how.aligned else 0.0)
-    corners = corners.view(-1, 2, 2).flip(2)  # (R, corner, (y, x))
-    extent = corners[:, 1] - corners[:, 0]
-    if not how.aligned:
-        extent = extent.clamp(min=1)
-    step = extent / torch.tensor(how.size, dtype=dtype)
+    corners = boxes.detach().to(dtype).numpy()
+    scale = np.array([[1 / m.stride] for m in maps], corners.dtype)
+    side = np.array([m.shape[2:] for m in maps], corners.dtype)
+    corners = corners * scale[level] - corners.dtype.type(0.5 if how.aligned else 0)
+    start, end = corners[:, 1::-1], corners[:, :1:-1]  # (R, (y, x))
+    extent = end - start if how.aligned else np.maximum(end - start, 1)
+    step = extent / np.array(how.size, corners.dtype)
     if how.ratio > 0:
-        count = torch.full_like(step, how.ratio)
+        count = np.full_like(step, how.ratio)
     else:  # a reversed box has no samples
-        count = step.ceil().nan_to_num(0, 0, 0).clamp(min=0)
-    return _Grid(corners[:, 0], step, count, side[level], max(how.size))
+        count = np.maximum(np.nan_to_num(np.ceil(step), nan=0, posinf=0, neginf=0), 0)
+    return _Grid(start, step, count, side[level], max(how.size))
 
 
 class Plan:
     """Order, canvases and entries of one call.
+
+    The geometry of the boxes is small work in many steps, for which NumPy's calls are the cheaper
+    ones; the entries are tensors.
 
     Args:
         boxes: (R, 4) xyxy, input pixels.
@@ -231,35 +242,41 @@ class Plan:
         dtype: torch.dtype,
     ) -> None:
         images = maps[0].shape[0]
-        known = (level >= 0) & (level < len(maps))
-        level = level.where(known, 0)
-        grid = _grid(boxes, level, maps, how, dtype)
-        apart = torch.tensor([not m.is_rows for m in maps])[level]
-        part = (level * images + batch_index * apart).where(known, -1)
+        image, place = batch_index.numpy(), level.numpy()
+        known = (place >= 0) & (place < len(maps))
+        place = np.where(known, place, 0)
+        grid = _grid(boxes, place, maps, how, dtype)
+        apart = np.array([not m.is_rows for m in maps])[place]
+        part = np.where(known, place * images + image * apart, -1)
         # Boxes of one canvas together, those with equally many entries side by side.
-        order = torch.argsort(part * (1 << 32) + grid.fan.amax(1).long(), stable=True)
-        counts = torch.bincount(part + 1, minlength=len(maps) * images + 1).tolist()
-        self.left_out, self.order = order[: counts[0]], order[counts[0] :]
+        order = np.argsort(part * (1 << 32) + grid.fan.max(1).astype(np.int64), kind="stable")
+        counts = np.bincount(part + 1, minlength=len(maps) * images + 1).tolist()
+        self.left_out = torch.from_numpy(order[: counts[0]])
+        order = order[counts[0] :]
+        self.order = torch.from_numpy(order)
         self.maps, self.size, self.dtype = maps, how.size, dtype
-        self.grid = grid[self.order]
-        # First pixel of the image in the canvas.
-        pixels = self.grid.side.long().prod(1) * (batch_index * ~apart)[self.order]
-        self.base = pixels.int()[:, None, None]
+        self.grid = grid[order]
+        # First pixel of the image in the canvas, and pixels from line to line.
+        pixels = np.array([m.shape[2] * m.shape[3] for m in maps])[place]
+        base = (pixels * image * ~apart)[order].astype(np.int32)
+        self.base = torch.from_numpy(base)[:, None, None]
+        self.pitch = torch.from_numpy(self.grid.side[:, 1].astype(np.int32))[:, None, None]
         self.canvases: list[Canvas] = []
         self.ends: list[int] = []
         for at, count in enumerate(counts[1:]):
             if count:
                 info = maps[at // images]
                 rows = info.shape[2] * info.shape[3] * (images if info.is_rows else 1)
-                image = None if info.is_rows else at % images
-                self.canvases.append(Canvas(at // images, image, rows))
+                self.canvases.append(
+                    Canvas(at // images, None if info.is_rows else at % images, rows)
+                )
                 self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
     def passes(self) -> Iterator[list[Run]]:
         """Yield groups of runs, each group of bounded memory."""
         runs: list[Run] = []
         held, total = 0, len(self.order)
-        most = int(self.grid.count.amax()) if total else 0
+        most = int(self.grid.count.max()) if total else 0
         block = max(1, AXIS_SAMPLES // max(1, 2 * self.grid.bins * most))
         for start in range(0, total, block):
             for position, chunk in self._chunks(start, min(start + block, total)):
@@ -278,18 +295,18 @@ class Plan:
         """Yield position and chunk of the boxes `first` to `last` in order."""
         (h, w), grid = self.size, self.grid[first:last]
         index, weight = grid.entries()
-        pitch = grid.side[:, 1].int()[:, None, None]
-        yi, xi = index[:, 0, :h] * pitch + self.base[first:last], index[:, 1, :w]
+        yi, xi = index[:, 0, :h] * self.pitch[first:last] + self.base[first:last], index[:, 1, :w]
         yw, xw = weight[:, 0, :h], weight[:, 1, :w]
-        fans = grid.fan.int().tolist()
+        fans = grid.fan.astype(int)
+        largest = fans.max(1).tolist()
         start = first
         while start < last:
             stop = min(last, self.ends[bisect_right(self.ends, start)])
             # Fans rise along the order: the first one bounds the chunk, the last one makes it fit.
-            stop = min(stop, start + self._fit(max(fans[start - first])))
-            stop = min(stop, start + self._fit(max(fans[stop - first - 1])))
-            high, wide = map(max, zip(*fans[start - first : stop - first], strict=True))
+            stop = min(stop, start + self._fit(largest[start - first]))
+            stop = min(stop, start + self._fit(largest[stop - first - 1]))
             rows = slice(start - first, stop - first)
+            high, wide = fans[rows].max(0).tolist()
             y, x = _outer(yi[rows, :, :high], xi[rows, :, :wide])
             v, u = _outer(yw[rows, :, :high], xw[rows, :, :wide])
             rois = self.order[start:stop]

@@ -1,9 +1,10 @@
 """RoIPool (Girshick 2015, Fast R-CNN, sec. 2.1): maxima over a grid of bins quantised to pixels.
 
-Same numbers and gradients as `torchvision.ops.roi_pool`, multi-threaded: the maximum of a rectangle
-is one over columns, then one over rows, each step a gather of whole rows of channels. Columns come
-first, so that of equal maxima the topmost and then the leftmost gets the gradient, as there. The
-result has the channels innermost in memory, as that of `roi_align`.
+Same numbers and gradients as `torchvision.ops.roi_pool`. Without gradients, and with more than a
+handful of boxes, it is multi-threaded: maxima of square windows of 1, 2, 4, ... pixels are
+tabulated over the map, and the maximum of a bin is that of the few windows which cover it, gathered
+as whole rows of channels. With gradients, which need the place of each maximum, and on other
+devices, the operator calls torchvision's kernels: tables of places cost more than those kernels do.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import columns, is_rows, table_width
+from .roi_gather import check_images, columns, is_rows, table_width
 
-# Values held by one step of the maximum: small enough to stay in the cache.
+# Values of a chunk of bins: small enough to stay in the cache.
 CHUNK_VALUES = 1 << 20
+# What the tables cost, in pixels that torchvision's kernel visits: per call, bin and pixel.
+_FIXED, _PER_BIN, _PER_PIXEL = 2500, 3, 3
 
 
 def roi_pool(
@@ -32,8 +35,7 @@ def roi_pool(
     """Take the maximum of a map over each bin of each box.
 
     Args:
-        features: (B, C, H, W). Read fastest in channels-last memory order; the gradient arrives in
-            the order of the map.
+        features: (B, C, H, W).
         boxes: (R, 4) xyxy in input pixels; the last pixel counts as inside. No gradient flows to
             them.
         batch_index: (R,) int64, image of each box.
@@ -41,8 +43,7 @@ def roi_pool(
         output_size: bins (h, w), or one number for both.
 
     Returns:
-        (R, C, h, w) in the type of `features`, channels innermost in memory; 0 for bins outside
-        the map.
+        (R, C, h, w), contiguous, in the type of `features`; 0 for bins outside the map.
 
     Raises:
         ValueError: shapes or options that do not fit together.
@@ -69,51 +70,116 @@ def roi_pool(
         raise ValueError(f"stride: expected a positive number, got {stride}")
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"output_size: expected one or two positive integers, got {size}")
-    need = torch.is_grad_enabled() and features.requires_grad
-    out: Tensor = _roi_pool(features, boxes, batch_index, stride, size, need)[0]
+    argmax = torch.is_grad_enabled() and features.requires_grad
+    out: Tensor = _roi_pool(features, boxes, batch_index, stride, size, argmax)[0]
     return out
 
 
 @dataclass(frozen=True)
 class _Bins:
-    """Bins along one axis: first and end pixel (R, bins), clipped to the map."""
+    """Bins along one axis, clipped to the map: first pixel and length (R, bins).
+
+    A bin outside the map has length 1 on its border, and is `empty`.
+    """
 
     first: Tensor
-    end: Tensor
+    length: Tensor
+    empty: Tensor
 
     def __getitem__(self, which: Tensor) -> _Bins:
-        return _Bins(self.first[which], self.end[which])
+        return _Bins(self.first[which], self.length[which], self.empty[which])
 
-    def pixels(self, k: int) -> Tensor:
-        """Return the k-th pixel of each bin (R, bins), the last one again where there is none."""
-        return torch.minimum(self.first + k, self.end - 1).clamp_(min=0)
-
-    @property
-    def longest(self) -> int:
-        return max(1, int((self.end - self.first).amax()))
-
-    def span(self) -> tuple[Tensor, Tensor]:
-        """Return first pixel and length (R,) of all bins together, at least one pixel."""
-        start = torch.minimum(self.first[:, 0], (self.end[:, -1] - 1)).clamp(min=0)
-        return start, (self.end[:, -1] - start).clamp(min=1)
+    def span(self) -> tuple[int, int]:
+        """Return first and end pixel of all bins."""
+        return int(self.first.min()), int((self.first + self.length).max())
 
 
-def _bins(start: Tensor, end: Tensor, bins: int, side: int, dtype: torch.dtype) -> _Bins:
+def _bins(start: Tensor, end: Tensor, bins: int, side: int) -> _Bins:
     """Quantise boxes on one axis, (R,) map pixels each, to bins."""
     low, high = _round(start), _round(end)
     # In floating point, as Caffe and torchvision do: the last bin may reach a pixel further.
-    step = (high - low + 1).clamp(min=1).to(dtype) / bins
-    k = torch.arange(bins + 1, dtype=dtype)
-    edges = k * step[:, None]
-    first = (edges[:, :-1].floor() + low[:, None]).clamp(0, side)
-    stop = (edges[:, 1:].ceil() + low[:, None]).clamp(0, side)
-    return _Bins(first.long(), stop.long())
+    step = (high - low + 1).clamp(min=1) / bins
+    edges = torch.arange(bins + 1, dtype=start.dtype) * step[:, None]
+    first = (edges[:, :-1].floor() + low[:, None]).clamp(0, side).long()
+    stop = (edges[:, 1:].ceil() + low[:, None]).clamp(0, side).long()
+    length = stop - first
+    return _Bins(first.clamp(max=side - 1), length.clamp(min=1), length < 1)
 
 
 def _round(value: Tensor) -> Tensor:
     """Round halves away from zero, as C does."""
     whole = value.trunc()
     return whole + torch.where((value - whole).abs() >= 0.5, value.sign(), 0)
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """Square windows that cover bins: window (ky, kx) of a bin lies at a row of the table."""
+
+    y: _Bins
+    x: _Bins
+    power: Tensor  # (n, h, w): windows of 2 ** power pixels a side
+
+    def __getitem__(self, which: Tensor) -> _Cover:
+        return _Cover(self.y[which], self.x[which], self.power[which])
+
+    def count(self) -> tuple[Tensor, Tensor]:
+        """Return how many windows each bin needs along y and x, (n, h, w)."""
+        side = 1 << self.power
+        rows = (self.y.length[:, :, None] + side - 1) >> self.power
+        return rows, (self.x.length[:, None, :] + side - 1) >> self.power
+
+    def rows(self, crop: tuple[int, int, int, int]) -> Iterator[Tensor]:
+        """Yield the table rows (n * h * w,) of one window of each bin after the other."""
+        y0, y1, x0, x1 = crop
+        side = 1 << self.power
+        first_y = self.y.first[:, :, None] - y0
+        first_x = self.x.first[:, None, :] - x0
+        last_y = first_y + self.y.length[:, :, None] - side
+        last_x = first_x + self.x.length[:, None, :] - side
+        table = self.power * (y1 - y0)
+        rows, columns = self.count()
+        for ky in range(int(rows.max())):
+            line = (torch.minimum(first_y + ky * side, last_y) + table) * (x1 - x0)
+            for kx in range(int(columns.max())):
+                yield (torch.minimum(first_x + kx * side, last_x) + line).flatten()
+
+
+def _cover(y: _Bins, x: _Bins, cells: int) -> _Cover:
+    """Choose the windows; `cells` is what one more table costs."""
+    shorter = torch.minimum(y.length[:, :, None], x.length[:, None, :])
+    power = shorter.to(torch.float32).log2().long()
+    best, least = _Cover(y, x, power), None
+    for highest in range(int(power.max()) + 1):
+        cover = _Cover(y, x, power.clamp(max=highest))
+        rows, columns = cover.count()
+        cost = int((rows * columns).sum()) + 2 * highest * cells
+        if least is None or cost < least:
+            best, least = cover, cost
+    return best
+
+
+def _tables(first: Tensor, highest: int) -> Tensor:
+    """Return the maxima of windows of 1, 2, ... 2 ** highest pixels a side, as rows.
+
+    Args:
+        first: (h, w, c) values.
+        highest: power of the largest window.
+
+    Returns:
+        ((highest + 1) * h * w, c); windows that reach out of the map hold anything.
+    """
+    if highest == 0:
+        return first.flatten(0, 1)
+    tables = first.new_empty(highest + 1, *first.shape)
+    tables[0] = first
+    for k in range(highest):
+        half = 1 << k
+        table = tables[k + 1].copy_(tables[k])
+        torch.maximum(table[:-half], tables[k, half:], out=table[:-half])
+        across = table[:, half:].clone()  # read and written parts would overlap
+        torch.maximum(table[:, :-half], across, out=table[:, :-half])
+    return tables.flatten(0, 2)
 
 
 @torch.library.custom_op("maskwright::roi_pool", mutates_args=())
@@ -125,131 +191,96 @@ def _roi_pool(
     output_size: Sequence[int],
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the maxima and, if asked for, the pixel (y * W + x) of each one or -1."""
-    out = features.new_empty(boxes.shape[0], *output_size, features.shape[1])
+    """Return the maxima and, if asked for, the pixel y * W + x of each or -1, int32."""
+    h, w = output_size
+    out = features.new_empty(boxes.shape[0], features.shape[1], h, w)
     argmax = torch.empty_like(out if with_argmax else out[:0], dtype=torch.int32)
-    values, places = out, argmax
-    out, argmax = out.permute(0, 3, 1, 2), argmax.permute(0, 3, 1, 2)
     if out.numel() == 0:
         return out, argmax
-    (h, w), (height, width) = output_size, features.shape[2:]
+    check_images(batch_index, features)
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    scaled = boxes.to(dtype) * (1 / stride)
-    y = _bins(scaled[:, 1], scaled[:, 3], h, height, dtype)
-    x = _bins(scaled[:, 0], scaled[:, 2], w, width, dtype)
-    empty = (y.end <= y.first)[:, :, None] | (x.end <= x.first)[:, None, :]
-    # Similar boxes side by side: a chunk is padded to its largest box.
-    order = torch.argsort(y.span()[1] * (width + 1) + x.span()[1])
-    for image in batch_index.unique().tolist():
-        rois = order[batch_index[order] == image]
-        for cols, table, origin, pitch in _tables(features[image], y[rois], x[rois]):
-            for part in _chunks(rois, y, w * (cols.stop - cols.start)):
-                best, at = _maximum(table, y[part], x[part], origin, pitch, width, with_argmax)
-                hidden = empty[part][..., None]
-                values[..., cols].index_copy_(0, part, best.masked_fill_(hidden, 0))
-                if at is not None:
-                    places[..., cols].index_copy_(0, part, at.masked_fill_(hidden, -1))
+    boxes, scale = boxes.to(dtype), 1 / stride
+    few = features.device.type == "cpu" and _is_little(boxes * scale, features, h * w)
+    if with_argmax or few or features.device.type != "cpu":
+        import torchvision.ops  # noqa: F401  (registers the operator)
+
+        rois = torch.cat([batch_index[:, None].to(dtype), boxes], 1)
+        out, argmax = torch.ops.torchvision.roi_pool(features.to(dtype), rois, scale, h, w)
+        return out.to(features.dtype), argmax if with_argmax else argmax[:0].clone()
+    _pool(features, boxes * scale, batch_index, out)
     return out, argmax
 
 
-def _tables(fmap: Tensor, y: _Bins, x: _Bins) -> Iterator[tuple[slice, Tensor, int, int]]:
-    """Yield channels, pixels as rows, the first row's pixel and the rows from line to line."""
-    channels, _, width = fmap.shape
-    pixels = fmap.permute(1, 2, 0)
-    if pixels.is_contiguous():
-        yield slice(0, channels), pixels.flatten(0, 1), 0, width
-        return
-    # Only the part that the boxes touch is copied.
-    (top, high), (left, wide) = y.span(), x.span()
-    y0, y1, x0, x1 = (
-        int(v) for v in (top.min(), (top + high).max(), left.min(), (left + wide).max())
-    )
-    for cols in columns(channels, table_width(channels, (y1 - y0) * (x1 - x0))):
-        part = pixels[y0:y1, x0:x1, cols].contiguous()
-        yield cols, part.flatten(0, 1), y0 * (x1 - x0) + x0, x1 - x0
+def _is_little(boxes: Tensor, features: Tensor, bins: int) -> bool:
+    """Whether boxes, (R, 4) in map pixels, are too few to repay the tables."""
+    height, width = features.shape[2:]
+    sides = (boxes[:, 2:] - boxes[:, :2]).abs() + 1
+    visited = float((sides[:, 0].clamp(max=width) * sides[:, 1].clamp(max=height)).sum())
+    tables = _FIXED + _PER_BIN * bins * len(boxes) + _PER_PIXEL * height * width
+    return 1.5 * visited < tables
 
 
-def _chunks(rois: Tensor, y: _Bins, values: int) -> Iterator[Tensor]:
-    """Split boxes, in rising order of height, by what the first step of the maximum holds."""
-    lines = y.span()[1][rois].tolist()
-    start = 0
-    while start < len(lines):
-        stop = start + max(1, CHUNK_VALUES // (values * lines[start]))
-        longest = lines[min(stop, len(lines)) - 1]
-        stop = min(stop, start + max(1, CHUNK_VALUES // (values * longest)))
-        yield rois[start:stop]
-        start = stop
-
-
-def _maximum(
-    table: Tensor, y: _Bins, x: _Bins, origin: int, pitch: int, width: int, with_argmax: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the maxima (n, h, w, c) of rows of `table`, and their pixels y * width + x, int32."""
-    top, lines = y.span()
-    line = torch.minimum(torch.arange(int(lines.amax())), lines[:, None] - 1) + top[:, None]
-    start = (line * pitch - origin)[:, :, None]  # (n, Y, 1)
-    best, at = None, None
-    for k in range(x.longest):
-        column = x.pixels(k)[:, None, :]  # (n, 1, w)
-        value = table.index_select(0, (start + column).flatten())
-        pixel = (line[:, :, None] * width + column).int().view(-1, 1) if with_argmax else None
-        best, at = _better(best, at, value, pixel)
-    assert best is not None
-    per_line, per_line_at = best, at  # (n * Y * w, c)
-    first = torch.arange(len(line))[:, None] * line.shape[1] - top[:, None]
-    best, at = None, None
-    bins = x.first.shape[1]
-    for k in range(y.longest):
-        row = (first + y.pixels(k))[:, :, None] * bins + torch.arange(bins)  # (n, h, w)
-        value = per_line.index_select(0, row.flatten())
-        pixel = None if per_line_at is None else per_line_at.index_select(0, row.flatten())
-        best, at = _better(best, at, value, pixel)
-    assert best is not None
-    shape = (len(line), y.first.shape[1], bins, -1)
-    return best.view(shape), None if at is None else at.view(shape)
-
-
-def _better(
-    best: Tensor | None, at: Tensor | None, value: Tensor, pixel: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Take the larger value, the earlier one of equals, and its pixel."""
-    if best is None:
-        return value, None if pixel is None else pixel.expand(value.shape)
-    if at is not None and pixel is not None:
-        at = torch.where(value > best, pixel, at)
-    return torch.maximum(best, value, out=best), at
+def _pool(features: Tensor, boxes: Tensor, batch_index: Tensor, out: Tensor) -> None:
+    """Fill `out` (R, C, h, w) with the maxima over boxes in map pixels."""
+    channels, height, width = features.shape[1:]
+    all_y = _bins(boxes[:, 1], boxes[:, 3], out.shape[2], height)
+    all_x = _bins(boxes[:, 0], boxes[:, 2], out.shape[3], width)
+    for image in batch_index.unique().tolist():
+        rois = torch.nonzero(batch_index == image)[:, 0]
+        y, x = all_y[rois], all_x[rois]
+        # Only what the boxes touch is read.
+        (y0, y1), (x0, x1) = y.span(), x.span()
+        pixels = features[image].permute(1, 2, 0)[y0:y1, x0:x1]
+        cover = _cover(y, x, (y1 - y0) * (x1 - x0))
+        highest = int(cover.power.max())
+        # Boxes with equally many windows side by side: a chunk is padded to the most.
+        rows, across = cover.count()
+        order = (rows * across).amax((1, 2)).argsort()
+        cells = (highest + 1) * (y1 - y0) * (x1 - x0)
+        for cols in columns(channels, table_width(channels, cells)):
+            table = _tables(pixels[..., cols], highest)
+            for part in order.split(max(1, CHUNK_VALUES // out[0, cols].numel())):
+                windows = cover[part].rows((y0, y1, x0, x1))
+                best = table.index_select(0, next(windows))
+                for window in windows:
+                    torch.maximum(best, table.index_select(0, window), out=best)
+                best = best.view(len(part), *out.shape[2:], -1)
+                empty = y.empty[part][:, :, None] | x.empty[part][:, None, :]
+                best = best.masked_fill_(empty[..., None], 0).permute(0, 3, 1, 2)
+                out[:, cols].index_copy_(0, rois[part], best)
 
 
 @torch.library.custom_op("maskwright::roi_pool_backward", mutates_args=())
 def _roi_pool_backward(
-    grad: Tensor, argmax: Tensor, batch_index: Tensor, shape: Sequence[int], channels_last: bool
+    grad: Tensor,
+    argmax: Tensor,
+    boxes: Tensor,
+    batch_index: Tensor,
+    stride: int,
+    shape: Sequence[int],
+    channels_last: bool,
 ) -> Tensor:
-    images, channels, height, width = shape
+    import torchvision.ops  # noqa: F401  (registers the operator)
+
     dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
-    total = grad.new_zeros(images, height, width, channels, dtype=dtype)
-    flat, channel = total.view(-1), torch.arange(channels)
-    step = max(1, CHUNK_VALUES // max(1, grad[:1].numel()))
-    for start in range(0, len(grad), step):
-        rois = slice(start, start + step)
-        pixel = argmax[rois].permute(0, 2, 3, 1).long()
-        value = grad[rois].permute(0, 2, 3, 1).to(dtype).masked_fill(pixel < 0, 0)
-        base = (batch_index[rois] * (height * width))[:, None, None, None]
-        index = (pixel.clamp_(min=0) + base) * channels + channel
-        flat.scatter_add_(0, index.flatten(), value.flatten())
-    out = total.to(grad.dtype).permute(0, 3, 1, 2)
-    return out if channels_last else out.contiguous()
+    rois = torch.cat([batch_index[:, None].to(dtype), boxes.to(dtype)], 1)
+    total: Tensor = torch.ops.torchvision._roi_pool_backward(
+        grad.to(dtype), rois, argmax, 1 / stride, *grad.shape[2:], *shape
+    )
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    return total.to(grad.dtype).contiguous(memory_format=order)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, _, batch_index, *_ = inputs
-    ctx.save_for_backward(output[1], batch_index)
+    features, boxes, batch_index, ctx.stride, *_ = inputs
+    ctx.save_for_backward(output[1], boxes, batch_index)
     ctx.mark_non_differentiable(output[1])
     ctx.shape = list(features.shape)
-    ctx.channels_last = is_rows(features)
+    ctx.channels_last = is_rows(features) and not features.is_contiguous()
 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    grad = _roi_pool_backward(grad, *ctx.saved_tensors, ctx.shape, ctx.channels_last)
+    grad = _roi_pool_backward(grad, *ctx.saved_tensors, ctx.stride, ctx.shape, ctx.channels_last)
     return (grad, *[None] * 5)
 
 
@@ -265,16 +296,19 @@ def _fake(
     output_size: Sequence[int],
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor]:
-    out = features.new_empty(boxes.shape[0], *output_size, features.shape[1])
-    argmax = torch.empty_like(out if with_argmax else out[:0], dtype=torch.int32)
-    return out.permute(0, 3, 1, 2), argmax.permute(0, 3, 1, 2)
+    out = features.new_empty(boxes.shape[0], features.shape[1], *output_size)
+    return out, torch.empty_like(out if with_argmax else out[:0], dtype=torch.int32)
 
 
 @_roi_pool_backward.register_fake
 def _fake_backward(
-    grad: Tensor, argmax: Tensor, batch_index: Tensor, shape: Sequence[int], channels_last: bool
+    grad: Tensor,
+    argmax: Tensor,
+    boxes: Tensor,
+    batch_index: Tensor,
+    stride: int,
+    shape: Sequence[int],
+    channels_last: bool,
 ) -> Tensor:
-    images, channels, height, width = shape
-    if channels_last:
-        return grad.new_empty(images, height, width, channels).permute(0, 3, 1, 2)
-    return grad.new_empty(images, channels, height, width)
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=order)
