@@ -25,7 +25,7 @@ from .roi_plan import MapInfo, Plan, Sampling
 _KERNEL_FORWARD = 20.0
 _KERNEL_BACKWARD = 25.0
 # Fixed cost of a plan, in pixels copied.
-_KERNEL_MARGIN = 4000
+_KERNEL_MARGIN = 8000
 
 
 def roi_align(
@@ -169,7 +169,7 @@ def _roi_align(
         part = torch.ops.torchvision.roi_align(
             features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
         )
-        result.index_copy_(0, at, part.to(result.dtype))
+        result[at] = part.to(result.dtype)
     return result
 
 
@@ -216,13 +216,13 @@ def _roi_align_backward(
 
 def _split(
     levels: Tensor, maps: list[MapInfo], how: Sampling, cost: float
-) -> tuple[list[tuple[int, Tensor]], Tensor | None]:
+) -> tuple[list[tuple[int, Tensor | slice]], Tensor | None]:
     """Choose the maps whose boxes torchvision's kernel takes.
 
     Returns:
         Pairs (level, its boxes) for the kernel, and the levels without them (None: none is left).
     """
-    by_kernel: list[tuple[int, Tensor]] = []
+    by_kernel: list[tuple[int, Tensor | slice]] = []
     bins = how.size[0] * how.size[1]
     known = levels.clamp(-1, len(maps)) + 1
     counts = torch.bincount(known, minlength=len(maps) + 2).tolist()[1:-1]
@@ -231,7 +231,10 @@ def _split(
         images, _, height, width = info.shape
         few = count * bins * cost < images * height * width + _KERNEL_MARGIN
         if count and few and not (info.is_rows and cost):
-            by_kernel.append((level, torch.nonzero(levels == level)[:, 0]))
+            whole = count == len(levels)
+            by_kernel.append(
+                (level, slice(None) if whole else torch.nonzero(levels == level)[:, 0])
+            )
             rest = rest.masked_fill(levels == level, -1)
             counts[level] = 0
     return by_kernel, rest if any(counts) else None

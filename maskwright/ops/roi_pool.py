@@ -20,8 +20,9 @@ from .roi_gather import check_images, columns, is_rows, table_width
 
 # Values of a chunk of bins: small enough to stay in the cache.
 CHUNK_VALUES = 1 << 20
-# What the tables cost, in pixels that torchvision's kernel visits: per call, bin and pixel.
-_FIXED, _PER_BIN, _PER_PIXEL = 2500, 3, 3
+# What the tables cost, in pixels that torchvision's kernel visits: per call, bin and pixel; and
+# what that kernel pays for copying a pixel of a channels-last map.
+_FIXED, _PER_BIN, _PER_PIXEL, _COPY = 2500, 3, 3, 10
 
 
 def roi_pool(
@@ -216,8 +217,8 @@ def _is_little(boxes: Tensor, features: Tensor, bins: int) -> bool:
     height, width = features.shape[2:]
     sides = (boxes[:, 2:] - boxes[:, :2]).abs() + 1
     visited = float((sides[:, 0].clamp(max=width) * sides[:, 1].clamp(max=height)).sum())
-    tables = _FIXED + _PER_BIN * bins * len(boxes) + _PER_PIXEL * height * width
-    return 1.5 * visited < tables
+    kernel = 1.5 * visited + (_COPY * height * width if is_rows(features) else 0)
+    return kernel < _FIXED + _PER_BIN * bins * len(boxes) + _PER_PIXEL * height * width
 
 
 def _pool(features: Tensor, boxes: Tensor, batch_index: Tensor, out: Tensor) -> None:
