@@ -2,7 +2,7 @@
 
 The sides take turns, so that a machine that slows down slows both; the ratio of each turn is taken
 first and the median of the ratios last. `parse` gives a script its options, `machine` its header
-and `table` its result.
+and `header` and `line` its table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,17 +71,19 @@ def compare(
     return Comparison(title, Timing("baseline", ms[0]), Timing("ours", ms[1]))
 
 
-def table(comparisons: Sequence[Comparison], baseline: str) -> str:
-    """Return a Markdown table: medians, and the median ratio with its lowest and highest."""
-    lines = [
-        f"| what | {baseline}, ms | maskwright, ms | ratio (lowest to highest) |",
-        "| --- | ---: | ---: | --- |",
-    ]
-    for row in comparisons:
-        times = f"{row.baseline.median:.2f} | {row.ours.median:.2f}"
-        low, high = min(row.ratios), max(row.ratios)
-        lines.append(f"| {row.title} | {times} | {row.ratio:.2f} ({low:.2f} to {high:.2f}) |")
-    return "\n".join(lines)
+def header(baseline: str) -> str:
+    """Return the head of the Markdown table that `line` fills."""
+    return (
+        f"| what | {baseline}, ms | maskwright, ms | ratio (lowest to highest) |\n"
+        "| --- | ---: | ---: | --- |"
+    )
+
+
+def line(row: Comparison) -> str:
+    """Return medians, and the median ratio with its lowest and highest, as a row of the table."""
+    times = f"{row.baseline.median:.2f} | {row.ours.median:.2f}"
+    low, high = min(row.ratios), max(row.ratios)
+    return f"| {row.title} | {times} | {row.ratio:.2f} ({low:.2f} to {high:.2f}) |"
 
 
 def machine() -> str:

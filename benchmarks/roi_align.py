@@ -6,7 +6,8 @@ Timed from the pyramid to the matrix that the box head consumes (each side in it
 or, for one map, to the pooled tensor; backward from a gradient in the order of that tensor to
 gradients of the maps. Maps of an 800 x 1216 image with 256 channels, P2 to P5 (torchvision pools
 from these four); boxes with log-uniform sides of 16 to 600 pixels, clipped to the image.
-torchvision gets contiguous maps, its fastest; ours channels-last or ("planar") contiguous ones.
+torchvision gets contiguous maps, its fastest; ours channels-last or ("planar") contiguous ones,
+RoIPool, which comes with VGG, the latter only.
 Every case is checked to give equal numbers before it is timed.
 """
 
@@ -16,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from common import Comparison, compare, machine, parse, table
+from common import Comparison, compare, header, line, machine, parse
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as torchvision_roi_align
@@ -154,15 +155,15 @@ def main() -> None:
     options = parse(__doc__)
     torch.manual_seed(0)
     print(machine())
-    rows = []
+    print(header("torchvision"))
     for title, strides, case in cases():
-        for planar in (False, True):
+        for planar in (False, True) if not title.startswith("RoIPool") else (True,):
             for backward in (False, True):
                 name = title + (", planar" if planar else "")
                 name += ", forward and backward" if backward else ", forward"
                 if options.only in name:
-                    rows.append(measure(name, strides, case, planar, backward, options.repeats))
-    print(table(rows, "torchvision"))
+                    row = measure(name, strides, case, planar, backward, options.repeats)
+                    print(line(row), flush=True)
 
 
 if __name__ == "__main__":
