@@ -6,6 +6,6 @@ from maskwright.recipes import nuclei
 mw.train(nuclei("data/nuclei"))
 """
 
-from .nuclei import nuclei, nuclei_shipped
+from .nuclei import nuclei
 
-__all__ = ["nuclei", "nuclei_shipped"]
+__all__ = ["nuclei"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ..engine.recipe import TrainRecipe
 
 
 def nuclei(data: str | Path = "nuclei") -> TrainRecipe:
-    """Return the short recipe: Mask R-CNN on EfficientNet-Lite0, 480 steps, minutes on a CPU.
+    """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 480 steps, minutes on a CPU.
 
     The backbone starts from the ImageNet weights that come with the package.
 
@@ -34,22 +33,6 @@ def nuclei(data: str | Path = "nuclei") -> TrainRecipe:
         flip=0.5,
         crop=320,
         max_det=500,  # up to 375 nuclei in one image
+        val_every=100,  # once, at the end: nothing is chosen by the validation images
         model_args={"anchor_sizes": (8, 16, 32, 64, 128)},
-    )
-
-
-def nuclei_shipped(data: str | Path = "nuclei") -> TrainRecipe:
-    """Return the recipe of the model that comes with the package: longer, with more variety.
-
-    Args:
-        data: the data set with its splits train and val.
-    """
-    return replace(
-        nuclei(data),
-        steps=800,
-        vflip=0.5,
-        scale_jitter=(0.75, 1.33),
-        photometric=True,
-        ema=0.995,
-        val_every=100,
     )
