@@ -316,16 +316,20 @@ def resample_crop(crop: Crop, frame: Frame, view: View) -> tuple[Crop, Frame]:
     from PIL import Image
 
     sx, sy = view.scale
-    # Zeros around the crop: the target pixels at its border reach up to one pixel beyond it.
+    # Zeros around the crop, because the target pixels at its border reach beyond it; but not beyond
+    # the image, where there is nothing to fade to.
     margin = math.ceil(1 / min(sx, sy)) + 1
-    h, w = crop.shape
-    padded = np.zeros((h + 2 * margin, w + 2 * margin), np.uint8)
-    padded[margin:-margin, margin:-margin] = crop * np.uint8(255)
+    right, bottom = round(view.full[1] / sx), round(view.full[0] / sy)
+    before = [min(margin, frame[1]), min(margin, frame[0])]
+    after = [min(margin, bottom - frame[3]), min(margin, right - frame[2])]
+    pad = [(max(a, 0), max(b, 0)) for a, b in zip(before, after, strict=True)]
+    padded = np.pad(crop * np.uint8(255), pad)
+    (over, _), (aside, _) = pad
     box = (
-        max((x1 + view.window[0]) / sx - frame[0] + margin, 0.0),
-        max((y1 + view.window[1]) / sy - frame[1] + margin, 0.0),
-        min((x2 + view.window[0]) / sx - frame[0] + margin, padded.shape[1]),
-        min((y2 + view.window[1]) / sy - frame[1] + margin, padded.shape[0]),
+        max((x1 + view.window[0]) / sx - frame[0] + aside, 0.0),
+        max((y1 + view.window[1]) / sy - frame[1] + over, 0.0),
+        min((x2 + view.window[0]) / sx - frame[0] + aside, padded.shape[1]),
+        min((y2 + view.window[1]) / sy - frame[1] + over, padded.shape[0]),
     )
     image = Image.fromarray(padded).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box)
     return _trim(np.asarray(image) >= 128, (x1, y1))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -236,6 +236,7 @@ def test_photometric_changes_pixels_only(nuclei_mini: Path) -> None:
     np.testing.assert_array_equal(plain.boxes, changed.boxes)
 
 
+@example(seed=73, factors=(2.0, 0.5), corner=(0, 0))  # touches the border of the image
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
