@@ -21,7 +21,7 @@ from .roi_gather import check_images, empty_map, gather, is_rows, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
-# torchvision's kernel. It has one thread, on which a bin costs as much as copying this many pixels.
+# torchvision's kernel, whose work a bin costs as much as copying this many pixels on one thread.
 _KERNEL_FORWARD = 20.0
 _KERNEL_BACKWARD = 25.0
 # Fixed cost of a plan, in pixels copied.
@@ -245,7 +245,7 @@ def _kernel_cost(tensor: Tensor, cost: float) -> float:
     if tensor.device.type == "cpu" and tensor.dtype != _compute_dtype(tensor):
         return math.inf
     if tensor.device.type == "cpu":
-        return cost * torch.get_num_threads()
+        return cost
     return 0.0
 
 
