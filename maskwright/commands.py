@@ -27,7 +27,7 @@ class UsageError(Exception):
 
 def unknown(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for a name that is near, otherwise all that are known."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known) or 'none'}"
 

@@ -6,6 +6,7 @@ for "a model, by name or path" asks here.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import urllib.error
@@ -25,7 +26,7 @@ from .engine.checkpoint import load_checkpoint, load_state, save_checkpoint
 from .engine.console import progress
 from .engine.predict import Predictor
 from .models.base import Detector, Meta
-from .models.registry import ModelEntry, PublishedWeights, build, get_entry
+from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
 
 _PACKAGE = Path(__file__).parent / "weights"
 # Trained models inside the package, by name.
@@ -43,6 +44,10 @@ _TORCHVISION_BACKBONES = {
     "resnet101": "resnet101-63fe2227",
     "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
 }
+
+
+# What `start_detector` reports where no weights were loaded.
+RANDOM_START = "starting from random weights, so nothing is frozen"
 
 
 @dataclass
@@ -131,6 +136,42 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         for key, value in content.items()
         if isinstance(value, Tensor)
     }
+
+
+def _entry(name: str) -> ModelEntry:
+    """Return the entry of a registered model, or say what else `name` is.
+
+    Raises:
+        ValueError: if it is a trained model, a file, or nothing known.
+    """
+    is_file = len(Path(name).parts) > 1 or Path(name).suffix == ".safetensors"
+    if name in SHIPPED_MODELS or (is_file and Path(name).exists()):
+        path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
+        trained = load_checkpoint(path).meta.model
+        raise ValueError(
+            f"{name!r} is a trained model, not an architecture: to start from it, give "
+            f"model={trained} weights={name}"
+        )
+    near = difflib.get_close_matches(name, [*list_models(), *SHIPPED_MODELS], 1, 0.5)
+    if near and near[0] in SHIPPED_MODELS:
+        raise ValueError(f"no model is called {name!r}; did you mean {near[0]!r}?")
+    return get_entry(name)
+
+
+def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: str | Path) -> None:
+    """Check that weights belong to the model that was asked for.
+
+    Raises:
+        ValueError: if they are another model's.
+    """
+    if meta.model != entry.name:
+        raise ValueError(
+            f"weights={weights} is a {meta.model}, not a {entry.name}: load it by itself, as "
+            f"model={weights}"
+        )
+    own = meta.args.get("backbone", entry.arguments().get("backbone"))
+    if backbone is not None and backbone != own:
+        raise ValueError(f"weights={weights} has the backbone {own}, not {backbone}")
 
 
 def _blank(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
@@ -229,7 +270,7 @@ def load_detector(
         detector = build(meta.model, len(meta.names), **meta.args)
         load_state(detector, checkpoint.model, path)
         return detector, meta
-    entry = get_entry(name)
+    entry = _entry(name)
     options = {} if backbone is None else {"backbone": backbone}
     if weights is None:
         warnings.warn(
@@ -241,6 +282,7 @@ def load_detector(
         detector = build(name, count, **options)
         return detector, Meta(name, options, [f"class_{i}" for i in range(count)])
     found = _read_weights(entry, weights, options)
+    _same_model(found.meta, entry, backbone, weights)
     if num_classes is not None and num_classes != len(found.meta.names):
         raise ValueError(
             f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
@@ -297,14 +339,13 @@ def start_detector(
     Raises:
         ValueError: if the weights do not exist or almost nothing of them fits.
     """
-    entry = get_entry(model)
+    entry = _entry(model)
     options = dict(options or {})
-    if weights in (None, "imagenet", "none"):
+    if weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
-        if weights == "none":
-            return detector, options, "starting from random weights"
         try:
             source = load_backbone(detector)
+            return detector, options, f"backbone starts from {source}"
         except ValueError as error:
             if weights == "imagenet":
                 raise
@@ -312,8 +353,12 @@ def start_detector(
                 f"the backbone starts from random weights, which needs far more data: {error}",
                 stacklevel=2,
             )
-            return detector, options, "starting from random weights"
-        return detector, options, f"backbone starts from {source}"
+            weights = "none"
+    if weights == "none":
+        # Batch norm with the statistics of nothing cannot stay as it is.
+        if options.get("norm") is None and "norm" in entry.arguments():
+            options["norm"] = "bn"
+        return build(model, len(names), **options), options, RANDOM_START
     assert weights is not None
     found = _read_weights(entry, weights, dict(options))
     if found.meta.model == model:
@@ -439,6 +484,10 @@ def transfer(
     if new:
         shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
         text += f"; new classes start afresh: {shown}"
+        known = {str(known).lower(): known for known in position}
+        near = difflib.get_close_matches(new[0].lower(), known, 1, 0.8)
+        if near:
+            text += f" (the weights know {known[near[0]]!r}: another spelling of {new[0]!r}?)"
     if fresh:
         text += f"; {len(fresh)} tensors start afresh (first: {fresh[0]})"
     return text

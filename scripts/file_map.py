@@ -28,7 +28,7 @@ def first_sentence(path: Path) -> str:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     line = " ".join(text.split("\n\n")[0].split())
     # A sentence ends where a capital letter or a digit follows, but not after "et al.".
-    sentence = re.split(r"(?<!al)(?<!sec)\.\s", line)[0]
+    sentence = re.split(r"(?<!al)(?<!sec)(?<!fig)\.\s", line)[0]
     return sentence.rstrip(".").replace("|", "/")
 
 

@@ -188,3 +188,26 @@ def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
         hub.convert(ours, back, model=name)
     with pytest.raises(ValueError, match="mask_rcnn"):
         hub.convert(ours, back, model="mask_rcnn_resnet50_fpn", target="torchvision")
+
+
+def test_weights_of_another_architecture_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a faster_rcnn_resnet50_fpn"):
+        hub.load_detector("faster_rcnn_resnet50_fpn", weights="nuclei")
+    with pytest.raises(ValueError, match="has the backbone tf_efficientnet_lite0"):
+        hub.load_detector("mask_rcnn_lite0_fpn", weights="nuclei", backbone="resnet18")
+
+
+def test_a_trained_model_is_no_architecture_to_train() -> None:
+    with pytest.raises(ValueError, match="model=mask_rcnn_lite0_fpn weights=nuclei"):
+        hub.start_detector("nuclei", ["a"])
+    with pytest.raises(ValueError, match="did you mean 'nuclei'"):
+        hub.load_detector("nucleii")
+
+
+def test_the_shipped_model_finds_the_nuclei_of_the_mini_set(nuclei_mini: Path) -> None:
+    """Real weights on real images outside the training split; AP of the whole split is 0.56."""
+    from maskwright import val
+
+    metrics = val("nuclei", nuclei_mini, max_det=300, workers=0)
+    assert metrics["mask/AP"] > 0.45
+    assert metrics["box/AP50"] > 0.75

@@ -90,5 +90,7 @@ def require(state: Mapping[str, Tensor], key: str) -> Tensor:
         ValueError: if there is no tensor of this name.
     """
     if key not in state:
-        raise ValueError(f"the weights have no tensor {key!r}: the file is incomplete")
+        raise ValueError(
+            f"the weights have no tensor {key!r}: the file is incomplete, or another model's"
+        )
     return state[key]

@@ -146,6 +146,12 @@ def to_maskwright(
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
         else:
             report.ignored[key] = "not part of this model"
+    others = [key for key in report.ignored if not key.endswith("num_batches_tracked")]
+    if others:
+        report.notes.append(
+            f"{len(others)} tensors are no part of the model that was asked for, among them "
+            f"{others[0]}"
+        )
     if conventions is None:
         conventions = "torchvision_v1" if older else "torchvision"
     options: dict[str, Any] = {"conventions": conventions}

@@ -224,6 +224,8 @@ def _remarks(splits: Mapping[str, SplitStats]) -> list[str]:
             notes.append(f"in val but never in train: {', '.join(missing)}")
     if train is not None:
         rare = [name for name, count in train.per_class.items() if 0 < count < 10]
+        if not sum(train.per_class.values()):
+            notes.append("train has not one object: there is nothing to learn from")
         if rare:
             notes.append(f"fewer than 10 objects to learn from: {', '.join(rare)}")
     most = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)

@@ -348,6 +348,9 @@ def make_post(conf: float, iou: float, max_det: int) -> PostProcess:
     Raises:
         ValueError: if an option is out of range, by the name that users know.
     """
+    for name, value in (("conf", conf), ("iou", iou), ("max_det", max_det)):
+        if not isinstance(value, int | float):
+            raise ValueError(f"{name} is a number, got {value!r}")
     for name, value in (("conf", conf), ("iou", iou)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} lies between 0 and 1, got {value}")

@@ -274,7 +274,7 @@ def build_detector(
     Raises:
         ValueError: if model, weights and data do not fit together.
     """
-    from ..hub import start_detector
+    from ..hub import RANDOM_START, start_detector
 
     torch.manual_seed(recipe.seed)
     if checkpoint is None:
@@ -288,7 +288,14 @@ def build_detector(
             sizes = ", ".join(f"{size:g}" for size in anchors["anchor_sizes"])
             report += f"; anchors of {sizes} pixels, by the objects in the data"
         source = f"trained by maskwright on {Path(recipe.data).name}"
-        meta = Meta(recipe.model, args, list(data.names), list(data.category_ids), source=source)
+        meta = Meta(
+            recipe.model,
+            args,
+            list(data.names),
+            list(data.category_ids),
+            source=source,
+            extra={"start": report},
+        )
     else:
         meta, report = checkpoint.meta, "the run goes on"
         if meta.names != data.names:
@@ -297,12 +304,16 @@ def build_detector(
                 f"trained on {meta.names}"
             )
         detector = build(meta.model, len(meta.names), **meta.args)
+    if not any(len(data[i].labels) for i in range(len(data))):
+        raise ValueError(
+            f"{data.source} has {len(data)} training images but not one object to learn from"
+        )
     if detector.task == "segment" and not data.has_masks:
         raise ValueError(
             f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
             "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
         )
-    detector.freeze(recipe.freeze)
+    detector.freeze(0 if RANDOM_START in meta.extra.get("start", report) else recipe.freeze)
     return detector, meta, report
 
 

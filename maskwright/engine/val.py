@@ -117,6 +117,8 @@ def val(
     )
     assert result is not None
     warn_capped(result, max_det)
+    if detector.task == "segment" and not dataset.has_masks:
+        console.note(f"{data} has boxes only: the masks were not scored")
     for reason in explain_zero(
         result.gt, result.detections, result.metrics, names=model.meta.names
     ):
@@ -220,7 +222,8 @@ def evaluate(
     by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
     gt = dataset.to_coco()
     detections = [row for _, rows in by_image.values() for row in rows]
-    metrics = score(gt, detections, masks=detector.task == "segment", max_det=post.max_det)
+    masks = detector.task == "segment" and dataset.has_masks
+    metrics = score(gt, detections, masks=masks, max_det=post.max_det)
     capped = [image_id for image_id, (full, _) in by_image.items() if full]
     return Evaluation(metrics, gt, detections, capped, ms)
 

@@ -412,3 +412,29 @@ def test_two_processes_train_and_evaluate(options: dict[str, Any], tmp_path: Pat
         assert float(other[f"val/{key}"]) == pytest.approx(alone[key], abs=1e-6)
     assert done.stdout.count("Training\n") == 1  # one process talks
     assert [p.name for p in (options["project"] / "train").iterdir()].count("two2") == 0
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_random_weights_are_not_frozen(options: dict[str, Any]) -> None:
+    """Random features that never change would teach the heads nothing."""
+    result = train(**options | {"weights": "none", "freeze": 2, "steps": 2})
+    checkpoint = load_checkpoint(result.last, training=True)
+    assert checkpoint.meta.args["norm"] == "bn"
+    assert checkpoint.training is not None
+    assert "backbone.body.conv1.weight.exp_avg" in checkpoint.training.optimizer
+
+
+def test_data_without_any_object_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    (folder / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (folder / "images" / split).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "images" / split / "a.png")
+        document = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 32, "height": 32}],
+            "annotations": [],
+            "categories": [{"id": 1, "name": "coin"}],
+        }
+        (folder / "annotations" / f"{split}.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="not one object"):
+        train(**options | {"data": folder})
