@@ -421,7 +421,7 @@ def test_random_weights_are_not_frozen(options: dict[str, Any]) -> None:
     checkpoint = load_checkpoint(result.last, training=True)
     assert checkpoint.meta.args["norm"] == "bn"
     assert checkpoint.training is not None
-    assert "backbone.body.conv1.weight.exp_avg" in checkpoint.training.optimizer
+    assert "backbone.body.body.conv_stem.weight.exp_avg" in checkpoint.training.optimizer
 
 
 def test_data_without_any_object_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
