@@ -7,13 +7,8 @@ for "a model, by name or path" asks here.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import os
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +17,12 @@ from torch import Tensor, nn
 
 from .converters import CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.torchvision import from_maskwright
-from .engine.checkpoint import load_checkpoint, load_state, save_checkpoint
-from .engine.console import progress
+from .engine.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
 from .engine.predict import Predictor
+from .engine.published import fetch, read_tensors
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
+from .models.transfer import transfer
 
 _PACKAGE = Path(__file__).parent / "weights"
 # Trained models inside the package, by name.
@@ -48,94 +44,6 @@ _TORCHVISION_BACKBONES = {
 
 # What `start_detector` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
-
-
-@dataclass
-class _Weights:
-    """Weights of a detector in our layout, and what they are."""
-
-    state: dict[str, Tensor]
-    meta: Meta
-    extras: dict[str, Tensor]
-
-
-def cache_dir() -> Path:
-    """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
-    return Path(os.environ.get("MASKWRIGHT_HOME") or Path.home() / ".cache" / "maskwright")
-
-
-def fetch(weights: PublishedWeights) -> Path:
-    """Return the local copy of a published file, fetching it the first time.
-
-    Raises:
-        ValueError: if it can neither be found nor fetched (the message tells where to put it), or
-            its SHA-256 is not the published one.
-    """
-    name = weights.url.rsplit("/", 1)[1]
-    path = cache_dir() / name
-    if not path.is_file():
-        part = path.with_name(f"{name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(weights.url, timeout=30) as reply, part.open("wb") as file:
-                size = int(reply.headers.get("Content-Length") or 0)
-                with progress(f"fetch {name}", total=size or None, unit="B") as bar:
-                    while block := reply.read(1 << 20):
-                        file.write(block)
-                        bar.update(len(block))
-            part.replace(path)
-        except (OSError, urllib.error.URLError) as error:
-            part.unlink(missing_ok=True)
-            raise ValueError(
-                f"{name} could not be fetched ({error}). Fetch it where there is a network from "
-                f"{weights.url} ({weights.licence}) and put it at {path}"
-            ) from None
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if not digest.hexdigest().startswith(weights.sha256):
-        raise ValueError(
-            f"{path} is not the published file: its SHA-256 begins with "
-            f"{digest.hexdigest()[:16]}, expected {weights.sha256}; delete it and fetch it again"
-        )
-    return path
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` or a torch file, executing nothing.
-
-    Raises:
-        ValueError: if the file is missing, is no such file, or would run code on loading.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(
-            f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
-            f"because it could run code ({type(error).__name__}: {reason})"
-        ) from None
-    for key in ("model", "state_dict"):  # training scripts wrap the weights
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path}: holds no dictionary of tensors")
-    return {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
 
 
 def _entry(name: str) -> ModelEntry:
@@ -193,7 +101,7 @@ def _convert(
     return to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
 
 
-def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> _Weights:
+def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
     """Return detector weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
@@ -210,8 +118,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
                 f"{entry.name} knows {', '.join(known)}"
             )
         if path.is_dir() or _is_ours(path):
-            checkpoint = load_checkpoint(path)
-            return _Weights(checkpoint.model, checkpoint.meta, checkpoint.extras)
+            return load_checkpoint(path)
         converted = _convert(read_tensors(path), entry, options)
         licence, source = "", f"converted from {path.name}"
     meta = Meta(
@@ -222,7 +129,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
         licence=licence,
         source=source,
     )
-    return _Weights(converted.state, meta, converted.extras)
+    return Checkpoint(meta, converted.state, extras=converted.extras)
 
 
 def _is_ours(path: Path) -> bool:
@@ -289,7 +196,7 @@ def load_detector(
             "for other classes train with weights= as the start"
         )
     detector = build(found.meta.model, len(found.meta.names), **found.meta.args)
-    load_state(detector, found.state, str(weights))
+    load_state(detector, found.model, str(weights))
     return detector, found.meta
 
 
@@ -365,7 +272,7 @@ def start_detector(
         # Sizes, anchors and conventions that the weights were trained with.
         options = {**found.meta.args, **options}
     detector = build(model, len(names), **options)
-    report = transfer(detector, names, found.state, found.meta.names)
+    report = transfer(detector, names, found.model, found.meta.names)
     return detector, options, f"{weights}: {report}"
 
 
@@ -419,78 +326,6 @@ def load_backbone(detector: Detector) -> str:
         raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
     target.load_state_dict(fitting, strict=False)
     return source
-
-
-def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:
-    """Return which tensors have rows per class: name to (rows of a class, background last)."""
-    rows = {}
-    for prefix, module in detector.named_modules():
-        for layer, spec in getattr(module, "class_rows", {}).items():
-            for kind in ("weight", "bias"):
-                rows[f"{prefix}.{layer}.{kind}"] = spec
-    return rows
-
-
-def transfer(
-    detector: Detector,
-    names: list[str],
-    state: Mapping[str, Tensor],
-    source_names: list[str | None],
-) -> str:
-    """Copy weights into a detector with other classes: class rows by class name.
-
-    Args:
-        detector: gets the weights.
-        names: its class names.
-        state: weights of a detector of the same kind.
-        source_names: class names of the weights.
-
-    Returns:
-        One line: how many tensors and classes were copied and what starts anew.
-
-    Raises:
-        ValueError: if less than a tenth of the tensors fit.
-    """
-    position = {name: i for i, name in enumerate(source_names) if name is not None}
-    pairs = [(i, position[name]) for i, name in enumerate(names) if name in position]
-    mine = torch.tensor([i for i, _ in pairs], dtype=torch.int64)
-    theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
-    rows = class_rows(detector)
-    own = detector.state_dict()
-    copied, fresh = 0, []
-    for key, target in own.items():
-        source = state.get(key)
-        if key in rows and source is not None and source.shape[1:] == target.shape[1:]:
-            group, background = rows[key]
-            body = target[: len(names) * group].unflatten(0, (-1, group))
-            given = source[: len(source_names) * group].unflatten(0, (-1, group))
-            body[mine] = given[theirs].to(body)
-            if background:
-                target[-1] = source[-1].to(target)
-            copied += 1
-        elif source is not None and source.shape == target.shape:
-            target.copy_(source)
-            copied += 1
-        else:
-            fresh.append(key)
-    if copied < 0.1 * len(own):
-        raise ValueError(
-            f"only {copied} of {len(own)} tensors fit: the weights belong to another model "
-            f"(first that does not fit: {fresh[0]})"
-        )
-    new = [name for name in names if name not in position]
-    parts = [f"{copied} of {len(own)} tensors copied", f"{len(pairs)} of {len(names)} classes"]
-    text = f"{parts[0]}, {parts[1]} by name"
-    if new:
-        shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
-        text += f"; new classes start afresh: {shown}"
-        known = {str(known).lower(): known for known in position}
-        near = difflib.get_close_matches(new[0].lower(), known, 1, 0.8)
-        if near:
-            text += f" (the weights know {known[near[0]]!r}: another spelling of {new[0]!r}?)"
-    if fresh:
-        text += f"; {len(fresh)} tensors start afresh (first: {fresh[0]})"
-    return text
 
 
 def convert(

@@ -284,6 +284,7 @@ def build_detector(
         detector, args, report = start_detector(
             recipe.model, data.names, weights=recipe.weights, options={**args, **anchors}
         )
+        random_start = report == RANDOM_START
         if anchors:
             sizes = ", ".join(f"{size:g}" for size in anchors["anchor_sizes"])
             report += f"; anchors of {sizes} pixels, by the objects in the data"
@@ -294,7 +295,7 @@ def build_detector(
             list(data.names),
             list(data.category_ids),
             source=source,
-            extra={"start": report},
+            extra={"start": report, "random_start": random_start},
         )
     else:
         meta, report = checkpoint.meta, "the run goes on"
@@ -313,7 +314,8 @@ def build_detector(
             f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
             "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
         )
-    detector.freeze(0 if RANDOM_START in meta.extra.get("start", report) else recipe.freeze)
+    # Random features that never change would teach the heads nothing.
+    detector.freeze(0 if meta.extra.get("random_start") else recipe.freeze)
     return detector, meta, report
 
 

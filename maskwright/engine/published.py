@@ -1,0 +1,96 @@
+"""Weights files that others published: fetched once and checked, read without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.registry import PublishedWeights
+from .console import progress
+
+
+def cache_dir() -> Path:
+    """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
+    return Path(os.environ.get("MASKWRIGHT_HOME") or Path.home() / ".cache" / "maskwright")
+
+
+def fetch(weights: PublishedWeights) -> Path:
+    """Return the local copy of a published file, fetching it the first time.
+
+    Raises:
+        ValueError: if it can neither be found nor fetched (the message tells where to put it), or
+            its SHA-256 is not the published one.
+    """
+    name = weights.url.rsplit("/", 1)[1]
+    path = cache_dir() / name
+    if not path.is_file():
+        part = path.with_name(f"{name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(weights.url, timeout=30) as reply, part.open("wb") as file:
+                size = int(reply.headers.get("Content-Length") or 0)
+                with progress(f"fetch {name}", total=size or None, unit="B") as bar:
+                    while block := reply.read(1 << 20):
+                        file.write(block)
+                        bar.update(len(block))
+            part.replace(path)
+        except (OSError, urllib.error.URLError) as error:
+            part.unlink(missing_ok=True)
+            raise ValueError(
+                f"{name} could not be fetched ({error}). Fetch it where there is a network from "
+                f"{weights.url} ({weights.licence}) and put it at {path}"
+            ) from None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if not digest.hexdigest().startswith(weights.sha256):
+        raise ValueError(
+            f"{path} is not the published file: its SHA-256 begins with "
+            f"{digest.hexdigest()[:16]}, expected {weights.sha256}; delete it and fetch it again"
+        )
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` or a torch file, executing nothing.
+
+    Raises:
+        ValueError: if the file is missing, is no such file, or would run code on loading.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
+            f"because it could run code ({type(error).__name__}: {reason})"
+        ) from None
+    for key in ("model", "state_dict"):  # training scripts wrap the weights
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds no dictionary of tensors")
+    return {
+        str(key).removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }

@@ -1,0 +1,83 @@
+"""Weights of a detector into one with other classes: class rows go by class name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .base import Detector
+
+
+def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:
+    """Return which tensors have rows per class: name to (rows of a class, background last)."""
+    rows = {}
+    for prefix, module in detector.named_modules():
+        for layer, spec in getattr(module, "class_rows", {}).items():
+            for kind in ("weight", "bias"):
+                rows[f"{prefix}.{layer}.{kind}"] = spec
+    return rows
+
+
+def transfer(
+    detector: Detector,
+    names: list[str],
+    state: Mapping[str, Tensor],
+    source_names: list[str | None],
+) -> str:
+    """Copy weights into a detector with other classes: class rows by class name.
+
+    Args:
+        detector: gets the weights.
+        names: its class names.
+        state: weights of a detector of the same kind.
+        source_names: class names of the weights.
+
+    Returns:
+        One line: how many tensors and classes were copied and what starts anew.
+
+    Raises:
+        ValueError: if less than a tenth of the tensors fit.
+    """
+    position = {name: i for i, name in enumerate(source_names) if name is not None}
+    pairs = [(i, position[name]) for i, name in enumerate(names) if name in position]
+    mine = torch.tensor([i for i, _ in pairs], dtype=torch.int64)
+    theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
+    rows = class_rows(detector)
+    own = detector.state_dict()
+    copied, fresh = 0, []
+    for key, target in own.items():
+        source = state.get(key)
+        if key in rows and source is not None and source.shape[1:] == target.shape[1:]:
+            group, background = rows[key]
+            body = target[: len(names) * group].unflatten(0, (-1, group))
+            given = source[: len(source_names) * group].unflatten(0, (-1, group))
+            body[mine] = given[theirs].to(body)
+            if background:
+                target[-1] = source[-1].to(target)
+            copied += 1
+        elif source is not None and source.shape == target.shape:
+            target.copy_(source)
+            copied += 1
+        else:
+            fresh.append(key)
+    if copied < 0.1 * len(own):
+        raise ValueError(
+            f"only {copied} of {len(own)} tensors fit: the weights belong to another model "
+            f"(first that does not fit: {fresh[0]})"
+        )
+    new = [name for name in names if name not in position]
+    parts = [f"{copied} of {len(own)} tensors copied", f"{len(pairs)} of {len(names)} classes"]
+    text = f"{parts[0]}, {parts[1]} by name"
+    if new:
+        shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
+        text += f"; new classes start afresh: {shown}"
+        known = {str(known).lower(): known for known in position}
+        near = difflib.get_close_matches(new[0].lower(), known, 1, 0.8)
+        if near:
+            text += f" (the weights know {known[near[0]]!r}: another spelling of {new[0]!r}?)"
+    if fresh:
+        text += f"; {len(fresh)} tensors start afresh (first: {fresh[0]})"
+    return text
