@@ -1,14 +1,20 @@
 """Train Mask R-CNN on the same images with maskwright and with torchvision, seed by seed.
 
-    python benchmarks/torchvision_training.py DATA [--seeds 3] [--steps 480] [--device cpu]
+    python benchmarks/torchvision_training.py DATA [--seeds 3] [--recipe nuclei] [--device cpu]
     python benchmarks/torchvision_training.py DATA --sides maskwright   # ours alone
+    python benchmarks/torchvision_training.py DATA --equal-time --out rows.json
 
 DATA is a data set with the splits train and val, such as nuclei. Both sides get the same backbone
 with the same ImageNet weights (EfficientNet-Lite0, batch-norm statistics frozen), the same pyramid
 (128 channels, group norm), anchors, head sizes, sampling, optimiser, schedule, batches (image for
 image: the loader is keyed by the seed) and the same evaluator. What differs is the code under
-test: model, losses, post-processing. The recipe is `maskwright.recipes.nuclei`; for torchvision it
+test: model, losses, post-processing. The recipe is one of `maskwright.recipes`; for torchvision it
 was chosen to be a strong baseline (without the group norm its mask loss starts at 12 to 16).
+
+Equal steps is the plain comparison. `--equal-time` adds a third run per seed: torchvision with only
+as many steps as it makes in the time in which maskwright makes all of its own, schedule and warm-up
+shortened in proportion. The ratio of the step times is measured first, both sides taking turns.
+With `--out`, a run that was cut off goes on with the rows that it lacks.
 
 Masks return to the image in two ways: by torchvision's integer boxes, or sampled at the pixel
 centres of the exact box ("grid"). Both are reported for both sides.
@@ -17,10 +23,13 @@ centres of the exact box ("grid"). Both are reported for both sides.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +47,11 @@ from maskwright.engine.val import score, to_coco_rows
 from maskwright.hub import load_backbone, start_detector
 from maskwright.models import PostProcess
 from maskwright.nn.backbones import Backbone
-from maskwright.recipes import nuclei
+from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Detections, Images, PackedMasks, Resize
+
+RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
+EQUAL_TIME = "torchvision, equal time"
 
 # Quantile 0.95 of Student's t with n - 1 degrees of freedom: a two-sided interval of 90 percent.
 T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860, 10: 1.833}
@@ -92,6 +104,7 @@ class Torchvisions(nn.Module):
                 return self.fpn({str(i): m for i, m in enumerate(self.body(x))})
 
         sizes = recipe.model_args["anchor_sizes"]
+        ratios = recipe.model_args.get("anchor_ratios", (0.5, 1.0, 2.0))
         pyramid = Pyramid()
         model = MaskRCNN(
             pyramid,
@@ -99,7 +112,7 @@ class Torchvisions(nn.Module):
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
             rpn_anchor_generator=AnchorGenerator(
-                tuple((s,) for s in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
+                tuple((s,) for s in sizes), (ratios,) * len(sizes)
             ),
             box_head=TwoMLPHead(128 * 49, 512),
             box_predictor=FastRCNNPredictor(512, len(names) + 1),
@@ -176,55 +189,88 @@ def unpack(masks: PackedMasks, image: int, valid: Tensor, size: torch.Size) -> T
     return full
 
 
+SIDES = {"maskwright": Ours, "torchvision": Torchvisions}
+
+
+class Trainer:
+    """One side in training: model, optimiser, endless batches."""
+
+    def __init__(
+        self, kind: str, seed: int, recipe: TrainRecipe, device: torch.device, workers: int
+    ) -> None:
+        train = open_dataset(recipe.data, "train")
+        torch.manual_seed(seed)
+        self.device, self.recipe, self.done = device, recipe, 0
+        self.side = SIDES[kind](recipe, train.names).to(device)
+        self.side = self.side.to(memory_format=torch.channels_last)
+        self.loader = make_loader(
+            train,
+            batch=recipe.batch,
+            resize=Resize.parse(recipe.imgsz),
+            augment=Augment(flip=recipe.flip, crop=recipe.crop),
+            seed=seed,
+            workers=workers,
+            shuffle=True,
+            drop_last=True,
+        )
+        self.batches = self._endless()
+        self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch))
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.generator = torch.Generator(device)
+        self.side.train()
+
+    def _endless(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            self.loader.set_epoch(epoch)
+            yield from self.loader
+
+    def step(self) -> tuple[float, float]:
+        """Make one step; return its loss and its seconds, loading not counted."""
+        batch = next(self.batches)
+        start = time.perf_counter()
+        assert self.recipe.steps is not None
+        set_lr(self.optimizer, lr_factor(self.recipe, self.done, self.recipe.steps))
+        generator = self.generator.manual_seed(self.done)
+        loss = sum(self.side.losses(batch.to(self.device), generator).values())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
+        self.optimizer.step()
+        self.done += 1
+        value = float(loss.detach())
+        return value, time.perf_counter() - start
+
+
+def step_ratio(recipe: TrainRecipe, device: torch.device, turns: int = 12) -> list[float]:
+    """Return torchvision's time of a step over ours, turn by turn, both trained side by side."""
+    sides = [Trainer(kind, 0, recipe, device, 0) for kind in ("torchvision", "maskwright")]
+    for side in sides:
+        side.step()
+    ratios = []
+    for turn in range(turns):
+        seconds = {}
+        for i in (turn % 2, 1 - turn % 2):
+            seconds[i] = sides[i].step()[1]
+        ratios.append(seconds[0] / seconds[1])
+    return ratios
+
+
 def run(kind: str, seed: int, recipe: TrainRecipe, device: torch.device, workers: int) -> dict:
     """Train one side with one seed and evaluate it."""
-    train, val = open_dataset(recipe.data, "train"), open_dataset(recipe.data, "val")
-    torch.manual_seed(seed)
-    sides = {"maskwright": Ours, "torchvision": Torchvisions}
-    side = sides[kind](recipe, train.names).to(device).to(memory_format=torch.channels_last)
-    loader = make_loader(
-        train,
-        batch=recipe.batch,
-        resize=Resize.parse(recipe.imgsz),
-        augment=Augment(flip=recipe.flip, crop=recipe.crop),
-        seed=seed,
-        workers=workers,
-        shuffle=True,
-        drop_last=True,
-    )
-    lr = recipe.peak_lr(recipe.batch)
-    optimizer = build_optimizer(recipe, side, lr)
-    parameters = [p for g in optimizer.param_groups for p in g["params"]]
-    total = recipe.steps
-    assert total is not None
-    generator = torch.Generator(device)
-    side.train()
+    trainer = Trainer(kind, seed, recipe, device, workers)
     times: list[float] = []
-    step, epoch = 0, 0
     begin = time.perf_counter()
-    while step < total:
-        loader.set_epoch(epoch)
-        for batch in loader:
-            start = time.perf_counter()
-            set_lr(optimizer, lr_factor(recipe, step, total))
-            loss = sum(side.losses(batch.to(device), generator.manual_seed(step)).values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
-            optimizer.step()
-            step += 1
-            if step % 40 == 0:
-                print(f"{kind} seed {seed} step {step} loss {float(loss):.3f}", flush=True)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-            if step == total:
-                break
-        epoch += 1
-    seconds = time.perf_counter() - begin
-    metrics = evaluate(side.eval(), val, device, workers, recipe)
-    row = {"side": kind, "seed": seed, "seconds": seconds, "step": statistics.median(times)}
-    return {**row, **metrics}
+    assert recipe.steps is not None
+    for step in range(1, recipe.steps + 1):
+        loss, seconds = trainer.step()
+        times.append(seconds)
+        if step % 40 == 0:
+            print(f"{kind} seed {seed} step {step} loss {loss:.3f}", flush=True)
+    total = time.perf_counter() - begin
+    val = open_dataset(recipe.data, "val")
+    metrics = evaluate(trainer.side.eval(), val, device, workers, recipe)
+    row = {"side": kind, "seed": seed, "steps": recipe.steps, "seconds": total}
+    return {**row, "step": statistics.median(times), **metrics}
 
 
 @torch.inference_mode()
@@ -259,52 +305,68 @@ def report(rows: list[dict], device: torch.device) -> str:
     lines = [
         f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads",
         "",
-        "| side | seed | box AP | mask AP, own paste | mask AP, grid paste | s/step | total s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| side | seed | steps | box AP | mask AP, own paste | mask AP, grid paste "
+        "| s/step | total s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    own = {"maskwright": "grid", "torchvision": "torchvision"}
     for row in rows:
-        row["own"] = row[f"mask AP, {own[row['side']]} paste"]
+        own = "grid" if row["side"] == "maskwright" else "torchvision"
+        row["own"] = row[f"mask AP, {own} paste"]
         row["grid"] = row["mask AP, grid paste"]
         lines.append(
-            f"| {row['side']} | {row['seed']} | {row['box AP']:.1f} | {row['own']:.1f} "
-            f"| {row['grid']:.1f} | {row['step']:.3f} | {row['seconds']:.0f} |"
+            f"| {row['side']} | {row['seed']} | {row['steps']} | {row['box AP']:.1f} "
+            f"| {row['own']:.1f} | {row['grid']:.1f} | {row['step']:.3f} | {row['seconds']:.0f} |"
         )
     by = {(row["side"], row["seed"]): row for row in rows}
-    seeds = [s for side, s in by if side == "maskwright" and ("torchvision", s) in by]
-    if len(seeds) > 1:
-        lines += ["", "| maskwright - torchvision | mean | 90% interval |", "| --- | --- | --- |"]
+    for other, title in (("torchvision", "equal steps"), (EQUAL_TIME, "equal time")):
+        seeds = [s for side, s in by if side == "maskwright" and (other, s) in by]
+        if len(seeds) < 2:
+            continue
+        lines += ["", f"| maskwright - torchvision, {title} | mean | 90% interval |"]
+        lines += ["| --- | --- | --- |"]
         for key in ("box AP", "own", "grid"):
-            gains = [by["maskwright", s][key] - by["torchvision", s][key] for s in seeds]
+            gains = [by["maskwright", s][key] - by[other, s][key] for s in seeds]
             mean = statistics.mean(gains)
             half = T90[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
             label = {"own": "mask AP, own paste", "grid": "mask AP, grid paste"}.get(key, key)
             lines.append(f"| {label} | {mean:+.2f} | {mean - half:+.2f} to {mean + half:+.2f} |")
-        ratio = statistics.median(
-            by["torchvision", s]["step"] / by["maskwright", s]["step"] for s in seeds
-        )
-        lines += ["", f"torchvision's step takes {ratio:.2f} times as long as ours (median)."]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=480)
-    parser.add_argument("--sides", nargs="+", default=["maskwright", "torchvision"])
+    parser.add_argument("--steps", type=int, help="other than the recipe's")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--equal-time", action="store_true", help="see above")
+    parser.add_argument("--ratio", type=float, help="of the step times; measured if left out")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
     args = parser.parse_args()
     device = pick_device(args.device)
-    from dataclasses import replace
-
-    recipe = replace(nuclei(args.data), steps=args.steps, warmup=max(args.steps // 12, 1))
-    rows = []
-    for seed in range(args.seeds):  # interleaved, so that a drift of the machine hits both
-        for kind in args.sides:
-            rows.append(run(kind, seed, recipe, device, args.workers))
+    recipe = RECIPES[args.recipe](args.data)
+    steps = args.steps or recipe.steps
+    assert steps is not None
+    recipe = replace(recipe, steps=steps, warmup=max(steps // 12, 1))
+    plans = dict.fromkeys(args.sides, recipe)
+    if args.equal_time:
+        ratio = args.ratio
+        if ratio is None:
+            ratios = step_ratio(recipe, device)
+            ratio = statistics.median(ratios)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"torchvision's step takes {ratio:.2f} ({spread}) times as long as ours")
+        fewer = round(steps / ratio)
+        plans[EQUAL_TIME] = replace(recipe, steps=fewer, warmup=max(fewer // 12, 1))
+    rows = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
+    for seed in range(args.seeds):  # interleaved, so that a drift of the machine hits all sides
+        for name, plan in plans.items():
+            if any((row["side"], row["seed"]) == (name, seed) for row in rows):
+                continue
+            rows.append(run(name.split(",")[0], seed, plan, device, args.workers) | {"side": name})
             print(json.dumps(rows[-1]), flush=True)
             if args.out:
                 args.out.write_text(json.dumps(rows, indent=1))

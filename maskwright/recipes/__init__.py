@@ -7,5 +7,6 @@ mw.train(nuclei("data/nuclei"))
 """
 
 from .nuclei import nuclei
+from .penn_fudan import penn_fudan
 
-__all__ = ["nuclei"]
+__all__ = ["nuclei", "penn_fudan"]

@@ -1,0 +1,28 @@
+"""Pedestrians in street photographs: few images, few large objects, one class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..engine.recipe import TrainRecipe
+from .nuclei import nuclei
+
+
+def penn_fudan(data: str | Path = "penn_fudan") -> TrainRecipe:
+    """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 220 steps of whole images.
+
+    Args:
+        data: the data set with its splits train and val.
+    """
+    return replace(
+        nuclei(data),
+        steps=220,
+        imgsz=(400, 700),
+        crop=None,
+        max_det=100,
+        model_args={
+            "anchor_sizes": (16, 32, 64, 128, 256),
+            "anchor_ratios": (1.0, 2.0, 3.0),  # people stand upright
+        },
+    )
