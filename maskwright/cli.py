@@ -21,6 +21,7 @@ from maskwright import commands
 from maskwright._version import __version__
 from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
+from maskwright.errors import OptionError
 from maskwright.signatures import (
     REQUIRED,
     Option,
@@ -41,11 +42,13 @@ class Command:
         run: takes the options by name and returns the exit status.
         source: module and name of the Python function whose options these are, besides those of
             `run` itself; None: there is none.
-        after: text at the end of the help.
+        example: a line that works, at the end of the help.
+        after: more text for the help.
     """
 
     run: Callable[..., int]
     source: tuple[str, str] | None = None
+    example: str = ""
     after: str = ""
 
     @property
@@ -92,15 +95,30 @@ class TrainCommand(Command):
 COMMANDS = {
     "train": TrainCommand(
         commands.train,
+        example="train data=my_images model=mask_rcnn_lite0_fpn epochs=50",
         after="The options of the model itself, such as `anchor_sizes=8,16,32,64,128`, are given "
         "the same way: `maskwright models NAME` lists them.",
     ),
-    "val": Command(commands.val, ("maskwright.engine.val", "val")),
-    "predict": Command(commands.predict, ("maskwright.engine.predict", "predict")),
-    "convert": Command(commands.convert, ("maskwright.hub", "convert")),
-    "models": Command(commands.models),
-    "doctor": Command(commands.doctor),
-    "data check": Command(commands.data_check, ("maskwright.data.check", "check_data")),
+    "val": Command(
+        commands.val,
+        ("maskwright.engine.val", "val"),
+        "val model=runs/train/train data=my_images",
+    ),
+    "predict": Command(
+        commands.predict,
+        ("maskwright.engine.predict", "predict"),
+        "predict model=runs/train/train source=photos/",
+    ),
+    "convert": Command(
+        commands.convert,
+        ("maskwright.hub", "convert"),
+        "convert maskrcnn_resnet50_fpn.pth ours.safetensors model=mask_rcnn_resnet50_fpn",
+    ),
+    "models": Command(commands.models, example="models mask_rcnn_lite0_fpn"),
+    "doctor": Command(commands.doctor, example="doctor"),
+    "data check": Command(
+        commands.data_check, ("maskwright.data.check", "check_data"), "data check data=my_images"
+    ),
 }
 
 
@@ -116,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"maskwright\.")
             return _dispatch(tokens)
-    except UsageError as error:
+    except (UsageError, OptionError) as error:
+        if debug and isinstance(error, OptionError):
+            raise
         console.error(str(error))
         return 2
     except KeyboardInterrupt:
@@ -272,7 +292,7 @@ def _app(chosen: str, extra: dict[str, str]) -> cyclopts.App:
         "family.\n\nOptions are written `key=value` or `--key value`. `--debug` shows where an "
         "error came from.",
         help_format="markdown",
-        help_epilogue="Example: `maskwright predict model=runs/train/exp source=photos/`",
+        help_epilogue=_example("predict"),
         suppress_keyboard_interrupt=False,
     )
     data = App(name="data", help="Look at a data set before training: `maskwright data check`.")
@@ -281,8 +301,12 @@ def _app(chosen: str, extra: dict[str, str]) -> cyclopts.App:
         parent, leaf = (data, name.split()[1]) if " " in name else (app, name)
         text = "\n\n".join(part for part in (command.summary, command.after) if part)
         call = _callable(command, extra) if name == chosen else command.run
-        parent.command(call, name=leaf, help=text)
+        parent.command(call, name=leaf, help=text, help_epilogue=_example(name))
     return app
+
+
+def _example(name: str) -> str:
+    return f"Example: `maskwright {COMMANDS[name].example}`"
 
 
 def _callable(command: Command, extra: dict[str, str]) -> Callable[..., int]:

@@ -258,10 +258,11 @@ def data_check(
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "check".
     """
-    from maskwright.data.check import check_data
+    from maskwright.data.check import check_data, require_samples
     from maskwright.data.discover import find_splits
     from maskwright.engine.rundir import new_run_dir
 
+    require_samples(options["samples"])
     find_splits(options["data"])  # what is no data set leaves no run folder behind
     folder = new_run_dir(project, "check", name) if save else None
     with ExitStack() as stack:

@@ -20,6 +20,7 @@ from .converters.torchvision import from_maskwright
 from .engine.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
 from .engine.predict import Predictor
 from .engine.published import fetch, read_tensors
+from .errors import OptionError
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
 from .models.transfer import transfer
@@ -42,6 +43,8 @@ _TORCHVISION_BACKBONES = {
 }
 
 
+# How the files end that `convert` writes.
+SUFFIXES = {"maskwright": (".safetensors",), "torchvision": (".pth", ".pt", ".safetensors")}
 # What `start_detector` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
 
@@ -359,7 +362,12 @@ def convert(
     formats = ("maskwright", *CONVERTERS)
     for option, value in (("source", source), ("target", target)):
         if value not in formats and not (option == "source" and value == "auto"):
-            raise ValueError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+            raise OptionError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+    if dst.suffix not in SUFFIXES[target]:
+        raise OptionError(
+            f"dst={str(dst)!r}: a file for {target} ends in {' or '.join(SUFFIXES[target])}, which "
+            "is how its readers know it"
+        )
     ours = src.is_dir() or (src.is_file() and _is_ours(src))
     if source == "auto":
         source = "maskwright" if ours else detect_format(read_tensors(src))

@@ -7,12 +7,17 @@ them. Shapes use the letters B images, K instance slots per image, M mask side, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import register_dataclass
+
+from .errors import OptionError
+
+MAX_INPUT = 2**27  # pixels of one image as network input
 
 
 class _Movable:
@@ -156,16 +161,16 @@ class Resize:
     def __post_init__(self) -> None:
         sides = (self.short is not None, self.long is not None, self.factor is not None)
         if sides not in ((True, True, False), (False, True, False), (False, False, True)):
-            raise ValueError(
+            raise OptionError(
                 "Resize takes short and long, or long alone, or factor alone; "
                 f"got short={self.short}, long={self.long}, factor={self.factor}"
             )
         for name in ("short", "long", "factor"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"Resize: {name} must be above 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"Resize: {name} must be above 0 and finite, got {value}")
         if self.rounding not in ("nearest", "floor"):
-            raise ValueError(f"Resize: rounding is 'nearest' or 'floor', got {self.rounding!r}")
+            raise OptionError(f"Resize: rounding is 'nearest' or 'floor', got {self.rounding!r}")
 
     @classmethod
     def parse(cls, imgsz: Any, **conventions: Any) -> Resize:
@@ -192,8 +197,8 @@ class Resize:
                 return cls(None, sides[0], None, **conventions)
             short, long = sides
             return cls(short, long, None, **conventions)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
+        except (TypeError, ValueError, OverflowError) as error:
+            raise OptionError(
                 "imgsz is the long side (imgsz=640), the short and the long side "
                 f"(imgsz=800,1333) or a factor (imgsz=1.25x); got {imgsz!r} ({error})"
             ) from None
@@ -209,10 +214,20 @@ class Resize:
         return min(self.short / min(height, width), by_long)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of the network input, before padding, at least one pixel each."""
+        """Return (height, width) of the network input, before padding, at least one pixel each.
+
+        Raises:
+            ValueError: if that is more than `MAX_INPUT` pixels, which no memory would hold.
+        """
         scale = self.scale(height, width)
         half = 0.5 if self.rounding == "nearest" else 0.0
-        return max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+        size = max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+        if size[0] * size[1] > MAX_INPUT:
+            raise ValueError(
+                f"an image of {width}x{height} pixels would become {size[1]}x{size[0]} pixels of "
+                f"network input, more than {MAX_INPUT}: lower imgsz, or cut it into tiles"
+            )
+        return size
 
 
 for _type in (Images, PackedMasks, Instances):

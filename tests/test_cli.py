@@ -118,9 +118,6 @@ def test_wrong_usage(line: str, message: str, capsys: pytest.CaptureFixture[str]
     [
         ("predict {model} nothing", "'nothing' does not exist"),
         ("predict {model} photo", "did you mean 'photos'?"),
-        ("predict {model} photos device=gpu", "device is auto, cpu"),
-        ("predict {model} photos conf=7", "conf lies between 0 and 1"),
-        ("predict {model} photos imgsz=big", "imgsz is the long side"),
         ("predict nothing.safetensors photos", "nothing.safetensors"),
         ("predict mask_rcnn_resnet50 photos", "did you mean 'mask_rcnn_resnet"),
         ("models mask_rcnn_resnet50", "no model is called 'mask_rcnn_resnet50'"),
@@ -137,6 +134,63 @@ def test_failures_are_short_and_without_traceback(
     text = capsys.readouterr().err
     assert text.count("error: ") == 1 and message in text and "Traceback" not in text
     assert not (work / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("predict {model} photos device=gpu", "device is auto, cpu"),
+        ("predict {model} photos conf=7", "conf lies between 0 and 1, got 7"),
+        ("predict {model} photos conf=nan", "conf lies between 0 and 1, got nan"),
+        ("predict {model} photos iou=-1", "iou lies between 0 and 1"),
+        ("predict {model} photos max_det=0", "max_det must be at least 1"),
+        ("predict {model} photos imgsz=big", "imgsz is the long side"),
+        ("predict {model} photos imgsz=infx", "must be above 0 and finite"),
+        ("predict {model} photos batch=0", "batch must be at least 1"),
+        ("predict {model} photos name=a/b", "without slashes"),
+        ("val {model} cells conf=2", "conf lies between 0 and 1, got 2"),
+        ("val {model} cells workers=-1", "workers must be at least 0"),
+        ("val {model} cells split=half", "split is 'train', 'val'"),
+        ("train cells batch=0", "batch=0: expected at least 1"),
+        ("train cells epochs=0", "epochs=0: expected a whole number of at least 1"),
+        ("train cells flip=1.5", "flip=1.5: expected a share between 0 and 1"),
+        ("train cells lr=0", "lr=0.0: expected a number above 0"),
+        ("train cells scale_jitter=1,inf", "scale_jitter"),
+        ("train cells resume=x weights=y", "contradicts resume"),
+        ("train cells weights=none rois=0 device=cpu", "rois must be a whole number from 1"),
+        ("train cells anchor_sizes=8,16 weights=none device=cpu", "anchor_sizes needs one size"),
+        ("data check cells samples=-1", "samples must be at least 0"),
+        ("convert {model} out.safetensors model={name} target=onnx", "target is one of"),
+        ("convert {model} out.onnx model={name} target=torchvision", "ends in .pth or .pt or"),
+        ("convert some.pth out.pth model={name}", "ends in .safetensors"),
+    ],
+)
+def test_options_out_of_range_are_wrong_usage(
+    line: str,
+    message: str,
+    model: Path,
+    cells: Path,
+    work: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(work.rglob("*"))
+    assert main(line.format(model=model, name=NAME).split()) == 2
+    text = capsys.readouterr().err
+    assert text.count("error: ") == 1 and message in text and "Traceback" not in text
+    assert sorted(work.rglob("*")) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_ends_with_an_example_of_its_own(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    examples = [line for line in capsys.readouterr().out.splitlines() if "Example: " in line]
+    assert len(examples) == 1
+    words = examples[0].split("maskwright ")[1].rstrip("`").split()
+    assert words[: len(name.split())] == name.split()
+    known = {option.split("=")[0] for option in words if "=" in option}
+    assert known <= set(COMMANDS[name].options)
 
 
 def test_debug_shows_where(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
     assert set(again) == set(model.state_dict())
     assert all(torch.equal(again[k], v) for k, v in model.state_dict().items())
     with pytest.raises(ValueError, match="already"):
-        hub.convert(ours, back, model=name)
+        hub.convert(ours, tmp_path / "again.safetensors", model=name)
     with pytest.raises(ValueError, match="mask_rcnn"):
         hub.convert(ours, back, model="mask_rcnn_resnet50_fpn", target="torchvision")
 

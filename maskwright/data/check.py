@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from maskwright.errors import OptionError
+
 from .discover import find_splits, open_dataset
 from .images import image_sizes, load_image
 from .records import Dataset, Fault
@@ -118,8 +120,7 @@ def check_data(
     Raises:
         ValueError: if there is no data set at all, or `samples` is negative.
     """
-    if samples < 0:
-        raise ValueError(f"samples must be at least 0, got {samples}")
+    require_samples(samples)
     report = CheckReport(str(data))
     datasets: dict[str, Dataset] = {}
     names: list[str] | None = None
@@ -146,6 +147,12 @@ def check_data(
     if save is not None:
         _save(report, datasets, Path(save), samples)
     return report
+
+
+def require_samples(samples: int) -> None:
+    """Raise OptionError for a negative number of images to draw."""
+    if samples < 0:
+        raise OptionError(f"samples must be at least 0, got {samples}")
 
 
 def _check_image(dataset: Dataset, index: int) -> list[Fault]:

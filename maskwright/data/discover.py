@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskwright.errors import OptionError
+
 from .coco import read_coco
 from .records import Dataset
 
@@ -64,7 +66,7 @@ def open_dataset(
     """
     wanted = split_name(split)
     if wanted is None:
-        raise ValueError(f"split is 'train', 'val' or 'test', got {split!r}")
+        raise OptionError(f"split is 'train', 'val' or 'test', got {split!r}")
     splits = find_splits(data)
     if wanted not in splits:
         raise ValueError(

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from maskwright.errors import OptionError
 from maskwright.structures import Images, Instances, PackedMasks, Resize
 
 from .images import collate_images
@@ -94,7 +95,7 @@ def make_loader(
     """
     for name, value, least in (("batch", batch, 1), ("workers", workers, 0), ("world", world, 1)):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise OptionError(f"{name} must be at least {least}, got {value}")
     if not 0 <= rank < world:
         raise ValueError(f"rank must lie between 0 and world - 1 = {world - 1}, got {rank}")
     batches = _Batches(dataset, resize, augment, seed, divisor, buckets, masks)

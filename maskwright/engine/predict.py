@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..data.images import collate_images, load_image, resize_image
+from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
 from ..structures import Detections, Images, Instances, Resize
 from .gallery import ResultWriter
@@ -43,7 +44,7 @@ def pick_device(device: str | int | torch.device = "auto") -> torch.device:
         name = f"cuda:{name}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise ValueError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
+        raise OptionError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= int(index or 0):
@@ -275,7 +276,7 @@ def predict(
     """
     post = make_post(conf, iou, max_det)
     if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+        raise OptionError(f"batch must be at least 1, got {batch}")
     sources = list_sources(source)
     if isinstance(model, Predictor):
         predictor = model
@@ -350,12 +351,12 @@ def make_post(conf: float, iou: float, max_det: int) -> PostProcess:
     """
     for name, value in (("conf", conf), ("iou", iou), ("max_det", max_det)):
         if not isinstance(value, int | float):
-            raise ValueError(f"{name} is a number, got {value!r}")
+            raise OptionError(f"{name} is a number, got {value!r}")
     for name, value in (("conf", conf), ("iou", iou)):
         if not 0 <= value <= 1:
-            raise ValueError(f"{name} lies between 0 and 1, got {value}")
+            raise OptionError(f"{name} lies between 0 and 1, got {value}")
     if max_det < 1:
-        raise ValueError(f"max_det must be at least 1, got {max_det}")
+        raise OptionError(f"max_det must be at least 1, got {max_det}")
     return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det)
 
 

@@ -18,10 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import OptionError
+
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """The options of one training run; contradictions raise ValueError when it is made."""
+    """The options of one training run; contradictions raise OptionError when it is made."""
 
     data: str | Path = ""
     """Folder or file of the data set, any format that `maskwright data check` reads."""
@@ -162,22 +164,22 @@ class TrainRecipe:
                 continue
             good = isinstance(value, kind) and not isinstance(value, bool)
             if not (good and math.isfinite(value) and accepts(value)):
-                raise ValueError(f"{name}={value!r}: expected {expected}")
+                raise OptionError(f"{name}={value!r}: expected {expected}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(
+                raise OptionError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                     f"{nearest(str(getattr(self, name)), choices)}"
                 )
         smallest, largest = self.scale_jitter
-        if not 0 < smallest <= largest:
-            raise ValueError(
+        if not 0 < smallest <= largest < math.inf:
+            raise OptionError(
                 f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
                 "both above 0, such as (0.8, 1.25)"
             )
         sides = (self.crop,) if isinstance(self.crop, int) else self.crop
         if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
-            raise ValueError(f"crop={self.crop}: expected one side or (height, width) in pixels")
+            raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")
         if self.imgsz is not None:
             from ..structures import Resize  # imports torch
 
@@ -185,27 +187,27 @@ class TrainRecipe:
 
     def _check_combinations(self) -> None:
         if not str(self.data) and self.resume is None:
-            raise ValueError("data is missing: give the folder or file of the data set")
+            raise OptionError("data is missing: give the folder or file of the data set")
         if self.resume is not None and self.weights is not None:
-            raise ValueError(
+            raise OptionError(
                 f"weights={self.weights} contradicts resume={self.resume}: a resumed run has its "
                 "weights; leave one of the two out"
             )
         if list(self.milestones) != sorted(set(self.milestones)) or not all(
             0 < fraction < 1 for fraction in self.milestones
         ):
-            raise ValueError(
+            raise OptionError(
                 f"milestones={self.milestones}: expected rising fractions of all steps between "
                 "0 and 1, such as (0.66, 0.92)"
             )
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
-            raise ValueError(
+            raise OptionError(
                 f"warmup={self.warmup} is longer than the whole training, steps={self.steps}: "
                 "lower warmup or leave it out"
             )
         for name in ("backbone", "imgsz"):
             if getattr(self, name) is not None and name in self.model_args:
-                raise ValueError(f"{name} is given twice, by itself and in model_args: drop one")
+                raise OptionError(f"{name} is given twice, by itself and in model_args: drop one")
 
     def peak_lr(self, images_per_step: int) -> float:
         """Return `lr`, or the value scaled to the number of images behind one optimiser step."""

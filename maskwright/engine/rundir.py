@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import OptionError
+
 
 def new_run_dir(project: str | Path, task: str, name: str | None = None) -> Path:
     """Make a new folder `project/task/name`, with 2, 3, ... behind the name if it is taken.
@@ -23,7 +25,7 @@ def new_run_dir(project: str | Path, task: str, name: str | None = None) -> Path
     parent = Path(project) / task
     name = name or task
     if Path(name).name != name or name in (".", ".."):
-        raise ValueError(f"name={name!r}: expected the name of a folder, without slashes")
+        raise OptionError(f"name={name!r}: expected the name of a folder, without slashes")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         number = 1

@@ -25,7 +25,7 @@ from ..models.base import Detector, PostProcess
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize
 from . import console
-from .predict import to_detections
+from .predict import make_post, to_detections
 from .recipe import nearest
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def val(
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
+    post = make_post(conf, iou, max_det)
     if isinstance(model, str | Path):
         from ..hub import load
 
@@ -113,7 +114,7 @@ def val(
         dataset,
         loader,
         names=model.meta.names,
-        post=PostProcess(conf, iou, max_det),
+        post=post,
     )
     assert result is not None
     warn_capped(result, max_det)

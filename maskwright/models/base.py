@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import OptionError
 from ..nn.backbones import Backbone
 from ..nn.fpn import FPN
 from ..nn.roi_heads import RoIHeads
@@ -38,9 +39,9 @@ class PostProcess:
     def __post_init__(self) -> None:
         for name in ("score_thresh", "nms_thresh"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise OptionError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.max_det < 1:
-            raise ValueError(f"max_det must be at least 1, got {self.max_det}")
+            raise OptionError(f"max_det must be at least 1, got {self.max_det}")
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import OptionError
 from ..structures import Resize
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -77,5 +78,5 @@ def get_conventions(name: str) -> Conventions:
         ValueError: if there are none of this name.
     """
     if name not in CONVENTIONS:
-        raise ValueError(f"conventions is one of {', '.join(CONVENTIONS)}; got {name!r}")
+        raise OptionError(f"conventions is one of {', '.join(CONVENTIONS)}; got {name!r}")
     return CONVENTIONS[name]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import OptionError
 from ..nn.anchors import AnchorGenerator
 from ..nn.backbones import Backbone
 from ..nn.box_head import BoxHead
@@ -64,11 +65,24 @@ class FPNOptions:
     conventions: str = "maskwright"
 
     def __post_init__(self) -> None:
-        for name in ("width", "box_width", "proposals", "rois", "rpn_convs", "box_fcs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise OptionError(
+                    f"{name} must be a whole number from {least} to {most}, got {value!r}"
+                )
 
 
+# Sizes are bounded above as well: they may come from a file, and a billion layers is a fault of it.
+_RANGES = {
+    "width": (1, 8192),
+    "box_width": (1, 65536),
+    "proposals": (1, 100_000),
+    "rois": (1, 100_000),
+    "rpn_convs": (1, 64),
+    "box_convs": (0, 64),
+    "box_fcs": (1, 64),
+}
 TINY = {
     "backbone": "resnet18",
     "width": 16,

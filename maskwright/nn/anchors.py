@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..errors import OptionError
+
 
 class AnchorGenerator(nn.Module):
     """Boxes of fixed shape at every cell of every level, centred on the cell's top-left corner.
@@ -35,12 +37,12 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         per_level = [tuple(s) if isinstance(s, Sequence) else (s,) for s in sizes]
         if len(per_level) != len(strides) or len({len(s) for s in per_level}) != 1:
-            raise ValueError(
+            raise OptionError(
                 f"anchor_sizes needs one size for each of the {len(strides)} pyramid levels, "
                 f"as many on each; got {tuple(sizes)}"
             )
         if not ratios or min(ratios) <= 0 or min(min(s) for s in per_level) <= 0:
-            raise ValueError("anchor sizes and ratios must be above 0")
+            raise OptionError("anchor sizes and ratios must be above 0")
         self.strides = tuple(strides)
         self.stride_from_maps = stride_from_maps
         self.per_cell = len(per_level[0]) * len(ratios)

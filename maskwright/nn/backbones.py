@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import OptionError
 from .resnet import RESNETS, ResNet
 
 NORMS = ("frozen", "affine", "bn")
@@ -119,7 +120,7 @@ class Backbone(nn.Module):
         super().__init__()
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
-            raise ValueError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
+            raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         body: ResNet | TimmBody
         if name in RESNETS:
             body = ResNet(name, norm=norm, eps=eps, stride_in_1x1=stride_in_1x1)
@@ -144,7 +145,7 @@ class Backbone(nn.Module):
         """
         count = len(self.body.stages())
         if not 0 <= stages <= count:
-            raise ValueError(f"freeze must lie in 0..{count} for {self.name}, got {stages}")
+            raise OptionError(f"freeze must lie in 0..{count} for {self.name}, got {stages}")
         self.frozen_stages = stages
         self._apply_freezing()
 

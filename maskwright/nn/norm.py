@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import OptionError
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine parameters are constants.
@@ -55,7 +57,7 @@ def make_norm(name: str | None, channels: int) -> list[nn.Module]:
         return [nn.BatchNorm2d(channels)]
     if name == "gn":
         return [nn.GroupNorm(min(16, channels), channels)]
-    raise ValueError(f"norm is None, 'bn' or 'gn', got {name!r}")
+    raise OptionError(f"norm is None, 'bn' or 'gn', got {name!r}")
 
 
 def conv_block(
