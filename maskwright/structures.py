@@ -85,6 +85,7 @@ class Instances(_Movable):
         masks: masks of the targets.
         mask_crops: (B, K, M, M) float32 probabilities in the frame of the box, predictions only.
         keypoints: (B, K, J, 3) float32, x and y in padded-image pixels, and visibility or score.
+        ids: (B, K) int64, proposals only: the anchor that each comes from.
     """
 
     boxes: Tensor
@@ -95,6 +96,7 @@ class Instances(_Movable):
     masks: PackedMasks | None = None
     mask_crops: Tensor | None = None
     keypoints: Tensor | None = None
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return self.boxes.shape[0]

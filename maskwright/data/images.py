@@ -227,6 +227,8 @@ def collate_images(
     images: Sequence[tuple[Tensor, tuple[int, int]]],
     divisor: int = 32,
     buckets: Sequence[tuple[int, int]] | None = None,
+    *,
+    others: Sequence[tuple[int, int]] = (),
 ) -> Images:
     """Put images of different sizes into one batch, padded with zeros at the right and bottom.
 
@@ -235,14 +237,17 @@ def collate_images(
         divisor: the padded sides are multiples of it.
         buckets: allowed padded (height, width), for compiled graphs: the smallest one that holds
             the batch is taken. A batch that fits into none is padded to the divisor.
+        others: (height, width) of images that are not in this batch, but would fit into it: those
+            of the other processes. With them the batch may be empty.
 
     Raises:
         ValueError: if there is no image, or a bucket is no multiple of the divisor.
     """
-    if not images:
+    sizes = [(pixels.shape[1], pixels.shape[2]) for pixels, _ in images]
+    if not sizes and not others:
         raise ValueError("a batch needs at least one image, got none")
-    height = max(pixels.shape[1] for pixels, _ in images)
-    width = max(pixels.shape[2] for pixels, _ in images)
+    height = max(size[0] for size in (*sizes, *others))
+    width = max(size[1] for size in (*sizes, *others))
     fitting = []
     for bucket in buckets or ():
         if bucket[0] % divisor or bucket[1] % divisor:
@@ -257,9 +262,8 @@ def collate_images(
     batch = torch.zeros(len(images), 3, height, width)
     for slot, (pixels, _) in zip(batch, images, strict=True):
         slot[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    sizes = [(pixels.shape[1], pixels.shape[2]) for pixels, _ in images]
     return Images(
         batch,
-        torch.tensor(sizes, dtype=torch.int64),
-        torch.tensor([original for _, original in images], dtype=torch.int64),
+        torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
+        torch.tensor([original for _, original in images], dtype=torch.int64).reshape(-1, 2),
     )

@@ -1,12 +1,14 @@
 """Batches of images and targets, the same ones whatever the number of workers and processes.
 
 Every random number is keyed by (seed, epoch, image), and the order of the images by (seed, epoch),
-so a batch depends on nothing else. A worker makes whole batches; the data set that it holds is
+so a batch depends on nothing else. In training the processes share a block of images, padded alike:
+together they see what one process sees. A worker makes whole batches; the data set that it holds is
 shared memory. An unreadable image raises a ValueError with the name of the file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -22,7 +25,7 @@ from maskwright.structures import Images, Instances, PackedMasks, Resize
 
 from .images import collate_images
 from .records import Dataset
-from .transforms import Augment, Sample, make_sample
+from .transforms import Augment, Sample, draw_view, make_sample
 
 SLOT_STEP = 8  # slots come in multiples of it: few different shapes
 
@@ -35,11 +38,13 @@ class Batch:
         images: B images.
         targets: K slots an image; masks if the data set has them.
         indices: position of each image in the data set.
+        keys: (B,) int64: where the random numbers of each image begin, for the samplers.
     """
 
     images: Images
     targets: Instances
     indices: list[int]
+    keys: Tensor
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -50,6 +55,7 @@ class Batch:
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             targets=self.targets.to(device, non_blocking=non_blocking),
+            keys=self.keys.to(device, non_blocking=non_blocking),
         )
 
 
@@ -80,9 +86,10 @@ def make_loader(
         augment: random changes, or None.
         seed: of order and augmentation.
         workers: processes that make batches; 0: the calling process does.
-        shuffle: a new order in every epoch. If the images do not fill the last block evenly, the
-            first ones are taken again, so that every process makes the same number of steps.
-            Without shuffling, every image comes exactly once, and a process may get fewer batches.
+        shuffle: for training: a new order in every epoch, every process makes the same number of
+            steps (where the last block has fewer images than there are processes, some get a batch
+            without images) and pads to the size of the whole block. Without shuffling, a process
+            may get fewer batches, and its padding is its own.
         divisor: padded sides are multiples of it.
         buckets: allowed padded (height, width), see `collate_images`.
         rank: number of this process.
@@ -149,8 +156,11 @@ class _Failure:
     message: str
 
 
-class _Order(Sampler[tuple[int, list[int]]]):
-    """Yields (epoch, positions of the images) of each batch of one process."""
+_Item = tuple[int, list[int], list[int]]
+
+
+class _Order(Sampler[_Item]):
+    """Yields epoch, images of this process and of the others, for each batch of one process."""
 
     def __init__(
         self,
@@ -175,28 +185,29 @@ class _Order(Sampler[tuple[int, list[int]]]):
     def __len__(self) -> int:
         return sum(1 for _ in self._shares(list(range(self.images))))
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[_Item]:
         if self.shuffle:
             order = random_source(self.seed, self.epoch, -1).permutation(self.images).tolist()
         else:
             order = list(range(self.images))
-        for number, share in enumerate(self._shares(order)):
+        for number, (share, others) in enumerate(self._shares(order)):
             if number >= self.start:
-                yield self.epoch, share
+                yield self.epoch, share, others
 
-    def _shares(self, order: list[int]) -> Iterator[list[int]]:
+    def _shares(self, order: list[int]) -> Iterator[tuple[list[int], list[int]]]:
         block_size = self.batch * self.world
         for first in range(0, len(order), block_size):
             block = order[first : first + block_size]
             if self.drop_last and len(block) < block_size:
                 return
+            # Shares differ by one image at most; the first process has one whenever there is any.
+            begin, end = (
+                math.ceil(len(block) * rank / self.world) for rank in (self.rank, self.rank + 1)
+            )
             if self.shuffle:
-                missing = -len(block) % self.world
-                block += (order * missing)[:missing]
-            size = math.ceil(len(block) / self.world)
-            share = block[self.rank * size : (self.rank + 1) * size]
-            if share:
-                yield share
+                yield block[begin:end], block[:begin] + block[end:]
+            elif begin < end:
+                yield block[begin:end], []
 
 
 class _Batches(TorchDataset[Any]):
@@ -220,23 +231,40 @@ class _Batches(TorchDataset[Any]):
         self.buckets = buckets
         self.masks = masks
 
-    def __getitem__(self, item: tuple[int, list[int]]) -> Batch | _Failure:
-        epoch, indices = item
+    def __getitem__(self, item: _Item) -> Batch | _Failure:
+        epoch, indices, others = item
+        dataset, resize, augment = self.dataset, self.resize, self.augment
+        masks = self.masks and dataset.has_masks
         try:
             samples = [
                 make_sample(
-                    self.dataset,
-                    index,
-                    self.resize,
-                    self.augment,
-                    random_source(self.seed, epoch, index),
-                    masks=self.masks,
+                    dataset, index, resize, augment, self._random(epoch, index), masks=masks
                 )
                 for index in indices
             ]
-            return collate(samples, self.divisor, self.buckets)
+            sizes = [
+                draw_view(dataset[index], resize, augment, self._random(epoch, index)).size
+                for index in others
+            ]
         except ValueError as error:
             return _Failure(str(error))
+        images = collate_images(
+            [(sample.pixels, sample.original_size) for sample in samples],
+            self.divisor,
+            self.buckets,
+            others=sizes,
+        )
+        joints = len(dataset.keypoint_names)
+        keys = [image_key(self.seed, epoch, index) for index in indices]
+        return Batch(
+            images,
+            pack_targets(samples, masks=masks, keypoints=joints),
+            indices,
+            torch.tensor(keys, dtype=torch.int64),
+        )
+
+    def _random(self, epoch: int, index: int) -> np.random.Generator:
+        return random_source(self.seed, epoch, index)
 
 
 def random_source(seed: int, epoch: int, image: int) -> np.random.Generator:
@@ -246,37 +274,40 @@ def random_source(seed: int, epoch: int, image: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, image + 1, 0]))
 
 
-def collate(
-    samples: Sequence[Sample], divisor: int = 32, buckets: Sequence[tuple[int, int]] | None = None
-) -> Batch:
-    """Put samples into one batch; there is at least one slot, even if no image has an object."""
-    images = collate_images([(s.pixels, s.original_size) for s in samples], divisor, buckets)
-    most = max(len(sample.boxes) for sample in samples)
+def image_key(seed: int, epoch: int, image: int) -> int:
+    """Return where the samplers' random numbers of one image in one epoch begin: an int64."""
+    digest = hashlib.blake2b(repr((seed, epoch, image)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def pack_targets(samples: Sequence[Sample], *, masks: bool, keypoints: int = 0) -> Instances:
+    """Put the objects of samples into slots; there is at least one, even without any object.
+
+    Args:
+        samples: B images, possibly none.
+        masks: whether they have masks.
+        keypoints: number of their keypoints, 0 if they have none.
+    """
+    most = max((len(sample.boxes) for sample in samples), default=0)
     B, K = len(samples), max(math.ceil(most / SLOT_STEP), 1) * SLOT_STEP
     boxes = torch.zeros(B, K, 4)
     labels = torch.zeros(B, K, dtype=torch.int64)
     valid = torch.zeros(B, K, dtype=torch.bool)
     crowd = torch.zeros(B, K, dtype=torch.bool)
-    keypoints = None
-    if samples[0].keypoints is not None:
-        keypoints = torch.zeros(B, K, *samples[0].keypoints.shape[1:])
+    joints = torch.zeros(B, K, keypoints, 3) if keypoints else None
     for b, sample in enumerate(samples):
         n = len(sample.boxes)
         boxes[b, :n] = torch.from_numpy(sample.boxes)
         labels[b, :n] = torch.from_numpy(sample.labels)
         crowd[b, :n] = torch.from_numpy(sample.crowd)
         valid[b, :n] = True
-        if keypoints is not None and sample.keypoints is not None:
-            keypoints[b, :n] = torch.from_numpy(sample.keypoints)
-    targets = Instances(
-        boxes, labels, valid, crowd=crowd, masks=_pack_masks(samples, K), keypoints=keypoints
-    )
-    return Batch(images, targets, [sample.index for sample in samples])
+        if joints is not None and sample.keypoints is not None:
+            joints[b, :n] = torch.from_numpy(sample.keypoints)
+    packed = _pack_masks(samples, K) if masks else None
+    return Instances(boxes, labels, valid, crowd=crowd, masks=packed, keypoints=joints)
 
 
-def _pack_masks(samples: Sequence[Sample], K: int) -> PackedMasks | None:
-    if any(sample.masks is None for sample in samples):
-        return None
+def _pack_masks(samples: Sequence[Sample], K: int) -> PackedMasks:
     offsets = np.zeros((len(samples), K), np.int64)
     frames = np.zeros((len(samples), K, 4), np.int64)
     pieces: list[np.ndarray] = []

@@ -24,6 +24,7 @@ from ..data.records import Dataset, split_dataset
 from ..data.transforms import Augment
 from ..models.base import Detector, Meta
 from ..models.registry import build, get_entry
+from ..nn.parallel import share_batch_norm
 from .checkpoint import (
     Checkpoint,
     TrainingState,
@@ -87,7 +88,6 @@ class Session:
         train_data, val_data: the images.
         loader, val_loader: batches of them, this process's share.
         detector: the bare model.
-        inner: the bare training step.
         step: the training step as Fabric wraps it.
         optimizer: the bare optimiser.
         wrapped_optimizer: the optimiser as Fabric wraps it.
@@ -110,7 +110,6 @@ class Session:
     loader: Loader
     val_loader: Loader
     detector: Detector
-    inner: TrainStep
     step: Any
     optimizer: Optimizer
     wrapped_optimizer: Any
@@ -371,6 +370,8 @@ def prepare(
     train_data, val_data = open_splits(recipe)
     detector, meta, report = build_detector(recipe, train_data, checkpoint)
     match_classes(meta.names, val_data.names)  # now, not after the first epoch
+    if fabric.world_size > 1:
+        share_batch_norm(detector)
     detector.to(fabric.device)
     if fabric.device.type != "mps":
         detector.to(memory_format=torch.channels_last)
@@ -407,7 +408,6 @@ def prepare(
         loader=loader,
         val_loader=val_loader,
         detector=detector,
-        inner=step,
         step=wrapped_step,
         optimizer=optimizer,
         wrapped_optimizer=wrapped_optimizer,

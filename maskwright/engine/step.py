@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import Detector
+from ..nn.samplers import ImageNoise
 from ..structures import Images, Instances
 
 SAFE_BATCH = 2
@@ -18,7 +18,7 @@ MEMORY_SHARE = 0.7  # the rest is for larger images than those of the probe, and
 
 
 class TrainStep(nn.Module):
-    """Calls `detector.losses` as a forward, with random numbers keyed by where training stands.
+    """Calls `detector.losses` as a forward, with random numbers keyed by image.
 
     Args:
         detector: the model.
@@ -29,31 +29,20 @@ class TrainStep(nn.Module):
         super().__init__()
         self.detector = detector
         self.autocast = autocast
-        self._generator: torch.Generator | None = None
 
-    def key(self, *numbers: int) -> None:
-        """Seed the samplers of the next forward by (seed, epoch, batch, rank).
-
-        What is drawn depends on nothing else, so a resumed run draws what the whole one did.
-        """
-        device = next(self.detector.parameters()).device
-        if self._generator is None or self._generator.device != device:
-            self._generator = torch.Generator(device)
-        digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-        self._generator.manual_seed(int.from_bytes(digest, "little") >> 1)
-
-    def forward(self, images: Images, targets: Instances) -> dict[str, Tensor]:
+    def forward(self, images: Images, targets: Instances, keys: Tensor) -> dict[str, Tensor]:
         """Return the loss terms, and under `total` their sum.
 
         Args:
             images: B images on the device of the model.
             targets: their ground truth.
+            keys: (B,) int64, the random numbers of each image; see `ImageNoise`.
         """
         # Fabric's own mixed precision rebuilds every dataclass it is given, which frozen ones
         # forbid: the autocast region stands here instead.
         kind = images.pixels.device.type
         with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
-            losses = self.detector.losses(images, targets, generator=self._generator)
+            losses = self.detector.losses(images, targets, generator=ImageNoise(keys))
         losses = {name: value.float() for name, value in losses.items()}
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
@@ -77,9 +66,9 @@ def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        step.key(0, 0, 0, 0)
         some, theirs = _first(images, targets, count)
-        step(some.to(device), theirs.to(device))["total"].backward()
+        keys = torch.arange(count, device=device)
+        step(some.to(device), theirs.to(device), keys)["total"].backward()
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
         step.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()

@@ -128,16 +128,17 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
         return True
     clock = time.monotonic()
     label = f"epoch {place.epoch + 1}/{run.epochs}"
-    images = len(run.train_data) // run.fabric.world_size
+    images = len(run.train_data)
+    block = recipe.batch * run.fabric.world_size  # images that the processes take together
     with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
-        bar.update(place.batch * recipe.batch)
+        bar.update(min(place.batch * block, images))
         for group in _groups(run, interrupt):
             stop = optimise(run, group, interrupt) if group else True
             place.seconds, clock = place.seconds + time.monotonic() - clock, time.monotonic()
             means = {k: v / max(place.counted, 1) for k, v in place.sums.items()}
             lr = run.lr * lr_factor(recipe, place.step - 1, run.total)
-            count = sum(len(batch.indices) for batch in group)
-            place.images += count * run.fabric.world_size
+            count = min(place.batch * block, images) - bar.done
+            place.images += count
             bar.update(count, loss=means.get("total"), lr=lr)
             if place.step == run.total:
                 return True
@@ -155,13 +156,12 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
     set_lr(run.optimizer, lr_factor(recipe, place.step, run.total))
     parts: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(group):
-        batch_number = place.batch + i
-        run.inner.key(recipe.seed, place.epoch, batch_number, fabric.global_rank)
         images = to_device(batch.images, fabric.device)
         targets = batch.targets.to(fabric.device, non_blocking=True)
+        keys = batch.keys.to(fabric.device, non_blocking=True)
         more = i < len(group) - 1
         with fabric.no_backward_sync(run.step, enabled=True) if more else nullcontext():
-            terms = run.step(images, targets)
+            terms = run.step(images, targets, keys)
             fabric.backward(terms["total"] / len(group))
         for name, value in terms.items():
             parts[name] = parts.get(name, 0.0) + value.detach() / len(group)

@@ -19,6 +19,7 @@ from ..nn.backbones import Backbone
 from ..nn.fpn import FPN
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
+from ..nn.samplers import RandomSource, streams
 from ..structures import Images, Instances, Resize
 
 
@@ -149,14 +150,15 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def losses(
-        self, images: Images, targets: Instances, *, generator: torch.Generator | None = None
+        self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
         """Return the loss terms, scalars by name, to be added up.
 
         Args:
             images: B images.
             targets: ground truth in padded-image pixels.
-            generator: source of the random numbers of the samplers.
+            generator: source of the random numbers of the samplers: a generator, or `ImageNoise`
+                with a key for each image.
         """
         raise NotImplementedError
 
@@ -219,15 +221,16 @@ class TwoStageDetector(Detector):
         )
 
     def losses(
-        self, images: Images, targets: Instances, *, generator: torch.Generator | None = None
+        self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
         """Return `rpn/objectness`, `rpn/box`, `roi/class`, `roi/box` and the heads' own terms."""
         pyramid = self.features(images)
         output = self.rpn(pyramid)
-        losses = self.rpn.losses(output, images, targets, generator=generator)
+        first, second = streams(generator, 2)
+        losses = self.rpn.losses(output, images, targets, generator=first)
         with torch.no_grad():
             proposals = self.rpn.propose(output, images, training=True)
         losses.update(
-            self.roi_heads.losses(pyramid, proposals, targets, images.sizes, generator=generator)
+            self.roi_heads.losses(pyramid, proposals, targets, images.sizes, generator=second)
         )
         return losses

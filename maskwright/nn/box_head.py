@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
 from ..ops.nms import nms_padded
 from .norm import conv_block
+from .parallel import mean_count
 from .ragged import gather_slots
 
 # Candidates of the per-class post-processing: the NMS sees the best of all pairs of box and class.
@@ -107,8 +108,8 @@ class BoxHead(nn.Module):
     ) -> dict[str, Tensor]:
         """Return `roi/class` and `roi/box` (Girshick 2015, eq. 1 to 3, lambda 1).
 
-        Both are divided by the number of sampled boxes, background included: the box term of an
-        object weighs the same, however many objects the image has.
+        Both are divided by the number of sampled boxes (see `parallel.mean_count`), background
+        included: the box term of an object weighs the same, however many objects the image has.
 
         Args:
             output: of R boxes.
@@ -116,7 +117,7 @@ class BoxHead(nn.Module):
             targets: of the boxes.
             valid: (R,) bool.
         """
-        count = valid.sum().clamp(min=1)
+        count = mean_count(valid)
         classes = F.cross_entropy(output.logits.float(), targets.labels, reduction="none")
         positive = valid & (targets.labels < self.num_classes)
         label = targets.labels.clamp(max=self.num_classes - 1)

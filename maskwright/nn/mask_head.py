@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..ops.mask_crops import crop_masks
 from ..structures import PackedMasks
 from .norm import conv_block
+from .parallel import mean_count
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class ConvMaskHead(nn.Module):
         (logits,), (goal,) = output.logits, targets.masks
         loss = F.binary_cross_entropy_with_logits(logits.float(), goal, reduction="none")
         mean = loss.mean((1, 2))
-        return {"roi/mask": torch.where(valid, mean, 0).sum() / valid.sum().clamp(min=1)}
+        return {"roi/mask": torch.where(valid, mean, 0).sum() / mean_count(valid)}
 
     def decode(self, output: MaskOutput) -> Tensor:
         """Return mask probabilities (R, M, M)."""

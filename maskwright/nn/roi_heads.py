@@ -18,7 +18,7 @@ from .box_head import BoxHead, BoxTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
 from .ragged import active_slots, gather_slots, put_back, take
-from .samplers import BalancedSampler, Sample
+from .samplers import BalancedSampler, RandomSource, Sample
 
 
 class RoIHeads(nn.Module):
@@ -123,7 +123,7 @@ class RoIHeads(nn.Module):
         proposals: Instances,
         targets: Instances,
         *,
-        generator: torch.Generator | None = None,
+        generator: RandomSource = None,
         noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Sample]:
         """Pick the proposals of the losses; the ground truth takes part as proposals.
@@ -136,7 +136,11 @@ class RoIHeads(nn.Module):
         valid = torch.cat([proposals.valid, usable], 1)
         match = self.matcher(boxes, targets.boxes, targets.valid, targets.crowd)
         state = torch.where(valid, match.state, -1)
-        sample = self.sampler(state, generator=generator, noise=noise)
+        ids = None
+        if proposals.ids is not None:  # by rounding, two proposals may swap their slots
+            own = -1 - torch.arange(targets.valid.shape[1], device=valid.device)
+            ids = torch.cat([proposals.ids, own.expand_as(targets.valid)], 1)
+        sample = self.sampler(state, generator=generator, noise=noise, ids=ids)
         return gather_slots(boxes, sample.slot), gather_slots(match.slot, sample.slot), sample
 
     def losses(
@@ -146,7 +150,7 @@ class RoIHeads(nn.Module):
         targets: Instances,
         sizes: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: RandomSource = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return `roi/class`, `roi/box` and the terms of the mask head.

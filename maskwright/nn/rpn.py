@@ -14,8 +14,9 @@ from ..ops.nms import nms_padded
 from ..structures import Images, Instances
 from .anchors import AnchorGenerator
 from .matchers import IoUMatcher
+from .parallel import mean_count
 from .ragged import gather_slots
-from .samplers import BalancedSampler
+from .samplers import BalancedSampler, RandomSource
 
 
 class RPNOutput(NamedTuple):
@@ -91,7 +92,7 @@ class RPN(nn.Module):
             # (B, A, H, W) -> (B, H * W * A): the order of the anchors.
             logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1))
             delta = self.deltas(x).permute(0, 2, 3, 1)  # (B, H, W, A * 4)
-            deltas.append(delta.reshape(delta.shape[0], -1, 4))
+            deltas.append(delta.unflatten(3, (self.anchors.per_cell, 4)).flatten(1, 3))
         # The finest level's stride divides the padded image, so it tells the image's size.
         stride = self.anchors.strides[0]
         padded = (sizes[0][0] * stride, sizes[0][1] * stride)
@@ -102,17 +103,20 @@ class RPN(nn.Module):
         """Return the proposals: best per level, decoded, clipped, NMS per level.
 
         Returns:
-            `Instances` with boxes in padded-image pixels, scores (objectness in [0, 1]) and
-            labels 0; no gradient flows through them (the approximate joint training of Ren et
-            al. 2015, section 3.2).
+            `Instances` with boxes in padded-image pixels, scores (objectness in [0, 1]), labels 0
+            and ids, which count the anchors through all levels; no gradient flows through them
+            (the approximate joint training of Ren et al. 2015, section 3.2).
         """
         which = 0 if training else 1
-        boxes, scores, levels = [], [], []
+        boxes, scores, levels, ids = [], [], [], []
+        first = 0
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
             top, at = logits.float().topk(min(self.pre_nms[which], logits.shape[1]), 1)
             boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
             scores.append(top.sigmoid())
             levels.append(torch.full_like(at, level))
+            ids.append(first + at)
+            first += logits.shape[1]
         box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
         score, level_of = torch.cat(scores, 1), torch.cat(levels, 1)
         valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)
@@ -124,6 +128,7 @@ class RPN(nn.Module):
             labels=torch.zeros_like(index),
             valid=kept,
             scores=gather_slots(score, index) * kept,
+            ids=gather_slots(torch.cat(ids, 1), index),
         )
 
     def losses(
@@ -132,13 +137,13 @@ class RPN(nn.Module):
         images: Images,
         targets: Instances,
         *,
-        generator: torch.Generator | None = None,
+        generator: RandomSource = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return `rpn/objectness` and `rpn/box` (Ren et al. 2015, eq. 1).
 
-        Deviation from eq. 1: both terms are divided by the number of sampled anchors and lambda
-        is 1, as in all current implementations.
+        Deviation from eq. 1: both terms are divided by the number of sampled anchors (see
+        `parallel.mean_count`) and lambda is 1, as in all current implementations.
         """
         logits, deltas = torch.cat(output.logits, 1), torch.cat(output.deltas, 1)
         anchors = torch.cat(output.anchors)
@@ -147,7 +152,7 @@ class RPN(nn.Module):
             sample = self.sampler(match.state, generator=generator, noise=noise)
             matched = gather_slots(targets.boxes, gather_slots(match.slot, sample.slot))
             goal = encode_deltas(matched, anchors[sample.slot])
-        count = sample.valid.sum().clamp(min=1)
+        count = mean_count(sample.valid)
         objectness = F.binary_cross_entropy_with_logits(
             gather_slots(logits, sample.slot).float(), sample.positive.float(), reduction="none"
         )

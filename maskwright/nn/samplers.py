@@ -1,11 +1,54 @@
-"""Sampling of boxes for training at a fixed number of slots (Girshick 2015, section 2.3)."""
+"""Sampling of boxes for training at a fixed number of slots (Girshick 2015, section 2.3).
+
+The random order comes from a generator, or from `ImageNoise`: numbers that hang on the image alone,
+so that the samples are the same however the images are spread over batches and processes.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageNoise:
+    """Random numbers keyed by image, the same on all devices; wherever a generator is taken.
+
+    The number of a box is a hash of the image's key and of what the box is called: it depends
+    neither on other images nor on how many boxes there are or in which order. (The image must be
+    padded to the same size, though, or its anchors are called differently.)
+
+    Attributes:
+        keys: (B,) int64, one for each image.
+    """
+
+    keys: Tensor
+
+    def uniform(self, ids: Tensor) -> Tensor:
+        """Return (B, N) float32 in [0, 1) for what the boxes are called: (N,) or (B, N) int64."""
+        bits = _mix((ids & _WORD) ^ _mix(self.keys & _WORD)[:, None])
+        bits = _mix(bits ^ ((self.keys >> 32) & _WORD)[:, None])
+        return (bits >> 8).float() * 2.0**-24
+
+    def stream(self, number: int) -> ImageNoise:
+        """Return other random numbers of the same images."""
+        high = _mix(((self.keys >> 32) & _WORD) ^ (number + 1))
+        low = _mix((self.keys & _WORD) ^ high)
+        return ImageNoise((high << 32) | low)
+
+
+# What a sampler draws from; None: torch's global generator.
+RandomSource = torch.Generator | ImageNoise | None
+
+
+def streams(source: RandomSource, count: int) -> list[RandomSource]:
+    """Return independent sources: a generator goes on by itself, `ImageNoise` must be split."""
+    if isinstance(source, ImageNoise):
+        return [source.stream(number) for number in range(count)]
+    return [source] * count
 
 
 class Sample(NamedTuple):
@@ -43,8 +86,9 @@ class BalancedSampler:
         self,
         state: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: RandomSource = None,
         noise: Tensor | None = None,
+        ids: Tensor | None = None,
     ) -> Sample:
         """Sample the boxes of each image.
 
@@ -53,12 +97,13 @@ class BalancedSampler:
             generator: source of the random order.
             noise: (B, N) in [0, 1) in place of random numbers: the largest are taken, so that a
                 test can choose.
+            ids: (B, N) int64, what `ImageNoise` calls the boxes; None: by their slots.
 
         Returns:
             `Sample` with S = min(count, N) slots.
         """
         if noise is None:
-            noise = _uniform(state, generator)
+            noise = _uniform(state, generator, ids)
         slots = min(self.count, state.shape[1])
         positives = min(self.max_positives, state.shape[1])
         keys = torch.where(state == 1, noise, -1)
@@ -70,8 +115,22 @@ class BalancedSampler:
         return Sample(index, top >= 2, top >= 0)
 
 
-def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return uniform numbers of the shape of `like`, drawn where the generator lives."""
+_WORD = 0xFFFFFFFF
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Return a hash of 32-bit numbers (in int64): "lowbias32" of C. Wellons, a bijection."""
+    # A product may overflow; its lower 32 bits are right all the same.
+    x = (x ^ (x >> 16)) * 0x7FEB352D & _WORD
+    x = (x ^ (x >> 15)) * 0x846CA68B & _WORD
+    return x ^ (x >> 16)
+
+
+def _uniform(like: Tensor, generator: RandomSource, ids: Tensor | None) -> Tensor:
+    """Return uniform numbers of the shape (B, N) of `like`."""
+    if isinstance(generator, ImageNoise):
+        slots = torch.arange(like.shape[1], device=like.device)
+        return generator.uniform(slots if ids is None else ids)
     if generator is None:
         return torch.rand(like.shape, device=like.device)
     return torch.rand(like.shape, generator=generator, device=generator.device).to(like.device)

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import csv
 import inspect
 import json
-import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image
+from tiny_runs import MODEL, table
 
 import maskwright.engine.train as module
 from maskwright.engine.checkpoint import load_checkpoint
@@ -24,51 +21,6 @@ from maskwright.engine.interrupt import Interrupt
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.engine.rundir import ResultsTable, new_run_dir
 from maskwright.engine.train import TrainResult, train
-from maskwright.engine.val import val
-from maskwright.models.registry import get_entry
-
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = "mask_rcnn_resnet50_fpn"
-# The smallest instance of the family, smaller still: 134,000 parameters.
-TINY = {**(get_entry(MODEL).tiny or {}), "backbone": "test_efficientnet", "imgsz": 64}
-BY_CLOCK = ("seconds", "images_per_s")  # columns
-
-
-def make_split(root: Path, split: str, count: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    folder = root / "images" / split
-    folder.mkdir(parents=True)
-    images, annotations = [], []
-    for number in range(count):
-        picture = Image.new("RGB", (96, 72), (30, 30, 60))
-        pen = ImageDraw.Draw(picture)
-        file = f"{split}{number}.png"
-        images.append({"id": number + 1, "file_name": file, "height": 72, "width": 96})
-        for _ in range(int(torch.randint(0, 4, (), generator=generator))):
-            w, h = torch.randint(12, 40, (2,), generator=generator).tolist()
-            x, y = (torch.rand(2, generator=generator) * torch.tensor([96 - w, 72 - h])).tolist()
-            x, y = int(x), int(y)
-            pen.ellipse((x, y, x + w - 1, y + h - 1), fill=(220, 200, 40))
-            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number + 1,
-                    "category_id": 5,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                    "segmentation": [outline],
-                }
-            )
-        picture.save(folder / file)
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 5, "name": "coin"}],
-    }
-    (root / "annotations").mkdir(exist_ok=True)
-    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,41 +30,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(count)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("coins")
-    make_split(root, "train", 7, seed=0)
-    make_split(root, "val", 3, seed=1)
-    return root
-
-
-@pytest.fixture
-def options(data: Path, tmp_path: Path) -> dict[str, Any]:
-    """Options of a training of the tiny model that takes a few seconds."""
-    return {
-        "data": data,
-        "model": MODEL,
-        "model_args": TINY,
-        "weights": "none",
-        "project": tmp_path / "runs",
-        "device": "cpu",
-        "workers": 0,
-        "batch": 2,
-        "epochs": 2,
-        "freeze": 0,
-        "lr": 1e-3,
-        "warmup": 2,
-        "patience": 0,
-    }
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of the time in a training this small."""
-    for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr"):
-        monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -125,12 +42,6 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         return original(run, *args)
 
     monkeypatch.setattr(module, "optimise", optimise)
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in BY_CLOCK} for row in rows]
 
 
 def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,8 +154,8 @@ def test_resume_keeps_the_options_of_the_run(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_steps_and_a_single_split(options: dict[str, Any], data: Path) -> None:
-    options |= {"data": data / "annotations" / "train.json", "steps": 4, "val_every": 2}
+def test_steps_and_a_single_split(options: dict[str, Any], coins: Path) -> None:
+    options |= {"data": coins / "annotations" / "train.json", "steps": 4, "val_every": 2}
     options |= {
         "val_fraction": 0.3,
         "schedule": "constant",
@@ -373,45 +284,6 @@ def test_it_learns(options: dict[str, Any]) -> None:
     result = train(**options | {"val_fraction": 0.3})
     assert result.metrics["mask/AP50"] > 0.7
     assert result.metrics["box/AP50"] > 0.7
-
-
-TWO_PROCESSES = """
-import sys, torch
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.train import train
-torch.set_num_threads(1)
-import json
-result = train(TrainRecipe.from_dict(json.loads(sys.argv[1])))
-"""
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_two_processes_train_and_evaluate(options: dict[str, Any], tmp_path: Path) -> None:
-    """Two processes with a batch of 1 make the steps of one with a batch of 2, in one folder."""
-    options |= {"epochs": 1, "optimizer": "sgd", "lr": 1e-3, "name": "one"}
-    one = train(**options)
-    script = tmp_path / "run.py"
-    script.write_text(TWO_PROCESSES)
-    recipe = TrainRecipe(**options | {"batch": 1, "name": "two"}).to_dict()
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), json.dumps(recipe)],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (row,), (other,) = table(one.dir), table(options["project"] / "train" / "two")
-    assert row["step"] == other["step"] == "4"
-    assert math.isfinite(float(other["train/loss"]))
-    # The images were evaluated in two shares: the same numbers as in one piece.
-    folder = options["project"] / "train" / "two"
-    alone = val(folder / "weights" / "last.safetensors", options["data"], workers=0)
-    for key in ("box/AP", "mask/AP"):
-        assert float(other[f"val/{key}"]) == pytest.approx(alone[key], abs=1e-6)
-    assert done.stdout.count("Training\n") == 1  # one process talks
-    assert [p.name for p in (options["project"] / "train").iterdir()].count("two2") == 0
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
+from maskwright.nn.samplers import ImageNoise
 from maskwright.structures import Images, Instances, PackedMasks
 
 FAMILIES = [name for name, entry in list_models().items() if entry.tiny is not None]
@@ -137,6 +140,49 @@ def test_the_same_generator_gives_the_same_losses(detector) -> None:
     ]
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
     assert any(not torch.equal(runs[0][key], runs[2][key]) for key in runs[0])
+
+
+def test_losses_by_image_do_not_depend_on_the_batch(detector) -> None:
+    """Noise keyed by image: the sums over the images of a batch are those of one at a time."""
+    detector.train()
+    images, targets = make_images(SIZES), make_targets(OBJECTS)
+    keys = torch.tensor([3, 4])
+    swapped = Images(*(value.flip(0) for value in (images.pixels, images.sizes, images.sizes)))
+    masks = replace(
+        targets.masks, offsets=targets.masks.offsets.flip(0), frames=targets.masks.frames.flip(0)
+    )
+    boxes, labels, valid = (t.flip(0) for t in (targets.boxes, targets.labels, targets.valid))
+    other = Instances(boxes, labels, valid, crowd=targets.crowd, masks=masks)
+    a = detector.losses(images, targets, generator=ImageNoise(keys))
+    b = detector.losses(swapped, other, generator=ImageNoise(keys.flip(0)))
+    c = detector.losses(images, targets, generator=ImageNoise(keys + 9))
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert any(not torch.allclose(a[key], c[key], rtol=1e-4) for key in a)
+
+
+def test_a_batch_without_images_trains(detector) -> None:
+    """What a process gets for whom no image is left: zeros, and every parameter in the graph."""
+    detector.train()
+    targets = make_targets([[]])
+    none = Instances(targets.boxes[:0], targets.labels[:0], targets.valid[:0])
+    none = replace(none, crowd=targets.crowd[:0], masks=make_targets([]).masks)
+    sizes = torch.zeros(0, 2, dtype=torch.int64)
+    images = Images(torch.zeros(0, 3, 64, 96), sizes, sizes)
+    losses = detector.losses(images, none, generator=ImageNoise(sizes[:, 0]))
+    assert not any(value.any() for value in losses.values())
+    sum(losses.values()).backward()
+    missing = [k for k, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+
+
+def test_losses_compile_to_one_graph(detector) -> None:
+    torch._dynamo.reset()
+    detector.train()
+    images, targets = make_images(SIZES), make_targets(OBJECTS)
+    noise = ImageNoise(torch.tensor([1, 2]))
+    compiled = torch.compile(detector.losses, fullgraph=True, backend="eager")
+    expected = detector.losses(images, targets, generator=noise)
+    torch.testing.assert_close(compiled(images, targets, generator=noise), expected)
 
 
 def test_train_and_eval_return_the_same_type(detector) -> None:

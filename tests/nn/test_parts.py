@@ -16,7 +16,7 @@ from maskwright.nn.backbones import Backbone
 from maskwright.nn.fpn import FPN
 from maskwright.nn.matchers import IoUMatcher
 from maskwright.nn.norm import FrozenBatchNorm2d
-from maskwright.nn.samplers import BalancedSampler
+from maskwright.nn.samplers import BalancedSampler, ImageNoise, streams
 
 
 def random_boxes(count: int, side: float, generator: torch.Generator) -> torch.Tensor:
@@ -108,6 +108,48 @@ def test_sampler_is_uniform() -> None:
         counts[BalancedSampler(5, 0.5)(state, generator=generator).slot[0]] += 1
     # Binomial with p = 1/4: 500 +- 19; five standard deviations.
     assert (counts - 500).abs().max() < 97
+
+
+def test_image_noise_is_uniform_and_independent() -> None:
+    """Against what uniform, independent numbers do: moments, even bins, no correlation."""
+    noise = ImageNoise(torch.arange(40) + 2**40)  # neighbouring keys
+    values = noise.uniform(torch.arange(5000)).double()
+    assert values.shape == (40, 5000) and bool(((values >= 0) & (values < 1)).all())
+    bins = torch.histc(values, 100, 0, 1)
+    chi = ((bins - 2000) ** 2 / 2000).sum()
+    assert 60 < float(chi) < 150  # 99 degrees of freedom: 0.1% lie outside 61 to 149
+    centred = (values - 0.5) * 12**0.5
+    for other in (
+        centred.roll(1, 0),
+        centred.roll(1, 1),
+        (noise.stream(0).uniform(torch.arange(5000)).double() - 0.5) * 12**0.5,
+    ):
+        assert abs(float((centred * other).mean())) < 4 / 200_000**0.5
+    assert len(torch.unique(noise.stream(0).keys)) == 40
+    assert not torch.equal(noise.stream(0).keys, noise.stream(1).keys)
+
+
+def test_image_noise_hangs_on_image_and_name_alone() -> None:
+    keys = torch.tensor([5, -7, 2**62])
+    noise = ImageNoise(keys)
+    whole = noise.uniform(torch.arange(1000))
+    assert torch.equal(ImageNoise(keys[1:2]).uniform(torch.arange(300))[0], whole[1, :300])
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(noise.uniform(order), whole[:, order])
+    assert torch.equal(noise.uniform(order.expand(3, -1)), whole[:, order])
+    # The hash is part of what a seed means: other numbers would be other trainings.
+    first = [[5223522, 15968624], [13147822, 8747499], [10743760, 5766969]]
+    assert (whole[:, :2] * 2**24).int().tolist() == first
+    # Candidates in another order: the same ones are taken.
+    state = torch.arange(1000).expand(3, -1) % 7 - 1
+    state = torch.where(state > 1, 0, state).to(torch.int8)
+    sampler = BalancedSampler(40, 0.25)
+    plain = sampler(state, generator=noise)
+    mixed = sampler(state[:, order], generator=noise, ids=order.expand(3, -1))
+    assert torch.equal(order[mixed.slot], plain.slot)
+    assert torch.equal(mixed.positive, plain.positive)
+    generator = torch.Generator()
+    assert streams(generator, 2) == [generator, generator] and streams(None, 1) == [None]
 
 
 def test_fpn_equals_torchvision() -> None:

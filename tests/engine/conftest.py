@@ -1,0 +1,31 @@
+"""Fixtures of tests that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import make_split, tiny_options
+
+
+@pytest.fixture(scope="session")
+def coins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a drawn data set: 7 images to train on, 3 to validate."""
+    root = tmp_path_factory.mktemp("coins")
+    make_split(root, "train", 7, seed=0)
+    make_split(root, "val", 3, seed=1)
+    return root
+
+
+@pytest.fixture
+def options(coins: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a training of the tiny model that takes a few seconds."""
+    return tiny_options(coins, tmp_path / "runs")
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time in a training this small."""
+    for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr"):
+        monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)

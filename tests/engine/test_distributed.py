@@ -1,0 +1,170 @@
+"""Several processes, started by torchrun: together they are one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import TINY, make_split, table
+
+from maskwright.engine.checkpoint import load_checkpoint
+from maskwright.engine.recipe import TrainRecipe
+
+ROOT = Path(__file__).resolve().parents[2]
+# Trains, and writes losses and objects of every step, one file for each process.
+RECORD = """
+import json, os, sys
+from pathlib import Path
+import torch
+import maskwright.engine.train as module
+from maskwright.engine.recipe import TrainRecipe
+torch.set_num_threads(1)
+original, seen, steps = module.optimise, {}, []
+def optimise(run, group, interrupt):
+    stop = original(run, group, interrupt)
+    sums = dict(run.place.sums)
+    before = seen if run.place.counted > 1 else {}
+    steps.append({
+        "losses": {k: v - before.get(k, 0.0) for k, v in sums.items()},
+        "images": [i for batch in group for i in batch.indices],
+        "objects": sum(int(batch.targets.valid.sum()) for batch in group),
+        "size": list(group[0].images.pixels.shape[2:]),
+    })
+    seen.clear(); seen.update(sums)
+    return stop
+module.optimise = optimise
+result = module.fit(TrainRecipe(**json.loads(sys.argv[1])))
+path = result.dir / f"steps{os.environ.get('RANK', 0)}.json"
+path.write_text(json.dumps(steps))
+"""
+
+
+def launch(processes: int, *command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run(
+        [sys.executable, *(torchrun if processes > 1 else []), *command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7 images of different sizes, most of them without objects; 3 to validate."""
+    root = tmp_path_factory.mktemp("sparse")
+    make_split(root, "train", 7, seed=5)
+    make_split(root, "val", 3, seed=1)
+    path = root / "annotations" / "train.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in (1, 5)]
+    assert len(content["annotations"]) > 2
+    path.write_text(json.dumps(content))
+    return root
+
+
+def test_two_processes_equal_one(options: dict[str, Any], sparse: Path, tmp_path: Path) -> None:
+    """The same losses in each step, the same weights and metrics, whatever each process sees.
+
+    Blocks of 2, 2, 2 and 1 images: at the end of an epoch one process has no image at all.
+    """
+    script = tmp_path / "record.py"
+    script.write_text(RECORD)
+    options |= {"data": sparse, "optimizer": "sgd", "lr": 0.01, "epochs": 2}
+    options |= {"scale_jitter": (0.3, 1.5), "backbone_lr": 1.0}
+    options["model_args"] = {**TINY, "norm": "affine"}
+    folders, recorded = {}, {}
+    for processes in (1, 2):
+        name = f"of{processes}"
+        recipe = TrainRecipe(**options | {"batch": 2 // processes, "name": name}).to_dict()
+        done = launch(processes, str(script), json.dumps(recipe))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("Training\n") == 1  # one process talks
+        folders[processes] = options["project"] / "train" / name
+        recorded[processes] = [
+            json.loads((folders[processes] / f"steps{rank}.json").read_text())
+            for rank in range(processes)
+        ]
+    (one,), two = recorded[1], recorded[2]
+    assert len(one) == len(two[0]) == len(two[1]) == 8
+    for a, b, c in zip(one, *two, strict=True):
+        assert a["images"] == b["images"] + c["images"]
+        assert a["size"] == b["size"] == c["size"]
+        assert b["losses"] == c["losses"]
+        assert b["losses"] == pytest.approx(a["losses"], rel=1e-5)
+    # What the comparison is to cover: differently sized, empty and no images.
+    assert len({tuple(step["size"]) for step in one}) > 1
+    pairs = [(b["objects"], c["objects"]) for b, c in zip(*two, strict=True)]
+    assert any(b and not c for b, c in pairs) and any(c and not b for b, c in pairs)
+    assert any(not b and not c for b, c in pairs)
+    assert any(not step["images"] for step in two[1])
+
+    rows = [table(folder) for folder in folders.values()]
+    assert [row["step"] for row in rows[0]] == ["4", "8"]
+    for a, b in zip(*rows, strict=True):
+        numbers = [{k: float(v) for k, v in row.items() if v} for row in (a, b)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-5, abs=1e-6, nan_ok=True)
+    states = [
+        load_checkpoint(f / "weights" / "last.safetensors", training=True) for f in folders.values()
+    ]
+    for key, value in states[0].model.items():
+        torch.testing.assert_close(states[1].model[key], value, rtol=1e-4, atol=1e-6, msg=key)
+    assert len(list(folders[2].parent.iterdir())) == 2  # one folder each
+
+
+SHARED_NORM = """
+import torch
+import torch.distributed as dist
+from torch import nn
+from timm.layers import BatchNormAct2d
+from maskwright.nn.parallel import mean_count, share_batch_norm
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+def make():
+    layers = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), BatchNormAct2d(4), nn.Conv2d(4, 2, 1)
+    return nn.Sequential(*layers).double()
+whole, shared = make(), make()
+shared.load_state_dict(whole.state_dict())
+share_batch_norm(shared)
+assert shared.state_dict().keys() == whole.state_dict().keys()
+x = torch.randn(5, 3, 4, 6, dtype=torch.float64)
+goal = torch.randn(5, 2, 4, 6, dtype=torch.float64)
+# 3 + 2 images, then all of them in the first process.
+for first in (3, 5):
+    mine = slice(0, first) if rank == 0 else slice(first, 5)
+    for net in (whole, shared):
+        net.zero_grad()
+    a = x.clone().requires_grad_()
+    (whole(a) * goal).sum().div(5).backward()
+    b = x[mine].clone().requires_grad_()
+    valid = torch.ones(len(b), dtype=torch.bool)
+    assert float(mean_count(valid)) == 2.5 and float(mean_count(valid & False)) == 0.5
+    (shared(b) * goal[mine]).sum().div(mean_count(valid)).backward()
+    # The losses were twice as large as their share: distributed training takes the mean.
+    torch.testing.assert_close(b.grad / 2, a.grad[mine], rtol=1e-5, atol=1e-7)
+    for p, q in zip(whole.parameters(), shared.parameters()):
+        dist.all_reduce(q.grad)
+        torch.testing.assert_close(q.grad / 2, p.grad, rtol=1e-5, atol=1e-6)
+    for p, q in zip(whole.buffers(), shared.buffers()):
+        torch.testing.assert_close(q, p, rtol=1e-5, atol=1e-7)
+torch.testing.assert_close(shared.eval()(x), whole.eval()(x), rtol=1e-5, atol=1e-6)
+print("same")
+dist.destroy_process_group()
+"""
+
+
+def test_batch_norm_and_counts_over_processes(tmp_path: Path) -> None:
+    """Against torch's batch norm of all images in one process: values, gradients, statistics."""
+    script = tmp_path / "norm.py"
+    script.write_text(SHARED_NORM)
+    done = launch(2, str(script))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("same") == 2

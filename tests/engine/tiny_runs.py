@@ -1,0 +1,81 @@
+"""Trainings small enough for tests: drawn coins, a model of 134,000 parameters."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from maskwright.models.registry import get_entry
+
+MODEL = "mask_rcnn_resnet50_fpn"
+# The smallest instance of the family, smaller still: 134,000 parameters.
+TINY = {**(get_entry(MODEL).tiny or {}), "backbone": "test_efficientnet", "imgsz": 64}
+BY_CLOCK = ("seconds", "images_per_s")  # columns
+
+
+def make_split(root: Path, split: str, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    folder = root / "images" / split
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(count):
+        picture = Image.new("RGB", (96, 72), (30, 30, 60))
+        pen = ImageDraw.Draw(picture)
+        file = f"{split}{number}.png"
+        images.append({"id": number + 1, "file_name": file, "height": 72, "width": 96})
+        for _ in range(int(torch.randint(0, 4, (), generator=generator))):
+            w, h = torch.randint(12, 40, (2,), generator=generator).tolist()
+            x, y = (torch.rand(2, generator=generator) * torch.tensor([96 - w, 72 - h])).tolist()
+            x, y = int(x), int(y)
+            pen.ellipse((x, y, x + w - 1, y + h - 1), fill=(220, 200, 40))
+            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 1,
+                    "category_id": 5,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "segmentation": [outline],
+                }
+            )
+        picture.save(folder / file)
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 5, "name": "coin"}],
+    }
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+def tiny_options(data: Path, project: Path) -> dict[str, Any]:
+    """Return options of a training of the tiny model that takes a few seconds."""
+    return {
+        "data": data,
+        "model": MODEL,
+        "model_args": TINY,
+        "weights": "none",
+        "project": project,
+        "device": "cpu",
+        "workers": 0,
+        "batch": 2,
+        "epochs": 2,
+        "freeze": 0,
+        "lr": 1e-3,
+        "warmup": 2,
+        "patience": 0,
+    }
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of `results.csv` without the columns that a clock has filled."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in BY_CLOCK} for row in rows]
