@@ -86,12 +86,13 @@ def val(
         model: checkpoint, run folder or registered name; `maskwright models` lists the names.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
-        save: write figures and `metrics.json` into a new run folder.
+        save: write `report.html`, its figures and `metrics.json` into a new run folder.
     """
     from maskwright.engine.val import val as run
     from maskwright.hub import load
 
-    metrics = run(load(model, weights=weights, device=device), save=save, **options)
+    named = model if weights is None else load(model, weights=weights, device=device)
+    metrics = run(named, device=device, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         kind, metric = key.split("/", 1)
@@ -113,6 +114,10 @@ def val(
                 for name in per_class
             ],
         )
+    if metrics.dir is not None and metrics.diagnosis is not None:
+        from maskwright.engine.report import announce
+
+        announce(metrics.diagnosis, metrics.dir)
     return 0
 
 

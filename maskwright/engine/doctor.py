@@ -94,6 +94,26 @@ def examine() -> Iterator[Finding]:
         yield _try("RoIAlign", _test_roi_align)
 
 
+def environment(device: str) -> dict[str, str]:
+    """Return versions and machine, for the report of a run; nothing is imported for it.
+
+    Args:
+        device: where the run computed, such as "cuda:0".
+    """
+    import torch
+
+    found = {"maskwright": __version__, "Python": _check_python().detail}
+    for module, pip, _ in (*ESSENTIAL, *OPTIONAL):
+        if importlib.util.find_spec(module) is not None:
+            found[module] = importlib.metadata.version(pip)
+    found["device"] = device
+    if device.startswith("cuda"):
+        found["device"] += f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    found["CPU"] = torch.backends.cpu.get_cpu_capability()
+    found["threads"] = _check_threads().detail
+    return found
+
+
 def _check_python() -> Finding:
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Finding("Python", "ok", detail)

@@ -46,6 +46,8 @@ def draw_instances(
     masks: Any = None,
     keypoints: Any = None,
     *,
+    colors: Sequence[Color] | None = None,
+    texts: Sequence[str] | None = None,
     max_side: int | None = None,
     min_side: int | None = None,
 ) -> Image.Image:
@@ -60,6 +62,8 @@ def draw_instances(
         masks: (N, H, W) bool; or a list of (crop (h, w) bool, frame xyxy in whole pixels); or a
             list of RLE dicts at the size of the image.
         keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.
+        colors: N colours; None: hues by class, see `instance_colors`.
+        texts: N labels, "" for none; None: class name and score.
         max_side: most pixels of the long side of the picture; a larger image is made smaller
             before anything is drawn, so that lines and text stay sharp.
         min_side: least pixels of the long side; a smaller image is enlarged first.
@@ -76,7 +80,8 @@ def draw_instances(
     scores = None if scores is None else _array(scores).astype(np.float64).reshape(-1)
     keypoints = None if keypoints is None else _array(keypoints).astype(np.float64)
     for name, value in (("labels", labels), ("scores", scores), ("masks", masks),
-                        ("keypoints", keypoints)):  # fmt: skip
+                        ("keypoints", keypoints), ("colors", colors),
+                        ("texts", texts)):  # fmt: skip
         if value is not None and len(value) != len(boxes):
             raise ValueError(f"{name}: {len(value)} entries, but there are {len(boxes)} boxes")
 
@@ -88,7 +93,8 @@ def draw_instances(
         boxes = boxes * scale
         if keypoints is not None:
             keypoints = keypoints * np.array([scale, scale, 1.0])
-    colors = instance_colors(labels, len(names))
+    colors = instance_colors(labels, len(names)) if colors is None else list(colors)
+    texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
     line = max(1, round(max(picture.size) / 700))
 
     # Large objects first: small ones on top of them stay visible.
@@ -108,8 +114,7 @@ def draw_instances(
     if keypoints is not None:
         for i in order:
             _draw_keypoints(pen, keypoints[i], colors[i], line)
-    if len(boxes) <= MAX_LABELS:
-        texts = _texts(names, labels.tolist(), scores)
+    if sum(map(bool, texts)) <= MAX_LABELS:
         _draw_labels(pen, picture.size, boxes, texts, colors, scores)
     return picture
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+from .figures import plural
+from .page import render
 from .result import Result
+from .rundir import write_whole
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 MANY_CLASSES = 16
@@ -142,19 +145,19 @@ def write_gallery(
         totals.update(row.counts)
     mean = sum(row.ms for row in saved) / max(len(saved), 1)
     figures = [
-        (f"{len(saved):,}", "image" if len(saved) == 1 else "images"),
-        (f"{totals.total():,}", "object" if totals.total() == 1 else "objects"),
+        (f"{len(saved):,}", plural(len(saved), "image")),
+        (f"{totals.total():,}", plural(totals.total(), "object")),
         (f"{mean:,.0f} ms", "per image"),
     ]
-    page = Template(_PAGE).substitute(
-        title=escape(title),
-        figures="".join(f"<div><b>{value}</b><span>{what}</span></div>" for value, what in figures),
+    main = Template(_MAIN).substitute(
         filters=_filters(totals, saved),
         cards="".join(_card(row, i, Path(folder)) for i, row in enumerate(saved)),
         rows="".join(_row(row, i) for i, row in enumerate(saved)),
     )
+    hint = "Click a picture to see the original."
+    page = render(title, figures, main, style=_STYLE, script=_SCRIPT, footer=hint)
     path = Path(folder) / "index.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
@@ -222,40 +225,8 @@ def _row(row: SavedResult, index: int) -> str:
     )
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root {
-  color-scheme: light dark;
-  --page: #f5f6f8; --card: #fff; --line: #e0e3e9; --text: #1b2130; --soft: #667085;
-  --accent: #2f5fd0; --tint: #e8eefc; --stage: #e9ebf0;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #12151b; --card: #1b1f27; --line: #2c323d; --text: #e8ebf1; --soft: #98a1b2;
-    --accent: #8fb0ff; --tint: #24304d; --stage: #0c0e12;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--page); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-.wrap { max-width: 1560px; margin: 0 auto; padding: 0 28px; }
-header { background: var(--card); border-bottom: 1px solid var(--line); padding: 26px 0 20px; }
-h1 { font-size: 24px; line-height: 1.25; margin: 0 0 14px; letter-spacing: -.01em;
-  overflow-wrap: anywhere; }
-.figures { display: flex; flex-wrap: wrap; gap: 10px 36px; }
-.figures div { display: flex; align-items: baseline; gap: 7px; }
-.figures b { font-size: 20px; font-variant-numeric: tabular-nums; }
-.figures span { color: var(--soft); }
-.bar { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; padding: 18px 0; }
+_STYLE = """.bar { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; padding: 18px 0; }
 button { font: inherit; color: inherit; cursor: pointer; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .chip { background: var(--card); border: 1px solid var(--line); border-radius: 99px;
   padding: 4px 13px; }
 .chip small { color: var(--soft); font-size: 12.5px; }
@@ -283,28 +254,13 @@ figcaption { padding: 12px 15px 13px; display: flex; flex-direction: column; gap
 .facts { display: flex; flex-wrap: wrap; gap: 3px 14px; color: var(--soft); font-size: 13px;
   margin-top: auto; font-variant-numeric: tabular-nums; }
 .facts a:first-of-type { margin-left: auto; }
-a { color: var(--accent); text-decoration: none; }
-a:hover { text-decoration: underline; }
-h2 { font-size: 17px; margin: 38px 0 12px; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: 12px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-th, td { text-align: left; padding: 8px 15px; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
 td .tag { display: inline-block; margin: 0 5px 2px 0; }
-tr:last-child td { border-bottom: 0; }
-th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 [hidden] { display: none !important; }
-footer { color: var(--soft); font-size: 13px; padding: 30px 0 40px; }
-@media (max-width: 560px) { .wrap { padding: 0 14px; } .push { margin-left: 0; }
+@media (max-width: 560px) { .push { margin-left: 0; }
   .bar { gap: 6px; } .chip { padding: 2px 10px; font-size: 14px; } }
-</style>
-</head>
-<body>
-<header><div class="wrap"><h1>$title</h1><div class="figures">$figures</div></div></header>
-<main class="wrap">
-<div class="bar">$filters<button class="chip push" id="all">show originals</button></div>
+"""
+
+_MAIN = """<div class="bar">$filters<button class="chip push" id="all">show originals</button></div>
 <div class="grid">$cards
 </div>
 <h2>Images</h2>
@@ -312,12 +268,9 @@ footer { color: var(--soft); font-size: 13px; padding: 30px 0 40px; }
 <thead><tr><th>image</th><th class="n">objects</th><th>by class</th><th class="n">size</th>
 <th class="n">ms</th></tr></thead>
 <tbody>
-$rows</tbody></table></div>
-<footer>Click a picture to see the original. Written by maskwright.</footer>
-</main>
-<script>
-"use strict";
-function toggle(view, original) {
+$rows</tbody></table></div>"""
+
+_SCRIPT = """function toggle(view, original) {
   const img = view.querySelector("img");
   if (!img.dataset.other || view.classList.contains("original") === original) return;
   const src = img.getAttribute("src");
@@ -347,7 +300,4 @@ for (const chip of chips) chip.onclick = () => {
   for (const item of document.querySelectorAll("[data-classes]"))
     item.hidden = wanted !== "" && !item.dataset.classes.split("\\n").includes(wanted);
 };
-</script>
-</body>
-</html>
 """

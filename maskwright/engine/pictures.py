@@ -13,15 +13,16 @@ import numpy as np
 
 from ..data.loader import Batch
 from ..data.records import Dataset
-from ..metrics.diagnostics import confusion_matrix, pr_curve
+from .diagnosis import SHOWN_SCORE, save_numbers
 from .draw import draw_instances, mosaic
+from .rundir import write_whole
 
 if TYPE_CHECKING:
     from .val import Evaluation
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp
-SHOWN_SCORE = 0.25  # smallest score of a detection in a picture
+DETECTIONS = "detections.json"
 QUALITY = 90  # of the JPEG files
 
 
@@ -70,21 +71,18 @@ def save_labels(path: Path, dataset: Dataset) -> None:
     )
 
 
-def save_validation(
-    folder: Path, result: Evaluation, dataset: Dataset, *, max_det: int = 100
-) -> None:
-    """Write pictures, figures and `metrics.json` of an evaluation.
+def save_validation(folder: Path, result: Evaluation, dataset: Dataset) -> None:
+    """Write the metrics, the detections and pictures of an evaluation; the report comes on top.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; gets `metrics.json`, `detections.json` (see `load_detections`),
+            `val_batch0_labels.jpg` and `val_batch0_pred.jpg`.
         result: the evaluation.
         dataset: the images that were evaluated.
-        max_det: detections counted per image.
     """
-    from .plots import plot_class_ap, plot_confusion, plot_pr
-
-    finite = {k: None if math.isnan(v) else v for k, v in result.metrics.items()}
-    (folder / "metrics.json").write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+    save_numbers(folder / "metrics.json", result.metrics, None)
+    rows = [json.dumps(_with_text(row), separators=(",", ":")) for row in result.detections]
+    write_whole(folder / DETECTIONS, "[" + ",\n".join(rows) + "]\n")
     count = min(len(dataset), MAX_CELLS)
     ids = {dataset[i].image_id for i in range(count)}
     truth = [row for row in result.gt["annotations"] if row["image_id"] in ids]
@@ -93,13 +91,20 @@ def save_validation(
     ]
     _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth)
     _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found)
-    plot_class_ap(result.metrics, folder / "class_ap.png")
-    matrix = confusion_matrix(result.gt, result.detections)
-    plot_confusion(matrix, dataset.names, folder / "confusion_matrix.png")
-    for prefix, kind, title in (("box", "bbox", "Boxes"), ("mask", "segm", "Masks")):
-        if f"{prefix}/AP" in result.metrics:
-            curves = pr_curve(result.gt, result.detections, kind, max_det=max_det)
-            plot_pr(curves, folder / f"{prefix}_pr.png", f"{title}, IoU 0.5")
+
+
+def load_detections(folder: Path) -> list[dict[str, Any]]:
+    """Return the detections of the best epoch: COCO results, `category_id` counting from 1."""
+    rows: list[dict[str, Any]] = json.loads((folder / DETECTIONS).read_bytes())
+    return rows
+
+
+def _with_text(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a result whose run-length code is text, as JSON wants it."""
+    mask = row.get("segmentation")
+    if not isinstance(mask, dict) or not isinstance(mask["counts"], bytes):
+        return row
+    return row | {"segmentation": mask | {"counts": mask["counts"].decode("ascii")}}
 
 
 class Curves:

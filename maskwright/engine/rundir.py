@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,23 @@ def write_args(path: str | Path, options: Mapping[str, Any]) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a text file so that it is never half there: the old one stays until the new is whole.
+
+    An interruption or a full disk leaves no trace beside the file.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class ResultsTable:
     """The rows of `results.csv`, one per epoch; the file is replaced whole, so never torn.
 
@@ -79,11 +97,8 @@ class ResultsTable:
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        temporary = self.path.with_suffix(".csv.part")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, text.getvalue())

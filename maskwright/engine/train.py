@@ -27,7 +27,7 @@ from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
 from .session import Session, prepare, resume_recipe
-from .val import Evaluation, evaluate, to_device, warn_capped
+from .val import Evaluation, capped_notes, evaluate, to_device
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
@@ -238,7 +238,7 @@ def finish_epoch(run: Session, result: Evaluation | None, curves: pictures.Curve
         if result is not None:
             _report(run, result)
             if better:
-                pictures.save_validation(run.dir, result, run.val_data, max_det=run.recipe.max_det)
+                pictures.save_validation(run.dir, result, run.val_data)
         curves.add(row)
     run.save_last()
     run.fabric.barrier()
@@ -335,7 +335,35 @@ def _report(run: Session, result: Evaluation) -> None:
     if not result.fitness:
         for reason in explain_zero(result.gt, result.detections, result.metrics):
             console.warn(reason)
-    warn_capped(result, run.recipe.max_det)
+    for text in capped_notes(result, run.recipe.max_det):
+        console.warn(text)
+
+
+def _write_report(run: Session) -> None:
+    """Write the report of the best epoch from the detections that it left."""
+    if not (run.dir / pictures.DETECTIONS).is_file():
+        return  # best before such files were written: `maskwright val` makes the report
+    from .report import announce, write_report
+
+    place, recipe = run.place, run.recipe
+    best = Evaluation(
+        place.best_metrics,
+        run.val_data.to_coco(),
+        pictures.load_detections(run.dir),
+        [],
+        math.nan,
+    )
+    found = write_report(
+        run.dir,
+        best,
+        run.val_data,
+        title=f"Training of {recipe.model} on {recipe.data}, best epoch {place.best_epoch}",
+        max_det=recipe.max_det,
+        options=recipe.to_dict(),
+        device=str(run.fabric.device),
+        notes=explain_zero(best.gt, best.detections, best.metrics),
+    )
+    announce(found, run.dir)
 
 
 def _conclude(run: Session, reason: str | None) -> TrainResult:
@@ -354,6 +382,7 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
             console.table(
                 f"Best epoch: {run.place.best_epoch} ({reason})", ["metric", "value"], rows
             )
+            _write_report(run)
             console.note(
                 f"next:\n  maskwright predict model={run.dir} source=<image or folder> save=true\n"
                 f"  maskwright val model={run.dir} data={run.recipe.data}"

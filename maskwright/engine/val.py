@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from .predict import make_post, to_detections
 from .recipe import nearest
 
 if TYPE_CHECKING:
+    from .diagnosis import Diagnosis
     from .predict import Predictor
 
 CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth
@@ -59,6 +60,25 @@ class Evaluation:
         return 0.0 if math.isnan(value) else value
 
 
+class ValResult(dict[str, float]):
+    """The numbers of a validation by key, and what it left behind.
+
+    Attributes:
+        dir: the run folder; None without `save`.
+        diagnosis: what the report is made of; None without `save`.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, float],
+        dir: Path | None = None,
+        diagnosis: Diagnosis | None = None,
+    ) -> None:
+        super().__init__(metrics)
+        self.dir = dir
+        self.diagnosis = diagnosis
+
+
 def val(
     model: str | Path | Predictor,
     data: str | Path,
@@ -74,7 +94,7 @@ def val(
     save: bool = False,
     project: str | Path = "runs",
     name: str | None = None,
-) -> dict[str, float]:
+) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
     Args:
@@ -88,19 +108,21 @@ def val(
         imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
         batch: images computed at once.
         workers: processes that load images beside the one that computes.
-        save: write figures and `metrics.json` into a new run folder.
+        save: write `report.html`, its figures and `metrics.json` into a new run folder.
         project: folder that holds the run folders.
         name: name of the run folder.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
-        "mask/AP/<class name>", ...; nan where the data has no object to find.
+        "mask/AP/<class name>", ...; nan where the data has no object to find. The run folder is
+        the attribute `dir`.
 
     Raises:
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
     post = make_post(conf, iou, max_det)
+    called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
         from ..hub import load
 
@@ -117,21 +139,47 @@ def val(
         post=post,
     )
     assert result is not None
-    warn_capped(result, max_det)
+    notes = [
+        *capped_notes(result, max_det),
+        *explain_zero(result.gt, result.detections, result.metrics, names=model.meta.names),
+    ]
+    for text in notes:
+        console.warn(text)
     if detector.task == "segment" and not dataset.has_masks:
-        console.note(f"{data} has boxes only: the masks were not scored")
-    for reason in explain_zero(
-        result.gt, result.detections, result.metrics, names=model.meta.names
-    ):
-        console.warn(reason)
-    if save:
-        from .pictures import save_validation
-        from .rundir import new_run_dir
+        notes.append(f"{data} has boxes only: the masks were not scored")
+        console.note(notes[-1])
+    if not save:
+        return ValResult(result.metrics)
+    from .pictures import save_validation
+    from .report import write_report
+    from .rundir import new_run_dir, write_args
 
-        folder = new_run_dir(project, "val", name)
-        save_validation(folder, result, dataset, max_det=max_det)
-        console.note(f"figures and metrics.json are in {folder}")
-    return result.metrics
+    folder = new_run_dir(project, "val", name)
+    where = str(next(detector.parameters()).device)
+    options: dict[str, object] = {
+        "model": called,
+        "data": str(data),
+        "split": split,
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "device": where,
+        "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
+        "batch": batch,
+    }
+    write_args(folder / "args.yaml", options)
+    save_validation(folder, result, dataset)
+    diagnosis = write_report(
+        folder,
+        result,
+        dataset,
+        title=f"Validation of {called} on {data}, {split} split",
+        max_det=max_det,
+        options=options,
+        device=where,
+        notes=notes,
+    )
+    return ValResult(result.metrics, folder, diagnosis)
 
 
 def eval_loader(
@@ -305,10 +353,11 @@ def to_device(images: Images, device: torch.device) -> Images:
     return Images(pixels, images.sizes, images.original_sizes)
 
 
-def warn_capped(result: Evaluation, max_det: int) -> None:
-    """Warn when images had as many good detections as `max_det` allows."""
-    if result.capped:
-        console.warn(
-            f"{len(result.capped)} of {len(result.gt['images'])} images reached "
-            f"max_det={max_det}: more objects there count as missed; raise max_det"
-        )
+def capped_notes(result: Evaluation, max_det: int) -> list[str]:
+    """Return a warning where images had as many good detections as `max_det` allows."""
+    if not result.capped:
+        return []
+    return [
+        f"{len(result.capped)} of {len(result.gt['images'])} images reached "
+        f"max_det={max_det}: more objects there count as missed; raise max_det"
+    ]

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .evaluator import accumulate, read_ground_truth
+from .evaluator import Accumulated, accumulate, read_ground_truth
 from .explain import explain_zero
 from .table import FloatArray, IntArray, box_iou, by_image, read_table
 
-__all__ = ["confusion_matrix", "explain_zero", "pr_curve"]
+__all__ = ["confusion_matrix", "explain_zero", "pr_curve", "pr_curves"]
+
+Curves = dict[str, tuple[FloatArray, FloatArray]]
 
 
 def pr_curve(
@@ -21,7 +23,7 @@ def pr_curve(
     iou_type: str,
     iou: float = 0.5,
     max_det: int = 100,
-) -> dict[str, tuple[FloatArray, FloatArray]]:
+) -> Curves:
     """Return the precision-recall curve of every class that has objects.
 
     Args:
@@ -39,13 +41,37 @@ def pr_curve(
         ValueError: as `coco_eval`.
     """
     arrays = accumulate(gt, detections, iou_type, max_dets=[max_det], iou_thrs=[iou])
+    return _by_class(arrays, arrays.precision[0, :, :, 0, 0])
+
+
+def pr_curves(
+    gt: Path | str | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    iou_type: str,
+    max_det: int = 100,
+) -> dict[str, Curves]:
+    """Return the precision-recall curves at "IoU 0.5", "IoU 0.75" and "mean IoU 0.5 to 0.95".
+
+    Args and values are those of `pr_curve`; the mean of the precisions of the last is the COCO AP
+    of a class.
+    """
+    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det])
+    precision = arrays.precision[:, :, :, 0, 0]
+    return {
+        "IoU 0.5": _by_class(arrays, precision[0]),
+        "IoU 0.75": _by_class(arrays, precision[5]),
+        "mean IoU 0.5 to 0.95": _by_class(arrays, precision.mean(0)),
+    }
+
+
+def _by_class(arrays: Accumulated, precision: FloatArray) -> Curves:
+    """Return the curves (recall, precision) of the classes with objects from (R, C) precision."""
     recall = np.linspace(0, 1, 101)
-    curves = {}
-    for i, name in enumerate(arrays.names):
-        precision = arrays.precision[0, :, i, 0, 0]
-        if precision[0] > -1:
-            curves[name] = (recall, precision)
-    return curves
+    return {
+        name: (recall, precision[:, i])
+        for i, name in enumerate(arrays.names)
+        if precision[0, i] > -1
+    }
 
 
 def confusion_matrix(

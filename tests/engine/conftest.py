@@ -27,5 +27,6 @@ def options(coins: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time in a training this small."""
-    for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr"):
+    for name in ("plot_results", "plot_labels"):
         monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
+    monkeypatch.setattr("maskwright.engine.train._write_report", lambda run: None)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.engine import plots
+from maskwright.engine import figures as shared
+from maskwright.engine import plots, plots_val
+from maskwright.metrics.error_split import KINDS, SPECIAL, ErrorSplit
+from maskwright.metrics.scores import THRESHOLDS, Calibration, OperatingPoint, ScoreCurves
 
 CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
 1,10,5.0,0.01,4.0,2.0,0.5,,
@@ -24,13 +27,14 @@ CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/
 def figures(monkeypatch) -> list:
     """Figures that the plots saved, for a look at what is in them."""
     kept = []
-    save = plots._save
+    save = shared.save_figure
 
     def keep(figure, out):
         kept.append(figure)
         return save(figure, out)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
+    monkeypatch.setattr(plots_val, "save_figure", keep)
     return kept
 
 
@@ -85,7 +89,9 @@ def test_pr(tmp_path, figures, count):
     curves = {
         f"class {k}": (recall, np.maximum(1 - recall * (k + 1) / 20, 0)) for k in range(count)
     }
-    assert_picture(plots.plot_pr(curves, tmp_path / "pr.png", "Boxes, IoU 0.5"))
+    panels = {"Boxes, IoU 0.5": curves, "Boxes, IoU 0.75": {}}
+    assert_picture(plots_val.plot_pr(panels, tmp_path / "pr.png"))
+    assert [ax.get_title(loc="left") for ax in figures[0].axes] == list(panels)
     words = [t.get_text() for t in figures[0].axes[0].get_legend().texts] if count else []
     if count == 5:
         mean = np.mean([p.mean() for _, p in curves.values()])
@@ -94,16 +100,17 @@ def test_pr(tmp_path, figures, count):
         assert len(words) == 4  # the mean, and the best, middle and worst class
 
 
-@pytest.mark.parametrize("count", [1, 6, 80])
+@pytest.mark.parametrize("count", [1, 6, 80, 150])
 def test_confusion(tmp_path, figures, count):
     rng = np.random.default_rng(count)
     matrix = rng.integers(0, 50, (count + 1, count + 1))
     matrix[0] = 0  # a class without objects
     matrix[-1, -1] = 0
     names = [f"name {k}" for k in range(count - 1)] + [None]
-    assert_picture(plots.plot_confusion(matrix, names, tmp_path / "c.png"))
+    assert_picture(plots_val.plot_confusion(matrix, names, tmp_path / "c.png"))
     ax = figures[0].axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()][-1] == "background"
+    ticks = [t.get_text() for t in ax.get_yticklabels()]
+    assert ticks[-1] == "background" if count < 130 else ticks == []
     shown = ax.images[0].get_array()
     assert shown[0].sum() == 0 and shown.mask[-1, -1]
     for row in range(1, count):
@@ -114,7 +121,7 @@ def test_confusion(tmp_path, figures, count):
 
 def test_confusion_of_another_size(tmp_path):
     with pytest.raises(ValueError, match=r"expected \(3, 3\) for 2 names .* got \(2, 2\)"):
-        plots.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
+        plots_val.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
 
 
 @pytest.mark.parametrize(("objects", "classes"), [(0, 1), (2000, 80)])
@@ -138,21 +145,80 @@ def test_labels(tmp_path, figures, objects, classes):
 def test_class_ap(tmp_path, figures):
     metrics = {"box/AP": 0.4, "box/AP/cat": 0.7, "box/AP/dog": 0.1, "box/AP/cow": float("nan")}
     metrics |= {"mask/AP/cat": 0.5, "mask/AP/dog": 0.6, "mask/AP/cow": float("nan")}
-    assert_picture(plots.plot_class_ap(metrics, tmp_path / "ap.png"))
+    assert_picture(plots_val.plot_class_ap(metrics, tmp_path / "ap.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["dog", "cat"]
     assert [round(bar.get_width(), 3) for bar in ax.patches] == [0.1, 0.7, 0.6, 0.5]
     assert [t.get_text() for t in ax.get_legend().texts] == ["box  0.400", "mask  0.550"]
     many = {f"box/AP/class {k}": k / 80 for k in range(80)}
-    assert_picture(plots.plot_class_ap(many, tmp_path / "many.png"))
+    objects = {f"class {k}": 1000 + k for k in range(80)}
+    assert_picture(plots_val.plot_class_ap(many, tmp_path / "many.png", objects))
     assert len(figures[1].axes) == 2
-    assert_picture(plots.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
+    assert figures[1].axes[0].get_yticklabels()[0].get_text() == "class 79  (1,079)"
+    assert sum(len(ax.patches) for ax in figures[1].axes) == 80
+    hundreds = {f"box/AP/class {k}": k / 500 for k in range(500)}
+    assert_picture(plots_val.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
+    best, worst = figures[2].axes
+    assert best.get_title(loc="left") == "The best 45 of 500 classes"
+    assert best.get_yticklabels()[0].get_text() == "class 499"
+    assert worst.get_yticklabels()[-1].get_text() == "class 0"
+    assert_picture(plots_val.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
+
+
+def test_scores(tmp_path, figures):
+    f1 = 1 - np.abs(THRESHOLDS - 0.3)
+    best = OperatingPoint(0.3, 0.6, 0.7, 1.0)
+    nothing = np.full(len(f1), np.nan)
+    curves = {
+        "box": ScoreCurves(THRESHOLDS, f1 / 2, f1 / 3, f1, best, {}),
+        "mask": ScoreCurves(THRESHOLDS, nothing, nothing, nothing, None, {}),
+    }
+    assert_picture(plots_val.plot_scores(curves, tmp_path / "s.png"))
+    left, right = figures[0].axes
+    assert left.get_title(loc="left") == "Box: F1 1.000 at conf=0.3"
+    assert {line.get_label() for line in left.lines} >= {"F1", "precision", "recall"}
+    assert not right.lines and [text.get_text() for text in right.texts] == ["no objects here"]
+
+
+def test_calibration(tmp_path, figures):
+    edges, nan = np.linspace(0, 1, 5), np.nan
+    some = Calibration(edges, np.array([9, 0, 1, 500]), np.array([0.1, nan, 0.6, 0.9]),
+                       np.array([0.0, nan, 1.0, 0.8]), 0.1, 0.09)  # fmt: skip
+    none = Calibration(edges, np.zeros(4, int), np.full(4, nan), np.full(4, nan), nan, nan)
+    assert_picture(plots_val.plot_calibration({"box": some, "mask": none}, tmp_path / "c.png"))
+    upper, lower, empty, _ = figures[0].axes
+    assert [bar.get_height() for bar in upper.patches] == [0.0, 1.0, 0.8]
+    assert [bar.get_height() for bar in lower.patches] == [9, 0, 1, 500]
+    assert upper.get_legend().get_title().get_text() == "ECE 0.100, score − share +0.090"
+    assert [text.get_text() for text in empty.texts] == ["no detections"]
+
+
+def test_errors(tmp_path, figures):
+    rows = [*KINDS, *SPECIAL]
+    gains = {row: 0.01 * i for i, row in enumerate(rows)}
+    split = ErrorSplit(0.5, dict.fromkeys(rows, 1234), gains)
+    nothing = ErrorSplit(float("nan"), dict.fromkeys(rows, 0), dict.fromkeys(rows, float("nan")))
+    assert_picture(plots_val.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
+    (ax,) = figures[0].axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == rows
+    assert [round(bar.get_width(), 6) for bar in ax.patches] == [*range(8), *[0] * 8]
+    assert "7.0  (1,234)" in [text.get_text() for text in ax.texts]
+
+
+def test_names_are_drawn_as_they_are(tmp_path, figures):
+    names = ["$x$", "_y", "$\\frac{", "日本"]
+    plots_val.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
+    recall = np.linspace(0, 1, 101)
+    plots_val.plot_pr({"a": dict.fromkeys(names, (recall, 1 - recall))}, tmp_path / "p.png")
+    plots_val.plot_confusion(np.eye(5, dtype=int), names, tmp_path / "c.png")
+    assert len(figures[1].axes[0].get_legend().texts) == 5  # "_y" is not hidden
 
 
 def test_pyplot_stays_unloaded(tmp_path):
     code = (
-        "import sys; from maskwright.engine import plots; assert 'matplotlib' not in sys.modules; "
-        f"plots.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
+        "import sys; from maskwright.engine import plots, plots_val; "
+        "assert 'matplotlib' not in sys.modules; "
+        f"plots_val.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

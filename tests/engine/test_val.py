@@ -187,7 +187,15 @@ def test_val_of_a_predictor_writes_its_folder(data: Path, tmp_path: Path) -> Non
     metrics = val(predictor, data, workers=0, save=True, project=tmp_path / "runs")
     assert metrics["mask/AP"] == pytest.approx(1.0)
     folder = tmp_path / "runs" / "val" / "val"
+    assert metrics.dir == folder
     for file in (
+        "args.yaml",
+        "report.html",
+        "detections.json",
+        "class_ap.png",
+        "f1.png",
+        "errors.png",
+        "calibration.png",
         "metrics.json",
         "confusion_matrix.png",
         "box_pr.png",
@@ -198,7 +206,20 @@ def test_val_of_a_predictor_writes_its_folder(data: Path, tmp_path: Path) -> Non
         assert (folder / file).stat().st_size > 0, file
     stored = json.loads((folder / "metrics.json").read_text())
     assert stored["mask/AP"] == metrics["mask/AP"]
-    assert all(v is None for k, v in stored.items() if math.isnan(metrics[k]))
+    assert all(stored[k] is None for k, v in metrics.items() if math.isnan(v))
+    assert not (folder / "worst").exists()  # nothing is wrong
+    # Boxes and masks are as given, so every number behind the AP is known.
+    found = stored["diagnostics"]
+    assert found["objects"] == {"dog": 2, "cat": 1}
+    assert found["confusion_matrix"]["counts"] == [[2, 0, 0], [0, 1, 0], [0, 0, 0]]
+    for kind in ("box", "mask"):
+        assert found[kind]["best"]["f1"] == 1
+        assert found[kind]["errors"]["AP50"] == 1
+        assert set(found[kind]["errors"]["count"].values()) == {0}
+        # Scores 0.9, 0.8 and 0.9 of right detections: they promise too little.
+        assert found[kind]["calibration"]["error"] == pytest.approx((0.1 + 0.2 + 0.1) / 3)
+        assert found[kind]["calibration"]["bias"] == pytest.approx(-(0.1 + 0.2 + 0.1) / 3)
+    assert [row["f1"] for row in found["images"]["worst_first"]] == [1, 1, 1]
 
 
 def test_zero_ap_is_explained(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskwright.metrics import coco_eval, confusion_matrix, pr_curve
+from maskwright.metrics.diagnostics import pr_curves
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -39,6 +40,19 @@ def test_curve_at_another_iou_and_max_det(nuclei_gt, nuclei_found):
     ((_, (_, low)),) = pr_curve(nuclei_gt, nuclei_found, "bbox", max_det=10).items()
     tight = coco_eval(nuclei_gt, nuclei_found, "bbox", max_det=10)
     assert low.mean() == pytest.approx(tight["AP50"], abs=1e-9)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_means_of_all_three_curves_are_the_aps(coco_gt, coco_found, iou_type):
+    panels = pr_curves(coco_gt, coco_found, iou_type)
+    numbers = coco_eval(coco_gt, coco_found, iou_type)
+    keys = {"IoU 0.5": "AP50", "IoU 0.75": "AP75", "mean IoU 0.5 to 0.95": "AP"}
+    assert list(panels) == list(keys)
+    for title, key in keys.items():
+        mean = np.mean([precision.mean() for _, precision in panels[title].values()])
+        assert mean == pytest.approx(numbers[key], abs=1e-9)
+    for name, (_, precision) in panels["mean IoU 0.5 to 0.95"].items():
+        assert precision.mean() == pytest.approx(numbers[f"AP/{name}"], abs=1e-9)
 
 
 def plain_iou(a: list[float], b: list[float]) -> tuple[float, float]:

@@ -1,0 +1,211 @@
+"""What a validation says beyond its AP: numbers for the report and for `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..metrics.diagnostics import Curves, confusion_matrix, pr_curves
+from ..metrics.error_split import ErrorSplit, split_errors
+from ..metrics.matching import Matches, match
+from ..metrics.scores import (
+    Calibration,
+    ImageScore,
+    OperatingPoint,
+    ScoreCurves,
+    calibration,
+    score_curves,
+    score_images,
+)
+from ..metrics.table import IntArray
+from .rundir import write_whole
+
+if TYPE_CHECKING:
+    from .val import Evaluation
+
+IOU_TYPES = {"box": "bbox", "mask": "segm"}
+SHOWN_SCORE = 0.25  # smallest score of a detection in a picture and in the confusion matrix
+
+
+@dataclass(frozen=True)
+class KindDiagnosis:
+    """The diagnosis of boxes or of masks.
+
+    Attributes:
+        curves: precision-recall curves by IoU and class, see `metrics.pr_curves`.
+        matches: who found whom at IoU 0.5.
+        scores: precision, recall and F1 by score threshold.
+        calibration: how often detections of a score are right.
+        errors: what each kind of error costs.
+    """
+
+    curves: dict[str, Curves]
+    matches: Matches
+    scores: ScoreCurves
+    calibration: Calibration
+    errors: ErrorSplit
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What lies behind the metrics of an evaluation.
+
+    Attributes:
+        names: class names.
+        objects: number of objects by class name, crowd regions left out.
+        kinds: "box" and, where masks were scored, "mask".
+        confusion: (C + 1, C + 1) confusion matrix of the boxes from `SHOWN_SCORE` on.
+        images: how each image came out, worst first, by masks where there are any.
+        conf: the score threshold behind `images`.
+    """
+
+    names: tuple[str, ...]
+    objects: dict[str, int]
+    kinds: dict[str, KindDiagnosis]
+    confusion: IntArray
+    images: list[ImageScore]
+    conf: float
+
+    @property
+    def lead(self) -> KindDiagnosis:
+        """The kind by which checkpoints are compared: masks, else boxes."""
+        return self.kinds.get("mask", self.kinds["box"])
+
+    @property
+    def best(self) -> OperatingPoint | None:
+        """The best score threshold; None where nothing was found."""
+        return self.lead.scores.best
+
+
+def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
+    """Look for what lies behind the metrics of an evaluation.
+
+    Args:
+        result: the evaluation.
+        max_det: detections counted per image and class.
+    """
+    kinds = {}
+    for kind, iou_type in IOU_TYPES.items():
+        if f"{kind}/AP" not in result.metrics:
+            continue
+        matches = match(result.gt, result.detections, iou_type, max_det=max_det)
+        kinds[kind] = KindDiagnosis(
+            pr_curves(result.gt, result.detections, iou_type, max_det),
+            matches,
+            score_curves(matches),
+            calibration(matches),
+            split_errors(matches),
+        )
+    lead = kinds.get("mask", kinds["box"])
+    best = lead.scores.best
+    conf = SHOWN_SCORE if best is None else best.conf
+    names = lead.matches.names
+    return Diagnosis(
+        names,
+        dict(zip(names, lead.matches.objects_per_class().tolist(), strict=True)),
+        kinds,
+        confusion_matrix(result.gt, result.detections, conf=SHOWN_SCORE),
+        score_images(lead.matches, conf),
+        conf,
+    )
+
+
+def save_numbers(
+    path: Path, metrics: Mapping[str, float], found: Diagnosis | None, files: Sequence[str] = ()
+) -> None:
+    """Write `metrics.json`: the metrics flat, under "diagnostics" all that the report draws.
+
+    Args:
+        path: the file.
+        metrics: numbers by key; what is undefined is written as null.
+        found: the diagnosis; None: metrics only.
+        files: file name of each image, by its position.
+    """
+    tree: dict[str, Any] = dict(metrics)
+    if found is not None:
+        tree["diagnostics"] = _numbers(found, files)
+    text = json.dumps(_plain(tree), indent=1, ensure_ascii=False, allow_nan=False)
+    # Numbers of a list go on one line. Text holds no bare line break, so it is never met.
+    text = re.sub(r"\[\n[\d\s.,eE+nul-]*\]", lambda part: " ".join(part[0].split()), text)
+    write_whole(path, text + "\n")
+
+
+def _numbers(found: Diagnosis, files: Sequence[str]) -> dict[str, Any]:
+    kinds = {}
+    for kind, one in found.kinds.items():
+        curves, bins = one.scores, one.calibration
+        kinds[kind] = {
+            "best": _point(curves.best),
+            "best_per_class": {name: _point(point) for name, point in curves.per_class.items()},
+            "by_conf": {
+                "conf": curves.thresholds,
+                "precision": curves.precision,
+                "recall": curves.recall,
+                "f1": curves.f1,
+            },
+            "precision_at_recall_0_to_1": {
+                title: {name: precision for name, (_, precision) in part.items()}
+                for title, part in one.curves.items()
+            },
+            "calibration": {
+                "error": bins.error,
+                "bias": bins.bias,
+                "edges": bins.edges,
+                "count": bins.counts,
+                "score": bins.score,
+                "precision": bins.precision,
+            },
+            "errors": {
+                "AP50": one.errors.ap,
+                "count": one.errors.counts,
+                "AP50_gained": one.errors.gains,
+            },
+        }
+    return {
+        "objects": found.objects,
+        "confusion_matrix": {
+            "conf": SHOWN_SCORE,
+            "rows": "true, the last is the background",
+            "counts": list(found.confusion),
+        },
+        **kinds,
+        "images": {
+            "conf": found.conf,
+            "worst_first": [
+                {
+                    "file": files[one.image],
+                    "f1": one.f1,
+                    "right": one.right,
+                    "missed": one.missed,
+                    "wrong": one.wrong,
+                }
+                for one in found.images
+            ],
+        },
+    }
+
+
+def _point(point: OperatingPoint | None) -> dict[str, float] | None:
+    return None if point is None else dict(vars(point))
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: arrays as lists of six digits, nan as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return [None if math.isnan(item) else round(item, 6) for item in value.tolist()]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,88 @@
+"""What all figures share: colours, axes, legends, and how they are saved.
+
+Figures are made without pyplot, so nothing is left open, no window appears and threads do not
+meet; matplotlib loads when the first one is drawn. The format follows the ending of the file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, GRID = "#1b2130", "#667085", "#e6e9ef"
+# Colour-blind safe (after Okabe and Ito 2008), the accent first.
+COLORS = ("#2f5fd0", "#e07b00", "#009e73", "#c8408d", "#56b4e9", "#8a6d00", "#7a52c7", "#d1495b")
+SERIES = "#2f5fd0"
+DPI = 150
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    """Give axes the look that all figures share."""
+    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
+    ax.set_xlabel(xlabel, fontsize=9, color=SOFT)
+    ax.set_ylabel(ylabel, fontsize=9, color=SOFT)
+    ax.grid(True, color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#c8cdd6")
+    ax.tick_params(colors=SOFT, labelsize=8.5, length=3, width=0.8)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def save_figure(figure: Figure, out: str | Path) -> Path:
+    """Write a figure, its folder made if needed, and return the path."""
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # Class names may be in scripts that the font of the figures lacks; the tables show them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return path
+
+
+def legend(ax: Axes, **options: Any) -> None:
+    """Add a legend without a frame."""
+    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)
+
+
+def colors(count: int) -> list[Any]:
+    """Return colours for `count` curves, from the palette while it lasts."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    from matplotlib import colormaps
+
+    return list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
+def say(ax: Axes, text: str) -> None:
+    """Write in the middle of axes that have nothing to show."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=SOFT)
+
+
+def plural(count: int, word: str) -> str:
+    """Return the word, in the plural unless the count is 1."""
+    return word if count == 1 else word + ("es" if word.endswith("s") else "s")
+
+
+def as_text(name: str | None) -> str:
+    """Return a name as matplotlib shows it as it is: "$" is no formula, "_" hides no legend."""
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

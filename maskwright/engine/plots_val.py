@@ -1,0 +1,343 @@
+"""Figures of a validation: precision-recall, F1, calibration, errors, confusion matrix, classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..metrics.error_split import KINDS, SPECIAL, ErrorSplit
+from ..metrics.scores import Calibration, ScoreCurves
+from .figures import (
+    COLORS,
+    INK,
+    SERIES,
+    SOFT,
+    FloatArray,
+    as_text,
+    colors,
+    legend,
+    new_figure,
+    save_figure,
+    say,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# More curves or cells than this get no legend or numbers of their own.
+FEW = 10
+MANY_BARS = 45  # in a column
+MANY_CELLS = 130  # a name at each row of the matrix can be read up to here
+
+Curve = tuple[FloatArray, FloatArray]
+
+
+def plot_pr(panels: Mapping[str, Mapping[str, Curve]], out: str | Path) -> Path:
+    """Draw precision against recall, a panel per IoU with a line per class and their mean.
+
+    Args:
+        panels: heading such as "Boxes, IoU 0.5" -> class name -> (recall, precision), see
+            `metrics.pr_curves`; may be empty.
+        out: file to write.
+
+    Returns:
+        The path of the figure.
+    """
+    figure = new_figure(5.6 * len(panels) + 0.6, 4.4)
+    for i, (title, curves) in enumerate(panels.items()):
+        ax = figure.add_subplot(1, len(panels), i + 1)
+        style(ax, title, "recall", "precision")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.03)
+        _draw_pr(ax, curves)
+    return save_figure(figure, out)
+
+
+def _draw_pr(ax: Axes, curves: Mapping[str, Curve]) -> None:
+    ranked = sorted(curves.items(), key=lambda item: -item[1][1].mean())
+    if not ranked:
+        say(ax, "no class has objects here")
+        return
+    many = len(ranked) > FEW
+    palette = dict(zip(curves, colors(len(curves)), strict=True))  # the same in all panels
+    for name, (recall, precision) in ranked:
+        look: dict[str, Any] = (
+            {"color": "#9fb3dc", "lw": 0.7, "alpha": 0.55}
+            if many
+            else {
+                "color": palette[name],
+                "lw": 1.6,
+                "label": f"{as_text(name)}  {precision.mean():.3f}",
+            }
+        )
+        ax.plot(recall, precision, **look)
+    if len(ranked) > 1:
+        recall = ranked[0][1][0]
+        mean = np.mean([precision for _, (_, precision) in ranked], axis=0)
+        label = f"mean of {len(ranked)} classes  {mean.mean():.3f}"
+        ax.plot(recall, mean, color=INK, lw=2.6, label=label)
+    if many:
+        named = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+        for (name, (recall, precision)), color in zip(named, COLORS[1:4], strict=True):
+            label = f"{as_text(name)}  {precision.mean():.3f}"
+            ax.plot(recall, precision, color=color, lw=1.3, label=label)
+    legend(ax, loc="upper left", bbox_to_anchor=(1, 1), title="class and AP", alignment="left",
+           title_fontproperties={"size": 8.5})  # fmt: skip
+
+
+def plot_scores(curves: Mapping[str, ScoreCurves], out: str | Path) -> Path:
+    """Draw precision, recall and F1 against the score threshold, a panel per kind.
+
+    Args:
+        curves: "box" and "mask" -> curves over all classes.
+        out: file to write.
+
+    Returns:
+        The path of the figure.
+    """
+    figure = new_figure(5.2 * max(len(curves), 1), 3.8)
+    for i, (kind, one) in enumerate(curves.items()):
+        ax = figure.add_subplot(1, len(curves), i + 1)
+        style(ax, f"{kind.capitalize()}: which conf?", "conf", "")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.03)
+        if not np.isfinite(one.f1).any():
+            say(ax, "no objects here")
+            continue
+        for (name, values), color in zip(
+            (("F1", one.f1), ("precision", one.precision), ("recall", one.recall)),
+            COLORS,
+            strict=False,
+        ):
+            ax.plot(
+                one.thresholds, values, color=color, lw=2.4 if name == "F1" else 1.4, label=name
+            )
+        if one.best is not None:
+            ax.axvline(one.best.conf, color=INK, lw=1, ls=(0, (4, 3)))
+            ax.plot(one.best.conf, one.best.f1, "o", ms=7, mfc="white", mec=SERIES, mew=1.8)
+            text = f"{kind.capitalize()}: F1 {one.best.f1:.3f} at conf={one.best.conf:g}"
+            style(ax, text, "conf", "")
+        legend(ax, loc="lower center")
+    return save_figure(figure, out)
+
+
+def plot_calibration(results: Mapping[str, Calibration], out: str | Path) -> Path:
+    """Draw reliability diagrams, a column per kind, with the number of detections below.
+
+    Args:
+        results: "box" and "mask" -> calibration.
+        out: file to write.
+
+    Returns:
+        The path of the figure.
+    """
+    figure = new_figure(4.4 * max(len(results), 1), 5.4)
+    grid = figure.add_gridspec(2, max(len(results), 1), height_ratios=(3, 1))
+    for i, (kind, one) in enumerate(results.items()):
+        ax = figure.add_subplot(grid[0, i])
+        style(ax, f"{kind.capitalize()}: is a score a probability?", "", "share that is right")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.03)
+        ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), label="perfect")
+        width = np.diff(one.edges)
+        filled = one.counts > 0
+        ax.bar(
+            one.edges[:-1][filled], one.precision[filled], width=0.92 * width[filled],
+            align="edge", color=SERIES, alpha=0.85, label="found",
+        )  # fmt: skip
+        ax.plot(one.score[filled], one.precision[filled], "o", ms=4, color=COLORS[1],
+                label="at the mean score")  # fmt: skip
+        if filled.any():
+            facts = f"ECE {one.error:.3f}, score − share {one.bias:+.3f}"
+            legend(ax, loc="upper left", title=facts, alignment="left",
+                   title_fontproperties={"size": 8.5})  # fmt: skip
+        else:
+            say(ax, "no detections")
+        below = figure.add_subplot(grid[1, i], sharex=ax)
+        style(below, "", "score", "detections")
+        below.bar(one.edges[:-1], one.counts, width=0.92 * width, align="edge", color="#9fb3dc")
+        if one.counts.max(initial=0) > 50 * max(np.median(one.counts), 1):
+            below.set_yscale("symlog")
+    return save_figure(figure, out)
+
+
+def plot_errors(splits: Mapping[str, ErrorSplit], out: str | Path) -> Path:
+    """Draw by how much AP would rise if one kind of error were mended.
+
+    Args:
+        splits: "box" and "mask" -> error split.
+        out: file to write.
+
+    Returns:
+        The path of the figure.
+    """
+    rows = [*KINDS, *SPECIAL]
+    figure = new_figure(7.2, 3.9)
+    ax = figure.add_subplot()
+    style(ax, "What each kind of error costs", "points of AP50 gained by mending it")
+    ax.grid(False, axis="y")
+    thick = 0.78 / max(len(splits), 1)
+    place = np.arange(len(rows)) + 0.4 * (np.arange(len(rows)) >= len(KINDS))
+    top = 0.0
+    for i, (kind, split) in enumerate(splits.items()):
+        where = place - 0.39 + thick * (i + 0.5)
+        gains = [0.0 if math.isnan(split.gains[row]) else 100 * split.gains[row] for row in rows]
+        top = max(top, *gains)
+        ax.barh(where, gains, height=thick, color=COLORS[i],
+                label=f"{kind}  AP50 {100 * split.ap:.1f}")  # fmt: skip
+        for y, gain, row in zip(where, gains, rows, strict=True):
+            ax.annotate(f"{gain:.1f}  ({split.counts[row]:,})", (gain, y), xytext=(4, 0),
+                        textcoords="offset points", va="center", fontsize=7.5,
+                        color=SOFT)  # fmt: skip
+    ax.set_xlim(0, max(1.2 * top, 1.0))
+    ax.set_yticks(place.tolist(), rows, fontsize=9)
+    ax.set_ylim(float(place[-1]) + 0.6, -0.6)
+    if splits:
+        legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
+    return save_figure(figure, out)
+
+
+def plot_confusion(
+    matrix: npt.NDArray[np.integer], names: Sequence[str | None], out: str | Path
+) -> Path:
+    """Draw a confusion matrix: of each true class, how much was taken for what.
+
+    The row of the background shows false alarms as shares of all predictions of their class.
+
+    Args:
+        matrix: (C + 1, C + 1) counts, rows true, columns predicted, background last.
+        names: the C class names.
+        out: file to write.
+
+    Returns:
+        The path of the figure.
+
+    Raises:
+        ValueError: if matrix and names do not fit.
+    """
+    matrix = np.asarray(matrix)
+    count = len(names) + 1
+    if matrix.shape != (count, count):
+        raise ValueError(
+            f"matrix: expected ({count}, {count}) for {len(names)} names and the background, "
+            f"got {matrix.shape}"
+        )
+    from matplotlib.colors import LinearSegmentedColormap
+
+    words = [str(i) if name is None else as_text(name) for i, name in enumerate(names)] + [
+        "background"
+    ]
+    total = np.broadcast_to(matrix.sum(1, keepdims=True), matrix.shape).copy()
+    total[-1] = matrix.sum(0)
+    share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
+    # Background that was predicted as background does not exist: leave its cell blank.
+    shown = np.ma.masked_array(share, mask=np.zeros(share.shape, bool))
+    shown[-1, -1] = np.ma.masked
+    ramp = LinearSegmentedColormap.from_list(
+        "maskwright", ["#f6f8fd", "#9db7f0", "#2f5fd0", "#152a66"]
+    )
+    ramp.set_bad("#ffffff")
+
+    longest = max(len(word) for word in words)
+    side = min(max(3.2, 0.62 * count), 13.0)
+    figure = new_figure(side + 0.075 * longest + 1.0, side + 0.06 * longest + 0.5)
+    ax = figure.add_subplot()
+    style(ax, "Confusion matrix", "predicted", "true")
+    ax.grid(False)
+    picture = ax.imshow(shown, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
+    points = 8.5 if count <= 20 else max(8.5 * 20 / count * 1.5, 5.2)
+    if count <= MANY_CELLS:
+        ax.set_xticks(range(count), words, rotation=0 if count <= 3 else 90, fontsize=points)
+        ax.set_yticks(range(count), words, fontsize=points)
+        ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+        ax.grid(which="minor", color="white", linewidth=1.5 if count <= 20 else 0.4)
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    ax.tick_params(which="both", length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if count <= FEW + 1:
+        for row in range(count):
+            for col in range(count):
+                if matrix[row, col]:
+                    ink = "white" if share[row, col] > 0.5 else INK
+                    text = f"{share[row, col]:.0%}\n{matrix[row, col]:,}"
+                    ax.text(col, row, text, ha="center", va="center", color=ink, fontsize=8)
+    bar = figure.colorbar(picture, ax=ax, fraction=0.035, pad=0.02, format="{x:.0%}")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=SOFT, labelsize=8, length=0)
+    return save_figure(figure, out)
+
+
+def plot_class_ap(
+    metrics: Mapping[str, float], out: str | Path, objects: Mapping[str, int] | None = None
+) -> Path:
+    """Draw the AP of every class as bars, masks beside boxes where both exist, the best first.
+
+    Of more classes than fit into two columns the best and the worst are shown.
+
+    Args:
+        metrics: keys "box/AP/<class>" and "mask/AP/<class>", as `val` returns them; nan classes
+            have no objects and are left out.
+        out: file to write.
+        objects: class name -> number of objects, written beside the name.
+
+    Returns:
+        The path of the figure.
+    """
+    kinds = {}
+    for kind in ("box", "mask", "keypoints"):
+        prefix = f"{kind}/AP/"
+        found = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+        found = {name: value for name, value in found.items() if math.isfinite(value)}
+        if found:
+            kinds[kind] = found
+    names = list(dict.fromkeys(name for found in kinds.values() for name in found))
+    lead = kinds.get("mask", kinds.get("box", {}))
+    names.sort(key=lambda name: -lead.get(name, 0.0))
+    many = len(names) > 2 * MANY_BARS
+    columns = 1 if len(names) <= MANY_BARS else 2
+    rows = MANY_BARS if many else max(-(-len(names) // columns), 1)
+    parts = [names[:rows], names[-rows:] if many else names[rows:]][:columns]
+    first = f"The best {rows} of {len(names)} classes" if many else "AP by class"
+    titles = (first, f"The worst {rows}" if many else "")
+    height = 0.17 * rows * (1.0 + 0.45 * max(len(kinds) - 1, 0)) + 1.1
+    figure = new_figure(6.6 * columns, height)
+    for column, part in enumerate(parts):
+        ax = figure.add_subplot(1, columns, column + 1)
+        style(ax, titles[column], "AP")
+        ax.grid(False, axis="y")
+        ax.set_xlim(0, 1)
+        _draw_bars(ax, part, kinds, rows)
+        if objects is not None:
+            words = [f"{as_text(name)}  ({objects.get(name, 0):,})" for name in part]
+            ax.set_yticks(range(len(part)), words, fontsize=8)
+        if column == 0 and kinds:
+            legend(ax, loc="lower right")
+        elif not kinds:
+            say(ax, "no class has objects here")
+    return save_figure(figure, out)
+
+
+def _draw_bars(ax: Axes, names: list[str], kinds: dict[str, dict[str, float]], rows: int) -> None:
+    """Draw the bars of some classes from the top down, and the mean of all classes."""
+    thick = 0.78 / max(len(kinds), 1)
+    for i, (kind, found) in enumerate(kinds.items()):
+        where = np.arange(len(names)) - 0.39 + thick * (i + 0.5)
+        values = [found.get(name, 0.0) for name in names]
+        mean = float(np.mean(list(found.values())))
+        ax.barh(where, values, height=thick, color=COLORS[i], label=f"{kind}  {mean:.3f}")
+        ax.axvline(mean, color=COLORS[i], lw=1, ls=(0, (4, 3)), zorder=0.6)
+        for y, value in zip(where, values, strict=True):
+            text = ax.text(value + 0.008, y, f"{value:.2f}", va="center", fontsize=6.5, color=SOFT)
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
+    ax.set_yticks(range(len(names)), [as_text(name) for name in names], fontsize=8)
+    ax.set_ylim(rows - 0.4, -0.6)

@@ -1,0 +1,361 @@
+"""`report.html`: what a validation or a training found, on one page that opens without a network.
+
+The figures are written beside the page, too, and put into it, so that the one file can be mailed.
+It is written last and whole: an interruption leaves no half report.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.records import Dataset
+from ..metrics.error_split import KINDS, MEANING, SPECIAL
+from ..metrics.scores import SMALLEST_SCORE, ImageScore
+from . import console
+from .diagnosis import IOU_TYPES, SHOWN_SCORE, Diagnosis, diagnose, save_numbers
+from .doctor import environment
+from .figures import plural
+from .page import render
+from .rundir import write_whole
+from .worst import LEGEND, draw_worst
+
+if TYPE_CHECKING:
+    from .val import Evaluation
+
+REPORT = "report.html"
+MIXUPS = 12  # rows of the table of confusions
+TITLES = {"box": "Boxes", "mask": "Masks"}
+DASH = '<span title="undefined: no such object in the data">–</span>'
+
+
+def write_report(
+    folder: Path,
+    result: Evaluation,
+    dataset: Dataset,
+    *,
+    title: str,
+    max_det: int,
+    options: Mapping[str, Any],
+    device: str,
+    notes: Sequence[str] = (),
+) -> Diagnosis:
+    """Write `report.html`, its figures and `metrics.json` into a run folder.
+
+    The curves of a training are taken from `results.png` of the folder, where it is there.
+
+    Args:
+        folder: the run folder.
+        result: the evaluation.
+        dataset: the images that were evaluated.
+        title: heading of the page.
+        max_det: detections counted per image and class.
+        options: options of the run by name.
+        device: where the model ran.
+        notes: what the reader should know first, such as warnings.
+
+    Returns:
+        What the report is made of.
+    """
+    found = diagnose(result, max_det)
+    figures = _draw(folder, found, result)
+    worst = draw_worst(folder, found, result, dataset)
+    files = [image["file_name"] for image in result.gt["images"]]
+    save_numbers(folder / "metrics.json", result.metrics, found, files)
+    parts = [
+        _list(notes),
+        _section("Metrics", _metrics(result.metrics)),
+        _section("Training", *_images(folder, "results.png")),
+        _section("Classes", _classes(found, result.metrics), *_images(folder, figures["classes"])),
+        _section("Precision and recall", *_images(folder, *figures["pr"])),
+        _section("Which score threshold?", _thresholds(found), *_images(folder, figures["scores"])),
+        _section("Errors", _errors(found), *_images(folder, figures["errors"])),
+        _section("Confusion", _mixups(found), *_images(folder, figures["confusion"])),
+        _section("Calibration", _calibration(found), *_images(folder, figures["calibration"])),
+        _section("The worst images", *_worst(folder, found, worst)),
+        _section("Annotations", *_images(folder, "labels.jpg")),
+        _section("Options", _pairs(options)),
+        _section("Environment", _pairs(environment(device))),
+    ]
+    page = render(
+        title,
+        _key_figures(result, found),
+        "\n".join(part for part in parts if part),
+        style=_STYLE,
+        script=_SCRIPT,
+        footer="All numbers are in metrics.json.",
+    )
+    write_whole(folder / REPORT, page)
+    return found
+
+
+def announce(found: Diagnosis, folder: Path) -> None:
+    """Print the suggested score threshold and where the report is."""
+    if found.best is not None:
+        console.note(
+            f"best F1 {found.best.f1:.3f} (precision {found.best.precision:.3f}, recall "
+            f"{found.best.recall:.3f}) at: maskwright predict conf={found.best.conf:g}"
+        )
+    console.note(f"report: {folder / REPORT}")
+
+
+def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
+    """Draw the figures and return their file names."""
+    from . import plots_val as plots
+
+    kinds = found.kinds
+    plots.plot_class_ap(result.metrics, folder / "class_ap.png", found.objects)
+    plots.plot_confusion(found.confusion, found.names, folder / "confusion_matrix.png")
+    for kind, one in kinds.items():
+        panels = {f"{TITLES[kind]}, {name}": curves for name, curves in one.curves.items()}
+        plots.plot_pr(panels, folder / f"{kind}_pr.png")
+    plots.plot_scores({k: one.scores for k, one in kinds.items()}, folder / "f1.png")
+    plots.plot_errors({k: one.errors for k, one in kinds.items()}, folder / "errors.png")
+    plots.plot_calibration(
+        {k: one.calibration for k, one in kinds.items()}, folder / "calibration.png"
+    )
+    return {
+        "classes": "class_ap.png",
+        "confusion": "confusion_matrix.png",
+        "pr": [f"{kind}_pr.png" for kind in kinds],
+        "scores": "f1.png",
+        "errors": "errors.png",
+        "calibration": "calibration.png",
+    }
+
+
+def _key_figures(result: Evaluation, found: Diagnosis) -> list[tuple[str, str]]:
+    metrics, objects = result.metrics, sum(found.objects.values())
+    rows = [
+        (_number(value, "–"), key.replace("/", " "))
+        for key, value in metrics.items()
+        if key.count("/") == 1 and key.endswith("/AP")
+    ]
+    if found.best is not None:
+        rows.append((f"{found.best.conf:g}", f"best conf, F1 {found.best.f1:.3f}"))
+    images = len(result.gt["images"])
+    rows.append((f"{images:,}", plural(images, "image")))
+    rows.append((f"{objects:,}", plural(objects, "object")))
+    if math.isfinite(result.ms):
+        rows.append((f"{result.ms:,.0f} ms", "per image"))
+    return rows
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """Return the table of the metrics over all classes, a column per family."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        family, name = key.split("/", 1)
+        if "/" not in name:
+            rows.setdefault(name, {})[family] = value
+    families = list(dict.fromkeys(key.split("/")[0] for key in metrics))
+    table = _table(
+        ["metric", *families],
+        [
+            [name, *(_optional(row.get(family)) for family in families)]
+            for name, row in rows.items()
+        ],
+    )
+    if any(math.isnan(value) for row in rows.values() for value in row.values()):
+        table += "<p>–: undefined, because the data has no object of this kind.</p>"
+    return table
+
+
+def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
+    families = list(dict.fromkeys(key.split("/")[0] for key in metrics if "/AP/" in key))
+    head = ["class", "objects", *(f"{family} AP" for family in families)]
+    for kind in found.kinds:
+        head += [f"{kind} best F1", "at conf"]
+    rows = []
+    for name, count in found.objects.items():
+        row = [escape(name), f"{count:,}" if count else "0: AP is undefined"]
+        row += [_optional(metrics.get(f"{family}/AP/{name}")) for family in families]
+        for one in found.kinds.values():
+            point = one.scores.per_class.get(name)
+            row += [DASH, DASH] if point is None else [f"{point.f1:.3f}", f"{point.conf:g}"]
+        rows.append(row)
+    return _table(head, rows, sortable=True)
+
+
+def _thresholds(found: Diagnosis) -> str:
+    if found.best is None:
+        return "<p>No threshold to suggest: no detection found an object.</p>"
+    return (
+        f"<p>F1 over all classes is highest at <code>conf={found.best.conf:g}</code>: "
+        f"<code>maskwright predict conf={found.best.conf:g}</code>. Take a lower one to miss "
+        "less, a higher one for fewer false detections. Matches at IoU 0.5.</p>"
+    )
+
+
+def _errors(found: Diagnosis) -> str:
+    head = ["error", "meaning"]
+    for kind in found.kinds:
+        head += [f"{kind}: number", "AP50 gained"]
+    rows = []
+    for error in (*KINDS, *SPECIAL):
+        row = [error, MEANING[error]]
+        for one in found.kinds.values():
+            row += [f"{one.errors.counts[error]:,}", _optional(one.errors.gains[error])]
+        rows.append(row)
+    return (
+        "<p>By how much AP at IoU 0.5 would rise if the errors of one kind alone were mended "
+        "(TIDE, Bolya et al. 2020). Every detection counts, also those of low score. The last two "
+        "rows take all false detections, or all that was not found, together.</p>"
+        + _table(head, rows)
+    )
+
+
+def _mixups(found: Diagnosis) -> str:
+    """Return the most frequent confusions between classes."""
+    matrix = found.confusion[:-1, :-1].copy()
+    np.fill_diagonal(matrix, 0)
+    text = (
+        f"<p>Boxes with a score of at least {SHOWN_SCORE:g}, matched at IoU 0.5 whatever their "
+        "class. The last column holds missed objects, the last row false detections.</p>"
+    )
+    order = np.argsort(-matrix, axis=None, kind="stable")[:MIXUPS]
+    pairs = [divmod(int(i), len(found.names)) for i in order if matrix.flat[i]]
+    if not pairs:
+        return text
+    return text + _table(
+        ["true class", "taken for", "times"],
+        [[escape(found.names[t]), escape(found.names[p]), f"{matrix[t, p]:,}"] for t, p in pairs],
+    )
+
+
+def _calibration(found: Diagnosis) -> str:
+    return (
+        "<p>Among detections with a score of 0.8, eight of ten should be right (IoU 0.5). ECE is "
+        "the mean distance between score and the share that is right; "
+        "scores that promise too much stand below the dashed line. Detections from "
+        f"{SMALLEST_SCORE:g} on.</p>"
+    )
+
+
+def _worst(
+    folder: Path, found: Diagnosis, worst: Sequence[tuple[Path, ImageScore]]
+) -> Iterable[str]:
+    if not worst:
+        return ["<p>No image has an error.</p>"] if found.best is not None else []
+    kind = next(kind for kind in reversed(IOU_TYPES) if kind in found.kinds)
+    swatches = "".join(
+        f'<span class="key"><i style="background: rgb{color}"></i>{name}: {meaning}</span>'
+        for name, (color, meaning) in LEGEND.items()
+    )
+    text = (
+        f"<p>By F1 of the {TITLES[kind].lower()} at conf={found.conf:g}, lowest first. Left the "
+        f'ground truth, right what was found.</p><p class="keys">{swatches}</p>'
+    )
+    return [text, *_images(folder, *(path.relative_to(folder).as_posix() for path, _ in worst))]
+
+
+def _section(title: str, *parts: str) -> str:
+    """Return a section, or nothing where it would be empty."""
+    body = "\n".join(part for part in parts if part)
+    return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+
+
+def _images(folder: Path, *names: str) -> list[str]:
+    """Return the pictures of a folder that exist, as parts of the page."""
+    parts = []
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            mime = "image/png" if path.suffix == ".png" else "image/jpeg"
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            parts.append(
+                f'<figure><img src="data:{mime};base64,{data}" alt="{escape(name)}">'
+                f"<figcaption>{escape(name)}</figcaption></figure>"
+            )
+    return parts
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:
+    """Return a table of HTML cells; columns after the first hold numbers if they begin so."""
+    right = [i > 0 and all(row[i][:1] in "0123456789–<" for row in rows) for i in range(len(head))]
+    mark = [' class="n"' if at_right else "" for at_right in right]
+    top = "".join(f"<th{m}>{escape(name)}</th>" for name, m in zip(head, mark, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{m}>{c}</td>" for c, m in zip(row, mark, strict=True)) + "</tr>\n"
+        for row in rows
+    )
+    kind = ' class="sortable"' if sortable and len(rows) > 1 else ""
+    return (
+        f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead>\n'
+        f"<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _pairs(options: Mapping[str, Any]) -> str:
+    rows = [
+        [escape(key), "none" if value is None else escape(str(value))]
+        for key, value in options.items()
+    ]
+    return _table(["name", "value"], rows)
+
+
+def _list(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+
+
+def _number(value: float, dash: str) -> str:
+    return dash if math.isnan(value) else f"{value:.3f}"
+
+
+def _optional(value: float | None) -> str:
+    """Return a number as a cell; what is missing stays empty, what is undefined is a dash."""
+    return "" if value is None else _number(value, DASH)
+
+
+_STYLE = """
+.wrap { max-width: 1180px; }
+section { margin-bottom: 8px; }
+p { margin: 10px 0; max-width: 78ch; }
+code { background: var(--tint); border-radius: 5px; padding: 1px 6px; font-size: .93em;
+  overflow-wrap: anywhere; }
+section figure { margin: 16px 0; background: #fff; border: 1px solid var(--line);
+  border-radius: 12px; padding: 12px; }
+section img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+section figcaption { color: #667085; font-size: 12.5px; text-align: right; overflow-wrap: anywhere;
+  padding-top: 6px; }
+.scroll { margin: 12px 0; max-height: 640px; overflow: auto; }
+thead th { position: sticky; top: 0; background: var(--card); }
+td { overflow-wrap: anywhere; }
+.sortable th { cursor: pointer; }
+.sortable th:hover { color: var(--accent); }
+.notes { background: var(--card); border: 1px solid var(--line); border-left: 4px solid #e07b00;
+  border-radius: 8px; padding: 12px 12px 12px 30px; margin: 22px 0 0; }
+.keys { max-width: none; display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 13.5px; }
+.key i { display: inline-block; width: 13px; height: 13px; border: 1px solid #0006;
+  border-radius: 3px; margin-right: 7px; vertical-align: -2px; }
+@media print {
+  :root { color-scheme: light; --page: #fff; --card: #fff; --text: #000; --soft: #444;
+    --line: #ccc; --tint: #eee; --accent: #000; }
+  .scroll { max-height: none; overflow: visible; }
+  .keys i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  section figure, tr { break-inside: avoid; }
+  h2 { break-after: avoid; }
+}
+"""
+
+_SCRIPT = """
+for (const head of document.querySelectorAll(".sortable th")) head.onclick = () => {
+  const body = head.closest("table").tBodies[0];
+  const column = head.cellIndex;
+  const down = head.dataset.down = head.dataset.down === "1" ? "0" : "1";
+  const key = (row) => row.cells[column].textContent;
+  const value = (row) => parseFloat(key(row).replaceAll(",", ""));
+  const rows = [...body.rows].sort((a, b) => column === 0
+    ? key(a).localeCompare(key(b))
+    : (value(b) || -1) - (value(a) || -1));
+  body.append(...(down === "1" ? rows : rows.reverse()));
+};
+"""

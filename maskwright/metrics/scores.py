@@ -1,0 +1,178 @@
+"""What a score is worth: the threshold of the best F1, and how well scores are calibrated.
+
+Calibration follows Guo et al. 2017 with detections for samples (as Kueppers et al. 2020 do): a
+score of 0.8 should mean that 8 of 10 such detections are right, at the IoU of the match.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .matching import Matches
+from .table import FloatArray, IntArray
+
+# Thresholds that people would type.
+THRESHOLDS: FloatArray = np.concatenate([[0.001], np.arange(1, 100) / 100])
+# Below this score stand the many detections that only AP asks for.
+SMALLEST_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A score threshold, and what detections from it on are worth.
+
+    Attributes:
+        conf: the threshold with the highest F1, the middle one of equals.
+        precision, recall, f1: in [0, 1]; precision is nan without detections.
+    """
+
+    conf: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class ScoreCurves:
+    """Precision, recall and F1 by score threshold, over all classes together.
+
+    Attributes:
+        thresholds: (T,).
+        precision, recall, f1: (T,) in [0, 1]; precision is nan where nothing is left.
+        best: the threshold with the highest F1; None where F1 is 0 everywhere, or undefined.
+        per_class: the same for each class that has objects, by name.
+    """
+
+    thresholds: FloatArray
+    precision: FloatArray
+    recall: FloatArray
+    f1: FloatArray
+    best: OperatingPoint | None
+    per_class: dict[str, OperatingPoint | None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often detections of a score are right.
+
+    Attributes:
+        edges: (K + 1,) limits of the bins; a score on a limit belongs to the bin above.
+        counts: (K,) detections per bin.
+        score: (K,) their mean score, nan for an empty bin.
+        precision: (K,) the share that found an object, nan for an empty bin.
+        error: expected calibration error: mean over the detections of the distance between the
+            score and the precision of their bin; nan without detections.
+        bias: mean score less precision over all of them: above 0 for scores that promise too much.
+    """
+
+    edges: FloatArray
+    counts: IntArray
+    score: FloatArray
+    precision: FloatArray
+    error: float
+    bias: float
+
+
+def score_curves(matches: Matches) -> ScoreCurves:
+    """Return precision, recall and F1 by threshold, and the best threshold overall and by class."""
+    counts = matches.objects_per_class()
+    precision, recall, f1 = _curves(matches, None, int(counts.sum()))
+    per_class = {
+        name: _best(*_curves(matches, k, int(counts[k])))
+        for k, name in enumerate(matches.names)
+        if counts[k]
+    }
+    best = _best(precision, recall, f1)
+    return ScoreCurves(THRESHOLDS, precision, recall, f1, best, per_class)
+
+
+def _curves(
+    matches: Matches, label: int | None, objects: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    # Greedy matching by falling score: what is below a threshold changes nothing above it.
+    mine = ~matches.ignored
+    if label is not None:
+        mine &= matches.found.label == label
+    scores, right = matches.found.scores[mine][::-1], matches.right[mine][::-1]  # rising
+    first = np.searchsorted(scores, THRESHOLDS, side="left")
+    hits = np.append(np.cumsum(right[::-1])[::-1], 0)[first].astype(float)
+    kept = (len(scores) - first).astype(float)
+    precision = np.divide(hits, kept, out=np.full(len(kept), np.nan), where=kept > 0)
+    if not objects:
+        undefined = np.full(len(kept), np.nan)
+        return precision, undefined, undefined
+    return precision, hits / objects, 2 * hits / (kept + objects)
+
+
+def _best(precision: FloatArray, recall: FloatArray, f1: FloatArray) -> OperatingPoint | None:
+    if not np.nanmax(f1, initial=0.0) > 0:
+        return None
+    start = int(np.nanargmax(f1))
+    top = np.nonzero(f1[start:] < f1[start] - 1e-12)[0]
+    last = start + int(top[0]) - 1 if len(top) else len(f1) - 1
+    i = (start + last) // 2
+    return OperatingPoint(float(THRESHOLDS[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+
+
+def calibration(
+    matches: Matches, *, bins: int = 10, smallest: float = SMALLEST_SCORE
+) -> Calibration:
+    """Return how often detections of a score are right; those on crowd regions do not count.
+
+    Args:
+        matches: matched detections.
+        bins: number of bins of equal width from 0 to 1.
+        smallest: smallest score that counts.
+    """
+    mine = ~matches.ignored & (matches.found.scores >= smallest)
+    scores, right = matches.found.scores[mine], matches.right[mine]
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    empty = np.full(bins, np.nan)
+    score = np.divide(np.bincount(place, scores, bins), counts, out=empty.copy(), where=counts > 0)
+    precision = np.divide(np.bincount(place, right, bins), counts, out=empty, where=counts > 0)
+    if not len(scores):
+        return Calibration(edges, counts, score, precision, float("nan"), float("nan"))
+    error = float(np.nansum(counts * np.abs(score - precision)) / len(scores))
+    return Calibration(edges, counts, score, precision, error, float(scores.mean() - right.mean()))
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """How well one image came out.
+
+    Attributes:
+        image: position in the list of images.
+        right, missed, wrong: numbers of objects found, objects not found and false detections.
+    """
+
+    image: int
+    right: int
+    missed: int
+    wrong: int
+
+    @property
+    def f1(self) -> float:
+        """2 right / (2 right + missed + wrong); 1 where there is nothing and nothing was found."""
+        total = 2 * self.right + self.missed + self.wrong
+        return 2 * self.right / total if total else 1.0
+
+
+def score_images(matches: Matches, conf: float) -> list[ImageScore]:
+    """Return how well each image came out with the detections of at least `conf`, worst first.
+
+    Images stand by rising F1, those of equal F1 by falling number of errors.
+    """
+    shown = matches.found.scores >= conf
+    image = matches.found.image
+    right = np.bincount(image[shown & matches.right], minlength=matches.images)
+    wrong = np.bincount(image[shown & matches.wrong], minlength=matches.images)
+    objects = np.bincount(matches.objects.image, minlength=matches.images)
+    scores = [
+        ImageScore(i, int(right[i]), int(objects[i] - right[i]), int(wrong[i]))
+        for i in range(matches.images)
+    ]
+    return sorted(scores, key=lambda one: (one.f1, -(one.missed + one.wrong)))

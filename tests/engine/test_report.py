@@ -1,0 +1,340 @@
+"""The report: complete, offline, safe against odd names, and there whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskwright.data.discover import open_dataset
+from maskwright.data.records import Dataset
+from maskwright.engine import figures
+from maskwright.engine import report as module
+from maskwright.engine.pictures import load_detections, save_validation
+from maskwright.engine.report import write_report
+from maskwright.engine.val import Evaluation, score
+from maskwright.engine.worst import FOUND, MISSED, WRONG
+
+EVIL = "<script>alert(\"1\")</script>&'x' $y$"
+
+
+@pytest.fixture(autouse=True)
+def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures small: what they show is tested elsewhere."""
+    monkeypatch.setattr(figures, "DPI", 25)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out where the rest of the page is looked at: they take most of the time."""
+    names = ("classes", "confusion", "scores", "errors", "calibration")
+    draw: dict[str, Any] = {"pr": []} | dict.fromkeys(names, "none.png")
+    monkeypatch.setattr(module, "_draw", lambda *args: draw)
+
+
+class Page(HTMLParser):
+    """What a browser would load, and the text by section and table row."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.headings: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._in = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._in = tag
+        self.loads += [str(v) for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "h2":
+            self.headings.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._in not in ("script", "style"):
+            self.text += data
+        if self._in in ("td", "th", "span") and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+        if self._in == "h2":
+            self.headings[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def row(self, first: str, cells: int | None = None) -> list[str]:
+        """Return the one row that begins so (and has so many cells)."""
+        fit = [row for row in self.rows if row and row[0] == first]
+        (found,) = [row for row in fit if cells is None or len(row) == cells]
+        return found
+
+
+def make_data(root: Path, names: list[str], objects: list[list[tuple[int, int]]]) -> Dataset:
+    """Images of 100 x 60 pixels; an object is (class, x): a square of side 20 at (x, 20)."""
+    (root / "images" / "val").mkdir(parents=True)
+    images, annotations = [], []
+    for i, here in enumerate(objects):
+        file = f"{i} <i>.png"
+        Image.new("RGB", (100, 60), (30, 30, 30)).save(root / "images" / "val" / file)
+        images.append({"id": 7 + i, "file_name": file, "height": 60, "width": 100})
+        for label, x in here:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": 7 + i,
+                    "category_id": label,
+                    "bbox": [x, 20, 20, 20],
+                    "area": 400,
+                    "iscrowd": 0,
+                    "segmentation": [[x, 20, x + 20, 20, x + 20, 40, x, 40]],
+                }
+            )
+    categories = [{"id": k, "name": name} for k, name in enumerate(names)]
+    tree = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations").mkdir()
+    (root / "annotations" / "val.json").write_text(json.dumps(tree))
+    return open_dataset(root, "val")
+
+
+def found(image: int, label: int, x: int, score: float) -> dict[str, Any]:
+    from pycocotools import mask as rle
+
+    pixels = np.zeros((60, 100), np.uint8, order="F")
+    pixels[20:40, x : x + 20] = 1
+    return {
+        "image_id": 7 + image,
+        "category_id": label + 1,
+        "bbox": [x, 20, 20, 20],
+        "score": score,
+        "segmentation": rle.encode(pixels),
+    }
+
+
+def evaluate(
+    data: Dataset, detections: list[dict[str, Any]], *, masks: bool = True, more: Any = ()
+) -> Evaluation:
+    gt = data.to_coco()
+    metrics = score(gt, detections, masks=masks, max_det=100) | dict(more)
+    return Evaluation(metrics, gt, detections, [], 12.0)
+
+
+def write(folder: Path, result: Evaluation, data: Dataset, **changes: Any) -> Page:
+    folder.mkdir(exist_ok=True)
+    options: dict[str, Any] = {
+        "title": "Validation",
+        "max_det": 100,
+        "options": {"conf": 0.001, "imgsz": None},
+        "device": "cpu",
+    }
+    write_report(folder, result, data, **{**options, **changes})
+    return Page(folder / "report.html")
+
+
+def test_everything_is_in_it(tmp_path: Path) -> None:
+    names = ["cat", "dog", "cow"]
+    data = make_data(tmp_path / "d", names, [[(0, 5), (1, 60)], [(0, 5), (0, 60)], []])
+    rows = [
+        found(0, 0, 5, 0.9),
+        found(0, 0, 60, 0.8),  # the dog taken for a cat
+        found(1, 0, 5, 0.7),  # the other cat is missed
+        found(1, 0, 15, 0.6),  # too far off
+    ]
+    result = evaluate(data, rows, more={"keypoints/AP": 0.25, "keypoints/AP/cat": 0.5})
+    out = tmp_path / "run"
+    out.mkdir()
+    plots = {"results.png": "PNG", "labels.jpg": "JPEG"}
+    for name, kind in plots.items():
+        Image.new("RGB", (40, 30)).save(out / name, kind)
+    page = write(out, result, data, notes=["look here first"])
+    assert page.headings == [
+        *("Metrics", "Training", "Classes", "Precision and recall", "Which score threshold?"),
+        *("Errors", "Confusion", "Calibration", "The worst images", "Annotations", "Options"),
+        "Environment",
+    ]
+    assert "look here first" in page.text
+    assert page.row("metric") == ["metric", "box", "mask", "keypoints"]
+    # Cats: right at recall 1/3, wrong, right at 2/3, wrong. Dogs: nothing. Cows: no object.
+    cat = (34 + 33 * 2 / 3) / 101
+    assert page.row("AP50") == ["AP50", f"{cat / 2:.3f}", f"{cat / 2:.3f}", ""]
+    assert page.row("AP")[3] == "0.250"
+    assert page.row("AP_large") == ["AP_large", "–", "–", ""]
+    cow = page.row("cow")
+    assert cow[1:5] == ["0: AP is undefined", "–", "–", ""] and set(cow[5:]) == {"–"}
+    assert page.row("cat")[1] == "3" and page.row("cat")[4] == "0.500"
+    assert page.row("dog", 9)[1:4] == ["1", "0.000", "0.000"]
+    assert page.row("dog", 3) == ["dog", "cat", "1"]  # confused
+    errors = {row[0]: row[2::2] for row in page.rows if len(row) == 6}
+    assert errors["classification"] == errors["localisation"] == errors["missed"] == ["1", "1"]
+    assert errors["false positives"] == ["2", "2"] and errors["background"] == ["0", "0"]
+    assert page.row("true class")[1] == "taken for"
+    assert page.row("conf") == ["conf", "0.001"] and page.row("imgsz") == ["imgsz", "none"]
+    assert page.row("device") == ["device", "cpu"] and page.row("torch")[1][0].isdigit()
+    # Pictures are in the page as they are in the folder.
+    inside = [base64.b64decode(src.split(",", 1)[1]) for src in page.loads]
+    beside = [file.read_bytes() for file in (*out.glob("*.png"), *out.glob("worst/*.jpg"))]
+    assert all(data in inside for data in beside) and len(beside) == 10
+    for picture in inside:
+        Image.open(io.BytesIO(picture)).verify()
+    assert len(list((out / "worst").iterdir())) == 2  # the image without objects has no error
+    numbers = json.loads((out / "metrics.json").read_text())
+    assert numbers["box/AP50"] == pytest.approx(cat / 2) and numbers["box/AP_large"] is None
+    more = numbers["diagnostics"]
+    assert more["confusion_matrix"]["counts"] == [
+        [2, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0],
+    ]  # fmt: skip
+    assert [row["missed"] for row in more["images"]["worst_first"]] == [1, 1, 0]
+    curve = more["mask"]["precision_at_recall_0_to_1"]["IoU 0.5"]
+    assert list(curve) == ["cat", "dog"] and np.mean(curve["cat"]) == pytest.approx(cat, abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_it_loads_nothing_and_names_cannot_break_it(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", [EVIL, "b"], [[(0, 5), (1, 60)], [(0, 5)]])
+    rows = [found(0, 1, 5, 0.9), found(1, 0, 60, 0.9)]
+    result = evaluate(data, rows)
+    page = write(tmp_path / "run", result, data, title=EVIL, notes=[EVIL], options={EVIL: EVIL})
+    assert page.tags.count("script") == 1 and "i" in page.tags  # of the legend, not of a file name
+    assert all(src.startswith(("data:image/png;", "data:image/jpeg;")) for src in page.loads)
+    source = (tmp_path / "run" / "report.html").read_text()
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", source)
+    assert "@import" not in source and "url(" not in source
+    assert page.text.count(EVIL) >= 6  # heading, note, class, twice confused, option
+    assert [row[0] for row in page.rows].count(EVIL) == 3
+
+
+@pytest.mark.parametrize(
+    ("objects", "rows"),
+    [
+        ([[(0, 5)]], []),
+        ([[]], [found(0, 0, 5, 0.9)]),
+        ([[]], []),
+        ([[(0, 5)]], [found(0, 0, 70, 0.9)]),
+    ],
+    ids=["nothing found", "nothing to find", "nothing at all", "nothing right"],
+)
+def test_extremes(tmp_path: Path, objects: Any, rows: Any) -> None:
+    data = make_data(tmp_path / "d", ["a"], objects)
+    page = write(tmp_path / "run", evaluate(data, rows), data)
+    text = "–" if not objects[0] else "0.000"
+    assert page.row("AP50")[1:] == [text, text]
+    assert "no detection found an object" in page.text
+    assert ("The worst images" in page.headings) == bool(objects[0] or rows)
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert numbers["diagnostics"]["box"]["best"] is None
+    gains = numbers["diagnostics"]["mask"]["errors"]["AP50_gained"]
+    assert all((gain is None) == (not objects[0]) for gain in gains.values())
+
+
+def test_boxes_only_and_perfect(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
+    rows = [{k: v for k, v in found(0, 0, 5, 0.9).items() if k != "segmentation"}]
+    page = write(tmp_path / "run", evaluate(data, rows, masks=False), data)
+    assert page.row("metric") == ["metric", "box"]
+    assert page.row("AP50") == ["AP50", "1.000"]
+    assert "No image has an error." in page.text
+    assert not (tmp_path / "run" / "mask_pr.png").exists()
+    wrong = [rows[0] | {"bbox": [70, 20, 20, 20]}]
+    write(tmp_path / "run", evaluate(data, wrong, masks=False), data)
+    assert len(list((tmp_path / "run" / "worst").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_eighty_classes(tmp_path: Path) -> None:
+    names = [f"class {k}" for k in range(80)]
+    data = make_data(tmp_path / "d", names, [[(k, 5), (k + 1, 60)] for k in range(0, 80, 2)])
+    rows = [found(k // 2, k, 5, 0.9 - k / 100) for k in range(0, 80, 2)]
+    page = write(tmp_path / "run", evaluate(data, rows), data)
+    assert len([row for row in page.rows if row and row[0].startswith("class ")]) >= 80
+    assert page.row("class 40")[1:3] == ["1", "1.000"]
+    assert len(list((tmp_path / "run" / "worst").iterdir())) == 8
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_errors_are_marked_by_colour(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", ["a"], [[(0, 5), (0, 70)]])
+    rows = [found(0, 0, 5, 0.7), found(0, 0, 37, 0.8)]
+    write(tmp_path / "run", evaluate(data, rows), data)
+    (file,) = (tmp_path / "run" / "worst").iterdir()
+    assert re.fullmatch(r"01_0 _i_\.jpg", file.name)
+    shown = np.asarray(Image.open(file)).astype(int)
+    right = shown[:, shown.shape[1] // 2 :]
+    scale = right.shape[1] / 100
+    for x, color in ((5, FOUND), (37, WRONG["background"]), (70, MISSED)):
+        part = right[:, int((x - 2) * scale) : int((x + 22) * scale)]
+        near = np.abs(part - np.array(color)).max(-1) < 40
+        assert near.sum() > 300, x  # the edge of the mask and its box
+    left = shown[100:, : shown.shape[1] // 2]
+    between = left[:, int(32 * scale) : int(62 * scale)]
+    assert (np.abs(between - 30) < 25).all()  # no false detection in the ground truth
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_interruption_leaves_the_old_report_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
+    result = evaluate(data, [found(0, 0, 5, 0.9)])
+    out = tmp_path / "run"
+    write(out, result, data, title="old")
+    before = (out / "report.html").read_bytes()
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Any) -> Path:
+        if Path(target).name == "report.html":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(out, result, data, title="new")
+    assert (out / "report.html").read_bytes() == before
+    assert not list(out.glob("*.part"))
+
+
+def test_detections_come_back_as_they_were(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", ["a", "b"], [[(0, 5)], [(1, 60)]])
+    rows = [found(0, 0, 5, 1 / 3), found(1, 1, 59, 0.9)]
+    result = evaluate(data, rows)
+    save_validation(tmp_path, result, data)
+    again = load_detections(tmp_path)
+    assert len(again) == 2 and again[0]["score"] == 1 / 3
+    assert score(result.gt, again, masks=True, max_det=100) == pytest.approx(
+        result.metrics, nan_ok=True, abs=0
+    )
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["mask/AP"] == result.metrics["mask/AP"]
+    assert [k for k, v in result.metrics.items() if math.isnan(v)] == [
+        k for k, v in stored.items() if v is None
+    ]
+    save_validation(tmp_path, evaluate(data, []), data)
+    assert load_detections(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_suggestion_and_path_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
+    found_it = write_report(
+        tmp_path, evaluate(data, [found(0, 0, 5, 0.61)]), data,
+        title="t", max_det=100, options={}, device="cpu",
+    )  # fmt: skip
+    module.announce(found_it, tmp_path)
+    output = capsys.readouterr().out
+    assert "best F1 1.000 (precision 1.000, recall 1.000)" in output
+    assert "maskwright predict conf=0.3\n" in output
+    assert output.endswith(f"report: {tmp_path / 'report.html'}\n")
