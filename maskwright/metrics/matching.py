@@ -99,8 +99,9 @@ def match(
     object_rows = np.nonzero(~every.crowd)[0]
     crowd_rows = np.nonzero(every.crowd)[0]
     objects, crowds = every[object_rows], every[crowd_rows]
-    found_rows = _ranked(gt, read_table(gt, detections), max_det)
-    found = read_table(gt, [detections[i] for i in found_rows.tolist()])
+    given = read_table(gt, detections)
+    found_rows = _ranked(gt, given, max_det)
+    found = given[found_rows]
 
     count = len(found)
     hit, taken = np.full(count, -1), np.full(len(objects), -1)
