@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from .converters import CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.torchvision import from_maskwright
-from .engine.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint
+from .engine.checkpoint import (
+    Checkpoint,
+    check_state,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
 from .engine.predict import Predictor
 from .engine.published import fetch, read_tensors
 from .errors import OptionError
@@ -91,25 +97,61 @@ def _blank(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> D
         return build(entry.name, num_classes, **options)
 
 
+def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Detector:
+    """Build the detector that a checkpoint describes, with random weights; see `_check_described`.
+
+    Raises:
+        ValueError: if it cannot be built, or the tensors do not fit it.
+    """
+    _check_described(meta, state, source)
+    return build(meta.model, len(meta.names), **meta.args)
+
+
+def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that a description can be built and fits its tensors, without memory.
+
+    The description of a file may claim any size, its tensors cannot.
+
+    Raises:
+        ValueError: if not.
+    """
+    try:
+        blank = _blank(get_entry(meta.model), len(meta.names), meta.args)
+    except Exception as error:  # the options come from a file: they may be anything
+        raise ValueError(
+            f"{source}: the model that it describes cannot be built ({error}); it was written by "
+            "another version of maskwright, or is damaged"
+        ) from None
+    check_state(blank, state, source)
+
+
 def _convert(
-    tensors: Mapping[str, Tensor],
+    path: Path,
     entry: ModelEntry,
     options: Mapping[str, Any],
     *,
     drop_unused: bool = False,
     conventions: str | None = None,
 ) -> Converted:
-    to_ours, _ = CONVERTERS[detect_format(tensors)]
+    tensors = read_tensors(path)
     ours = list(_blank(entry, 1, options).state_dict())
-    return to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+    try:
+        to_ours, _ = CONVERTERS[detect_format(tensors)]
+        return to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
+        raise ValueError(
+            f"{path}: its tensors have not the shapes of {entry.name} ({error}); is it another "
+            "model?"
+        ) from None
 
 
 def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
     """Return detector weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
-        tensors = read_tensors(fetch(published))
-        converted = _convert(tensors, entry, options)
+        converted = _convert(fetch(published), entry, options)
         licence, source = published.licence, published.source
     else:
         path = Path(SHIPPED_MODELS.get(str(weights), ""))
@@ -122,7 +164,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
             )
         if path.is_dir() or _is_ours(path):
             return load_checkpoint(path)
-        converted = _convert(read_tensors(path), entry, options)
+        converted = _convert(path, entry, options)
         licence, source = "", f"converted from {path.name}"
     meta = Meta(
         entry.name,
@@ -177,7 +219,7 @@ def load_detector(
             )
         checkpoint = load_checkpoint(path)
         meta = checkpoint.meta
-        detector = build(meta.model, len(meta.names), **meta.args)
+        detector = build_described(meta, checkpoint.model, path)
         load_state(detector, checkpoint.model, path)
         return detector, meta
     entry = _entry(name)
@@ -198,7 +240,7 @@ def load_detector(
             f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
             "for other classes train with weights= as the start"
         )
-    detector = build(found.meta.model, len(found.meta.names), **found.meta.args)
+    detector = build_described(found.meta, found.model, weights)
     load_state(detector, found.model, str(weights))
     return detector, found.meta
 
@@ -272,6 +314,7 @@ def start_detector(
     assert weights is not None
     found = _read_weights(entry, weights, dict(options))
     if found.meta.model == model:
+        _check_described(found.meta, found.model, weights)
         # Sizes, anchors and conventions that the weights were trained with.
         options = {**found.meta.args, **options}
     detector = build(model, len(names), **options)
@@ -370,13 +413,17 @@ def convert(
         )
     ours = src.is_dir() or (src.is_file() and _is_ours(src))
     if source == "auto":
-        source = "maskwright" if ours else detect_format(read_tensors(src))
+        try:
+            source = "maskwright" if ours else detect_format(read_tensors(src))
+        except ValueError as error:
+            message = str(error)
+            raise ValueError(
+                message if message.startswith(str(src)) else f"{src}: {message}"
+            ) from None
     if source == target:
         raise ValueError(f"{src} already has the format {target!r}")
     if target == "maskwright":
-        converted = _convert(
-            read_tensors(src), entry, {}, drop_unused=drop_unused, conventions=conventions
-        )
+        converted = _convert(src, entry, {}, drop_unused=drop_unused, conventions=conventions)
         detector = _blank(entry, len(converted.names), converted.options)
         own = detector.state_dict()
         for key, tensor in converted.state.items():
@@ -400,11 +447,15 @@ def convert(
     tensors, report = from_maskwright(
         checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids
     )
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    if dst.suffix == ".safetensors":
-        from safetensors.torch import save_file
+    try:
+        dst.parent.mkdir(parents=True, exist_ok=True)
+        if dst.suffix == ".safetensors":
+            from safetensors.torch import save_file
 
-        save_file(tensors, dst)
-    else:
-        torch.save(tensors, dst)
+            save_file(tensors, dst)
+        else:
+            with dst.open("wb") as file:
+                torch.save(tensors, file)
+    except OSError as error:
+        raise ValueError(f"{dst}: cannot be written ({error})") from None
     return report

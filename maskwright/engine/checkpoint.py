@@ -26,6 +26,8 @@ from ..models.base import Meta
 
 FORMAT = 1
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+# What reading plain data raises where something else stands in its place.
+_WRONG_TYPES = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass
@@ -86,7 +88,6 @@ def save_checkpoint(
     path = Path(path)
     tensors = {f"model.{key}": _stored(key, value, dtype) for key, value in model.items()}
     tensors |= {f"extra.{key}": value for key, value in (extras or {}).items()}
-    tensors |= {f"extra.{key}": value for key, value in (extras or {}).items()}
     if training is not None:
         tensors |= {f"ema.{key}": value for key, value in training.ema.items()}
         tensors |= {f"optimizer.{key}": value for key, value in training.optimizer.items()}
@@ -125,20 +126,36 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
                     tensor = file.get_tensor(key)
                     if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
                         tensor = tensor.float()
+                    require_finite(path, key, tensor)
                     groups[group][name] = tensor
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
-    meta = Meta.from_dict(description["meta"])
+    try:
+        meta = Meta.from_dict(description["meta"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not training:
         return Checkpoint(meta, groups["ema" if has_ema else "model"], extras=groups["extra"])
     state = None
     if "training" in description:
-        state = TrainingState(description["training"], groups["optimizer"], groups["ema"])
+        scalars = description["training"]
+        if not isinstance(scalars, dict):
+            raise ValueError(f"{path}: the state of the training is damaged")
+        state = TrainingState(scalars, groups["optimizer"], groups["ema"])
     return Checkpoint(meta, groups["model"], state, groups["extra"])
 
 
+def require_finite(source: str | Path, key: str, tensor: Tensor) -> None:
+    """Raise ValueError if a tensor holds NaN or infinity: such a model finds nothing, silently."""
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise ValueError(
+            f"{source}: {key} holds numbers that are not finite: the training that wrote it had "
+            "failed, or the file is damaged; take an earlier checkpoint"
+        )
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copy a state dict into a module; both must name the same tensors of the same shapes.
+    """Copy a state dict into a module that it fits, see `check_state`.
 
     Args:
         module: gets the values, in its own type and on its own device.
@@ -146,7 +163,23 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
         source: where they come from, for the message.
 
     Raises:
-        ValueError: naming the first few keys that are missing, left over or of another shape.
+        ValueError: as `check_state` does.
+    """
+    check_state(module, state, source)
+    module.load_state_dict(state)
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that a module and a state dict name the same tensors, of the same shapes and kinds.
+
+    Args:
+        module: may be without memory, on the device "meta".
+        state: the values.
+        source: where they come from, for the message.
+
+    Raises:
+        ValueError: naming the first few keys that are missing, left over, of another shape, or
+            whole numbers in place of fractions.
     """
     own = module.state_dict()
     shapes = [
@@ -154,10 +187,16 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
+    kinds = [
+        f"{key} is {state[key].dtype}, expected {own[key].dtype}"
+        for key in own
+        if key in state and _kind(state[key]) != _kind(own[key])
+    ]
     faults = [
         ("missing", [key for key in own if key not in state]),
         ("not in the model", [key for key in state if key not in own]),
         ("of another shape", shapes),
+        ("of another type", kinds),
     ]
     parts = [f"{len(names)} {what}: {_first_few(names)}" for what, names in faults if names]
     if parts:
@@ -165,7 +204,10 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
             f"{source}: the weights do not fit the model ({'; '.join(parts)}); was it built with "
             "other options, or for another number of classes?"
         )
-    module.load_state_dict(state)
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def resolve_checkpoint(path: str | Path, which: str = "best") -> Path:
@@ -251,8 +293,9 @@ def _read_description(path: Path) -> tuple[dict[str, Any], list[str]]:
         try:
             header = json.loads(file.read(length))
             metadata = header.pop("__metadata__", {})
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+            metadata = {str(key): value for key, value in metadata.items()}
+        except (*_WRONG_TYPES, RecursionError):
             raise ValueError(f"{path}: not a safetensors file (its header is no JSON)") from None
     if 8 + length + end > size:
         raise ValueError(
@@ -265,11 +308,16 @@ def _read_description(path: Path) -> tuple[dict[str, Any], list[str]]:
         )
     try:
         description: dict[str, Any] = json.loads(metadata["maskwright"])
-        version = int(description["format"])
-        if version <= FORMAT:
-            assert isinstance(description["meta"], dict)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise ValueError(f"{path}: the description of the checkpoint is damaged") from None
+        version = description["format"]
+        if type(version) is not int or version < 1:
+            raise ValueError
+        if version <= FORMAT and not isinstance(description["meta"], dict):
+            raise ValueError
+    except (*_WRONG_TYPES, RecursionError):
+        raise ValueError(
+            f"{path}: the description of the checkpoint is damaged; copy the file again, or take "
+            "another one"
+        ) from None
     if version > FORMAT:
         raise ValueError(
             f"{path}: written in format {version} by a newer maskwright, this one reads up to "

@@ -89,12 +89,18 @@ def load_optimizer_tensors(
         ValueError: if a tensor belongs to no trainable parameter, or has another shape.
     """
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    adaptive = isinstance(optimizer, torch.optim.AdamW)
+    slots = {"step", "exp_avg", "exp_avg_sq"} if adaptive else {"momentum_buffer"}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition(".")
         if name not in parameters:
             raise ValueError(f"optimiser state {key!r} belongs to no trainable parameter")
+        others = {f"{name}.{other}" for other in slots}
+        if slot not in slots or not others <= set(tensors):
+            needed = ", ".join(sorted(others))
+            raise ValueError(f"optimiser state {key!r} is there, but not all and only {needed}")
         parameter = parameters[name]
-        if slot == "step":  # a scalar, which the optimisers keep on the CPU
+        if slot == "step" and tensor.numel() == 1:  # a scalar, which the optimisers keep on the CPU
             optimizer.state[parameter][slot] = tensor.clone()
             continue
         if tensor.shape != parameter.shape:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..models.registry import PublishedWeights
+from .checkpoint import require_finite
 from .console import progress
 
 
@@ -73,13 +75,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+        for key, value in tensors.items():
+            require_finite(path, key, value)
+        return tensors
+    _refuse_bomb(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or ["nothing in it"])[0][:200]
         raise ValueError(
             f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
             f"because it could run code ({type(error).__name__}: {reason})"
@@ -89,8 +95,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds no dictionary of tensors")
-    return {
+    tensors = {
         str(key).removeprefix("module."): value
         for key, value in content.items()
         if isinstance(value, Tensor)
     }
+    if not tensors:
+        raise ValueError(f"{path}: holds no dictionary of tensors")
+    for key, value in tensors.items():
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+        # A view may repeat one number over terabytes.
+        if not plain or value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{path}: {key} is no plain tensor: its {tuple(value.shape)} numbers are not all "
+                "in the file; save the weights with `torch.save(model.state_dict(), path)`"
+            )
+        require_finite(path, key, value)
+    return tensors
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise ValueError for a zip archive that would grow: torch stores without compression."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{path}: damaged, cannot be read as a torch file ({error})") from None
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > path.stat().st_size or any(entry.compress_type for entry in entries):
+        raise ValueError(
+            f"{path}: refused, because its {path.stat().st_size} bytes would grow to {claimed}: "
+            "torch.save writes without compression, this is no file of it"
+        )

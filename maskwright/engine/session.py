@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ class Place:
     best: float = -1.0
     best_epoch: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.type == "int":
+                good = type(value) is int and value >= 0
+            elif entry.type == "float":
+                good = type(value) in (int, float) and math.isfinite(value)
+            else:
+                good = isinstance(value, dict)
+            if not good:
+                raise ValueError(f"{entry.name} is {value!r}")
 
 
 @dataclass
@@ -176,16 +188,21 @@ class Session:
         state = checkpoint.training
         assert state is not None
         load_state(self.detector, checkpoint.model, source)
-        load_optimizer_tensors(self.optimizer, self.detector, state.optimizer)
         if self.ema is not None:
             load_state(self.ema.model, state.ema, source)
-            self.ema.updates = state.scalars["ema_updates"]
-        if state.scalars["world"] != self.fabric.world_size:
+        try:
+            load_optimizer_tensors(self.optimizer, self.detector, state.optimizer)
+            updates, world = int(state.scalars["ema_updates"]), int(state.scalars["world"])
+            self.place = Place(**state.scalars["place"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise _damaged(source, error) from None
+        if self.ema is not None:
+            self.ema.updates = updates
+        if world != self.fabric.world_size:
             raise ValueError(
-                f"{source}: trained by {state.scalars['world']} processes, resumed by "
+                f"{source}: trained by {world} processes, resumed by "
                 f"{self.fabric.world_size}: start as many as before"
             )
-        self.place = Place(**state.scalars["place"])
         self.place.best_metrics = {  # JSON has no nan
             key: math.nan if value is None else value
             for key, value in self.place.best_metrics.items()
@@ -214,7 +231,10 @@ def resume_recipe(
             f"resume={given.resume}: this checkpoint holds weights only; give the run folder or "
             f"its weights/last.safetensors, or start a new run with weights={path}"
         )
-    recipe = TrainRecipe.from_dict(checkpoint.training.scalars["recipe"])
+    try:
+        recipe = TrainRecipe.from_dict(checkpoint.training.scalars["recipe"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
     fixed = [
         name
         for name in options
@@ -229,6 +249,13 @@ def resume_recipe(
         )
     changes = {name: getattr(given, name) for name in options if name in FREE_ON_RESUME}
     return replace(recipe, **changes), checkpoint, path.parent.parent
+
+
+def _damaged(source: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{source}: the state of the training is damaged ({type(error).__name__}: {error}); go on "
+        "from another checkpoint, or start a new run with weights="
+    )
 
 
 def make_fabric(device: str) -> Any:
@@ -273,7 +300,7 @@ def build_detector(
     Raises:
         ValueError: if model, weights and data do not fit together.
     """
-    from ..hub import RANDOM_START, start_detector
+    from ..hub import RANDOM_START, build_described, start_detector
 
     torch.manual_seed(recipe.seed)
     if checkpoint is None:
@@ -303,7 +330,7 @@ def build_detector(
                 f"data={recipe.data} has the classes {data.names}, the run that goes on was "
                 f"trained on {meta.names}"
             )
-        detector = build(meta.model, len(meta.names), **meta.args)
+        detector = build_described(meta, checkpoint.model, recipe.resume or recipe.data)
     if not any(len(data[i].labels) for i in range(len(data))):
         raise ValueError(
             f"{data.source} has {len(data)} training images but not one object to learn from"

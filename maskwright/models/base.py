@@ -70,6 +70,13 @@ class Meta:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, kind in _META_TYPES.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"the checkpoint's field {name!r} is not a {kind.__name__}")
+        if not all(name is None or isinstance(name, str) for name in self.names):
+            raise ValueError("the checkpoint's class names are not all text")
+        if not all(type(number) is int for number in self.category_ids):
+            raise ValueError("the checkpoint's category ids are not all whole numbers")
         if not self.category_ids:
             self.category_ids = list(range(1, len(self.names) + 1))
         if len(self.category_ids) != len(self.names):
@@ -93,11 +100,19 @@ class Meta:
             meta = cls(**known)
         except TypeError as error:
             raise ValueError(f"the checkpoint's description is incomplete: {error}") from None
-        shapes: dict[str, type] = {"model": str, "args": dict, "names": list, "extra": dict}
-        for name, kind in shapes.items():
-            if not isinstance(getattr(meta, name), kind):
-                raise ValueError(f"the checkpoint's field {name!r} is not a {kind.__name__}")
         return meta
+
+
+_META_TYPES: dict[str, type] = {
+    "model": str,
+    "args": dict,
+    "names": list,
+    "category_ids": list,
+    "licence": str,
+    "source": str,
+    "metrics": dict,
+    "extra": dict,
+}
 
 
 class Detector(nn.Module):

@@ -50,8 +50,11 @@ def transfer(
     copied, fresh = 0, []
     for key, target in own.items():
         source = state.get(key)
-        if key in rows and source is not None and source.shape[1:] == target.shape[1:]:
-            group, background = rows[key]
+        if source is not None and source.is_floating_point() != target.is_floating_point():
+            source = None
+        group, background = rows.get(key, (0, False))
+        given_rows = len(source_names) * group + int(background)
+        if group and source is not None and source.shape == (given_rows, *target.shape[1:]):
             body = target[: len(names) * group].unflatten(0, (-1, group))
             given = source[: len(source_names) * group].unflatten(0, (-1, group))
             body[mine] = given[theirs].to(body)

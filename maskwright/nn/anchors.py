@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,8 +42,9 @@ class AnchorGenerator(nn.Module):
                 f"anchor_sizes needs one size for each of the {len(strides)} pyramid levels, "
                 f"as many on each; got {tuple(sizes)}"
             )
-        if not ratios or min(ratios) <= 0 or min(min(s) for s in per_level) <= 0:
-            raise OptionError("anchor sizes and ratios must be above 0")
+        numbers = [*ratios, *(side for sides in per_level for side in sides)]
+        if not ratios or not all(0 < number < math.inf for number in numbers):
+            raise OptionError("anchor sizes and ratios must be above 0 and finite")
         self.strides = tuple(strides)
         self.stride_from_maps = stride_from_maps
         self.per_cell = len(per_level[0]) * len(ratios)
