@@ -101,6 +101,9 @@ def parse_value(kind: str, text: str) -> Any:
         ValueError: if `text` is no value of this type; the message says what is expected.
     """
     members = _split(kind, "|")
+    literals = [ast.literal_eval(member[7:]) for member in members if member.startswith("Literal[")]
+    if any(text in (choices if isinstance(choices, list) else [choices]) for choices in literals):
+        return text  # "none" may be a value of its own beside None
     if "None" in members and text.lower() in ("none", "null", ""):
         return None
     for member in members:

@@ -18,7 +18,7 @@ import numpy as np
 from maskwright.errors import OptionError
 
 from .discover import find_splits, open_dataset
-from .images import image_sizes, load_image
+from .images import image_header, load_image
 from .records import Dataset, Fault
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
@@ -125,6 +125,7 @@ def check_data(
     datasets: dict[str, Dataset] = {}
     names: list[str] | None = None
     hashes: dict[bytes, tuple[str, str]] = {}
+    modes: dict[tuple[str, str], list[str]] = {}
     for split, source in find_splits(data).items():
         try:
             dataset = open_dataset(data, split, names=names)
@@ -139,10 +140,15 @@ def check_data(
         report.faults += [(split, fault) for fault in dataset.faults]
         report.splits[split] = _statistics(dataset)
         for index in range(len(dataset)):
-            report.faults += [(split, fault) for fault in _check_image(dataset, index)]
-            _note_twin(dataset, index, hashes, report.notes)
+            report.faults += [(split, fault) for fault in _check_image(dataset, index, modes)]
+            twin = _find_twin(dataset, index, hashes, report.notes)
+            report.faults += [(split, fault) for fault in twin]
             if progress is not None:
                 progress(split, index + 1, len(dataset))
+    for (split, mode), files in modes.items():
+        report.notes.append(
+            f"{split}: {len(files)} image(s) of mode {mode} are read as 8-bit RGB, first {files[0]}"
+        )
     report.notes += _remarks(report.splits)
     if save is not None:
         _save(report, datasets, Path(save), samples)
@@ -155,49 +161,86 @@ def require_samples(samples: int) -> None:
         raise OptionError(f"samples must be at least 0, got {samples}")
 
 
-def _check_image(dataset: Dataset, index: int) -> list[Fault]:
-    """Decode an image and its masks."""
+def _check_image(
+    dataset: Dataset, index: int, modes: dict[tuple[str, str], list[str]]
+) -> list[Fault]:
+    """Decode an image and its masks; `modes` gets the file if it is not 8-bit RGB."""
     record = dataset[index]
     file = str(record.path)
-    faults = []
+    faults: list[Fault] = []
+
+    def fault(kind: str, message: str, action: str, number: int | None = None) -> None:
+        faults.append(Fault(file, record.image_id, number, kind, message, action))
+
     try:
+        header = image_header(record.path)
         pixels = load_image(record.path, size=record.size)
-        upright, stored = image_sizes(record.path)
     except ValueError as error:
-        return [Fault(file, record.image_id, None, "unreadable image", str(error), "error")]
+        fault("unreadable image", str(error), "error")
+        return faults
     if pixels.shape[:2] != record.size:
         try:
             dataset.image(index)
         except ValueError as error:
-            message = str(error).partition(" (`maskwright")[0]
-            faults.append(
-                Fault(file, record.image_id, None, "image of another size", message, "error")
-            )
-    elif upright != stored == record.size:
+            message = str(error).partition(" (image id")[0]
+            fault("image of another size", message, "error")
+    elif header.size != header.stored == record.size:
         message = (
             f"{file} is turned by its EXIF orientation, but was annotated unturned: read unturned"
         )
-        faults.append(Fault(file, record.image_id, None, "EXIF orientation", message, "repaired"))
-    for k in np.flatnonzero(~record.crowd) if dataset.has_masks else ():
+        fault("EXIF orientation", message, "repaired")
+    if header.broken_exif:
+        message = f"{file} has an EXIF block that cannot be read: its pixels are read unturned"
+        fault("broken EXIF block", message, "kept")
+    if header.frames > 1:
+        message = f"{file} holds {header.frames} frames or pages: only the first is used"
+        fault("several frames", message, "kept")
+    if record.path.suffix.lower() not in header.suffixes:
+        message = f"{file} is {header.format} by its content: other programs may refuse it"
+        fault("wrong file suffix", message, "kept")
+    if header.mode != "RGB":
+        modes.setdefault((dataset.split, header.mode), []).append(record.path.name)
+    masks: dict[int, Any] = {}
+    for k in np.flatnonzero(~record.crowd).tolist() if dataset.has_masks else ():
         number = int(record.ann_ids[k])
-        if not dataset.mask(index, int(k))[0].size:
+        masks[k] = dataset.mask(index, k)
+        if not masks[k][0].size:
             message = f"annotation {number} of {record.path.name}: no pixel lies in its polygons"
-            faults.append(Fault(file, record.image_id, number, "empty mask", message, "left out"))
+            fault("empty mask", message, "left out", number)
+    first: dict[tuple[Any, ...], int] = {}
+    for k, key in enumerate(zip(record.labels.tolist(), *record.boxes.T.tolist(), strict=True)):
+        twin = first.setdefault((*key, bool(record.crowd[k])), k)
+        if twin != k and _same_mask(masks.get(k), masks.get(twin)):
+            number, other = int(record.ann_ids[k]), int(record.ann_ids[twin])
+            message = f"annotations {other} and {number} of {record.path.name} are the same object"
+            fault("duplicate object", message, "kept", number)
     return faults
 
 
-def _note_twin(
+def _same_mask(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
+    return bool(a[1] == b[1] and np.array_equal(a[0], b[0]))
+
+
+def _find_twin(
     dataset: Dataset, index: int, hashes: dict[bytes, tuple[str, str]], notes: list[str]
-) -> None:
-    """Note an image that is, byte for byte, in another split as well."""
-    path = dataset[index].path
+) -> list[Fault]:
+    """Tell of an image that occurs, byte for byte, a second time."""
+    record = dataset[index]
+    path = record.path
     try:
-        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "blake2b").digest()
     except OSError:
-        return  # a fault already
+        return []  # a fault already
     split, twin = hashes.setdefault(digest, (dataset.split, str(path)))
     if split != dataset.split:
         notes.append(f"{path} is the same image as {twin} of {split}: scores on it tell nothing")
+    elif twin != str(path):
+        message = f"{path} is the same image as {twin}: annotated twice?"
+        return [Fault(str(path), record.image_id, None, "duplicate image", message, "kept")]
+    return []
 
 
 def _statistics(dataset: Dataset) -> SplitStats:
@@ -223,6 +266,12 @@ def _statistics(dataset: Dataset) -> SplitStats:
 def _remarks(splits: Mapping[str, SplitStats]) -> list[str]:
     notes = []
     train, val = splits.get("train"), splits.get("val")
+    spellings: dict[str, set[str]] = {}
+    for name in {name for stats in splits.values() for name in stats.per_class}:
+        spellings.setdefault(" ".join(name.split()).casefold(), set()).add(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            notes.append(f"classes that differ by blanks or capitals only: {sorted(alike)}")
     if train is not None and val is not None:
         missing = [
             name for name, count in val.per_class.items() if count and not train.per_class.get(name)
@@ -266,7 +315,7 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
 
     folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "faults.csv"
-    with listing.open("w", newline="", encoding="utf-8") as stream:
+    with listing.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["split", "file", "image", "annotation", "kind", "action", "message"])
         for split, f in report.faults:
@@ -283,4 +332,4 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
         plot_statistics(report.splits, report.saved[-1])
     summary = folder / "report.txt"
     report.saved.append(summary)
-    summary.write_text(str(report) + "\n", encoding="utf-8")
+    summary.write_text(str(report) + "\n", encoding="utf-8", errors="backslashreplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,8 @@ def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
         weight = np.array(list(stats.image_sizes.values()))
         shapes.scatter(width, height, s=10 + 200 * weight / weight.max(), alpha=0.5, label=split)
     # A dollar sign would begin a formula.
-    labels = [name.replace("$", r"\$")[:20] for name in names]
+    shown = ["".join(c for c in " ".join(name.split()) if c.isprintable()) for name in names]
+    labels = [name[:20].replace("$", r"\$") for name in shown]
     classes.set_xticks(np.arange(len(names)), labels, rotation=60, ha="right", fontsize=8)
     classes.set_title("objects of each class" + (" (30 most)" if len(total) > 30 else ""))
     crowding.set_title("objects in an image")
@@ -105,4 +107,6 @@ def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
     shapes.set_ylabel("height")
     for axes in (classes, crowding, sizes, shapes):
         axes.legend()
-    figure.savefig(path, dpi=100)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
+        figure.savefig(path, dpi=100)

@@ -85,14 +85,31 @@ def find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
     Raises:
         ValueError: if nothing known is found.
     """
+    try:
+        return _find_splits(data)
+    except OSError as error:  # no permission, a name too long, a loop of links
+        raise ValueError(
+            f"{_describe(data)[:300]} cannot be looked up: {error.strerror or error}"
+        ) from None
+
+
+def _find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
     if isinstance(data, Mapping):
         return _from_mapping(data, Path())
     path = Path(data)
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return _from_mapping(_load_yaml(path), path.parent)
+        try:
+            return _from_mapping(_load_yaml(path), path.parent)
+        except ValueError as error:
+            message = str(error)
+            raise ValueError(
+                message if message.startswith(str(path)) else f"{path}: {message}"
+            ) from None
     if path.is_file():
         split = split_name(path.stem) or _folder_split(path.parent) or "train"
         return {split: _source(path, split)}
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
         raise ValueError(f"data={str(data)!r} does not exist; expected, for example:\n{LAYOUTS}")
     found: dict[str, Source] = {}
@@ -183,14 +200,22 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from None
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected the entries train and val, got {content!r:.100}")
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be read") from None
+    if not isinstance(content, Mapping):  # not shown: with aliases, its text may be endless
+        kind = type(content).__name__
+        raise ValueError(f"{path}: expected the entries train and val, got a {kind}")
     return content
 
 
 def _from_mapping(content: Mapping[str, Any], base: Path) -> dict[str, Source]:
     """Read train, val, test (COCO JSON each) and images (a folder, or one for each split)."""
-    base = base / str(content.get("path", "."))
+    for key in ("path", "images"):
+        value = content.get(key, ".")
+        values = value.values() if isinstance(value, Mapping) else [value]
+        if not all(item is None or isinstance(item, str | Path) for item in values):
+            raise ValueError(f"the entry {key} must name a folder, got a {type(value).__name__}")
+    base = base / str(content.get("path") or ".")
     found: dict[str, Source] = {}
     for key, value in content.items():
         split = split_name(str(key)) if isinstance(value, str | Path) else None

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +30,31 @@ if TYPE_CHECKING:
 
 URL_TIMEOUT = 20.0  # seconds
 URL_MAX_BYTES = 256 * 2**20
+# Pillow would hand these to a program of their own; they are no pixels anyway.
+PROGRAMS = ("EPS", "WMF")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself before it is decoded.
+
+    Attributes:
+        size: (height, width) turned upright by the EXIF orientation.
+        stored: (height, width) as stored.
+        format: name of the format in Pillow, such as "JPEG".
+        suffixes: endings of file names that are usual for the format.
+        mode: Pillow's name of the kind of pixels, such as "RGB", "L", "CMYK", "I;16".
+        frames: images in the file: of an animation, or pages.
+        broken_exif: whether its EXIF block cannot be read, and with it the orientation.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    format: str
+    suffixes: tuple[str, ...]
+    mode: str
+    frames: int
+    broken_exif: bool
 
 
 def load_image(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -55,49 +85,95 @@ def load_image(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarra
     if isinstance(source, Image.Image):
         return _decode(source, "the given PIL image", size)
     if isinstance(source, bytes | bytearray):
-        name, stream = f"image of {len(source)} bytes", io.BytesIO(source)
+        stream: BinaryIO = io.BytesIO(source)
+        name = f"image of {len(source)} bytes"
     elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         name, stream = source, io.BytesIO(_download(source))
     elif isinstance(source, str | Path):
-        name, stream = str(source), io.BytesIO(_read_file(Path(source)))
+        name, stream = str(source), _open_file(Path(source))
     else:
         raise ValueError(
             "an image is a path, a URL, bytes, a PIL image or a uint8 array (H, W, 3); "
             f"got {type(source).__name__}"
         )
-    with _open(stream, name) as image:
+    with _exif_warnings(), stream, _open(stream, name) as image:
         return _decode(image, name, size)
 
 
-def image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the (height, width) of an image file, upright and as stored, without decoding it.
+def image_header(path: Path) -> Header:
+    """Return what an image file says of itself, without decoding it.
 
     Raises:
         ValueError: if the file is missing or no image.
     """
-    if not path.is_file() or not path.stat().st_size:
-        _read_file(path)  # says what is wrong
-    with path.open("rb") as stream, _open(stream, str(path)) as image:
-        width, height = image.size
-        try:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        except Exception:  # broken EXIF block: the pixels may still be fine
-            turned = False
-    return ((width, height) if turned else (height, width)), (height, width)
+    from PIL import Image
+
+    with (
+        _exif_warnings() as caught,
+        _open_file(path) as stream,
+        _open(stream, str(path)) as image,
+    ):
+        height, width = stored = image.size[::-1]
+        orientation = _orientation(image)
+        turned = (orientation or 1) > 4
+        frames = 1
+        if image.format != "MPO":  # a photo with its preview
+            try:
+                frames = getattr(image, "n_frames", 1)
+            except Exception:  # a broken animation: decoding will tell
+                frames = 1
+        suffixes = [s for s, kind in Image.registered_extensions().items() if kind == image.format]
+        return Header(
+            (width, height) if turned else stored,
+            stored,
+            image.format or "",
+            tuple(suffixes),
+            image.mode,
+            frames,
+            orientation is None or any(map(_about_exif, caught)),
+        )
 
 
-def _read_file(path: Path) -> bytes:
+def file_problem(path: Path) -> tuple[str, str] | None:
+    """Return kind and message of what is wrong with an image file, judged without opening it."""
     try:
-        data = path.read_bytes()
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not an image file") from None
+        info = path.stat()
     except FileNotFoundError:
-        raise ValueError(f"image file {path} does not exist") from None
-    except (OSError, ValueError) as error:
+        if path.is_symlink():
+            target = path.readlink()
+            return "missing image", f"image file {path} is a link to {target}, which does not exist"
+        return "missing image", f"image file {path} does not exist"
+    except (OSError, ValueError) as error:  # a name that the file system refuses, a loop of links
+        return "missing image", f"image file {str(path)[:200]} cannot be looked up: {error}"
+    if stat.S_ISDIR(info.st_mode):
+        return "folder instead of an image", f"{path} is a folder, not an image file"
+    if not stat.S_ISREG(info.st_mode):
+        return "no regular file", f"{path} is a pipe or a device, not an image file"
+    if not info.st_size:
+        message = f"image file {path} is empty (0 bytes): copy it again or remove it"
+        return "empty image file", message
+    effective = os.access in os.supports_effective_ids
+    if not os.access(path, os.R_OK, effective_ids=effective):
+        return "unreadable image", f"image file {path} may not be read: change its permissions"
+    return None
+
+
+def max_pixels() -> int:
+    """Return the number of pixels from which on Pillow refuses an image."""
+    from PIL import Image
+
+    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else 2**31
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """Open an image file; a pipe would block and a device never end, so only regular ones."""
+    problem = file_problem(path)
+    if problem is not None:
+        raise ValueError(problem[1])
+    try:
+        return path.open("rb")
+    except OSError as error:
         raise ValueError(f"cannot read the image file {path}: {error}") from None
-    if not data:
-        raise ValueError(f"image file {path} is empty (0 bytes): copy it again or remove it")
-    return data
 
 
 def _download(url: str) -> bytes:
@@ -133,7 +209,7 @@ def _open(stream: Any, name: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(stream)
+        image = Image.open(stream)
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not an image in a format that Pillow reads") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -143,21 +219,64 @@ def _open(stream: Any, name: str) -> Image.Image:
         ) from None
     except Exception as error:  # decoders raise what they like on broken bytes
         raise ValueError(f"{name} cannot be read as an image: {error}") from None
+    if image.format in PROGRAMS:
+        raise ValueError(
+            f"{name} is {image.format}, which is no raster image: save it as PNG or JPEG"
+        )
+    return image
 
 
 def _decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
-    from PIL import ImageOps
+    from PIL import Image as Pillow
 
+    transpose = Pillow.Transpose
+    turns = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_270,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_90,
+    }
     try:
         stored = image.size[::-1]
-        turned = ImageOps.exif_transpose(image)
-        if size is None or tuple(size) != stored or tuple(size) == turned.size[::-1]:
-            image = turned
+        image.load()
+        orientation = _orientation(image) or 1
+        upright = stored[::-1] if orientation > 4 else stored
+        unturned = size is not None and tuple(size) == stored != upright
+        if orientation > 1 and not unturned:
+            image = image.transpose(turns[orientation])
         return _to_rgb(image)
     except Exception as error:  # decoders raise what they like on broken bytes
         raise ValueError(
-            f"{name} is damaged or incomplete and cannot be decoded: {error}"
+            f"{name} is damaged or incomplete and cannot be decoded ({error}): copy it again or "
+            "remove it"
         ) from None
+
+
+@contextmanager
+def _exif_warnings() -> Iterator[list[Any]]:
+    """Take Pillow's warnings aside, and pass on those that are not about a broken EXIF block."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "(?i).*exif")
+        yield caught
+    for entry in caught:
+        if not _about_exif(entry):
+            warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
+
+
+def _about_exif(entry: Any) -> bool:
+    return "exif" in str(entry.message).lower()
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return the EXIF orientation, 1 to 8; None where the block cannot be read."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

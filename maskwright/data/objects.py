@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .segments import LEAST, NO_MASK, BadSegment, Segment, box_segment, read_segment
+from .segments import LEAST, NO_MASK, NUMBERS, BadSegment, Segment, box_segment, read_segment
 
 
 class CocoObject:
@@ -35,7 +35,8 @@ class CocoObject:
         Raises:
             BadSegment: if the object cannot be used.
         """
-        self.crowd = entry.get("iscrowd") in (1, True)
+        crowd = entry.get("iscrowd", 0)
+        self.crowd = whole_number(crowd) == 1 or crowd is True
         segment = self.segment = read_segment(entry.get("segmentation"), size)
         has_mask = segment.kind != NO_MASK
         self.box = self._read_box(entry.get("bbox"), size, segment if has_mask else None)
@@ -46,8 +47,15 @@ class CocoObject:
             notes = segment.notes
             segment = self.segment = box_segment(inside)
             segment.notes += [*notes, ("no mask", "no segmentation: its box serves as its mask")]
-        area = finite_number(entry.get("area"))
+        if not self.crowd and crowd not in (0, None, "0"):
+            message = f"iscrowd {shown(crowd)} is neither 0 nor 1: read as 0"
+            segment.notes.append(("bad iscrowd", message))
+        stated = entry.get("area")
+        area = finite_number(stated)
         if area is None or area <= 0:
+            if stated is not None:
+                message = f"area {shown(stated)} is no number above 0: measured anew"
+                segment.notes.append(("bad area", message))
             x1, y1, x2, y2 = self.box
             area = segment.area() or (x2 - x1) * (y2 - y1)
         self.area = area
@@ -60,29 +68,32 @@ class CocoObject:
         height, width = size
         kind, message = "", ""
         x = y = w = h = 0.0
-        sides = [finite_number(side) for side in value] if isinstance(value, list) else []
         if value is None and mask is not None:
             return mask.extent
-        if len(sides) != 4:
-            kind, message = "bad box", f"bbox must be [x, y, width, height], got {str(value)[:60]}"
-        elif None in sides:
-            kind, message = "NaN or infinite coordinates", f"bbox {value} is not finite"
+        if not isinstance(value, list) or len(value) != 4 or not {*map(type, value)} <= NUMBERS:
+            kind = "bad box"
+            message = f"bbox must be four numbers [x, y, width, height], got {shown(value)}"
+        elif None in map(finite_number, value):
+            kind, message = "NaN or infinite coordinates", f"bbox {shown(value)} is not finite"
         else:
-            x, y, w, h = (side for side in sides if side is not None)
+            x, y, w, h = map(float, value)
             if w < LEAST or h < LEAST:
-                kind, message = "empty box", f"bbox {value} has no width or no height"
+                kind, message = "empty box", f"bbox {shown(value)} has no width or no height"
             elif max(x - width, y - height, -x - w, -y - h) > -LEAST:
-                kind, message = "box outside the image", f"bbox {value} lies outside the image"
+                kind, message = (
+                    "box outside the image",
+                    f"bbox {shown(value)} lies outside the image",
+                )
         box = (x, y, x + w, y + h)
         if not kind and mask is not None and _iou(box, mask.extent) < 0.2:
             kind = "box and mask disagree"
-            message = f"bbox {value} is not where the mask is"
+            message = f"bbox {shown(value)} is not where the mask is"
             if _iou((x, y, w, h), mask.extent) > 0.5:
                 message += ": it seems to be x1, y1, x2, y2 instead of x, y, width, height"
         if not kind:
             over = max(-x, -y, box[2] - width, box[3] - height)
             if over > 2:
-                message = f"bbox {value} reaches {over:.0f} pixels beyond the image: clipped"
+                message = f"bbox {shown(value)} reaches {over:.0f} pixels beyond the image: clipped"
                 self.segment.notes.append(("box beyond the image", message))
             return box
         if mask is None:
@@ -94,8 +105,13 @@ class CocoObject:
         if not num_joints or value is None:
             return None
         numbers = [finite_number(item) for item in value] if isinstance(value, list) else []
-        if len(numbers) != 3 * num_joints or None in numbers:
-            message = f"keypoints must be {3 * num_joints} finite numbers: read as not labelled"
+        if len(numbers) != 3 * num_joints or not {*numbers[2::3]} <= {0.0, 1.0, 2.0}:
+            numbers = [None]
+        if None in numbers:
+            message = (
+                f"keypoints must be {num_joints} times x, y (finite) and visibility (0, 1 or 2): "
+                "read as not labelled"
+            )
             self.segment.notes.append(("bad keypoints", message))
             return None
         return np.array(numbers, np.float32).reshape(num_joints, 3)
@@ -103,13 +119,19 @@ class CocoObject:
 
 def whole_number(value: Any) -> int | None:
     """Return a whole number that fits 64 bits, from an int, 3.0 or "3"; else None."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal() and len(value) < 20:
+    if isinstance(value, str) and len(value) < 20 and value.strip().removeprefix("-").isdecimal():
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
         return None
     return value
+
+
+def shown(value: Any) -> str:
+    """Return a value of a file for a message, cut short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def finite_number(value: Any) -> float | None:

@@ -7,6 +7,7 @@ are rasterised when asked for, each inside its own frame.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +35,8 @@ class Fault:
         kind: a short fixed name, to group by.
         message: what was found, and where it helps, how to mend it.
         action: "left out" (the image or annotation is not in the data set), "repaired" (it is, in
-            the way that the message tells) or "error" (it is, and using it will fail).
+            the way that the message tells), "kept" (it is, unchanged, but looks like a mistake) or
+            "error" (it is, and using it will fail).
     """
 
     file: str
@@ -205,7 +207,7 @@ class Dataset:
             ValueError: if the file cannot be read, or has another size than the annotations say.
         """
         record = self[index]
-        hint = "`maskwright data check` lists every such file"
+        hint = f"image id {record.image_id}; `maskwright data check` lists every such file"
         try:
             pixels = load_image(record.path, size=record.size)
         except ValueError as error:
@@ -331,6 +333,19 @@ class Dataset:
             "annotations": annotations,
             "categories": categories,
         }
+
+
+def describe_faults(dataset: Dataset, most: int = 3) -> str | None:
+    """Return one sentence on what was wrong in the files of a data set, None if nothing was."""
+    if not dataset.faults:
+        return None
+    counts = Counter((fault.kind, fault.action) for fault in dataset.faults)
+    parts = [f"{kind} ({action}) {n} x" for (kind, action), n in counts.most_common(most)]
+    more = f" and {len(counts) - most} other kinds" if len(counts) > most else ""
+    return (
+        f"{dataset.source}: {', '.join(parts)}{more}; the first: {dataset.faults[0].message}; "
+        "`maskwright data check` lists all"
+    )
 
 
 def split_dataset(

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from maskwright.ops.rle import decode_rle, encode_crop
+from maskwright.ops.rle import FAR, decode_rle, encode_crop, measure_rle, outline_length
 
 NO_MASK, POLYGONS, RLE = 0, 1, 2
 # Anything narrower is nothing: in float32, its two sides may be the same number.
 LEAST = 0.01  # pixels
+MAX_OUTLINE = 1_000_000  # pixels around one polygon; the scaled one may be longer
+NUMBERS = {int, float}
 
 
 class BadSegment(ValueError):  # noqa: N818 - an outcome of reading, caught by the reader
@@ -88,6 +90,13 @@ def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
     if not isinstance(value[0], list):
         value = [value]
         segment.notes.append(("flat polygon", "the polygon is not inside a list; read as one part"))
+    if len(value) == 1:  # most objects
+        try:
+            points, segment.extent = _read_polygon(value[0], size)
+        except BadSegment as bad:
+            raise BadSegment(bad.kind, f"polygon 1 of 1 {bad}") from None
+        segment.parts.append(points)
+        return segment
     problems: list[tuple[str, str]] = []
     extents = []
     for number, part in enumerate(value, 1):
@@ -106,29 +115,44 @@ def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
     return segment
 
 
-def _read_polygon(part: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[float]]:
+def _read_polygon(
+    part: Any, size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Return the (n, 2) points of a polygon and the xyxy around them."""
-    try:
-        flat = np.array(part, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        raise BadSegment("bad polygon", "is no list of numbers") from None
-    if flat.ndim != 1 or flat.size % 2:
+    if not isinstance(part, list) or not {*map(type, part)} <= NUMBERS:
+        raise BadSegment("bad polygon", "is no list of numbers")
+    if len(part) % 2:
         raise BadSegment("bad polygon", "is no flat list x1, y1, x2, y2, ...")
-    if flat.size < 6:
-        raise BadSegment("polygon with too few points", f"has {flat.size // 2} point(s), not 3")
-    points = flat.reshape(-1, 2)
-    x1, y1, x2, y2 = extent = points.min(0).tolist() + points.max(0).tolist()
-    if not all(map(math.isfinite, extent)):
+    if len(part) < 6:
+        raise BadSegment("polygon with too few points", f"has {len(part) // 2} point(s), not 3")
+    try:
+        finite = math.isfinite(sum(part))  # a sum is finite only if all numbers are
+        points = np.array(part, dtype=np.float64).reshape(-1, 2)
+    except OverflowError:
+        finite = False
+    if not finite:
         raise BadSegment("NaN or infinite coordinates", "has coordinates that are not finite")
+    # For a few dozen numbers this is faster than numpy.
+    xs, ys = part[0::2], part[1::2]
+    x1, y1, x2, y2 = float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
     height, width = size
     if x2 - x1 < LEAST or y2 - y1 < LEAST:
         raise BadSegment("polygon without area", "has no width or no height")
     if x2 < LEAST or y2 < LEAST or x1 > width - LEAST or y1 > height - LEAST:
         raise BadSegment("polygon outside the image", "lies outside the image")
     # The rasteriser walks along every edge: a point at 1e9 would cost gigabytes.
-    if max(-x1, x2 - width) > width + 100 or max(-y1, y2 - height) > height + 100:
+    if max(-x1, x2 - width) > min(width + 100, FAR) or (
+        max(-y1, y2 - height) > min(height + 100, FAR)
+    ):
         raise BadSegment("polygon outside the image", "reaches far beyond the image")
-    return points, extent
+    if len(xs) * max(x2 - x1, y2 - y1) > MAX_OUTLINE:  # a bound; seldom passed
+        length = outline_length(points)
+        if length > MAX_OUTLINE:
+            raise BadSegment(
+                "endless polygon",
+                f"has an outline of {length:.3g} pixels, more than {MAX_OUTLINE:.3g}: simplify it",
+            )
+    return points, (x1, y1, x2, y2)
 
 
 def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
@@ -137,20 +161,21 @@ def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
         swapped = " (height and width are swapped)" if stated == list(size[::-1]) else ""
         raise BadSegment(
             "RLE of another size",
-            f"run lengths are for size {stated} (height, width), the image has {list(size)}"
-            f"{swapped}",
+            f"run lengths are for size {str(stated)[:60]} (height, width), the image has "
+            f"{list(size)}{swapped}",
         )
     counts = value.get("counts")
+    rle = {"size": list(size), "counts": counts}
     try:
-        crop, frame = decode_rle({"size": list(size), "counts": counts})
+        area, frame = measure_rle(rle)
     except ValueError as error:
         raise BadSegment("bad RLE", str(error).removeprefix("RLE: ")) from None
-    area = int(crop.sum())
     if not area:
         raise BadSegment("empty mask", "the run lengths hold no pixel of the object")
     if isinstance(counts, str):
         text = counts.encode("ascii")
     else:
+        crop, frame = decode_rle(rle)
         text = encode_crop(crop, frame, size)["counts"]
     x1, y1, x2, y2 = (float(side) for side in frame)
     return Segment(RLE, counts=text, extent=(x1, y1, x2, y2), pixels=area)

@@ -54,6 +54,20 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def printable(text: str) -> str:
+    """Return text that any terminal shows as it is: control characters and broken ones escaped.
+
+    Names come from files that others made: one with an escape sequence in it must not steer the
+    terminal, and half of a surrogate pair must not end the program.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 class Progress:
     """A progress display, used as a context manager; see `progress`."""
 
@@ -190,7 +204,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(columns))
     ]
-    cells = [[format_value(value) for value in row] for row in rows]
+    title = printable(title)
+    cells = [[printable(format_value(value)) for value in row] for row in rows]
     if not on_terminal(sys.stdout):
         _plain_table(title, columns, cells, right)
         return
@@ -231,7 +246,7 @@ def _plain_table(
 
 def note(message: str) -> None:
     """Print a line for the user to stdout."""
-    print(message, flush=True)
+    print(printable(message), flush=True)
 
 
 def warn(message: str) -> None:
@@ -245,6 +260,7 @@ def error(message: str) -> None:
 
 
 def _print_error(kind: str, message: str, style: str) -> None:
+    message = printable(message)
     if not on_terminal():
         print(f"{kind}: {message}", file=sys.stderr, flush=True)
         return

@@ -170,7 +170,9 @@ def _texts(
     texts = []
     for label in labels:
         name = names[label] if 0 <= label < len(names) else None
-        texts.append(str(label) if name is None else name)
+        # One line of characters that a font can have.
+        name = str(label) if name is None else " ".join(name.split())
+        texts.append("".join(char for char in name if char.isprintable()))
     if len(names) == 1 and len(labels) > FEW:
         texts = [""] * len(labels)  # the one class needs no repeating
     if scores is not None:
@@ -389,6 +391,7 @@ def mosaic(
 
 
 def _shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    text = " ".join(text.split())  # of a line break there is no length
     if pen.textlength(text, font=font) <= width:
         return text
     while text and pen.textlength(text + "…", font=font) > width:

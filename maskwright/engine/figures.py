@@ -84,5 +84,6 @@ def plural(count: int, word: str) -> str:
 
 def as_text(name: str | None) -> str:
     """Return a name as matplotlib shows it as it is: "$" is no formula, "_" hides no legend."""
-    text = str(name).replace("$", r"\$")
+    text = "".join(char for char in " ".join(str(name).split()) if char.isprintable())
+    text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

@@ -95,10 +95,6 @@ def load_optimizer_tensors(
         name, _, slot = key.rpartition(".")
         if name not in parameters:
             raise ValueError(f"optimiser state {key!r} belongs to no trainable parameter")
-        others = {f"{name}.{other}" for other in slots}
-        if slot not in slots or not others <= set(tensors):
-            needed = ", ".join(sorted(others))
-            raise ValueError(f"optimiser state {key!r} is there, but not all and only {needed}")
         parameter = parameters[name]
         if slot == "step" and tensor.numel() == 1:  # a scalar, which the optimisers keep on the CPU
             optimizer.state[parameter][slot] = tensor.clone()
@@ -110,3 +106,9 @@ def load_optimizer_tensors(
             )
         with torch.no_grad():
             optimizer.state[parameter][slot] = torch.empty_like(parameter).copy_(tensor)
+    for key in tensors:
+        name, _, slot = key.rpartition(".")
+        needed = {f"{name}.{other}" for other in slots}
+        if slot not in slots or not needed <= set(tensors):
+            wanted = ", ".join(sorted(needed))
+            raise ValueError(f"optimiser state {key!r} is there, but not all and only {wanted}")

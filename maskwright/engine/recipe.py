@@ -31,7 +31,7 @@ class TrainRecipe:
     model: str = "mask_rcnn_resnet50_fpn"
     """Registered name of the model; `maskwright models` lists them."""
 
-    weights: str | Path | None = None
+    weights: str | Path | Literal["none"] | None = None
     """Weights to start from: a checkpoint, a run folder or a published name such as coco; None:
     ImageNet weights of the backbone where they can be had; "none": random."""
 

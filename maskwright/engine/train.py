@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ..data.loader import Batch
+from ..data.records import describe_faults
 from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from . import console, pictures
@@ -323,6 +324,9 @@ def _introduce(run: Session) -> None:
         ["folder", str(run.dir)],
     ]
     console.table("Training", ["what", "value"], rows)
+    for part in {dataset.source: dataset for dataset in (data, run.val_data)}.values():
+        if faults := describe_faults(part):
+            console.warn(faults)
 
 
 def _report(run: Session, result: Evaluation) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from ..data.discover import open_dataset
 from ..data.loader import Batch, Loader, make_loader
-from ..data.records import Dataset
+from ..data.records import Dataset, describe_faults
 from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
 from ..models.base import Detector, PostProcess
@@ -129,6 +129,8 @@ def val(
         model = load(model, device=device)
     detector = model.detector
     dataset = open_dataset(data, split)
+    if faults := describe_faults(dataset):
+        console.warn(faults)
     resize = model.resize_rule(imgsz)
     loader = eval_loader(detector, dataset, resize=resize, batch=batch, workers=workers)
     result = evaluate(

@@ -264,7 +264,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(scene: Scene, case: str) -> 
 REPAIRED = {
     "box of the mask": ("empty box", annotation(bbox=[2, 2, 0, 5])),
     "NaN box": ("NaN or infinite coordinates", annotation(bbox=[NAN, 2, 1, 5])),
-    "null box": ("NaN or infinite coordinates", annotation(bbox=[None, 2, 1, 5])),
+    "null box": ("bad box", annotation(bbox=[None, 2, 1, 5])),
     "corners": ("box and mask disagree", annotation(bbox=[30, 20, 12, 12])),
     "part with two points": (
         "polygon with too few points",

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from maskwright.data import collate_images, load_image, resize_image
-from maskwright.data.images import image_sizes
+from maskwright.data.images import image_header
 from maskwright.structures import Resize
 
 
@@ -78,7 +78,8 @@ def test_annotations_of_the_unturned_image(pixels: np.ndarray, tmp_path: Path) -
     exif[0x0112] = 6
     file = tmp_path / "turned.png"
     Image.fromarray(pixels).save(file, exif=exif)
-    assert image_sizes(file) == ((53, 37), (37, 53))
+    header = image_header(file)
+    assert (header.size, header.stored, header.format) == ((53, 37), (37, 53), "PNG")
     np.testing.assert_array_equal(load_image(file, size=(37, 53)), pixels)
 
 
