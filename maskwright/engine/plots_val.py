@@ -49,7 +49,8 @@ def plot_pr(panels: Mapping[str, Mapping[str, Curve]], out: str | Path) -> Path:
     Returns:
         The path of the figure.
     """
-    figure = new_figure(5.6 * len(panels) + 0.6, 4.4)
+    lines = max((min(len(curves), FEW) for curves in panels.values()), default=0)
+    figure = new_figure(4.1 * max(len(panels), 1), 3.7 + 0.19 * lines)
     for i, (title, curves) in enumerate(panels.items()):
         ax = figure.add_subplot(1, len(panels), i + 1)
         style(ax, title, "recall", "precision")
@@ -87,7 +88,7 @@ def _draw_pr(ax: Axes, curves: Mapping[str, Curve]) -> None:
         for (name, (recall, precision)), color in zip(named, COLORS[1:4], strict=True):
             label = f"{as_text(name)}  {precision.mean():.3f}"
             ax.plot(recall, precision, color=color, lw=1.3, label=label)
-    legend(ax, loc="upper left", bbox_to_anchor=(1, 1), title="class and AP", alignment="left",
+    legend(ax, loc="upper left", bbox_to_anchor=(0, -0.17), title="class and AP", alignment="left",
            title_fontproperties={"size": 8.5})  # fmt: skip
 
 
@@ -144,12 +145,12 @@ def plot_calibration(results: Mapping[str, Calibration], out: str | Path) -> Pat
         style(ax, f"{kind.capitalize()}: is a score a probability?", "", "share that is right")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.03)
-        ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), label="perfect")
+        ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), zorder=3, label="perfect")
         width = np.diff(one.edges)
         filled = one.counts > 0
         ax.bar(
             one.edges[:-1][filled], one.precision[filled], width=0.92 * width[filled],
-            align="edge", color=SERIES, alpha=0.85, label="found",
+            align="edge", color=SERIES, alpha=0.85, label="share that is right",
         )  # fmt: skip
         ax.plot(one.score[filled], one.precision[filled], "o", ms=4, color=COLORS[1],
                 label="at the mean score")  # fmt: skip

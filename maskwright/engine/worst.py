@@ -21,6 +21,7 @@ from ..metrics.scores import ImageScore
 from ..metrics.table import IntArray
 from .diagnosis import Diagnosis, KindDiagnosis
 from .draw import Color, draw_instances, mosaic
+from .figures import plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,10 +78,10 @@ def draw_worst(
     kinds = error_kinds(found.lead.matches)
     files, pictures, titles = [], [], []
     for i, one in enumerate(chosen, start=1):
-        name = dataset[one.image].path.name
+        name, objects = dataset[one.image].path.name, one.right + one.missed
         pair = _draw_pair(found, result, dataset, one.image, kinds)
         heads = [
-            f"{name}: {one.right + one.missed} objects",
+            f"{name}: {objects} {plural(objects, 'object')}",
             f"F1 {one.f1:.2f}: {one.right} found, {one.missed} missed, {one.wrong} false",
         ]
         stem = re.sub(r"[^\w\-. ()+]", "_", Path(name).stem)[:80]

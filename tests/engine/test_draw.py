@@ -200,3 +200,23 @@ def test_mosaic_places_images_in_cells():
     assert mosaic(images[:1], [""], 4, 100).width < 130
     with pytest.raises(ValueError, match="2 titles"):
         mosaic(images, ["a", "b"], 2)
+
+
+def test_colours_and_texts_can_be_given():
+    image = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    boxes = np.array([[20.0, 60, 60, 100], [90, 60, 130, 100]])
+    labels, names = np.array([0, 1]), ["a", "b"]
+    colors = [(200, 10, 20), (10, 200, 30)]
+    plain = np.asarray(draw_instances(image, boxes, labels, names, colors=colors, texts=["", ""]))
+    assert plain[60, 40].tolist() == [200, 10, 20] and plain[60, 110].tolist() == [10, 200, 30]
+    named = np.asarray(draw_instances(image, boxes, labels, names, colors=colors, texts=["x", ""]))
+    rows, cols = np.nonzero((named != plain).any(2))
+    assert len(rows) > 20 and cols.max() < 80  # a label at the first box, none at the second
+    # Labels that are empty do not count as many.
+    crowd = np.tile(boxes, (40, 1))
+    texts = ["x", *[""] * 79]
+    drawn = draw_instances(image, crowd, np.zeros(80), names, colors=colors * 40, texts=texts)
+    bare = draw_instances(image, crowd, np.zeros(80), names, colors=colors * 40, texts=[""] * 80)
+    assert (np.asarray(drawn) != np.asarray(bare)).any()
+    with pytest.raises(ValueError, match="texts: 1 entries, but there are 2 boxes"):
+        draw_instances(image, boxes, labels, names, texts=["x"])

@@ -52,10 +52,13 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.text = ""
         self._in = ""
+        self.open: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
         self._in = tag
         self.loads += [str(v) for k, v in attrs if k in ("src", "href", "srcset", "data")]
         if tag == "tr":
@@ -74,6 +77,7 @@ class Page(HTMLParser):
             self.headings[-1] += data
 
     def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
         self._in = ""
 
     def row(self, first: str, cells: int | None = None) -> list[str]:
@@ -141,7 +145,9 @@ def write(folder: Path, result: Evaluation, data: Dataset, **changes: Any) -> Pa
         "device": "cpu",
     }
     write_report(folder, result, data, **{**options, **changes})
-    return Page(folder / "report.html")
+    page = Page(folder / "report.html")
+    assert page.open == []
+    return page
 
 
 def test_everything_is_in_it(tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ from PIL import Image
 from tiny_runs import MODEL, table
 
 import maskwright.engine.train as module
+from maskwright.data.discover import open_dataset
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.interrupt import Interrupt
+from maskwright.engine.pictures import load_detections
 from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.rundir import ResultsTable, new_run_dir
+from maskwright.engine.rundir import ResultsTable, new_run_dir, write_whole
 from maskwright.engine.train import TrainResult, train
+from maskwright.engine.val import score
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,10 +57,20 @@ def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str])
         *("args.yaml", "results.csv", "results.png", "labels.jpg", "metrics.json"),
         *("train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg"),
         *("val_batch0_labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png"),
-        *("box_pr.png", "mask_pr.png"),
+        *("box_pr.png", "mask_pr.png", "errors.png", "report.html", "detections.json"),
     }
     for file in files:
         assert (result.dir / file).stat().st_size > 0, file
+    page = (result.dir / "report.html").read_text()
+    for words in ("results.png", "class_ap.png", "labels.jpg", "accumulate", "best epoch"):
+        assert words in page, words
+    # The report is about the best epoch.
+    gt = open_dataset(options["data"], "val").to_coco()
+    again = score(gt, load_detections(result.dir), masks=True, max_det=100)
+    assert again == pytest.approx(result.metrics, nan_ok=True, rel=0, abs=0)
+    stored = json.loads((result.dir / "metrics.json").read_text())
+    assert stored["mask/AP50"] == result.metrics["mask/AP50"]
+    assert stored["diagnostics"]["mask"]["errors"]["AP50"] == pytest.approx(stored["mask/AP50"])
     rows = table(result.dir)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["step"] for row in rows] == ["4", "8"]  # 7 images in batches of 2
@@ -77,6 +90,7 @@ def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str])
     output = capsys.readouterr()
     assert "7 train, 3 val images" in output.out
     assert f"maskwright predict model={result.dir}" in output.out
+    assert f"report: {result.dir / 'report.html'}" in output.out
 
     again = train(**options | {"epochs": 1})  # never overwritten
     assert again.dir.name == "train2"
@@ -96,6 +110,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         interrupt_at(patch, at)
         part = train(**options, name="part")
     assert part.interrupted
+    assert not (part.dir / "report.html").exists()
     assert f"maskwright train resume={part.dir}" in capsys.readouterr().out
     assert (part.dir / "results.csv").exists() == (at > 4)  # 4 steps make an epoch
     # A row that a crash left behind the checkpoint is written again, not twice.
@@ -106,6 +121,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert resumed.dir == part.dir and not resumed.interrupted
     assert table(resumed.dir) == table(whole.dir)
     assert resumed.metrics == pytest.approx(whole.metrics, nan_ok=True, rel=0, abs=0)
+    assert load_detections(resumed.dir) == load_detections(whole.dir)
+    assert (resumed.dir / "report.html").exists()
     for training in (True, False):
         a = load_checkpoint(whole.last, training=training)
         b = load_checkpoint(resumed.last, training=training)
@@ -262,6 +279,22 @@ def test_run_folders_are_numbered_and_checked(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Permission denied"):
             new_run_dir(tmp_path, "train")
         tmp_path.chmod(0o700)
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.html"
+    write_whole(path, "ä\n")
+    assert path.read_bytes() == "ä\n".encode()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "b" * 100)
+    assert path.read_text(encoding="utf-8") == "ä\n" and list(tmp_path.iterdir()) == [path]
 
 
 def test_results_table_grows_columns_and_truncates(tmp_path: Path) -> None:
