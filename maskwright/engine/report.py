@@ -33,6 +33,7 @@ REPORT = "report.html"
 MIXUPS = 12  # rows of the table of confusions
 TITLES = {"box": "Boxes", "mask": "Masks"}
 DASH = '<span title="undefined: no such object in the data">–</span>'
+NONE_RIGHT = '<span title="no detection of this class is right">–</span>'
 
 
 def write_report(
@@ -178,7 +179,10 @@ def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
         row += [_optional(metrics.get(f"{family}/AP/{name}")) for family in families]
         for one in found.kinds.values():
             point = one.scores.per_class.get(name)
-            row += [DASH, DASH] if point is None else [f"{point.f1:.3f}", f"{point.conf:g}"]
+            if point is not None:
+                row += [f"{point.f1:.3f}", f"{point.conf:g}"]
+            else:
+                row += ["0.000", NONE_RIGHT] if count else [DASH, DASH]
         rows.append(row)
     return _table(head, rows, sortable=True)
 
@@ -276,9 +280,18 @@ def _images(folder: Path, *names: str) -> list[str]:
     return parts
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:
-    """Return a table of HTML cells; columns after the first hold numbers if they begin so."""
-    right = [i > 0 and all(row[i][:1] in "0123456789–<" for row in rows) for i in range(len(head))]
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    sortable: bool = False,
+    numbers: bool = True,
+) -> str:
+    """Return a table of HTML cells; columns after the first hold numbers if all begin so."""
+    right = [
+        numbers and i > 0 and all(row[i][:1] in "0123456789–<" for row in rows)
+        for i in range(len(head))
+    ]
     mark = [' class="n"' if at_right else "" for at_right in right]
     top = "".join(f"<th{m}>{escape(name)}</th>" for name, m in zip(head, mark, strict=True))
     body = "".join(
@@ -297,7 +310,7 @@ def _pairs(options: Mapping[str, Any]) -> str:
         [escape(key), "none" if value is None else escape(str(value))]
         for key, value in options.items()
     ]
-    return _table(["name", "value"], rows)
+    return _table(["name", "value"], rows, numbers=False)
 
 
 def _list(notes: Sequence[str]) -> str:

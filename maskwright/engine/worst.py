@@ -42,14 +42,14 @@ WRONG: dict[str, Color] = {
     "background": (240, 228, 66),
 }
 LEGEND: dict[str, tuple[Color, str]] = {
-    "found": (FOUND, "right"),
+    "found": (FOUND, "right class and place"),
     "missed": (MISSED, "object that nothing found"),
     "false": (WRONG["background"], "nothing is there"),
     "other class": (WRONG["classification"], "right place, wrong class"),
     "badly placed": (WRONG["localisation"], "right class, overlap below 0.5"),
     "both": (WRONG["both"], "wrong class and overlap below 0.5"),
     "twice": (WRONG["duplicate"], "another detection of a found object"),
-    "on crowd": (ON_CROWD, "on a crowd region: does not count"),
+    "on crowd": (ON_CROWD, "in a region of many, does not count"),
 }
 
 

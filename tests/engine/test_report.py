@@ -181,7 +181,7 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
     cow = page.row("cow")
     assert cow[1:5] == ["0: AP is undefined", "–", "–", ""] and set(cow[5:]) == {"–"}
     assert page.row("cat")[1] == "3" and page.row("cat")[4] == "0.500"
-    assert page.row("dog", 9)[1:4] == ["1", "0.000", "0.000"]
+    assert page.row("dog", 9) == ["dog", "1", "0.000", "0.000", "", *["0.000", "–"] * 2]
     assert page.row("dog", 3) == ["dog", "cat", "1"]  # confused
     errors = {row[0]: row[2::2] for row in page.rows if len(row) == 6}
     assert errors["classification"] == errors["localisation"] == errors["missed"] == ["1", "1"]
