@@ -131,7 +131,7 @@ def _fpn_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     if len(strides) == 1:
         return torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
     low, high = round(math.log2(strides[0])), round(math.log2(strides[-1]))
-    side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
     k = torch.floor(4 + torch.log2(side / 224) + 1e-6).clamp(low, high)
     return (k - low).nan_to_num(-1).long()
 

@@ -21,7 +21,8 @@ def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
     """Fill `out` (R, h, w, C): zeros for boxes that the plan leaves out."""
     channels, bins = out.shape[3], out.shape[1] * out.shape[2]
     out = out.view(-1, bins, channels)
-    out[plan.left_out] = 0
+    if len(plan.left_out):
+        out[plan.left_out] = 0
     for run in (run for runs in plan.passes() for run in runs):
         width = channels if run.canvas.image is None else table_width(channels, run.canvas.rows)
         for cols in columns(channels, width):
@@ -98,7 +99,7 @@ def check_images(batch_index: Tensor, fmap: Tensor) -> None:
 
 def is_rows(fmap: Tensor) -> bool:
     """Whether the pixels of a map (B, C, H, W) lie as contiguous rows of channels."""
-    return fmap.permute(0, 2, 3, 1).is_contiguous()
+    return fmap.is_contiguous(memory_format=torch.channels_last)
 
 
 def columns(channels: int, width: int) -> Iterator[slice]:

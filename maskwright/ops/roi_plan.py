@@ -28,6 +28,8 @@ PASS_ENTRIES = 1 << 22
 # which are slow on a machine that has other work too. Results stay below 32 MiB (see `roi_gather`).
 CHUNK_ENTRIES = 1 << 19
 CHUNK_VALUES = 1 << 22
+# Up to this many bins, finding shared pixels takes longer than summing them twice.
+FEW_BINS = 1 << 9
 # Samples along the axes held at a time.
 AXIS_SAMPLES = 1 << 21
 
@@ -131,11 +133,12 @@ class _Grid:
     count: Array
     side: Array
     bins: int  # the larger of h and w: both axes are treated at once
+    merge: bool  # whether samples of a bin may share a slot
 
     def __getitem__(self, which: Array | slice) -> _Grid:
         """Return the grid of some of the boxes."""
         start, step = self.start[which], self.step[which]
-        return _Grid(start, step, self.count[which], self.side[which], self.bins)
+        return _Grid(start, step, self.count[which], self.side[which], self.bins, self.merge)
 
     @cached_property
     def origin(self) -> Array:
@@ -166,8 +169,10 @@ class _Grid:
     @cached_property
     def fan(self) -> Array:
         """Slots (R, 2) that the longest bin needs: merged pixels or two a sample, the fewer."""
-        low, high = self._ends
-        fan: Array = np.minimum((high - low).max(2) + 2, 2 * np.maximum(self.count, 1))
+        fan: Array = 2 * np.maximum(self.count, 1)
+        if self.merge:
+            low, high = self._ends
+            fan = np.minimum((high - low).max(2) + 2, fan)
         return fan
 
     def entries(self) -> tuple[Tensor, Tensor]:
@@ -183,6 +188,10 @@ class _Grid:
         at = self._clamp(at)
         pixel = np.floor(at)
         upper = (at - pixel) * share
+        if not self.merge:
+            index = self._clamp(np.concatenate([pixel, pixel + 1], 3))
+            weights = np.concatenate([share - upper, upper], 3)
+            return torch.from_numpy(index.astype(np.int32)), torch.from_numpy(weights)
         low = self._ends[0][..., None]
         merged = self.fan[..., None] < 2 * count
         slot = np.where(merged[:, :, None], pixel - low, 2 * sample[:, :, None]).astype(np.int64)
@@ -211,10 +220,11 @@ def _grid(
     extent = end - start if how.aligned else np.maximum(end - start, 1)
     step = extent / np.array(how.size, corners.dtype)
     if how.ratio > 0:
-        count = np.full_like(step, how.ratio)
+        count = np.full(step.shape, how.ratio, step.dtype)
     else:  # a reversed box has no samples
         count = np.maximum(np.nan_to_num(np.ceil(step), nan=0, posinf=0, neginf=0), 0)
-    return _Grid(start, step, count, side[level], max(how.size))
+    merge = how.ratio == 0 or len(corners) * how.size[0] * how.size[1] > FEW_BINS
+    return _Grid(start, step, count, side[level], max(how.size), merge)
 
 
 class Plan:
@@ -249,7 +259,8 @@ class Plan:
         apart = np.array([not m.is_rows for m in maps])[place]
         part = np.where(known, place * images + image * apart, -1)
         # Boxes of one canvas together, those with equally many entries side by side.
-        order = np.argsort(part * (1 << 32) + grid.fan.max(1).astype(np.int64), kind="stable")
+        key = part * (1 << 32) + grid.fan.max(1).astype(np.int64) if grid.merge else part
+        order = np.argsort(key, kind="stable")
         counts = np.bincount(part + 1, minlength=len(maps) * images + 1).tolist()
         self.left_out = torch.from_numpy(order[: counts[0]])
         order = order[counts[0] :]
@@ -259,8 +270,8 @@ class Plan:
         # First pixel of the image in the canvas, and pixels from line to line.
         pixels = np.array([m.shape[2] * m.shape[3] for m in maps])[place]
         base = (pixels * image * ~apart)[order].astype(np.int32)
-        self.base = torch.from_numpy(base)[:, None, None]
-        self.pitch = torch.from_numpy(self.grid.side[:, 1].astype(np.int32))[:, None, None]
+        self.base = torch.from_numpy(base[:, None, None])
+        self.pitch = torch.from_numpy(self.grid.side[:, 1].astype(np.int32)[:, None, None])
         self.canvases: list[Canvas] = []
         self.ends: list[int] = []
         for at, count in enumerate(counts[1:]):
@@ -295,7 +306,8 @@ class Plan:
         """Yield position and chunk of the boxes `first` to `last` in order."""
         (h, w), grid = self.size, self.grid[first:last]
         index, weight = grid.entries()
-        yi, xi = index[:, 0, :h] * self.pitch[first:last] + self.base[first:last], index[:, 1, :w]
+        yi = torch.addcmul(self.base[first:last], index[:, 0, :h], self.pitch[first:last])
+        xi = index[:, 1, :w]
         yw, xw = weight[:, 0, :h], weight[:, 1, :w]
         fans = grid.fan.astype(int)
         largest = fans.max(1).tolist()
@@ -324,6 +336,5 @@ def _outer(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Spread (n, h, Ky) and (n, w, Kx) to (n, h, 1, Ky * Kx) and (n, 1, w, Ky * Kx)."""
     # One long inner axis: broadcasting over four elements at a time is several times slower.
     high, wide = y.shape[2], x.shape[2]
-    y = y[:, :, :, None].expand(-1, -1, -1, wide).flatten(2)
-    x = x[:, :, None, :].expand(-1, -1, high, -1).flatten(2)
-    return y[:, :, None], x[:, None]
+    x = x[:, :, None].expand(-1, -1, high, -1).flatten(2)
+    return y.repeat_interleave(wide, 2).unsqueeze(2), x.unsqueeze(1)
