@@ -23,6 +23,7 @@ from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
 from ..structures import Detections, Images, Instances, Resize
 from .gallery import ResultWriter
+from .network import FastNetwork
 from .result import Result
 from .sources import Source, Sources, list_sources, one_source
 
@@ -113,6 +114,9 @@ class Predictor:
 
     Attributes:
         detector: the model, in evaluation mode on `device`.
+        fast: compute with the detector rearranged for inference: batch norm folded and, on a CPU,
+            Winograd convolutions, equal up to rounding (see `nn.inference`). Set it to False for
+            the detector's own arithmetic to the bit.
         meta: what its checkpoint says of itself.
         names: class names by label.
         device: where it computes.
@@ -129,6 +133,8 @@ class Predictor:
         if self.device.type == "cpu":
             # The CPU's convolutions take this layout without a copy per layer.
             self.detector = self.detector.to(memory_format=torch.channels_last)
+        self.fast = True
+        self._network = FastNetwork(self.detector)
         self.meta = meta
         self.names = [
             name if name is not None else f"class {i}" for i, name in enumerate(meta.names)
@@ -211,7 +217,8 @@ class Predictor:
             )
         prepared = time.perf_counter()
         with torch.inference_mode():
-            instances = self.detector(images, post)
+            network = self._network.get() if self.fast else self.detector
+            instances = network(images, post)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # or the time would be that of the launch
         inferred = time.perf_counter()

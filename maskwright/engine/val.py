@@ -25,6 +25,7 @@ from ..models.base import Detector, PostProcess
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize
 from . import console
+from .network import fast_network
 from .predict import make_post, to_detections
 from .recipe import nearest
 
@@ -244,7 +245,7 @@ def evaluate(
     labels = match_classes(names, dataset.names)
     device = next(detector.parameters()).device
     was_training = detector.training
-    detector.eval()
+    network = fast_network(detector.eval())
     found: list[tuple[int, bool, list[dict[str, Any]]]] = []
     seconds, stopped = 0.0, False
     try:
@@ -253,7 +254,7 @@ def evaluate(
                 start = time.perf_counter()
                 images = to_device(batch.images, device)
                 with torch.no_grad():  # in inference mode a cached tensor would spoil training
-                    instances = detector(images, post)
+                    instances = network(images, post)
                 for index, one in zip(batch.indices, to_detections(instances, images), strict=True):
                     image_id = dataset[index].image_id
                     full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskwright.engine.network import FastNetwork, fast_network
+from maskwright.models import PostProcess, build, build_tiny
+from maskwright.nn.inference import fold_norms, share
+from maskwright.nn.norm import FrozenBatchNorm2d
+from maskwright.structures import Images
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Give every norm statistics and weights of its own."""
+    generator = torch.Generator().manual_seed(0)
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and ("bn" in name or "running" in name or "norm" in name):
+            value.uniform_(0.5, 1.5, generator=generator)
+    return module.eval()
+
+
+def norms(module: nn.Module) -> int:
+    kinds = (nn.BatchNorm2d, FrozenBatchNorm2d)
+    return sum(isinstance(layer, kinds) for layer in module.modules())
+
+
+def images(height: int = 96, width: int = 128) -> Images:
+    generator = torch.Generator().manual_seed(1)
+    size = torch.tensor([[height, width]])
+    return Images(torch.rand(1, 3, height, width, generator=generator) * 255, size, size)
+
+
+class Awkward(nn.Module):
+    """Pairs that may be folded beside such that may not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bn_a = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.b, self.bn_b = nn.Conv2d(8, 8, 1), FrozenBatchNorm2d(8)  # its input is read again
+        self.c, self.bn_c = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)  # runs twice
+        self.d, self.bn_d = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8, affine=False)
+        self.bn_e = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn_a(self.a(x)).relu_()
+        y = self.b(x)
+        x = self.bn_b(y) + 3 * y
+        x = self.bn_c(self.c(self.bn_c(self.c(x))))
+        return self.bn_e(self.bn_d(self.d(x)).relu())
+
+
+def test_only_pairs_that_stay_equal_are_folded() -> None:
+    module = randomise(Awkward())
+    x = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        before = module(x)
+    copied = share(module)
+    # b is folded and put back: what else reads its output shows in the pairs that follow.
+    assert fold_norms(copied, lambda net: net(x)) == 2  # a and d
+    with torch.no_grad():
+        torch.testing.assert_close(copied(x), before, rtol=1e-4, atol=1e-4)
+        assert torch.equal(module(x), before)
+    assert isinstance(copied.get_submodule("bn_a"), nn.Identity)
+    for name in ("bn_b", "bn_c", "bn_e"):
+        assert not isinstance(copied.get_submodule(name), nn.Identity), name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mask_rcnn_resnet50_fpn", {"backbone": "resnet18", "width": 64}),
+        ("mask_rcnn_resnet50_fpn_v2", {"backbone": "resnet18", "width": 64}),
+        ("mask_rcnn_lite0_fpn", {}),
+        ("faster_rcnn_mobilenet_v2_fpn", {}),
+    ],
+)
+def test_detectors_lose_their_batch_norms_and_keep_their_maps(name: str, options: dict) -> None:
+    torch.manual_seed(0)
+    detector = randomise(build(name, 3, **options))
+    state = {key: value.clone() for key, value in detector.state_dict().items()}
+    fast = fast_network(detector)
+    assert norms(detector) > 10
+    assert norms(fast) == 0
+    batch = images()
+    with torch.no_grad():
+        for mine, other in zip(fast.features(batch), detector.features(batch), strict=True):
+            limit = 1e-4 * float(other.abs().max())
+            torch.testing.assert_close(mine, other, rtol=0, atol=limit)
+    after = detector.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in state.items())
+    assert fast.rpn.logits.weight is detector.rpn.logits.weight  # shared, not copied
+
+
+def test_changed_weights_are_noticed() -> None:
+    detector = randomise(build_tiny("mask_rcnn_resnet50_fpn"))
+    network = FastNetwork(detector)
+    first = network.get()
+    assert network.get() is first
+    with torch.no_grad():
+        detector.backbone.body.conv1.weight.mul_(2)
+    second = network.get()
+    assert second is not first
+    batch, post = images(), PostProcess(0.0, 0.5, 5)
+    with torch.no_grad():
+        expected, found = detector(batch, post), second(batch, post)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
