@@ -185,6 +185,24 @@ def convert(**options: Any) -> int:
     return 0
 
 
+def benchmark(*, save: str | None = None, **options: Any) -> int:
+    """Time inference stage by stage, beside torchvision where it has the model.
+
+    Args:
+        save: file for all figures, as JSON.
+    """
+    from maskwright.engine import benchmark as run
+
+    if save is not None and not Path(save).resolve().parent.is_dir():
+        raise ValueError(f"save={save}: there is no folder {Path(save).resolve().parent}")
+    result = run.benchmark(**options)
+    run.report(result)
+    if save is not None:
+        run.save(result, Path(save))
+        console.note(f"all figures: {save}")
+    return 0
+
+
 def models(name: str | None = None) -> int:
     """List the models, or the options of one.
 

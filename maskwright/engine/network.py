@@ -23,15 +23,14 @@ def fast_network(detector: Detector) -> Detector:
     Args:
         detector: in evaluation mode.
     """
-    device = next(detector.parameters()).device
-    side = SIDE + -SIDE % detector.size_divisor
-    size = torch.tensor([[side, side]], device=device)
-    pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
-    images = Images(pixels.contiguous(memory_format=torch.channels_last), size, size)
-    post = PostProcess(score_thresh=0.0, max_det=1)
 
     def run(module: nn.Module) -> object:
-        return module(images, post)
+        device = next(module.parameters()).device
+        side = SIDE + -SIDE % detector.size_divisor
+        size = torch.tensor([[side, side]], device=device)
+        pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
+        images = Images(pixels.contiguous(memory_format=torch.channels_last), size, size)
+        return module(images, PostProcess(score_thresh=0.0, max_det=1))
 
     return prepare(detector, run)
 

@@ -193,6 +193,10 @@ class Predictor:
         _warn_capped([result for result in results if len(result) >= max_det], max_det)
         return results if many else results[0]
 
+    def network(self) -> Detector:
+        """Return what computes: the detector, rearranged for inference if `fast`."""
+        return self._network.get() if self.fast else self.detector
+
     def resize_rule(self, imgsz: Any = None) -> Resize:
         """Return the rule for `imgsz` with the model's conventions; None: the model's own rule."""
         own = self.detector.resize
@@ -200,25 +204,26 @@ class Predictor:
             return own
         return Resize.parse(imgsz, rounding=own.rounding, antialias=own.antialias)
 
-    def infer(self, batch: Sequence[Loaded], resize: Resize, post: PostProcess) -> list[Result]:
-        """Return the results of images in memory, computed as one batch."""
-        start = time.perf_counter()
+    def prepare(self, batch: Sequence[Loaded], resize: Resize) -> Images:
+        """Return images in memory as one batch of network input on the device."""
         scaled = []
         for loaded in batch:
             height, width = loaded.pixels.shape[:2]
             size = resize.target_size(height, width)
             scaled.append((resize_image(loaded.pixels, size, resize.antialias), (height, width)))
         images = collate_images(scaled, self.detector.size_divisor).to(self.device)
-        if self.device.type == "cpu":
-            images = Images(
-                images.pixels.contiguous(memory_format=torch.channels_last),
-                images.sizes,
-                images.original_sizes,
-            )
+        if self.device.type != "cpu":
+            return images
+        pixels = images.pixels.contiguous(memory_format=torch.channels_last)
+        return Images(pixels, images.sizes, images.original_sizes)
+
+    def infer(self, batch: Sequence[Loaded], resize: Resize, post: PostProcess) -> list[Result]:
+        """Return the results of images in memory, computed as one batch."""
+        start = time.perf_counter()
+        images = self.prepare(batch, resize)
         prepared = time.perf_counter()
         with torch.inference_mode():
-            network = self._network.get() if self.fast else self.detector
-            instances = network(images, post)
+            instances = self.network()(images, post)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # or the time would be that of the launch
         inferred = time.perf_counter()

@@ -54,7 +54,8 @@ class FPN(nn.Module):
         for lateral, output in zip(
             reversed(laterals[:-1]), reversed(list(self.output)[:-1]), strict=True
         ):
-            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            above = F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+            merged = lateral.add_(above)  # in place: large maps cost more memory than arithmetic
             levels.insert(0, output(merged))
         # P6 only serves the large anchors of the RPN, so it needs no convolution of its own
         # (Lin et al. 2017, footnote 1).

@@ -26,12 +26,14 @@ _TOLERANCE = 1e-4
 
 
 def prepare(module: Net, run: Callable[[nn.Module], object]) -> Net:
-    """Return a copy for inference; the original stays as it is.
+    """Return a copy for inference, or the module itself if nothing in it can be done better.
 
     Args:
         module: in evaluation mode.
         run: calls the module it is given on some small input, so that all its layers are seen.
     """
+    if not any(_is_norm(layer) or suits_winograd(layer) for layer in module.modules()):
+        return module
     copied = share(module)
     fold_norms(copied, run)
     for parent in list(copied.modules()):

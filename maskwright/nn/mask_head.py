@@ -137,7 +137,7 @@ class ConvMaskHead(nn.Module):
         x = roi_feats
         for block in self.convs:
             x = block(x)
-        x = F.relu(self.upsample(x))  # (R, width, M, M)
+        x = F.relu(self.upsample(x), inplace=True)  # (R, width, M, M)
         # The 1x1 convolution of the region's own class: its row of weights times the features.
         weight = self.logits.weight.flatten(1)[labels].to(x.dtype)  # (R, width)
         bias = self.logits.bias[labels].to(x.dtype)  # type: ignore[index]

@@ -55,7 +55,7 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.relu(out + shortcut)
+        result: Tensor = self.relu(out.add_(shortcut))
         return result
 
 
@@ -92,7 +92,7 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.relu(out + shortcut)
+        result: Tensor = self.relu(out.add_(shortcut))
         return result
 
 

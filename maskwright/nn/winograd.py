@@ -100,10 +100,7 @@ class WinogradConv2d(nn.Module):
         waste = TILE * TILE * high * wide / (height * width) if height * width else 1.0
         if few or (waste > MAX_WASTE and min(channels, out_channels) < WIDE):
             return F.conv2d(x, self.weight, self.bias, padding=1)
-        padded = F.pad(
-            x.permute(0, 2, 3, 1),
-            (0, 0, 1, TILE * wide - width + 1, 1, TILE * high - height + 1),
-        )
+        pixels = x.permute(0, 2, 3, 1)
         out = x.new_empty(images, TILE * high, TILE * wide, out_channels)
         # A block of tiles is small enough for the caches, and large enough that the filters are
         # not read for too few.
@@ -111,18 +108,26 @@ class WinogradConv2d(nn.Module):
         some = max(1, min(images, block // (high * wide)))
         lines = high if some > 1 else max(1, min(high, block // wide))
         for n in range(0, images, some):
-            for r in range(0, high, lines):
-                source = padded[n : n + some, TILE * r :]
-                goal = out[n : n + some, TILE * r : TILE * (r + lines)]
-                self._block(source, goal)
+            for r in range(0, TILE * high, TILE * lines):
+                self._block(pixels[n : n + some], r, out[n : n + some, r : r + TILE * lines])
         if self.bias is not None:
             out += self.bias
         return out.permute(0, 3, 1, 2)[:, :, :height, :width]
 
-    def _block(self, source: Tensor, goal: Tensor) -> None:
-        """Fill `goal` (b, 4 h, 4 w, K) from `source` (b, at least 4 h + 2, 4 w + 2, C)."""
-        images, high, wide = goal.shape[0], goal.shape[1] // TILE, goal.shape[2] // TILE
-        channels, out_channels = source.shape[3], goal.shape[3]
+    def _block(self, pixels: Tensor, row: int, goal: Tensor) -> None:
+        """Fill `goal` (b, 4 h, 4 w, K), the outputs from `row` on, from `pixels` (b, H, W, C)."""
+        images, height, width, channels = pixels.shape
+        high, wide = goal.shape[1] // TILE, goal.shape[2] // TILE
+        # The lines that the block reads, with their border of zeros: small, so that the memory
+        # is warm and used again for the next block.
+        source = pixels.new_empty(images, TILE * high + 2, TILE * wide + 2, channels)
+        first, last = max(row - 1, 0), min(row + TILE * high + 1, height)
+        above, below = first - (row - 1), last - (row - 1)
+        source[:, :above].zero_()
+        source[:, below:].zero_()
+        source[:, above:below, 0].zero_()
+        source[:, above:below, width + 1 :].zero_()
+        source[:, above:below, 1 : width + 1].copy_(pixels[:, first:last])
         image, line, pixel, _ = source.stride()
         # Overlapping patches as a view (6, 6, b, h, w, C), copied by the reshape.
         patches = source.as_strided(
@@ -132,8 +137,8 @@ class WinogradConv2d(nn.Module):
         x = self.to_patch @ patches.reshape(PATCH * PATCH, -1)
         x = torch.bmm(x.view(PATCH * PATCH, -1, channels), self.filters)  # (36, tiles, K)
         x = self.to_tile @ x.view(PATCH * PATCH, -1)
-        x = x.view(TILE, TILE, images, high, wide, out_channels).permute(2, 3, 0, 4, 1, 5)
-        goal.view(images, high, TILE, wide, TILE, out_channels).copy_(x)
+        x = x.view(TILE, TILE, images, high, wide, -1).permute(2, 3, 0, 4, 1, 5)
+        goal.view(images, high, TILE, wide, TILE, -1).copy_(x)
 
     def extra_repr(self) -> str:
         """Describe the layer in `print(model)`."""

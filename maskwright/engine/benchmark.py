@@ -1,0 +1,505 @@
+"""Inference side by side with torchvision: same weights, same photo, stage by stage, in turns.
+
+torchvision's own model is built from the detector's weights. The two take turns, so that a machine
+that slows down slows both; times are medians and the ratio is the median of the turns' ratios.
+Every detection of torchvision is looked for among ours.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..converters.torchvision import from_maskwright
+from ..models.base import Detector, Meta, PostProcess, TwoStageDetector
+from ..nn.norm import FrozenBatchNorm2d
+from . import console
+from .predict import Loaded, Predictor, read
+from .result import Result
+from .sources import one_source
+
+# Stages in the order of the table.
+STAGES = (
+    "read and resize",
+    "backbone",
+    "pyramid",
+    "proposal head",
+    "proposals",
+    "pool for boxes",
+    "box head",
+    "choose boxes",
+    "pool for masks",
+    "mask head",
+    "paste masks",
+)
+# A detection is found again within these: pixels, score, IoU of the masks.
+BOX_PX, SCORE, MASK_IOU = 0.02, 5e-4, 0.999
+# A pixel this near to the threshold of 0.5 is decided by rounding.
+UNDECIDED = 2e-3
+
+
+@dataclass
+class Side:
+    """One side of the comparison: milliseconds of each turn, by stage and in all."""
+
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    total: list[float] = field(default_factory=list)
+
+    def median(self, stage: str | None = None) -> float | None:
+        """Return the median of a stage, None if there is no such stage, or of the whole."""
+        times = self.total if stage is None else self.stages.get(stage)
+        return statistics.median(times) if times else None
+
+
+@dataclass
+class Match:
+    """How torchvision's detections were found again.
+
+    Attributes:
+        found: those within the tolerances, of `total`.
+        total: torchvision's detections.
+        ours: number of our detections.
+        box: largest difference of a coordinate among the pairs, pixels.
+        score: largest difference of a score.
+        mask: smallest IoU of two masks; None without masks.
+        undecided: those of `found` whose masks have a smaller IoU than the tolerance, but differ
+            only in pixels whose probability is so near to 0.5 that rounding decides them (one
+            such pixel is enough in an object of less than 1,000).
+    """
+
+    found: int
+    total: int
+    ours: int
+    box: float
+    score: float
+    mask: float | None
+    undecided: int
+
+
+@dataclass
+class Benchmark:
+    """The outcome of `benchmark`.
+
+    Attributes:
+        model: what was timed.
+        size: (height, width) of the network input before padding.
+        threads: of torch.
+        device: where it ran.
+        ours: our times.
+        theirs: torchvision's; None where it has no such model.
+        match: how the detections agree; None if there was nothing to compare with.
+    """
+
+    model: str
+    size: tuple[int, int]
+    threads: int
+    device: str
+    ours: Side
+    theirs: Side | None
+    match: Match | None
+
+    @property
+    def ratio(self) -> float | None:
+        """torchvision's time over ours, the median of all turns."""
+        if self.theirs is None:
+            return None
+        return statistics.median(
+            a / b for a, b in zip(self.theirs.total, self.ours.total, strict=True)
+        )
+
+
+def benchmark(
+    model: str | Path | Predictor = "mask_rcnn_resnet50_fpn",
+    source: Any = None,
+    *,
+    weights: str | Path | None = None,
+    conf: float = 0.05,
+    iou: float = 0.5,
+    max_det: int = 100,
+    imgsz: int | tuple[int, int] | str | None = None,
+    repeats: int = 5,
+    threads: int | None = None,
+    device: str = "auto",
+    fast: bool = True,
+) -> Benchmark:
+    """Time inference from the photo to full-size masks, beside torchvision where it has the model.
+
+    Args:
+        model: registered name, checkpoint or run folder; `maskwright models` lists the names.
+        source: a photo; None: a drawn scene of 800 x 1216 pixels.
+        weights: for a registered name: published weights such as coco, or a checkpoint. None:
+            random weights, scaled so that the model finds many objects.
+        conf: smallest score of an object.
+        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        max_det: most objects.
+        imgsz: long side, (short, long) side or a factor such as 1.25x; None: the rule of the model.
+        repeats: turns; one more is not counted.
+        threads: of torch; None: its own choice.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        fast: False: without folding and Winograd.
+
+    Raises:
+        ValueError: if the model, the photo or an option is wrong.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        predictor = model if isinstance(model, Predictor) else _load(model, weights, device, pixels)
+        predictor.fast = fast
+        return _compare(predictor, pixels, PostProcess(conf, iou, max_det), imgsz, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _load(
+    model: str | Path, weights: str | Path | None, device: str, photo: np.ndarray
+) -> Predictor:
+    from ..hub import load
+    from ..models.registry import build, list_models
+
+    if str(model) not in list_models() or weights is not None:
+        return load(model, weights=weights, device=device)
+    # torchvision's conventions: with ours, its model could not give the same numbers.
+    options = {"conventions": "torchvision"}
+    torch.manual_seed(0)
+    detector = build(str(model), 90, **options)
+    meta = Meta(str(model), options, [f"class_{i}" for i in range(90)])
+    predictor = Predictor(detector, meta, device=device)
+    _calibrate(predictor, photo)
+    return predictor
+
+
+def _compare(
+    predictor: Predictor, pixels: np.ndarray, post: PostProcess, imgsz: Any, repeats: int
+) -> Benchmark:
+    resize = predictor.resize_rule(imgsz)
+    size = resize.target_size(*pixels.shape[:2])
+    loaded = Loaded(one_source(pixels, 0), pixels, 0.0)
+    cuda = predictor.device.type == "cuda"
+    peer = torchvision_model(predictor, post, resize.short, resize.long)
+    sides = [Side()] if peer is None else [Side(), Side()]
+    results: list[Any] = [None, None]
+
+    def ours() -> Result:
+        with _Stages(sides[0], cuda) as stages:
+            stages.watch_ours(predictor.network())
+            stages.watch(predictor, "prepare", "read and resize")
+            result = predictor.infer([loaded], resize, post)[0]
+            with stages.stage("paste masks"):
+                _ = result.masks
+        return result
+
+    def theirs() -> Any:
+        assert peer is not None
+        with _Stages(sides[1], cuda) as stages, torch.inference_mode():
+            stages.watch_torchvision(peer)
+            image = torch.from_numpy(pixels).to(predictor.device).permute(2, 0, 1) / 255
+            return peer([image])[0]
+
+    calls: list[Callable[[], Any]] = [ours] if peer is None else [ours, theirs]
+    with console.progress("benchmark", total=repeats + 1, unit="turn") as bar:
+        for turn in range(repeats + 1):
+            order = range(len(calls)) if turn % 2 else reversed(range(len(calls)))
+            for i in order:
+                results[i] = calls[i]()
+            if turn == 0:  # the first one warms up
+                for side in sides:
+                    side.stages.clear()
+                    side.total.clear()
+            bar.update()
+    return Benchmark(
+        predictor.meta.model,
+        size,
+        torch.get_num_threads(),
+        str(predictor.device),
+        sides[0],
+        None if peer is None else sides[1],
+        None if peer is None else _match(results[0], results[1]),
+    )
+
+
+class _Stages:
+    """Times what is watched while the context is open, as one turn of a side."""
+
+    def __init__(self, side: Side, cuda: bool) -> None:
+        self.side = side
+        self.cuda = cuda
+        self.open: dict[str, float] = {}
+        self.handles: list[Callable[[], None]] = []
+
+    def __enter__(self) -> _Stages:
+        self.begin = self.now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.side.total.append(1e3 * (self.now() - self.begin))
+        for stage, ms in self.open.items():
+            self.side.stages.setdefault(stage, []).append(ms)
+        for undo in self.handles:
+            undo()
+
+    def now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        begin = self.now()
+        yield
+        self.open[name] = self.open.get(name, 0.0) + 1e3 * (self.now() - begin)
+
+    def watch(self, owner: Any, method: str, stage: str | Callable[..., str]) -> None:
+        """Time a method of an object; `stage` may depend on the arguments."""
+        inner = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(stage if isinstance(stage, str) else stage(*args, **kwargs)):
+                return inner(*args, **kwargs)
+
+        owner.__dict__[method] = timed
+        self.handles.append(lambda: owner.__dict__.pop(method))
+
+    def watch_ours(self, network: Detector) -> None:
+        """Time the parts of a two-stage detector; of others only the whole."""
+        if not isinstance(network, TwoStageDetector):
+            return
+        heads = network.roi_heads
+
+        def pool_stage(*args: Any, **_: Any) -> str:
+            return "pool for boxes" if args[3] == heads.box_head.pool else "pool for masks"
+
+        self.watch(network.backbone, "forward", "backbone")
+        self.watch(network.fpn, "forward", "pyramid")
+        self.watch(network.rpn, "forward", "proposal head")
+        self.watch(network.rpn, "propose", "proposals")
+        self.watch(heads, "pool", pool_stage)
+        self.watch(heads.box_head, "forward", "box head")
+        self.watch(heads.box_head, "decode", "choose boxes")
+        if heads.mask_head is not None:
+            self.watch(heads.mask_head, "forward", "mask head")
+
+    def watch_torchvision(self, peer: Any) -> None:
+        """Time the parts of torchvision's detector."""
+        heads = peer.roi_heads
+        self.watch(peer.transform, "forward", "read and resize")
+        self.watch(peer.backbone.body, "forward", "backbone")
+        self.watch(peer.backbone.fpn, "forward", "pyramid")
+        self.watch(peer.rpn.head, "forward", "proposal head")
+        self.watch(peer.rpn, "filter_proposals", "proposals")
+        self.watch(heads.box_roi_pool, "forward", "pool for boxes")
+        self.watch(heads.box_head, "forward", "box head")
+        self.watch(heads.box_predictor, "forward", "box head")
+        self.watch(heads, "postprocess_detections", "choose boxes")
+        if heads.has_mask():
+            self.watch(heads.mask_roi_pool, "forward", "pool for masks")
+            self.watch(heads.mask_head, "forward", "mask head")
+            self.watch(heads.mask_predictor, "forward", "mask head")
+        self.watch(peer.transform, "postprocess", "paste masks")
+
+
+def torchvision_model(
+    predictor: Predictor, post: PostProcess, short: int | None, long: int | None
+) -> Any | None:
+    """Return torchvision's model with the predictor's weights; None if it has no such model.
+
+    Args:
+        predictor: with a model that torchvision builds too, and its conventions.
+        post: thresholds.
+        short: short side of the network input.
+        long: longest long side.
+    """
+    name = predictor.meta.model
+    conventions = str(predictor.meta.args.get("conventions", ""))
+    kind = "maskrcnn" if name.startswith("mask_rcnn_") else "fasterrcnn"
+    rest = name.removeprefix("mask_rcnn_").removeprefix("faster_rcnn_")
+    known = rest in ("resnet50_fpn", "resnet50_fpn_v2") and name != rest
+    changed = set(predictor.meta.args) - {"conventions", "imgsz"}
+    if not known or changed or not conventions.startswith("torchvision") or short is None:
+        return None
+    from torchvision.models import detection
+
+    state, _ = from_maskwright(predictor.detector.state_dict(), {}, predictor.meta.category_ids)
+    classes = len(state["roi_heads.box_predictor.cls_score.bias"])
+    peer: Any = getattr(detection, f"{kind}_{rest}")(
+        weights=None,
+        weights_backbone=None,
+        num_classes=classes,
+        min_size=short,
+        max_size=long,
+        box_score_thresh=post.score_thresh,
+        box_nms_thresh=post.nms_thresh,
+        box_detections_per_img=post.max_det,
+    )
+    if conventions == "torchvision_v1":
+        for module in peer.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
+    missing = peer.load_state_dict(state, strict=False)[0]
+    assert all(key.endswith("num_batches_tracked") for key in missing), missing
+    return peer.eval().to(predictor.device)
+
+
+def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
+    """Look for each of torchvision's detections among ours; each of ours serves once."""
+    theirs = {key: value.cpu() for key, value in theirs.items()}
+    boxes, scores = theirs["boxes"], theirs["scores"]
+    same_label = (theirs["labels"] - 1)[:, None] == ours.labels
+    apart = (boxes[:, None] - ours.boxes).abs().amax(2).where(same_label, torch.inf)
+    masks = ours.masks if "masks" in theirs else None
+    found, undecided = 0, 0
+    worst_box, worst_score, worst_mask = 0.0, 0.0, 1.0
+    for i in range(min(len(boxes), len(ours))):
+        # The nearest box of the same class and a score as near: doubles differ in neither.
+        off = apart[i] / BOX_PX + (scores[i] - ours.scores).abs() / SCORE
+        j = int(off.argmin())
+        if float(apart[i, j]) > 1.0:
+            continue
+        box, score = float(apart[i, j]), float((scores[i] - ours.scores[j]).abs())
+        apart[:, j] = torch.inf  # each of ours serves once
+        iou, rounding = 1.0, False
+        if masks is not None:
+            probability = theirs["masks"][i, 0]
+            iou, rounding = _agree(probability, masks[j])
+        close = box <= BOX_PX and score <= SCORE and (iou >= MASK_IOU or rounding)
+        found += close
+        undecided += close and iou < MASK_IOU
+        worst_box, worst_score = max(worst_box, box), max(worst_score, score)
+        worst_mask = min(worst_mask, iou)
+    mask = None if masks is None else worst_mask
+    return Match(found, len(boxes), len(ours), worst_box, worst_score, mask, undecided)
+
+
+def _agree(probability: Tensor, mask: Tensor) -> tuple[float, bool]:
+    """Return the IoU of two masks, and whether only undecided pixels differ."""
+    other = probability >= 0.5
+    union = int((other | mask).sum())
+    differ = other != mask
+    iou = 1 - int(differ.sum()) / union if union else 1.0
+    return iou, bool(((probability[differ] - 0.5).abs() <= UNDECIDED).all())
+
+
+def report(result: Benchmark) -> None:
+    """Print the outcome as tables."""
+    theirs = result.theirs
+    columns = ["stage", "maskwright, ms"]
+    if theirs is not None:
+        columns = ["stage", "torchvision, ms", "maskwright, ms", "ratio"]
+    rows: list[list[object]] = []
+    for stage in (*STAGES, None):
+        mine, other = result.ours.median(stage), theirs.median(stage) if theirs else None
+        if mine is None and other is None:
+            continue
+        ratio = other / mine if other and mine else None
+        name = "in all" if stage is None else stage
+        if stage is None:
+            ratio = result.ratio
+        times: list[object] = [None if mine is None else round(mine, 1)]
+        if theirs is not None:
+            times.insert(0, None if other is None else round(other, 1))
+            times.append(ratio and f"{ratio:.2f}")
+        rows.append([name, *times])
+    height, width = result.size
+    console.table(
+        f"{result.model}, {height} x {width}, {result.device}, {result.threads} threads, "
+        f"{len(result.ours.total)} turns, medians",
+        columns,
+        rows,
+    )
+    if theirs is None:
+        console.note("torchvision has no such model: nothing to compare with")
+    if result.match is not None:
+        match = result.match
+        mask = "" if match.mask is None else f", mask IoU {match.mask:.5f}"
+        console.note(
+            f"{match.found} of torchvision's {match.total} detections found again within "
+            f"{BOX_PX} px, score {SCORE}, mask IoU {MASK_IOU} (ours: {match.ours}; furthest: "
+            f"{match.box:.1e} px, score {match.score:.1e}{mask})"
+        )
+        if match.undecided:
+            console.note(
+                f"in {match.undecided} of them the masks differ in pixels whose probability is "
+                f"within {UNDECIDED} of the threshold, which count as equal"
+            )
+
+
+def save(result: Benchmark, path: Path) -> None:
+    """Write all figures as JSON."""
+    path.write_text(json.dumps({**asdict(result), "ratio": result.ratio}, indent=1))
+
+
+def drawn_scene(height: int = 800, width: int = 1216) -> np.ndarray:
+    """Return a (H, W, 3) uint8 picture of discs and boxes on a gradient, always the same."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([y * 255 / height, x * 255 / width, (x + y) % 256], 2)
+    for i in range(60):
+        cy, cx = rng.integers(0, height), rng.integers(0, width)
+        ry, rx = rng.integers(8, 120, 2)
+        colour = rng.integers(0, 256, 3)
+        if i % 2:
+            inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+        else:
+            inside = (abs(y - cy) < ry) & (abs(x - cx) < rx)
+        picture[inside] = 0.3 * picture[inside] + 0.7 * colour
+    noisy: np.ndarray = np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+    return noisy
+
+
+@torch.no_grad()
+def _calibrate(predictor: Predictor, photo: np.ndarray) -> None:
+    """Scale random weights so that activations stay in range and many classes are found."""
+    detector = predictor.detector
+    if not isinstance(detector, TwoStageDetector):
+        return
+    heads = detector.roi_heads
+    mask_head: Any = heads.mask_head
+
+    def fit(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+    spreads: dict[nn.Module, float] = {
+        detector.rpn.logits: 1.0,
+        detector.rpn.deltas: 0.3,
+        heads.box_head.logits: 2.5,
+        heads.box_head.deltas: 0.7,
+    }
+
+    def scale(layer: Any, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # Once: of the pyramid, the finest level decides.
+        factor = spreads.pop(layer) / output.std() if layer in spreads else 1.0
+        layer.weight.mul_(factor)
+        return output * factor
+
+    def sharpen(head: Any, _: tuple[Tensor, ...], output: Any) -> None:
+        head.logits.weight.mul_(4.0 / output.logits[-1].std())
+
+    norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
+    handles = [norm.register_forward_pre_hook(fit) for norm in norms]
+    handles += [layer.register_forward_hook(scale) for layer in list(spreads)]
+    if mask_head is not None:
+        handles.append(mask_head.register_forward_hook(sharpen))
+    loaded = Loaded(one_source(photo, 0), photo, 0.0)
+    predictor.fast = False
+    predictor.infer([loaded], detector.resize, PostProcess(0.05, 0.5, 100))
+    predictor.fast = True
+    for handle in handles:
+        handle.remove()

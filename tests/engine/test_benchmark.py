@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskwright.cli import main
+from maskwright.engine.benchmark import BOX_PX, SCORE, _match, benchmark, drawn_scene
+from maskwright.engine.result import Result
+from maskwright.structures import Detections
+
+
+def test_finds_torchvisions_detections_and_times_both_sides() -> None:
+    photo = drawn_scene(64, 96)
+    result = benchmark(
+        "mask_rcnn_resnet50_fpn", photo, imgsz=(64, 96), repeats=1, threads=1, max_det=20
+    )
+    assert result.size == (64, 96)
+    assert result.theirs is not None and result.match is not None
+    assert result.match.found == result.match.total == result.match.ours == 20
+    # Not the same arithmetic: something differs, and the comparison saw it.
+    assert 0 < result.match.box < BOX_PX
+    assert 0 < result.match.score < SCORE
+    for side in (result.ours, result.theirs):
+        assert len(side.total) == 1
+        assert {len(times) for times in side.stages.values()} == {1}
+        # Stages are parts of the whole, and most of it.
+        parts = sum(times[0] for times in side.stages.values())
+        assert 0.5 * side.total[0] < parts < side.total[0]
+    assert set(result.ours.stages) == set(result.theirs.stages)
+
+
+def test_a_model_that_torchvision_has_not_is_timed_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "figures.json"
+    options = ["nuclei", "imgsz=96", "repeats=1", f"save={file}"]
+    assert main(["benchmark", *options]) == 0
+    assert "torchvision has no such model" in capsys.readouterr().out
+    figures = json.loads(file.read_text())
+    assert figures["theirs"] is figures["ratio"] is None
+    assert figures["ours"]["stages"]["backbone"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["repeats=0"], "repeats must be at least 1"),
+        (["threads=0"], "threads must be at least 1"),
+        (["source=nowhere.jpg"], "nowhere.jpg"),
+        (["save=no/such/folder/x.json"], "there is no folder"),
+    ],
+)
+def test_wrong_options(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "nuclei", *options]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+def detections(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Result:
+    found = Detections(
+        (40, 60), torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels), None
+    )
+    return Result(found, drawn_scene(40, 60), ["a", "b"])
+
+
+def test_each_detection_serves_once() -> None:
+    ours = detections([[1, 1, 9, 9], [1, 1, 9, 9.01], [30, 30, 39, 39]], [0.9, 0.8, 0.7], [0, 0, 1])
+    theirs = {
+        "boxes": torch.tensor([[1.0, 1, 9, 9.01], [1, 1, 9, 9], [1, 1, 9, 9], [30, 30, 39, 39.5]]),
+        "scores": torch.tensor([0.8, 0.9, 0.9, 0.7]),
+        "labels": torch.tensor([1, 1, 1, 2]),  # background is 0 there
+    }
+    match = _match(ours, theirs)
+    assert (match.found, match.total, match.ours) == (2, 4, 3)
+    assert match.mask is None
+
+
+def test_masks_are_compared_pixel_by_pixel() -> None:
+    probs = torch.ones(1, 28, 28)
+    found = Detections(
+        (40, 60), torch.tensor([[4.0, 4, 34, 34]]), torch.tensor([0.9]), torch.tensor([0]), probs
+    )
+    ours = Result(found, drawn_scene(40, 60), ["a"])
+    assert ours.masks is not None
+    for value, expected in ((0.4985, (1, 1)), (0.2, (0, 0))):
+        mask = ours.masks.float()[:, None].clone()
+        mask[0, 0, 10:14, 10] = value  # 4 of some 900 pixels: below the tolerance of the IoU
+        theirs = {
+            "boxes": found.boxes,
+            "scores": found.scores,
+            "labels": found.labels + 1,
+            "masks": mask,
+        }
+        match = _match(ours, theirs)
+        assert (match.found, match.undecided) == expected
+        assert match.mask == pytest.approx(1 - 4 / int(ours.masks.sum()))
