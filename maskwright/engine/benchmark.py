@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..converters.torchvision import from_maskwright
+from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess, TwoStageDetector
 from ..nn.norm import FrozenBatchNorm2d
 from . import console
@@ -152,9 +153,9 @@ def benchmark(
         ValueError: if the model, the photo or an option is wrong.
     """
     if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
+        raise OptionError(f"repeats must be at least 1, got {repeats}")
     if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+        raise OptionError(f"threads must be at least 1, got {threads}")
     pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
     before = torch.get_num_threads()
     try:
