@@ -8,6 +8,7 @@ them. Shapes use the letters B images, K instance slots per image, M mask side, 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -135,6 +136,62 @@ class Detections:
             None if self.mask_probs is None else self.mask_probs[index],
             None if self.keypoints is None else self.keypoints[index],
         )
+
+
+# The side in a keypoint's name: a word, or a letter that stands alone (l_eye, eye.R).
+_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What the keypoints of an object are called, and which of them a line joins.
+
+    Attributes:
+        names: J different names.
+        bones: pairs of positions in `names`.
+
+    Raises:
+        ValueError: if two keypoints have one name, or a bone ends at none.
+
+    Example:
+        >>> Skeleton(("nose", "left_eye", "right_eye"), ((0, 1), (0, 2))).mirrored
+        [0, 2, 1]
+    """
+
+    names: tuple[str, ...]
+    bones: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"keypoints need different names, got {', '.join(self.names)}")
+        for bone in self.bones:
+            if len(bone) != 2 or not all(0 <= end < len(self.names) for end in bone):
+                raise ValueError(f"bone {bone} does not join two of {len(self.names)} keypoints")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def mirrored(self) -> list[int]:
+        """Which keypoint each one is in a mirror: left and right ones change places, by name."""
+        names = [name.lower() for name in self.names]
+        other = [_SIDE.sub(lambda side: _OTHER_SIDE[side[0]], name) for name in names]
+        place = [names.index(name) if name in names else k for k, name in enumerate(other)]
+        return [m if place[m] == k else k for k, m in enumerate(place)]
+
+
+COCO_PERSON = Skeleton(
+    (
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder",
+        "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+        "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    (
+        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+        (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class SplitStats:
         without_objects: images without any object.
         crowds: crowd regions; they count nowhere else.
         per_class: objects of each class.
+        per_keypoint: objects in which each keypoint is labelled; empty without keypoints.
         per_image: (images,) number of objects.
         areas: (objects,) in original pixels.
         image_sizes: how many images have each (height, width).
@@ -43,6 +44,7 @@ class SplitStats:
     without_objects: int = 0
     crowds: int = 0
     per_class: dict[str, int] = field(default_factory=dict)
+    per_keypoint: dict[str, int] = field(default_factory=dict)
     per_image: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     areas: np.ndarray = field(default_factory=lambda: np.zeros(0))
     image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -258,6 +260,11 @@ def _statistics(dataset: Dataset) -> SplitStats:
     for image in truth["images"]:
         per_image.append(counts[image["id"]])
         stats.image_sizes[image["height"], image["width"]] += 1
+    if dataset.skeleton is not None:
+        shown = [entry["keypoints"][2::3] for entry in truth["annotations"]]
+        columns = zip(*shown, strict=True) if shown else ([],) * len(dataset.skeleton)
+        for name, column in zip(dataset.skeleton.names, columns, strict=True):
+            stats.per_keypoint[name] = sum(value > 0 for value in column)
     stats.without_objects = sum(count == 0 for count in per_image)
     stats.per_image, stats.areas = np.array(per_image, np.int64), np.array(areas, np.float64)
     return stats
@@ -300,7 +307,8 @@ def _describe(split: str, stats: SplitStats) -> list[str]:
     shapes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes)
     others = len(stats.image_sizes) - len(sizes)
     middle = int(np.median(stats.per_image)) if len(stats.per_image) else 0
-    return [
+    joints = ", ".join(f"{name} {count}" for name, count in stats.per_keypoint.items())
+    lines = [
         f"{split}: {stats.images} images ({stats.without_objects} without objects), "
         f"{stats.objects} objects, {stats.crowds} crowd regions",
         f"  classes: {listed}{more}",
@@ -308,6 +316,7 @@ def _describe(split: str, stats: SplitStats) -> list[str]:
         "  object sizes: " + ", ".join(f"{name} {n}" for name, n in stats.by_size.items()),
         f"  image sizes (width x height): {shapes}" + (f", {others} others" if others else ""),
     ]
+    return [*lines, f"  labelled keypoints: {joints}"] if joints else lines
 
 
 def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int) -> None:

@@ -27,8 +27,9 @@ TILE = 320  # pixels
 def draw_samples(dataset: Dataset, count: int) -> Image.Image | None:
     """Return a mosaic of `count` images, evenly spread over the data set, with their objects.
 
-    Masks are tinted, each object in its own colour; boxes are named if there are several classes.
-    Images that cannot be read are passed over; None if there is nothing to draw.
+    Masks are tinted, each object in its own colour, keypoints are joined; boxes are named if there
+    are several classes. Images that cannot be read are passed over; None if there is nothing to
+    draw.
     """
     from PIL import Image
 
@@ -67,6 +68,14 @@ def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
     for k, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
         colour = (255, 255, 255) if sample.crowd[k] else colours[k]
         draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour)
+        if sample.keypoints is not None and dataset.skeleton is not None:
+            points = sample.keypoints[k]
+            for a, b in dataset.skeleton.bones:
+                if points[a, 2] > 0 and points[b, 2] > 0:
+                    draw.line((*points[a, :2].tolist(), *points[b, :2].tolist()), fill=colour)
+            for x, y, shown in points.tolist():
+                if shown > 0:
+                    draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill="white")
         if len(dataset.names) > 1:
             text = dataset.names[sample.labels[k]].encode("latin-1", "replace").decode("latin-1")
             draw.text((x1 + 2, y1 + 1), text, fill=colour)

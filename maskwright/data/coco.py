@@ -19,10 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskwright.structures import Skeleton
+
 from .images import file_problem, image_header, max_pixels
 from .objects import CocoObject, shown, whole_number
 from .records import Columns, Dataset, Fault
 from .segments import BadSegment
+from .skeletons import read_skeleton
 
 BACKGROUND = ("_background_", "__background__")
 
@@ -112,17 +115,18 @@ class _Reader:
         labels, class_names, category_ids = self._classes(
             content["categories"], [entry.get("category_id") for _, entry in entries], names
         )
-        joints = self._keypoint_names(content["categories"], labels)
+        skeleton, jointed = self._skeleton(content["categories"], labels, entries)
         root, images = self._images(content["images"], roots)
-        objects = self._objects(entries, images, labels, len(joints))
+        joints = {number: len(skeleton or ()) for number in jointed}
+        objects = self._objects(entries, images, labels, joints)
         return Dataset(
-            _pack(images, objects, len(joints)),
+            _pack(images, objects, len(skeleton or ())),
             root=root,
             split=self.split,
             names=class_names,
             category_ids=category_ids,
             source=self.path,
-            keypoint_names=joints,
+            skeleton=skeleton,
             faults=self.faults,
         )
 
@@ -193,16 +197,25 @@ class _Reader:
             raise ValueError(f"{self.path} defines no category: 'categories' is empty")
         return labels, class_names, category_ids
 
-    @staticmethod
-    def _keypoint_names(categories: list[Any], labels: dict[int, int]) -> list[str]:
-        """Return the keypoint names, if all categories that have keypoints have the same ones."""
-        found = [
-            [str(name) for name in category["keypoints"]]
-            for category in categories
-            if isinstance(category.get("keypoints"), list)
-            and whole_number(category["id"]) in labels
-        ]
-        return found[0] if found and all(other == found[0] for other in found) else []
+    def _skeleton(
+        self,
+        categories: list[dict[str, Any]],
+        labels: dict[int, int],
+        entries: list[tuple[int, dict[str, Any]]],
+    ) -> tuple[Skeleton | None, set[int]]:
+        """Return the keypoints of the data set, and the ids of the categories that have them."""
+        skeleton, jointed, faults = read_skeleton(categories, labels)
+        for fault in faults:
+            self.fault(*fault)
+        having = [number for number, entry in entries if entry.get("keypoints")]
+        if skeleton is None and having:
+            self.fault(
+                "keypoints without names",
+                f"{len(having)} annotations have keypoints, but no category names them: add the "
+                'list "keypoints" with their names (and "skeleton", the lines between them)',
+                annotation=having[0],
+            )
+        return skeleton, jointed
 
     def _images(
         self, entries: list[Any], roots: list[Path]
@@ -324,9 +337,16 @@ class _Reader:
         entries: list[tuple[int, dict[str, Any]]],
         images: dict[int, tuple[str, int, int]],
         labels: dict[int, int],
-        num_joints: int,
+        joints: dict[int, int],
     ) -> list[CocoObject]:
-        """Return the usable objects, sorted by image in the order of the file."""
+        """Return the usable objects, sorted by image in the order of the file.
+
+        Args:
+            entries: the annotations by id.
+            images: path and size by image id.
+            labels: label by category id.
+            joints: number of keypoints by category id, for the categories that have them.
+        """
         position = {number: row for row, number in enumerate(images)}
         known = set(position) | {
             fault.image_id for fault in self.faults if fault.image_id is not None
@@ -349,7 +369,7 @@ class _Reader:
                 continue
             try:
                 item = CocoObject(position[image], number, labels[category])
-                item.read(entry, images[image][1:], masks, num_joints)
+                item.read(entry, images[image][1:], masks, joints.get(category, 0))
             except BadSegment as bad:
                 message = f"annotation {number} of {images[image][0]}: {bad}"
                 self.fault(bad.kind, message, **where)

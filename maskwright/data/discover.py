@@ -48,6 +48,7 @@ def open_dataset(
     split: str = "train",
     *,
     names: Sequence[str] | None = None,
+    keypoints: bool = False,
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
 
@@ -56,6 +57,7 @@ def open_dataset(
         split: "train", "val" (or one of its other names) or "test".
         names: class names that give the labels, from the training split or a model; None: those of
             the annotation file, in the order of its category ids.
+        keypoints: see `find_splits`.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -67,7 +69,7 @@ def open_dataset(
     wanted = split_name(split)
     if wanted is None:
         raise OptionError(f"split is 'train', 'val' or 'test', got {split!r}")
-    splits = find_splits(data)
+    splits = find_splits(data, keypoints=keypoints)
     if wanted not in splits:
         raise ValueError(
             f"{_describe(data)} has no {wanted!r} split, only {', '.join(map(repr, splits))}: name "
@@ -77,29 +79,35 @@ def open_dataset(
     return read_coco(source.annotations, source.roots, split=wanted, names=names)
 
 
-def find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
+def find_splits(
+    data: str | Path | Mapping[str, Any], *, keypoints: bool = False
+) -> dict[str, Source]:
     """Return the splits that a data set has, by name: "train", "val", "test".
 
     A single COCO JSON is the split that its name (or that of its folder) tells, else "train".
+
+    Args:
+        data: see `open_dataset`.
+        keypoints: prefer COCO's files of keypoints, which stand beside those of all objects.
 
     Raises:
         ValueError: if nothing known is found.
     """
     try:
-        return _find_splits(data)
+        return _find_splits(data, keypoints)
     except OSError as error:  # no permission, a name too long, a loop of links
         raise ValueError(
             f"{_describe(data)[:300]} cannot be looked up: {error.strerror or error}"
         ) from None
 
 
-def _find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
+def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[str, Source]:
     if isinstance(data, Mapping):
-        return _from_mapping(data, Path())
+        return _from_mapping(data, Path(), keypoints)
     path = Path(data)
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
-            return _from_mapping(_load_yaml(path), path.parent)
+            return _from_mapping(_load_yaml(path), path.parent, keypoints)
         except ValueError as error:
             message = str(error)
             raise ValueError(
@@ -116,7 +124,7 @@ def _find_splits(data: str | Path | Mapping[str, Any]) -> dict[str, Source]:
     looked = [path / "annotations", path, *(sub for sub in _folders(path) if split_name(sub.name))]
     for folder in looked:
         inside = _folder_split(folder) if folder == path else split_name(folder.name)
-        for split, file in _annotation_files(folder, inside).items():
+        for split, file in _annotation_files(folder, inside, keypoints).items():
             found.setdefault(split, _source(file, split))
     if not found:
         places = ", ".join(str(folder) for folder in looked if folder.is_dir())
@@ -146,14 +154,14 @@ def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _annotation_files(folder: Path, inside: str | None) -> dict[str, Path]:
+def _annotation_files(folder: Path, inside: str | None, keypoints: bool) -> dict[str, Path]:
     """Return the annotation file of each split that lies directly in a folder.
 
     A file whose name tells no split belongs to `inside`, the split of the folder, or if it is the
     only one, to train.
 
     Of several for one split, instances_* wins over a plain name, and both over person_keypoints_*,
-    captions_* and the like.
+    captions_* and the like; with `keypoints`, person_keypoints_* comes first.
     """
     best: dict[str, tuple[int, str, Path]] = {}
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
@@ -165,6 +173,8 @@ def _annotation_files(folder: Path, inside: str | None) -> dict[str, Path]:
         rank = 0 if stem.startswith("instances") else 1
         if re.match("person_keypoints|captions|panoptic|stuff|image_info", stem):
             rank = 2
+        if keypoints and stem.startswith("person_keypoints"):
+            rank = -1
         # Of equal rank, the shorter name: train.json before train_small.json.
         key = (rank, f"{len(stem):04}{stem}", file)
         best[split] = min(best.get(split, key), key)
@@ -208,7 +218,7 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _from_mapping(content: Mapping[str, Any], base: Path) -> dict[str, Source]:
+def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> dict[str, Source]:
     """Read train, val, test (COCO JSON each) and images (a folder, or one for each split)."""
     for key in ("path", "images"):
         value = content.get(key, ".")
@@ -224,7 +234,7 @@ def _from_mapping(content: Mapping[str, Any], base: Path) -> dict[str, Source]:
         file = base / value
         if file.is_dir():
             # A folder as in Roboflow's export: it holds the JSON beside the images.
-            file = _annotation_files(file, split).get(split, file)
+            file = _annotation_files(file, split, keypoints).get(split, file)
         if file.suffix.lower() != ".json" or not file.is_file():
             raise ValueError(
                 f"{key}: {value} must name an existing COCO JSON (looked for {file}); images are "

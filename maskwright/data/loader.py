@@ -254,7 +254,7 @@ class _Batches(TorchDataset[Any]):
             self.buckets,
             others=sizes,
         )
-        joints = len(dataset.keypoint_names)
+        joints = len(dataset.skeleton or ())
         keys = [image_key(self.seed, epoch, index) for index in indices]
         return Batch(
             images,

@@ -59,7 +59,7 @@ class CocoObject:
             x1, y1, x2, y2 = self.box
             area = segment.area() or (x2 - x1) * (y2 - y1)
         self.area = area
-        self.keypoints = self._read_keypoints(entry.get("keypoints"), num_joints)
+        self.keypoints = self._read_keypoints(entry, size, num_joints)
 
     def _read_box(
         self, value: Any, size: tuple[int, int], mask: Segment | None
@@ -101,20 +101,48 @@ class CocoObject:
         self.segment.notes.append((kind, f"{message}; the box of the mask is used"))
         return mask.extent
 
-    def _read_keypoints(self, value: Any, num_joints: int) -> np.ndarray | None:
+    def _read_keypoints(
+        self, entry: dict[str, Any], size: tuple[int, int], num_joints: int
+    ) -> np.ndarray | None:
+        """Return (J, 3) x, y and visibility 0, 1 or 2; None where nothing is labelled."""
+        value = entry.get("keypoints")
         if not num_joints or value is None:
             return None
-        numbers = [finite_number(item) for item in value] if isinstance(value, list) else []
-        if len(numbers) != 3 * num_joints or not {*numbers[2::3]} <= {0.0, 1.0, 2.0}:
-            numbers = [None]
-        if None in numbers:
-            message = (
-                f"keypoints must be {num_joints} times x, y (finite) and visibility (0, 1 or 2): "
-                "read as not labelled"
-            )
-            self.segment.notes.append(("bad keypoints", message))
+        notes = self.segment.notes
+        if not isinstance(value, list) or len(value) != 3 * num_joints:
+            given = f"{len(value)} numbers" if isinstance(value, list) else shown(value)
+            message = f"keypoints must be {3 * num_joints} numbers (x, y, visibility), got {given}"
+            notes.append(("bad keypoints", f"{message}: read as not labelled"))
             return None
-        return np.array(numbers, np.float32).reshape(num_joints, 3)
+        height, width = size
+        points = np.zeros((num_joints, 3), np.float32)
+        wrong, outside, broken = [], [], []
+        for k in range(num_joints):
+            x, y, seen = (finite_number(number) for number in value[3 * k : 3 * k + 3])
+            if seen is None or seen not in (0, 1, 2):
+                wrong.append(value[3 * k + 2])
+                seen = 2 if seen is not None and seen > 0 else 0
+            if seen and (x is None or y is None):
+                broken.append(k + 1)
+            elif seen and x is not None and y is not None:
+                if -2 <= x <= width + 2 and -2 <= y <= height + 2:
+                    points[k] = x, y, seen
+                else:
+                    outside.append(k + 1)
+        if wrong:
+            message = f"visibility is 0, 1 or 2, got {shown(wrong[:5])}: above 0 is read as 2"
+            notes.append(("bad visibility of keypoints", message))
+        if broken:
+            message = f"keypoints {broken} are labelled but have no finite position"
+            notes.append(("bad keypoints", f"{message}: read as not labelled"))
+        if outside:
+            message = f"keypoints {outside} lie outside the image of {width}x{height}"
+            notes.append(("keypoints outside the image", f"{message}: read as not labelled"))
+        count, stated = int((points[:, 2] > 0).sum()), entry.get("num_keypoints")
+        if stated is not None and not (wrong or broken or outside) and stated != count:
+            message = f"num_keypoints is {shown(stated)}, but {count} are labelled: counted anew"
+            notes.append(("num_keypoints disagrees", message))
+        return points
 
 
 def whole_number(value: Any) -> int | None:

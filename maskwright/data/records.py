@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
+from maskwright.structures import Skeleton
 
 from .images import load_image
 from .segments import NO_MASK, POLYGONS, RLE
@@ -125,7 +126,7 @@ class Dataset:
         split: name of the split.
         names: class names; a label is a position in this list.
         category_ids: id of each class in the annotation file; -1 for a class that it lacks.
-        keypoint_names: names of the J keypoints, empty without keypoints.
+        skeleton: names of the J keypoints and the lines between them; None without keypoints.
         faults: what was wrong in the files; see `Fault`.
         source: the annotation file.
     """
@@ -139,7 +140,7 @@ class Dataset:
         names: Sequence[str],
         category_ids: Sequence[int],
         source: Path,
-        keypoint_names: Sequence[str] = (),
+        skeleton: Skeleton | None = None,
         faults: Sequence[Fault] = (),
         rows: Tensor | None = None,
     ) -> None:
@@ -147,7 +148,7 @@ class Dataset:
         self.split = split
         self.names = list(names)
         self.category_ids = list(category_ids)
-        self.keypoint_names = list(keypoint_names)
+        self.skeleton = skeleton
         self.faults = list(faults)
         self.source = source
         self._columns = columns
@@ -181,7 +182,7 @@ class Dataset:
             labels=table.labels[first:last].numpy().copy(),
             crowd=table.crowd[first:last].numpy().copy(),
             ann_ids=table.ann_ids[first:last].numpy().copy(),
-            keypoints=joints if self.keypoint_names else None,
+            keypoints=None if self.skeleton is None else joints,
         )
 
     def _relative_path(self, row: int) -> str:
@@ -199,6 +200,12 @@ class Dataset:
     def has_masks(self) -> bool:
         """True if any object that is no crowd region has a mask."""
         return bool(((self._columns.kinds != NO_MASK) & ~self._columns.crowd).any())
+
+    @property
+    def has_keypoints(self) -> bool:
+        """True if any object that is no crowd region has a labelled keypoint."""
+        shown = (self._columns.keypoints[..., 2] > 0).any(1)
+        return bool((shown & ~self._columns.crowd).any())
 
     def image(self, index: int) -> np.ndarray:
         """Return the (H, W, 3) uint8 RGB pixels in the frame of the annotations.
@@ -269,7 +276,7 @@ class Dataset:
             names=self.names,
             category_ids=self.category_ids,
             source=self.source,
-            keypoint_names=self.keypoint_names,
+            skeleton=self.skeleton,
             faults=self.faults,
             rows=self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))],
         )
@@ -316,7 +323,7 @@ class Dataset:
                 elif kind == RLE:
                     counts = self._rle(ann).decode("ascii")
                     entry["segmentation"] = {"size": [height, width], "counts": counts}
-                if self.keypoint_names:
+                if self.skeleton is not None:
                     joints = table.keypoints[ann]
                     entry["keypoints"] = joints.ravel().tolist()
                     entry["num_keypoints"] = int((joints[:, 2] > 0).sum())
@@ -324,9 +331,10 @@ class Dataset:
         categories: list[dict[str, Any]] = [
             {"id": label + 1, "name": name} for label, name in enumerate(self.names)
         ]
-        if self.keypoint_names:
+        if self.skeleton is not None:
             for category in categories:
-                category["keypoints"] = self.keypoint_names
+                category["keypoints"] = list(self.skeleton.names)
+                category["skeleton"] = [[a + 1, b + 1] for a, b in self.skeleton.bones]
         return {
             "info": {"description": f"{self.source.name} ({self.split})"},
             "images": images,

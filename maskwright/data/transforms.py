@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
-from maskwright.structures import Resize
+from maskwright.structures import Resize, Skeleton
 
 from .images import resize_image
 from .records import Dataset, Record
@@ -221,7 +221,7 @@ def make_sample(
         labels=record.labels[keep],
         crowd=record.crowd[keep],
         masks=crops if masks else None,
-        keypoints=_keypoints(record.keypoints, view, keep, dataset.keypoint_names),
+        keypoints=_keypoints(record.keypoints, view, keep, dataset.skeleton),
     )
 
 
@@ -346,10 +346,10 @@ def _trim(crop: Crop, corner: tuple[int, int]) -> tuple[Crop, Frame]:
 
 
 def _keypoints(
-    points: np.ndarray | None, view: View, keep: np.ndarray, names: list[str]
+    points: np.ndarray | None, view: View, keep: np.ndarray, skeleton: Skeleton | None
 ) -> np.ndarray | None:
     """Return (n, J, 3) keypoints in result pixels; those outside the window are not labelled."""
-    if points is None:
+    if points is None or skeleton is None:
         return None
     xy = view.to_window(points[keep, :, :2].astype(np.float64))
     shown = (points[keep, :, 2] > 0) & ((xy >= 0) & (xy < view.window_size[::-1])).all(-1)
@@ -357,11 +357,7 @@ def _keypoints(
     moved[~shown] = 0
     if view.flip != view.vflip:
         # In a mirrored person the left hand is the right one.
-        other = [name.replace("left", "\0").replace("right", "left") for name in names]
-        other = [name.replace("\0", "right") for name in other]
-        moved = moved[
-            :, [names.index(name) if name in names else k for k, name in enumerate(other)]
-        ]
+        moved = moved[:, skeleton.mirrored]
     return moved.astype(np.float32)
 
 

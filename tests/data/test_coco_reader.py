@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
+from maskwright.structures import COCO_PERSON
 
 Scene = Any  # of conftest.py
 NAN, INF = float("nan"), float("inf")
@@ -72,7 +73,7 @@ def test_polygons_and_keypoints(shared_data: Path) -> None:
     check_against_pycocotools(open_dataset(shared_data / "penn_fudan", "val"), 5)
     file = shared_data / "coco_subset/annotations/person_keypoints_val.json"
     people = open_dataset(file, "val")
-    assert people.keypoint_names[:2] == ["nose", "left_eye"]
+    assert people.skeleton == COCO_PERSON
     entries = json.loads(file.read_bytes())["annotations"]
     labelled = sum(entry["num_keypoints"] for entry in entries)
     found = [people[i].keypoints for i in range(len(people))]

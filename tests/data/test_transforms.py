@@ -213,7 +213,7 @@ def test_keypoints_follow_and_swap_sides(shared_data: Path) -> None:
     sample = make_sample(dataset, index, SAME, Augment(flip=1), random_source(0, 0, 0))
     assert record.keypoints is not None
     assert sample.keypoints is not None
-    left, right = (dataset.keypoint_names.index(f"{side}_wrist") for side in ("left", "right"))
+    left, right = (dataset.skeleton.names.index(f"{side}_wrist") for side in ("left", "right"))
     shown = record.keypoints[:, left, 2] > 0
     np.testing.assert_allclose(
         sample.keypoints[shown, right, 0], width - record.keypoints[shown, left, 0], rtol=1e-5
