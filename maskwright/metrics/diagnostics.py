@@ -23,15 +23,17 @@ def pr_curve(
     iou_type: str,
     iou: float = 0.5,
     max_det: int = 100,
+    sigmas: Sequence[float] | None = None,
 ) -> Curves:
     """Return the precision-recall curve of every class that has objects.
 
     Args:
         gt: COCO ground truth, or the path of its file.
         detections: COCO results, as `coco_eval` takes them.
-        iou_type: "bbox" or "segm".
+        iou_type: "bbox", "segm" or "keypoints".
         iou: IoU threshold of a match.
         max_det: detections counted per image and class.
+        sigmas: for "keypoints", see `coco_eval`.
 
     Returns:
         Class name -> (recall (101,), precision (101,)), recall being 0, 0.01, ..., 1. The mean of
@@ -40,7 +42,7 @@ def pr_curve(
     Raises:
         ValueError: as `coco_eval`.
     """
-    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det], iou_thrs=[iou])
+    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det], iou_thrs=[iou], sigmas=sigmas)
     return _by_class(arrays, arrays.precision[0, :, :, 0, 0])
 
 
@@ -49,13 +51,14 @@ def pr_curves(
     detections: Sequence[dict[str, Any]],
     iou_type: str,
     max_det: int = 100,
+    sigmas: Sequence[float] | None = None,
 ) -> dict[str, Curves]:
     """Return the precision-recall curves at "IoU 0.5", "IoU 0.75" and "mean IoU 0.5 to 0.95".
 
     Args and values are those of `pr_curve`; the mean of the precisions of the last is the COCO AP
     of a class.
     """
-    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det])
+    arrays = accumulate(gt, detections, iou_type, max_dets=[max_det], sigmas=sigmas)
     precision = arrays.precision[:, :, :, 0, 0]
     return {
         "IoU 0.5": _by_class(arrays, precision[0]),

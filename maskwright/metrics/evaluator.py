@@ -21,10 +21,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IOU_TYPES = ("bbox", "segm")
+IOU_TYPES = ("bbox", "segm", "keypoints")
 # The ten thresholds of COCO, with the rounding of pycocotools (0.9 is 0.8999999999999999).
 COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AREAS = ("all", "small", "medium", "large")
+KEYPOINT_AREAS = ("all", "medium", "large")  # COCO labels no keypoints of small objects
+# How far a keypoint may lie from the truth, relative to the object's size: the standard deviation
+# of COCO's annotators for each of its 17 keypoints, and what all others get. The uniform value
+# lies between those of eyes (0.025) and of hips (0.107), a little below the mean of 0.067.
+COCO_SIGMAS = {
+    "nose": 0.026, "left_eye": 0.025, "right_eye": 0.025, "left_ear": 0.035, "right_ear": 0.035,
+    "left_shoulder": 0.079, "right_shoulder": 0.079, "left_elbow": 0.072, "right_elbow": 0.072,
+    "left_wrist": 0.062, "right_wrist": 0.062, "left_hip": 0.107, "right_hip": 0.107,
+    "left_knee": 0.087, "right_knee": 0.087, "left_ankle": 0.089, "right_ankle": 0.089,
+}  # fmt: skip
+UNIFORM_SIGMA = 0.05
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,8 +45,8 @@ class Accumulated:
     """Precision and recall of an evaluation, at every setting of it.
 
     Letters: T IoU thresholds, R = 101 recall levels (0, 0.01, ..., 1), C classes, A areas
-    (`AREAS`), D limits on the number of detections per image and class. Undefined entries (no
-    object to find) are -1.
+    (`AREAS`, or `KEYPOINT_AREAS`), D limits on the number of detections per image and class.
+    Undefined entries (no object to find) are -1.
 
     Attributes:
         precision: (T, R, C, A, D), made monotone as COCO does.
@@ -43,6 +54,7 @@ class Accumulated:
         names: name of each of the C classes, in the order of the category ids.
         iou_thrs: the T thresholds.
         max_dets: the D limits, rising.
+        areas: the A areas.
     """
 
     precision: FloatArray
@@ -50,6 +62,7 @@ class Accumulated:
     names: tuple[str, ...]
     iou_thrs: tuple[float, ...]
     max_dets: tuple[int, ...]
+    areas: tuple[str, ...] = AREAS
 
 
 def read_ground_truth(gt: Path | str | dict[str, Any]) -> dict[str, Any]:
@@ -103,17 +116,20 @@ def accumulate(
     *,
     max_dets: Sequence[int],
     iou_thrs: Sequence[float] = COCO_IOUS,
+    sigmas: Sequence[float] | None = None,
 ) -> Accumulated:
     """Match detections with ground truth and return precision and recall arrays.
 
     Args:
         gt: COCO ground truth, or the path of its JSON file.
         detections: COCO results: `image_id`, `category_id`, `score`, `bbox` (xywh, pixels of the
-            image) and, for "segm", `segmentation` (RLE). Those on unknown images are left out with
-            a warning, those of unknown categories silently, as in pycocotools.
-        iou_type: "bbox" or "segm".
+            image), for "segm" `segmentation` (RLE) and for "keypoints" `keypoints`. Those on
+            unknown images are left out with a warning, those of unknown categories silently, as
+            in pycocotools.
+        iou_type: "bbox", "segm" or "keypoints".
         max_dets: limits on the number of detections per image and class.
-        iou_thrs: IoU thresholds of a match.
+        iou_thrs: IoU thresholds of a match; of the object keypoint similarity for "keypoints".
+        sigmas: for "keypoints", see `coco_eval`.
 
     Raises:
         ValueError: on an unknown `iou_type`, or where a field that it needs is missing.
@@ -124,11 +140,19 @@ def accumulate(
         raise ValueError(f"max_det must be 1 or more, got {list(max_dets)}")
     gt = read_ground_truth(gt)
     limits = sorted(set(max_dets))
-    truth, results = _renumber(gt, detections, iou_type)
+    spread = None
+    if iou_type == "keypoints":
+        spread = keypoint_sigmas(gt, sigmas)
+        if not spread:  # no annotation and no category tells of a keypoint: nothing to find
+            detections = []
+    elif sigmas is not None:
+        raise ValueError(f"sigmas belong to iou_type='keypoints', not to {iou_type!r}")
+    truth, results = _renumber(gt, detections, iou_type, len(spread or ()))
+    call = (truth, results, iou_type, limits, iou_thrs, spread)
     try:
-        precision, recall = _with_hotcoco(truth, results, iou_type, limits, iou_thrs)
+        precision, recall = _with_hotcoco(*call)
     except ImportError:
-        precision, recall = _with_pycocotools(truth, results, iou_type, limits, iou_thrs)
+        precision, recall = _with_pycocotools(*call)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a panic of compiled Rust code is no Exception
@@ -136,14 +160,40 @@ def accumulate(
             f"hotcoco failed ({type(error).__name__}: {error}); pycocotools counts instead, slower",
             stacklevel=3,
         )
-        precision, recall = _with_pycocotools(truth, results, iou_type, limits, iou_thrs)
+        precision, recall = _with_pycocotools(*call)
     return Accumulated(
-        precision, recall, tuple(class_names(gt)), tuple(iou_thrs), tuple(int(n) for n in limits)
+        precision,
+        recall,
+        tuple(class_names(gt)),
+        tuple(iou_thrs),
+        tuple(int(n) for n in limits),
+        AREAS if spread is None else KEYPOINT_AREAS,
     )
 
 
+def keypoint_sigmas(gt: dict[str, Any], sigmas: Sequence[float] | None) -> list[float]:
+    """Return one sigma per keypoint of the ground truth: those given, or the default.
+
+    Raises:
+        ValueError: if the number of sigmas is not that of the keypoints, or one is not above 0.
+    """
+    named = [c["keypoints"] for c in sorted_categories(gt) if c.get("keypoints")]
+    if named:
+        count = len(named[0])
+    else:
+        count = max((len(a.get("keypoints") or ()) // 3 for a in gt["annotations"]), default=0)
+    if sigmas is None:
+        persons = list(named[0]) == list(COCO_SIGMAS) if named else count == len(COCO_SIGMAS)
+        return list(COCO_SIGMAS.values()) if persons else [UNIFORM_SIGMA] * count
+    if len(sigmas) != count or not all(sigma > 0 for sigma in sigmas):
+        raise ValueError(
+            f"sigmas: expected {count} numbers above 0, one per keypoint, got {list(sigmas)}"
+        )
+    return [float(sigma) for sigma in sigmas]
+
+
 def _renumber(
-    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str
+    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str, joints: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ground truth and detections as two data sets with ids from 1 and only known fields.
 
@@ -172,6 +222,11 @@ def _renumber(
             }
             if masks:
                 entry["segmentation"] = ann["segmentation"]
+            if iou_type == "keypoints":
+                # An object without keypoints is none that could be missed.
+                entry["keypoints"] = _keypoints(ann.get("keypoints") or [0] * 3 * joints, joints)
+                shown = sum(v > 0 for v in entry["keypoints"][2::3])
+                entry["num_keypoints"] = ann.get("num_keypoints", shown)
         except KeyError as error:
             raise ValueError(
                 f"gt: annotation {ann.get('id', i - 1)} of image {ann.get('image_id')}: {error} is "
@@ -185,7 +240,7 @@ def _renumber(
 
     results: list[dict[str, Any]] = []
     strangers = []
-    field = "segmentation" if masks else "bbox"
+    field = {"bbox": "bbox", "segm": "segmentation"}.get(iou_type, iou_type)
     for det in detections:
         try:
             image_id = image_ids.get(det["image_id"])
@@ -212,6 +267,8 @@ def _renumber(
             }
             if masks:
                 entry["segmentation"] = shape
+            if iou_type == "keypoints":
+                entry["keypoints"] = _keypoints(shape, joints)
             if box is not None:
                 entry["bbox"] = box
             entry["area"] = box[2] * box[3] if box is not None else _area(entry, {})
@@ -228,9 +285,25 @@ def _renumber(
     )
 
 
+def _keypoints(value: Any, joints: int) -> list[float]:
+    """Return x, y, visibility of each keypoint as one list.
+
+    Raises:
+        ValueError: if there are more or fewer.
+    """
+    if len(value) != 3 * joints:
+        raise ValueError(
+            f"an entry has {len(value)} numbers under keypoints, expected 3 for each of {joints}"
+        )
+    return [float(number) for number in value]
+
+
 def _area(entry: dict[str, Any], image: dict[str, Any]) -> float:
-    """Return the area of an entry in square pixels: that of its mask, or else of its box."""
+    """Return the area of an entry in square pixels: of its mask, its keypoints' extent, its box."""
     shape = entry.get("segmentation")
+    if "bbox" not in entry and "keypoints" in entry:
+        x, y = entry["keypoints"][::3], entry["keypoints"][1::3]
+        return float((max(x) - min(x)) * (max(y) - min(y)))
     if not shape:
         return float(entry["bbox"][2] * entry["bbox"][3])
     from pycocotools import mask as rle
@@ -261,12 +334,15 @@ def _with_hotcoco(
     iou_type: str,
     max_dets: list[int],
     iou_thrs: Sequence[float],
+    sigmas: list[float] | None,
 ) -> tuple[FloatArray, FloatArray]:
     import hotcoco
 
     run = hotcoco.COCOeval(hotcoco.COCO(truth), hotcoco.COCO(results), iou_type)
     run.params.max_dets = max_dets
     run.params.iou_thrs = list(iou_thrs)
+    if sigmas is not None:
+        run.params.kpt_oks_sigmas = sigmas
     run.evaluate()
     run.accumulate()
     arrays: Any = run.eval
@@ -279,6 +355,7 @@ def _with_pycocotools(
     iou_type: str,
     max_dets: list[int],
     iou_thrs: Sequence[float],
+    sigmas: list[float] | None,
 ) -> tuple[FloatArray, FloatArray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -293,6 +370,8 @@ def _with_pycocotools(
         run = COCOeval(*pair, iou_type)
         run.params.maxDets = max_dets
         run.params.iouThrs = np.asarray(iou_thrs)
+        if sigmas is not None:
+            run.params.kpt_oks_sigmas = np.asarray(sigmas)
         run.evaluate()
         run.accumulate()
     return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])

@@ -38,7 +38,7 @@ def explain_zero(
         gt: COCO ground truth, or the path of its file.
         detections: COCO results that were evaluated.
         metrics: numbers of `coco_eval` ("AP", "AP/<class>") or of `val` ("box/AP", "mask/AP",
-            "mask/AP/<class>").
+            "keypoints/AP", "mask/AP/<class>").
         names: class names that the model knows, to compare with those of the ground truth.
 
     Returns:
@@ -93,8 +93,11 @@ def _whole(
         reasons += _geometry(gt, objects, known, hits)
     elif hits >= MANY * len(objects) and same < 0.5 * hits:
         reasons += _wrong_class(gt, objects, known, hits)
-    if any("box" not in key for key in zero_keys):
-        reasons += _masks(gt, [detections[i] for i in known_rows], known, hits, len(objects))
+    rows = [detections[i] for i in known_rows]
+    if any(key in ("AP", "mask/AP") for key in zero_keys):
+        reasons += _masks(gt, rows, known, hits, len(objects))
+    if "keypoints/AP" in zero_keys:
+        reasons += _keypoints(gt, rows, known, hits)
     if not reasons:
         best = _best_overlap(gt, objects, known)
         reasons.append(
@@ -324,6 +327,44 @@ def _masks(
             "weights of the mask head were loaded, and the frame in which masks are pasted."
         )
     return reasons
+
+
+def _keypoints(
+    gt: dict[str, Any], detections: list[dict[str, Any]], found: Table, hits: int
+) -> list[str]:
+    """Keypoints that are not labelled, not predicted, or in another place than their boxes."""
+    labelled = [ann for ann in gt["annotations"] if any(v > 0 for v in _shown(ann))]
+    if not labelled:
+        return [
+            "No object of the ground truth has a labelled keypoint, so their AP is undefined: "
+            "check that the annotations have keypoints with a visibility of 1 or 2."
+        ]
+    points = [det.get("keypoints") for det in detections]
+    if not any(points):
+        return ["The predictions have no keypoints: a model of keypoints must make them."]
+    outside = 0
+    for det, (x1, y1, x2, y2) in zip(points, found.boxes.tolist(), strict=True):
+        xy = np.array(det or [], np.float64).reshape(-1, 3)[:, :2]
+        room = max(x2 - x1, y2 - y1)  # a little outside of a box is nothing strange
+        low, high = np.array([x1, y1]) - room, np.array([x2, y2]) + room
+        outside += bool(((xy < low) | (xy > high)).any(1).mean() > 0.5) if len(xy) else 0
+    if outside > 0.5 * len(points):
+        return [
+            f"{outside} of {len(points)} predictions have their keypoints far outside of their "
+            "boxes: they are in another frame; write x, y in original pixels."
+        ]
+    if hits >= MANY * len(labelled):
+        return [
+            f"The boxes hit {hits} objects, but the keypoints lie too far from the "
+            f"{len(labelled)} labelled ones: train longer, check the order of the keypoints, or "
+            "give larger sigmas if the labels are coarse."
+        ]
+    return []
+
+
+def _shown(annotation: dict[str, Any]) -> list[float]:
+    """Return the visibility of each keypoint of an annotation."""
+    return list(annotation.get("keypoints") or ())[2::3]
 
 
 def _names(gt: dict[str, Any], names: Sequence[str | None] | None) -> list[str]:

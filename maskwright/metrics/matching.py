@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .evaluator import IOU_TYPES, class_names, compressed_rle, read_ground_truth
+from .evaluator import class_names, compressed_rle, read_ground_truth
 from .table import FloatArray, IntArray, Table, by_image, read_table
 
 BoolArray = npt.NDArray[np.bool_]
@@ -91,8 +91,8 @@ def match(
     Raises:
         ValueError: on an unknown `iou_type`, or where the field that it needs is missing.
     """
-    if iou_type not in IOU_TYPES:
-        raise ValueError(f"iou_type is one of {', '.join(map(repr, IOU_TYPES))}; got {iou_type!r}")
+    if iou_type not in ("bbox", "segm"):
+        raise ValueError(f"iou_type is one of 'bbox', 'segm'; got {iou_type!r}")
     gt = read_ground_truth(gt)
     every = read_table(gt, gt["annotations"])
     shapes = _Shapes(gt, iou_type)
