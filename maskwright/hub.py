@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .converters import CONVERTERS, Converted, ConvertReport, detect_format
+from .converters.common import default_skeleton
 from .converters.torchvision import from_maskwright
 from .engine.checkpoint import (
     Checkpoint,
@@ -30,6 +31,7 @@ from .errors import OptionError
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
 from .models.transfer import transfer
+from .structures import Skeleton
 
 _PACKAGE = Path(__file__).parent / "weights"
 # Trained models inside the package, by name.
@@ -171,6 +173,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
         {**options, **converted.options},
         converted.names,
         converted.category_ids,
+        converted.skeleton,
         licence=licence,
         source=source,
     )
@@ -232,7 +235,9 @@ def load_detector(
         )
         count = 80 if num_classes is None else num_classes
         detector = build(name, count, **options)
-        return detector, Meta(name, options, [f"class_{i}" for i in range(count)])
+        names: list[str | None] = [f"class_{i}" for i in range(count)]
+        skeleton = default_skeleton(detector.num_keypoints)
+        return detector, Meta(name, options, names, keypoints=skeleton)
     found = _read_weights(entry, weights, options)
     _same_model(found.meta, entry, backbone, weights)
     if num_classes is not None and num_classes != len(found.meta.names):
@@ -272,6 +277,7 @@ def start_detector(
     *,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    skeleton: Skeleton | None = None,
 ) -> tuple[Detector, dict[str, Any], str]:
     """Return a detector for the classes `names` with the weights that training starts from.
 
@@ -283,6 +289,7 @@ def start_detector(
             a published name, a shipped model, a checkpoint or a run folder: every tensor that
             fits, class rows by class name.
         options: builder options.
+        skeleton: the keypoints, for a model that finds some.
 
     Returns:
         detector, the builder options that were used (weights bring their conventions along), and
@@ -318,7 +325,14 @@ def start_detector(
         # Sizes, anchors and conventions that the weights were trained with.
         options = {**found.meta.args, **options}
     detector = build(model, len(names), **options)
-    report = transfer(detector, names, found.model, found.meta.names)
+    report = transfer(
+        detector,
+        names,
+        found.model,
+        found.meta.names,
+        skeleton=skeleton,
+        source_skeleton=found.meta.keypoints,
+    )
     return detector, options, f"{weights}: {report}"
 
 
@@ -437,6 +451,7 @@ def convert(
             converted.options,
             converted.names,
             converted.category_ids,
+            converted.skeleton,
             source=f"converted from {src.name} ({source})",
         )
         save_checkpoint(dst, meta, converted.state, extras=converted.extras)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..structures import COCO_PERSON, Skeleton
+
 # The 80 classes of COCO 2017 by their ids 1 to 90; ten ids are unused.
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,-,"
@@ -58,6 +60,7 @@ class Converted:
         category_ids: the source's ids of the classes.
         extras: what our layout has no place for but the way back needs, by the source's names.
         report: what became of every tensor.
+        skeleton: the keypoints, for a model that finds some.
     """
 
     state: dict[str, Tensor]
@@ -66,6 +69,16 @@ class Converted:
     category_ids: list[int]
     extras: dict[str, Tensor]
     report: ConvertReport
+    skeleton: Skeleton | None = None
+
+
+def default_skeleton(count: int) -> Skeleton | None:
+    """Return the keypoints of weights that do not name them: COCO's person if there are 17."""
+    if not count:
+        return None
+    if count == len(COCO_PERSON):
+        return COCO_PERSON
+    return Skeleton(tuple(f"keypoint_{i}" for i in range(1, count + 1)))
 
 
 def detect_format(keys: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""torchvision's `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, both versions.
+"""torchvision's Faster and Mask R-CNN, both versions, and its Keypoint R-CNN, ResNet-50 and FPN.
 
 The differences: background is class 0 there and the last class here; box and mask rows of the
 background, which nobody reads, exist there only (kept as extras, so that the way back is equal to
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .common import COCO_91_NAMES, Converted, ConvertReport, require
+from ..structures import COCO_PERSON
+from .common import COCO_91_NAMES, Converted, ConvertReport, default_skeleton, require
 
 # Our prefix, theirs; `#` stands for a number that is kept.
 _PREFIXES = [
@@ -31,7 +32,10 @@ _PREFIXES = [
     ("roi_heads.mask_head.convs.#.", "roi_heads.mask_head.#."),
     ("roi_heads.mask_head.upsample.", "roi_heads.mask_predictor.conv5_mask."),
     ("roi_heads.mask_head.logits.", "roi_heads.mask_predictor.mask_fcn_logits."),
+    ("roi_heads.keypoint_head.logits.", "roi_heads.keypoint_predictor.kps_score_lowres."),
 ]
+# Their list of convolutions counts the ReLUs between them.
+_KEYPOINT_CONVS = re.compile(r"^roi_heads\.keypoint_head\.convs\.(\d+)\.0\.")
 _FCS = {
     False: {"fcs.0.": "fc6.", "fcs.1.": "fc7."},  # version 1
     True: {"fcs.0.": "5."},  # version 2: four convolutions stand before it
@@ -43,6 +47,7 @@ _OLDER = [
 _OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$")
 _CLASSES = "roi_heads.box_predictor.cls_score."
 _BOXES = "roi_heads.box_predictor.bbox_pred."
+_KEYPOINTS = "roi_heads.keypoint_predictor.kps_score_lowres."
 _MASKS = "roi_heads.mask_predictor.mask_fcn_logits."
 # Rows that belong to the background, first in their tensors.
 _BACKGROUND_ROWS = {_BOXES: 4, _MASKS: 1}
@@ -58,6 +63,8 @@ def their_name(name: str, *, version2: bool) -> str:
         prefix = f"roi_heads.box_head.{ours}"
         if name.startswith(prefix):
             return f"roi_heads.box_head.{theirs}{name[len(prefix) :]}"
+    if match := _KEYPOINT_CONVS.match(name):
+        return f"roi_heads.keypoint_head.{2 * int(match.group(1))}.{name[match.end() :]}"
     for ours, theirs in _PREFIXES:
         match = re.match(re.escape(ours).replace(r"\#", r"(\d+)"), name)
         if match:
@@ -98,7 +105,8 @@ def to_maskwright(
         state: torchvision's tensors by name, new or older names.
         our_names: names of the tensors of the detector to fill.
         drop_unused: leave out the classes without a name (lossy: the way back fills them).
-        names: class names without background; None: COCO's if there are 91 rows.
+        names: class names without background; None: COCO's if there are 91 rows, or one class
+            with the 17 keypoints of a person.
         conventions: "torchvision" or "torchvision_v1" (batch norm with an epsilon of 0, as the
             published files of version 1); None: the latter for files with the older names.
 
@@ -114,8 +122,16 @@ def to_maskwright(
         raise ValueError(
             f"{_CLASSES}weight has {rows} rows, so {_BOXES}weight needs {4 * rows}; got {box_rows}"
         )
-    if names is None:
-        names = list(COCO_91_NAMES) if rows == 91 else [f"class_{i}" for i in range(1, rows)]
+    # A model without a keypoint head leaves theirs aside.
+    wanted = any(key.startswith("roi_heads.keypoint_head.") for key in our_names)
+    joints = require(theirs, _KEYPOINTS + "weight").shape[1] if wanted else 0
+    skeleton = default_skeleton(joints)
+    if names is None and rows == 91:
+        names = list(COCO_91_NAMES)
+    elif names is None and rows == 2 and skeleton == COCO_PERSON:
+        names = ["person"]
+    elif names is None:
+        names = [f"class_{i}" for i in range(1, rows)]
     if len(names) != rows - 1:
         raise ValueError(f"the weights have {rows - 1} classes, but {len(names)} names were given")
     keep = [i for i, name in enumerate(names) if name is not None or not drop_unused]
@@ -155,9 +171,11 @@ def to_maskwright(
     if conventions is None:
         conventions = "torchvision_v1" if older else "torchvision"
     options: dict[str, Any] = {"conventions": conventions}
-    return Converted(
-        converted, options, [names[i] for i in keep], [i + 1 for i in keep], extras, report
-    )
+    if joints:
+        options["num_keypoints"] = joints
+    kept = [names[i] for i in keep]
+    ids = [i + 1 for i in keep]
+    return Converted(converted, options, kept, ids, extras, report, skeleton)
 
 
 def from_maskwright(

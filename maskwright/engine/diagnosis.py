@@ -64,6 +64,8 @@ class Diagnosis:
         confusion: (C + 1, C + 1) confusion matrix of the boxes from `SHOWN_SCORE` on.
         images: how each image came out, worst first, by masks where there are any.
         conf: the score threshold behind `images`.
+        keypoints: precision-recall curves of the keypoints, by object keypoint similarity and
+            class; None where they were not scored.
     """
 
     names: tuple[str, ...]
@@ -72,10 +74,11 @@ class Diagnosis:
     confusion: IntArray
     images: list[ImageScore]
     conf: float
+    keypoints: dict[str, Curves] | None = None
 
     @property
     def lead(self) -> KindDiagnosis:
-        """The kind by which checkpoints are compared: masks, else boxes."""
+        """Masks, else boxes: keypoints are matched by their AP only."""
         return self.kinds.get("mask", self.kinds["box"])
 
     @property
@@ -114,7 +117,16 @@ def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
         confusion_matrix(result.gt, result.detections, conf=SHOWN_SCORE),
         score_images(lead.matches, conf),
         conf,
+        _keypoint_curves(result, max_det),
     )
+
+
+def _keypoint_curves(result: Evaluation, max_det: int) -> dict[str, Curves] | None:
+    """Return precision and recall of the keypoints, where object keypoint similarity is the IoU."""
+    if "keypoints/AP" not in result.metrics:
+        return None
+    curves = pr_curves(result.gt, result.detections, "keypoints", max_det, result.sigmas)
+    return {name.replace("IoU", "OKS"): classes for name, classes in curves.items()}
 
 
 def save_numbers(

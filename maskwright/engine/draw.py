@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics.evaluator import compressed_rle
+from ..structures import Skeleton
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -30,11 +31,7 @@ FEW = 6
 FILL = 0.42
 GOLDEN = 0.6180339887498949
 
-# COCO's 17 joints: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
-COCO_BONES = (
-    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12),
-    (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
-)  # fmt: skip
+SHOWN_KEYPOINT = 0.05  # visibility or score above which a keypoint is drawn
 
 
 def draw_instances(
@@ -48,6 +45,7 @@ def draw_instances(
     *,
     colors: Sequence[Color] | None = None,
     texts: Sequence[str] | None = None,
+    skeleton: Skeleton | None = None,
     max_side: int | None = None,
     min_side: int | None = None,
 ) -> Image.Image:
@@ -61,7 +59,8 @@ def draw_instances(
         scores: (N,), written behind the name.
         masks: (N, H, W) bool; or a list of (crop (h, w) bool, frame xyxy in whole pixels); or a
             list of RLE dicts at the size of the image.
-        keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.
+        keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.05.
+        skeleton: names the keypoints and the lines to draw between them; None: no lines.
         colors: N colours; None: hues by class, see `instance_colors`.
         texts: N labels, "" for none; None: class name and score.
         max_side: most pixels of the long side of the picture; a larger image is made smaller
@@ -93,6 +92,9 @@ def draw_instances(
         boxes = boxes * scale
         if keypoints is not None:
             keypoints = keypoints * np.array([scale, scale, 1.0])
+    joints = 0 if keypoints is None or not len(boxes) else keypoints.shape[1]
+    if joints and skeleton is not None and joints != len(skeleton):
+        raise ValueError(f"keypoints: {joints} of each object, the skeleton has {len(skeleton)}")
     colors = instance_colors(labels, len(names)) if colors is None else list(colors)
     texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
     line = max(1, round(max(picture.size) / 700))
@@ -112,8 +114,10 @@ def draw_instances(
         for i in order:
             _draw_box(pen, boxes[i].tolist(), colors[i], line if masks is None else 1)
     if keypoints is not None:
+        bones = () if skeleton is None else skeleton.bones
         for i in order:
-            _draw_keypoints(pen, keypoints[i], colors[i], line)
+            side = float(max(area[i], 1.0)) ** 0.5
+            _draw_keypoints(pen, keypoints[i], bones, colors[i], line, side)
     if sum(map(bool, texts)) <= MAX_LABELS:
         _draw_labels(pen, picture.size, boxes, texts, colors, scores)
     return picture
@@ -262,19 +266,37 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: list[float], color: Color, line: in
 
 
 def _draw_keypoints(
-    pen: ImageDraw.ImageDraw, points: npt.NDArray[np.float64], color: Color, line: int
+    pen: ImageDraw.ImageDraw,
+    points: npt.NDArray[np.float64],
+    bones: Sequence[tuple[int, int]],
+    color: Color,
+    line: int,
+    side: float,
 ) -> None:
-    if len(points) == 17:
-        for a, b in COCO_BONES:
-            if points[a, 2] > 0 and points[b, 2] > 0:
-                ends = (*points[a, :2].tolist(), *points[b, :2].tolist())
-                pen.line(ends, fill=color, width=line + 1)
-    radius = line + 1.5
-    for x, y, seen in points.tolist():
-        if seen > 0:
-            pen.ellipse(
-                (x - radius, y - radius, x + radius, y + radius), fill="white", outline=color
-            )
+    """Draw the keypoints of one object as discs, and the lines between them.
+
+    Each line has a hue of its own, the same one in all objects; the discs have the colour of
+    their object. Both are as thin as the object is small.
+
+    Args:
+        pen: draws on the picture.
+        points: (J, 3) x, y, visibility or score.
+        bones: pairs of positions in `points`.
+        color: of the object.
+        line: width that suits the picture.
+        side: of the object, the root of its area in pixels of the picture.
+    """
+    width = int(np.clip(round(side / 50), 1, 2 * line))
+    shown = points[:, 2] > SHOWN_KEYPOINT
+    for k, (a, b) in enumerate(bones):
+        if shown[a] and shown[b]:
+            ends = (*points[a, :2].tolist(), *points[b, :2].tolist())
+            pen.line(ends, fill=_color(k / len(bones), 0), width=width)
+    radius = float(np.clip(side / 40, 0.5, 1.5 * line + 1.5))
+    for x, y, _ in points[shown].tolist():
+        spot = (x - radius, y - radius, x + radius, y + radius)
+        rim = "white" if radius >= 2 else color
+        pen.ellipse(spot, fill=color, outline=rim)
 
 
 def _draw_labels(

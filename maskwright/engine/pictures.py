@@ -41,6 +41,8 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
                 targets.labels[i, kept],
                 dataset.names,
                 masks=_crops(batch, i, kept.tolist()),
+                keypoints=None if targets.keypoints is None else targets.keypoints[i, kept],
+                skeleton=dataset.skeleton,
                 min_side=CELL,
             )
         )
@@ -175,6 +177,8 @@ def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str
         boxes = np.array([row["bbox"] for row in mine], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         masks = [_as_rle(row.get("segmentation"), record.size) for row in mine]
+        points = [row["keypoints"] for row in mine if "keypoints" in row]
+        full = bool(mine) and len(points) == len(mine)
         pictures.append(
             draw_instances(
                 dataset.image(i),
@@ -183,6 +187,8 @@ def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str
                 dataset.names,
                 scores=[row["score"] for row in mine] if mine and "score" in mine[0] else None,
                 masks=masks if all(mask is not None for mask in masks) else None,
+                keypoints=np.reshape(points, (len(mine), -1, 3)) if full else None,
+                skeleton=dataset.skeleton,
                 min_side=CELL,
                 max_side=640,
             )

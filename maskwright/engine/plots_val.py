@@ -302,7 +302,7 @@ def plot_class_ap(
         if found:
             kinds[kind] = found
     names = list(dict.fromkeys(name for found in kinds.values() for name in found))
-    lead = kinds.get("mask", kinds.get("box", {}))
+    lead = next((kinds[kind] for kind in ("mask", "keypoints", "box") if kind in kinds), {})
     names.sort(key=lambda name: -lead.get(name, 0.0))
     many = len(names) > 2 * MANY_BARS
     columns = 1 if len(names) <= MANY_BARS else 2

@@ -244,6 +244,7 @@ class Predictor:
                 {"load": loaded.load_ms, **speed},
                 self.meta.category_ids,
                 self.detector.paste_mode,
+                self.meta.keypoints,
             )
             for loaded, found in zip(batch, detections, strict=True)
         ]

@@ -116,6 +116,11 @@ def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
     for kind, one in kinds.items():
         panels = {f"{TITLES[kind]}, {name}": curves for name, curves in one.curves.items()}
         plots.plot_pr(panels, folder / f"{kind}_pr.png")
+    pages = [f"{kind}_pr.png" for kind in kinds]
+    if found.keypoints is not None:
+        panels = {f"Keypoints, {name}": curves for name, curves in found.keypoints.items()}
+        pages.append("keypoints_pr.png")
+        plots.plot_pr(panels, folder / pages[-1])
     plots.plot_scores({k: one.scores for k, one in kinds.items()}, folder / "f1.png")
     plots.plot_errors({k: one.errors for k, one in kinds.items()}, folder / "errors.png")
     plots.plot_calibration(
@@ -124,7 +129,7 @@ def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
     return {
         "classes": "class_ap.png",
         "confusion": "confusion_matrix.png",
-        "pr": [f"{kind}_pr.png" for kind in kinds],
+        "pr": pages,
         "scores": "f1.png",
         "errors": "errors.png",
         "calibration": "calibration.png",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..ops.masks import paste_masks, paste_rle
 from ..ops.rle import decode_rle
-from ..structures import Detections
+from ..structures import Detections, Skeleton
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +39,7 @@ class Result:
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         category_ids: the data set's own id of each class, for `to_coco`; empty: label + 1.
         paste_mode: how masks return to the image (see `ops.paste_masks`).
+        skeleton: what the keypoints are called, and the lines between them.
 
     Example:
         >>> import numpy as np, torch
@@ -58,6 +59,7 @@ class Result:
     speed: dict[str, float] = field(default_factory=dict)
     category_ids: Sequence[int] = ()
     paste_mode: str = "grid"
+    skeleton: Skeleton | None = None
 
     @property
     def boxes(self) -> Tensor:
@@ -76,7 +78,11 @@ class Result:
 
     @property
     def keypoints(self) -> Tensor | None:
-        """(N, J, 3) float32 x, y, score; None for a model without keypoints."""
+        """(N, J, 3) float32 x, y, score, pixels of the original image; None without keypoints.
+
+        Names of the J keypoints: `skeleton.names`. The score is a probability; a model with
+        torchvision's conventions gives its raw logit, as torchvision does.
+        """
         return self.detections.keypoints
 
     @cached_property
@@ -151,7 +157,14 @@ class Result:
         # Masks go by their codes: full-size ones of a crowd would fill the memory.
         masks = None if self.rle is None else [decode_rle(code) for code in self.rle]
         return draw_instances(
-            self.image, self.boxes, self.labels, self.names, self.scores, masks, self.keypoints
+            self.image,
+            self.boxes,
+            self.labels,
+            self.names,
+            self.scores,
+            masks,
+            self.keypoints,
+            skeleton=self.skeleton,
         )
 
     def show(self) -> None:
@@ -227,7 +240,8 @@ class Result:
 
         An object with `path`, `height`, `width`, `speed` and `objects`; each object has `name`,
         `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
-        `segmentation` (COCO run-length code) and `keypoints`.
+        `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the order of
+        the document's `keypoint_names`).
         """
         objects: list[dict[str, Any]] = []
         for i, label in enumerate(self.labels.tolist()):
@@ -242,21 +256,27 @@ class Result:
                 entry["segmentation"] = self.rle[i]
             if self.keypoints is not None:
                 entry["keypoints"] = [
-                    [round(x, 2) for x in point] for point in self.keypoints[i].tolist()
+                    [round(x, 2), round(y, 2), round(score, 5)]
+                    for x, y, score in self.keypoints[i].tolist()
                 ]
             objects.append(entry)
         height, width = self.detections.size
-        document = {
+        document: dict[str, Any] = {
             "path": self.path,
             "height": height,
             "width": width,
             "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
             "objects": objects,
         }
+        if self.skeleton is not None:
+            document["keypoint_names"] = list(self.skeleton.names)
         return json.dumps(document, ensure_ascii=False)
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections`, with `class_name` in its data.
+
+        Of a model of keypoints, the data also has `keypoints` (N, J, 2) and `keypoint_scores`
+        (N, J), which is what `supervision.KeyPoints` takes as `xy` and `confidence`.
 
         Raises:
             ImportError: if supervision is not installed.
@@ -268,12 +288,16 @@ class Result:
                 "to_supervision needs supervision: pip install 'maskwright[supervision]'"
             ) from None
         labels = self.labels.numpy()
+        data: dict[str, Any] = {"class_name": np.array([self.names[i] for i in labels], dtype=str)}
+        if self.keypoints is not None:
+            data["keypoints"] = self.keypoints[..., :2].numpy()
+            data["keypoint_scores"] = self.keypoints[..., 2].numpy()
         return supervision.Detections(
             xyxy=self.boxes.numpy(),
             mask=None if self.masks is None else self.masks.numpy(),
             confidence=self.scores.numpy(),
             class_id=labels,
-            data={"class_name": np.array([self.names[i] for i in labels], dtype=str)},
+            data=data,
         )
 
     def _category_id(self, label: int) -> int:

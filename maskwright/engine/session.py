@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ..data.anchor_sizes import suggest_anchor_sizes
 from ..data.discover import find_splits, open_dataset
 from ..data.loader import Loader, make_loader
 from ..data.records import Dataset, split_dataset
 from ..data.transforms import Augment
 from ..models.base import Detector, Meta
-from ..models.registry import build, get_entry
+from ..models.registry import get_entry
 from ..nn.parallel import share_batch_norm
 from .checkpoint import (
     Checkpoint,
@@ -33,6 +32,7 @@ from .checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from .data_options import own_anchors, own_keypoints
 from .ema import Ema
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
@@ -40,7 +40,7 @@ from .predict import pick_device
 from .recipe import TrainRecipe
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
-from .val import eval_loader, match_classes
+from .val import eval_loader, match_classes, match_keypoints
 
 # What a resumed run may be given anew: nothing here changes what is computed.
 FREE_ON_RESUME = ("data", "device", "workers", "patience")
@@ -280,11 +280,12 @@ def make_fabric(device: str) -> Any:
 
 def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset]:
     """Return the training and the validation images; holds some out if there is one split."""
-    splits = find_splits(recipe.data)
-    if "val" in splits:
-        train = open_dataset(recipe.data, "train")
-        return train, open_dataset(recipe.data, "val", names=train.names)
-    return split_dataset(open_dataset(recipe.data, "train"), recipe.val_fraction, recipe.seed)
+    keypoints = "num_keypoints" in get_entry(recipe.model).arguments()
+    train = open_dataset(recipe.data, "train", keypoints=keypoints)
+    if "val" in find_splits(recipe.data, keypoints=keypoints):
+        val = open_dataset(recipe.data, "val", names=train.names, keypoints=keypoints)
+        return train, val
+    return split_dataset(train, recipe.val_fraction, recipe.seed)
 
 
 def build_detector(
@@ -306,9 +307,16 @@ def build_detector(
     if checkpoint is None:
         own = {"backbone": recipe.backbone, "imgsz": recipe.imgsz}
         args = {key: value for key, value in own.items() if value is not None} | recipe.model_args
+        skeleton = own_keypoints(recipe, args, data)
+        if skeleton is not None:
+            args["num_keypoints"] = len(skeleton)
         anchors = own_anchors(recipe, args, data)
         detector, args, report = start_detector(
-            recipe.model, data.names, weights=recipe.weights, options={**args, **anchors}
+            recipe.model,
+            data.names,
+            weights=recipe.weights,
+            options={**args, **anchors},
+            skeleton=skeleton,
         )
         random_start = report == RANDOM_START
         if anchors:
@@ -320,6 +328,7 @@ def build_detector(
             args,
             list(data.names),
             list(data.category_ids),
+            skeleton,
             source=source,
             extra={"start": report, "random_start": random_start},
         )
@@ -330,12 +339,18 @@ def build_detector(
                 f"data={recipe.data} has the classes {data.names}, the run that goes on was "
                 f"trained on {meta.names}"
             )
+        names = None if data.skeleton is None else data.skeleton.names
+        if meta.keypoints is not None and meta.keypoints.names != names:
+            raise ValueError(
+                f"data={recipe.data} has other keypoints than the run that goes on, which was "
+                f"trained on {', '.join(meta.keypoints.names)}"
+            )
         detector = build_described(meta, checkpoint.model, recipe.resume or recipe.data)
     if not any(len(data[i].labels) for i in range(len(data))):
         raise ValueError(
             f"{data.source} has {len(data)} training images but not one object to learn from"
         )
-    if detector.task == "segment" and not data.has_masks:
+    if detector.predicts_masks and not data.has_masks:
         raise ValueError(
             f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
             "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
@@ -343,20 +358,6 @@ def build_detector(
     # Random features that never change would teach the heads nothing.
     detector.freeze(0 if meta.extra.get("random_start") else recipe.freeze)
     return detector, meta, report
-
-
-def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dict[str, Any]:
-    """Return the option `anchor_sizes` that fits the data, or nothing where it is settled already.
-
-    It is settled by the user, and by weights whose RPN was trained with certain anchors.
-    """
-    if "anchor_sizes" in args or recipe.weights not in (None, "imagenet", "none"):
-        return {}
-    if "anchor_sizes" not in get_entry(recipe.model).arguments():
-        return {}
-    with torch.device("meta"):
-        resize = build(recipe.model, len(data.names), **args).resize
-    return {"anchor_sizes": suggest_anchor_sizes(data, resize)}
 
 
 def training_loader(
@@ -381,7 +382,7 @@ def training_loader(
         divisor=detector.size_divisor,
         rank=rank,
         world=world,
-        masks=detector.task == "segment",
+        masks=detector.predicts_masks,
     )
 
 
@@ -397,6 +398,7 @@ def prepare(
     train_data, val_data = open_splits(recipe)
     detector, meta, report = build_detector(recipe, train_data, checkpoint)
     match_classes(meta.names, val_data.names)  # now, not after the first epoch
+    match_keypoints(meta.keypoints, val_data)
     if fabric.world_size > 1:
         share_batch_norm(detector)
     detector.to(fabric.device)

@@ -203,6 +203,7 @@ def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
         run.val_loader,
         names=run.meta.names,
         post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
+        skeleton=run.meta.keypoints,
         stop=lambda: interrupt.wanted,
         gather=lambda share: _gather(run, share),
         enabled=run.first,
@@ -330,7 +331,8 @@ def _introduce(run: Session) -> None:
 
 
 def _report(run: Session, result: Evaluation) -> None:
-    shown = {k: v for k, v in result.metrics.items() if k in ("box/AP", "mask/AP", "mask/AP50")}
+    keys = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
+    shown = {k: v for k, v in result.metrics.items() if k in keys}
     text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
     console.note(
         f"epoch {run.place.epoch}/{run.epochs}: {text} (best {max(run.place.best, 0):.4f} in "

@@ -23,7 +23,7 @@ from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
 from ..models.base import Detector, PostProcess
 from ..ops.masks import paste_rle
-from ..structures import Detections, Images, Resize
+from ..structures import Detections, Images, Resize, Skeleton
 from . import console
 from .network import fast_network
 from .predict import make_post, to_detections
@@ -41,11 +41,13 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        metrics: keys "box/AP", "mask/AP50", "mask/AP/<class name>", ...; in [0, 1] or nan.
+        metrics: keys "box/AP", "mask/AP50", "keypoints/AP", "mask/AP/<class name>", ...; in
+            [0, 1] or nan.
         gt: the ground truth in COCO's form.
         detections: the detections as COCO results.
         capped: ids of the images where `max_det` may have cut off real objects.
         ms: milliseconds of computing per image, loading not counted.
+        sigmas: those of the keypoint AP, None for the default.
     """
 
     metrics: dict[str, float]
@@ -53,12 +55,17 @@ class Evaluation:
     detections: list[dict[str, Any]]
     capped: list[int]
     ms: float
+    sigmas: Sequence[float] | None = None
 
     @property
     def fitness(self) -> float:
-        """The number by which checkpoints are compared: mask AP, else box AP; nan counts as 0."""
-        value = self.metrics.get("mask/AP", self.metrics["box/AP"])
-        return 0.0 if math.isnan(value) else value
+        """The number by which checkpoints are compared; nan counts as 0.
+
+        The mean of mask AP and keypoint AP, where the model has either; else box AP.
+        """
+        finer = [self.metrics[key] for key in ("mask/AP", "keypoints/AP") if key in self.metrics]
+        values = finer or [self.metrics["box/AP"]]
+        return sum(0.0 if math.isnan(value) else value for value in values) / len(values)
 
 
 class ValResult(dict[str, float]):
@@ -95,6 +102,7 @@ def val(
     save: bool = False,
     project: str | Path = "runs",
     name: str | None = None,
+    sigmas: tuple[float, ...] | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -112,11 +120,13 @@ def val(
         save: write `report.html`, its figures and `metrics.json` into a new run folder.
         project: folder that holds the run folders.
         name: name of the run folder.
+        sigmas: how far each keypoint may lie from the truth, relative to the size of its object.
+            None: COCO's for the 17 keypoints of a person, 0.05 for all others.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
-        "mask/AP/<class name>", ...; nan where the data has no object to find. The run folder is
-        the attribute `dir`.
+        "keypoints/AP", "mask/AP/<class name>", ...; nan where the data has no object to find.
+        The run folder is the attribute `dir`.
 
     Raises:
         ValueError: if the model or the data cannot be read, or the data has a class that the
@@ -129,7 +139,7 @@ def val(
 
         model = load(model, device=device)
     detector = model.detector
-    dataset = open_dataset(data, split)
+    dataset = open_dataset(data, split, keypoints=detector.num_keypoints > 0)
     if faults := describe_faults(dataset):
         console.warn(faults)
     resize = model.resize_rule(imgsz)
@@ -140,6 +150,8 @@ def val(
         loader,
         names=model.meta.names,
         post=post,
+        skeleton=model.meta.keypoints,
+        sigmas=sigmas,
     )
     assert result is not None
     notes = [
@@ -148,9 +160,13 @@ def val(
     ]
     for text in notes:
         console.warn(text)
-    if detector.task == "segment" and not dataset.has_masks:
+    said = len(notes)
+    if detector.predicts_masks and not dataset.has_masks:
         notes.append(f"{data} has boxes only: the masks were not scored")
-        console.note(notes[-1])
+    if detector.num_keypoints and not dataset.has_keypoints:
+        notes.append(f"{data} has no labelled keypoints: those found were not scored")
+    for text in notes[said:]:
+        console.note(text)
     if not save:
         return ValResult(result.metrics)
     from .pictures import save_validation
@@ -218,6 +234,8 @@ def evaluate(
     *,
     names: Sequence[str | None],
     post: PostProcess,
+    skeleton: Skeleton | None = None,
+    sigmas: Sequence[float] | None = None,
     label: str = "val",
     stop: Callable[[], bool] = lambda: False,
     gather: Callable[[Any], list[Any]] = lambda share: [share],
@@ -231,6 +249,8 @@ def evaluate(
         loader: batches of the data set, or of this process's share of it.
         names: class names of the model by label, None for a class without a name.
         post: thresholds of the detections.
+        skeleton: the keypoints of the model.
+        sigmas: see `val`.
         label: what stands in front of the progress bar.
         stop: asked after each batch; True ends the evaluation without a result.
         gather: returns the shares of all processes.
@@ -240,9 +260,10 @@ def evaluate(
         The evaluation, or None if it was stopped.
 
     Raises:
-        ValueError: if the data set has a class that the model does not know.
+        ValueError: if the data set has a class or a keypoint that the model does not know.
     """
     labels = match_classes(names, dataset.names)
+    joints = match_keypoints(skeleton, dataset)
     device = next(detector.parameters()).device
     was_training = detector.training
     network = fast_network(detector.eval())
@@ -258,7 +279,7 @@ def evaluate(
                 for index, one in zip(batch.indices, to_detections(instances, images), strict=True):
                     image_id = dataset[index].image_id
                     full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
-                    rows = to_coco_rows(one, image_id, labels, detector.paste_mode)
+                    rows = to_coco_rows(one, image_id, labels, detector.paste_mode, joints)
                     found.append((image_id, full, rows))
                 seconds += time.perf_counter() - start
                 bar.update(len(batch.indices))
@@ -274,25 +295,63 @@ def evaluate(
     by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
     gt = dataset.to_coco()
     detections = [row for _, rows in by_image.values() for row in rows]
-    masks = detector.task == "segment" and dataset.has_masks
-    metrics = score(gt, detections, masks=masks, max_det=post.max_det)
+    metrics = score(
+        gt,
+        detections,
+        masks=detector.predicts_masks and dataset.has_masks,
+        keypoints=bool(joints) and dataset.has_keypoints,
+        max_det=post.max_det,
+        sigmas=sigmas,
+    )
     capped = [image_id for image_id, (full, _) in by_image.items() if full]
-    return Evaluation(metrics, gt, detections, capped, ms)
+    return Evaluation(metrics, gt, detections, capped, ms, sigmas)
 
 
 def score(
-    gt: dict[str, Any], detections: list[dict[str, Any]], *, masks: bool, max_det: int
+    gt: dict[str, Any],
+    detections: list[dict[str, Any]],
+    *,
+    masks: bool = False,
+    keypoints: bool = False,
+    max_det: int,
+    sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """Return the metrics of COCO results, boxes and if wanted masks, with prefixed keys."""
-    # Without their box, results are sorted into small, medium and large by the area of the mask,
-    # as detectron2 and torchvision report it.
-    kinds = {"box": ("bbox", "segmentation")} | ({"mask": ("segm", "bbox")} if masks else {})
+    """Return the metrics of COCO results, boxes and if wanted the finer ones, by prefixed key."""
+    # Without their box, results are sorted into small, medium and large by the area of the mask
+    # or the extent of the keypoints, as torchvision reports it (and detectron2, for masks).
+    shapes = {"box": ("bbox", "bbox")}
+    if masks:
+        shapes["mask"] = ("segm", "segmentation")
+    if keypoints:
+        shapes["keypoints"] = ("keypoints", "keypoints")
     metrics = {}
-    for prefix, (kind, unused) in kinds.items():
-        rows = [{k: v for k, v in row.items() if k != unused} for row in detections]
-        for key, value in coco_eval(gt, rows, kind, max_det=max_det).items():
+    for prefix, (kind, shape) in shapes.items():
+        unused = {"bbox", "segmentation", "keypoints"} - {shape}
+        rows = [{k: v for k, v in row.items() if k not in unused} for row in detections]
+        spread = sigmas if kind == "keypoints" else None
+        for key, value in coco_eval(gt, rows, kind, max_det=max_det, sigmas=spread).items():
             metrics[f"{prefix}/{key}"] = value
     return metrics
+
+
+def match_keypoints(model: Skeleton | None, data: Dataset) -> list[int] | None:
+    """Return the model's position of each keypoint of the data set, by name.
+
+    None if the model or the data set has none. Keypoints that only the model knows are left out.
+
+    Raises:
+        ValueError: naming the keypoints that the model does not know.
+    """
+    if model is None or data.skeleton is None:
+        return None
+    missing = [name for name in data.skeleton.names if name not in model.names]
+    if missing:
+        raise ValueError(
+            f"{data.source} has keypoints that the model does not know: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}{nearest(missing[0], model.names)} (the model "
+            f"knows {', '.join(model.names)})"
+        )
+    return [model.names.index(name) for name in data.skeleton.names]
 
 
 def match_classes(model: Sequence[str | None], data: Sequence[str]) -> dict[int, int]:
@@ -320,7 +379,11 @@ def match_classes(model: Sequence[str | None], data: Sequence[str]) -> dict[int,
 
 
 def to_coco_rows(
-    found: Detections, image_id: int, labels: dict[int, int], paste_mode: str
+    found: Detections,
+    image_id: int,
+    labels: dict[int, int],
+    paste_mode: str,
+    joints: list[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the detections of one image as COCO results.
 
@@ -329,6 +392,7 @@ def to_coco_rows(
         image_id: id of the image in the ground truth.
         labels: the data set's label of each of the model's; others are left out.
         paste_mode: see `ops.paste_masks`.
+        joints: the model's position of each keypoint of the data set; None: without keypoints.
     """
     known = torch.tensor([label in labels for label in found.labels.tolist()], dtype=torch.bool)
     found = found.keep(known)
@@ -344,6 +408,9 @@ def to_coco_rows(
         codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=paste_mode)
         for row, code in zip(rows, codes, strict=True):
             row["segmentation"] = code
+    if found.keypoints is not None and joints is not None:
+        for row, points in zip(rows, found.keypoints[:, joints].flatten(1).tolist(), strict=True):
+            row["keypoints"] = points
     return rows
 
 

@@ -20,7 +20,7 @@ from ..nn.fpn import FPN
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
 from ..nn.samplers import RandomSource, streams
-from ..structures import Images, Instances, Resize
+from ..structures import Images, Instances, Resize, Skeleton
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Meta:
         args: builder options, as plain data.
         names: class names by label; None for a class that the source left unused.
         category_ids: the data set's own id of each class, for COCO output.
+        keypoints: what the keypoints are called, for a model that has them.
         licence: licence of the weights.
         source: where the weights come from: data set, command or publisher.
         metrics: figures on the validation split, keys as `mask/AP`.
@@ -64,6 +65,7 @@ class Meta:
     args: dict[str, Any]
     names: list[str | None]
     category_ids: list[int] = field(default_factory=list)
+    keypoints: Skeleton | None = None
     licence: str = ""
     source: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -97,8 +99,12 @@ class Meta:
         """
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         try:
+            if known.get("keypoints") is not None:
+                points = known["keypoints"]
+                bones = tuple((int(a), int(b)) for a, b in points["bones"])
+                known["keypoints"] = Skeleton(tuple(map(str, points["names"])), bones)
             meta = cls(**known)
-        except TypeError as error:
+        except (TypeError, KeyError) as error:
             raise ValueError(f"the checkpoint's description is incomplete: {error}") from None
         return meta
 
@@ -119,8 +125,10 @@ class Detector(nn.Module):
     """Base of all detectors.
 
     Attributes:
-        task: "detect" (boxes) or "segment" (boxes and masks).
+        task: what it predicts beside classes: "detect" (boxes), "segment" (masks as well),
+            "keypoints" (keypoints as well) or "segment+keypoints".
         num_classes: number of real classes.
+        num_keypoints: keypoints of an object, 0 for a model without them.
         resize: how a photo becomes network input.
         paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
         size_divisor: padded sides are multiples of this.
@@ -130,6 +138,7 @@ class Detector(nn.Module):
     task: str
     backbone: Backbone
     size_divisor = 32
+    num_keypoints = 0
 
     mean: Tensor
     std: Tensor
@@ -151,6 +160,11 @@ class Detector(nn.Module):
         self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def predicts_masks(self) -> bool:
+        """True if detections have masks, and training needs them."""
+        return "segment" in self.task.split("+")
 
     def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
         """Return the detections of each image by falling score.
@@ -214,7 +228,13 @@ class TwoStageDetector(Detector):
         self.fpn = fpn
         self.rpn = rpn
         self.roi_heads = roi_heads
-        self.task = "detect" if roi_heads.mask_head is None else "segment"
+        tasks = []
+        if roi_heads.mask_head is not None:
+            tasks.append("segment")
+        if roi_heads.keypoint_head is not None:
+            tasks.append("keypoints")
+            self.num_keypoints = roi_heads.keypoint_head.num_keypoints
+        self.task = "+".join(tasks) or "detect"
 
     def features(self, images: Images) -> tuple[Tensor, ...]:
         """Return the pyramid P2 to P6: (B, C, H / stride, W / stride) each."""

@@ -30,6 +30,7 @@ class Conventions:
         paste_mode: see `ops.paste_masks`.
         smooth_l1_beta: where the box losses turn from square to linear.
         binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
+        keypoint_scores: "probability" or "logit", see `nn.keypoint_head.KeypointHead`.
     """
 
     resize: Resize
@@ -41,6 +42,7 @@ class Conventions:
     paste_mode: str
     smooth_l1_beta: float
     binary_mask_targets: bool
+    keypoint_scores: str
 
 
 CONVENTIONS = {
@@ -54,6 +56,7 @@ CONVENTIONS = {
         paste_mode="grid",
         smooth_l1_beta=1 / 9,
         binary_mask_targets=True,
+        keypoint_scores="probability",
     ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
@@ -65,6 +68,7 @@ CONVENTIONS = {
         paste_mode="torchvision",
         smooth_l1_beta=1 / 9,
         binary_mask_targets=False,
+        keypoint_scores="logit",
     ),
 }
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.

@@ -15,6 +15,7 @@ from ..nn.anchors import AnchorGenerator
 from ..nn.backbones import Backbone
 from ..nn.box_head import BoxHead
 from ..nn.fpn import FPN
+from ..nn.keypoint_head import KeypointHead
 from ..nn.mask_head import MaskHead
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
@@ -65,12 +66,25 @@ class FPNOptions:
     conventions: str = "maskwright"
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise OptionError(
-                    f"{name} must be a whole number from {least} to {most}, got {value!r}"
-                )
+        check_ranges(self, _RANGES)
+
+
+def check_ranges(options: FPNOptions, ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Check whole numbers among options.
+
+    Args:
+        options: the options.
+        ranges: least and largest value by name.
+
+    Raises:
+        OptionError: naming the first that is none, or out of its range.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise OptionError(
+                f"{name} must be a whole number from {least} to {most}, got {value!r}"
+            )
 
 
 # Sizes are bounded above as well: they may come from a file, and a billion layers is a fault of it.
@@ -117,14 +131,18 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 
 def two_stage_fpn(
-    num_classes: int, options: FPNOptions, mask_head: MaskHead | None = None
+    num_classes: int,
+    options: FPNOptions,
+    mask_head: MaskHead | None = None,
+    keypoint_head: KeypointHead | None = None,
 ) -> TwoStageDetector:
     """Assemble backbone, pyramid, RPN and heads.
 
     Args:
         num_classes: real classes.
         options: sizes and conventions.
-        mask_head: None: boxes only.
+        mask_head: cuts objects out, or None.
+        keypoint_head: finds their keypoints, or None.
     """
     rules = get_conventions(options.conventions)
     resize = rules.resize
@@ -158,6 +176,7 @@ def two_stage_fpn(
     roi_heads = RoIHeads(
         box_head,
         mask_head,
+        keypoint_head,
         strides=backbone.strides,
         sampling_ratio=rules.sampling_ratio,
         aligned=rules.aligned,
@@ -184,6 +203,8 @@ def register_fpn_family(
     task: str,
     paper: str,
     coco: Mapping[str, PublishedWeights],
+    tiny: Mapping[str, Any] | None = None,
+    small: Mapping[str, Any] | None = None,
 ) -> None:
     """Register a detector on a pyramid under one name per backbone.
 
@@ -191,34 +212,41 @@ def register_fpn_family(
         detector: first part of the names.
         builder: see `registry.ModelEntry`.
         options: dataclass of its options.
-        task: "detect" or "segment".
+        task: see `Detector`.
         paper: authors and year.
         coco: published weights by backbone and neck, as in `FAMILY`.
+        tiny: options of the smallest instance beside those of `TINY`.
+        small: options of the small presets beside those of `LITE`.
     """
     for suffix, presets in FAMILY.items():
+        if presets.items() >= LITE.items():
+            presets = {**presets, **(small or {})}
         register(
             f"{detector}_{suffix}",
             options=options,
             task=task,
             paper=paper,
-            tiny=TINY if suffix == "resnet50_fpn" else None,
+            tiny={**TINY, **(tiny or {})} if suffix == "resnet50_fpn" else None,
             weights={"coco": coco[suffix]} if suffix in coco else {},
             presets=presets,
         )(builder)
 
 
-def torchvision_weights(
-    name: str, digest: str, box_ap: float, mask_ap: float | None
-) -> PublishedWeights:
-    """Describe a COCO file of torchvision, whose name ends with the start of its SHA-256."""
-    metrics = {"box/AP": box_ap} | ({} if mask_ap is None else {"mask/AP": mask_ap})
+def torchvision_weights(name: str, digest: str, **aps: float) -> PublishedWeights:
+    """Describe a COCO file of torchvision, whose name ends with the start of its SHA-256.
+
+    Args:
+        name: torchvision's name of the model.
+        digest: start of the SHA-256.
+        **aps: published AP by kind: box, mask, keypoints.
+    """
     return PublishedWeights(
         url=f"https://download.pytorch.org/models/{name}_coco-{digest}.pth",
         sha256=digest,
         format="torchvision",
         licence="BSD-3-Clause (torchvision); trained on COCO 2017",
         source="torchvision, COCO 2017 train",
-        metrics=metrics,
+        metrics={f"{kind}/AP": value for kind, value in aps.items()},
     )
 
 
@@ -234,9 +262,7 @@ register_fpn_family(
     task="detect",
     paper="Ren et al. 2015",
     coco={
-        "resnet50_fpn": torchvision_weights("fasterrcnn_resnet50_fpn", "258fb6c6", 37.0, None),
-        "resnet50_fpn_v2": torchvision_weights(
-            "fasterrcnn_resnet50_fpn_v2", "dd69338a", 46.7, None
-        ),
+        "resnet50_fpn": torchvision_weights("fasterrcnn_resnet50_fpn", "258fb6c6", box=37.0),
+        "resnet50_fpn_v2": torchvision_weights("fasterrcnn_resnet50_fpn_v2", "dd69338a", box=46.7),
     },
 )

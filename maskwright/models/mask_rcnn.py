@@ -8,10 +8,10 @@ from .conventions import get_conventions
 from .faster_rcnn import FPNOptions, register_fpn_family, torchvision_weights, two_stage_fpn
 
 
-def mask_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
-    """Build Mask R-CNN with a pyramid: masks of 28 x 28 per class from four convolutions."""
+def make_mask_head(num_classes: int, options: FPNOptions) -> ConvMaskHead:
+    """Build the mask head: masks of 28 x 28 per class from four convolutions."""
     rules = get_conventions(options.conventions)
-    head = ConvMaskHead(
+    return ConvMaskHead(
         options.width,
         num_classes,
         width=options.width,
@@ -19,7 +19,11 @@ def mask_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
         binary_targets=rules.binary_mask_targets,
         aligned=rules.aligned,
     )
-    return two_stage_fpn(num_classes, options, head)
+
+
+def mask_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
+    """Build Mask R-CNN with a pyramid."""
+    return two_stage_fpn(num_classes, options, make_mask_head(num_classes, options))
 
 
 register_fpn_family(
@@ -29,7 +33,11 @@ register_fpn_family(
     task="segment",
     paper="He et al. 2017",
     coco={
-        "resnet50_fpn": torchvision_weights("maskrcnn_resnet50_fpn", "bf2d0c1e", 37.9, 34.6),
-        "resnet50_fpn_v2": torchvision_weights("maskrcnn_resnet50_fpn_v2", "73cbd019", 47.4, 41.8),
+        "resnet50_fpn": torchvision_weights(
+            "maskrcnn_resnet50_fpn", "bf2d0c1e", box=37.9, mask=34.6
+        ),
+        "resnet50_fpn_v2": torchvision_weights(
+            "maskrcnn_resnet50_fpn_v2", "73cbd019", box=47.4, mask=41.8
+        ),
     },
 )

@@ -48,7 +48,7 @@ class ModelEntry:
         name: `<detector>_<backbone>_<neck>`.
         builder: makes the detector of a class count and an instance of `options`.
         options: dataclass of the builder's options.
-        task: "detect" or "segment".
+        task: see `Detector`.
         presets: the options that this name fixes.
         tiny: options of the family's smallest instance, or None.
         weights: published weights by short name.

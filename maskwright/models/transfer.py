@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..structures import Skeleton
 from .base import Detector
 
 
@@ -21,19 +22,40 @@ def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:
     return rows
 
 
+def keypoint_axes(detector: nn.Module) -> dict[str, int]:
+    """Return which tensors have a row per keypoint: name to the axis of these rows."""
+    return {
+        f"{prefix}.{name}": axis
+        for prefix, module in detector.named_modules()
+        for name, axis in getattr(module, "keypoint_axes", {}).items()
+    }
+
+
+def match_names(mine: Skeleton | None, theirs: Skeleton | None) -> list[tuple[int, int]]:
+    """Return the positions of the keypoints that two skeletons share by name."""
+    if mine is None or theirs is None:
+        return []
+    return [(i, theirs.names.index(n)) for i, n in enumerate(mine.names) if n in theirs.names]
+
+
 def transfer(
     detector: Detector,
     names: list[str],
     state: Mapping[str, Tensor],
     source_names: list[str | None],
+    *,
+    skeleton: Skeleton | None = None,
+    source_skeleton: Skeleton | None = None,
 ) -> str:
-    """Copy weights into a detector with other classes: class rows by class name.
+    """Copy weights into a detector with other classes: rows of classes and keypoints by name.
 
     Args:
         detector: gets the weights.
         names: its class names.
         state: weights of a detector of the same kind.
         source_names: class names of the weights.
+        skeleton: its keypoints.
+        source_skeleton: keypoints of the weights.
 
     Returns:
         One line: how many tensors and classes were copied and what starts anew.
@@ -46,6 +68,8 @@ def transfer(
     mine = torch.tensor([i for i, _ in pairs], dtype=torch.int64)
     theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
     rows = class_rows(detector)
+    axes = keypoint_axes(detector)
+    joints = match_names(skeleton, source_skeleton)
     own = detector.state_dict()
     copied, fresh = 0, []
     for key, target in own.items():
@@ -61,6 +85,14 @@ def transfer(
             if background:
                 target[-1] = source[-1].to(target)
             copied += 1
+        elif key in axes and source is not None and source.dim() == target.dim():
+            body, given = target.movedim(axes[key], 0), source.movedim(axes[key], 0)
+            if joints and body.shape[1:] == given.shape[1:]:
+                here, there = (torch.tensor(places) for places in zip(*joints, strict=True))
+                body[here] = given[there].to(body)
+                copied += 1
+            else:
+                fresh.append(key)
         elif source is not None and source.shape == target.shape:
             target.copy_(source)
             copied += 1
@@ -73,7 +105,9 @@ def transfer(
         )
     new = [name for name in names if name not in position]
     parts = [f"{copied} of {len(own)} tensors copied", f"{len(pairs)} of {len(names)} classes"]
-    text = f"{parts[0]}, {parts[1]} by name"
+    if skeleton is not None:
+        parts.append(f"{len(joints)} of {len(skeleton)} keypoints")
+    text = f"{', '.join(parts)} by name"
     if new:
         shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
         text += f"; new classes start afresh: {shown}"

@@ -1,8 +1,9 @@
-"""Heads on regions: sampling of proposals, pooling from the pyramid, box and mask branches.
+"""Heads on regions: sampling of proposals, pooling from the pyramid, and the branches.
 
 Faster R-CNN (Ren et al. 2015) with the box head alone, Mask R-CNN (He et al. 2017) with a mask
-head beside it. In training both branches see the sampled proposals; at test the mask branch sees
-the final boxes only (He et al. 2017, section 3.1, inference).
+head, a keypoint head or both beside it. In training all branches see the sampled proposals, masks
+and keypoints only those on objects; at test the latter see the final boxes (He et al. 2017,
+section 3.1, inference).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..ops.roi_align import roi_align
 from ..structures import Instances
 from .box_head import BoxHead, BoxTargets
+from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
 from .ragged import active_slots, gather_slots, put_back, take
@@ -22,11 +24,12 @@ from .samplers import BalancedSampler, RandomSource, Sample
 
 
 class RoIHeads(nn.Module):
-    """Box head, optional mask head, and what feeds them.
+    """Box head, optional mask and keypoint heads, and what feeds them.
 
     Args:
         box_head: classifies and refines.
         mask_head: cuts out, or None.
+        keypoint_head: finds keypoints, or None.
         strides: strides of the pyramid levels that regions are pooled from, fine to coarse.
         sampling_ratio: of RoIAlign.
         aligned: of RoIAlign.
@@ -37,7 +40,8 @@ class RoIHeads(nn.Module):
     def __init__(
         self,
         box_head: BoxHead,
-        mask_head: MaskHead | None,
+        mask_head: MaskHead | None = None,
+        keypoint_head: KeypointHead | None = None,
         *,
         strides: Sequence[int],
         sampling_ratio: int = 2,
@@ -48,6 +52,7 @@ class RoIHeads(nn.Module):
         super().__init__()
         self.box_head = box_head
         self.mask_head = mask_head
+        self.keypoint_head = keypoint_head
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
@@ -69,6 +74,14 @@ class RoIHeads(nn.Module):
             aligned=self.aligned,
         )
 
+    def pool_for_branches(
+        self, pyramid: Sequence[Tensor], boxes: Tensor, batch_index: Tensor
+    ) -> dict[int, Tensor]:
+        """Return what `pool` returns by side, for the sides that mask and keypoint heads want."""
+        heads = [head for head in (self.mask_head, self.keypoint_head) if head is not None]
+        sides = sorted({head.pool for head in heads})
+        return {side: self.pool(pyramid, boxes, batch_index, side) for side in sides}
+
     def predict(
         self,
         pyramid: Sequence[Tensor],
@@ -88,7 +101,8 @@ class RoIHeads(nn.Module):
             score_thresh, nms_thresh, max_det: see `BoxHead.decode`.
 
         Returns:
-            `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head.
+            `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
+            if there is a keypoint head.
         """
         shape = (proposals.valid.shape[0], proposals.valid.shape[1])
         rows = active_slots(proposals.valid)
@@ -107,15 +121,21 @@ class RoIHeads(nn.Module):
             nms_thresh=nms_thresh,
             max_det=max_det,
         )
-        crops = None
+        if self.mask_head is None and self.keypoint_head is None:
+            return Instances(boxes, labels, valid, score)
+        shape = (valid.shape[0], valid.shape[1])
+        rows = active_slots(valid)
+        box, label, image = take(boxes, rows), take(labels, rows), rows // shape[1]
+        pooled = self.pool_for_branches(pyramid, box, image)
+        used = valid[..., None, None]
+        crops = points = None
         if self.mask_head is not None:
-            rows = active_slots(valid)
-            box, label, image = take(boxes, rows), take(labels, rows), rows // valid.shape[1]
-            feats = self.pool(pyramid, box, image, self.mask_head.pool)
-            masks = self.mask_head.decode(self.mask_head(feats, pyramid, box, image, label))
-            crops = put_back(masks.float(), rows, (valid.shape[0], valid.shape[1]))
-            crops = crops * valid[..., None, None]
-        return Instances(boxes, labels, valid, score, mask_crops=crops)
+            masks = self.mask_head(pooled[self.mask_head.pool], pyramid, box, image, label)
+            crops = put_back(self.mask_head.decode(masks).float(), rows, shape) * used
+        if self.keypoint_head is not None:
+            maps = self.keypoint_head(pooled[self.keypoint_head.pool])
+            points = put_back(self.keypoint_head.decode(maps, box), rows, shape) * used
+        return Instances(boxes, labels, valid, score, mask_crops=crops, keypoints=points)
 
     @torch.no_grad()
     def sample(
@@ -153,18 +173,19 @@ class RoIHeads(nn.Module):
         generator: RandomSource = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return `roi/class`, `roi/box` and the terms of the mask head.
+        """Return `roi/class`, `roi/box` and the terms of the other heads.
 
         Args:
             pyramid: (B, C, H_l, W_l) per level.
             proposals: (B, K) slots.
-            targets: ground truth; with masks if there is a mask head.
+            targets: ground truth; with masks if there is a mask head, with keypoints if there is
+                a keypoint head.
             sizes: (B, 2) (height, width) of the images before padding.
             generator: source of the random numbers of the sampler.
             noise: (B, K + targets) in place of them.
 
         Raises:
-            ValueError: if there is a mask head and `targets` has no masks.
+            ValueError: if there is a head and `targets` lacks what it learns.
         """
         boxes, gt, sample = self.sample(proposals, targets, generator=generator, noise=noise)
         background = self.box_head.num_classes
@@ -179,23 +200,35 @@ class RoIHeads(nn.Module):
             BoxTargets(take(labels, rows), take(gather_slots(targets.boxes, gt), rows)),
             take(sample.valid, rows),
         )
-        if self.mask_head is None:
+        if self.mask_head is None and self.keypoint_head is None:
             return losses
-        if targets.masks is None:
-            raise ValueError(
-                "this detector has a mask head, but the targets have no masks; train a "
-                "`faster_rcnn_...` model on data with boxes only"
-            )
-        # Positives stand first, so the mask branch needs only the slots that can hold one.
+        # Positives stand first, so these branches need only the slots that can hold one.
         most = min(self.sampler.max_positives, slots)
-        positive = sample.positive[:, :most]
-        goal = self.mask_head.targets(targets.masks, boxes[:, :most], gt[:, :most], positive, sizes)
+        boxes, gt, positive = boxes[:, :most], gt[:, :most], sample.positive[:, :most]
         rows = active_slots(positive)
-        roi, image = take(boxes[:, :most], rows), rows // most
-        label = take(labels[:, :most], rows).clamp(max=background - 1)
-        output = self.mask_head(
-            self.pool(pyramid, roi, image, self.mask_head.pool), pyramid, roi, image, label
-        )
-        goal = type(goal)(tuple(mask[rows] for mask in goal.masks))
-        losses.update(self.mask_head.loss(output, goal, take(positive, rows)))
+        roi, image, counts = take(boxes, rows), rows // most, take(positive, rows)
+        pooled = self.pool_for_branches(pyramid, roi, image)
+        if self.mask_head is not None:
+            if targets.masks is None:
+                raise ValueError(
+                    "this detector has a mask head, but the targets have no masks; train a "
+                    "`faster_rcnn_...` model on data with boxes only"
+                )
+            goal = self.mask_head.targets(targets.masks, boxes, gt, positive, sizes)
+            goal = type(goal)(tuple(mask[rows] for mask in goal.masks))
+            label = take(labels[:, :most], rows).clamp(max=background - 1)
+            output = self.mask_head(pooled[self.mask_head.pool], pyramid, roi, image, label)
+            losses.update(self.mask_head.loss(output, goal, counts))
+        if self.keypoint_head is not None:
+            joints = self.keypoint_head.num_keypoints
+            if targets.keypoints is None or targets.keypoints.shape[2] != joints:
+                has = 0 if targets.keypoints is None else targets.keypoints.shape[2]
+                raise ValueError(
+                    f"this detector has a head for {joints} keypoints, but the targets have "
+                    f"{has or 'no'} keypoints; num_keypoints= sets their number"
+                )
+            cells = self.keypoint_head.targets(targets.keypoints, boxes, gt)
+            cells = KeypointTargets(cells.cell[rows], cells.shown[rows])
+            maps = self.keypoint_head(pooled[self.keypoint_head.pool])
+            losses.update(self.keypoint_head.loss(maps, cells, counts))
         return losses

@@ -1,4 +1,4 @@
-"""Pure tensor functions: boxes, NMS, RoI pooling, masks. No modules, no options objects."""
+"""Pure tensor functions: boxes, NMS, RoI pooling, masks, keypoints. No modules, no options."""
 
 from .boxes import (
     box_area,
@@ -11,6 +11,7 @@ from .boxes import (
     encode_deltas,
     generalized_box_iou,
 )
+from .keypoints import locate_keypoints
 from .mask_crops import crop_masks
 from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
@@ -29,6 +30,7 @@ __all__ = [
     "distance_box_iou",
     "encode_deltas",
     "generalized_box_iou",
+    "locate_keypoints",
     "nms",
     "nms_padded",
     "paste_masks",

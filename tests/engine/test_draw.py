@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from maskwright.engine.draw import FILL, draw_instances, instance_colors, mosaic
+from maskwright.structures import Skeleton
 
 HEIGHT, WIDTH = 120, 160
 
@@ -140,8 +141,42 @@ def test_keypoints_without_score_are_left_out():
     points[0, 0] = 80, 60, 1
     points[0, 1] = 20, 20, 0
     drawn = np.array(draw_instances(image, [[0, 0, 0, 0]], [0], [""], keypoints=points))
-    assert drawn[60, 80].tolist() == [255, 255, 255]
+    assert drawn[60, 80].any()
     assert not drawn[10:40, 10:40].any()
+
+
+def test_bones_have_hues_of_their_own_and_suit_the_size_of_the_object():
+    skeleton = Skeleton(("a", "b", "c"), ((0, 1), (1, 2)))
+    shape = np.array([[10, 10, 2], [40, 10, 1], [40, 40, 2.0]])
+
+    def bones(factor: int) -> np.ndarray:
+        points = shape * [factor, factor, 1]
+        image = np.zeros((50 * factor, 50 * factor, 3), np.uint8)
+        side = 50 * factor
+        return np.array(
+            draw_instances(
+                image, [[0, 0, side, side]], [0], [""], keypoints=points[None], skeleton=skeleton
+            )
+        )
+
+    small, large = bones(1), bones(8)
+    first, second = small[10, 25], small[25, 40]
+    assert first.any() and second.any() and np.abs(first.astype(int) - second).sum() > 100
+    assert large[80, 200].tolist() == first.tolist(), "the same hue in all objects"
+    thickness = [int((picture[:, int(x)] == first).all(-1).sum()) for picture, x in
+                 ((small, 25), (large, 200))]  # fmt: skip
+    assert thickness[0] == 1 and 2 <= thickness[1] <= 8
+    hidden = shape * [1, 1, 0]
+    drawn = draw_instances(
+        np.zeros((50, 50, 3), np.uint8), [[0, 0, 1, 1]], [0], [""], keypoints=hidden[None],
+        skeleton=skeleton,
+    )  # fmt: skip
+    assert not np.array(drawn)[2:, 2:].any()
+    with pytest.raises(ValueError, match="keypoints: 3 of each object, the skeleton has 1"):
+        draw_instances(
+            np.zeros((50, 50, 3), np.uint8), [[0, 0, 1, 1]], [0], [""], keypoints=shape[None],
+            skeleton=Skeleton(("a",)),
+        )  # fmt: skip
 
 
 def test_nothing_to_draw():

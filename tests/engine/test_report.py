@@ -192,7 +192,7 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
     # Pictures are in the page as they are in the folder.
     inside = [base64.b64decode(src.split(",", 1)[1]) for src in page.loads]
     beside = [file.read_bytes() for file in (*out.glob("*.png"), *out.glob("worst/*.jpg"))]
-    assert all(data in inside for data in beside) and len(beside) == 10
+    assert all(data in inside for data in beside) and len(beside) == 11
     for picture in inside:
         Image.open(io.BytesIO(picture)).verify()
     assert len(list((out / "worst").iterdir())) == 2  # the image without objects has no error

@@ -173,6 +173,11 @@ def test_supervision_gets_the_same_objects() -> None:
     assert theirs.data["class_name"].tolist() == ["nucleus", "cell", "nucleus"]
     assert np.array_equal(theirs.mask[1], rectangle(BOXES[1]))
     assert make(masks=False).to_supervision().mask is None
+    assert "keypoints" not in theirs.data
+    with_points = make(keypoints=True).to_supervision()
+    assert with_points.data["keypoints"].shape == (3, 17, 2)
+    assert with_points.data["keypoint_scores"].tolist() == [[7.0] * 17] * 3
+    assert with_points[with_points.confidence > 0.75].data["keypoints"].shape == (2, 17, 2)
 
 
 def test_save_writes_pictures_and_data(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def make_images(sizes: list[tuple[int, int]], seed: int = 0) -> Images:
 
 
 def make_targets(boxes: list[list[list[float]]], slots: int = 3) -> Instances:
-    """Rectangular objects: the mask fills the box."""
+    """Rectangular objects: the mask fills the box, keypoints on its border and in its centre."""
     count = len(boxes)
     box = torch.zeros(count, slots, 4)
     valid = torch.zeros(count, slots, dtype=torch.bool)
@@ -41,7 +41,12 @@ def make_targets(boxes: list[list[list[float]]], slots: int = 3) -> Instances:
     data = torch.cat([*crops, torch.zeros(0)]).to(torch.uint8)
     labels = torch.arange(slots).expand(count, slots) % 2 * valid
     masks = PackedMasks(data, offsets, box.long())
-    return Instances(box, labels, valid, crowd=torch.zeros_like(valid), masks=masks)
+    corner, side = box[:, :, None, :2], (box[..., 2:] - box[..., :2])[:, :, None]
+    points = corner + side * torch.tensor([[0, 0], [1, 0.2], [0.5, 0.5], [0.1, 1], [0.7, 0.3]])
+    shown = torch.tensor([1.0, 2, 2, 0, 1])[:, None] * valid[..., None, None]
+    keypoints = torch.cat([points, shown], -1)
+    crowd = torch.zeros_like(valid)
+    return Instances(box, labels, valid, crowd=crowd, masks=masks, keypoints=keypoints)
 
 
 SIZES = [(90, 96), (64, 80)]
@@ -73,7 +78,17 @@ def test_forward_fills_fixed_slots(name: str, detector) -> None:
     assert bool(((out.labels >= 0) & (out.labels < 2)).all())
     empty = ~out.valid
     assert not out.boxes[empty].any() and not scores[empty].any() and not out.labels[empty].any()
-    if get_entry(name).task == "segment":
+    assert (out.keypoints is None) == ("keypoints" not in get_entry(name).task)
+    if out.keypoints is not None:
+        assert out.keypoints.shape == (2, 30, 5, 3)
+        xy, scores = out.keypoints[out.valid].split([2, 1], -1)
+        box = out.boxes[out.valid][:, None]
+        # A box under one pixel counts as one pixel wide.
+        assert bool(((xy >= box[..., :2]) & (xy <= box[..., 2:].maximum(box[..., :2] + 1))).all())
+        assert bool(((scores > 0) & (scores <= 1)).all())
+        assert not out.keypoints[empty].any()
+    assert (out.mask_crops is None) == ("segment" not in get_entry(name).task)
+    if out.mask_crops is not None:
         assert out.mask_crops.shape[:2] == (2, 30)
         assert bool(((out.mask_crops >= 0) & (out.mask_crops <= 1)).all())
         assert not out.mask_crops[empty].any()
@@ -125,9 +140,7 @@ def test_images_without_objects_train(detector, objects) -> None:
 def test_crowds_train_as_neither_object_nor_background(detector) -> None:
     images, targets = make_images(SIZES), make_targets(OBJECTS)
     crowd = targets.valid.clone()
-    only_crowds = Instances(
-        targets.boxes, targets.labels, targets.valid, crowd=crowd, masks=targets.masks
-    )
+    only_crowds = replace(targets, crowd=crowd)
     losses = detector.losses(images, only_crowds, generator=torch.Generator().manual_seed(0))
     assert not losses["roi/box"].any() and not losses["rpn/box"].any()
 
@@ -151,8 +164,10 @@ def test_losses_by_image_do_not_depend_on_the_batch(detector) -> None:
     masks = replace(
         targets.masks, offsets=targets.masks.offsets.flip(0), frames=targets.masks.frames.flip(0)
     )
-    boxes, labels, valid = (t.flip(0) for t in (targets.boxes, targets.labels, targets.valid))
-    other = Instances(boxes, labels, valid, crowd=targets.crowd, masks=masks)
+    boxes, labels, valid, points = (
+        t.flip(0) for t in (targets.boxes, targets.labels, targets.valid, targets.keypoints)
+    )
+    other = Instances(boxes, labels, valid, crowd=targets.crowd, masks=masks, keypoints=points)
     a = detector.losses(images, targets, generator=ImageNoise(keys))
     b = detector.losses(swapped, other, generator=ImageNoise(keys.flip(0)))
     c = detector.losses(images, targets, generator=ImageNoise(keys + 9))
@@ -165,7 +180,12 @@ def test_a_batch_without_images_trains(detector) -> None:
     detector.train()
     targets = make_targets([[]])
     none = Instances(targets.boxes[:0], targets.labels[:0], targets.valid[:0])
-    none = replace(none, crowd=targets.crowd[:0], masks=make_targets([]).masks)
+    none = replace(
+        none,
+        crowd=targets.crowd[:0],
+        masks=make_targets([]).masks,
+        keypoints=targets.keypoints[:0],
+    )
     sizes = torch.zeros(0, 2, dtype=torch.int64)
     images = Images(torch.zeros(0, 3, 64, 96), sizes, sizes)
     losses = detector.losses(images, none, generator=ImageNoise(sizes[:, 0]))
@@ -208,6 +228,8 @@ def test_compiled_graph_equals_eager(detector, backend: str) -> None:
         torch.testing.assert_close(out.boxes, expected.boxes, rtol=1e-4, atol=1e-3)
         if expected.mask_crops is not None:
             torch.testing.assert_close(out.mask_crops, expected.mask_crops, rtol=1e-3, atol=1e-4)
+        if expected.keypoints is not None:
+            torch.testing.assert_close(out.keypoints, expected.keypoints, rtol=1e-3, atol=1e-3)
     assert not expected.valid.any()
 
 
@@ -228,11 +250,31 @@ def test_unknown_names_and_options_suggest_the_nearest() -> None:
         build("mask_rcnn_resnet18_fpn", 0)
 
 
-def test_masks_are_needed_for_a_mask_head(detector, name: str) -> None:
+def test_each_head_needs_what_it_learns(detector, name: str) -> None:
     targets = make_targets(OBJECTS)
     boxes_only = Instances(targets.boxes, targets.labels, targets.valid)
-    if get_entry(name).task == "segment":
-        with pytest.raises(ValueError, match="no masks"):
-            detector.losses(make_images(SIZES), boxes_only)
-    else:
+    task = get_entry(name).task
+    if task == "detect":
         detector.losses(make_images(SIZES), boxes_only)
+        return
+    with pytest.raises(ValueError, match="no masks" if "segment" in task else "no keypoints"):
+        detector.losses(make_images(SIZES), boxes_only)
+    if "keypoints" in task:
+        assert targets.keypoints is not None
+        fewer = replace(targets, keypoints=targets.keypoints[:, :, :3])
+        with pytest.raises(ValueError, match="head for 5 keypoints, but the targets have 3"):
+            detector.losses(make_images(SIZES), fewer)
+
+
+def test_no_keypoint_to_be_seen_costs_nothing(detector, name: str) -> None:
+    """Objects without a labelled keypoint: the term is 0, finite, and has a gradient."""
+    if "keypoints" not in get_entry(name).task:
+        pytest.skip("no keypoints")
+    targets = make_targets(OBJECTS)
+    assert targets.keypoints is not None
+    hidden = targets.keypoints * torch.tensor([1.0, 1, 0])
+    losses = detector.losses(make_images(SIZES), replace(targets, keypoints=hidden))
+    assert losses["roi/keypoints"].item() == 0
+    losses["roi/keypoints"].backward()
+    for parameter in detector.roi_heads.keypoint_head.parameters():
+        assert parameter.grad is not None and not parameter.grad.any()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
+from torchvision.models.detection.roi_heads import (
+    fastrcnn_loss,
+    keypointrcnn_loss,
+    maskrcnn_loss,
+)
 
 from maskwright.nn.box_head import BoxHead, BoxOutput, BoxTargets
+from maskwright.nn.keypoint_head import KeypointHead
 from maskwright.nn.mask_head import ConvMaskHead, MaskOutput, MaskTargets
 from maskwright.ops import decode_deltas, encode_deltas
 
@@ -144,3 +149,53 @@ def test_mask_logits_of_one_class_equal_the_full_convolution() -> None:
         x = block(x)
     full = head.logits(torch.relu(head.upsample(x)))
     torch.testing.assert_close(logits, full[torch.arange(3), labels])
+
+
+def keypoint_scene(joints: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ground truth (2, 4, J, 3), boxes (2, 6, 4), and which object each box belongs to."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.rand(2, 4, joints, 3, generator=generator) * 60
+    points[..., 2] = torch.randint(0, 3, (2, 4, joints), generator=generator)
+    boxes = torch.stack([boxes_in(6, 60, generator) for _ in range(2)])
+    boxes[..., 2:] += 30
+    gt = torch.randint(0, 4, (2, 6), generator=generator)
+    # On the borders: the near one belongs to the first cell, the far one to the last.
+    points[0, gt[0, 0], 0] = torch.cat([boxes[0, 0, :2], torch.ones(1)])
+    points[0, gt[0, 0], 1] = torch.cat([boxes[0, 0, 2:], torch.ones(1)])
+    return points, boxes, gt
+
+
+@pytest.mark.parametrize("joints", [2, 17])
+def test_keypoint_loss_equals_torchvision(joints: int) -> None:
+    torch.manual_seed(0)
+    points, boxes, gt = keypoint_scene(joints)
+    head = KeypointHead(4, joints, convs=1, width=4)
+    logits = torch.randn(12, joints, 56, 56)
+    expected = keypointrcnn_loss(logits, list(boxes), list(points), list(gt))
+    targets = head.targets(points, boxes, gt)
+    loss = head.loss(logits, targets, torch.ones(12).bool())
+    torch.testing.assert_close(loss["roi/keypoints"], expected)
+    first, last = targets.cell[0, :2].tolist()
+    assert targets.shown[0, :2].all() and (first, last) == (0, 56 * 56 - 1)
+    part = head.loss(logits, targets, torch.arange(12) < 6)
+    torch.testing.assert_close(
+        part["roi/keypoints"],
+        keypointrcnn_loss(logits[:6], [boxes[0]], [points[0]], [gt[0]]),
+    )
+
+
+def test_keypoint_scores_do_not_depend_on_the_box() -> None:
+    """The softmax of the highest cell: a sixteenth where sixteen share the height."""
+    head = KeypointHead(4, 2, convs=1, width=4)
+    logits = torch.zeros(2, 2, 56, 56)
+    logits[:, 1, 20:24, 30:34] = 50.0
+    boxes = torch.tensor([[10.0, 20, 66, 76], [0, 0, 560, 280]])
+    found = head.decode(logits, boxes)
+    torch.testing.assert_close(found[:, 0, 2], torch.full((2,), 1 / 56**2))
+    torch.testing.assert_close(found[:, 1, 2], torch.full((2,), 1 / 16))
+    cells = (found[:, 1, :2] - boxes[:, :2]) / ((boxes[:, 2:] - boxes[:, :2]) / 56)
+    assert bool(((cells >= torch.tensor([30, 20])) & (cells <= torch.tensor([34, 24]))).all())
+    raw = KeypointHead(4, 2, convs=1, width=4, scores="logit").decode(logits, boxes)
+    assert raw[0, 1, 2].item() >= 50 and torch.equal(raw[..., :2], found[..., :2])
+    with pytest.raises(ValueError, match="'probability' or 'logit'"):
+        KeypointHead(4, 2, scores="heat")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import detection
+from torchvision.models import detection, get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskwright.converters.torchvision import from_maskwright, to_maskwright
 from maskwright.data.images import collate_images, load_image, resize_image
-from maskwright.models import PostProcess, build
+from maskwright.models import PostProcess, build, get_entry
+from maskwright.structures import COCO_PERSON
 
 SHORT, LONG = 224, 320
 CASES = [
@@ -21,6 +22,7 @@ CASES = [
     ("maskrcnn_resnet50_fpn", "mask_rcnn_resnet50_fpn"),
     ("fasterrcnn_resnet50_fpn_v2", "faster_rcnn_resnet50_fpn_v2"),
     ("maskrcnn_resnet50_fpn_v2", "mask_rcnn_resnet50_fpn_v2"),
+    ("keypointrcnn_resnet50_fpn", "keypoint_rcnn_resnet50_fpn"),
 ]
 
 
@@ -46,9 +48,10 @@ def random_torchvision(name: str) -> torch.nn.Module:
 
 def ours_from(state: dict[str, Tensor], name: str, conventions: str | None = None):
     options = {"imgsz": (SHORT, LONG)}
-    names = list(build(name, 90, **options).state_dict())
+    with torch.device("meta"):
+        names = list(build(name, 1, **options).state_dict())
     converted = to_maskwright(state, names, conventions=conventions)
-    detector = build(name, 90, **options, **converted.options).eval()
+    detector = build(name, len(converted.names), **options, **converted.options).eval()
     missing, unexpected = detector.load_state_dict(converted.state, strict=False)
     assert not missing and not unexpected
     return detector, converted
@@ -94,6 +97,12 @@ def test_same_detections_in_the_same_order(theirs: str, ours: str, pictures) -> 
         if "mask" in ours:
             crops = found.mask_crops[0, :count]
             torch.testing.assert_close(crops, expected["masks"][:, 0], rtol=0, atol=1e-4)
+        if "keypoint" in ours:
+            points, theirs_points = found.keypoints[0, :count], expected["keypoints"]
+            torch.testing.assert_close(points[..., :2], theirs_points[..., :2], rtol=0, atol=1e-2)
+            torch.testing.assert_close(
+                points[..., 2], expected["keypoints_scores"], rtol=1e-5, atol=1e-4
+            )
     back, report = from_maskwright(detector.state_dict(), converted.extras, converted.category_ids)
     assert set(back) == set(state)
     assert all(torch.equal(back[key], state[key]) for key in state)
@@ -130,6 +139,51 @@ def test_older_names_and_the_epsilon_of_the_published_files(pictures) -> None:
         found = again.backbone(pixels)
     for a, b in zip(found, expected.values(), strict=True):
         assert float((a - b).norm() / b.norm()) < 1e-5
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CASES)
+def test_published_files_are_those_of_torchvision(theirs: str, ours: str) -> None:
+    published = get_entry(ours).weights["coco"]
+    weights = get_model_weights(theirs).DEFAULT
+    assert published.url == weights.url
+    assert Path(published.url).stem.endswith(f"-{published.sha256}")
+    figures = weights.meta["_metrics"]["COCO-val2017"]
+    names = {"box/AP": "box_map", "mask/AP": "mask_map", "keypoints/AP": "kp_map"}
+    assert {names[key]: value for key, value in published.metrics.items()} == figures
+
+
+@pytest.mark.parametrize("joints", [17, 3])
+def test_number_and_names_of_the_keypoints_come_along(joints: int) -> None:
+    with torch.device("meta"):
+        model = detection.keypointrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, num_keypoints=joints
+        )
+        ours = build("keypoint_rcnn_resnet50_fpn", 1)
+    converted = to_maskwright(model.state_dict(), list(ours.state_dict()))
+    assert converted.skeleton is not None
+    assert converted.options["num_keypoints"] == len(converted.skeleton) == joints
+    assert converted.names == (["person"] if joints == 17 else ["class_1"])
+    assert (converted.skeleton == COCO_PERSON) == (joints == 17)
+    with torch.device("meta"):
+        boxes_only = list(build("faster_rcnn_resnet50_fpn", 1).state_dict())
+    without = to_maskwright(model.state_dict(), boxes_only)
+    assert without.skeleton is None and "num_keypoints" not in without.options
+    assert any("keypoint" in key for key in without.report.ignored)
+
+
+def test_torchvision_takes_masks_and_keypoints_from_one_model() -> None:
+    """Its heads know both, though no model of its own has them."""
+    with torch.device("meta"):
+        state = build("mask_keypoint_rcnn_resnet50_fpn", 2).state_dict()
+        masks = detection.maskrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, num_classes=3
+        ).state_dict()
+        points = detection.keypointrcnn_resnet50_fpn(
+            weights=None, weights_backbone=None, num_classes=3
+        ).state_dict()
+    theirs, _ = from_maskwright(state, {}, [1, 2])
+    expected = {k: v for k, v in {**masks, **points}.items() if "num_batches_tracked" not in k}
+    assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in expected.items()}
 
 
 def test_unused_classes_can_be_dropped() -> None:
