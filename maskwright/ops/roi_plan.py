@@ -175,8 +175,8 @@ class _Grid:
             fan = np.minimum((high - low).max(2) + 2, fan)
         return fan
 
-    def entries(self) -> tuple[Tensor, Tensor]:
-        """Return pixels and weights, (R, 2, bins, K); unused slots weigh nothing."""
+    def _samples(self) -> tuple[Array, Array, Array, Array]:
+        """Return every sample's number (R, 2, S), lower pixel and weights of it and the next."""
         count = self.count[..., None]
         j = np.arange(max(int(self.count.max()), 1), dtype=self.start.dtype)
         # Boxes with fewer samples than others repeat their last one without weight.
@@ -188,16 +188,23 @@ class _Grid:
         at = self._clamp(at)
         pixel = np.floor(at)
         upper = (at - pixel) * share
-        if not self.merge:
-            index = self._clamp(np.concatenate([pixel, pixel + 1], 3))
-            weights = np.concatenate([share - upper, upper], 3)
-            return torch.from_numpy(index.astype(np.int32)), torch.from_numpy(weights)
+        return sample, pixel, share - upper, upper
+
+    def plain(self) -> tuple[Array, Array]:
+        """Return pixels and weights, (R, 2, bins, 2 S), with two entries for each sample."""
+        _, pixel, lower, upper = self._samples()
+        index = self._clamp(np.concatenate([pixel, pixel + 1], 3)).astype(np.int32)
+        return index, np.concatenate([lower, upper], 3)
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """Return pixels and weights, (R, 2, bins, K); unused slots weigh nothing."""
+        sample, pixel, lower, upper = self._samples()
         low = self._ends[0][..., None]
-        merged = self.fan[..., None] < 2 * count
-        slot = np.where(merged[:, :, None], pixel - low, 2 * sample[:, :, None]).astype(np.int64)
+        shared = self.fan[..., None] < 2 * self.count[..., None]
+        slot = np.where(shared[:, :, None], pixel - low, 2 * sample[:, :, None]).astype(np.int64)
         index = np.repeat(low, int(self.fan.max()), 3)
         pixels, weight = torch.from_numpy(index), torch.zeros(index.shape, dtype=_torch(index))
-        for shift, value in ((0, share - upper), (1, upper)):
+        for shift, value in ((0, lower), (1, upper)):
             at_slot = torch.from_numpy(slot + shift)
             pixels.scatter_(3, at_slot, torch.from_numpy(pixel + shift))
             weight.scatter_add_(3, at_slot, torch.from_numpy(value))
@@ -269,9 +276,8 @@ class Plan:
         self.grid = grid[order]
         # First pixel of the image in the canvas, and pixels from line to line.
         pixels = np.array([m.shape[2] * m.shape[3] for m in maps])[place]
-        base = (pixels * image * ~apart)[order].astype(np.int32)
-        self.base = torch.from_numpy(base[:, None, None])
-        self.pitch = torch.from_numpy(self.grid.side[:, 1].astype(np.int32)[:, None, None])
+        self.base = (pixels * image * ~apart)[order].astype(np.int32)[:, None, None]
+        self.pitch = self.grid.side[:, 1].astype(np.int32)[:, None, None]
         self.canvases: list[Canvas] = []
         self.ends: list[int] = []
         for at, count in enumerate(counts[1:]):
@@ -285,6 +291,9 @@ class Plan:
 
     def passes(self) -> Iterator[list[Run]]:
         """Yield groups of runs, each group of bounded memory."""
+        if not self.grid.merge:
+            yield list(self._few())
+            return
         runs: list[Run] = []
         held, total = 0, len(self.order)
         most = int(self.grid.count.max()) if total else 0
@@ -302,11 +311,28 @@ class Plan:
         if runs:
             yield runs
 
+    def _few(self) -> Iterator[Run]:
+        """Yield runs of one chunk: a few boxes, for which NumPy's calls are the cheaper ones."""
+        h, w = self.size
+        index, weight = self.grid.plain()
+        y, x = index[:, 0, :h] * self.pitch + self.base, index[:, 1, :w]
+        index = y[:, :, None, :, None] + x[:, None, :, None]
+        y, x = weight[:, 0, :h], weight[:, 1, :w]
+        weight = y[:, :, None, :, None] * x[:, None, :, None]
+        fan = y.shape[2] * x.shape[2]
+        for canvas, start, stop in zip(self.canvases, [0, *self.ends], self.ends, strict=False):
+            at, part = torch.from_numpy(index[start:stop]), torch.from_numpy(weight[start:stop])
+            yield Run(canvas, [Chunk(self.order[start:stop], at.view(-1), part.view(-1), fan)])
+
     def _chunks(self, first: int, last: int) -> Iterator[tuple[int, Chunk]]:
         """Yield position and chunk of the boxes `first` to `last` in order."""
         (h, w), grid = self.size, self.grid[first:last]
-        index, weight = grid.entries()
-        yi = torch.addcmul(self.base[first:last], index[:, 0, :h], self.pitch[first:last])
+        index, weight = grid.merged()
+        pitch, base = (
+            torch.from_numpy(self.pitch[first:last]),
+            torch.from_numpy(self.base[first:last]),
+        )
+        yi = index[:, 0, :h] * pitch + base
         xi = index[:, 1, :w]
         yw, xw = weight[:, 0, :h], weight[:, 1, :w]
         fans = grid.fan.astype(int)
