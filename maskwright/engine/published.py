@@ -116,9 +116,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _refuse_bomb(path: Path) -> None:
     """Raise ValueError for a zip archive that would grow: torch stores without compression."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:

@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
+from maskwright.data.objects import whole_number
 from maskwright.structures import COCO_PERSON
 
 Scene = Any  # of conftest.py
@@ -412,8 +413,22 @@ def test_any_change_is_read_or_refused_in_words(scene: Scene, data: st.DataObjec
     scene.file.write_text(json.dumps(content), encoding="utf-8")
     try:
         dataset = read_coco(scene.file)
-    except ValueError:
+    except ValueError as error:
+        assert str(scene.file) in str(error)
         return
+    # Nothing is lost without a fault, but for the objects of images that were left out.
+    lost = [fault for fault in dataset.faults if fault.action == "left out"]
+    no_image = ("bad annotation", "unused category")
+    of_images = [f for f in lost if f.annotation_id is None and f.kind not in no_image]
+    assert len(dataset) + len(of_images) == len(content["images"])
+    gone = {fault.image_id for fault in of_images}
+    with_them = sum(
+        isinstance(entry, dict) and whole_number(entry.get("image_id")) in gone
+        for entry in content["annotations"]
+    )
+    of_objects = [f for f in lost if f.annotation_id is not None or f.kind == "bad annotation"]
+    kept = sum(len(dataset[i].labels) for i in range(len(dataset)))
+    assert kept + len(of_objects) + with_them >= len(content["annotations"])
     truth = dataset.to_coco()
     assert len({entry["id"] for entry in truth["annotations"]}) == len(truth["annotations"])
     for index in range(len(dataset)):
