@@ -104,11 +104,11 @@ def training(**changes: Any) -> Writer:
 
 
 def zip_bomb(path: Path) -> None:
-    """A megabyte that would become a gigabyte."""
+    """A few hundred kilobytes that would become 320 megabytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({}))
         with archive.open("archive/data/0", "w") as stream:
-            for _ in range(64):
+            for _ in range(20):
                 stream.write(bytes(2**24))
 
 
