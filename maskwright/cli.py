@@ -21,7 +21,7 @@ from maskwright import commands
 from maskwright._version import __version__
 from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
-from maskwright.errors import OptionError
+from maskwright.errors import OptionError, TrainingError
 from maskwright.signatures import (
     REQUIRED,
     Option,
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output went away: `maskwright models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, TrainingError) as error:
         if debug:
             raise
         console.error(str(error).strip() or type(error).__name__)

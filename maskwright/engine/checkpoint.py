@@ -5,7 +5,7 @@ file held beyond the model), `ema.<key>` (running average of the weights) and
 `optimizer.<parameter>.<slot>`. The JSON stands under the key `maskwright` of the
 safetensors metadata and holds the version of this format, the `Meta` of the model and, in a
 checkpoint of a running training, the scalars of its state. A reader for prediction touches the
-model's tensors only.
+model's tensors only. Each tensor has a checksum there (CRC-32 of its bytes), which is verified.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import Meta
+from .rundir import replacing
 
 FORMAT = 1
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -70,6 +72,7 @@ def save_checkpoint(
     training: TrainingState | None = None,
     extras: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
+    previous: Path | None = None,
 ) -> Path:
     """Write a checkpoint so that a crash leaves either the old file or the new one.
 
@@ -81,6 +84,7 @@ def save_checkpoint(
         extras: tensors of a converted file that the model has no place for.
         dtype: store the model's weights (tensors of two and more dimensions) in this type, e.g.
             `torch.float16` for shipping. None: as they are.
+        previous: where the checkpoint is kept that has been at `path`. None: it is not.
 
     Raises:
         ValueError: if a weight does not fit into `dtype`, or the file cannot be written.
@@ -91,11 +95,15 @@ def save_checkpoint(
     if training is not None:
         tensors |= {f"ema.{key}": value for key, value in training.ema.items()}
         tensors |= {f"optimizer.{key}": value for key, value in training.optimizer.items()}
+    # Own memory for each: the format knows neither views nor strides.
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     description: dict[str, Any] = {"format": FORMAT, "meta": meta.to_dict()}
     if training is not None:
         description["training"] = training.scalars
+    description["crc32"] = {key: _checksum(value) for key, value in tensors.items()}
     text = json.dumps(_finite(description), allow_nan=False)
-    _write_atomically(path, tensors, {"maskwright": text})
+    with replacing(path, previous=previous) as temporary:
+        _write_tensors(temporary, tensors, {"maskwright": text})
     return path
 
 
@@ -108,8 +116,8 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
             predict with, which are the averaged ones where an average was kept.
 
     Raises:
-        ValueError: if the file is missing, truncated, of another kind (pickles are refused) or of
-            a newer format.
+        ValueError: if the file is missing, truncated, damaged, of another kind (pickles are
+            refused) or of a newer format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -118,12 +126,18 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
     has_ema = any(key.startswith("ema.") for key in keys)
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "ema": {}, "optimizer": {}}
     wanted = set(groups) if training else {"ema" if has_ema else "model", "extra"}
+    checksums = description.get("crc32", {})  # older files have none
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for key in keys:
                 group, _, name = key.partition(".")
                 if group in wanted:
                     tensor = file.get_tensor(key)
+                    if key in checksums and _checksum(tensor) != checksums[key]:
+                        raise ValueError(
+                            f"{path}: the file is damaged ({key} does not match its checksum); "
+                            "copy it again"
+                        )
                     if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
                         tensor = tensor.float()
                     require_finite(path, key, tensor)
@@ -222,7 +236,7 @@ def resolve_checkpoint(path: str | Path, which: str = "best") -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        order = ("best", "last") if which == "best" else ("last", "best")
+        order = ["best", "last"] if which == "best" else ["last", "best"]
         for name in order:
             if (path / "weights" / f"{name}.safetensors").is_file():
                 return path / "weights" / f"{name}.safetensors"
@@ -242,32 +256,21 @@ def _stored(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return small
 
 
-def _write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # Own memory for each: the format knows neither views nor strides.
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    temporary = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-        os.close(handle)
-        save_file(tensors, temporary, metadata)
-        with Path(temporary).open("rb+") as file:
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp gives the owner only
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error})") from None
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def _read_description(path: Path) -> tuple[dict[str, Any], list[str]]:

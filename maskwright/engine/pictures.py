@@ -118,9 +118,10 @@ class Curves:
     Args:
         folder: the run folder.
         enabled: False does nothing, for all processes but the first.
+        step: optimiser steps done before; what a killed run has written beyond them is hidden.
     """
 
-    def __init__(self, folder: Path, *, enabled: bool = True) -> None:
+    def __init__(self, folder: Path, *, enabled: bool = True, step: int = 0) -> None:
         self.folder = folder
         self.enabled = enabled
         self._writer: Any = None
@@ -132,7 +133,7 @@ class Curves:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return
-            self._writer = SummaryWriter(folder)
+            self._writer = SummaryWriter(folder, purge_step=step + 1)
 
     def __enter__(self) -> Curves:
         return self

@@ -233,11 +233,12 @@ class TrainRecipe:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> TrainRecipe:
-        """Build a recipe from plain data.
+        """Build a recipe from plain data; what `args.yaml` adds under `resolved` is left out.
 
         Raises:
             TypeError: if a name is no field; the message names the nearest one.
         """
+        options = {name: value for name, value in options.items() if name != "resolved"}
         check_names(options)
         return cls(**options)
 

@@ -24,26 +24,17 @@ from ..data.transforms import Augment
 from ..models.base import Detector, Meta
 from ..models.registry import get_entry
 from ..nn.parallel import share_batch_norm
-from .checkpoint import (
-    Checkpoint,
-    TrainingState,
-    load_checkpoint,
-    load_state,
-    resolve_checkpoint,
-    save_checkpoint,
-)
+from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
 from .ema import Ema
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .predict import pick_device
 from .recipe import TrainRecipe
+from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
 from .val import eval_loader, match_classes, match_keypoints
-
-# What a resumed run may be given anew: nothing here changes what is computed.
-FREE_ON_RESUME = ("data", "device", "workers", "patience")
 
 
 @dataclass
@@ -54,7 +45,8 @@ class Place:
         epoch: epochs done, validation included.
         batch: batches done of the next epoch.
         step: optimiser steps done.
-        bad: steps with a non-finite loss in a row, up to now.
+        bad: steps with a non-finite or exploded loss in a row, up to now.
+        first_loss: loss of the first step.
         sums: sums over the steps of this epoch of each loss term.
         counted: number of steps in `sums`.
         images: number of images seen in this epoch, by all processes.
@@ -68,6 +60,7 @@ class Place:
     batch: int = 0
     step: int = 0
     bad: int = 0
+    first_loss: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
     images: int = 0
@@ -172,8 +165,14 @@ class Session:
             }
             ema = {} if self.ema is None else self.ema.model.state_dict()
             state = TrainingState(scalars, optimizer_tensors(self.optimizer, self.detector), ema)
-            path = self.dir / "weights" / "last.safetensors"
-            save_checkpoint(path, self.meta, self.detector.state_dict(), training=state)
+            weights = self.dir / "weights"
+            save_checkpoint(
+                weights / LAST,
+                self.meta,
+                self.detector.state_dict(),
+                training=state,
+                previous=weights / PREVIOUS,
+            )
 
     def save_best(self) -> None:
         """Write `weights/best`: the weights that were validated, with their metrics."""
@@ -183,8 +182,23 @@ class Session:
             path = self.dir / "weights" / "best.safetensors"
             save_checkpoint(path, replace(self.meta, metrics=metrics), model.state_dict())
 
-    def restore(self, checkpoint: Checkpoint, source: Path) -> None:
+    def gather(self, share: Any) -> list[Any]:
+        """Return the plain data that each process gives, in all of them."""
+        shares: list[Any] = [share] * self.fabric.world_size
+        if len(shares) > 1:
+            torch.distributed.all_gather_object(shares, share)
+        return shares
+
+    def restore(self, resumed: Resumed) -> None:
         """Put everything back as it was when the checkpoint was written."""
+        self.fabric.barrier()  # all processes have read the checkpoint
+        if self.first:
+            resumed.tidy()
+        checkpoint, source = resumed.checkpoint, resumed.folder
+        if checkpoint is None:
+            if self.first:
+                self.table.truncate(0)
+            return
         state = checkpoint.training
         assert state is not None
         load_state(self.detector, checkpoint.model, source)
@@ -192,70 +206,18 @@ class Session:
             load_state(self.ema.model, state.ema, source)
         try:
             load_optimizer_tensors(self.optimizer, self.detector, state.optimizer)
-            updates, world = int(state.scalars["ema_updates"]), int(state.scalars["world"])
+            updates = int(state.scalars["ema_updates"])
             self.place = Place(**state.scalars["place"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise _damaged(source, error) from None
+            raise damaged(source, error) from None
         if self.ema is not None:
             self.ema.updates = updates
-        if world != self.fabric.world_size:
-            raise ValueError(
-                f"{source}: trained by {world} processes, resumed by "
-                f"{self.fabric.world_size}: start as many as before"
-            )
         self.place.best_metrics = {  # JSON has no nan
             key: math.nan if value is None else value
             for key, value in self.place.best_metrics.items()
         }
         if self.first:
             self.table.truncate(self.place.epoch)
-
-
-def resume_recipe(
-    options: dict[str, Any], given: TrainRecipe
-) -> tuple[TrainRecipe, Checkpoint, Path]:
-    """Return the recipe, the checkpoint and the folder of the run that is to go on.
-
-    Args:
-        options: what the user gave, by name.
-        given: the same as a recipe.
-
-    Raises:
-        ValueError: if there is no such run, or an option was given that cannot change.
-    """
-    assert given.resume is not None
-    path = resolve_checkpoint(given.resume, "last")
-    checkpoint = load_checkpoint(path, training=True)
-    if checkpoint.training is None:
-        raise ValueError(
-            f"resume={given.resume}: this checkpoint holds weights only; give the run folder or "
-            f"its weights/last.safetensors, or start a new run with weights={path}"
-        )
-    try:
-        recipe = TrainRecipe.from_dict(checkpoint.training.scalars["recipe"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, error) from None
-    fixed = [
-        name
-        for name in options
-        if name not in (*FREE_ON_RESUME, "resume")
-        and given.to_dict()[name] != recipe.to_dict()[name]
-    ]
-    if fixed:
-        raise ValueError(
-            f"resume goes on with the options of the run, {fixed[0]} is "
-            f"{getattr(recipe, fixed[0])!r} there: leave it out, or start a new run from "
-            f"weights={path}"
-        )
-    changes = {name: getattr(given, name) for name in options if name in FREE_ON_RESUME}
-    return replace(recipe, **changes), checkpoint, path.parent.parent
-
-
-def _damaged(source: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{source}: the state of the training is damaged ({type(error).__name__}: {error}); go on "
-        "from another checkpoint, or start a new run with weights="
-    )
 
 
 def make_fabric(device: str) -> Any:
@@ -386,15 +348,18 @@ def training_loader(
     )
 
 
-def prepare(
-    recipe: TrainRecipe, checkpoint: Checkpoint | None = None, folder: Path | None = None
-) -> Session:
-    """Put a run together, from the recipe alone or as a checkpoint in `folder` left it.
+def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
+    """Put a run together, from the recipe alone or as it was left.
 
     Raises:
         ValueError: if data, model, device or folder do not exist or do not fit together.
     """
     fabric = make_fabric(recipe.device)
+    checkpoint: Checkpoint | None = None
+    folder: Path | None = None
+    if resumed is not None:
+        checkpoint, folder = resumed.checkpoint, resumed.folder
+        recipe = share_batch(resumed.recipe, resumed.processes, fabric.world_size)
     train_data, val_data = open_splits(recipe)
     detector, meta, report = build_detector(recipe, train_data, checkpoint)
     match_classes(meta.names, val_data.names)  # now, not after the first epoch
@@ -425,9 +390,15 @@ def prepare(
         made = new_run_dir(recipe.project, "train", recipe.name) if rank == 0 else None
         folder = fabric.broadcast(made)
         if rank == 0:
-            (folder / "weights").mkdir()
+            resolved = {
+                "lr": lr,
+                "warmup": recipe.warmup_steps(total),
+                "batch": recipe.batch,
+                "processes": world,
+                "steps": total,
+            }
+            write_args(folder / "args.yaml", recipe.to_dict(), resolved)
             save_labels(folder / "labels.jpg", train_data)
-            write_args(folder / "args.yaml", recipe.to_dict())
     session = Session(
         recipe=recipe,
         fabric=fabric,
@@ -448,6 +419,6 @@ def prepare(
         lr=lr,
         start=report,
     )
-    if checkpoint is not None:
-        session.restore(checkpoint, folder)
+    if resumed is not None:
+        session.restore(resumed)
     return session

@@ -20,19 +20,20 @@ import torch
 
 from ..data.loader import Batch
 from ..data.records import describe_faults
+from ..errors import TrainingError
 from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
-from . import console, pictures
-from .checkpoint import Checkpoint
+from . import console, health, pictures
 from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
-from .session import Session, prepare, resume_recipe
+from .resume import find_run
+from .rundir import write_fault
+from .session import Session, prepare
 from .val import Evaluation, capped_notes, evaluate, to_device
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
-MAX_BAD_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
     Raises:
         TypeError: for an unknown option; the message names the nearest one.
         ValueError: if options contradict each other or do not fit data and model.
-        RuntimeError: if the loss is not finite several times in a row.
+        TrainingError: a RuntimeError: if the loss is not finite several times in a row, or another
+            process of the training has ended.
 
     Example:
         >>> import maskwright as mw
@@ -97,28 +99,46 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
         recipe: all options.
         given: those among them that the user chose, by name; matters for `resume` only.
     """
-    checkpoint: Checkpoint | None = None
-    folder: Path | None = None
-    if recipe.resume is not None:
-        recipe, checkpoint, folder = resume_recipe(given or {}, recipe)
+    resumed = None if recipe.resume is None else find_run(given or {}, recipe)
     # The caller's random numbers stay as they are.
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(cuda)):
-        run = prepare(recipe, checkpoint, folder)
-        if checkpoint is not None and (reason := run.finished()):
-            raise ValueError(f"{run.dir}: nothing to resume, {reason}")
+        run = prepare(recipe, resumed)
+        for note in resumed.notes if resumed is not None and run.first else ():
+            console.warn(note)
+        if resumed is not None and (reason := run.finished()):
+            from .report import REPORT
+
+            if run.gather((run.dir / REPORT).exists())[0]:  # else it was stopped while writing it
+                raise ValueError(f"{run.dir}: nothing to resume, {reason}")
         _introduce(run)
-        with Interrupt() as interrupt, pictures.Curves(run.dir, enabled=run.first) as curves:
-            while not (reason := run.finished()):
-                if not train_epoch(run, interrupt):
+        try:
+            return _run(run)
+        except OSError as error:  # pictures and events; what matters is written with more care
+            raise write_fault(run.dir, error) from error
+        except RuntimeError as error:
+            if run.fabric.world_size == 1 or not health.lost_process(error):
+                raise
+            raise TrainingError(
+                f"another process of this training has ended (its own message tells why), so this "
+                f"one stops at step {run.place.step}; go on with\n"
+                f"  maskwright train resume={run.dir}"
+            ) from error
+
+
+def _run(run: Session) -> TrainResult:
+    curves = pictures.Curves(run.dir, enabled=run.first, step=run.place.step)
+    with Interrupt() as interrupt, curves:
+        while not (reason := run.finished()):
+            if not train_epoch(run, interrupt):
+                break
+            result: Evaluation | None = None
+            if _validates(run):
+                result = validate(run, interrupt)
+                if result is None:
                     break
-                result: Evaluation | None = None
-                if _validates(run):
-                    result = validate(run, interrupt)
-                    if result is None:
-                        break
-                finish_epoch(run, result, curves)
-        return _conclude(run, reason)
+            finish_epoch(run, result, curves)
+    return _conclude(run, reason)
 
 
 def train_epoch(run: Session, interrupt: Interrupt) -> bool:
@@ -156,6 +176,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         pictures.save_batch(run.dir / f"train_batch{place.step}.jpg", group[0], run.train_data)
     set_lr(run.optimizer, lr_factor(recipe, place.step, run.total))
     parts: dict[str, torch.Tensor] = {}
+    totals: list[torch.Tensor] = []
     for i, batch in enumerate(group):
         images = to_device(batch.images, fabric.device)
         targets = batch.targets.to(fabric.device, non_blocking=True)
@@ -164,6 +185,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         with fabric.no_backward_sync(run.step, enabled=True) if more else nullcontext():
             terms = run.step(images, targets, keys)
             fabric.backward(terms["total"] / len(group))
+        totals.append(terms["total"].detach())
         for name, value in terms.items():
             parts[name] = parts.get(name, 0.0) + value.detach() / len(group)
     norm = fabric.clip_gradients(
@@ -184,12 +206,14 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         run.wrapped_optimizer.step()
         if run.ema is not None:
             run.ema.update(run.detector)
-        place.bad = 0
         place.counted += 1
-        for name, value in zip(parts, losses, strict=True):
-            place.sums[name] = place.sums.get(name, 0.0) + value
+        values = dict(zip(parts, losses, strict=True))
+        for name, number in values.items():
+            place.sums[name] = place.sums.get(name, 0.0) + number
+        health.check(run, values["total"])
     else:
-        _skip_bad_step(run, group)
+        health.report_bad_step(run, group, torch.stack(totals).tolist())
+        health.check(run, None)
     run.optimizer.zero_grad(set_to_none=True)
     return bool(stop)
 
@@ -205,7 +229,7 @@ def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
         post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
         skeleton=run.meta.keypoints,
         stop=lambda: interrupt.wanted,
-        gather=lambda share: _gather(run, share),
+        gather=run.gather,
         enabled=run.first,
     )
     if result is None:
@@ -269,33 +293,6 @@ def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
         if not group:
             return
         yield group
-
-
-def _skip_bad_step(run: Session, group: list[Batch]) -> None:
-    place = run.place
-    place.bad += 1
-    paths = [run.train_data[i].path.name for batch in group for i in batch.indices]
-    if run.first:
-        pictures.save_batch(run.dir / f"bad_step{place.step}.jpg", group[0], run.train_data)
-    console.warn(
-        f"step {place.step}: the loss is not finite and the step was skipped; images: "
-        f"{', '.join(paths)}"
-    )
-    if place.bad >= MAX_BAD_STEPS:
-        raise RuntimeError(
-            f"the loss was not finite in {place.bad} steps in a row, the last one on "
-            f"{', '.join(paths)}: lower lr (now {run.lr:.2g}), lengthen warmup, and look at "
-            f"bad_step*.jpg in {run.dir} and at `maskwright data check`"
-        )
-
-
-def _gather(run: Session, share: Any) -> list[Any]:
-    world = run.fabric.world_size
-    if world == 1:
-        return [share]
-    shares: list[Any] = [None] * world
-    torch.distributed.all_gather_object(shares, share)
-    return shares
 
 
 def _introduce(run: Session) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import TINY, make_split, table
+from tiny_runs import TINY, as_options, make_split, table
 
+import maskwright.engine.train as module
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.recipe import TrainRecipe
 
@@ -117,6 +120,58 @@ def test_two_processes_equal_one(options: dict[str, Any], sparse: Path, tmp_path
     for key, value in states[0].model.items():
         torch.testing.assert_close(states[1].model[key], value, rtol=1e-4, atol=1e-6, msg=key)
     assert len(list(folders[2].parent.iterdir())) == 2  # one folder each
+
+
+def test_a_dead_process_stops_the_others(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL to one of two; then one process goes on alone, to the end."""
+    options |= {"batch": 1, "epochs": 500, "lr": 1e-4}
+    line = as_options(options | options.pop("model_args") | {"norm": "affine"})
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    log = (tmp_path / "log").open("w+")
+    agent = subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "maskwright", "train", *line],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    folder = options["project"] / "train" / "train"
+    try:
+        while not (folder / "results.csv").exists():
+            assert agent.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        ranks = {rank_of(int(child)): int(child) for child in children}
+        os.kill(ranks["1"], signal.SIGKILL)
+        assert agent.wait(timeout=60) != 0
+    finally:
+        agent.kill()
+        log.close()
+    text = (tmp_path / "log").read_text()
+    assert "another process of this training has ended" in text
+    assert f"maskwright train resume={folder}" in text
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+    before = load_checkpoint(folder / "weights" / "last.safetensors", training=True).training
+    original = module.optimise
+
+    def optimise(run: Any, group: Any, interrupt: Any) -> bool:
+        assert run.recipe.batch == 2 and len(group[0]) == 2
+        signal.raise_signal(signal.SIGINT)
+        return original(run, group, interrupt)
+
+    monkeypatch.setattr(module, "optimise", optimise)
+    assert module.train(resume=folder).interrupted
+    after = load_checkpoint(folder / "weights" / "last.safetensors", training=True).training
+    assert before is not None and after is not None
+    assert after.scalars["place"]["step"] == before.scalars["place"]["step"] + 1
+    assert (before.scalars["world"], after.scalars["world"]) == (2, 1)
+
+
+def rank_of(process: int) -> str | None:
+    environment = Path(f"/proc/{process}/environ").read_text().split("\0")
+    return dict(entry.split("=", 1) for entry in environment if "=" in entry).get("RANK")
 
 
 SHARED_NORM = """

@@ -13,17 +13,22 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_runs import MODEL, table
+from tiny_runs import MODEL, as_options, table
 
+import maskwright as mw
 import maskwright.engine.train as module
+from maskwright.cli import main
+from maskwright.data.batch_file import load_batch
 from maskwright.data.discover import open_dataset
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.interrupt import Interrupt
 from maskwright.engine.pictures import load_detections
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.engine.rundir import ResultsTable, new_run_dir, write_whole
+from maskwright.engine.session import open_splits, training_loader
 from maskwright.engine.train import TrainResult, train
 from maskwright.engine.val import score
+from maskwright.nn.samplers import ImageNoise
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -220,11 +225,49 @@ def test_bad_steps_are_skipped_and_their_images_named(
     text = capsys.readouterr().err
     assert "step 2: the loss is not finite" in text and "train" in text and ".png" in text
     assert (result.dir / "bad_step2.jpg").is_file()
+    # The batch can be replayed: the same random numbers, the same losses.
+    batch, info = load_batch(result.dir / "bad_step2.safetensors")
+    assert info["step"] == 2 and all(Path(file).name in text for file in info["files"])
+    assert len(batch) == len(info["files"]) == 2
+    detector = mw.load(result.dir).detector.train()
+    again = [detector.losses(batch.images, batch.targets, generator=ImageNoise(batch.keys))]
+    bad.clear()
+    loader = training_loader(
+        TrainRecipe(**options), open_splits(TrainRecipe(**options))[0], detector
+    )
+    other = next(other for other in loader if other.indices == batch.indices)
+    again.append(detector.losses(other.images, other.targets, generator=ImageNoise(other.keys)))
+    assert all(torch.equal(again[0][key], again[1][key]) for key in again[0])
+    with pytest.raises(ValueError, match="not a saved batch"):
+        load_batch(result.dir / "args.yaml")
     assert "nan" not in table(result.dir)[0]["train/loss"]
 
     bad |= set(range(100))
     with pytest.raises(RuntimeError, match=r"not finite in 5 steps in a row.*lower lr"):
         train(**options)
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    ("lr", "more", "what"),
+    [
+        ("1e6", "", "was not finite in 3 steps in a row, up to step 4"),
+        ("1e5", "epochs=9 optimizer=sgd clip=none", "was not finite in 5 steps"),
+        ("10", "epochs=9 warmup=0", "grew more than 1000-fold in 5 steps"),
+    ],
+)
+def test_a_learning_rate_far_too_high_ends_with_advice(
+    options: dict[str, Any], capsys: pytest.CaptureFixture[str], lr: str, more: str, what: str
+) -> None:
+    """Through the command line; the weights are beyond all bounds by then."""
+    options |= {"lr": lr, "epochs": 1} | options.pop("model_args")
+    options |= dict(item.split("=") for item in more.split())
+    assert main(["train", *as_options(options)]) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" not in text and text.count("error: ") == 1
+    assert what in text and f"lower lr (now {float(lr):.3g}; try lr=0.00" in text
+    assert "warmup" in text and "data check" in text
+    assert ("clip=5" in text) == ("clip=none" in more)
 
 
 def test_unknown_and_contradictory_options() -> None:
@@ -246,7 +289,7 @@ def test_a_recipe_with_changed_fields(options: dict[str, Any]) -> None:
     assert result.dir.name == "short" and table(result.dir)[0]["step"] == "1"
 
 
-def test_second_ctrl_c_aborts() -> None:
+def test_second_ctrl_c_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
@@ -254,6 +297,16 @@ def test_second_ctrl_c_aborts() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGTERM)  # a batch system is about to end the job
+        assert interrupt.wanted
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")  # torchrun passes on what the terminal sent too
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.wanted
     seen: list[bool] = []
 
     def elsewhere() -> None:

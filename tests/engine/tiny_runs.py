@@ -79,3 +79,41 @@ def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if k not in BY_CLOCK} for row in rows]
+
+
+def as_options(options: dict[str, Any]) -> list[str]:
+    """Return options as they are written on the command line."""
+    return [
+        f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in options.items()
+    ]
+
+
+def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> None:
+    """Train with what is printed going to a file: what a process forked for a test does.
+
+    Args:
+        log: the file.
+        options: of `train`.
+        limit: largest file that may be written, in bytes.
+    """
+    import os
+    import resource
+    import sys
+
+    from maskwright.cli import main
+    from maskwright.engine import plots
+
+    torch.set_num_threads(1)
+    for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr", "plot_class_ap"):
+        setattr(plots, name, lambda *args: None)  # they take most of the time
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "resume" in options:
+        sys.exit(main(["train", f"resume={options['resume']}"]))
+    from maskwright.engine.train import train
+
+    train(**options)

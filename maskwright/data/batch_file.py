@@ -1,0 +1,55 @@
+"""A batch as a safetensors file: what a training step saw, to be looked at and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from maskwright.structures import Images, Instances, PackedMasks
+
+from .loader import Batch
+
+KEY = "maskwright.batch"
+
+
+def save_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
+    """Write a batch; `info` is plain data that goes along with it."""
+    from safetensors.torch import save_file
+
+    tensors = {"keys": batch.keys}
+    targets = batch.targets
+    for prefix, part in (("images", batch.images), ("targets", targets), ("masks", targets.masks)):
+        for name, value in vars(part).items() if part is not None else ():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}.{name}"] = value
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    content = {"indices": batch.indices, "info": dict(info)}
+    save_file(tensors, path, {KEY: json.dumps(content)})
+
+
+def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:
+    """Return the batch and the information that `save_batch` wrote.
+
+    Raises:
+        ValueError: if the file is missing or no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    parts: dict[str, dict[str, Tensor]] = {"images": {}, "targets": {}, "masks": {}, "": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()[KEY])
+            names: list[str] = file.keys()
+            for key in names:
+                prefix, _, name = key.rpartition(".")
+                parts[prefix][name] = file.get_tensor(key)
+        masks = PackedMasks(**parts["masks"]) if parts["masks"] else None
+        images, targets = Images(**parts["images"]), Instances(**parts["targets"], masks=masks)
+        batch = Batch(images, targets, list(content["indices"]), parts[""]["keys"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a saved batch ({error})") from None
+    return batch, dict(content["info"])
