@@ -144,6 +144,49 @@ def test_a_crash_while_writing_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_the_checkpoint_before_is_kept_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, previous = tmp_path / "last.safetensors", tmp_path / "previous.safetensors"
+
+    def save(value: float) -> None:
+        save_checkpoint(last, META, {"w": torch.full((2,), value)}, previous=previous)
+
+    def found(path: Path) -> float:
+        return float(load_checkpoint(path).model["w"][0])
+
+    save(1)
+    assert not previous.exists()
+    save(2)
+    assert (found(previous), found(last)) == (1, 2)
+
+    def no_links(*args: Any) -> None:
+        raise OSError(95, "Operation not supported")  # as on some network disks and sticks
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(3)
+    assert (found(previous), found(last)) == (2, 3)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "w.safetensors", META, weights())
+    whole = path.read_bytes()
+    for position in range(8 + int.from_bytes(whole[:8], "little"), len(whole), 29):
+        content = bytearray(whole)
+        content[position] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"w\.safetensors: .* does not match its checksum"):
+            load_checkpoint(path)
+
+
+def test_where_nothing_can_be_written_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "weights"
+    with pytest.raises(ValueError, match=f"cannot be written .*folder {folder}: make sure"):
+        save_checkpoint(folder / "w.safetensors", META, weights())
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 

@@ -16,6 +16,7 @@ import torch
 from tiny_runs import TINY, as_options, make_split, table
 
 import maskwright.engine.train as module
+from maskwright.data.batch_file import load_batch
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.recipe import TrainRecipe
 
@@ -167,6 +168,45 @@ def test_a_dead_process_stops_the_others(
     assert before is not None and after is not None
     assert after.scalars["place"]["step"] == before.scalars["place"]["step"] + 1
     assert (before.scalars["world"], after.scalars["world"]) == (2, 1)
+
+
+# Trains; in the third step the loss of the second process is not a number.
+POISON = """
+import json, os, sys
+import torch
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.engine.train import fit
+from maskwright.models.base import TwoStageDetector
+torch.set_num_threads(1)
+losses, calls = TwoStageDetector.losses, []
+def poisoned(self, *args, **kwargs):
+    terms = losses(self, *args, **kwargs)
+    calls.append(1)
+    if len(calls) == 3 and os.environ["RANK"] == "1":
+        terms["rpn/box"] = terms["rpn/box"] * float("nan")
+    return terms
+TwoStageDetector.losses = poisoned
+result = fit(TrainRecipe(**json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "poison.py"
+    script.write_text(POISON)
+    recipe = TrainRecipe(**options | {"batch": 1, "epochs": 1, "steps": 3})
+    done = launch(2, str(script), json.dumps(recipe.to_dict()))
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = options["project"] / "train" / "train"
+    kept = {path.name for path in folder.glob("bad_step*")}
+    assert kept == {"bad_step3_rank1.safetensors", "bad_step3_rank1.jpg"}
+    batch, info = load_batch(folder / "bad_step3_rank1.safetensors")
+    (named,) = (line for line in done.stderr.splitlines() if "loss is not finite" in line)
+    assert len(batch) == 1 and named.endswith(f"images: {Path(info['files'][0]).name}")
+    assert float(table(folder)[0]["train/loss"]) > 0
+    assert load_checkpoint(folder / "weights" / "last.safetensors", training=True).training
 
 
 def rank_of(process: int) -> str | None:
