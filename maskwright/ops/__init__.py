@@ -15,6 +15,7 @@ from .keypoints import locate_keypoints
 from .mask_crops import crop_masks
 from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
+from .ps_roi import ps_roi_align, ps_roi_pool
 from .roi_align import roi_align
 from .roi_pool import roi_pool
 
@@ -35,6 +36,8 @@ __all__ = [
     "nms_padded",
     "paste_masks",
     "paste_rle",
+    "ps_roi_align",
+    "ps_roi_pool",
     "roi_align",
     "roi_pool",
 ]

@@ -36,11 +36,19 @@ AXIS_SAMPLES = 1 << 21
 
 @dataclass(frozen=True)
 class Sampling:
-    """How bins are laid over a box: bins (h, w), samples a bin, frame of the boxes."""
+    """How bins are laid over a box: bins (h, w), samples a bin, frame of the boxes.
+
+    `whole`: instead of samples, the mean of the whole pixels of a bin (Dai et al. 2016). `margin`:
+    last lines and columns of the map that no whole pixel is taken from. `parts`: the bin number b
+    reads the channels c * parts + b of the map only (position-sensitive maps).
+    """
 
     size: tuple[int, int]
     ratio: int
     aligned: bool
+    whole: bool = False
+    margin: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -57,24 +65,28 @@ class Canvas:
     """The pixels that one run reads or writes, as a table of `rows` rows.
 
     A map in channels-last order is such a table already (`image` None: all images). Of any other
-    map, one image at a time is copied.
+    map, one image at a time is copied; of position-sensitive maps (see `Sampling`), one part after
+    another.
     """
 
     level: int
     image: int | None
     rows: int
+    parts: int = 1
 
     def load(self, fmap: Tensor, cols: slice, dtype: torch.dtype) -> Tensor:
         """Return (rows, c) pixels of the channels `cols`."""
         if self.image is None:
             return fmap.permute(0, 2, 3, 1).reshape(self.rows, -1)[:, cols]
-        pixels = fmap[self.image, cols].permute(1, 2, 0)
+        pixels = fmap[self.image].unflatten(0, (-1, self.parts))[cols].permute(1, 2, 3, 0)
         return torch.empty(pixels.shape, dtype=dtype).copy_(pixels).view(self.rows, -1)
 
     def store(self, grad: Tensor, table: Tensor, cols: slice, *, add: bool) -> None:
         """Write (rows, c) to the channels `cols` of the map `grad`, or add them."""
-        part = grad[:, cols] if self.image is None else grad[self.image : self.image + 1, cols]
-        pixels = part.permute(0, 2, 3, 1)
+        if self.image is None:
+            pixels = grad[:, cols].permute(0, 2, 3, 1)
+        else:
+            pixels = grad[self.image].unflatten(0, (-1, self.parts))[cols].permute(1, 2, 3, 0)
         rows = table.view(pixels.shape)
         if add:
             pixels.add_(rows)
@@ -211,6 +223,64 @@ class _Grid:
         return torch.from_numpy(self._clamp(index).astype(np.int32)), weight
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """Bins of whole pixels along both axes: `low` inclusive, `high` exclusive, (R, 2, bins)."""
+
+    low: Array
+    high: Array
+    side: Array
+    merge = True
+
+    def __getitem__(self, which: Array | slice) -> _Cells:
+        """Return the cells of some of the boxes."""
+        return _Cells(self.low[which], self.high[which], self.side[which])
+
+    @property
+    def bins(self) -> int:
+        """Number of bins along an axis, the larger one."""
+        return int(self.low.shape[2])
+
+    @cached_property
+    def count(self) -> Array:
+        """Pixels (R, 2) of the longest bin, at least one."""
+        count: Array = np.maximum((self.high - self.low).max(2), 1)
+        return count
+
+    @property
+    def fan(self) -> Array:
+        """Slots (R, 2) that the longest bin needs."""
+        return self.count
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """Return pixels and weights, (R, 2, bins, K); unused slots weigh nothing."""
+        k = np.arange(int(self.count.max()))
+        length = self.high - self.low
+        index = np.minimum(self.low[..., None] + k, (self.side - 1)[..., None, None])
+        weight = (k < length[..., None]) / np.maximum(length, 1)[..., None]
+        pixels = torch.from_numpy(index.astype(np.int32))
+        return pixels, torch.from_numpy(weight.astype(self.side.dtype))
+
+
+def _cells(
+    boxes: Tensor, level: Array, maps: list[MapInfo], how: Sampling, dtype: torch.dtype
+) -> _Cells:
+    """Lay bins of whole pixels over the boxes, rounded as torchvision rounds them."""
+    corners = boxes.detach().to(dtype).numpy()
+    scale = np.array([[1 / m.stride] for m in maps], corners.dtype)
+    side = np.array([m.shape[2:] for m in maps], corners.dtype)[level]
+    corners = corners * scale[level]
+    corners = np.trunc(corners + np.copysign(corners.dtype.type(0.5), corners))
+    start, end = corners[:, 1::-1, None], corners[:, :1:-1, None]  # (R, (y, x), 1)
+    bins = np.array(how.size, corners.dtype)[:, None]
+    step = np.maximum(end - start, 1) / bins
+    k = np.arange(max(how.size), dtype=corners.dtype)
+    end = (side - how.margin)[..., None]
+    low = np.clip(np.floor(k * step) + start, 0, end)
+    high = np.clip(np.ceil((k + 1) * step) + start, 0, end)
+    return _Cells(low.astype(np.int64), high.astype(np.int64), side)
+
+
 def _torch(array: Array) -> torch.dtype:
     return torch.float64 if array.dtype == np.float64 else torch.float32
 
@@ -262,7 +332,8 @@ class Plan:
         image, place = batch_index.numpy(), level.numpy()
         known = (place >= 0) & (place < len(maps))
         place = np.where(known, place, 0)
-        grid = _grid(boxes, place, maps, how, dtype)
+        lay = _cells if how.whole else _grid
+        grid: _Grid | _Cells = lay(boxes, place, maps, how, dtype)
         apart = np.array([not m.is_rows for m in maps])[place]
         part = np.where(known, place * images + image * apart, -1)
         # Boxes of one canvas together, those with equally many entries side by side.
@@ -272,21 +343,25 @@ class Plan:
         self.left_out = torch.from_numpy(order[: counts[0]])
         order = order[counts[0] :]
         self.order = torch.from_numpy(order)
-        self.maps, self.size, self.dtype = maps, how.size, dtype
+        self.maps, self.size, self.dtype, self.parts = maps, how.size, dtype, how.parts
         self.grid = grid[order]
         # First pixel of the image in the canvas, and pixels from line to line.
         pixels = np.array([m.shape[2] * m.shape[3] for m in maps])[place]
-        self.base = (pixels * image * ~apart)[order].astype(np.int32)[:, None, None]
+        pixels, base = pixels[order, None, None], (pixels * image * ~apart)[order, None, None]
+        h, w = how.size
+        # The parts of a position-sensitive map follow each other in the order of the bins.
+        step = pixels * (how.parts > 1)
+        self.base = (base + np.arange(h)[:, None] * (w * step)).astype(np.int32)
+        self.across = (np.arange(w)[:, None] * step).astype(np.int32)
         self.pitch = self.grid.side[:, 1].astype(np.int32)[:, None, None]
         self.canvases: list[Canvas] = []
         self.ends: list[int] = []
         for at, count in enumerate(counts[1:]):
             if count:
                 info = maps[at // images]
-                rows = info.shape[2] * info.shape[3] * (images if info.is_rows else 1)
-                self.canvases.append(
-                    Canvas(at // images, None if info.is_rows else at % images, rows)
-                )
+                rows = info.shape[2] * info.shape[3] * (images if info.is_rows else how.parts)
+                image_of = None if info.is_rows else at % images
+                self.canvases.append(Canvas(at // images, image_of, rows, how.parts))
                 self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
     def passes(self) -> Iterator[list[Run]]:
@@ -313,9 +388,10 @@ class Plan:
 
     def _few(self) -> Iterator[Run]:
         """Yield runs of one chunk: a few boxes, for which NumPy's calls are the cheaper ones."""
-        h, w = self.size
-        index, weight = self.grid.plain()
-        y, x = index[:, 0, :h] * self.pitch + self.base, index[:, 1, :w]
+        (h, w), grid = self.size, self.grid
+        assert isinstance(grid, _Grid)
+        index, weight = grid.plain()
+        y, x = index[:, 0, :h] * self.pitch + self.base, index[:, 1, :w] + self.across
         index = y[:, :, None, :, None] + x[:, None, :, None]
         y, x = weight[:, 0, :h], weight[:, 1, :w]
         weight = y[:, :, None, :, None] * x[:, None, :, None]
@@ -328,12 +404,10 @@ class Plan:
         """Yield position and chunk of the boxes `first` to `last` in order."""
         (h, w), grid = self.size, self.grid[first:last]
         index, weight = grid.merged()
-        pitch, base = (
-            torch.from_numpy(self.pitch[first:last]),
-            torch.from_numpy(self.base[first:last]),
+        base, pitch, across = (
+            torch.from_numpy(part[first:last]) for part in (self.base, self.pitch, self.across)
         )
-        yi = index[:, 0, :h] * pitch + base
-        xi = index[:, 1, :w]
+        yi, xi = index[:, 0, :h] * pitch + base, index[:, 1, :w] + across
         yw, xw = weight[:, 0, :h], weight[:, 1, :w]
         fans = grid.fan.astype(int)
         largest = fans.max(1).tolist()
@@ -354,7 +428,7 @@ class Plan:
     def _fit(self, fan: int) -> int:
         """Return how many boxes make one chunk."""
         bins = self.size[0] * self.size[1]
-        values = CHUNK_VALUES // (bins * self.maps[0].shape[1])
+        values = CHUNK_VALUES // (bins * max(self.maps[0].shape[1] // self.parts, 1))
         return max(1, min(values, CHUNK_ENTRIES // (bins * fan * fan)))
 
 
