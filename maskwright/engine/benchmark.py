@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..converters.torchvision import from_maskwright
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess, TwoStageDetector
-from ..nn.norm import FrozenBatchNorm2d
 from . import console
+from .peer import calibrate, drawn_scene, torchvision_model
 from .predict import Loaded, Predictor, read
 from .result import Result
 from .sources import one_source
@@ -39,8 +38,10 @@ STAGES = (
     "pool for boxes",
     "box head",
     "choose boxes",
-    "pool for masks",
+    "pool for masks, keypoints",
     "mask head",
+    "keypoint head",
+    "find keypoints",
     "paste masks",
 )
 # A detection is found again within these: pixels, score, IoU of the masks.
@@ -182,7 +183,7 @@ def _load(
     detector = build(str(model), 90, **options)
     meta = Meta(str(model), options, [f"class_{i}" for i in range(90)])
     predictor = Predictor(detector, meta, device=device)
-    _calibrate(predictor, photo)
+    calibrate(predictor, photo)
     return predictor
 
 
@@ -285,7 +286,9 @@ class _Stages:
         heads = network.roi_heads
 
         def pool_stage(*args: Any, **_: Any) -> str:
-            return "pool for boxes" if args[3] == heads.box_head.pool else "pool for masks"
+            return (
+                "pool for boxes" if args[3] == heads.box_head.pool else "pool for masks, keypoints"
+            )
 
         self.watch(network.backbone, "forward", "backbone")
         self.watch(network.fpn, "forward", "pyramid")
@@ -296,6 +299,9 @@ class _Stages:
         self.watch(heads.box_head, "decode", "choose boxes")
         if heads.mask_head is not None:
             self.watch(heads.mask_head, "forward", "mask head")
+        if heads.keypoint_head is not None:
+            self.watch(heads.keypoint_head, "forward", "keypoint head")
+            self.watch(heads.keypoint_head, "decode", "find keypoints")
 
     def watch_torchvision(self, peer: Any) -> None:
         """Time the parts of torchvision's detector."""
@@ -310,52 +316,14 @@ class _Stages:
         self.watch(heads.box_predictor, "forward", "box head")
         self.watch(heads, "postprocess_detections", "choose boxes")
         if heads.has_mask():
-            self.watch(heads.mask_roi_pool, "forward", "pool for masks")
+            self.watch(heads.mask_roi_pool, "forward", "pool for masks, keypoints")
             self.watch(heads.mask_head, "forward", "mask head")
             self.watch(heads.mask_predictor, "forward", "mask head")
+        if heads.has_keypoint():
+            self.watch(heads.keypoint_roi_pool, "forward", "pool for masks, keypoints")
+            self.watch(heads.keypoint_head, "forward", "keypoint head")
+            self.watch(heads.keypoint_predictor, "forward", "keypoint head")
         self.watch(peer.transform, "postprocess", "paste masks")
-
-
-def torchvision_model(
-    predictor: Predictor, post: PostProcess, short: int | None, long: int | None
-) -> Any | None:
-    """Return torchvision's model with the predictor's weights; None if it has no such model.
-
-    Args:
-        predictor: with a model that torchvision builds too, and its conventions.
-        post: thresholds.
-        short: short side of the network input.
-        long: longest long side.
-    """
-    name = predictor.meta.model
-    conventions = str(predictor.meta.args.get("conventions", ""))
-    kind = "maskrcnn" if name.startswith("mask_rcnn_") else "fasterrcnn"
-    rest = name.removeprefix("mask_rcnn_").removeprefix("faster_rcnn_")
-    known = rest in ("resnet50_fpn", "resnet50_fpn_v2") and name != rest
-    changed = set(predictor.meta.args) - {"conventions", "imgsz"}
-    if not known or changed or not conventions.startswith("torchvision") or short is None:
-        return None
-    from torchvision.models import detection
-
-    state, _ = from_maskwright(predictor.detector.state_dict(), {}, predictor.meta.category_ids)
-    classes = len(state["roi_heads.box_predictor.cls_score.bias"])
-    peer: Any = getattr(detection, f"{kind}_{rest}")(
-        weights=None,
-        weights_backbone=None,
-        num_classes=classes,
-        min_size=short,
-        max_size=long,
-        box_score_thresh=post.score_thresh,
-        box_nms_thresh=post.nms_thresh,
-        box_detections_per_img=post.max_det,
-    )
-    if conventions == "torchvision_v1":
-        for module in peer.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps = 0.0
-    missing = peer.load_state_dict(state, strict=False)[0]
-    assert all(key.endswith("num_batches_tracked") for key in missing), missing
-    return peer.eval().to(predictor.device)
 
 
 def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
@@ -444,63 +412,3 @@ def report(result: Benchmark) -> None:
 def save(result: Benchmark, path: Path) -> None:
     """Write all figures as JSON."""
     path.write_text(json.dumps({**asdict(result), "ratio": result.ratio}, indent=1))
-
-
-def drawn_scene(height: int = 800, width: int = 1216) -> np.ndarray:
-    """Return a (H, W, 3) uint8 picture of discs and boxes on a gradient, always the same."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width]
-    picture = np.stack([y * 255 / height, x * 255 / width, (x + y) % 256], 2)
-    for i in range(60):
-        cy, cx = rng.integers(0, height), rng.integers(0, width)
-        ry, rx = rng.integers(8, 120, 2)
-        colour = rng.integers(0, 256, 3)
-        if i % 2:
-            inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-        else:
-            inside = (abs(y - cy) < ry) & (abs(x - cx) < rx)
-        picture[inside] = 0.3 * picture[inside] + 0.7 * colour
-    noisy: np.ndarray = np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
-    return noisy
-
-
-@torch.no_grad()
-def _calibrate(predictor: Predictor, photo: np.ndarray) -> None:
-    """Scale random weights so that activations stay in range and many classes are found."""
-    detector = predictor.detector
-    if not isinstance(detector, TwoStageDetector):
-        return
-    heads = detector.roi_heads
-    mask_head: Any = heads.mask_head
-
-    def fit(norm: Any, inputs: tuple[Tensor, ...]) -> None:
-        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
-
-    spreads: dict[nn.Module, float] = {
-        detector.rpn.logits: 1.0,
-        detector.rpn.deltas: 0.3,
-        heads.box_head.logits: 2.5,
-        heads.box_head.deltas: 0.7,
-    }
-
-    def scale(layer: Any, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        # Once: of the pyramid, the finest level decides.
-        factor = spreads.pop(layer) / output.std() if layer in spreads else 1.0
-        layer.weight.mul_(factor)
-        return output * factor
-
-    def sharpen(head: Any, _: tuple[Tensor, ...], output: Any) -> None:
-        head.logits.weight.mul_(4.0 / output.logits[-1].std())
-
-    norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
-    handles = [norm.register_forward_pre_hook(fit) for norm in norms]
-    handles += [layer.register_forward_hook(scale) for layer in list(spreads)]
-    if mask_head is not None:
-        handles.append(mask_head.register_forward_hook(sharpen))
-    loaded = Loaded(one_source(photo, 0), photo, 0.0)
-    predictor.fast = False
-    predictor.infer([loaded], detector.resize, PostProcess(0.05, 0.5, 100))
-    predictor.fast = True
-    for handle in handles:
-        handle.remove()
