@@ -116,7 +116,9 @@ def calibrate(predictor: Predictor, photo: np.ndarray) -> None:
         return output * factor
 
     def sharpen(head: Any, _: tuple[Tensor, ...], output: Any) -> None:
-        head.logits.weight.mul_(4.0 / output.logits[-1].std())
+        layers = head.logits if isinstance(head.logits, nn.ModuleList) else [head.logits]
+        for layer, logits in zip(layers, output.logits, strict=True):
+            layer.weight.mul_(4.0 / logits.std())
 
     norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     handles = [norm.register_forward_pre_hook(fit) for norm in norms]

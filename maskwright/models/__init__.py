@@ -3,6 +3,7 @@
 from . import faster_rcnn as _faster_rcnn  # noqa: F401  (importing a family registers it)
 from . import keypoint_rcnn as _keypoint_rcnn  # noqa: F401
 from . import mask_rcnn as _mask_rcnn  # noqa: F401
+from . import refine_mask as _refine_mask  # noqa: F401
 from .base import Detector, Meta, PostProcess, TwoStageDetector
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
 

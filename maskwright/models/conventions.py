@@ -58,6 +58,19 @@ CONVENTIONS = {
         binary_mask_targets=True,
         keypoint_scores="probability",
     ),
+    # OpenCV's bilinear resizing has no low-pass filter; the box losses are L1.
+    "mmdetection": Conventions(
+        resize=Resize(800, 1333, antialias=False),
+        round_anchors=False,
+        stride_from_maps=False,
+        aligned=True,
+        sampling_ratio=0,
+        bn_eps=1e-5,
+        paste_mode="grid",
+        smooth_l1_beta=0.0,
+        binary_mask_targets=True,
+        keypoint_scores="probability",
+    ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
         round_anchors=True,

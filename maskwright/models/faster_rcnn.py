@@ -6,6 +6,7 @@ Differences from the paper: a pyramid in place of one map, RoIAlign in place of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class FPNOptions:
         box_convs: 3x3 convolutions of the box head.
         box_fcs: fully connected layers of the box head.
         box_width: their size.
+        box_loss_weight: factor of the losses of the box head.
         head_norm: norm of the convolutions in box and mask head: None, "bn" or "gn".
         anchor_sizes: side of the anchors of P2 to P6, pixels of the network input.
         anchor_ratios: height over width of the anchors.
@@ -46,7 +48,7 @@ class FPNOptions:
         rois: sampled proposals of an image in training.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors, RoIAlign and pasting: "maskwright",
-            "torchvision" or "torchvision_v1".
+            "torchvision", "torchvision_v1" or "mmdetection".
     """
 
     backbone: str = "resnet50"
@@ -57,6 +59,7 @@ class FPNOptions:
     box_convs: int = 0
     box_fcs: int = 2
     box_width: int = 1024
+    box_loss_weight: float = 1.0
     head_norm: str | None = None
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -67,6 +70,10 @@ class FPNOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
+        if not 0 < self.box_loss_weight < math.inf:
+            raise OptionError(
+                f"box_loss_weight must be above 0 and finite, got {self.box_loss_weight!r}"
+            )
 
 
 def check_ranges(options: FPNOptions, ranges: Mapping[str, tuple[int, int]]) -> None:
@@ -172,6 +179,7 @@ def two_stage_fpn(
         width=options.box_width,
         norm=options.head_norm,
         beta=rules.smooth_l1_beta,
+        loss_weight=options.box_loss_weight,
     )
     roi_heads = RoIHeads(
         box_head,

@@ -52,6 +52,7 @@ class BoxHead(nn.Module):
         weights: factors of the deltas.
         beta: where the box loss turns from square to linear.
         min_side: smaller predicted boxes are dropped, pixels.
+        loss_weight: factor of both losses.
     """
 
     # Layers with rows per class: rows of a class, and whether the background's row follows.
@@ -70,6 +71,7 @@ class BoxHead(nn.Module):
         weights: tuple[float, float, float, float] = (10, 10, 5, 5),
         beta: float = 1 / 9,
         min_side: float = 1e-2,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -77,6 +79,7 @@ class BoxHead(nn.Module):
         self.weights = weights
         self.beta = beta
         self.min_side = min_side
+        self.loss_weight = loss_weight
         self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
         sizes = [channels * pool * pool] + [width] * fcs
         self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -117,7 +120,7 @@ class BoxHead(nn.Module):
             targets: of the boxes.
             valid: (R,) bool.
         """
-        count = mean_count(valid)
+        count = mean_count(valid) / self.loss_weight
         classes = F.cross_entropy(output.logits.float(), targets.labels, reduction="none")
         positive = valid & (targets.labels < self.num_classes)
         label = targets.labels.clamp(max=self.num_classes - 1)

@@ -9,36 +9,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.mask_crops import crop_masks
-from ..structures import PackedMasks
+from ..structures import Instances
 from .norm import conv_block
 from .parallel import mean_count
 
 
-@dataclass(frozen=True)
-class MaskOutput:
+class MaskOutput(NamedTuple):
     """What a mask head returns.
 
     Attributes:
-        logits: maps (R, M, M) of the class asked for, coarse to fine; a plain head has one.
+        logits: maps (R, M, M) or (R, 1, M, M) of the class asked for, coarse to fine; a plain
+            head has one.
         semantic: (B, 1, h, w) logits of foreground over the whole image, or None.
     """
 
-    logits: tuple[Tensor, ...]
+    logits: Sequence[Tensor]
     semantic: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class MaskTargets:
-    """Targets of a mask head: (R, M, M) in [0, 1] for each size in `MaskOutput.logits`."""
+    """Targets of a mask head.
+
+    Attributes:
+        masks: (R, M, M) in [0, 1] for each size in `MaskOutput.logits`.
+        semantic: (B, h, w), 0 or 1, for a head with semantic logits.
+    """
 
     masks: tuple[Tensor, ...]
+    semantic: Tensor | None = None
 
 
 class MaskHead(Protocol):
@@ -58,7 +64,13 @@ class MaskHead(Protocol):
         ...
 
     def targets(
-        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor, sizes: Tensor
+        self,
+        gt: Instances,
+        boxes: Tensor,
+        gt_index: Tensor,
+        valid: Tensor,
+        sizes: Tensor,
+        pyramid: Sequence[Tensor],
     ) -> MaskTargets:
         """Cut the targets of boxes (B, S, 4) from the ground truth; (B * S, M, M)."""
         ...
@@ -145,19 +157,27 @@ class ConvMaskHead(nn.Module):
         return MaskOutput((logits + bias[:, None, None],))
 
     def targets(
-        self, masks: PackedMasks, boxes: Tensor, gt_index: Tensor, valid: Tensor, sizes: Tensor
+        self,
+        gt: Instances,
+        boxes: Tensor,
+        gt_index: Tensor,
+        valid: Tensor,
+        sizes: Tensor,
+        pyramid: Sequence[Tensor],
     ) -> MaskTargets:
         """Cut the ground-truth masks by the boxes.
 
         Args:
-            masks: ground truth, (B, K) slots.
+            gt: ground truth with masks, (B, K) slots.
             boxes: (B, S, 4) xyxy, padded-image pixels.
             gt_index: (B, S) slot of the ground truth of each box.
             valid: (B, S) bool.
             sizes: (B, 2) (height, width) of the images, beyond which masks go on as at the border.
+            pyramid: not used by this head.
         """
+        assert gt.masks is not None
         cut = crop_masks(
-            masks,
+            gt.masks,
             boxes,
             gt_index,
             valid,

@@ -9,6 +9,7 @@ section 3.1, inference).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -214,8 +215,8 @@ class RoIHeads(nn.Module):
                     "this detector has a mask head, but the targets have no masks; train a "
                     "`faster_rcnn_...` model on data with boxes only"
                 )
-            goal = self.mask_head.targets(targets.masks, boxes, gt, positive, sizes)
-            goal = type(goal)(tuple(mask[rows] for mask in goal.masks))
+            goal = self.mask_head.targets(targets, boxes, gt, positive, sizes, pyramid)
+            goal = replace(goal, masks=tuple(mask[rows] for mask in goal.masks))
             label = take(labels[:, :most], rows).clamp(max=background - 1)
             output = self.mask_head(pooled[self.mask_head.pool], pyramid, roi, image, label)
             losses.update(self.mask_head.loss(output, goal, counts))

@@ -12,7 +12,7 @@ from .boxes import (
     generalized_box_iou,
 )
 from .keypoints import locate_keypoints
-from .mask_crops import crop_masks
+from .mask_crops import crop_masks, unite_masks
 from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
 from .ps_roi import ps_roi_align, ps_roi_pool
@@ -40,4 +40,5 @@ __all__ = [
     "ps_roi_pool",
     "roi_align",
     "roi_pool",
+    "unite_masks",
 ]

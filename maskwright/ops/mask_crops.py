@@ -1,4 +1,4 @@
-"""Cut ground-truth masks to boxes: the training targets of a mask head.
+"""Cut ground-truth masks to boxes, and unite them: the training targets of a mask head.
 
 Bilinear RoIAlign of every box over the mask matched to it (He et al. 2017, section 3), read from
 packed crops. Sampling on a regular grid is separable: a target is (bins x rows) @ (rows x columns)
@@ -140,6 +140,9 @@ def _crop_masks(
                 rows = torch.minimum(rows, last[:, 1:]) * (last[:, :1] + 1) + offset[at, None]
                 window = data[rows[:, :, None] + cols[:, None]].float()
                 out[at] = y_weights @ window @ x_weights.transpose(1, 2)
+    # Divided last: samples that are halves and quarters then add up exactly, and a pixel that is
+    # covered by half stays at 0.5.
+    out /= per_bin.prod(1).clamp(min=1)[:, None, None]
     return out.view(count, slots, size, size)
 
 
@@ -188,7 +191,7 @@ def _axis_weights(
     samples: int,
     size: int,
 ) -> Tensor:
-    """Return what each pixel of a window gives each bin along one axis.
+    """Return what each pixel of a window gives each bin along one axis, summed over samples.
 
     Args:
         start, extent: (R,) first edge and length of the RoI, pixel centres at whole numbers.
@@ -220,5 +223,42 @@ def _axis_weights(
     weights = start.new_zeros((len(start), size, length))
     for neighbour, weight in ((pixel, 1 - frac), (pixel + 1, frac)):
         inside = used & (neighbour >= 0) & (neighbour <= last)
-        weights.scatter_add_(2, neighbour.clamp(0, length - 1), torch.where(inside, weight / n, 0))
+        weights.scatter_add_(2, neighbour.clamp(0, length - 1), torch.where(inside, weight, 0))
     return weights
+
+
+def unite_masks(masks: PackedMasks, use: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return where any mask of an image is.
+
+    Args:
+        masks: packed masks, (B, K) slots.
+        use: (B, K) bool, the masks that take part.
+        size: (height, width) of the padded image.
+
+    Returns:
+        (B, height, width) uint8, 0 or 1.
+    """
+    height, width = size
+    result: Tensor = _unite_masks(masks.data, masks.offsets, masks.frames, use, height, width)
+    return result
+
+
+@torch.library.custom_op("maskwright::unite_masks", mutates_args=())
+def _unite_masks(
+    data: Tensor, offsets: Tensor, frames: Tensor, use: Tensor, height: int, width: int
+) -> Tensor:
+    out = torch.zeros((len(use), height, width), dtype=torch.uint8, device=data.device)
+    image, slot = use.nonzero(as_tuple=True)
+    table = torch.cat([image[:, None], offsets[image, slot][:, None], frames[image, slot]], 1)
+    for number, begin, x1, y1, x2, y2 in table.tolist():
+        crop = data[begin : begin + (y2 - y1) * (x2 - x1)].view(y2 - y1, x2 - x1)
+        part = out[number, y1:y2, x1:x2]
+        part |= crop[: part.shape[0], : part.shape[1]]
+    return out
+
+
+@_unite_masks.register_fake
+def _(
+    data: Tensor, offsets: Tensor, frames: Tensor, use: Tensor, height: int, width: int
+) -> Tensor:
+    return data.new_empty((use.shape[0], height, width), dtype=torch.uint8)

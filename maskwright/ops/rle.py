@@ -161,13 +161,14 @@ def _runs(rle: Mapping[str, Any]) -> tuple[int, NDArray[np.int64], NDArray[np.in
 
 
 def rasterise_polygons(
-    polygons: Sequence[Sequence[float]], size: tuple[int, int]
+    polygons: Sequence[Sequence[float]], size: tuple[int, int], *, far: float = FAR
 ) -> tuple[Crop, Frame]:
     """Return the union of polygons as a mask inside its tight frame, by COCO's own rasteriser.
 
     Args:
         polygons: each a flat list x0, y0, x1, y1, ... in image pixels.
         size: (height, width) of the image.
+        far: how many pixels points may lie outside it.
 
     Raises:
         ValueError: if a polygon has under three points, an odd number of coordinates, or
@@ -193,7 +194,7 @@ def rasterise_polygons(
             )
         if not np.isfinite(points).all():
             raise ValueError(f"polygon {i}: coordinates must be finite numbers")
-        if np.abs(points).max() > max(height, width) + FAR:
+        if np.abs(points).max() > max(height, width) + far:
             raise ValueError(
                 f"polygon {i}: coordinate {points[np.abs(points).argmax()]:g} lies far outside "
                 f"the image of {width} x {height} pixels"
