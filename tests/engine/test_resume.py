@@ -97,7 +97,8 @@ def moments(folder: Path, log: Path) -> dict[str, Callable[[], object]]:
         "val": lambda: lines() > seen,
         "table": lambda: stamp() != before,
         "last": written(".last*.part"),
-        "best": written(".best*.part"),
+        # Few epochs are better than all before: wait for one or two only.
+        "best": lambda: written(".best*.part")() or lines() > seen + 1,
     }
 
 
@@ -133,7 +134,7 @@ def kill_often(
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [(10, 6), pytest.param(100, 40, marks=pytest.mark.slow)]
+    ("kills", "epochs"), [(10, 13), pytest.param(100, 130, marks=pytest.mark.slow)]
 )
 def test_killed_and_resumed_equals_uninterrupted(
     start: Start, options: dict[str, Any], tmp_path: Path, kills: int, epochs: int
