@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from .converters import CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.common import default_skeleton
-from .converters.torchvision import from_maskwright
 from .engine.checkpoint import (
     Checkpoint,
     check_state,
@@ -52,7 +51,11 @@ _TORCHVISION_BACKBONES = {
 
 
 # How the files end that `convert` writes.
-SUFFIXES = {"maskwright": (".safetensors",), "torchvision": (".pth", ".pt", ".safetensors")}
+SUFFIXES = {
+    "maskwright": (".safetensors",),
+    "torchvision": (".pth", ".pt", ".safetensors"),
+    "mmdetection": (".pth", ".pt"),
+}
 # What `start_detector` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
 
@@ -402,10 +405,10 @@ def convert(
 
     Args:
         src: a torch or safetensors file.
-        dst: the file to write; for torchvision `.pth` or `.safetensors`.
+        dst: the file to write; for torchvision `.pth` or `.safetensors`, for mmdetection `.pth`.
         model: our name of the model.
-        source: "torchvision", "maskwright" or "auto".
-        target: "maskwright" or "torchvision".
+        source: "torchvision", "mmdetection", "maskwright" or "auto".
+        target: "maskwright", "torchvision" or "mmdetection".
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
@@ -459,9 +462,8 @@ def convert(
     checkpoint = load_checkpoint(src)
     if checkpoint.meta.model != model:
         raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
-    tensors, report = from_maskwright(
-        checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids
-    )
+    _, from_ours = CONVERTERS[target]
+    tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
     try:
         dst.parent.mkdir(parents=True, exist_ok=True)
         if dst.suffix == ".safetensors":
@@ -469,8 +471,9 @@ def convert(
 
             save_file(tensors, dst)
         else:
+            wrapped = {"meta": {}, "state_dict": tensors} if target == "mmdetection" else tensors
             with dst.open("wb") as file:
-                torch.save(tensors, file)
+                torch.save(wrapped, file)
     except OSError as error:
         raise ValueError(f"{dst}: cannot be written ({error})") from None
     return report

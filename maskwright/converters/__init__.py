@@ -4,10 +4,13 @@ A converter is two functions, `to_maskwright` and `from_maskwright`, on dictiona
 files are the business of `maskwright.hub`.
 """
 
+from . import mmdetection, torchvision
 from .common import Converted, ConvertReport, detect_format
-from .torchvision import from_maskwright, to_maskwright
 
 # format: (to ours, from ours)
-CONVERTERS = {"torchvision": (to_maskwright, from_maskwright)}
+CONVERTERS = {
+    "torchvision": (torchvision.to_maskwright, torchvision.from_maskwright),
+    "mmdetection": (mmdetection.to_maskwright, mmdetection.from_maskwright),
+}
 
 __all__ = ["CONVERTERS", "ConvertReport", "Converted", "detect_format"]

@@ -82,7 +82,7 @@ def default_skeleton(count: int) -> Skeleton | None:
 
 
 def detect_format(keys: Iterable[str]) -> str:
-    """Return whose names these are: "torchvision".
+    """Return whose names these are: "torchvision" or "mmdetection".
 
     Raises:
         ValueError: if no known library uses such names.
@@ -90,9 +90,12 @@ def detect_format(keys: Iterable[str]) -> str:
     keys = list(keys)
     if any(key.startswith("backbone.fpn.inner_blocks.") for key in keys):
         return "torchvision"
+    if any(key.startswith("neck.lateral_convs.") for key in keys):
+        return "mmdetection"
     raise ValueError(
         "these are no weights of a known library: expected torchvision's names "
-        f"(backbone.fpn.inner_blocks...), found {', '.join(keys[:3]) or 'nothing'}"
+        "(backbone.fpn.inner_blocks...) or mmdetection's (neck.lateral_convs...), "
+        f"found {', '.join(keys[:3]) or 'nothing'}"
     )
 
 
@@ -107,3 +110,12 @@ def require(state: Mapping[str, Tensor], key: str) -> Tensor:
             f"the weights have no tensor {key!r}: the file is incomplete, or another model's"
         )
     return state[key]
+
+
+def flat_columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:
+    """Reorder the columns of the first fully connected layer to our order, or back."""
+    side = round((weight.shape[1] // channels) ** 0.5)
+    rows = weight.shape[0]
+    if ours:  # (channel, row, column) -> (row, column, channel)
+        return weight.reshape(rows, channels, side, side).permute(0, 2, 3, 1).flatten(1)
+    return weight.reshape(rows, side, side, channels).permute(0, 3, 1, 2).flatten(1)

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from ..structures import COCO_PERSON
-from .common import COCO_91_NAMES, Converted, ConvertReport, default_skeleton, require
+from .common import (
+    COCO_91_NAMES,
+    Converted,
+    ConvertReport,
+    default_skeleton,
+    flat_columns,
+    require,
+)
 
 # Our prefix, theirs; `#` stands for a number that is kept.
 _PREFIXES = [
@@ -82,15 +89,6 @@ def _modern(name: str) -> str:
     return name
 
 
-def _columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:
-    """Reorder the columns of the first fully connected layer to our order, or back."""
-    side = round((weight.shape[1] // channels) ** 0.5)
-    rows = weight.shape[0]
-    if ours:  # (channel, row, column) -> (row, column, channel)
-        return weight.reshape(rows, channels, side, side).permute(0, 2, 3, 1).flatten(1)
-    return weight.reshape(rows, side, side, channels).permute(0, 3, 1, 2).flatten(1)
-
-
 def to_maskwright(
     state: Mapping[str, Tensor],
     our_names: list[str],
@@ -154,7 +152,7 @@ def to_maskwright(
             value = value.unflatten(0, (rows, group))[classes].flatten(0, 1)
         elif ours == "roi_heads.box_head.fcs.0.weight":
             channels = require(theirs, "backbone.fpn.layer_blocks.0.0.weight").shape[0]
-            value = _columns(value, channels, ours=True)
+            value = flat_columns(value, channels, ours=True)
         converted[ours] = value.contiguous()
     for key in sorted(set(theirs) - set(report.used)):
         if key.endswith("num_batches_tracked"):
@@ -226,10 +224,11 @@ def from_maskwright(
                 report.filled[key] = "zeros in the rows of the background, which nobody reads"
             value = full.flatten(0, 1)
         elif ours == "roi_heads.box_head.fcs.0.weight":
-            value = _columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
+            value = flat_columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
         result[key] = value.contiguous()
         report.used.append(ours)
-    for key, value in extras.items():
-        if key.endswith("num_batches_tracked"):
+    for key, value in extras.items():  # perhaps of another library
+        counter = "num_batches_tracked"
+        if key.endswith(counter) and key.removesuffix(counter) + "weight" in result:
             result[key] = value
     return result, report

@@ -10,6 +10,8 @@ import torchvision.ops as tv
 from pycocotools import mask as coco
 from torch import Tensor
 
+from maskwright.errors import OptionError
+from maskwright.models import build
 from maskwright.models.refine_mask import (
     RefineMaskHead,
     boundary_region,
@@ -19,6 +21,8 @@ from maskwright.models.refine_mask import (
     semantic_loss,
     semantic_target,
 )
+from maskwright.nn.inference import prepare
+from maskwright.nn.winograd import WinogradConv2d
 from maskwright.ops import unite_masks
 from maskwright.structures import Instances, PackedMasks
 
@@ -149,8 +153,8 @@ def test_regions_that_do_not_count_have_no_part_in_the_loss() -> None:
 
 
 def test_losses_pass_gradcheck() -> None:
-    logits = [blobs(2, 3 << k, 30 + k).double().requires_grad_() for k in range(4)]
-    targets = [(blobs(2, 3 << k, 31)[:, 0] > 0).double() for k in range(4)]
+    logits = [blobs(1, 3 << k, 30 + k).double().requires_grad_() for k in range(4)]
+    targets = [(blobs(1, 3 << k, 31)[:, 0] > 0).double() for k in range(4)]
     assert torch.autograd.gradcheck(lambda *x: mask_loss(x, targets), logits)
     semantic = torch.randn(2, 1, 4, 5, dtype=torch.float64, requires_grad=True)
     goal = (torch.rand(2, 4, 5) > 0.5).float()
@@ -443,3 +447,85 @@ def test_network_equals_one_of_bare_functions(case: str) -> None:
         scale = float(b.abs().max())
         assert scale > 0, key
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9 * scale)
+
+
+def test_more_regions_than_fit_at_once_give_the_same_masks() -> None:
+    torch.manual_seed(0)
+    head = RefineMaskHead(8, 3, width=16, stages=3)
+    generator = torch.Generator().manual_seed(0)
+    feats = torch.randn(230, 8, 14, 14, generator=generator)
+    p2 = torch.randn(2, 8, 12, 16, generator=generator)
+    boxes = BOXES.repeat(46, 1)
+    image, labels = torch.arange(230) % 2, torch.arange(230) % 3
+    whole = head(feats, [p2], boxes, image, labels)  # a pyramid, with gradients: at once
+    with torch.no_grad():
+        parts = head(feats, p2, boxes, image, labels)
+    for a, b in zip(whole.logits, parts.logits, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b)
+    probs = head.decode(parts)
+    assert probs.shape == (230, 56, 56)
+    assert torch.equal(probs, merge_stages(parts.logits)[:, 0].sigmoid())
+
+
+def test_the_head_can_be_rearranged_for_inference() -> None:
+    torch.manual_seed(0)
+    head = RefineMaskHead(64, 2).eval()
+    feats, p2 = torch.randn(9, 64, 14, 14), torch.randn(1, 64, 32, 32)
+    boxes = torch.rand(9, 4) * 60
+    boxes[:, 2:] += boxes[:, :2] + 8
+    where = (boxes, torch.zeros(9, dtype=torch.int64), torch.arange(9) % 2)
+    with torch.no_grad():
+        fast = prepare(head, lambda module: module(feats, p2, *where))
+        assert any(isinstance(layer, WinogradConv2d) for layer in fast.modules())
+        for a, b in zip(
+            fast(feats, p2, *where).logits, head(feats, p2, *where).logits, strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(b.abs().max()))
+
+
+def test_size_and_start_are_those_of_the_original() -> None:
+    head = RefineMaskHead()
+    assert sum(p.numel() for p in head.parameters()) == 6_407_003
+    fuse = head.stages[0].fuse
+    assert tuple(fuse.weight.shape) == (256, 514, 1, 1)
+    torch.testing.assert_close(fuse.weight.std(), torch.tensor(2 / 256).sqrt(), rtol=0.02, atol=0)
+    dilated = head.stages[1].branches[2].weight
+    expected = torch.tensor(2 / (9 * 128)).sqrt()
+    torch.testing.assert_close(dilated.std(), expected, rtol=0.02, atol=0)
+    assert not any(p.any() for name, p in head.named_parameters() if name.endswith("bias"))
+
+
+def test_class_rows_leave_out_a_stage_without_classes() -> None:
+    assert len(RefineMaskHead(24, 2).class_rows) == 4
+    assert set(RefineMaskHead(16, 2, stages=2, class_agnostic_last=True).class_rows) == {"logits.0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stages": 5}, "stages must be 1 to 4, got 5"),
+        ({"stages": 0}, "stages must be 1 to 4, got 0"),
+        ({"width": 20}, "multiple of 8 and at least 24, got 20"),
+        ({"width": 16}, "at least 24, got 16"),
+        ({"upsample_features": True}, "set fast as well"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(options, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        RefineMaskHead(32, 2, **options)
+
+
+def test_options_reach_the_head() -> None:
+    with torch.device("meta"):
+        detector = build("refine_mask_fast_lite0_fpn", 3, mask_stages=3)
+        fewer = build("refine_mask_resnet18_fpn", 3, box_loss_weight=1.0, masks_first=True)
+        with pytest.raises(OptionError, match="box_loss_weight"):
+            build("refine_mask_resnet18_fpn", 3, box_loss_weight=-1.0)
+    head = detector.roi_heads.mask_head
+    assert head.fast and len(head.logits) == 3
+    assert [layer.out_channels for layer in head.logits] == [3, 3, 1]
+    assert head.instance_convs[0][0].out_channels == 128
+    assert detector.roi_heads.box_head.loss_weight == 2
+    assert fewer.roi_heads.box_head.loss_weight == 1
+    assert fewer.roi_heads.mask_head.stages[0].masks_first

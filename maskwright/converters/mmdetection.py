@@ -1,0 +1,175 @@
+"""Detectors of mmdetection 2 and 3 with ResNet and pyramid: Faster and Mask R-CNN, and RefineMask.
+
+RefineMask's published weights come from its authors' copy of that library. Classes stand in the
+same order, background last. What differs: names, and the first fully connected layer, which
+flattens (channel, row, column) there and (row, column, channel) here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .common import COCO_91_NAMES, Converted, ConvertReport, flat_columns, require
+
+_HEAD = "roi_heads.mask_head."
+_THEIR_HEAD = "roi_head.mask_head."
+_FUSE = r"roi_heads\.mask_head\.stages\.(\d+)\."
+# Our prefix as a pattern, theirs.
+_PREFIXES = [
+    (r"backbone\.body\.(conv1|bn1|layer\d)\.", r"backbone.\1."),
+    (r"fpn\.lateral\.(\d+)\.0\.", r"neck.lateral_convs.\1.conv."),
+    (r"fpn\.output\.(\d+)\.0\.", r"neck.fpn_convs.\1.conv."),
+    (r"rpn\.convs\.0\.", "rpn_head.rpn_conv."),
+    (r"rpn\.logits\.", "rpn_head.rpn_cls."),
+    (r"rpn\.deltas\.", "rpn_head.rpn_reg."),
+    (r"roi_heads\.box_head\.fcs\.(\d+)\.", r"roi_head.bbox_head.shared_fcs.\1."),
+    (r"roi_heads\.box_head\.logits\.", "roi_head.bbox_head.fc_cls."),
+    (r"roi_heads\.box_head\.deltas\.", "roi_head.bbox_head.fc_reg."),
+    # Mask R-CNN
+    (r"roi_heads\.mask_head\.convs\.(\d+)\.0\.", r"roi_head.mask_head.convs.\1.conv."),
+    (r"roi_heads\.mask_head\.upsample\.", "roi_head.mask_head.upsample."),
+    (r"roi_heads\.mask_head\.logits\.(?!\d)", "roi_head.mask_head.conv_logits."),
+    # RefineMask
+    (
+        r"roi_heads\.mask_head\.(instance|semantic)_convs\.(\d+)\.0\.",
+        r"roi_head.mask_head.\1_convs.\2.conv.",
+    ),
+    (r"roi_heads\.mask_head\.semantic_logits\.", "roi_head.mask_head.semantic_logits."),
+    (_FUSE + r"semantic_(in|out)\.", r"roi_head.mask_head.stages.\1.semantic_transform_\2."),
+    (_FUSE + r"fuse\.", r"roi_head.mask_head.stages.\1.fuse_conv.0."),
+    (_FUSE + r"merge\.", r"roi_head.mask_head.stages.\1.fuse_conv.1.merge_conv.conv."),
+    (_FUSE + r"out\.", r"roi_head.mask_head.stages.\1.fuse_transform_out."),
+]
+_BRANCH = re.compile(_FUSE + r"branches\.(\d)\.")
+_STAGE_LOGITS = re.compile(r"roi_heads\.mask_head\.logits\.(\d+)\.")
+_CLASSES = "roi_head.bbox_head.fc_cls."
+_BOXES = "roi_head.bbox_head.fc_reg."
+_COUNTER = "num_batches_tracked"
+
+
+def their_names(names: Iterable[str]) -> dict[str, str]:
+    """Return mmdetection's names of the tensors of one detector.
+
+    Raises:
+        ValueError: if one has no counterpart.
+    """
+    names = list(names)
+    stages = [int(m.group(1)) for name in names if (m := _STAGE_LOGITS.match(name))]
+    last = max(stages, default=0)
+    # The faster variant of RefineMask has no semantic logits, and its predictors in one list.
+    fast = bool(stages) and f"{_HEAD}semantic_logits.weight" not in names
+    return {name: _their_name(name, fast=fast, last=last) for name in names}
+
+
+def _their_name(name: str, *, fast: bool, last: int) -> str:
+    if match := _STAGE_LOGITS.match(name):
+        stage = int(match.group(1))
+        theirs = "final_instance_logits." if stage == last else f"stages.{stage}.instance_logits."
+        if fast:
+            theirs = f"stage_instance_logits.{stage}."
+        return _THEIR_HEAD + theirs + name[match.end() :]
+    if match := _BRANCH.match(name):
+        stage, branch = int(match.group(1)), int(match.group(2))
+        theirs = f"stages.{stage}.fuse_conv.1.dilation_conv_{branch + 1}.conv."
+        return _THEIR_HEAD + theirs + name[match.end() :]
+    for ours, theirs in _PREFIXES:
+        if match := re.match(ours, name):
+            return match.expand(theirs) + name[match.end() :]
+    raise ValueError(f"mmdetection's R-CNN models have no counterpart of {name!r}")
+
+
+def to_maskwright(
+    state: Mapping[str, Tensor],
+    our_names: list[str],
+    *,
+    drop_unused: bool = False,
+    names: list[str | None] | None = None,
+    conventions: str | None = None,
+) -> Converted:
+    """Convert mmdetection's weights.
+
+    Args:
+        state: mmdetection's tensors by name.
+        our_names: names of the tensors of the detector to fill.
+        drop_unused: no effect: mmdetection has no unused classes.
+        names: class names; None: COCO's if there are 80.
+        conventions: see `models.conventions`; None: "mmdetection".
+
+    Raises:
+        ValueError: if a tensor is missing or the class rows do not fit together.
+    """
+    report = ConvertReport()
+    rows = require(state, _CLASSES + "weight").shape[0] - 1
+    box_rows = require(state, _BOXES + "weight").shape[0]
+    if box_rows != 4 * rows:
+        raise ValueError(
+            f"{_CLASSES}weight has {rows + 1} rows, so {_BOXES}weight needs {4 * rows}; got "
+            f"{box_rows}"
+        )
+    ids = list(range(1, rows + 1))
+    if names is None and rows == 80:
+        ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]
+        names = [name for name in COCO_91_NAMES if name is not None]
+    elif names is None:
+        names = [f"class_{i}" for i in ids]
+    if len(names) != rows:
+        raise ValueError(f"the weights have {rows} classes, but {len(names)} names were given")
+    options: dict[str, Any] = {"conventions": conventions or "mmdetection"}
+    converted: dict[str, Tensor] = {}
+    extras: dict[str, Tensor] = {}
+    for ours, key in their_names(our_names).items():
+        value = require(state, key)
+        report.used.append(key)
+        if ours == "roi_heads.box_head.fcs.0.weight":
+            channels = require(state, "neck.fpn_convs.0.conv.weight").shape[0]
+            value = flat_columns(value, channels, ours=True)
+        converted[ours] = value.contiguous()
+    refined = sorted(
+        key for key in converted if re.fullmatch(r".*mask_head\.logits\.\d\.bias", key)
+    )
+    if refined:
+        options["class_agnostic_last"] = rows > 1 and len(converted[refined[-1]]) == 1
+    for key in sorted(set(state) - set(report.used)):
+        if key.endswith(_COUNTER):
+            extras[key] = state[key]
+            report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
+        else:
+            report.ignored[key] = "not part of this model"
+    others = [key for key in report.ignored if not key.endswith(_COUNTER)]
+    if others:
+        report.notes.append(
+            f"{len(others)} tensors are no part of the model that was asked for, among them "
+            f"{others[0]}"
+        )
+    return Converted(converted, options, names, ids, extras, report)
+
+
+def from_maskwright(
+    state: Mapping[str, Tensor], extras: Mapping[str, Tensor], category_ids: list[int]
+) -> tuple[dict[str, Tensor], ConvertReport]:
+    """Convert our weights to mmdetection's names and layouts.
+
+    Args:
+        state: our tensors by name.
+        extras: what `to_maskwright` kept aside.
+        category_ids: not used: there as here classes are counted by their place.
+
+    Raises:
+        ValueError: if the model has parts that mmdetection's has not.
+    """
+    report = ConvertReport()
+    result: dict[str, Tensor] = {}
+    for ours, key in their_names(state).items():
+        value = state[ours]
+        if ours == "roi_heads.box_head.fcs.0.weight":
+            value = flat_columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
+        result[key] = value.contiguous()
+        report.used.append(ours)
+    for key, value in extras.items():  # perhaps of another library
+        if key.endswith(_COUNTER) and key.removesuffix(_COUNTER) + "weight" in result:
+            result[key] = value
+    return result, report
