@@ -130,9 +130,6 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    # Large pages for the maps: a fifth of the time on a CPU goes into small ones otherwise. Only
-    # here, where the process is our own, and before torch is loaded.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     debug = os.environ.get("MASKWRIGHT_DEBUG", "") not in ("", "0")
     if "--debug" in tokens:
         tokens.remove("--debug")

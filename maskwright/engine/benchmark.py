@@ -46,6 +46,8 @@ STAGES = (
 )
 # A detection is found again within these: pixels, score, IoU of the masks.
 BOX_PX, SCORE, MASK_IOU = 0.02, 5e-4, 0.999
+# Positions stand on a grid of about a pixel, where rounding may choose the neighbour of a tie.
+KEYPOINT_PX = 1.5
 # A pixel this near to the threshold of 0.5 is decided by rounding.
 UNDECIDED = 2e-3
 
@@ -74,6 +76,7 @@ class Match:
         box: largest difference of a coordinate among the pairs, pixels.
         score: largest difference of a score.
         mask: smallest IoU of two masks; None without masks.
+        keypoint: largest distance along an axis of two keypoints, pixels; None without keypoints.
         undecided: those of `found` whose masks have a smaller IoU than the tolerance, but differ
             only in pixels whose probability is so near to 0.5 that rounding decides them (one
             such pixel is enough in an object of less than 1,000).
@@ -85,6 +88,7 @@ class Match:
     box: float
     score: float
     mask: float | None
+    keypoint: float | None
     undecided: int
 
 
@@ -334,7 +338,8 @@ def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
     apart = (boxes[:, None] - ours.boxes).abs().amax(2).where(same_label, torch.inf)
     masks = ours.masks if "masks" in theirs else None
     found, undecided = 0, 0
-    worst_box, worst_score, worst_mask = 0.0, 0.0, 1.0
+    points = ours.keypoints if "keypoints" in theirs else None
+    worst_box, worst_score, worst_mask, worst_point = 0.0, 0.0, 1.0, 0.0
     for i in range(min(len(boxes), len(ours))):
         # The nearest box of the same class and a score as near: doubles differ in neither.
         off = apart[i] / BOX_PX + (scores[i] - ours.scores).abs() / SCORE
@@ -347,13 +352,25 @@ def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
         if masks is not None:
             probability = theirs["masks"][i, 0]
             iou, rounding = _agree(probability, masks[j])
-        close = box <= BOX_PX and score <= SCORE and (iou >= MASK_IOU or rounding)
+        point = 0.0
+        if points is not None:
+            point = float((theirs["keypoints"][i] - points[j])[:, :2].abs().max())
+        close = box <= BOX_PX and score <= SCORE and point <= KEYPOINT_PX
+        close = close and (iou >= MASK_IOU or rounding)
         found += close
         undecided += close and iou < MASK_IOU
         worst_box, worst_score = max(worst_box, box), max(worst_score, score)
-        worst_mask = min(worst_mask, iou)
-    mask = None if masks is None else worst_mask
-    return Match(found, len(boxes), len(ours), worst_box, worst_score, mask, undecided)
+        worst_mask, worst_point = min(worst_mask, iou), max(worst_point, point)
+    return Match(
+        found,
+        len(boxes),
+        len(ours),
+        worst_box,
+        worst_score,
+        None if masks is None else worst_mask,
+        None if points is None else worst_point,
+        undecided,
+    )
 
 
 def _agree(probability: Tensor, mask: Tensor) -> tuple[float, bool]:
@@ -396,11 +413,17 @@ def report(result: Benchmark) -> None:
         console.note("torchvision has no such model: nothing to compare with")
     if result.match is not None:
         match = result.match
-        mask = "" if match.mask is None else f", mask IoU {match.mask:.5f}"
+        wanted = [f"{BOX_PX} px", f"score {SCORE}"]
+        furthest = [f"{match.box:.1e} px", f"score {match.score:.1e}"]
+        if match.mask is not None:
+            wanted.append(f"mask IoU {MASK_IOU}")
+            furthest.append(f"mask IoU {match.mask:.5f}")
+        if match.keypoint is not None:
+            wanted.append(f"keypoints {KEYPOINT_PX} px")
+            furthest.append(f"keypoint {match.keypoint:.1e} px")
         console.note(
             f"{match.found} of torchvision's {match.total} detections found again within "
-            f"{BOX_PX} px, score {SCORE}, mask IoU {MASK_IOU} (ours: {match.ours}; furthest: "
-            f"{match.box:.1e} px, score {match.score:.1e}{mask})"
+            f"{', '.join(wanted)} (ours: {match.ours}; furthest: {', '.join(furthest)})"
         )
         if match.undecided:
             console.note(
