@@ -6,10 +6,10 @@ all masks times the image exists but the bool result of `paste_masks`, and `past
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +18,8 @@ from .rle import Frame, encode_crops
 
 # Pixels that are interpolated at once: few enough to stay in cache, enough for all threads.
 _BLOCK = 1 << 18
+# Bytes of masks that are worth pages of their own.
+_PAGES = 1 << 20
 
 
 def paste_masks(
@@ -62,9 +64,14 @@ def _blank(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """Return (count, H, W) bool of zeros."""
     if device.type != "cpu":
         return torch.zeros((count, *size), dtype=torch.bool, device=device)
-    # NumPy takes zeroed pages from the system and never touches those outside of the boxes;
-    # torch.zeros writes all of them, which takes longer than the masks.
-    return torch.from_numpy(np.zeros((count, *size), np.bool_))
+    length = count * size[0] * size[1]
+    if length < _PAGES or not hasattr(mmap, "MAP_PRIVATE"):
+        return torch.zeros((count, *size), dtype=torch.bool)
+    # Zeroed pages from the system, of which those outside of the boxes are never touched;
+    # torch.zeros writes all of them, and NumPy asks for pages of 2 MiB, which takes longer than
+    # the masks.
+    pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.bool, count=length).view(count, *size)
 
 
 def paste_rle(
