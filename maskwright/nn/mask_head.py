@@ -20,6 +20,8 @@ from ..structures import Instances
 from .norm import conv_block
 from .parallel import mean_count
 
+_REGIONS = 16  # upsampled at a time where no gradient needs all of them
+
 
 class MaskOutput(NamedTuple):
     """What a mask head returns.
@@ -149,12 +151,27 @@ class ConvMaskHead(nn.Module):
         x = roi_feats
         for block in self.convs:
             x = block(x)
-        x = F.relu(self.upsample(x), inplace=True)  # (R, width, M, M)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return MaskOutput((self._predict(x, labels),))
+        # The upsampled features of a few regions at a time stay in the cache.
+        parts = zip(x.split(_REGIONS), labels.split(_REGIONS), strict=True)
+        return MaskOutput((torch.cat([self._predict(*part) for part in parts]),))
+
+    def _predict(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Upsample (R, width, h, w) and return the logits (R, 2 h, 2 w) of the classes `labels`."""
+        # The 2x2 transposed convolution with stride 2 as one product: its outputs do not overlap,
+        # so a pixel gives four. They stay side by side until only the mask is to be sorted.
+        regions, _, high, wide = x.shape
+        kernel = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 * width, width)
+        offset = self.upsample.bias.repeat(4)  # type: ignore[union-attr]
+        x = F.relu(F.linear(x.permute(0, 2, 3, 1), kernel, offset), inplace=True)
+        x = x.reshape(regions, high * wide * 4, kernel.shape[0] // 4)
         # The 1x1 convolution of the region's own class: its row of weights times the features.
         weight = self.logits.weight.flatten(1)[labels].to(x.dtype)  # (R, width)
         bias = self.logits.bias[labels].to(x.dtype)  # type: ignore[index]
-        logits = torch.bmm(weight[:, None], x.flatten(2)).reshape(-1, *x.shape[2:])
-        return MaskOutput((logits + bias[:, None, None],))
+        logits = torch.bmm(x, weight[:, :, None]).reshape(regions, high, wide, 2, 2)
+        logits = logits.transpose(2, 3).reshape(regions, 2 * high, 2 * wide)
+        return logits + bias[:, None, None]
 
     def targets(
         self,
