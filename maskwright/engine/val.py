@@ -19,6 +19,7 @@ import torch
 from ..data.discover import open_dataset
 from ..data.loader import Batch, Loader, make_loader
 from ..data.records import Dataset, describe_faults
+from ..errors import OptionError
 from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
 from ..models.base import Detector, PostProcess
@@ -103,6 +104,7 @@ def val(
     project: str | Path = "runs",
     name: str | None = None,
     sigmas: tuple[float, ...] | None = None,
+    boundary: bool = False,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -122,6 +124,7 @@ def val(
         name: name of the run folder.
         sigmas: how far each keypoint may lie from the truth, relative to the size of its object.
             None: COCO's for the 17 keypoints of a person, 0.05 for all others.
+        boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -139,6 +142,8 @@ def val(
 
         model = load(model, device=device)
     detector = model.detector
+    if boundary and not detector.predicts_masks:
+        raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
     dataset = open_dataset(data, split, keypoints=detector.num_keypoints > 0)
     if faults := describe_faults(dataset):
         console.warn(faults)
@@ -152,6 +157,7 @@ def val(
         post=post,
         skeleton=model.meta.keypoints,
         sigmas=sigmas,
+        boundary=boundary,
     )
     assert result is not None
     notes = [
@@ -236,6 +242,7 @@ def evaluate(
     post: PostProcess,
     skeleton: Skeleton | None = None,
     sigmas: Sequence[float] | None = None,
+    boundary: bool = False,
     label: str = "val",
     stop: Callable[[], bool] = lambda: False,
     gather: Callable[[Any], list[Any]] = lambda share: [share],
@@ -251,6 +258,7 @@ def evaluate(
         post: thresholds of the detections.
         skeleton: the keypoints of the model.
         sigmas: see `val`.
+        boundary: see `val`.
         label: what stands in front of the progress bar.
         stop: asked after each batch; True ends the evaluation without a result.
         gather: returns the shares of all processes.
@@ -302,6 +310,7 @@ def evaluate(
         keypoints=bool(joints) and dataset.has_keypoints,
         max_det=post.max_det,
         sigmas=sigmas,
+        boundary=boundary,
     )
     capped = [image_id for image_id, (full, _) in by_image.items() if full]
     return Evaluation(metrics, gt, detections, capped, ms, sigmas)
@@ -315,6 +324,7 @@ def score(
     keypoints: bool = False,
     max_det: int,
     sigmas: Sequence[float] | None = None,
+    boundary: bool = False,
 ) -> dict[str, float]:
     """Return the metrics of COCO results, boxes and if wanted the finer ones, by prefixed key."""
     # Without their box, results are sorted into small, medium and large by the area of the mask
@@ -322,6 +332,8 @@ def score(
     shapes = {"box": ("bbox", "bbox")}
     if masks:
         shapes["mask"] = ("segm", "segmentation")
+    if masks and boundary:
+        shapes["boundary"] = ("boundary", "segmentation")
     if keypoints:
         shapes["keypoints"] = ("keypoints", "keypoints")
     metrics = {}

@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .boundary import boundary_iou
     from .coco_map import coco_eval
     from .diagnostics import confusion_matrix, explain_zero, pr_curve
 
-__all__ = ["coco_eval", "confusion_matrix", "explain_zero", "pr_curve"]
+__all__ = ["boundary_iou", "coco_eval", "confusion_matrix", "explain_zero", "pr_curve"]
 
 _HOMES = {
+    "boundary_iou": "boundary",
     "coco_eval": "coco_map",
     "confusion_matrix": "diagnostics",
     "explain_zero": "diagnostics",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .boundary import DILATION
 from .evaluator import KEYPOINT_AREAS, Accumulated, FloatArray, accumulate
 
 # Recall is also given for so few detections per image and class.
@@ -25,24 +26,27 @@ def coco_eval(
     *,
     max_det: int = 100,
     sigmas: Sequence[float] | None = None,
+    dilation: float = DILATION,
 ) -> dict[str, float]:
     """Return the COCO metrics of detections against ground truth, equal to pycocotools.
 
     Args:
         gt: COCO ground truth (`images`, `annotations`, `categories`), or the path of its file.
         detections: COCO results: `image_id`, `category_id`, `score`, `bbox` (xywh, pixels of the
-            image), for "segm" `segmentation` (RLE), for "keypoints" `keypoints` (x, y, anything
-            of each, in one list). As in pycocotools a detection with a
+            image), for "segm" and "boundary" `segmentation` (RLE), for "keypoints" `keypoints` (x,
+            y, anything of each, in one list). As in pycocotools a detection with a
             `bbox` has the area of its box in AP_small, AP_medium and AP_large; results for "segm"
             without `bbox` are measured by the area of the mask, as other libraries report it,
             those for "keypoints" by the extent of the keypoints.
         iou_type: "bbox" for boxes, "segm" for masks, "keypoints" for keypoints, where object
-            keypoint similarity stands for IoU.
+            keypoint similarity stands for IoU, "boundary" for masks by the lesser of mask IoU and
+            boundary IoU (Cheng et al. 2021).
         max_det: detections counted per image and class, by falling score. COCO's own tables
             count 100, and 20 for keypoints.
         sigmas: for "keypoints", how far each may lie from the truth, relative to the object's
             size. None: COCO's own for the 17 keypoints of a person, 0.05 for all others, which
             is a little stricter than their mean.
+        dilation: for "boundary", width of the edges as a part of the image's diagonal.
 
     Returns:
         Numbers in [0, 1], nan where there is no object to find: "AP" (mean over IoU 0.5 to 0.95),
@@ -64,7 +68,9 @@ def coco_eval(
         1.0
     """
     limits = [n for n in FEW if n < max_det] + [max_det]
-    return summarize(accumulate(gt, detections, iou_type, max_dets=limits, sigmas=sigmas))
+    return summarize(
+        accumulate(gt, detections, iou_type, max_dets=limits, sigmas=sigmas, dilation=dilation)
+    )
 
 
 def summarize(arrays: Accumulated) -> dict[str, float]:

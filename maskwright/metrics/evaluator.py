@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IOU_TYPES = ("bbox", "segm", "keypoints")
+from ..ops.rle import decode_rle, encode_crop
+from .boundary import DILATION, edge, edge_width
+
+IOU_TYPES = ("bbox", "segm", "keypoints", "boundary")
 # The ten thresholds of COCO, with the rounding of pycocotools (0.9 is 0.8999999999999999).
 COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AREAS = ("all", "small", "medium", "large")
@@ -117,6 +120,7 @@ def accumulate(
     max_dets: Sequence[int],
     iou_thrs: Sequence[float] = COCO_IOUS,
     sigmas: Sequence[float] | None = None,
+    dilation: float = DILATION,
 ) -> Accumulated:
     """Match detections with ground truth and return precision and recall arrays.
 
@@ -126,10 +130,11 @@ def accumulate(
             image), for "segm" `segmentation` (RLE) and for "keypoints" `keypoints`. Those on
             unknown images are left out with a warning, those of unknown categories silently, as
             in pycocotools.
-        iou_type: "bbox", "segm" or "keypoints".
+        iou_type: "bbox", "segm", "keypoints" or "boundary".
         max_dets: limits on the number of detections per image and class.
         iou_thrs: IoU thresholds of a match; of the object keypoint similarity for "keypoints".
         sigmas: for "keypoints", see `coco_eval`.
+        dilation: for "boundary", see `coco_eval`.
 
     Raises:
         ValueError: on an unknown `iou_type`, or where a field that it needs is missing.
@@ -150,7 +155,10 @@ def accumulate(
     truth, results = _renumber(gt, detections, iou_type, len(spread or ()))
     call = (truth, results, iou_type, limits, iou_thrs, spread)
     try:
-        precision, recall = _with_hotcoco(*call)
+        if iou_type == "boundary":  # hotcoco has none
+            precision, recall = _with_pycocotools(*call, dilation=dilation)
+        else:
+            precision, recall = _with_hotcoco(*call)
     except ImportError:
         precision, recall = _with_pycocotools(*call)
     except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -199,7 +207,7 @@ def _renumber(
 
     Images and categories keep the order of their ids, which decides between equal scores.
     """
-    masks = iou_type == "segm"
+    masks = iou_type in ("segm", "boundary")
     sizes = {image["id"]: image for image in gt["images"]}
     image_ids = {key: i for i, key in enumerate(sorted(sizes), start=1)}
     category_ids = {c["id"]: i for i, c in enumerate(sorted_categories(gt), start=1)}
@@ -240,7 +248,7 @@ def _renumber(
 
     results: list[dict[str, Any]] = []
     strangers = []
-    field = {"bbox": "bbox", "segm": "segmentation"}.get(iou_type, iou_type)
+    field = "segmentation" if masks else iou_type
     for det in detections:
         try:
             image_id = image_ids.get(det["image_id"])
@@ -356,9 +364,23 @@ def _with_pycocotools(
     max_dets: list[int],
     iou_thrs: Sequence[float],
     sigmas: list[float] | None,
+    dilation: float = DILATION,
 ) -> tuple[FloatArray, FloatArray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+
+    class BoundaryEval(COCOeval):
+        """COCO's protocol with the lesser of mask IoU and boundary IoU."""
+
+        def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802
+            ious = super().computeIoU(imgId, catId)
+            if not len(ious):
+                return ious
+            objects = self._gts[imgId, catId]
+            found = self._dts[imgId, catId]
+            order = np.argsort([-d["score"] for d in found], kind="mergesort")
+            found = [found[i] for i in order[: self.params.maxDets[-1]]]
+            return np.minimum(ious, _edge_ious(found, objects, dilation))
 
     with contextlib.redirect_stdout(io.StringIO()):
         pair = []
@@ -367,7 +389,7 @@ def _with_pycocotools(
             coco.dataset = dataset
             coco.createIndex()
             pair.append(coco)
-        run = COCOeval(*pair, iou_type)
+        run = BoundaryEval(*pair, "segm") if iou_type == "boundary" else COCOeval(*pair, iou_type)
         run.params.maxDets = max_dets
         run.params.iouThrs = np.asarray(iou_thrs)
         if sigmas is not None:
@@ -375,3 +397,21 @@ def _with_pycocotools(
         run.evaluate()
         run.accumulate()
     return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+
+
+def _edge_ious(
+    found: list[dict[str, Any]], objects: list[dict[str, Any]], dilation: float
+) -> FloatArray:
+    """Return the IoU (D, G) of the edges of masks in compressed RLE, by COCO's rule for crowds."""
+    from pycocotools import mask as rle
+
+    sides = []
+    for entries in (found, objects):
+        codes = []
+        for entry in entries:
+            height, width = entry["segmentation"]["size"]
+            crop, frame = decode_rle(entry["segmentation"])
+            outline = edge(crop, edge_width((height, width), dilation))
+            codes.append(encode_crop(outline, frame, (height, width)))
+        sides.append(codes)
+    return np.asarray(rle.iou(*sides, [int(entry["iscrowd"]) for entry in objects]))

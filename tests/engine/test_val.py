@@ -222,6 +222,18 @@ def test_val_of_a_predictor_writes_its_folder(data: Path, tmp_path: Path) -> Non
     assert [row["f1"] for row in found["images"]["worst_first"]] == [1, 1, 1]
 
 
+def test_boundary_ap_is_scored_on_demand(data: Path) -> None:
+    names: list[str | None] = ["dog", "cat"]
+    predictor = Predictor(Oracle(names), Meta("oracle", {}, names), device="cpu")
+    metrics = val(predictor, data, workers=0, boundary=True)
+    for key in ("boundary/AP", "boundary/AP75", "boundary/AP/cat"):
+        assert metrics[key] == pytest.approx(1.0), key
+    assert not any(key.startswith("boundary") for key in val(predictor, data, workers=0))
+    boxes = Predictor(Oracle(names, masks=False), Meta("oracle", {}, names), device="cpu")
+    with pytest.raises(ValueError, match="boundary=true scores masks"):
+        val(boxes, data, workers=0, boundary=True)
+
+
 def test_zero_ap_is_explained(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Blind(Oracle):
         def forward(self, images: Images, post: PostProcess | None = None) -> Instances:

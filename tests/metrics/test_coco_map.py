@@ -195,7 +195,7 @@ def test_equal_class_names_keep_their_own_number():
 @pytest.mark.parametrize(
     ("gt", "found", "options", "words"),
     [
-        (toy(), [], {"iou_type": "mask"}, "'bbox', 'segm', 'keypoints'; got 'mask'"),
+        (toy(), [], {"iou_type": "mask"}, "'keypoints', 'boundary'; got 'mask'"),
         (toy(), [], {"max_det": 0}, "max_det must be 1 or more"),
         ({"images": []}, [], {}, "missing: annotations, categories"),
         ("nowhere.json", [], {}, "no file nowhere.json"),
