@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import check_images, empty_map, gather, is_rows, scatter
+from .roi_gather import check_images, empty_map, gather, is_rows, product, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
 # torchvision's kernel, whose work a bin costs as much as copying this many pixels on one thread.
 _KERNEL_FORWARD = 20.0
 _KERNEL_BACKWARD = 25.0
+# From so many bins and boxes on, products with dense weights are faster than the kernel.
+_PRODUCT_BINS, _PRODUCT_BOXES = 100, 4
 # Fixed cost of a plan, in pixels copied.
 _KERNEL_MARGIN = 8000
 
@@ -165,6 +167,11 @@ def _roi_align(
     else:
         gather(features, Plan(boxes, batch_index, rest, maps, how, dtype), rows)
     for level, at in by_kernel:
+        if _is_product(features[level], boxes[at], how, dtype):
+            part = rows.new_empty(len(boxes[at]), *rows.shape[1:])
+            product(features[level], boxes[at], batch_index[at], maps[level], how, part)
+            rows[at] = part
+            continue
         rois = _rois(boxes[at], batch_index[at], how, dtype)
         part = torch.ops.torchvision.roi_align(
             features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
@@ -247,6 +254,13 @@ def _kernel_cost(tensor: Tensor, cost: float) -> float:
     if tensor.device.type == "cpu":
         return cost
     return 0.0
+
+
+def _is_product(fmap: Tensor, boxes: Tensor, how: Sampling, dtype: torch.dtype) -> bool:
+    """Whether products take less time than torchvision's kernel: several boxes of many bins."""
+    many = how.size[0] * how.size[1] >= _PRODUCT_BINS and len(boxes) >= _PRODUCT_BOXES
+    plain = fmap.device.type == "cpu" and fmap.dtype == dtype and how.ratio > 0
+    return many and plain and bool(boxes.isfinite().all())
 
 
 def _rois(boxes: Tensor, batch_index: Tensor, how: Sampling, dtype: torch.dtype) -> Tensor:

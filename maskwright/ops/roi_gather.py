@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .roi_plan import Canvas, MapInfo, Plan, Run
+from .roi_plan import Canvas, MapInfo, Plan, Run, Sampling, dense_axes
 
 # Blocks below glibc's mmap threshold (32 MiB) are reused; above it, each one costs page faults,
 # which take longer than the arithmetic.
@@ -31,6 +31,19 @@ def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
                 offsets = torch.arange(0, len(chunk.index) + 1, chunk.fan, dtype=torch.int32)
                 part = _sum_rows(table, chunk.index, offsets, chunk.weight).to(out.dtype)
                 out[:, :, cols].index_copy_(0, chunk.rois, part.view(-1, bins, part.shape[1]))
+
+
+def product(
+    fmap: Tensor, boxes: Tensor, batch_index: Tensor, info: MapInfo, how: Sampling, out: Tensor
+) -> None:
+    """Fill `out` (R, h, w, C) from a planar map, box by box, as products with both axes' weights.
+
+    For few boxes, which do not repay copying the map into rows.
+    """
+    axes = dense_axes(boxes, info, how, fmap.dtype)
+    for r, ((y0, y1), wy, (x0, x1), wx) in enumerate(axes):
+        columns_done = torch.matmul(fmap[int(batch_index[r]), :, y0:y1, x0:x1], wx.T)  # (C, y, w)
+        out[r].permute(2, 0, 1).copy_(torch.matmul(wy, columns_done))
 
 
 def scatter(grad: Tensor, plan: Plan) -> list[Tensor | None]:

@@ -304,6 +304,30 @@ def _grid(
     return _Grid(start, step, count, side[level], max(how.size), merge)
 
 
+def dense_axes(
+    boxes: Tensor, info: MapInfo, how: Sampling, dtype: torch.dtype
+) -> Iterator[tuple[tuple[int, int], Tensor, tuple[int, int], Tensor]]:
+    """Yield for each box the lines and columns of the map that it touches, and their weights.
+
+    Bins are then the product `weight_y @ map[y0:y1, x0:x1] @ weight_x.T`.
+
+    Yields:
+        (y0, y1), weight_y (h, y1 - y0), (x0, x1), weight_x (w, x1 - x0).
+    """
+    grid = _grid(boxes, np.zeros(len(boxes), np.int64), [info], how, dtype)
+    index, weight = grid.plain()
+    index = index.astype(np.int64)
+    low, high = index.min((2, 3)), index.max((2, 3)) + 1
+    for r in range(len(boxes)):
+        found: list[Any] = []
+        for axis, bins in enumerate(how.size):
+            start, stop = int(low[r, axis]), int(high[r, axis])
+            at = torch.from_numpy(index[r, axis, :bins] - start)
+            value = torch.from_numpy(weight[r, axis, :bins])
+            found += [(start, stop), value.new_zeros(bins, stop - start).scatter_add_(1, at, value)]
+        yield found[0], found[1], found[2], found[3]
+
+
 class Plan:
     """Order, canvases and entries of one call.
 

@@ -412,3 +412,37 @@ def test_an_index_of_no_image_is_an_error(memory: torch.memory_format, wrong: in
     index[3] = wrong
     with pytest.raises(ValueError, match="batch_index: expected 0 to 1, got"):
         roi_align(fmap, boxes, index, strides=[1], output_size=7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_a_few_boxes_of_many_bins_on_a_planar_map(
+    ratio: int, aligned: bool, dtype: torch.dtype
+) -> None:
+    """Inside, across the border, outside, over the whole map, tiny, empty and reversed."""
+    boxes = torch.tensor(
+        [
+            [10.0, 12, 90, 60],
+            [-40, -30, 50, 70],
+            [300, 300, 420, 380],
+            [-5, -5, 330, 270],
+            [70, 70, 70.5, 70.25],
+            [64, 64, 64, 64],
+            [90, 80, 20, 30],
+        ],
+        dtype=dtype,
+    )
+    index = torch.tensor([0, 1, 0, 1, 1, 0, 0])
+    fmap = torch.randn(2, 5, 64, 80, dtype=dtype).requires_grad_()
+    other = fmap.detach().clone().requires_grad_()
+    found = roi_align(
+        fmap, boxes, index, strides=[4], output_size=14, sampling_ratio=ratio, aligned=aligned
+    )
+    rois = torch.cat([index[:, None].to(dtype), boxes], 1)
+    expected = torchvision_roi_align(other, rois, 14, 1 / 4, ratio, aligned)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    grad = torch.randn_like(expected)
+    found.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(fmap.grad, other.grad, rtol=1e-5, atol=1e-5)
