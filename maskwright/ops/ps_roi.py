@@ -9,12 +9,20 @@ table, so a bin sums rows that hold all classes. On other devices torchvision's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .roi_gather import check_images, gather, scatter
+from .roi_gather import (
+    check_boxes,
+    check_images,
+    check_integers,
+    compute_dtype,
+    gather,
+    scatter,
+)
 from .roi_plan import MapInfo, Plan, Sampling
 
 
@@ -123,30 +131,21 @@ def _check(
             f"features: expected floating-point maps (B, C * {bins}, H, W), got "
             f"{tuple(features.shape)} {features.dtype}"
         )
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
-    if batch_index.shape != boxes.shape[:1] or batch_index.is_floating_point():
-        raise ValueError(
-            f"batch_index: expected ({len(boxes)},) integers as boxes, got "
-            f"{tuple(batch_index.shape)} {batch_index.dtype}"
-        )
+    check_boxes(boxes, batch_index)
+    check_integers("batch_index", batch_index)
 
 
 def _plan(
-    shape: tuple[int, ...],
+    shape: Sequence[int],
     boxes: Tensor,
     batch_index: Tensor,
     stride: int,
-    size: tuple[int, int],
-    ratio: int,
-    whole: bool,
-    dtype: torch.dtype,
-    *,
-    margin: int,
+    how: Sampling,
+    like: Tensor,
 ) -> Plan:
     info = MapInfo((shape[0], shape[1], shape[2], shape[3]), stride, False)
-    how = Sampling(size, ratio, True, whole, margin, size[0] * size[1])
-    return Plan(boxes, batch_index, torch.zeros_like(batch_index), [info], how, dtype)
+    level = torch.zeros_like(batch_index)
+    return Plan(boxes, batch_index, level, [info], how, compute_dtype(like))
 
 
 @torch.library.custom_op("maskwright::ps_roi", mutates_args=())
@@ -164,18 +163,8 @@ def _ps_roi(
     rows = features.new_empty(boxes.shape[0], h, w, classes)
     if rows.numel():
         check_images(batch_index, features)
-        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        plan = _plan(
-            features.shape,
-            boxes,
-            batch_index,
-            stride,
-            (h, w),
-            sampling_ratio,
-            whole,
-            dtype,
-            margin=1,
-        )
+        how = Sampling((h, w), sampling_ratio, True, whole, margin=1, parts=h * w)
+        plan = _plan(features.shape, boxes, batch_index, stride, how, features)
         gather([features], plan, rows)
     return rows.permute(0, 3, 1, 2)
 
@@ -190,13 +179,11 @@ def _ps_roi_backward(
     sampling_ratio: int,
     whole: bool,
 ) -> Tensor:
-    dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
     found: Tensor | None = None
     if grad.numel():
-        size = (grad.shape[2], grad.shape[3])
-        plan = _plan(
-            tuple(shape), boxes, batch_index, stride, size, sampling_ratio, whole, dtype, margin=0
-        )
+        h, w = grad.shape[2:]
+        how = Sampling((h, w), sampling_ratio, True, whole, margin=0, parts=h * w)
+        plan = _plan(shape, boxes, batch_index, stride, how, grad)
         (found,) = scatter(grad.permute(0, 2, 3, 1), plan)
     return grad.new_zeros(shape) if found is None else found.to(grad.dtype)
 

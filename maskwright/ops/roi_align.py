@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import check_images, empty_map, gather, is_rows, product, scatter
+from .roi_gather import (
+    check_boxes,
+    check_images,
+    check_integers,
+    check_length,
+    compute_dtype,
+    empty_map,
+    gather,
+    is_rows,
+    product,
+    scatter,
+)
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
@@ -104,14 +115,11 @@ def _check(
         if fmap.dtype != first.dtype or not fmap.is_floating_point():
             types = [str(m.dtype) for m in maps]
             raise ValueError(f"features: expected one floating-point type, got {types}")
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
-    for name, index in (("batch_index", batch_index), ("levels", levels)):
-        if index is not None and (index.dim() != 1 or index.shape[0] != boxes.shape[0]):
-            expected = f"({boxes.shape[0]},) as boxes"
-            raise ValueError(f"{name}: expected {expected}, got {tuple(index.shape)}")
-        if index is not None and (index.is_floating_point() or index.dtype == torch.bool):
-            raise ValueError(f"{name}: expected integers, got {index.dtype}")
+    check_boxes(boxes, batch_index)
+    check_integers("batch_index", batch_index)
+    if levels is not None:
+        check_length("levels", levels, boxes)
+        check_integers("levels", levels)
     if len(strides) != len(maps) or min(strides) <= 0:
         raise ValueError(f"strides: expected {len(maps)} positive, one per map, got {strides}")
     if len(size) != 2 or min(size) < 1:
@@ -150,7 +158,7 @@ def _roi_align(
     aligned: bool,
 ) -> Tensor:
     first = features[0]
-    dtype = _compute_dtype(first)
+    dtype = compute_dtype(first)
     rows = first.new_empty(boxes.shape[0], *output_size, first.shape[1])
     result = rows.permute(0, 3, 1, 2)
     if rows.numel() == 0:
@@ -168,14 +176,12 @@ def _roi_align(
         gather(features, Plan(boxes, batch_index, rest, maps, how, dtype), rows)
     for level, at in by_kernel:
         if _is_product(features[level], boxes[at], how, dtype):
-            part = rows.new_empty(len(boxes[at]), *rows.shape[1:])
-            product(features[level], boxes[at], batch_index[at], maps[level], how, part)
-            rows[at] = part
-            continue
-        rois = _rois(boxes[at], batch_index[at], how, dtype)
-        part = torch.ops.torchvision.roi_align(
-            features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
-        )
+            part = product(features[level], boxes[at], batch_index[at], maps[level], how)
+        else:
+            rois = _rois(boxes[at], batch_index[at], how, dtype)
+            part = torch.ops.torchvision.roi_align(
+                features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
+            )
         result[at] = part.to(result.dtype)
     return result
 
@@ -193,7 +199,7 @@ def _roi_align_backward(
     aligned: bool,
 ) -> list[Tensor]:
     maps = _maps(shapes, strides, channels_last)
-    dtype = _compute_dtype(grad)
+    dtype = compute_dtype(grad)
     grads: list[Tensor | None] = [None] * len(maps)
     if grad.numel() > 0:
         how = Sampling((grad.shape[2], grad.shape[3]), sampling_ratio, aligned)
@@ -249,7 +255,7 @@ def _split(
 
 def _kernel_cost(tensor: Tensor, cost: float) -> float:
     """Return the kernel's cost of a bin: nothing on an accelerator, which is its place."""
-    if tensor.device.type == "cpu" and tensor.dtype != _compute_dtype(tensor):
+    if tensor.device.type == "cpu" and tensor.dtype != compute_dtype(tensor):
         return math.inf
     if tensor.device.type == "cpu":
         return cost
@@ -333,7 +339,3 @@ def _maps(
 
 def _four(sides: Sequence[int]) -> tuple[int, int, int, int]:
     return (sides[0], sides[1], sides[2], sides[3])
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

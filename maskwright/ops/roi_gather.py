@@ -34,16 +34,16 @@ def gather(features: Sequence[Tensor], plan: Plan, out: Tensor) -> None:
 
 
 def product(
-    fmap: Tensor, boxes: Tensor, batch_index: Tensor, info: MapInfo, how: Sampling, out: Tensor
-) -> None:
-    """Fill `out` (R, h, w, C) from a planar map, box by box, as products with both axes' weights.
+    fmap: Tensor, boxes: Tensor, batch_index: Tensor, info: MapInfo, how: Sampling
+) -> Tensor:
+    """Pool (R, C, h, w) from a planar map, box by box, as products with both axes' weights.
 
     For few boxes, which do not repay copying the map into rows.
     """
-    axes = dense_axes(boxes, info, how, fmap.dtype)
-    for r, ((y0, y1), wy, (x0, x1), wx) in enumerate(axes):
-        columns_done = torch.matmul(fmap[int(batch_index[r]), :, y0:y1, x0:x1], wx.T)  # (C, y, w)
-        out[r].permute(2, 0, 1).copy_(torch.matmul(wy, columns_done))
+    axes = zip(dense_axes(boxes, info, how, fmap.dtype), batch_index.tolist(), strict=True)
+    return torch.stack(
+        [wy @ (fmap[image, :, y0:y1, x0:x1] @ wx.T) for ((y0, y1), wy, (x0, x1), wx), image in axes]
+    )
 
 
 def scatter(grad: Tensor, plan: Plan) -> list[Tensor | None]:
@@ -99,6 +99,31 @@ def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> 
     return torch.embedding_bag(
         table.detach(), index, offsets, mode=0, per_sample_weights=weight, include_last_offset=True
     )[0]
+
+
+def check_boxes(boxes: Tensor, batch_index: Tensor) -> None:
+    """Raise ValueError unless boxes are (R, 4) and `batch_index` (R,)."""
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
+    check_length("batch_index", batch_index, boxes)
+
+
+def check_length(name: str, index: Tensor, boxes: Tensor) -> None:
+    """Raise ValueError unless `index` has one number for each box."""
+    if index.dim() != 1 or index.shape[0] != boxes.shape[0]:
+        expected = f"({boxes.shape[0]},) as boxes"
+        raise ValueError(f"{name}: expected {expected}, got {tuple(index.shape)}")
+
+
+def check_integers(name: str, index: Tensor) -> None:
+    """Raise ValueError unless `index` holds integers."""
+    if index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(f"{name}: expected integers, got {index.dtype}")
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the type in which a tensor is pooled: half types in float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def check_images(batch_index: Tensor, fmap: Tensor) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import check_images, columns, is_rows, table_width
+from .roi_gather import check_boxes, check_images, columns, is_rows, table_width
 
 # Values of a chunk of bins: small enough to stay in the cache.
 CHUNK_VALUES = 1 << 20
@@ -62,11 +62,7 @@ def roi_pool(
     if features.dim() != 4 or not features.is_floating_point():
         got = f"{tuple(features.shape)} {features.dtype}"
         raise ValueError(f"features: expected (B, C, H, W) of a floating-point type, got {got}")
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
-    if batch_index.dim() != 1 or batch_index.shape[0] != boxes.shape[0]:
-        expected = f"({boxes.shape[0]},) as boxes"
-        raise ValueError(f"batch_index: expected {expected}, got {tuple(batch_index.shape)}")
+    check_boxes(boxes, batch_index)
     if stride <= 0:
         raise ValueError(f"stride: expected a positive number, got {stride}")
     if len(size) != 2 or min(size) < 1:
