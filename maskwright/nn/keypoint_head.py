@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.keypoints import locate_keypoints
-from .norm import conv_block
+from .norm import conv_block, init_convs
 from .parallel import mean_count
 from .ragged import gather_slots
 
@@ -66,11 +66,7 @@ class KeypointHead(nn.Module):
         sizes = [channels] + [width] * convs
         self.convs = nn.ModuleList(conv_block(a, b, norm=norm) for a, b in pairwise(sizes))
         self.logits = nn.ConvTranspose2d(sizes[-1], num_keypoints, 4, stride=2, padding=1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_convs(self)
 
     def forward(self, roi_feats: Tensor) -> Tensor:
         """Return the logits (R, J, 4 * pool, 4 * pool) of region features (R, C, pool, pool)."""

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from ..ops.mask_crops import crop_masks
 from ..structures import Instances
-from .norm import conv_block
+from .norm import conv_block, init_convs
 from .parallel import mean_count
+from .ragged import in_parts
 
-_REGIONS = 16  # upsampled at a time where no gradient needs all of them
+_REGIONS = 16  # so many upsampled features stay in the cache
 
 
 class MaskOutput(NamedTuple):
@@ -86,6 +87,22 @@ class MaskHead(Protocol):
         ...
 
 
+def own_rows(layer: nn.Conv2d, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the rows of a 1x1 convolution that belong to each region's class.
+
+    Args:
+        layer: one output per class, or a single one for all.
+        labels: (R,) int64.
+        dtype: type of the result.
+
+    Returns:
+        Weights (R, C) and biases (R,).
+    """
+    assert layer.bias is not None
+    row = labels if layer.out_channels > 1 else torch.zeros_like(labels)
+    return layer.weight.flatten(1)[row].to(dtype), layer.bias[row].to(dtype)
+
+
 class ConvMaskHead(nn.Module):
     """3x3 convolutions, a 2x2 transposed convolution and a 1x1 predictor per class.
 
@@ -122,11 +139,7 @@ class ConvMaskHead(nn.Module):
         self.convs = nn.ModuleList(conv_block(a, b, norm=norm) for a, b in pairwise(sizes))
         self.upsample = nn.ConvTranspose2d(sizes[-1], width, 2, stride=2)
         self.logits = nn.Conv2d(width, num_classes, 1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_convs(self)
 
     def forward(
         self,
@@ -151,13 +164,9 @@ class ConvMaskHead(nn.Module):
         x = roi_feats
         for block in self.convs:
             x = block(x)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return MaskOutput((self._predict(x, labels),))
-        # The upsampled features of a few regions at a time stay in the cache.
-        parts = zip(x.split(_REGIONS), labels.split(_REGIONS), strict=True)
-        return MaskOutput((torch.cat([self._predict(*part) for part in parts]),))
+        return MaskOutput(tuple(in_parts(self._predict, _REGIONS, x, labels)))
 
-    def _predict(self, x: Tensor, labels: Tensor) -> Tensor:
+    def _predict(self, x: Tensor, labels: Tensor) -> list[Tensor]:
         """Upsample (R, width, h, w) and return the logits (R, 2 h, 2 w) of the classes `labels`."""
         # The 2x2 transposed convolution with stride 2 as one product: its outputs do not overlap,
         # so a pixel gives four. They stay side by side until only the mask is to be sorted.
@@ -167,11 +176,10 @@ class ConvMaskHead(nn.Module):
         x = F.relu(F.linear(x.permute(0, 2, 3, 1), kernel, offset), inplace=True)
         x = x.reshape(regions, high * wide * 4, kernel.shape[0] // 4)
         # The 1x1 convolution of the region's own class: its row of weights times the features.
-        weight = self.logits.weight.flatten(1)[labels].to(x.dtype)  # (R, width)
-        bias = self.logits.bias[labels].to(x.dtype)  # type: ignore[index]
+        weight, bias = own_rows(self.logits, labels, x.dtype)
         logits = torch.bmm(x, weight[:, :, None]).reshape(regions, high, wide, 2, 2)
         logits = logits.transpose(2, 3).reshape(regions, 2 * high, 2 * wide)
-        return logits + bias[:, None, None]
+        return [logits + bias[:, None, None]]
 
     def targets(
         self,

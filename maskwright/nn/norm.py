@@ -60,6 +60,15 @@ def make_norm(name: str | None, channels: int) -> list[nn.Module]:
     raise OptionError(f"norm is None, 'bn' or 'gn', got {name!r}")
 
 
+def init_convs(module: nn.Module) -> None:
+    """Initialise all convolutions of a module for ReLUs behind them (He et al. 2015, eq. 10)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def conv_block(
     in_channels: int,
     out_channels: int,

@@ -6,6 +6,8 @@ depend on data, so there every slot counts as worth computing and the losses mas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -45,3 +47,24 @@ def put_back(values: Tensor, rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return (B, K, ...) with `values` (R, ...) at flat positions `rows`, zeros elsewhere."""
     full = values.new_zeros((shape[0] * shape[1], *values.shape[1:]))
     return full.index_copy(0, rows, values).reshape(*shape, *values.shape[1:])
+
+
+def in_parts(run: Callable[..., list[Tensor]], size: int, *values: Tensor) -> list[Tensor]:
+    """Run a head on a few regions at a time, to bound its memory where that may be done.
+
+    With gradients all of it is kept in any case, and in a graph the number of parts would depend
+    on data: there it runs once.
+
+    Args:
+        run: takes slices of `values`, returns tensors (r, ...).
+        size: regions of a part.
+        *values: (R, ...) each.
+
+    Returns:
+        What `run` returns for all regions, (R, ...) each.
+    """
+    whole = len(values[0]) <= size or torch.is_grad_enabled()
+    if whole or torch.compiler.is_compiling():
+        return run(*values)
+    parts = [run(*part) for part in zip(*(v.split(size) for v in values), strict=True)]
+    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]

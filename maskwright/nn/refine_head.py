@@ -9,6 +9,7 @@ mask is predicted before any fine feature is seen. `fast` is the authors' later,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,9 @@ from ..ops.boxes import clip_boxes
 from ..ops.mask_crops import crop_masks, unite_masks
 from ..ops.roi_align import roi_align
 from ..structures import Instances
-from .mask_head import MaskOutput, MaskTargets
-from .norm import conv_block
+from .mask_head import MaskOutput, MaskTargets, own_rows
+from .norm import conv_block, init_convs
+from .ragged import in_parts
 from .refine_stages import double, mask_loss, merge_stages, resize_union, semantic_loss
 
 _MOST_STAGES = 4
@@ -205,11 +207,7 @@ class RefineMaskHead(nn.Module):
         self.logits = nn.ModuleList(nn.Conv2d(width >> k, n, 1) for k, n in enumerate(rows))
         agnostic = 1 if class_agnostic_last else 0
         self.class_rows = {f"logits.{k}": (1, False) for k in range(stages - agnostic)}
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_convs(self)
 
     def forward(
         self,
@@ -241,18 +239,9 @@ class RefineMaskHead(nn.Module):
         if self.semantic_logits is not None:
             semantic = self.semantic_logits(fine)
             foreground = semantic.sigmoid() if self.sigmoid_masks else semantic
-        regions = (roi_feats, boxes, batch_index, labels)
-        if (
-            len(boxes) <= _CHUNK
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()  # a loop would depend on the number of regions
-        ):
-            return MaskOutput(self._refine(maps, foreground, *regions), semantic)
-        parts = [
-            self._refine(maps, foreground, *part)
-            for part in zip(*(value.split(_CHUNK) for value in regions), strict=True)
-        ]
-        return MaskOutput([torch.cat(stage) for stage in zip(*parts, strict=True)], semantic)
+        refine = partial(self._refine, maps, foreground)
+        logits = in_parts(refine, _CHUNK, roi_feats, boxes, batch_index, labels)
+        return MaskOutput(logits, semantic)
 
     def _fusions(self) -> list[FusionStage]:
         return [stage for stage in self.stages if isinstance(stage, FusionStage)]
@@ -340,9 +329,7 @@ class RefineMaskHead(nn.Module):
 
 def _own_class(layer: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Return the channel of each region's class: (R, 1, S, S), a 1x1 convolution of one row."""
-    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-    row = labels if layer.out_channels > 1 else torch.zeros_like(labels)
-    weight = layer.weight.flatten(1)[row].to(x.dtype)  # (R, C)
-    bias = layer.bias[row].to(x.dtype)
+    assert isinstance(layer, nn.Conv2d)
+    weight, bias = own_rows(layer, labels, x.dtype)
     logits = torch.bmm(weight[:, None], x.flatten(2)).reshape(-1, 1, *x.shape[2:])
     return logits + bias[:, None, None, None]

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .norm import FrozenBatchNorm2d
+from .norm import FrozenBatchNorm2d, init_convs
 
 Norm = Callable[[int], nn.Module]
 
@@ -150,9 +150,7 @@ class ResNet(nn.Module):
             channels.append(cout)
         self.channels = tuple(channels)
         self.strides = (4, 8, 16, 32)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convs(self)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage, for freezing: stem, then layer1 to layer4."""
