@@ -112,6 +112,27 @@ def require(state: Mapping[str, Tensor], key: str) -> Tensor:
     return state[key]
 
 
+def count_rows(state: Mapping[str, Tensor], classes: str, boxes: str, *, background: bool) -> int:
+    """Return how many rows the class scores have, background included.
+
+    Args:
+        state: tensors by name.
+        classes: prefix of the layer of the class scores.
+        boxes: prefix of the layer of the box deltas, four rows a class.
+        background: whether the background has deltas.
+
+    Raises:
+        ValueError: if a tensor is missing or the rows do not fit together.
+    """
+    rows = require(state, classes + "weight").shape[0]
+    box_rows, wanted = require(state, boxes + "weight").shape[0], 4 * (rows - (not background))
+    if box_rows != wanted:
+        raise ValueError(
+            f"{classes}weight has {rows} rows, so {boxes}weight needs {wanted}; got {box_rows}"
+        )
+    return rows
+
+
 def flat_columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:
     """Reorder the columns of the first fully connected layer to our order, or back."""
     side = round((weight.shape[1] // channels) ** 0.5)

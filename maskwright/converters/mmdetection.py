@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .common import COCO_91_NAMES, Converted, ConvertReport, flat_columns, require
+from .common import COCO_91_NAMES, Converted, ConvertReport, count_rows, flat_columns, require
 
 _HEAD = "roi_heads.mask_head."
 _THEIR_HEAD = "roi_head.mask_head."
@@ -103,13 +103,7 @@ def to_maskwright(
         ValueError: if a tensor is missing or the class rows do not fit together.
     """
     report = ConvertReport()
-    rows = require(state, _CLASSES + "weight").shape[0] - 1
-    box_rows = require(state, _BOXES + "weight").shape[0]
-    if box_rows != 4 * rows:
-        raise ValueError(
-            f"{_CLASSES}weight has {rows + 1} rows, so {_BOXES}weight needs {4 * rows}; got "
-            f"{box_rows}"
-        )
+    rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
     ids = list(range(1, rows + 1))
     if names is None and rows == 80:
         ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]

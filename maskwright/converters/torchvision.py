@@ -20,6 +20,7 @@ from .common import (
     COCO_91_NAMES,
     Converted,
     ConvertReport,
+    count_rows,
     default_skeleton,
     flat_columns,
     require,
@@ -114,12 +115,7 @@ def to_maskwright(
     report = ConvertReport()
     older = any(_modern(key) != key for key in state)
     theirs = {_modern(key): value for key, value in state.items()}
-    rows = require(theirs, _CLASSES + "weight").shape[0]
-    box_rows = require(theirs, _BOXES + "weight").shape[0]
-    if box_rows != 4 * rows:
-        raise ValueError(
-            f"{_CLASSES}weight has {rows} rows, so {_BOXES}weight needs {4 * rows}; got {box_rows}"
-        )
+    rows = count_rows(theirs, _CLASSES, _BOXES, background=True)
     # A model without a keypoint head leaves theirs aside.
     wanted = any(key.startswith("roi_heads.keypoint_head.") for key in our_names)
     joints = require(theirs, _KEYPOINTS + "weight").shape[1] if wanted else 0
