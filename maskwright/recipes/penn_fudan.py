@@ -10,15 +10,15 @@ from .nuclei import nuclei
 
 
 def penn_fudan(data: str | Path = "penn_fudan") -> TrainRecipe:
-    """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 220 steps of whole images.
+    """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 160 steps of whole images.
 
     Args:
         data: the data set with its splits train and val.
     """
     return replace(
         nuclei(data),
-        steps=220,
-        imgsz=(400, 700),
+        steps=160,
+        imgsz=(320, 560),
         crop=None,
         max_det=100,
         model_args={
