@@ -18,6 +18,7 @@ from ..nn.box_head import BoxHead
 from ..nn.fpn import FPN
 from ..nn.keypoint_head import KeypointHead
 from ..nn.mask_head import MaskHead
+from ..nn.poolers import AlignPooler
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
 from ..nn.samplers import BalancedSampler
@@ -185,9 +186,9 @@ def two_stage_fpn(
         box_head,
         mask_head,
         keypoint_head,
-        strides=backbone.strides,
-        sampling_ratio=rules.sampling_ratio,
-        aligned=rules.aligned,
+        pooler=AlignPooler(
+            backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
+        ),
         sampler=BalancedSampler(options.rois, 0.25),
     )
     return TwoStageDetector(

@@ -16,6 +16,7 @@ from ..errors import OptionError
 from .resnet import RESNETS, ResNet
 
 NORMS = ("frozen", "affine", "bn")
+STRIDES = (4, 8, 16, 32)  # of the maps that a network may offer
 
 
 class _Body(Protocol):
@@ -26,16 +27,19 @@ class _Body(Protocol):
 
 
 class TimmBody(nn.Module):
-    """A timm network as maps at strides 4 to 32.
+    """A timm network as maps at strides 4, 8, 16 and 32, or the first of these.
+
+    Where a network has several maps of a stride, the last one is taken (VGG: before the pooling).
 
     Args:
         name: a timm name; the network is built without its classifier and without weights.
+        deepest: stride of the last map; what comes after it is not built.
 
     Raises:
-        ValueError: if timm has no such network, or it offers no maps at strides 4, 8, 16, 32.
+        ValueError: if timm has no such network, or it offers no maps at these strides.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, deepest: int = 32) -> None:
         super().__init__()
         import timm
 
@@ -48,18 +52,24 @@ class TimmBody(nn.Module):
             )
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
-        wanted = [i for i, stride in enumerate(reductions) if stride in (4, 8, 16, 32)]
-        if [reductions[i] for i in wanted] != [4, 8, 16, 32]:
+        self.strides = tuple(stride for stride in STRIDES if stride <= deepest)
+        last = {stride: i for i, stride in enumerate(reductions)}
+        if not set(self.strides) <= set(last):
             raise ValueError(
-                f"backbone {name!r} has maps at strides {reductions}; a pyramid needs 4, 8, 16, 32"
+                f"backbone {name!r} has maps at strides {reductions}; a detector needs "
+                f"{', '.join(map(str, self.strides))}"
             )
+        wanted = [last[stride] for stride in self.strides]
         body: Any = timm.create_model(
             name, features_only=True, pretrained=False, out_indices=wanted
         )
         self.body = body
-        self._ends = [info["module"] for info in body.feature_info.get_dicts()]
+        info = probe.feature_info.get_dicts()
+        self._ends = [info[i]["module"] for i in wanted]
+        finer = [entry["module"] for entry in info if entry["reduction"] < STRIDES[0]]
+        self._stem_end: str | None = finer[-1] if finer else None
         self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
-        self.strides = (4, 8, 16, 32)
+        self._drop_unused()
         config = body.pretrained_cfg or {}
         mean, std = (
             config.get("mean", (0.485, 0.456, 0.406)),
@@ -68,10 +78,22 @@ class TimmBody(nn.Module):
         self.mean = tuple(255.0 * value for value in mean)
         self.std = tuple(255.0 * value for value in std)
 
+    def _drop_unused(self) -> None:
+        """Delete the blocks behind the last map; timm leaves some networks whole."""
+        parent, _, last = self._ends[-1].rpartition(".")
+        blocks = dict(self.body.named_children()).get(parent)
+        if isinstance(blocks, nn.Sequential | nn.ModuleList):
+            del blocks[int(last) + 1 :]
+
     def stages(self) -> list[list[nn.Module]]:
-        """Return the modules by stage: the stem, then what leads to each of the four maps."""
+        """Return the modules by stage: the stem, then what leads to each of the maps.
+
+        The stem ends with the last map finer than stride 4 (VGG: the second block of
+        convolutions), or where the first map's module begins.
+        """
         # timm writes the inner modules of a network "stages.0" or, flattened, "stages_0".
         ends = [end.replace(".", "_") for end in self._ends]
+        stem_end = None if self._stem_end is None else self._stem_end.replace(".", "_")
         parts: list[tuple[str, nn.Module]] = []
         for name, child in self.body.named_children():
             if name not in ends and any(end.startswith(f"{name}_") for end in ends):
@@ -83,7 +105,7 @@ class TimmBody(nn.Module):
             if len(stages) == 1 and name == ends[0]:
                 stages.append([])
             stages[-1].append(module)
-            if name in ends[:-1] and len(stages) > 1:
+            if name == stem_end or (name in ends[:-1] and len(stages) > 1):
                 stages.append([])
         return stages
 
@@ -102,6 +124,7 @@ class Backbone(nn.Module):
             bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
         eps: epsilon of the batch norm of our ResNets.
         stride_in_1x1: where the bottlenecks of our ResNets stride.
+        strides: the maps that are returned, rising; the stages behind the last are not built.
 
     Attributes:
         channels: channels of the maps.
@@ -116,24 +139,30 @@ class Backbone(nn.Module):
         norm: str | None = None,
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
+        strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
+        if not strides or list(strides) != [s for s in STRIDES if s in strides]:
+            raise OptionError(f"strides are rising ones of {STRIDES}, got {tuple(strides)}")
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         body: ResNet | TimmBody
         if name in RESNETS:
-            body = ResNet(name, norm=norm, eps=eps, stride_in_1x1=stride_in_1x1)
+            body = ResNet(
+                name, norm=norm, eps=eps, stride_in_1x1=stride_in_1x1, deepest=strides[-1]
+            )
             self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
             self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
         else:
-            body = TimmBody(name)
+            body = TimmBody(name, strides[-1])
             self.mean, self.std = body.mean, body.std
         self.name = name
         self.norm = norm
         self.body = body
-        self.channels = body.channels
-        self.strides = body.strides
+        self._wanted = [body.strides.index(stride) for stride in strides]
+        self.channels = tuple(body.channels[i] for i in self._wanted)
+        self.strides = tuple(strides)
         self.frozen_stages = 0
         self._apply_freezing()
 
@@ -175,4 +204,4 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of (B, 3, H, W), fine to coarse."""
         maps: tuple[Tensor, ...] = self.body(x)
-        return maps
+        return tuple(maps[i] for i in self._wanted)

@@ -97,7 +97,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem and four stages; returns the maps C2 to C5 at strides 4, 8, 16, 32.
+    """Stem and four stages; returns C2 to C5 at strides 4, 8, 16, 32, or the first of these.
 
     Args:
         name: one of `RESNETS`.
@@ -105,6 +105,7 @@ class ResNet(nn.Module):
             training `Backbone` governs).
         eps: epsilon of the norm.
         stride_in_1x1: where a bottleneck strides.
+        deepest: stride of the last map; the stages behind it are not built.
     """
 
     def __init__(
@@ -114,9 +115,11 @@ class ResNet(nn.Module):
         norm: str = "frozen",
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
+        deepest: int = 32,
     ) -> None:
         super().__init__()
         bottleneck, blocks, groups, width_per_group = RESNETS[name]
+        self.strides = tuple(stride for stride in (4, 8, 16, 32) if stride <= deepest)
         layer: Norm = partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = layer(64)
@@ -124,7 +127,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = []
         cin = 64
-        for stage, count in enumerate(blocks):
+        for stage, count in enumerate(blocks[: len(self.strides)]):
             base = 64 * 2**stage
             cout = base * 4 if bottleneck else base
             parts: list[nn.Module] = []
@@ -149,20 +152,19 @@ class ResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
             channels.append(cout)
         self.channels = tuple(channels)
-        self.strides = (4, 8, 16, 32)
         init_convs(self)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage, for freezing: stem, then layer1 to layer4."""
         layers: list[list[nn.Module]] = [[self.conv1, self.bn1]]
-        layers += [[getattr(self, f"layer{i}")] for i in range(1, 5)]
+        layers += [[getattr(self, f"layer{i + 1}")] for i in range(len(self.strides))]
         return layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return C2 to C5 of (B, 3, H, W)."""
+        """Return C2 to C5 of (B, 3, H, W), or the first of them."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
-        for i in range(1, 5):
-            x = getattr(self, f"layer{i}")(x)
+        for i in range(len(self.strides)):
+            x = getattr(self, f"layer{i + 1}")(x)
             maps.append(x)
         return tuple(maps)

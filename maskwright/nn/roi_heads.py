@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..ops.roi_align import roi_align
 from ..structures import Instances
 from .box_head import BoxHead, BoxTargets
 from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
+from .poolers import Pooler
 from .ragged import active_slots, gather_slots, put_back, take
 from .samplers import BalancedSampler, RandomSource, Sample
 
@@ -31,9 +31,7 @@ class RoIHeads(nn.Module):
         box_head: classifies and refines.
         mask_head: cuts out, or None.
         keypoint_head: finds keypoints, or None.
-        strides: strides of the pyramid levels that regions are pooled from, fine to coarse.
-        sampling_ratio: of RoIAlign.
-        aligned: of RoIAlign.
+        pooler: takes the features of regions from the maps.
         matcher: assigns proposals to ground truth.
         sampler: picks the proposals of the loss.
     """
@@ -44,9 +42,7 @@ class RoIHeads(nn.Module):
         mask_head: MaskHead | None = None,
         keypoint_head: KeypointHead | None = None,
         *,
-        strides: Sequence[int],
-        sampling_ratio: int = 2,
-        aligned: bool = True,
+        pooler: Pooler,
         matcher: IoUMatcher | None = None,
         sampler: BalancedSampler | None = None,
     ) -> None:
@@ -54,9 +50,7 @@ class RoIHeads(nn.Module):
         self.box_head = box_head
         self.mask_head = mask_head
         self.keypoint_head = keypoint_head
-        self.strides = tuple(strides)
-        self.sampling_ratio = sampling_ratio
-        self.aligned = aligned
+        self.pooler = pooler
         self.matcher = matcher or IoUMatcher(0.5, 0.5)
         self.sampler = sampler or BalancedSampler(512, 0.25)
 
@@ -64,16 +58,7 @@ class RoIHeads(nn.Module):
         self, pyramid: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
     ) -> Tensor:
         """Return region features (R, C, side, side) of boxes (R, 4) in padded-image pixels."""
-        # Regions come from P2 to P5; P6 serves the proposals only (Lin et al. 2017, 4.2).
-        return roi_align(
-            list(pyramid[: len(self.strides)]),
-            boxes,
-            batch_index,
-            strides=self.strides,
-            output_size=side,
-            sampling_ratio=self.sampling_ratio,
-            aligned=self.aligned,
-        )
+        return self.pooler(pyramid, boxes, batch_index, side)
 
     def pool_for_branches(
         self, pyramid: Sequence[Tensor], boxes: Tensor, batch_index: Tensor

@@ -227,6 +227,29 @@ def test_backbone_freezes_by_stage_and_keeps_its_statistics(name: str) -> None:
         backbone.freeze(6)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "test_efficientnet", "vgg11"])
+def test_backbone_ends_with_the_deepest_map_that_is_wanted(name: str) -> None:
+    backbone = Backbone(name, strides=(16,)).eval()
+    (single,) = backbone(torch.randn(1, 3, 64, 96))
+    assert single.shape == (1, *backbone.channels, 4, 6)
+    stages = backbone.body.stages()
+    assert len(stages) == 4, "the stem, and what leads to the maps at strides 4, 8 and 16"
+    single.sum().backward()
+    unused = [key for key, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused
+    if name == "vgg11":  # the first blocks of convolutions, conv1 and conv2, are the stem
+        convs = [[m for m in stage if isinstance(m, torch.nn.Conv2d)] for stage in stages]
+        assert [len(stage) for stage in convs] == [2, 2, 2, 2]
+    else:
+        deep = Backbone(name).eval()
+        deep.load_state_dict(backbone.state_dict(), strict=False)
+        torch.testing.assert_close(
+            deep(torch.ones(1, 3, 64, 64))[2:3], backbone(torch.ones(1, 3, 64, 64))
+        )
+    with pytest.raises(ValueError, match="strides are rising ones"):
+        Backbone(name, strides=(16, 8))
+
+
 def test_backbone_with_live_norm_updates_only_unfrozen_stages() -> None:
     backbone = Backbone("resnet18", norm="bn")
     backbone.freeze(2)
