@@ -127,6 +127,7 @@ def predict(
     weights: str | None = None,
     device: str = "auto",
     save: bool = True,
+    formats: str | None = None,
     show: bool = False,
     project: str = "runs",
     name: str | None = None,
@@ -139,18 +140,31 @@ def predict(
         weights: for a registered name: published weights such as coco, or a checkpoint.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         save: write a picture and a JSON file per image, and a page for several.
+        formats: further files per image, joined by commas: geojson (polygons with holes, for
+            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
         show: open each picture in a window.
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "predict".
     """
-    from maskwright.engine.gallery import ResultWriter, SavedResult, write_gallery
+    from maskwright.engine.gallery import (
+        ResultWriter,
+        SavedResult,
+        check_formats,
+        write_gallery,
+    )
     from maskwright.engine.predict import predict as run
     from maskwright.engine.rundir import new_run_dir
     from maskwright.engine.sources import list_sources
     from maskwright.hub import load
 
+    files = tuple(part.strip() for part in (formats or "").split(",") if part.strip())
+    if files and not save:
+        raise UsageError("formats= names files to write, but save=false writes none")
+    check_formats(files)
     sources = list_sources(options["source"])
     predictor = load(model, weights=weights, device=device)
+    if "labels" in files and not predictor.detector.predicts_masks:
+        raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
     results = run(predictor, **{**options, "source": sources})
     writer: ResultWriter | None = None
     rows: list[list[object]] = []
@@ -163,7 +177,7 @@ def predict(
             if save:
                 if writer is None:  # not before there is something to keep
                     folder = new_run_dir(project, "predict", name)
-                    writer = ResultWriter(folder, originals=len(sources) > 1)
+                    writer = ResultWriter(folder, originals=len(sources) > 1, formats=files)
                 saved.append(writer.write(result))
             if show:
                 result.show()

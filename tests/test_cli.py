@@ -148,6 +148,8 @@ def test_failures_are_short_and_without_traceback(
         ("predict {model} photos imgsz=infx", "must be above 0 and finite"),
         ("predict {model} photos batch=0", "batch must be at least 1"),
         ("predict {model} photos name=a/b", "without slashes"),
+        ("predict {model} photos formats=png", "formats=png: there are geojson and labels"),
+        ("predict {model} photos formats=labels save=false", "save=false writes none"),
         ("val {model} cells conf=2", "conf lies between 0 and 1, got 2"),
         ("val {model} cells workers=-1", "workers must be at least 0"),
         ("val {model} cells split=half", "split is 'train', 'val'"),
@@ -248,6 +250,16 @@ def test_predict_over_a_folder(model: Path, work: Path, capsys: pytest.CaptureFi
     for written, expected in zip(found["objects"], direct, strict=False):
         assert written["box"] == pytest.approx(expected.boxes[0].tolist(), abs=0.01)
         assert written["name"] == expected.names[expected.labels.item()]
+
+
+def test_predict_writes_further_formats(model: Path, work: Path) -> None:
+    line = f"predict {model} photos conf=0.01 max_det=3 formats=geojson,labels"
+    assert main(line.split()) == 0
+    folder = work / "runs" / "predict" / "predict"
+    found = json.loads((folder / "a.geojson").read_text(encoding="utf-8"))["features"]
+    assert len(found) == 3
+    with Image.open(folder / "labels" / "b.png") as labels, Image.open(folder / "b.jpg") as photo:
+        assert labels.mode.startswith("I;16") and labels.size == photo.size
 
 
 def test_both_ways_of_writing_options_are_the_same(

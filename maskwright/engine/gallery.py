@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+from ..errors import OptionError
 from .figures import plural
 from .page import render
 from .result import Result
@@ -22,6 +23,9 @@ from .rundir import write_whole
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 MANY_CLASSES = 16
+# Further files of an image: polygons with holes, and a 16-bit PNG in `labels/` with the number of
+# the object at each pixel.
+FORMATS = ("geojson", "labels")
 ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
 
 
@@ -55,17 +59,23 @@ class ResultWriter:
     keeps their pixels. A second image of the same name gets a number.
     """
 
-    def __init__(self, folder: str | Path, *, originals: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, *, originals: bool = False, formats: Sequence[str] = ()
+    ) -> None:
         """Make the folder.
 
         Args:
             folder: where the files go.
             originals: also keep a copy of each image in `originals/`, for the page.
+            formats: further files of each image: names of `FORMATS`.
 
         Raises:
+            OptionError: if a format is unknown.
             ValueError: if the folder cannot be made.
         """
+        check_formats(formats)
         self.folder = Path(folder)
+        self._formats = tuple(formats)
         self._originals = self.folder / "originals" if originals else None
         self._taken: set[str] = set()
         try:
@@ -93,6 +103,10 @@ class ResultWriter:
             )
         result.save(overlay)
         data = result.save(overlay.with_suffix(".json"))
+        if "geojson" in self._formats:
+            result.save(overlay.with_suffix(".geojson"))
+        if "labels" in self._formats:
+            result.save_labels(self.folder / "labels" / f"{stem}.png")
         original = None
         if self._originals is not None:
             original = self._write_original(result, f"{stem}.jpg")
@@ -125,6 +139,13 @@ class ResultWriter:
         path = self._originals / name
         picture.save(path, quality=88)
         return path
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse names that are not in `FORMATS` with an `OptionError`."""
+    for name in formats:
+        if name not in FORMATS:
+            raise OptionError(f"formats={name}: there are {' and '.join(FORMATS)}")
 
 
 def write_gallery(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..ops.masks import paste_masks, paste_rle
+from ..ops.outlines import Part, trace_parts
 from ..ops.rle import decode_rle
 from ..structures import Detections, Skeleton
 
@@ -187,19 +188,24 @@ class Result:
         self.plot().show(title=repr(self))
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture of `plot`, or the data if `path` ends in .json; return the path.
+        """Write the picture of `plot`, or the data if `path` ends in .json or .geojson.
+
+        Returns:
+            The path.
 
         Raises:
             ValueError: if the suffix is that of no image format.
         """
         path = Path(path)
-        if path.suffix.lower() != ".json" and path.suffix.lower() not in _writable():
+        data = {".json": self.to_json, ".geojson": self.to_geojson}.get(path.suffix.lower())
+        if data is None and path.suffix.lower() not in _writable():
             raise ValueError(
-                f"save: {str(path)!r} must end in .png, .jpg, another image suffix or .json"
+                f"save: {str(path)!r} must end in .png, .jpg, another image suffix, .json or "
+                ".geojson"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".json":
-            path.write_text(self.to_json(), encoding="utf-8")
+        if data is not None:
+            path.write_text(data(), encoding="utf-8")
             return path
         self.plot().save(path, quality=92)  # of JPEG and WebP; others ignore it
         return path
@@ -271,6 +277,87 @@ class Result:
         if self.skeleton is not None:
             document["keypoint_names"] = list(self.skeleton.names)
         return json.dumps(document, ensure_ascii=False)
+
+    def polygons(self, tolerance: float = 0.0) -> list[list[Part]] | None:
+        """Return the masks as polygons with holes, the parts of each object, or None.
+
+        Args:
+            tolerance: pixels by which outlines may be simplified; at 0 filling them gives exactly
+                the masks (see `ops.outlines`).
+
+        Raises:
+            ValueError: if the tolerance is negative.
+        """
+        if self.rle is None:
+            return None
+        return [trace_parts(*decode_rle(code), tolerance=tolerance) for code in self.rle]
+
+    def to_geojson(self, tolerance: float = 0.0) -> str:
+        """Return the objects as GeoJSON text, in pixels of the image, for QuPath and GIS tools.
+
+        One feature an object: its mask as Polygon or MultiPolygon with holes, or its box if the
+        model has no masks; no geometry if no pixel of the mask is over the threshold.
+
+        Args:
+            tolerance: as for `polygons`.
+        """
+        features = []
+        shapes = self.polygons(tolerance)
+        for i, label in enumerate(self.labels.tolist()):
+            box = [round(x, 2) for x in self.boxes[i].tolist()]
+            x1, y1, x2, y2 = box
+            if shapes is None:
+                parts = [[[[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]]]
+            else:
+                parts = [
+                    [[*ring.tolist(), ring[0].tolist()] for ring in (part.outline, *part.holes)]
+                    for part in shapes[i]
+                ]
+            geometry: dict[str, Any] | None = None
+            if len(parts) == 1:
+                geometry = {"type": "Polygon", "coordinates": parts[0]}
+            elif parts:
+                geometry = {"type": "MultiPolygon", "coordinates": parts}
+            properties = {
+                "objectType": "detection",
+                "classification": {"name": self.names[label]},
+                "score": round(self.scores[i].item(), 5),
+                "box": box,
+            }
+            features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+        return json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False)
+
+    def label_image(self) -> np.ndarray:
+        """Return (H, W) uint16: 0 is background, k the k-th object; the higher score lies above.
+
+        Raises:
+            ValueError: for a model without masks, or more than 65,535 objects.
+        """
+        if self.rle is None:
+            raise ValueError("label images need masks, and this model has boxes alone")
+        if len(self) > 65_535:
+            raise ValueError(f"a label image of 16 bits holds 65,535 objects, not {len(self)}")
+        labels = np.zeros(self.detections.size, np.uint16)
+        for number in range(len(self), 0, -1):
+            crop, (x1, y1, x2, y2) = decode_rle(self.rle[number - 1])
+            labels[y1:y2, x1:x2][crop] = number
+        return labels
+
+    def save_labels(self, path: str | Path) -> Path:
+        """Write `label_image` as a 16-bit grayscale PNG and return the path.
+
+        Raises:
+            ValueError: if `path` does not end in .png, and as `label_image`.
+        """
+        from PIL import Image
+
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"save_labels: {str(path)!r} must end in .png, which keeps 16 bits")
+        labels = self.label_image()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(path)
+        return path
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections`, with `class_name` in its data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,71 @@ def test_save_writes_pictures_and_data(tmp_path: Path) -> None:
     for name in ("a.xyz", "a", "a.pdf.exe"):
         with pytest.raises(ValueError, match=r"must end in \.png"):
             result.save(tmp_path / name)
+
+
+def test_polygons_give_back_the_masks() -> None:
+    from scipy import ndimage
+
+    noise = torch.from_numpy(
+        ndimage.gaussian_filter(np.random.default_rng(0).random((3, 28, 28)), 2)
+    )
+    probs = (noise > noise.flatten(1).median(1).values[:, None, None]).float()
+    result = make()
+    result = replace(result, detections=replace(result.detections, mask_probs=probs))
+    shapes = result.polygons()
+    assert shapes is not None and result.masks is not None
+    assert sum(len(parts) for parts in shapes) > 3
+    for parts, mask in zip(shapes, result.masks.numpy(), strict=True):
+        full = np.zeros(SIZE, int)
+        for part in parts:
+            for sign, ring in [(1, part.outline), *((-1, hole) for hole in part.holes)]:
+                code = coco_mask.frPyObjects([ring.ravel().tolist()], *SIZE)[0]
+                full += sign * coco_mask.decode(code).astype(int)
+        assert np.array_equal(full, mask)
+    assert make(masks=False).polygons() is None
+
+
+def test_geojson_has_a_feature_for_every_object(tmp_path: Path) -> None:
+    result = make()
+    assert result.detections.mask_probs is not None
+    probs = result.detections.mask_probs.clone()
+    probs[1, :, 5:9] = 0  # two parts
+    probs[2] = 0  # no pixel at all
+    result = replace(result, detections=replace(result.detections, mask_probs=probs))
+    text = result.save(tmp_path / "a.geojson").read_text(encoding="utf-8")
+    first, second, third = json.loads(text)["features"]
+    ring = [[10, 5], [30, 5], [30, 25], [10, 25], [10, 5]]
+    assert first["geometry"] == {"type": "Polygon", "coordinates": [ring]}
+    assert first["properties"]["classification"] == {"name": "nucleus"}
+    assert first["properties"]["score"] == pytest.approx(0.9)
+    assert second["geometry"]["type"] == "MultiPolygon"
+    assert len(second["geometry"]["coordinates"]) == 2
+    assert third["geometry"] is None and third["properties"]["box"] == BOXES[2]
+    boxes = json.loads(make(masks=False).to_geojson())["features"]
+    assert boxes[0]["geometry"]["coordinates"] == [ring]
+    assert json.loads(make(0).to_geojson())["features"] == []
+
+
+def test_label_images_keep_16_bits_and_the_better_object_above(tmp_path: Path) -> None:
+    result = make()
+    crowd = result[torch.arange(3).repeat(100)]  # numbers beyond 8 bits; copies lie below
+    path = crowd.save_labels(tmp_path / "new" / "a.png")
+    with Image.open(path) as picture:
+        read = np.asarray(picture)
+    expected = np.zeros(SIZE, int)
+    for number, box in enumerate(BOXES, 1):
+        expected[rectangle(box)] = number
+    assert np.array_equal(read, expected)
+    many = Detections(SIZE, torch.zeros(300, 4), torch.ones(300), torch.zeros(300).long())
+    spread = torch.stack([torch.arange(300) % 60, torch.arange(300) // 60], 1).float()
+    many = replace(many, boxes=torch.cat([spread, spread + 1], 1), mask_probs=torch.ones(300, 1, 1))
+    labels = replace(result, detections=many).save_labels(tmp_path / "many.png")
+    with Image.open(labels) as picture:
+        assert np.asarray(picture)[:5].ravel().tolist() == list(range(1, 301))
+    with pytest.raises(ValueError, match=r"must end in \.png"):
+        result.save_labels(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="boxes alone"):
+        make(masks=False).label_image()
 
 
 def test_show_without_a_display_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
