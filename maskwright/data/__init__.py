@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .loader import Batch, Loader, make_loader
     from .records import Dataset, Fault, Record, split_dataset
     from .transforms import Augment
+    from .voc import read_voc
+    from .voc_write import write_voc
 
 _HOMES = {
     "Augment": "transforms",
@@ -29,8 +31,10 @@ _HOMES = {
     "make_loader": "loader",
     "open_dataset": "discover",
     "read_coco": "coco",
+    "read_voc": "voc",
     "resize_image": "images",
     "split_dataset": "records",
+    "write_voc": "voc_write",
 }
 
 __all__ = [
@@ -48,8 +52,10 @@ __all__ = [
     "make_loader",
     "open_dataset",
     "read_coco",
+    "read_voc",
     "resize_image",
     "split_dataset",
+    "write_voc",
 ]
 
 

@@ -100,6 +100,27 @@ def load_image(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarra
         return _decode(image, name, size)
 
 
+def load_indices(path: Path) -> np.ndarray:
+    """Return the stored values of an image that numbers its pixels: palette indices or grey values.
+
+    Returns:
+        (H, W) uint8 or wider, as stored.
+
+    Raises:
+        ValueError: if the file is missing, no image, truncated, or has colours instead of indices.
+    """
+    with _exif_warnings(), _open_file(path) as stream, _open(stream, str(path)) as image:
+        if image.mode not in ("P", "L", "I;16", "I"):
+            raise ValueError(
+                f"{path} has colours (mode {image.mode}), but its pixels must be numbers: save it "
+                "with a palette, as Pascal VOC does"
+            )
+        try:
+            return np.array(image)
+        except Exception as error:  # decoders raise what they like on broken bytes
+            raise ValueError(_damaged(str(path), error)) from None
+
+
 def image_header(path: Path) -> Header:
     """Return what an image file says of itself, without decoding it.
 
@@ -249,10 +270,14 @@ def _decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.n
             image = image.transpose(turns[orientation])
         return _to_rgb(image)
     except Exception as error:  # decoders raise what they like on broken bytes
-        raise ValueError(
-            f"{name} is damaged or incomplete and cannot be decoded ({error}): copy it again or "
-            "remove it"
-        ) from None
+        raise ValueError(_damaged(name, error)) from None
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return (
+        f"{name} is damaged or incomplete and cannot be decoded ({error}): copy it again or remove "
+        "it"
+    )
 
 
 @contextmanager

@@ -129,6 +129,7 @@ class Dataset:
         skeleton: names of the J keypoints and the lines between them; None without keypoints.
         faults: what was wrong in the files; see `Fault`.
         source: the annotation file.
+        format: "coco" or "voc": what the annotations were stored in, and so how others score it.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Dataset:
         source: Path,
         skeleton: Skeleton | None = None,
         faults: Sequence[Fault] = (),
+        format: str = "coco",
         rows: Tensor | None = None,
     ) -> None:
         self.root = root
@@ -151,6 +153,7 @@ class Dataset:
         self.skeleton = skeleton
         self.faults = list(faults)
         self.source = source
+        self.format = format
         self._columns = columns
         self._rows = torch.arange(len(columns.image_ids)) if rows is None else rows
 
@@ -278,6 +281,7 @@ class Dataset:
             source=self.source,
             skeleton=self.skeleton,
             faults=self.faults,
+            format=self.format,
             rows=self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))],
         )
 

@@ -135,6 +135,10 @@ class TrainRecipe:
     photometric: bool = False
     """Random brightness, contrast, saturation and hue."""
 
+    difficult: bool = False
+    """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
+    objects nor as background. In validation they never count."""
+
     max_det: int = 100
     """Most detections per image in validation; raise it for crowded images."""
 

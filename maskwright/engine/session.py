@@ -243,11 +243,15 @@ def make_fabric(device: str) -> Any:
 def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset]:
     """Return the training and the validation images; holds some out if there is one split."""
     keypoints = "num_keypoints" in get_entry(recipe.model).arguments()
-    train = open_dataset(recipe.data, "train", keypoints=keypoints)
+    train = open_dataset(recipe.data, "train", keypoints=keypoints, difficult=recipe.difficult)
     if "val" in find_splits(recipe.data, keypoints=keypoints):
         val = open_dataset(recipe.data, "val", names=train.names, keypoints=keypoints)
         return train, val
-    return split_dataset(train, recipe.val_fraction, recipe.seed)
+    train, val = split_dataset(train, recipe.val_fraction, recipe.seed)
+    if recipe.difficult:
+        same = open_dataset(recipe.data, "train", keypoints=keypoints)
+        val = split_dataset(same, recipe.val_fraction, recipe.seed)[1]
+    return train, val
 
 
 def build_detector(

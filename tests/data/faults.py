@@ -8,8 +8,9 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ LAYOUTS = {  # annotations and images of a split
     "file": ("{0}.json", "images"),
     "pairs": ("annotations/{0}.json", "images/{0}"),
     "roboflow": ("{0}/_annotations.coco.json", "{0}"),
+    "voc": ("ImageSets/Main/{0}.txt", "JPEGImages"),
 }
 
 
@@ -88,14 +90,52 @@ class Data:
         (self.folder / "a.png").unlink()
         place(self.folder / "a.png")
 
+    def number(self, image_id: int | None) -> int | None:
+        """Return the id that the reader gives the image of this id: VOC has names, no numbers."""
+        if self.layout != "voc" or image_id is None:
+            return image_id
+        return [image["id"] for image in self.content["images"]].index(image_id) + 1
+
     def write(self) -> Path:
         """Write the annotations, and return what `data=` is."""
+        if self.layout == "voc":
+            write_voc_files(self.file, self.content)
+            write_voc_files(self.val_file, self.val_content)
+            return self.root
         if self.text is None:
             self.text = json.dumps(self.content).encode()
         if not self.file.exists() and not self.file.is_symlink():
             self.file.write_bytes(self.text)
         self.val_file.write_text(json.dumps(self.val_content))
         return self.root
+
+
+def write_voc_files(listing: Path, content: dict[str, Any]) -> None:
+    """Write the boxes of COCO content as Pascal VOC: a list, and an XML file for every image."""
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    folder = listing.parents[2] / "Annotations"
+    ids = []
+    for image in content["images"]:
+        ids.append(str(PurePosixPath(image["file_name"]).with_suffix("")))
+        sides = {side: image.get(side) for side in ("width", "height")}
+        size = "".join(f"<{k}>{v}</{k}>" for k, v in sides.items() if v is not None)
+        objects = ""
+        for entry in content["annotations"]:
+            if entry["image_id"] == image["id"]:
+                x, y, w, h = entry["bbox"]
+                box = {"xmin": x + 1, "ymin": y + 1, "xmax": x + w, "ymax": y + h}
+                objects += (
+                    f"<object><name>{escape(names[entry['category_id']])}</name><bndbox>"
+                    + "".join(f"<{k}>{v}</{k}>" for k, v in box.items())
+                    + "</bndbox></object>"
+                )
+        file = folder / f"{ids[-1]}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        name = escape(image["file_name"])
+        file.write_text(
+            f"<annotation><filename>{name}</filename><size>{size}</size>{objects}</annotation>"
+        )
+    listing.write_text("".join(f"{name}\n" for name in ids))
 
 
 @dataclass(frozen=True)
