@@ -99,20 +99,22 @@ def val(
         rows.setdefault(metric, {})[kind] = value
     kinds = list(dict.fromkeys(key.split("/")[0] for key in metrics))
     total = [row for row in rows if "/" not in row]
+    by_class: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        if key.count("/") > 1:
+            kind, metric, name = key.split("/", 2)
+            by_class.setdefault(name, {})[f"{kind} {metric}"] = value
     console.table(
         f"{model} on {options['data']}, {options['split']} split",
         ["metric", *kinds],
         [[name, *(rows[name].get(kind) for kind in kinds)] for name in total],
     )
-    per_class = [row for row in rows if "/" in row]
-    if per_class:
+    if by_class:
+        columns = list(dict.fromkeys(column for row in by_class.values() for column in row))
         console.table(
             "AP by class",
-            ["class", *kinds],
-            [
-                [name.split("/", 1)[1], *(rows[name].get(kind) for kind in kinds)]
-                for name in per_class
-            ],
+            ["class", *columns],
+            [[name, *map(row.get, columns)] for name, row in by_class.items()],
         )
     if metrics.dir is not None and metrics.diagnosis is not None:
         from maskwright.engine.report import announce

@@ -174,14 +174,15 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 
 def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
-    families = list(dict.fromkeys(key.split("/")[0] for key in metrics if "/AP/" in key))
-    head = ["class", "objects", *(f"{family} AP" for family in families)]
+    # "box/AP", "mask/AP", "box/VOC_AP50", ...
+    kinds = list(dict.fromkeys("/".join(k.split("/", 2)[:2]) for k in metrics if k.count("/") > 1))
+    head = ["class", "objects", *(kind.replace("/", " ") for kind in kinds)]
     for kind in found.kinds:
         head += [f"{kind} best F1", "at conf"]
     rows = []
     for name, count in found.objects.items():
         row = [escape(name), f"{count:,}" if count else "0: AP is undefined"]
-        row += [_optional(metrics.get(f"{family}/AP/{name}")) for family in families]
+        row += [_optional(metrics.get(f"{kind}/{name}")) for kind in kinds]
         for one in found.kinds.values():
             point = one.scores.per_class.get(name)
             if point is not None:

@@ -22,6 +22,7 @@ from ..data.records import Dataset, describe_faults
 from ..errors import OptionError
 from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
+from ..metrics.voc_map import voc_eval
 from ..models.base import Detector, PostProcess
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from .predict import Predictor
 
 CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth
+
+
+VOC_TITLES = {"VOC_AP50": False, "VOC07_AP50": True}  # whether by eleven points
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def val(
     name: str | None = None,
     sigmas: tuple[float, ...] | None = None,
     boundary: bool = False,
+    voc: bool | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -125,6 +130,8 @@ def val(
         sigmas: how far each keypoint may lie from the truth, relative to the size of its object.
             None: COCO's for the 17 keypoints of a person, 0.05 for all others.
         boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
+        voc: score boxes by Pascal VOC's protocol as well: "box/VOC_AP50" by the area under the
+            curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -158,6 +165,7 @@ def val(
         skeleton=model.meta.keypoints,
         sigmas=sigmas,
         boundary=boundary,
+        voc=voc,
     )
     assert result is not None
     notes = [
@@ -243,6 +251,7 @@ def evaluate(
     skeleton: Skeleton | None = None,
     sigmas: Sequence[float] | None = None,
     boundary: bool = False,
+    voc: bool | None = None,
     label: str = "val",
     stop: Callable[[], bool] = lambda: False,
     gather: Callable[[Any], list[Any]] = lambda share: [share],
@@ -259,6 +268,7 @@ def evaluate(
         skeleton: the keypoints of the model.
         sigmas: see `val`.
         boundary: see `val`.
+        voc: see `val`.
         label: what stands in front of the progress bar.
         stop: asked after each batch; True ends the evaluation without a result.
         gather: returns the shares of all processes.
@@ -311,6 +321,7 @@ def evaluate(
         max_det=post.max_det,
         sigmas=sigmas,
         boundary=boundary,
+        voc=dataset.format == "voc" if voc is None else voc,
     )
     capped = [image_id for image_id, (full, _) in by_image.items() if full]
     return Evaluation(metrics, gt, detections, capped, ms, sigmas)
@@ -325,6 +336,7 @@ def score(
     max_det: int,
     sigmas: Sequence[float] | None = None,
     boundary: bool = False,
+    voc: bool = False,
 ) -> dict[str, float]:
     """Return the metrics of COCO results, boxes and if wanted the finer ones, by prefixed key."""
     # Without their box, results are sorted into small, medium and large by the area of the mask
@@ -343,6 +355,9 @@ def score(
         spread = sigmas if kind == "keypoints" else None
         for key, value in coco_eval(gt, rows, kind, max_det=max_det, sigmas=spread).items():
             metrics[f"{prefix}/{key}"] = value
+    for title, eleven_point in VOC_TITLES.items() if voc else ():
+        for key, value in voc_eval(gt, detections, eleven_point=eleven_point).items():
+            metrics[f"box/{title}{key.removeprefix('AP')}"] = value
     return metrics
 
 

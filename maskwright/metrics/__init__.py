@@ -9,8 +9,16 @@ if TYPE_CHECKING:
     from .boundary import boundary_iou
     from .coco_map import coco_eval
     from .diagnostics import confusion_matrix, explain_zero, pr_curve
+    from .voc_map import voc_eval
 
-__all__ = ["boundary_iou", "coco_eval", "confusion_matrix", "explain_zero", "pr_curve"]
+__all__ = [
+    "boundary_iou",
+    "coco_eval",
+    "confusion_matrix",
+    "explain_zero",
+    "pr_curve",
+    "voc_eval",
+]
 
 _HOMES = {
     "boundary_iou": "boundary",
@@ -18,6 +26,7 @@ _HOMES = {
     "confusion_matrix": "diagnostics",
     "explain_zero": "diagnostics",
     "pr_curve": "diagnostics",
+    "voc_eval": "voc_map",
 }
 
 

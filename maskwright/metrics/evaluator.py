@@ -152,7 +152,7 @@ def accumulate(
             detections = []
     elif sigmas is not None:
         raise ValueError(f"sigmas belong to iou_type='keypoints', not to {iou_type!r}")
-    truth, results = _renumber(gt, detections, iou_type, len(spread or ()))
+    truth, results = renumber(gt, detections, iou_type, len(spread or ()))
     call = (truth, results, iou_type, limits, iou_thrs, spread)
     try:
         if iou_type == "boundary":  # hotcoco has none
@@ -200,12 +200,22 @@ def keypoint_sigmas(gt: dict[str, Any], sigmas: Sequence[float] | None) -> list[
     return [float(sigma) for sigma in sigmas]
 
 
-def _renumber(
-    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str, joints: int
+def renumber(
+    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str, joints: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ground truth and detections as two data sets with ids from 1 and only known fields.
 
-    Images and categories keep the order of their ids, which decides between equal scores.
+    Images and categories keep the order of their ids, which decides between equal scores;
+    annotations keep their order.
+
+    Args:
+        gt: COCO ground truth.
+        detections: COCO results.
+        iou_type: what they are compared by.
+        joints: number of keypoints, for "keypoints".
+
+    Raises:
+        ValueError: where a field that `iou_type` needs is missing.
     """
     masks = iou_type in ("segm", "boundary")
     sizes = {image["id"]: image for image in gt["images"]}

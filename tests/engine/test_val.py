@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
+from maskwright.data.voc_write import write_voc
 from maskwright.engine.predict import Predictor
 from maskwright.engine.val import eval_loader, evaluate, match_classes, val
 from maskwright.models.base import Detector, Meta, PostProcess
@@ -232,6 +233,39 @@ def test_boundary_ap_is_scored_on_demand(data: Path) -> None:
     boxes = Predictor(Oracle(names, masks=False), Meta("oracle", {}, names), device="cpu")
     with pytest.raises(ValueError, match="boundary=true scores masks"):
         val(boxes, data, workers=0, boundary=True)
+
+
+def test_pascal_voc_is_scored_as_voc_does(data: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(data, "val")
+    write_voc(dataset, tmp_path / "voc", masks=False)
+    for file in (tmp_path / "voc/Annotations").iterdir():
+        # The dog in the image of both is difficult.
+        text = file.read_text()
+        if ">cat<" in text:
+            one, two = text.rsplit("<difficult>0", 1)
+            file.write_text(f"{one}<difficult>1{two}")
+    names: list[str | None] = ["dog", "cat"]
+    predictor = Predictor(Oracle(names, masks=False), Meta("oracle", {}, names), device="cpu")
+    metrics = val(predictor, tmp_path / "voc", workers=0, save=True, project=tmp_path / "runs")
+    keys = [key for key in metrics if "VOC" in key]
+    assert keys == [
+        f"box/{title}{end}" for title in ("VOC_AP50", "VOC07_AP50") for end in ("", "/dog", "/cat")
+    ]
+    assert all(metrics[key] == 1.0 for key in keys)
+    assert metrics["box/AP50"] == pytest.approx(1.0)
+    assert metrics.dir is not None
+    assert "box VOC07_AP50" in (metrics.dir / "report.html").read_text()
+    assert not any("VOC" in key for key in val(predictor, tmp_path / "voc", workers=0, voc=False))
+    # On other data by wish; there the cat is elsewhere.
+    file = data / "annotations/val.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [60, 2, 12, 12]
+    del content["annotations"][0]["segmentation"]
+    file.write_text(json.dumps(content))
+    assert not any("VOC" in key for key in val(predictor, data, workers=0))
+    metrics = val(predictor, data, workers=0, voc=True)
+    assert metrics["box/VOC_AP50"] == metrics["box/VOC07_AP50"] == 0.5
+    assert (metrics["box/VOC_AP50/cat"], metrics["box/VOC07_AP50/dog"]) == (0.0, 1.0)
 
 
 def test_zero_ap_is_explained(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
