@@ -7,6 +7,7 @@ for "a model, by name or path" asks here.
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from .errors import OptionError
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
 from .models.transfer import transfer
+from .nn.box_head import BoxHead
 from .structures import Skeleton
 
 _PACKAGE = Path(__file__).parent / "weights"
@@ -349,8 +351,6 @@ def load_backbone(detector: Detector) -> str:
         ValueError: if there are none or they cannot be fetched.
     """
     name = detector.backbone.name
-    body: Any = detector.backbone.body
-    target: nn.Module = body.body if hasattr(body, "body") else body
     if name in SHIPPED_BACKBONES:
         state = read_tensors(_PACKAGE / SHIPPED_BACKBONES[name])
         source = "ImageNet weights that come with the package"
@@ -368,8 +368,9 @@ def load_backbone(detector: Detector) -> str:
     else:
         import timm
 
+        whole = name.startswith("vgg")  # its fully connected layers are of use as well
         try:
-            donor = timm.create_model(name, pretrained=True, features_only=True)
+            donor = timm.create_model(name, pretrained=True, features_only=not whole)
         except Exception as error:  # the hub client raises many kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ValueError(
@@ -378,6 +379,27 @@ def load_backbone(detector: Detector) -> str:
                 f"{', '.join(SHIPPED_BACKBONES)}"
             ) from None
         state, source = dict(donor.state_dict()), f"timm's pretrained weights for {name}"
+    return apply_pretrained(detector, state, source)
+
+
+def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
+    """Give the backbone of a detector the weights of a classifier, and return what was given.
+
+    The fully connected layers of a VGG go to the head on regions, as far as their sizes fit.
+
+    Args:
+        detector: gets the weights.
+        state: the classifier's state dict, or that of its convolutions.
+        source: where it comes from, for people.
+
+    Raises:
+        ValueError: if it lacks a tensor of the backbone.
+    """
+    name = detector.backbone.name
+    body: Any = detector.backbone.body
+    target: nn.Module = body.body if hasattr(body, "body") else body
+    # timm's maps of a VGG call "features_0" what the classifier calls "features.0".
+    state = {re.sub(r"^features\.(\d+)\.", r"features_\1.", k): v for k, v in state.items()}
     own = target.state_dict()
     fitting = {
         key: value.float() if value.is_floating_point() else value
@@ -388,6 +410,14 @@ def load_backbone(detector: Detector) -> str:
     if missing:
         raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
     target.load_state_dict(fitting, strict=False)
+    head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
+    layers = [
+        (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
+        for layer in ("fc1", "fc2")
+        if f"pre_logits.{layer}.weight" in state
+    ]
+    if layers and isinstance(head, BoxHead):
+        source += f", {head.load_classifier(layers)} fully connected layers included"
     return source
 
 

@@ -42,11 +42,14 @@ class Images(_Movable):
         pixels: (B, 3, H, W) float32, RGB, 0 to 255; what lies outside `sizes` is ignored.
         sizes: (B, 2) int64, (height, width) of the network input before padding.
         original_sizes: (B, 2) int64, (height, width) of the file that the user gave.
+        proposals: regions from outside, for detectors that take them; in padded-image pixels, by
+            falling merit, `ids` their places in that order.
     """
 
     pixels: Tensor
     sizes: Tensor
     original_sizes: Tensor
+    proposals: Instances | None = None
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
@@ -86,7 +89,7 @@ class Instances(_Movable):
         masks: masks of the targets.
         mask_crops: (B, K, M, M) float32 probabilities in the frame of the box, predictions only.
         keypoints: (B, K, J, 3) float32, x and y in padded-image pixels, and visibility or score.
-        ids: (B, K) int64, proposals only: the anchor that each comes from.
+        ids: (B, K) int64, proposals only: the anchor that each comes from, or its rank.
     """
 
     boxes: Tensor

@@ -16,7 +16,10 @@ FOLDERS = [
     "maskwright",
     *(
         f"maskwright/{part}"
-        for part in ["ops", "nn", "models", "data", "metrics", "engine", "converters", "recipes"]
+        for part in [
+            *("ops", "nn", "models", "proposals", "data", "metrics", "engine"),
+            *("converters", "recipes"),
+        ]
     ),
     "benchmarks",
     "examples",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each layer and what it may import beside itself. A layer is a folder or a module.
 BASE = {"errors", "structures", "ops", "_version"}
-PARTS = BASE | {"nn", "models", "data", "metrics"}
+PARTS = BASE | {"nn", "models", "proposals", "data", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "models": BASE | {"nn"},
     "converters": BASE | {"nn", "models"},
     "export": BASE | {"nn", "models", "converters"},
-    "data": BASE,
+    "proposals": BASE,
+    "data": BASE | {"proposals"},
     "metrics": BASE,
     "engine": PARTS | {"converters", "export"},
     "recipes": BASE | {"engine"},
@@ -36,7 +37,10 @@ ALLOWED: dict[str, set[str]] = {
 # `hub` returns what `engine` defines, while `val` and `train` find their model through `hub`:
 # this one way back is open inside functions, never when a module is loaded.
 INSIDE_FUNCTIONS: dict[str, set[str]] = {"engine": {"hub"}}
-HEAVY = {"torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"}
+HEAVY = {
+    *("torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"),
+    *("cv2", "sklearn"),
+}
 WITHOUT_TORCH = (
     *("__init__.py", "__main__.py", "cli.py", "commands.py", "errors.py", "signatures.py"),
     *("engine/console.py", "engine/recipe.py"),

@@ -22,7 +22,13 @@ def save_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
 
     tensors = {"keys": batch.keys}
     targets = batch.targets
-    for prefix, part in (("images", batch.images), ("targets", targets), ("masks", targets.masks)):
+    parts = {
+        "images": batch.images,
+        "proposals": batch.images.proposals,
+        "targets": targets,
+        "masks": targets.masks,
+    }
+    for prefix, part in parts.items():
         for name, value in vars(part).items() if part is not None else ():
             if isinstance(value, Tensor):
                 tensors[f"{prefix}.{name}"] = value
@@ -39,7 +45,8 @@ def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    parts: dict[str, dict[str, Tensor]] = {"images": {}, "targets": {}, "masks": {}, "": {}}
+    kinds = ("images", "proposals", "targets", "masks", "")
+    parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()[KEY])
@@ -48,7 +55,10 @@ def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:
                 prefix, _, name = key.rpartition(".")
                 parts[prefix][name] = file.get_tensor(key)
         masks = PackedMasks(**parts["masks"]) if parts["masks"] else None
-        images, targets = Images(**parts["images"]), Instances(**parts["targets"], masks=masks)
+        regions: dict[str, Any] = {**parts["proposals"]}
+        proposals = Instances(**regions) if regions else None
+        images = Images(**parts["images"], proposals=proposals)
+        targets = Instances(**parts["targets"], masks=masks)
         batch = Batch(images, targets, list(content["indices"]), parts[""]["keys"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a saved batch ({error})") from None

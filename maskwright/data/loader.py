@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from maskwright.errors import OptionError
+from maskwright.proposals import ProposalStore
 from maskwright.structures import Images, Instances, PackedMasks, Resize
 
 from .images import collate_images
+from .proposals import SLOT_STEP, pack_proposals
 from .records import Dataset
 from .transforms import Augment, Sample, draw_view, make_sample
-
-SLOT_STEP = 8  # slots come in multiples of it: few different shapes
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def make_loader(
     world: int = 1,
     drop_last: bool = False,
     masks: bool = True,
+    proposals: ProposalStore | None = None,
 ) -> Loader:
     """Return a loader of a data set; `augment=None, shuffle=False` for evaluation.
 
@@ -96,6 +97,7 @@ def make_loader(
         world: number of processes.
         drop_last: leave out the last block if it is not full.
         masks: make masks, if the data set has them; False for models of boxes.
+        proposals: where regions come from, for models that take them with the images.
 
     Raises:
         ValueError: if a number is out of range.
@@ -105,7 +107,7 @@ def make_loader(
             raise OptionError(f"{name} must be at least {least}, got {value}")
     if not 0 <= rank < world:
         raise ValueError(f"rank must lie between 0 and world - 1 = {world - 1}, got {rank}")
-    batches = _Batches(dataset, resize, augment, seed, divisor, buckets, masks)
+    batches = _Batches(dataset, resize, augment, seed, divisor, buckets, masks, proposals)
     order = _Order(len(dataset), batch, shuffle, seed, rank, world, drop_last)
     return Loader(batches, order, workers)
 
@@ -222,6 +224,7 @@ class _Batches(TorchDataset[Any]):
         divisor: int,
         buckets: Sequence[tuple[int, int]] | None,
         masks: bool,
+        proposals: ProposalStore | None,
     ) -> None:
         self.dataset = dataset
         self.resize = resize
@@ -230,6 +233,7 @@ class _Batches(TorchDataset[Any]):
         self.divisor = divisor
         self.buckets = buckets
         self.masks = masks
+        self.proposals = proposals
 
     def __getitem__(self, item: _Item) -> Batch | _Failure:
         epoch, indices, others = item
@@ -238,7 +242,13 @@ class _Batches(TorchDataset[Any]):
         try:
             samples = [
                 make_sample(
-                    dataset, index, resize, augment, self._random(epoch, index), masks=masks
+                    dataset,
+                    index,
+                    resize,
+                    augment,
+                    self._random(epoch, index),
+                    masks=masks,
+                    proposals=self.proposals,
                 )
                 for index in indices
             ]
@@ -254,6 +264,8 @@ class _Batches(TorchDataset[Any]):
             self.buckets,
             others=sizes,
         )
+        if self.proposals is not None:
+            images = replace(images, proposals=_regions(samples))
         joints = len(dataset.skeleton or ())
         keys = [image_key(self.seed, epoch, index) for index in indices]
         return Batch(
@@ -305,6 +317,11 @@ def pack_targets(samples: Sequence[Sample], *, masks: bool, keypoints: int = 0) 
             joints[b, :n] = torch.from_numpy(sample.keypoints)
     packed = _pack_masks(samples, K) if masks else None
     return Instances(boxes, labels, valid, crowd=crowd, masks=packed, keypoints=joints)
+
+
+def _regions(samples: Sequence[Sample]) -> Instances:
+    boxes = [sample.proposals for sample in samples if sample.proposals is not None]
+    return pack_proposals(boxes, [s.ranks for s in samples if s.ranks is not None])
 
 
 def _pack_masks(samples: Sequence[Sample], K: int) -> PackedMasks:

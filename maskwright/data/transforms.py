@@ -10,7 +10,7 @@ image smaller than the crop is not padded here but by the batch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
+from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
 
 from .images import resize_image
+from .proposals import dataset_proposals
 from .records import Dataset, Record
 
 CROP_TRIES = 10  # windows tried before one without objects is taken
+MAX_SIDE = 2**15  # where a resize rule sets no limit to the long side
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Augment:
         rotate90: probability of a turn by 90, 180 or 270 degrees, for images without an upright
             direction (microscopes, satellites).
         scale_jitter: (low, high) factor, drawn evenly, on top of the resize rule of the model.
+        scales: short sides in pixels, of which one is drawn evenly in place of that of the resize
+            rule, whose long side stays the limit (He et al. 2014, SPPnet, section 3.2); (): none.
         crop: (height, width) in network-input pixels of a random window, or one side for both;
             None: the whole image. Windows with objects are preferred.
         photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
@@ -46,6 +51,7 @@ class Augment:
     vflip: float = 0.0
     rotate90: float = 0.0
     scale_jitter: tuple[float, float] = (1.0, 1.0)
+    scales: tuple[int, ...] = ()
     crop: int | tuple[int, int] | None = None
     photometric: bool = False
     min_visible: float = 0.1
@@ -60,6 +66,8 @@ class Augment:
             raise ValueError(
                 f"Augment: scale_jitter is (low, high) with 0 < low <= high, got {(low, high)}"
             )
+        if min(self.scales, default=1) < 1:
+            raise ValueError(f"Augment: scales must be at least one pixel, got {self.scales}")
         if self.crop is not None and min(self.crop_size) < 1:
             raise ValueError(f"Augment: crop must be at least one pixel, got {self.crop}")
 
@@ -147,6 +155,8 @@ class Sample:
         crowd: (n,) bool.
         masks: crop (bool) and frame of each object, an empty one for crowd regions; or None.
         keypoints: (n, J, 3) float32 or None.
+        proposals: (m, 4) float32 xyxy regions from outside by falling merit, or None.
+        ranks: (m,) int64, their places among all proposals of the image.
     """
 
     index: int
@@ -157,6 +167,8 @@ class Sample:
     crowd: np.ndarray
     masks: list[tuple[Crop, Frame]] | None
     keypoints: np.ndarray | None
+    proposals: np.ndarray | None = None
+    ranks: np.ndarray | None = None
 
 
 def make_sample(
@@ -167,6 +179,7 @@ def make_sample(
     rng: np.random.Generator,
     *,
     masks: bool = True,
+    proposals: ProposalStore | None = None,
 ) -> Sample:
     """Load an image and its objects and bring both to network input.
 
@@ -181,6 +194,8 @@ def make_sample(
         augment: random changes; None: none.
         rng: source of all randomness.
         masks: whether to make masks, if the data set has them.
+        proposals: where regions from outside come from; they are brought to network input as the
+            objects are, those with a side under one pixel in the window dropped.
 
     Raises:
         ValueError: if the image cannot be read or has another size than its annotations.
@@ -213,6 +228,12 @@ def make_sample(
             boxes[k] = frame
         x1, y1, x2, y2 = view.orient_boxes(np.array(frame)).tolist()
         crops.append((view.orient_array(crop), (x1, y1, x2, y2)))
+    regions = ranks = None
+    if proposals is not None:
+        found = dataset_proposals(proposals, dataset, index, image).boxes
+        shown = _in_window(found, view).clip(0, [width, height, width, height])
+        ranks = np.flatnonzero(_sides(shown) >= 1)
+        regions = view.orient_boxes(shown[ranks]).astype(np.float32)
     return Sample(
         index=index,
         original_size=record.size,
@@ -222,6 +243,8 @@ def make_sample(
         crowd=record.crowd[keep],
         masks=crops if masks else None,
         keypoints=_keypoints(record.keypoints, view, keep, dataset.skeleton),
+        proposals=regions,
+        ranks=ranks,
     )
 
 
@@ -233,6 +256,10 @@ def draw_view(
     full = resize.target_size(height, width)
     if augment is None:
         return View(full, (full[1] / width, full[0] / height), (0, 0, full[1], full[0]))
+    if augment.scales:
+        short = augment.scales[int(rng.integers(len(augment.scales)))]
+        resize = replace(resize, short=short, long=resize.long or MAX_SIDE, factor=None)
+        full = resize.target_size(height, width)
     jitter = rng.uniform(*augment.scale_jitter)
     if jitter != 1:
         factor = resize.scale(height, width) * jitter
@@ -266,8 +293,13 @@ def _draw_window(record: Record, view: View, augment: Augment, rng: np.random.Ge
 
 
 def _scaled_boxes(record: Record, view: View) -> np.ndarray:
-    """Return (n, 4) float64 xyxy in window pixels, not clipped."""
-    return view.to_window(record.boxes.astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
+    """Return (n, 4) float64 xyxy of the objects in window pixels, not clipped."""
+    return _in_window(record.boxes, view)
+
+
+def _in_window(boxes: np.ndarray, view: View) -> np.ndarray:
+    """Return boxes (n, 4) xyxy of original pixels in window pixels, float64, not clipped."""
+    return view.to_window(boxes.astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
 
 
 def _visible(boxes: np.ndarray, clipped: np.ndarray) -> np.ndarray:

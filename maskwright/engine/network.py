@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..models.base import Detector, PostProcess
 from ..nn.inference import prepare
-from ..structures import Images
+from ..structures import Images, Instances
 
 SIDE = 64  # of the image on which the layers are seen at work
 
@@ -29,7 +29,11 @@ def fast_network(detector: Detector) -> Detector:
         side = SIDE + -SIDE % detector.size_divisor
         size = torch.tensor([[side, side]], device=device)
         pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
-        images = Images(pixels.contiguous(memory_format=torch.channels_last), size, size)
+        whole = torch.tensor([[[0.0, 0.0, side, side]]], device=device)
+        valid = torch.ones(1, 1, dtype=torch.bool, device=device)
+        regions = Instances(whole, valid.long(), valid)  # for detectors that take them
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        images = Images(pixels, size, size, regions)
         return module(images, PostProcess(score_thresh=0.0, max_det=1))
 
     return prepare(detector, run)

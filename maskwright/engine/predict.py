@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -19,11 +19,14 @@ import numpy as np
 import torch
 
 from ..data.images import collate_images, load_image, resize_image
+from ..data.proposals import pack_proposals
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
+from ..proposals import ProposalStore
 from ..structures import Detections, Images, Instances, Resize
 from .gallery import ResultWriter
 from .network import FastNetwork
+from .regions import proposal_store
 from .result import Result
 from .sources import Source, Sources, list_sources, one_source
 
@@ -135,6 +138,7 @@ class Predictor:
             self.detector = self.detector.to(memory_format=torch.channels_last)
         self.fast = True
         self._network = FastNetwork(self.detector)
+        self._proposals: ProposalStore | None = None
         self.meta = meta
         self.names = [
             name if name is not None else f"class {i}" for i, name in enumerate(meta.names)
@@ -211,11 +215,28 @@ class Predictor:
             height, width = loaded.pixels.shape[:2]
             size = resize.target_size(height, width)
             scaled.append((resize_image(loaded.pixels, size, resize.antialias), (height, width)))
-        images = collate_images(scaled, self.detector.size_divisor).to(self.device)
+        images = collate_images(scaled, self.detector.size_divisor)
+        if self.detector.proposal_source is not None:
+            images = replace(images, proposals=self._regions(batch, images))
+        images = images.to(self.device)
         if self.device.type != "cpu":
             return images
         pixels = images.pixels.contiguous(memory_format=torch.channels_last)
-        return Images(pixels, images.sizes, images.original_sizes)
+        return replace(images, pixels=pixels)
+
+    def _regions(self, batch: Sequence[Loaded], images: Images) -> Instances:
+        """Return the regions of photos in pixels of the network input."""
+        if self._proposals is None:  # not before: validation takes its regions from the cache
+            self._proposals = proposal_store(self.detector)
+        assert self._proposals is not None
+        ratio = (images.sizes / images.original_sizes).flip(1).repeat(1, 2).numpy()
+        boxes = []
+        for loaded, scale in zip(batch, ratio, strict=True):
+            path = loaded.source.path
+            name = None if path is None else Path(path).name
+            found = self._proposals(loaded.pixels, file_name=name)
+            boxes.append(found.boxes * scale)
+        return pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
 
     def infer(self, batch: Sequence[Loaded], resize: Resize, post: PostProcess) -> list[Result]:
         """Return the results of images in memory, computed as one batch."""

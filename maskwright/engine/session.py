@@ -31,6 +31,7 @@ from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .predict import pick_device
 from .recipe import TrainRecipe
+from .regions import prepare_proposals, proposal_store
 from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
@@ -339,6 +340,7 @@ def training_loader(
             vflip=recipe.vflip,
             rotate90=recipe.rotate90,
             scale_jitter=recipe.scale_jitter,
+            scales=detector.train_scales,
             crop=recipe.crop,
             photometric=recipe.photometric,
         ),
@@ -349,6 +351,7 @@ def training_loader(
         rank=rank,
         world=world,
         masks=detector.predicts_masks,
+        proposals=proposal_store(detector, data.split),
     )
 
 
@@ -381,6 +384,9 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         fitting = automatic_batch(step, probe.images, probe.targets)
         recipe = replace(recipe, batch=fabric.broadcast(fitting))
     rank, world = fabric.global_rank, fabric.world_size
+    for part in (train_data, val_data):
+        prepare_proposals(detector, part, workers=recipe.workers, rank=rank, world=world)
+    fabric.barrier()
     loader = training_loader(recipe, train_data, detector, rank=rank, world=world)
     val_loader = eval_loader(detector, val_data, workers=recipe.workers, rank=rank, world=world)
     lr = recipe.peak_lr(recipe.batch * recipe.accumulate * world)

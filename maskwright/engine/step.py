@@ -84,15 +84,20 @@ def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
 
 def _first(images: Images, targets: Instances, count: int) -> tuple[Images, Instances]:
     """Return the first images of a batch; the packed masks stay whole, offsets point into them."""
-    cut: dict[str, Any] = {
-        entry.name: value[:count]
-        for entry in fields(targets)
-        if isinstance(value := getattr(targets, entry.name), Tensor)
-    }
+    cut = _cut(targets, count)
     if targets.masks is not None:
         offsets, frames = targets.masks.offsets[:count], targets.masks.frames[:count]
         cut["masks"] = replace(targets.masks, offsets=offsets, frames=frames)
-    return (
-        Images(images.pixels[:count], images.sizes[:count], images.original_sizes[:count]),
-        replace(targets, **cut),
-    )
+    some = _cut(images, count)
+    if images.proposals is not None:
+        some["proposals"] = replace(images.proposals, **_cut(images.proposals, count))
+    return replace(images, **some), replace(targets, **cut)
+
+
+def _cut(part: Images | Instances, count: int) -> dict[str, Any]:
+    """Return the first rows of each tensor of a dataclass by the field's name."""
+    return {
+        entry.name: value[:count]
+        for entry in fields(part)
+        if isinstance(value := getattr(part, entry.name), Tensor)
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from . import console
 from .network import fast_network
 from .predict import make_post, to_detections
 from .recipe import nearest
+from .regions import prepare_proposals, proposal_store
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -155,6 +156,7 @@ def val(
     if faults := describe_faults(dataset):
         console.warn(faults)
     resize = model.resize_rule(imgsz)
+    prepare_proposals(detector, dataset, workers=workers)
     loader = eval_loader(detector, dataset, resize=resize, batch=batch, workers=workers)
     result = evaluate(
         detector,
@@ -238,6 +240,7 @@ def eval_loader(
         rank=rank,
         world=world,
         masks=False,  # the evaluator takes them from the data set
+        proposals=proposal_store(detector, dataset.split),
     )
 
 
@@ -447,7 +450,7 @@ def to_device(images: Images, device: torch.device) -> Images:
     if device.type == "mps":
         return images
     pixels = images.pixels.contiguous(memory_format=torch.channels_last)
-    return Images(pixels, images.sizes, images.original_sizes)
+    return replace(images, pixels=pixels)
 
 
 def capped_notes(result: Evaluation, max_det: int) -> list[str]:

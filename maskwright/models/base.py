@@ -2,16 +2,18 @@
 
 `Detector.forward` predicts and `Detector.losses` trains; both keep static shapes between input
 and output. `TwoStageDetector` is the line from Faster R-CNN (Ren et al. 2015) on: backbone and
-pyramid, region proposals, heads on the regions.
+pyramid, region proposals, heads on the regions. `ProposalDetector` is the line before it (SPPnet,
+He et al. 2014; Fast R-CNN, Girshick 2015): regions come from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import OptionError
@@ -133,12 +135,19 @@ class Detector(nn.Module):
         paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
         size_divisor: padded sides are multiples of this.
         backbone: the sub-module with `freeze(stages)`.
+        proposal_source: where regions come from, as `proposals.make_source` reads it, for a
+            detector that takes them with the images; None: it needs none.
+        max_proposals: most regions of an image.
+        train_scales: short sides of the network input of which each training image has one.
     """
 
     task: str
     backbone: Backbone
     size_divisor = 32
     num_keypoints = 0
+    proposal_source: str | None = None
+    max_proposals = 0
+    train_scales: tuple[int, ...] = ()
 
     mean: Tensor
     std: Tensor
@@ -269,3 +278,97 @@ class TwoStageDetector(Detector):
             self.roi_heads.losses(pyramid, proposals, targets, images.sizes, generator=second)
         )
         return losses
+
+
+class ProposalDetector(Detector):
+    """Backbone and heads on regions that come with the images: the line up to Fast R-CNN.
+
+    Args:
+        num_classes: real classes.
+        backbone: returns one map.
+        roi_heads: pool from that map, with a `MapPooler` if there are several scales.
+        proposal_source: see `Detector`.
+        max_proposals: see `Detector`.
+        scales: sizes of the image pyramid, the largest being the network input; one: no pyramid.
+        pyramid_training: train on all scales at once; False: on the network input as it comes.
+        **conventions: of `Detector`.
+    """
+
+    task = "detect"
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: Backbone,
+        roi_heads: RoIHeads,
+        proposal_source: str,
+        max_proposals: int,
+        scales: Sequence[int] = (),
+        pyramid_training: bool = False,
+        **conventions: Any,
+    ) -> None:
+        super().__init__(num_classes, **conventions)
+        self.backbone = backbone
+        self.roi_heads = roi_heads
+        self.proposal_source = proposal_source
+        self.max_proposals = max_proposals
+        self.ratios = tuple(scale / max(scales) for scale in scales) or (1.0,)
+        self.pyramid_training = pyramid_training
+        self.train_scales = () if pyramid_training or len(scales) < 2 else tuple(scales)
+
+    def features(self, images: Images, *, pyramid: bool = True) -> tuple[Tensor, ...]:
+        """Return the map of the images, or with `pyramid` those at all scales."""
+        pixels = self.normalise(images)
+        maps: list[Tensor] = []
+        for ratio in self.ratios if pyramid else (1.0,):
+            maps += self.backbone(_rescale(pixels, images.sizes, ratio))
+        return tuple(maps)
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        """Return the detections of each image by falling score; see `Detector.forward`."""
+        post = post or PostProcess()
+        return self.roi_heads.predict(
+            self.features(images),
+            require_proposals(images),
+            images.sizes,
+            score_thresh=post.score_thresh,
+            nms_thresh=post.nms_thresh,
+            max_det=post.max_det,
+        )
+
+    def losses(
+        self, images: Images, targets: Instances, *, generator: RandomSource = None
+    ) -> dict[str, Tensor]:
+        """Return `roi/class` and, where the head regresses boxes in training, `roi/box`."""
+        maps = self.features(images, pyramid=self.pyramid_training)
+        return self.roi_heads.losses(
+            maps, require_proposals(images), targets, images.sizes, generator=generator
+        )
+
+
+def require_proposals(images: Images) -> Instances:
+    """Return the proposals of the images.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if images.proposals is None:
+        raise ValueError(
+            "this detector takes its regions from outside, but the images have no proposals: load "
+            "it with maskwright.load, which computes them, or set Images.proposals"
+        )
+    return images.proposals
+
+
+def _rescale(pixels: Tensor, sizes: Tensor, ratio: float) -> Tensor:
+    """Return standardised images (B, 3, H, W) of `sizes` (B, 2) at a smaller scale, zero-padded."""
+    if ratio == 1:
+        return pixels
+    small = F.interpolate(
+        pixels, scale_factor=ratio, mode="bilinear", antialias=True, recompute_scale_factor=False
+    )
+    limits = (sizes * ratio).round()
+    rows = torch.arange(small.shape[2], device=small.device) < limits[:, :1]
+    columns = torch.arange(small.shape[3], device=small.device) < limits[:, 1:]
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], small, 0)

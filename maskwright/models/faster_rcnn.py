@@ -77,7 +77,7 @@ class FPNOptions:
             )
 
 
-def check_ranges(options: FPNOptions, ranges: Mapping[str, tuple[int, int]]) -> None:
+def check_ranges(options: Any, ranges: Mapping[str, tuple[int, int]]) -> None:
     """Check whole numbers among options.
 
     Args:

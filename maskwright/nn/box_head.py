@@ -7,6 +7,7 @@ RoIAlign leaves its output, so that no copy stands between them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
@@ -53,6 +54,8 @@ class BoxHead(nn.Module):
         beta: where the box loss turns from square to linear.
         min_side: smaller predicted boxes are dropped, pixels.
         loss_weight: factor of both losses.
+        box_weight: factor of the box loss beside it (lambda of Girshick 2015, eq. 1).
+        bins: bins of the region features, where they are not `pool` squared.
     """
 
     # Layers with rows per class: rows of a class, and whether the background's row follows.
@@ -72,6 +75,8 @@ class BoxHead(nn.Module):
         beta: float = 1 / 9,
         min_side: float = 1e-2,
         loss_weight: float = 1.0,
+        box_weight: float = 1.0,
+        bins: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -80,8 +85,9 @@ class BoxHead(nn.Module):
         self.beta = beta
         self.min_side = min_side
         self.loss_weight = loss_weight
+        self.box_weight = box_weight
         self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
-        sizes = [channels * pool * pool] + [width] * fcs
+        sizes = [channels * (bins or pool * pool)] + [width] * fcs
         self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.logits = nn.Linear(width, num_classes + 1)
         self.deltas = nn.Linear(width, num_classes * 4)
@@ -98,18 +104,44 @@ class BoxHead(nn.Module):
         nn.init.zeros_(self.deltas.bias)
 
     def forward(self, x: Tensor) -> BoxOutput:
-        """Run the head on region features (R, channels, pool, pool)."""
+        """Run the head on region features (R, channels, pool, pool), or as many bins."""
+        x = self.hidden(x)
+        return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (self.num_classes, 4)))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return what the predictors see (R, width) of region features."""
         for block in self.convs:
             x = block(x)
         x = x.permute(0, 2, 3, 1).flatten(1)  # (R, pool * pool * channels)
         for fc in self.fcs:
             x = F.relu(fc(x))
-        return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (self.num_classes, 4)))
+        return x
+
+    def load_classifier(self, layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+        """Start the fully connected layers from those of a classifier (Girshick 2015, 2.2).
+
+        Args:
+            layers: weight and bias of each; (out, C, h, w) where the classifier's first layer sees
+                a map of h x w, else (out, in) or (out, in, 1, 1).
+
+        Returns:
+            How many were taken: the first ones, as long as their sizes fit.
+        """
+        for number, (fc, (weight, bias)) in enumerate(zip(self.fcs, layers, strict=False)):
+            if weight.dim() == 4:
+                # Our columns are in the order row, column, channel.
+                weight = weight.permute(0, 2, 3, 1).flatten(1)
+            if weight.shape != fc.weight.shape:
+                return number
+            with torch.no_grad():
+                fc.weight.copy_(weight)  # type: ignore[operator]
+                fc.bias.copy_(bias)  # type: ignore[operator]
+        return min(len(self.fcs), len(layers))
 
     def loss(
         self, output: BoxOutput, rois: Tensor, targets: BoxTargets, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Return `roi/class` and `roi/box` (Girshick 2015, eq. 1 to 3, lambda 1).
+        """Return `roi/class` and `roi/box` (Girshick 2015, eq. 1 to 3).
 
         Both are divided by the number of sampled boxes (see `parallel.mean_count`), background
         included: the box term of an object weighs the same, however many objects the image has.
@@ -130,7 +162,7 @@ class BoxHead(nn.Module):
         return {
             "roi/class": torch.where(valid, classes, 0).sum() / count,
             # Where instead of a product: the deltas of empty slots may be anything.
-            "roi/box": torch.where(positive, box, 0).sum() / count,
+            "roi/box": torch.where(positive, box, 0).sum() / count * self.box_weight,
         }
 
     def decode(

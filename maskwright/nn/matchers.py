@@ -35,17 +35,29 @@ class IoUMatcher:
             (condition (i) of Ren et al. 2015): every object gets an anchor. They keep the ground
             truth that they overlap most, which may be another one. Deviation from torchvision: a
             ground truth that no box overlaps makes none positive.
+        floor: a negative box overlaps some ground truth by at least this IoU, others are ignored
+            (Girshick 2015, section 2.3: 0.1, a heuristic for hard examples). Deviation: where an
+            image has no ground truth, every box is negative.
         crowd_ioa: a negative box with this share of its area inside a crowd region is ignored.
     """
 
     def __init__(
-        self, high: float, low: float, *, low_quality: bool = False, crowd_ioa: float = 0.5
+        self,
+        high: float,
+        low: float,
+        *,
+        low_quality: bool = False,
+        floor: float = 0.0,
+        crowd_ioa: float = 0.5,
     ) -> None:
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"IoUMatcher needs 0 <= low <= high <= 1, got low={low}, high={high}")
+        if not 0 <= floor <= low <= high <= 1:
+            raise ValueError(
+                f"IoUMatcher needs 0 <= floor <= low <= high <= 1, got {floor}, {low}, {high}"
+            )
         self.high = high
         self.low = low
         self.low_quality = low_quality
+        self.floor = floor
         self.crowd_ioa = crowd_ioa
 
     def __call__(
@@ -87,6 +99,7 @@ class IoUMatcher:
                 ioa = torch.where(crowd[:, :, None], box_ioa(boxes, gt).mT, 0)
                 in_crowd = torch.maximum(in_crowd, ioa.amax(1))
         positive = (best >= self.high) | rescued
-        ignored = ~positive & ((best >= self.low) | (in_crowd > self.crowd_ioa))
+        apart = (best >= 0) & (best < self.floor)
+        ignored = ~positive & ((best >= self.low) | (in_crowd > self.crowd_ioa) | apart)
         state = positive.to(torch.int8) - ignored.to(torch.int8)
         return Match(index, state)

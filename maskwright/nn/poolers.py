@@ -1,7 +1,8 @@
 """Poolers: from maps and regions to features of a fixed size, as heads on regions take them.
 
-RoIAlign from a pyramid (He et al. 2017, Mask R-CNN, sec. 3; Lin et al. 2017, eq. 1) and RoIPool
-from one map (Girshick 2015, Fast R-CNN, sec. 2.1).
+RoIAlign from a pyramid (He et al. 2017, Mask R-CNN, sec. 3; Lin et al. 2017, eq. 1); RoIPool,
+RoIAlign and spatial pyramid pooling from one map (Girshick 2015; He et al. 2014), where an image
+may come at several scales and each region is pooled at the one that suits its size.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from ..errors import OptionError
 from ..ops.roi_align import roi_align
 from ..ops.roi_pool import roi_pool
 
@@ -63,18 +66,91 @@ class AlignPooler:
         )
 
 
-class MaxPooler:
-    """RoIPool from one map, the first.
+class MapPooler:
+    """Pools from one map of the image, or from the maps of an image at several scales.
+
+    At several scales each region comes from that at which its area is nearest to 224 x 224, the
+    size on which the backbone was trained (He et al. 2014, section 4.1; Girshick 2015, 4.1).
 
     Args:
-        stride: its stride in input pixels.
+        stride: stride of the map in input pixels.
+        kind: "pool" (RoIPool) or "align" (RoIAlign).
+        scales: sizes of the images behind the maps, in any unit; the largest is the network input
+            in whose pixels the boxes are.
+        levels: bins along each side of a spatial pyramid, such as (1, 2, 3, 6), in place of the
+            side that the head asks for: region features are then (R, C, bins of all levels, 1).
     """
 
-    def __init__(self, stride: int) -> None:
+    def __init__(
+        self,
+        stride: int,
+        *,
+        kind: str = "pool",
+        scales: Sequence[float] = (1,),
+        levels: Sequence[int] = (),
+    ) -> None:
+        if kind not in ("pool", "align"):
+            raise OptionError(f"pooling is 'pool' (RoIPool) or 'align' (RoIAlign), got {kind!r}")
         self.stride = stride
+        self.kind = kind
+        self.ratios = tuple(scale / max(scales) for scale in scales)
+        self.levels = tuple(levels)
+
+    @property
+    def bins(self) -> int | None:
+        """Bins of the pyramid; None without one."""
+        return sum(level**2 for level in self.levels) or None
 
     def __call__(
         self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
     ) -> Tensor:
-        """Return (R, C, side, side); see `Pooler`."""
-        return roi_pool(maps[0], boxes, batch_index, stride=self.stride, output_size=side)
+        """Return (R, C, side, side), or (R, C, bins, 1) with a pyramid; see `Pooler`.
+
+        Args:
+            maps: one of the network input, or one for each scale.
+            boxes: see `Pooler`.
+            batch_index: see `Pooler`.
+            side: see `Pooler`.
+        """
+        if len(maps) == 1:
+            return self._pool(maps[0], boxes, batch_index, side)
+        assert len(maps) == len(self.ratios)
+        scale = nearest_scale(boxes, self.ratios)
+        pooled: Tensor | None = None
+        for i, (single, ratio) in enumerate(zip(maps, self.ratios, strict=True)):
+            here = scale == i
+            if torch.compiler.is_compiling():  # a graph cannot count the regions of a scale
+                part = self._pool(single, boxes * ratio, batch_index, side)
+                shown = here[:, None, None, None]
+                pooled = part if pooled is None else torch.where(shown, part, pooled)
+                continue
+            rows = here.nonzero()[:, 0]
+            part = self._pool(single, boxes[rows] * ratio, batch_index[rows], side)
+            if pooled is None:
+                pooled = part.new_zeros((len(boxes), *part.shape[1:]))
+            pooled = pooled.index_copy(0, rows, part)
+        assert pooled is not None
+        return pooled
+
+    def _pool(self, single: Tensor, boxes: Tensor, batch_index: Tensor, side: int) -> Tensor:
+        def pool(bins: int) -> Tensor:
+            if self.kind == "pool":
+                return roi_pool(single, boxes, batch_index, stride=self.stride, output_size=bins)
+            strides = (self.stride,)
+            return roi_align(single, boxes, batch_index, strides=strides, output_size=bins)
+
+        if not self.levels:
+            return pool(side)
+        return torch.cat([pool(level).flatten(2) for level in self.levels], 2)[..., None]
+
+
+def nearest_scale(boxes: Tensor, ratios: Sequence[float]) -> Tensor:
+    """Return which scale (R,) int64 brings the area of each box nearest to 224 x 224.
+
+    Args:
+        boxes: (R, 4) xyxy, pixels of the image at ratio 1.
+        ratios: sizes of the image at each scale, relative to that.
+    """
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    areas = area[:, None] * torch.tensor([r * r for r in ratios], device=boxes.device)
+    return (areas - 224**2).abs().argmin(1)

@@ -1,0 +1,112 @@
+"""Detectors with regions from outside, through training, resuming, validation and prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_train import interrupt_at
+from tiny_runs import table
+
+from maskwright.cli import main
+from maskwright.engine.checkpoint import load_checkpoint
+from maskwright.engine.predict import Predictor
+from maskwright.engine.train import train
+from maskwright.engine.val import val
+from maskwright.hub import load
+from maskwright.models.fast_rcnn import TINY
+from maskwright.proposals.files import write_proposals
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "proposals"
+
+
+@pytest.fixture
+def fast(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a training of the tiny Fast R-CNN on drawn coins."""
+    args = {**TINY, "imgsz": 64, "stride": 8, "source": "sliding_window:200", "rois": 32}
+    return options | {"model": "fast_rcnn_vgg16", "model_args": args}
+
+
+def test_a_model_with_regions_trains_validates_and_predicts(
+    fast: dict[str, Any], coins: Path, cache: Path, no_figures: None
+) -> None:
+    result = train(**fast)
+    rows = table(result.dir)
+    terms = [key for key in rows[0] if key.startswith("train/roi/")]
+    assert sorted(terms) == ["train/roi/box", "train/roi/class"]
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    pictures = {Image.open(path).tobytes() for path in coins.rglob("*.png")}
+    assert len(list(cache.rglob("*.npz"))) == len(pictures) > 5, "one file an image"
+    metrics = val(result.last, coins, workers=0)
+    assert metrics["box/AP"] == pytest.approx(float(rows[-1]["val/box/AP"]), abs=1e-6)
+    predictor = load(result.last)
+    picture = np.asarray(Image.open(coins / "images" / "val" / "val0.png"))
+    found = predictor(picture, conf=0.01)
+    assert len(found)
+    predictor(picture[::-1].copy())
+    assert len(list(cache.rglob("*.npz"))) == len(pictures), "a photo is not kept"
+    again = predictor([picture, picture], conf=0.01)
+    assert torch.equal(again[1].boxes, found.boxes)
+
+
+def test_resumed_equals_uninterrupted(
+    fast: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    whole = train(**fast | {"name": "whole"})
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        part = train(**fast | {"name": "part"})
+    assert part.interrupted
+    resumed = train(resume=part.dir)
+    assert table(resumed.dir) == table(whole.dir)
+    a, b = (load_checkpoint(r.last, training=True).model for r in (whole, resumed))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_photos_find_the_regions_of_their_file(
+    fast: dict[str, Any], coins: Path, tmp_path: Path, no_figures: None
+) -> None:
+    box = np.array([[10.0, 12, 40, 44]])
+    names = [path.name for path in (coins / "images").rglob("*.png")]
+    write_proposals(tmp_path / "own.npz", {name: (box, np.ones(1)) for name in names})
+    fast["model_args"] = {**fast["model_args"], "source": str(tmp_path / "own.npz")}
+    result = train(**{**fast, "epochs": 1})
+    predictor: Predictor = load(result.last)
+    found = predictor(coins / "images" / "val" / "val0.png", conf=0.0)
+    assert len(found) == 1
+    centre = (found.boxes[0, :2] + found.boxes[0, 2:]) / 2
+    assert bool((centre > 5).all()) and bool((centre < 55).all())
+    with pytest.raises(ValueError, match="no proposals for the image without a file name"):
+        predictor(np.zeros((50, 50, 3), np.uint8))
+
+
+def test_images_in_which_nothing_is_found_are_told(
+    fast: dict[str, Any], coins: Path, tmp_path: Path, no_figures: None, capsys: Any
+) -> None:
+    names = [path.name for path in (coins / "images").rglob("*.png")]
+    outside = np.array([[200.0, 200, 300, 300], [5, 5, 5, 9]])
+    write_proposals(tmp_path / "own.npz", {name: (outside, np.ones(2)) for name in names})
+    fast["model_args"] = {**fast["model_args"], "source": str(tmp_path / "own.npz")}
+    result = train(**{**fast, "epochs": 1})
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has no proposals in 7 of 7 train images" in said
+    assert "14 proposals outside their image or without area" in said
+    assert result.metrics["box/AP"] == 0
+
+
+def test_a_wrong_source_is_named_before_anything_is_written(
+    fast: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    line = [f"{key}={value}" for key, value in fast["model_args"].items() if key != "source"]
+    options = [f"{k}={v}" for k, v in fast.items() if k != "model_args"]
+    assert main(["train", *options, *line, "source=selective_serch"]) == 2
+    assert "expected selective_search" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs").exists()
