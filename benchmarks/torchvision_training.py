@@ -1,7 +1,7 @@
 """Train Mask R-CNN on the same images with maskwright and with torchvision, seed by seed.
 
     python benchmarks/torchvision_training.py DATA [--seeds 3] [--recipe nuclei] [--device cpu]
-    python benchmarks/torchvision_training.py DATA --sides maskwright refine_mask   # ours alone
+    python benchmarks/torchvision_training.py DATA --sides maskwright   # ours alone
     python benchmarks/torchvision_training.py DATA --equal-time --out rows.json
 
 DATA is a data set with the splits train and val, such as nuclei. Both sides get the same backbone
@@ -23,57 +23,30 @@ centres of the exact box ("grid"). Both are reported for both sides.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
-import math
 import statistics
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from training import Ours, Trainer, paired, run_all
 
-from maskwright.data.discover import open_dataset
-from maskwright.data.loader import Batch, make_loader
-from maskwright.data.transforms import Augment
-from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
+from maskwright.data.loader import Batch
 from maskwright.engine.predict import pick_device
 from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.val import score, to_coco_rows
-from maskwright.hub import load_backbone, start_detector
-from maskwright.models import PostProcess
+from maskwright.hub import load_backbone
 from maskwright.nn.backbones import Backbone
 from maskwright.recipes import nuclei, penn_fudan
-from maskwright.structures import Detections, Images, PackedMasks, Resize
+from maskwright.structures import Detections, Images, PackedMasks
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 EQUAL_TIME = "torchvision, equal time"
-
-# Quantile 0.95 of Student's t with n - 1 degrees of freedom: a two-sided interval of 90 percent.
-T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860, 10: 1.833}
-
-
-class Ours(nn.Module):
-    """maskwright's detector, trained and called through its two methods."""
-
-    def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
-        super().__init__()
-        options = {**recipe.model_args, "imgsz": recipe.imgsz}
-        self.detector, _, _ = start_detector(recipe.model, names, options=options)
-        self.backbone = self.detector.backbone
-        self.post = PostProcess(0.001, 0.5, recipe.max_det)
-
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.detector.losses(batch.images, batch.targets, generator=generator)
-
-    def detect(self, images: Images) -> list[Detections]:
-        from maskwright.engine.predict import to_detections
-
-        return to_detections(self.detector(images, self.post), images)
+FIGURES = {
+    "box AP": "box AP",
+    "own": "mask AP, own paste",
+    "mask AP, grid paste": "mask AP, grid paste",
+}
 
 
 class Torchvisions(nn.Module):
@@ -189,66 +162,12 @@ def unpack(masks: PackedMasks, image: int, valid: Tensor, size: torch.Size) -> T
     return full
 
 
-def refined(recipe: TrainRecipe, names: list[str]) -> Ours:
-    """Return maskwright's RefineMask in place of its Mask R-CNN; all else stays the same."""
-    return Ours(replace(recipe, model=recipe.model.replace("mask_rcnn", "refine_mask")), names)
-
-
-SIDES = {"maskwright": Ours, "torchvision": Torchvisions, "refine_mask": refined}
-
-
-class Trainer:
-    """One side in training: model, optimiser, endless batches."""
-
-    def __init__(
-        self, kind: str, seed: int, recipe: TrainRecipe, device: torch.device, workers: int
-    ) -> None:
-        train = open_dataset(recipe.data, "train")
-        torch.manual_seed(seed)
-        self.device, self.recipe, self.done = device, recipe, 0
-        self.side = SIDES[kind](recipe, train.names).to(device)
-        self.side = self.side.to(memory_format=torch.channels_last)
-        self.loader = make_loader(
-            train,
-            batch=recipe.batch,
-            resize=Resize.parse(recipe.imgsz),
-            augment=Augment(flip=recipe.flip, crop=recipe.crop),
-            seed=seed,
-            workers=workers,
-            shuffle=True,
-            drop_last=True,
-        )
-        self.batches = self._endless()
-        self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch))
-        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.generator = torch.Generator(device)
-        self.side.train()
-
-    def _endless(self) -> Iterator[Batch]:
-        for epoch in itertools.count():
-            self.loader.set_epoch(epoch)
-            yield from self.loader
-
-    def step(self) -> tuple[float, float]:
-        """Make one step; return its loss and its seconds, loading not counted."""
-        batch = next(self.batches)
-        start = time.perf_counter()
-        assert self.recipe.steps is not None
-        set_lr(self.optimizer, lr_factor(self.recipe, self.done, self.recipe.steps))
-        generator = self.generator.manual_seed(self.done)
-        loss = sum(self.side.losses(batch.to(self.device), generator).values())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
-        self.optimizer.step()
-        self.done += 1
-        value = float(loss.detach())
-        return value, time.perf_counter() - start
+SIDES = {"maskwright": Ours, "torchvision": Torchvisions}
 
 
 def step_ratio(recipe: TrainRecipe, device: torch.device, turns: int = 12) -> list[float]:
     """Return torchvision's time of a step over ours, turn by turn, both trained side by side."""
-    sides = [Trainer(kind, 0, recipe, device, 0) for kind in ("torchvision", "maskwright")]
+    sides = [Trainer(SIDES[kind], 0, recipe, device, 0) for kind in ("torchvision", "maskwright")]
     for side in sides:
         side.step()
     ratios = []
@@ -258,54 +177,6 @@ def step_ratio(recipe: TrainRecipe, device: torch.device, turns: int = 12) -> li
             seconds[i] = sides[i].step()[1]
         ratios.append(seconds[0] / seconds[1])
     return ratios
-
-
-def run(kind: str, seed: int, recipe: TrainRecipe, device: torch.device, workers: int) -> dict:
-    """Train one side with one seed and evaluate it."""
-    trainer = Trainer(kind, seed, recipe, device, workers)
-    times: list[float] = []
-    begin = time.perf_counter()
-    assert recipe.steps is not None
-    for step in range(1, recipe.steps + 1):
-        loss, seconds = trainer.step()
-        times.append(seconds)
-        if step % 40 == 0:
-            print(f"{kind} seed {seed} step {step} loss {loss:.3f}", flush=True)
-    total = time.perf_counter() - begin
-    val = open_dataset(recipe.data, "val")
-    metrics = evaluate(trainer.side.eval(), val, device, workers, recipe)
-    row = {"side": kind, "seed": seed, "steps": recipe.steps, "seconds": total}
-    return {**row, "step": statistics.median(times), **metrics}
-
-
-@torch.inference_mode()
-def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: TrainRecipe) -> dict:
-    """Return box AP and, for both ways of pasting, mask AP, in percent."""
-    loader = make_loader(
-        val,
-        batch=1,
-        resize=Resize.parse(recipe.imgsz),
-        augment=None,
-        seed=0,
-        workers=workers,
-        shuffle=False,
-    )
-    rows: dict[str, list[dict]] = {"grid": [], "torchvision": []}
-    labels = {i: i for i in range(len(val.names))}
-    for batch in loader:
-        for index, found in zip(batch.indices, side.detect(batch.to(device).images), strict=True):
-            for mode, kept in rows.items():
-                kept += to_coco_rows(found, val[index].image_id, labels, mode)
-    result = {}
-    for mode, kept in rows.items():
-        own = mode == "grid"
-        metrics = score(val.to_coco(), kept, masks=True, max_det=recipe.max_det, boundary=own)
-        result[f"mask AP, {mode} paste"] = 100 * metrics["mask/AP"]
-        result["box AP"] = 100 * metrics["box/AP"]
-        if own:
-            result["mask AP75, grid paste"] = 100 * metrics["mask/AP75"]
-            result["boundary AP, grid paste"] = 100 * metrics["boundary/AP"]
-    return result
 
 
 def report(rows: list[dict], device: torch.device) -> str:
@@ -321,24 +192,13 @@ def report(rows: list[dict], device: torch.device) -> str:
     for row in rows:
         own = "grid" if row["side"] == "maskwright" else "torchvision"
         row["own"] = row[f"mask AP, {own} paste"]
-        row["grid"] = row["mask AP, grid paste"]
         lines.append(
             f"| {row['side']} | {row['seed']} | {row['steps']} | {row['box AP']:.1f} "
-            f"| {row['own']:.1f} | {row['grid']:.1f} | {row['step']:.3f} | {row['seconds']:.0f} |"
+            f"| {row['own']:.1f} | {row['mask AP, grid paste']:.1f} | {row['step']:.3f} "
+            f"| {row['seconds']:.0f} |"
         )
-    by = {(row["side"], row["seed"]): row for row in rows}
-    for other, title in (("torchvision", "equal steps"), (EQUAL_TIME, "equal time")):
-        seeds = [s for side, s in by if side == "maskwright" and (other, s) in by]
-        if len(seeds) < 2:
-            continue
-        lines += ["", f"| maskwright - torchvision, {title} | mean | 90% interval |"]
-        lines += ["| --- | --- | --- |"]
-        for key in ("box AP", "own", "grid"):
-            gains = [by["maskwright", s][key] - by[other, s][key] for s in seeds]
-            mean = statistics.mean(gains)
-            half = T90[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
-            label = {"own": "mask AP, own paste", "grid": "mask AP, grid paste"}.get(key, key)
-            lines.append(f"| {label} | {mean:+.2f} | {mean - half:+.2f} to {mean + half:+.2f} |")
+    for other in ("torchvision", EQUAL_TIME):
+        lines += paired(rows, "maskwright", other, FIGURES)
     return "\n".join(lines)
 
 
@@ -348,7 +208,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="other than the recipe's")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["maskwright", "torchvision"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--equal-time", action="store_true", help="see above")
     parser.add_argument("--ratio", type=float, help="of the step times; measured if left out")
     parser.add_argument("--device", default="auto")
@@ -370,15 +230,8 @@ def main() -> None:
             print(f"torchvision's step takes {ratio:.2f} ({spread}) times as long as ours")
         fewer = round(steps / ratio)
         plans[EQUAL_TIME] = replace(recipe, steps=fewer, warmup=max(fewer // 12, 1))
-    rows = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
-    for seed in range(args.seeds):  # interleaved, so that a drift of the machine hits all sides
-        for name, plan in plans.items():
-            if any((row["side"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            rows.append(run(name.split(",")[0], seed, plan, device, args.workers) | {"side": name})
-            print(json.dumps(rows[-1]), flush=True)
-            if args.out:
-                args.out.write_text(json.dumps(rows, indent=1))
+    sides = {name: (SIDES[name.split(",")[0]], plan) for name, plan in plans.items()}
+    rows = run_all(sides, args.seeds, device, args.workers, args.out)
     print("\n" + report(rows, device))
 
 

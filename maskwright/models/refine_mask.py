@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..nn.refine_head import RefineMaskHead
+from ..nn.refine_head import FUSION_PARTS, RefineMaskHead
 from ..nn.refine_stages import (
     boundary_region,
     mask_loss,
@@ -46,6 +46,9 @@ class RefineMaskOptions(FPNOptions):
         mask_width: channels of the mask head at 14 a side, halved at every stage.
         class_agnostic_last: the last stage has one mask for all classes.
         masks_first: masks join the features before these are upsampled, as in the paper.
+        fusion_parts: what the fusions have; leave out some to see what they are worth: semantic,
+            instance_mask, semantic_mask, dilation.
+        boundary: later stages learn and decide near boundaries only; else everywhere.
     """
 
     box_loss_weight: float = 2.0
@@ -54,6 +57,8 @@ class RefineMaskOptions(FPNOptions):
     mask_width: int = 256
     class_agnostic_last: bool = False
     masks_first: bool = False
+    fusion_parts: tuple[str, ...] = FUSION_PARTS
+    boundary: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +87,8 @@ def refine_mask(num_classes: int, options: RefineMaskOptions) -> TwoStageDetecto
         class_agnostic_last=options.class_agnostic_last,
         fast=options.fast,
         masks_first=options.masks_first,
+        parts=options.fusion_parts,
+        boundary=options.boundary,
         width=options.mask_width,
         norm=options.head_norm,
     )

@@ -8,7 +8,7 @@ mask is predicted before any fine feature is seen. `fast` is the authors' later,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import torch
@@ -30,6 +30,8 @@ _WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 _FAST_WEIGHTS = (0.5, 0.75, 0.75, 1.0)
 # Regions of one pass at inference: features of 112 a side are large.
 _CHUNK = 100
+# What a fusion can do without, to see what it is worth.
+FUSION_PARTS = ("semantic", "instance_mask", "semantic_mask", "dilation")
 
 
 class FusionStage(nn.Module):
@@ -39,6 +41,7 @@ class FusionStage(nn.Module):
         channels: of the stage.
         semantic_channels: of the fine features of the whole image.
         fast: the faster variant: one sample per bin, no convolution after it, no semantic mask.
+        parts: which of `FUSION_PARTS` it has.
         avg_branch: add the mean over the region to the dilated branches.
         masks_first: join masks and features before these are upsampled.
         upsample: hand on at twice the size.
@@ -50,27 +53,32 @@ class FusionStage(nn.Module):
         semantic_channels: int,
         *,
         fast: bool,
+        parts: Collection[str],
         avg_branch: bool,
         masks_first: bool,
         upsample: bool,
     ) -> None:
         super().__init__()
-        masks = 1 if fast else 2
+        masks = sum(part in parts for part in ("instance_mask", "semantic_mask"))
         self.fast = fast
         self.avg_branch = avg_branch
         self.masks_first = masks_first
         self.upsample = upsample
-        self.semantic_in = nn.Conv2d(semantic_channels, channels, 1)
-        self.semantic_out = None if fast else nn.Conv2d(channels, channels, 1)
-        self.fuse = nn.Conv2d(2 * channels + masks, channels, 1)
+        semantic = "semantic" in parts
+        self.semantic_in = nn.Conv2d(semantic_channels, channels, 1) if semantic else None
+        self.semantic_out = nn.Conv2d(channels, channels, 1) if semantic and not fast else None
+        self.fuse = nn.Conv2d((1 + semantic) * channels + masks, channels, 1)
+        dilations = (1, 3, 5) if "dilation" in parts else (1,)
         self.branches = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in (1, 3, 5)
+            nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in dilations
         )
         self.merge = nn.Conv2d(channels, channels, 1)
         self.out = nn.Conv2d(channels, channels // 2 - masks, 1)
 
-    def semantic_map(self, semantic: Tensor) -> Tensor:
-        """Return the whole image's features for this stage; (B, C, h, w)."""
+    def semantic_map(self, semantic: Tensor) -> Tensor | None:
+        """Return the whole image's features for this stage, (B, C, h, w), if it wants them."""
+        if self.semantic_in is None:
+            return None
         return F.relu(self.semantic_in(semantic), inplace=True)
 
     def crop(
@@ -85,33 +93,34 @@ class FusionStage(nn.Module):
             fmap, boxes, batch_index, strides=(stride,), output_size=side, sampling_ratio=ratio
         )
 
-    def forward(self, x: Tensor, semantic: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, x: Tensor, semantic: Tensor | None, masks: list[Tensor]) -> Tensor:
         """Return the features of the next stage.
 
         Args:
             x: (R, C, S, S) features of this stage.
-            semantic: (R, C, S, S) from `crop`.
-            masks: (R, 2, S, S) masks of the instance and of the semantic foreground, or (R, 1,
-                S, S) of the instance alone.
+            semantic: (R, C, S, S) from `crop`, if this stage has a `semantic_map`.
+            masks: (R, 1, S, S) each, of the instance and of the semantic foreground; those that
+                the fusion has.
 
         Returns:
             (R, C / 2, 2 S, 2 S), or (R, C / 2, S, S) without upsampling.
         """
-        if self.semantic_out is not None:
+        if semantic is not None and self.semantic_out is not None:
             semantic = F.relu(self.semantic_out(semantic), inplace=True)
-        x = F.relu(self.fuse(torch.cat([x, semantic, masks], 1)), inplace=True)
+        seen = [x] if semantic is None else [x, semantic]
+        x = F.relu(self.fuse(torch.cat([*seen, *masks], 1)), inplace=True)
         parts = [F.relu(branch(x), inplace=True) for branch in self.branches]
         if self.avg_branch:
             parts.append(x.mean((2, 3), keepdim=True))
         x = F.relu(self.merge(sum(parts[1:], parts[0])), inplace=True)
         x = F.relu(self.out(x), inplace=True)
         if self.masks_first:
-            x = torch.cat([x, masks], 1)
+            x = torch.cat([x, *masks], 1)
         if self.upsample:
             # Features as the published weights know them: corners not aligned. Masks: aligned.
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            masks = masks if self.masks_first else double(masks)
-        return x if self.masks_first else torch.cat([x, masks], 1)
+            masks = masks if self.masks_first else [double(mask) for mask in masks]
+        return x if self.masks_first else torch.cat([x, *masks], 1)
 
 
 class RefineMaskHead(nn.Module):
@@ -132,12 +141,17 @@ class RefineMaskHead(nn.Module):
             its logits.
         width: channels at 14 a side, halved at every stage; None: `in_channels`.
         norm: norm of the 3x3 convolutions before the stages: None, "bn" or "gn".
+        parts: what the fusions have: a choice of `FUSION_PARTS`. "semantic": features of the whole
+            image; "instance_mask", "semantic_mask": the masks of the stage before and of the
+            image's foreground (not in the faster variant); "dilation": three dilated convolutions
+            in place of one plain.
+        boundary: later stages learn and decide near boundaries only; else everywhere.
         loss_width: width of the boundary regions in the loss, pixels of the coarser stage.
         merge_width: the same when stages are merged.
         stride: of P2.
 
     Raises:
-        OptionError: for other numbers of stages, or too few channels for them.
+        OptionError: for other numbers of stages, too few channels for them, unknown parts.
 
     Reference: Zhang et al. 2021, section 3.
     """
@@ -158,6 +172,8 @@ class RefineMaskHead(nn.Module):
         upsample_features: bool = False,
         width: int | None = None,
         norm: str | None = None,
+        parts: Collection[str] = FUSION_PARTS,
+        boundary: bool = True,
         loss_width: int = 2,
         merge_width: int = 1,
         stride: int = 4,
@@ -175,11 +191,16 @@ class RefineMaskHead(nn.Module):
                 f"{stages} stages halve the channels {fusions} times and add masks to the rest: "
                 f"their width must be a multiple of {2**fusions} and at least {least}, got {width}"
             )
+        for part in parts:
+            if part not in FUSION_PARTS:
+                raise OptionError(f"a fusion has no part {part!r}: {', '.join(FUSION_PARTS)}")
+        parts = [part for part in parts if part != "semantic_mask" or not fast]
         self.stride = stride
         self.fast = fast
         self.sigmoid_masks = sigmoid_masks
-        self.loss_width = loss_width
-        self.merge_width = merge_width
+        self.instance_mask = "instance_mask" in parts
+        self.loss_width = loss_width if boundary else None
+        self.merge_width = merge_width if boundary else None
         self.loss_weights = _FAST_WEIGHTS if fast else _WEIGHTS
         self.upsample_logits = fast and not upsample_features and fusions > 0
         self.instance_convs = nn.Sequential(
@@ -187,16 +208,17 @@ class RefineMaskHead(nn.Module):
         )
         # The fine features of the whole image serve the fusions, and the semantic logits.
         self.semantic_convs: nn.Sequential | None = None
-        if fusions or not fast:
+        if "semantic_mask" in parts or (fusions and "semantic" in parts):
             self.semantic_convs = nn.Sequential(
                 *(conv_block(c, width, norm=norm) for c in (in_channels, width, width, width))
             )
-        self.semantic_logits = None if fast else nn.Conv2d(width, 1, 1)
+        self.semantic_logits = nn.Conv2d(width, 1, 1) if "semantic_mask" in parts else None
         self.stages = nn.ModuleList(
             FusionStage(
                 width >> k,
                 width,
                 fast=fast,
+                parts=parts,
                 avg_branch=avg_branch or fast,
                 masks_first=masks_first or fast,
                 upsample=k < fusions - 1 or not self.upsample_logits,
@@ -228,14 +250,13 @@ class RefineMaskHead(nn.Module):
 
         Returns:
             `MaskOutput` with (R, 1, S, S) for S = 14, 28, 56, 112 and (B, 1, h, w) semantic logits,
-            None in the faster variant.
+            None without semantic masks.
         """
         fine = p2 if isinstance(p2, Tensor) else p2[0]
-        maps: list[Tensor] = []
         foreground = semantic = None
         if self.semantic_convs is not None:
             fine = self.semantic_convs(fine)
-            maps = [stage.semantic_map(fine) for stage in self._fusions()]
+        maps = [stage.semantic_map(fine) for stage in self._fusions()]
         if self.semantic_logits is not None:
             semantic = self.semantic_logits(fine)
             foreground = semantic.sigmoid() if self.sigmoid_masks else semantic
@@ -248,7 +269,7 @@ class RefineMaskHead(nn.Module):
 
     def _refine(
         self,
-        maps: list[Tensor],
+        maps: list[Tensor | None],
         foreground: Tensor | None,
         x: Tensor,
         boxes: Tensor,
@@ -261,10 +282,12 @@ class RefineMaskHead(nn.Module):
         for stage, fmap, layer in zip(self._fusions(), maps, self.logits, strict=False):
             logits.append(_own_class(layer, x, labels))
             where = (boxes, batch_index, self.stride, x.shape[-1])
-            masks = logits[-1].sigmoid() if self.sigmoid_masks else logits[-1]
+            masks = []
+            if self.instance_mask:
+                masks.append(logits[-1].sigmoid() if self.sigmoid_masks else logits[-1])
             if foreground is not None:
-                masks = torch.cat([masks, stage.crop(foreground, *where)], 1)
-            x = stage(x, stage.crop(fmap, *where), masks)
+                masks.append(stage.crop(foreground, *where))
+            x = stage(x, None if fmap is None else stage.crop(fmap, *where), masks)
         last = _own_class(self.logits[-1], x, labels)
         logits.append(double(last) if self.upsample_logits else last)
         return logits

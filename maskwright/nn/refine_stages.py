@@ -64,20 +64,23 @@ def _foreground(logits: Tensor) -> Tensor:
     return logits[:, 0].sigmoid() >= 0.5
 
 
-def merge_stages(logits: Sequence[Tensor], width: int = 1) -> Tensor:
+def merge_stages(logits: Sequence[Tensor], width: int | None = 1) -> Tensor:
     """Return one map of logits: each stage decides near the boundary of those before it.
 
     The first stage takes part only if it is the only one.
 
     Args:
         logits: (R, 1, S, S) of each stage, each twice the size of the one before.
-        width: of the boundary region, in pixels of the coarser stage.
+        width: of the boundary region, in pixels of the coarser stage; None: the last stage
+            decides everywhere.
 
     Returns:
         (R, 1, S, S) at the size of the last stage.
 
     Reference: Zhang et al. 2021, section 3.2 (inference).
     """
+    if width is None:
+        return logits[-1]
     merged = logits[min(1, len(logits) - 1)]
     for finer in logits[2:]:
         inner = ~boundary_region(_foreground(merged), width)
@@ -90,8 +93,8 @@ def mask_loss(
     targets: Sequence[Tensor],
     *,
     weights: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    width: int = 2,
-    merge_width: int = 1,
+    width: int | None = 2,
+    merge_width: int | None = 1,
     valid: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted sum of the binary cross-entropies of the stages.
@@ -103,7 +106,8 @@ def mask_loss(
         logits: (R, 1, S, S) of each stage, coarse to fine.
         targets: (R, S, S) of each stage, 0 or 1.
         weights: of the stages, at least as many.
-        width: of the boundary regions, in pixels of the previous stage.
+        width: of the boundary regions, in pixels of the previous stage; None: all stages average
+            over all pixels.
         merge_width: see `merge_stages`.
         valid: (R,) bool, which regions count; None: all.
 
@@ -126,7 +130,7 @@ def mask_loss(
     total = logits[0].new_zeros((), dtype=_precise(logits[0]))
     for stage, (logit, target) in enumerate(zip(logits, targets, strict=True)):
         loss = _cross_entropy(logit[:, 0], target)
-        if stage < 2:
+        if stage < 2 or width is None:
             term = torch.where(valid, loss.mean((1, 2)), 0).sum() / mean_count(valid)
         else:
             with torch.no_grad():

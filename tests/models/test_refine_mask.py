@@ -22,6 +22,8 @@ from maskwright.models.refine_mask import (
     semantic_target,
 )
 from maskwright.nn.inference import prepare
+from maskwright.nn.mask_head import MaskOutput, MaskTargets
+from maskwright.nn.refine_head import FUSION_PARTS
 from maskwright.nn.winograd import WinogradConv2d
 from maskwright.ops import unite_masks
 from maskwright.structures import Instances, PackedMasks
@@ -324,6 +326,7 @@ def plain_forward(
     average: bool = False,
     first: bool = False,
     late: bool = False,
+    without: tuple[str, ...] = (),
 ) -> tuple[list[Tensor], Tensor | None]:
     """The network from bare functions; `late`: the faster variant upsamples its last features."""
 
@@ -356,22 +359,27 @@ def plain_forward(
     x, s = feats, p2
     for i in range(2):
         x = conv(f"instance_convs.{i}.0", x, padding=1).relu()
-    for i in range(4):
+    for i in range(4 if "semantic_convs.0.0.weight" in state else 0):
         s = conv(f"semantic_convs.{i}.0", s, padding=1).relu()
-    q = None if fast else conv("semantic_logits", s)
+    q = None if fast or "semantic_mask" in without else conv("semantic_logits", s)
     out = []
     for k in range(stages - 1):
         size, at = 14 << k, f"stages.{k}"
-        f = conv(f"{at}.semantic_in", s).relu()
-        f = centres(f, size) if fast else conv(f"{at}.semantic_out", align(f, size)).relu()
+        seen = [x]
+        if "semantic" not in without:
+            f = conv(f"{at}.semantic_in", s).relu()
+            f = centres(f, size) if fast else conv(f"{at}.semantic_out", align(f, size)).relu()
+            seen.append(f)
         out.append(class_logits(k, x))
-        masks = [out[-1].sigmoid() if sigmoid else out[-1]]
+        masks = []
+        if "instance_mask" not in without:
+            masks.append(out[-1].sigmoid() if sigmoid else out[-1])
         if q is not None:
             masks.append(align(q.sigmoid() if sigmoid else q, size))
-        y = conv(f"{at}.fuse", torch.cat([x, f, *masks], 1)).relu()
+        y = conv(f"{at}.fuse", torch.cat([*seen, *masks], 1)).relu()
         total = sum(
             conv(f"{at}.branches.{i}", y, padding=d, dilation=d).relu()
-            for i, d in enumerate((1, 3, 5))
+            for i, d in enumerate((1,) if "dilation" in without else (1, 3, 5))
         )
         if average or fast:
             total = total + y.mean((2, 3), keepdim=True).expand_as(y)
@@ -400,6 +408,17 @@ CASES: dict[str, tuple[dict, dict]] = {
     "three": ({"stages": 3}, {"stages": 3}),
     "two": ({"stages": 2, "fast": True}, {"stages": 2, "fast": True}),
     "one": ({"stages": 1}, {"stages": 1}),
+    **{
+        f"without {' and '.join(names)}": (
+            {"parts": [part for part in FUSION_PARTS if part not in names]},
+            {"without": names},
+        )
+        for names in (
+            *((part,) for part in FUSION_PARTS),
+            ("semantic", "semantic_mask"),
+            ("instance_mask", "semantic_mask"),
+        )
+    },
 }
 
 
@@ -428,7 +447,8 @@ def test_network_equals_one_of_bare_functions(case: str) -> None:
     assert [tuple(x.shape) for x in logits] == [(5, 1, side, side) for side in sides]
     for a, b in zip(logits, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
-    assert (semantic is None) == (foreground is None) == head.fast
+    absent = head.fast or "semantic_mask" in plain.get("without", ())
+    assert (semantic is None) == (foreground is None) == absent
     if semantic is not None:
         assert semantic.shape == (2, 1, 12, 16)
         torch.testing.assert_close(semantic, foreground)
@@ -440,7 +460,7 @@ def test_network_equals_one_of_bare_functions(case: str) -> None:
     used = {"": feats, **state}
     if case == "one":  # the whole image has no part in the first stage
         used = {key: value for key, value in used.items() if "semantic" not in key}
-    else:
+    elif head.semantic_convs is not None:
         used["p2"] = p2
     grads = [torch.autograd.grad(total, list(used.values())) for total in sums]
     for key, a, b in zip(used, *grads, strict=True):
@@ -509,6 +529,7 @@ def test_class_rows_leave_out_a_stage_without_classes() -> None:
         ({"width": 20}, "multiple of 8 and at least 24, got 20"),
         ({"width": 16}, "at least 24, got 16"),
         ({"upsample_features": True}, "set fast as well"),
+        ({"parts": ["semantics"]}, "no part 'semantics'"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options, message: str) -> None:
@@ -516,10 +537,26 @@ def test_sizes_that_cannot_be_are_refused(options, message: str) -> None:
         RefineMaskHead(32, 2, **options)
 
 
+def test_without_boundaries_every_stage_learns_and_the_last_decides_everywhere() -> None:
+    head = RefineMaskHead(24, 2, width=24, boundary=False)
+    logits = [blobs(3, 14 << k, k) for k in range(4)]
+    targets = [(blobs(3, 14 << k, k + 9)[:, 0] > 0).float() for k in range(4)]
+    assert torch.equal(head.decode(MaskOutput(logits, None)), logits[3][:, 0].sigmoid())
+    loss = head.loss(
+        MaskOutput(logits, None), MaskTargets(tuple(targets), None), torch.ones(3, dtype=torch.bool)
+    )
+    plain = sum(
+        w * F.binary_cross_entropy(x[:, 0].sigmoid(), t)
+        for w, x, t in zip(WEIGHTS, logits, targets, strict=True)
+    )
+    torch.testing.assert_close(loss["roi/mask"], plain)
+
+
 def test_options_reach_the_head() -> None:
     with torch.device("meta"):
         detector = build("refine_mask_fast_lite0_fpn", 3, mask_stages=3)
         fewer = build("refine_mask_resnet18_fpn", 3, box_loss_weight=1.0, masks_first=True)
+        bare = build("refine_mask_lite0_fpn", 3, fusion_parts=("dilation",), boundary=False)
         with pytest.raises(OptionError, match="box_loss_weight"):
             build("refine_mask_resnet18_fpn", 3, box_loss_weight=-1.0)
     head = detector.roi_heads.mask_head
@@ -529,3 +566,5 @@ def test_options_reach_the_head() -> None:
     assert detector.roi_heads.box_head.loss_weight == 2
     assert fewer.roi_heads.box_head.loss_weight == 1
     assert fewer.roi_heads.mask_head.stages[0].masks_first
+    assert bare.roi_heads.mask_head.semantic_convs is None
+    assert bare.roi_heads.mask_head.merge_width is None

@@ -1,0 +1,108 @@
+"""Train RefineMask beside Mask R-CNN, or RefineMask with fewer parts, seed by seed.
+
+    python benchmarks/refine_mask.py DATA [--recipe nuclei] [--seeds 3] [--out rows.json]
+    python benchmarks/refine_mask.py DATA --ablation stages     # 1, 2, 3 and 4 stages
+    python benchmarks/refine_mask.py DATA --ablation fusion     # parts of the fusion, boundaries
+
+DATA is a data set with the splits train and val, such as nuclei. All sides get the same backbone,
+weights, schedule and batches, image for image (EfficientNet-Lite0, the chosen one of
+`maskwright.recipes`); only the mask head differs. With `--out`, a run that was cut off goes on with
+the rows that it lacks; with `--save`, the trained weights are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from training import Ours, paired, run_all
+
+from maskwright.engine.predict import pick_device
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.nn.refine_head import FUSION_PARTS
+from maskwright.recipes import nuclei, penn_fudan
+
+RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
+FIGURES = {
+    "mask AP, grid paste": "mask AP",
+    "mask AP75, grid paste": "mask AP75",
+    "boundary AP, grid paste": "boundary AP",
+    "box AP": "box AP",
+}
+FULL = "RefineMask"
+# The first one of each is what the others are compared with.
+STUDIES: dict[str | None, dict[str, tuple[str, dict[str, Any]]]] = {
+    None: {"Mask R-CNN": ("mask_rcnn", {}), FULL: ("refine_mask", {})},
+    "stages": {
+        FULL: ("refine_mask", {}),
+        **{
+            f"{n} stage{'s' * (n > 1)} ({7 << n} a side)": ("refine_mask", {"mask_stages": n})
+            for n in (3, 2, 1)
+        },
+    },
+    "fusion": {
+        FULL: ("refine_mask", {}),
+        **{
+            f"without {part.replace('_', ' ')}": (
+                "refine_mask",
+                {"fusion_parts": tuple(other for other in FUSION_PARTS if other != part)},
+            )
+            for part in FUSION_PARTS
+        },
+        "without boundaries": ("refine_mask", {"boundary": False}),
+    },
+}
+
+
+def variant(recipe: TrainRecipe, family: str, options: dict[str, Any]) -> TrainRecipe:
+    """Return a recipe with another mask head."""
+    model = recipe.model.replace("mask_rcnn", family)
+    return replace(recipe, model=model, model_args={**recipe.model_args, **options})
+
+
+def report(rows: list[dict], sides: list[str]) -> str:
+    """Return the means of all sides, and their paired differences from the first."""
+    lines = [f"| side | seeds | {' | '.join(FIGURES.values())} | s/step |"]
+    lines += ["| --- " * (len(FIGURES) + 3) + "|"]
+    for side in sides:
+        own = [row for row in rows if row["side"] == side]
+        if not own:
+            continue
+        means = [statistics.mean(row[key] for row in own) for key in (*FIGURES, "step")]
+        figures = " | ".join(f"{mean:.1f}" for mean in means[:-1])
+        lines.append(f"| {side} | {len(own)} | {figures} | {means[-1]:.2f} |")
+    for side in sides[1:]:
+        lines += paired(rows, side, sides[0], FIGURES)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
+    parser.add_argument("--ablation", choices=[name for name in STUDIES if name])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="other than the recipe's")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
+    parser.add_argument("--save", type=Path, help="folder for the trained weights")
+    args = parser.parse_args()
+    recipe = RECIPES[args.recipe](args.data)
+    steps = args.steps or recipe.steps
+    assert steps is not None
+    recipe = replace(recipe, steps=steps, warmup=max(steps // 12, 1))
+    study = STUDIES[args.ablation]
+    sides = {name: (Ours, variant(recipe, *what)) for name, what in study.items()}
+    device = pick_device(args.device)
+    rows = run_all(sides, args.seeds, device, args.workers, args.out, args.save)
+    print(f"\ntorch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")
+    print(report(rows, list(sides)))
+
+
+if __name__ == "__main__":
+    main()

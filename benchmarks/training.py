@@ -1,0 +1,218 @@
+"""Short trainings on real data for paired comparisons, with checkpoints of their figures.
+
+A side is a module with `losses(batch, generator)`, `detect(images)` and a backbone; every side
+sees the same batches of a seed, image for image, and the same optimiser, schedule and evaluator.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from maskwright.data.discover import open_dataset
+from maskwright.data.loader import Batch, make_loader
+from maskwright.data.transforms import Augment
+from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
+from maskwright.engine.predict import to_detections
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.engine.val import score, to_coco_rows
+from maskwright.hub import start_detector
+from maskwright.models import PostProcess
+from maskwright.structures import Detections, Images, Resize
+
+# Makes the module of one side from a recipe and the names of the classes.
+Maker = Callable[[TrainRecipe, list[str]], Any]
+
+# Quantile 0.95 of Student's t with n - 1 degrees of freedom: a two-sided interval of 90 percent.
+T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860, 10: 1.833}
+
+
+class Ours(nn.Module):
+    """maskwright's detector, trained and called through its two methods."""
+
+    def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
+        super().__init__()
+        options = {**recipe.model_args, "imgsz": recipe.imgsz}
+        self.detector, _, _ = start_detector(recipe.model, names, options=options)
+        self.backbone = self.detector.backbone
+        self.post = PostProcess(0.001, 0.5, recipe.max_det)
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.detector.losses(batch.images, batch.targets, generator=generator)
+
+    def detect(self, images: Images) -> list[Detections]:
+        return to_detections(self.detector(images, self.post), images)
+
+
+class Trainer:
+    """One side in training: model, optimiser, endless batches."""
+
+    def __init__(
+        self, make: Maker, seed: int, recipe: TrainRecipe, device: torch.device, workers: int
+    ) -> None:
+        train = open_dataset(recipe.data, "train")
+        torch.manual_seed(seed)
+        self.device, self.recipe, self.done = device, recipe, 0
+        self.side = make(recipe, train.names).to(device)
+        self.side = self.side.to(memory_format=torch.channels_last)
+        self.loader = make_loader(
+            train,
+            batch=recipe.batch,
+            resize=Resize.parse(recipe.imgsz),
+            augment=Augment(flip=recipe.flip, crop=recipe.crop),
+            seed=seed,
+            workers=workers,
+            shuffle=True,
+            drop_last=True,
+        )
+        self.batches = self._endless()
+        self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch))
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.generator = torch.Generator(device)
+        self.side.train()
+
+    def _endless(self) -> Iterator[Batch]:
+        for epoch in itertools.count():
+            self.loader.set_epoch(epoch)
+            yield from self.loader
+
+    def step(self) -> tuple[float, float]:
+        """Make one step; return its loss and its seconds, loading not counted."""
+        batch = next(self.batches)
+        start = time.perf_counter()
+        assert self.recipe.steps is not None
+        set_lr(self.optimizer, lr_factor(self.recipe, self.done, self.recipe.steps))
+        generator = self.generator.manual_seed(self.done)
+        loss = sum(self.side.losses(batch.to(self.device), generator).values())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
+        self.optimizer.step()
+        self.done += 1
+        value = float(loss.detach())
+        return value, time.perf_counter() - start
+
+
+def run(
+    name: str,
+    make: Maker,
+    seed: int,
+    recipe: TrainRecipe,
+    device: torch.device,
+    workers: int,
+    save: Path | None = None,
+) -> dict:
+    """Train one side with one seed and evaluate it; its weights go to `save`."""
+    trainer = Trainer(make, seed, recipe, device, workers)
+    times: list[float] = []
+    begin = time.perf_counter()
+    assert recipe.steps is not None
+    for step in range(1, recipe.steps + 1):
+        loss, seconds = trainer.step()
+        times.append(seconds)
+        if step % 40 == 0:
+            print(f"{name} seed {seed} step {step} loss {loss:.3f}", flush=True)
+    total = time.perf_counter() - begin
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {key: value.contiguous() for key, value in trainer.side.state_dict().items()},
+            save / f"{name}_{seed}.safetensors",
+        )
+    val = open_dataset(recipe.data, "val")
+    metrics = evaluate(trainer.side.eval(), val, device, workers, recipe)
+    row = {"side": name, "seed": seed, "steps": recipe.steps, "seconds": total}
+    return {**row, "step": statistics.median(times), **metrics}
+
+
+@torch.inference_mode()
+def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: TrainRecipe) -> dict:
+    """Return box AP and, for both ways of pasting, mask AP, in percent."""
+    loader = make_loader(
+        val,
+        batch=1,
+        resize=Resize.parse(recipe.imgsz),
+        augment=None,
+        seed=0,
+        workers=workers,
+        shuffle=False,
+    )
+    rows: dict[str, list[dict]] = {"grid": [], "torchvision": []}
+    labels = {i: i for i in range(len(val.names))}
+    for batch in loader:
+        for index, found in zip(batch.indices, side.detect(batch.to(device).images), strict=True):
+            for mode, kept in rows.items():
+                kept += to_coco_rows(found, val[index].image_id, labels, mode)
+    result = {}
+    for mode, kept in rows.items():
+        own = mode == "grid"
+        metrics = score(val.to_coco(), kept, masks=True, max_det=recipe.max_det, boundary=own)
+        result[f"mask AP, {mode} paste"] = 100 * metrics["mask/AP"]
+        result["box AP"] = 100 * metrics["box/AP"]
+        if own:
+            result["mask AP75, grid paste"] = 100 * metrics["mask/AP75"]
+            result["boundary AP, grid paste"] = 100 * metrics["boundary/AP"]
+    return result
+
+
+def run_all(
+    sides: Mapping[str, tuple[Maker, TrainRecipe]],
+    seeds: int,
+    device: torch.device,
+    workers: int,
+    out: Path | None,
+    save: Path | None = None,
+) -> list[dict]:
+    """Train all sides with all seeds, except those whose rows already stand in `out`.
+
+    Seeds are the outer loop, so that a drift of the machine hits all sides.
+    """
+    rows: list[dict] = json.loads(out.read_text()) if out and out.is_file() else []
+    for seed in range(seeds):
+        for name, (make, recipe) in sides.items():
+            if any((row["side"], row["seed"]) == (name, seed) for row in rows):
+                continue
+            rows.append(run(name, make, seed, recipe, device, workers, save))
+            print(json.dumps(rows[-1]), flush=True)
+            if out:
+                out.write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def paired(rows: list[dict], side: str, other: str, keys: Mapping[str, str]) -> list[str]:
+    """Return the table of the differences side - other over their common seeds, if two or more.
+
+    Args:
+        rows: what `run_all` returned.
+        keys: of the figures, with their titles.
+    """
+    by = {(row["side"], row["seed"]): row for row in rows}
+    lines = []
+    for key, title in keys.items():
+        gains = [
+            by[side, seed][key] - by[other, seed][key]
+            for name, seed in by
+            if name == side and (other, seed) in by and key in by[other, seed]
+        ]
+        if len(gains) < 2:
+            continue
+        mean = statistics.mean(gains)
+        half = T90[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
+        single = ", ".join(f"{gain:+.1f}" for gain in gains)
+        lines.append(
+            f"| {title} | {mean:+.2f} | {mean - half:+.2f} to {mean + half:+.2f} | {single} |"
+        )
+    if not lines:
+        return []
+    head = [f"| {side} - {other} | mean | 90% interval | by seed |", "| --- | --- | --- | --- |"]
+    return ["", *head, *lines]
