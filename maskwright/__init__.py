@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from maskwright._version import __version__
 
 if TYPE_CHECKING:
+    from maskwright.engine.export import export
     from maskwright.engine.predict import Predictor, predict
     from maskwright.engine.result import Result
     from maskwright.engine.train import train
@@ -31,6 +32,7 @@ __all__ = [
     "Result",
     "__version__",
     "convert",
+    "export",
     "load",
     "predict",
     "train",
@@ -42,6 +44,7 @@ _HOMES = {
     "Predictor": "maskwright.engine.predict",
     "Result": "maskwright.engine.result",
     "convert": "maskwright.hub",
+    "export": "maskwright.engine.export",
     "load": "maskwright.hub",
     "predict": "maskwright.engine.predict",
     "train": "maskwright.engine.train",

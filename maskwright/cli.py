@@ -114,6 +114,11 @@ COMMANDS = {
         ("maskwright.hub", "convert"),
         "convert maskrcnn_resnet50_fpn.pth ours.safetensors model=mask_rcnn_resnet50_fpn",
     ),
+    "export": Command(
+        commands.export,
+        ("maskwright.engine.export", "export"),
+        "export model=runs/train/train format=onnx",
+    ),
     "models": Command(commands.models, example="models mask_rcnn_lite0_fpn"),
     "doctor": Command(commands.doctor, example="doctor"),
     "data check": Command(

@@ -133,12 +133,14 @@ def predict(
     show: bool = False,
     project: str = "runs",
     name: str | None = None,
+    trust: bool = False,
     **options: Any,
 ) -> int:
     """Find objects in images; pictures, data and a page to look at go into a run folder.
 
     Args:
-        model: checkpoint, run folder or registered name; `maskwright models` lists the names.
+        model: checkpoint, run folder, registered name or exported file (.onnx, .xml, .pt2);
+            `maskwright models` lists the names.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         save: write a picture and a JSON file per image, and a page for several.
@@ -147,6 +149,7 @@ def predict(
         show: open each picture in a window.
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "predict".
+        trust: run the machine code in a file of `maskwright export format=aoti`.
     """
     from maskwright.engine.gallery import (
         ResultWriter,
@@ -164,7 +167,7 @@ def predict(
         raise UsageError("formats= names files to write, but save=false writes none")
     check_formats(files)
     sources = list_sources(options["source"])
-    predictor = load(model, weights=weights, device=device)
+    predictor = load(model, weights=weights, device=device, trust=trust)
     if "labels" in files and not predictor.detector.predicts_masks:
         raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
     results = run(predictor, **{**options, "source": sources})
@@ -190,6 +193,21 @@ def predict(
         if len(sources) > 1:
             page = write_gallery(saved, writer.folder, f"{options['source']}")
             console.note(f"page: {page}")
+    return 0
+
+
+def export(*, model: str, weights: str | None = None, **options: Any) -> int:
+    """Write a model as one graph, from pixels to objects, that runs without its code.
+
+    Args:
+        model: checkpoint, run folder or registered name; `maskwright models` lists the names.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
+    """
+    from maskwright.engine.export import export as run
+    from maskwright.hub import load
+
+    named = model if weights is None else load(model, weights=weights, device="cpu")
+    run(named, **options)
     return 0
 
 

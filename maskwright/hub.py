@@ -28,6 +28,7 @@ from .engine.checkpoint import (
 from .engine.predict import Predictor
 from .engine.published import fetch, read_tensors
 from .errors import OptionError
+from .exporters.sessions import GRAPH_SUFFIXES, open_graph
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
 from .models.transfer import transfer
@@ -218,6 +219,11 @@ def load_detector(
         ValueError: if model or weights do not exist or do not fit together.
     """
     name = str(model)
+    if Path(model).suffix in GRAPH_SUFFIXES:
+        raise ValueError(
+            f"{model} is an exported graph, which only predicts: give the checkpoint that it is "
+            "from"
+        )
     path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
     if name in SHIPPED_MODELS or path.exists() or path.suffix or len(path.parts) > 1:
         if weights is not None or num_classes is not None or backbone is not None:
@@ -262,14 +268,34 @@ def load(
     num_classes: int | None = None,
     backbone: str | None = None,
     device: str = "auto",
+    trust: bool = False,
 ) -> Predictor:
     """Return a `Predictor`, ready to be called on images; see `load_detector`.
+
+    Args:
+        model: as for `load_detector`, or an exported file: .onnx, .xml (OpenVINO) or .pt2.
+        weights: see `load_detector`.
+        num_classes: see `load_detector`.
+        backbone: see `load_detector`.
+        device: where to compute; exported files run on the CPU.
+        trust: run the machine code of a file that `maskwright export format=aoti` wrote; other
+            files hold none.
 
     Example:
         >>> import maskwright as mw
         >>> mw.load("nuclei").names
         ['nucleus']
     """
+    if Path(model).suffix in GRAPH_SUFFIXES:
+        if weights is not None or num_classes is not None or backbone is not None:
+            raise ValueError(
+                f"{model} is an exported model and has all it needs: leave out weights, "
+                "num_classes and backbone"
+            )
+        if device not in ("auto", "cpu"):
+            raise OptionError(f"{model}: exported files run on the CPU, not on device={device}")
+        graph = open_graph(Path(model), trust=trust)
+        return Predictor(graph, graph.spec.meta, device="cpu")
     detector, meta = load_detector(
         model, weights=weights, num_classes=num_classes, backbone=backbone
     )

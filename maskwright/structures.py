@@ -212,6 +212,8 @@ class Resize:
         rounding: how a side becomes whole: "nearest" (half up) or "floor" (torchvision).
         antialias: True resizes the 8-bit image with a low-pass filter, as Pillow does
             (detectron2); False samples the float image bilinearly without one (torchvision).
+        within: (height, width) that the result must not pass either: what a graph of fixed size
+            takes. None: no such bound.
     """
 
     short: int | None = 800
@@ -219,6 +221,7 @@ class Resize:
     factor: float | None = None
     rounding: str = "nearest"
     antialias: bool = True
+    within: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         sides = (self.short is not None, self.long is not None, self.factor is not None)
@@ -241,7 +244,7 @@ class Resize:
         Args:
             imgsz: a whole number is the long side, a pair the short and the long side, a text
                 that ends in "x" a factor.
-            **conventions: `rounding` and `antialias` of the result.
+            **conventions: `rounding`, `antialias` and `within` of the result.
 
         Raises:
             ValueError: if `imgsz` has none of these forms.
@@ -267,13 +270,16 @@ class Resize:
 
     def scale(self, height: int, width: int) -> float:
         """Return the ratio of new to old side for an image of this size."""
+        bounds = []
         if self.factor is not None:
-            return self.factor
-        assert self.long is not None
-        by_long = self.long / max(height, width)
-        if self.short is None:
-            return by_long
-        return min(self.short / min(height, width), by_long)
+            bounds.append(self.factor)
+        if self.long is not None:
+            bounds.append(self.long / max(height, width))
+        if self.short is not None:
+            bounds.append(self.short / min(height, width))
+        if self.within is not None:
+            bounds += [self.within[0] / height, self.within[1] / width]
+        return min(bounds)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of the network input, before padding, at least one pixel each.
@@ -284,6 +290,8 @@ class Resize:
         scale = self.scale(height, width)
         half = 0.5 if self.rounding == "nearest" else 0.0
         size = max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+        if self.within is not None:  # by rounding, a side may pass it
+            size = min(size[0], self.within[0]), min(size[1], self.within[1])
         if size[0] * size[1] > MAX_INPUT:
             raise ValueError(
                 f"an image of {width}x{height} pixels would become {size[1]}x{size[0]} pixels of "

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess, TwoStageDetector
 from . import console
+from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import calibrate, drawn_scene, torchvision_model
 from .predict import Loaded, Predictor, read
 from .result import Result
@@ -44,12 +45,6 @@ STAGES = (
     "find keypoints",
     "paste masks",
 )
-# A detection is found again within these: pixels, score, IoU of the masks.
-BOX_PX, SCORE, MASK_IOU = 0.02, 5e-4, 0.999
-# Positions stand on a grid of about a pixel, where rounding may choose the neighbour of a tie.
-KEYPOINT_PX = 1.5
-# A pixel this near to the threshold of 0.5 is decided by rounding.
-UNDECIDED = 2e-3
 
 
 @dataclass
@@ -63,33 +58,6 @@ class Side:
         """Return the median of a stage, None if there is no such stage, or of the whole."""
         times = self.total if stage is None else self.stages.get(stage)
         return statistics.median(times) if times else None
-
-
-@dataclass
-class Match:
-    """How torchvision's detections were found again.
-
-    Attributes:
-        found: those within the tolerances, of `total`.
-        total: torchvision's detections.
-        ours: number of our detections.
-        box: largest difference of a coordinate among the pairs, pixels.
-        score: largest difference of a score.
-        mask: smallest IoU of two masks; None without masks.
-        keypoint: largest distance along an axis of two keypoints, pixels; None without keypoints.
-        undecided: those of `found` whose masks have a smaller IoU than the tolerance, but differ
-            only in pixels whose probability is so near to 0.5 that rounding decides them (one
-            such pixel is enough in an object of less than 1,000).
-    """
-
-    found: int
-    total: int
-    ours: int
-    box: float
-    score: float
-    mask: float | None
-    keypoint: float | None
-    undecided: int
 
 
 @dataclass
@@ -333,44 +301,30 @@ class _Stages:
 def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
     """Look for each of torchvision's detections among ours; each of ours serves once."""
     theirs = {key: value.cpu() for key, value in theirs.items()}
-    boxes, scores = theirs["boxes"], theirs["scores"]
-    same_label = (theirs["labels"] - 1)[:, None] == ours.labels
-    apart = (boxes[:, None] - ours.boxes).abs().amax(2).where(same_label, torch.inf)
     masks = ours.masks if "masks" in theirs else None
-    found, undecided = 0, 0
     points = ours.keypoints if "keypoints" in theirs else None
-    worst_box, worst_score, worst_mask, worst_point = 0.0, 0.0, 1.0, 0.0
-    for i in range(min(len(boxes), len(ours))):
-        # The nearest box of the same class and a score as near: doubles differ in neither.
-        off = apart[i] / BOX_PX + (scores[i] - ours.scores).abs() / SCORE
-        j = int(off.argmin())
-        if float(apart[i, j]) > 1.0:
-            continue
-        box, score = float(apart[i, j]), float((scores[i] - ours.scores[j]).abs())
-        apart[:, j] = torch.inf  # each of ours serves once
-        iou, rounding = 1.0, False
+    match = Match(
+        0,
+        len(theirs["boxes"]),
+        len(ours),
+        mask=None if masks is None else 1.0,
+        keypoint=None if points is None else 0.0,
+    )
+    for i, j, box, score in pair(
+        theirs["boxes"],
+        theirs["scores"],
+        theirs["labels"] - 1,
+        ours.boxes,
+        ours.scores,
+        ours.labels,
+    ):
+        iou, rounding, point = 1.0, False, 0.0
         if masks is not None:
-            probability = theirs["masks"][i, 0]
-            iou, rounding = _agree(probability, masks[j])
-        point = 0.0
+            iou, rounding = _agree(theirs["masks"][i, 0], masks[j])
         if points is not None:
             point = float((theirs["keypoints"][i] - points[j])[:, :2].abs().max())
-        close = box <= BOX_PX and score <= SCORE and point <= KEYPOINT_PX
-        close = close and (iou >= MASK_IOU or rounding)
-        found += close
-        undecided += close and iou < MASK_IOU
-        worst_box, worst_score = max(worst_box, box), max(worst_score, score)
-        worst_mask, worst_point = min(worst_mask, iou), max(worst_point, point)
-    return Match(
-        found,
-        len(boxes),
-        len(ours),
-        worst_box,
-        worst_score,
-        None if masks is None else worst_mask,
-        None if points is None else worst_point,
-        undecided,
-    )
+        match.add(box, score, iou, rounding, point)
+    return match
 
 
 def _agree(probability: Tensor, mask: Tensor) -> tuple[float, bool]:

@@ -206,7 +206,9 @@ class Predictor:
         own = self.detector.resize
         if imgsz is None:
             return own
-        return Resize.parse(imgsz, rounding=own.rounding, antialias=own.antialias)
+        return Resize.parse(
+            imgsz, rounding=own.rounding, antialias=own.antialias, within=own.within
+        )
 
     def prepare(self, batch: Sequence[Loaded], resize: Resize) -> Images:
         """Return images in memory as one batch of network input on the device."""
@@ -215,8 +217,9 @@ class Predictor:
             height, width = loaded.pixels.shape[:2]
             size = resize.target_size(height, width)
             scaled.append((resize_image(loaded.pixels, size, resize.antialias), (height, width)))
-        images = collate_images(scaled, self.detector.size_divisor)
-        if self.detector.proposal_source is not None:
+        detector = self.detector
+        images = collate_images(scaled, detector.size_divisor, detector.buckets)
+        if detector.proposal_source is not None:
             images = replace(images, proposals=self._regions(batch, images))
         images = images.to(self.device)
         if self.device.type != "cpu":

@@ -24,10 +24,10 @@ from ..metrics.coco_map import coco_eval
 from ..metrics.diagnostics import explain_zero
 from ..metrics.voc_map import voc_eval
 from ..models.base import Detector, PostProcess
+from ..models.inference import fast_network
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
-from .network import fast_network
 from .predict import make_post, to_detections
 from .recipe import nearest
 from .regions import prepare_proposals, proposal_store

@@ -134,6 +134,7 @@ class Detector(nn.Module):
         resize: how a photo becomes network input.
         paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
         size_divisor: padded sides are multiples of this.
+        buckets: padded (height, width) that it takes; empty: all multiples of `size_divisor`.
         backbone: the sub-module with `freeze(stages)`.
         proposal_source: where regions come from, as `proposals.make_source` reads it, for a
             detector that takes them with the images; None: it needs none.
@@ -144,6 +145,7 @@ class Detector(nn.Module):
     task: str
     backbone: Backbone
     size_divisor = 32
+    buckets: Sequence[tuple[int, int]] = ()
     num_keypoints = 0
     proposal_source: str | None = None
     max_proposals = 0

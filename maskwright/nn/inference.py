@@ -25,22 +25,28 @@ _Hook = Callable[[nn.Module, tuple[object, ...], object], None]
 _TOLERANCE = 1e-4
 
 
-def prepare(module: Net, run: Callable[[nn.Module], object]) -> Net:
+def prepare(module: Net, run: Callable[[nn.Module], object], *, winograd: bool = True) -> Net:
     """Return a copy for inference, or the module itself if nothing in it can be done better.
 
     Args:
         module: in evaluation mode.
         run: calls the module it is given on some small input, so that all its layers are seen.
+        winograd: replace the convolutions that gain from it.
     """
-    if not any(_is_norm(layer) or suits_winograd(layer) for layer in module.modules()):
+    replaced = suits_winograd if winograd else _none
+    if not any(_is_norm(layer) or replaced(layer) for layer in module.modules()):
         return module
     copied = share(module)
     fold_norms(copied, run)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and suits_winograd(child):
+            if isinstance(child, nn.Conv2d) and replaced(child):
                 setattr(parent, name, WinogradConv2d(child))
     return copied
+
+
+def _none(layer: nn.Module) -> bool:
+    return False
 
 
 def share(module: Net) -> Net:

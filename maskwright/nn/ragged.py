@@ -63,8 +63,7 @@ def in_parts(run: Callable[..., list[Tensor]], size: int, *values: Tensor) -> li
     Returns:
         What `run` returns for all regions, (R, ...) each.
     """
-    whole = len(values[0]) <= size or torch.is_grad_enabled()
-    if whole or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or len(values[0]) <= size:
         return run(*values)
     parts = [run(*part) for part in zip(*(v.split(size) for v in values), strict=True)]
     return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]

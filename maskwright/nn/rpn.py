@@ -111,7 +111,9 @@ class RPN(nn.Module):
         boxes, scores, levels, ids = [], [], [], []
         first = 0
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
-            top, at = logits.float().topk(min(self.pre_nms[which], logits.shape[1]), 1)
+            # In a graph for images of any size, the number of anchors is a symbol.
+            count = torch.sym_min(self.pre_nms[which], logits.shape[1])
+            top, at = logits.float().topk(count, 1)
             boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
             scores.append(top.sigmoid())
             levels.append(torch.full_like(at, level))

@@ -40,7 +40,7 @@ def locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
         >>> locate_keypoints(maps, torch.tensor([[10.0, 20, 14, 24]])).tolist()
         [[[11.5, 22.5, 1.0]]]
     """
-    if maps.ndim != 4 or maps.shape[2] != maps.shape[3] or boxes.shape != (len(maps), 4):
+    if maps.ndim != 4 or maps.shape[2] != maps.shape[3] or boxes.shape != (maps.shape[0], 4):
         raise ValueError(
             "expected maps (R, J, M, M) and boxes (R, 4), "
             f"got {tuple(maps.shape)} and {tuple(boxes.shape)}"

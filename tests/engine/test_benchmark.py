@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maskwright.cli import main
-from maskwright.engine.benchmark import BOX_PX, SCORE, _match, benchmark
+from maskwright.engine.agreement import BOX_PX, SCORE
+from maskwright.engine.benchmark import _match, benchmark
 from maskwright.engine.peer import drawn_scene
 from maskwright.engine.result import Result
 from maskwright.structures import Detections

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskwright.engine.network import FastNetwork, fast_network
+from maskwright.engine.network import FastNetwork
 from maskwright.models import PostProcess, build, build_tiny
+from maskwright.models.inference import fast_network
 from maskwright.nn.inference import fold_norms, share
 from maskwright.nn.norm import FrozenBatchNorm2d
 from maskwright.structures import Images

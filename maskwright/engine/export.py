@@ -1,0 +1,344 @@
+"""Export of whole detectors: one graph from pixels to instances, checked against eager torch.
+
+A file appears under its name only after it has found what the detector itself finds, on photos, on
+an image without objects, at two batch sizes and two image sizes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.images import collate_images, load_image, resize_image
+from ..errors import OptionError
+from ..exporters.sessions import GraphDetector, open_graph
+from ..exporters.spec import GraphSpec
+from ..exporters.trace import trace, whole_model
+from ..exporters.writers import SUFFIXES, check_libraries, write_graph
+from ..models.base import Detector
+from ..structures import Images
+from . import console
+from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
+from .peer import drawn_scene
+from .predict import Predictor, make_post, to_detections
+from .sources import list_sources
+
+# Photos that lie beside the package in its repository.
+_EXAMPLES = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
+_SMALLER = 0.75  # the second image size
+_GREY = 127
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the graph beside eager torch.
+
+    Attributes:
+        what: the image or images.
+        batch: number of images.
+        size: (height, width) of the pixels, padding included.
+        match: how the detections agree.
+    """
+
+    what: str
+    batch: int
+    size: tuple[int, int]
+    match: Match
+
+
+@dataclass
+class ExportReport:
+    """What an export came to.
+
+    Attributes:
+        path: the file, or the one that is named to open it.
+        size_bytes: of all its files.
+        nodes: of the graph; for compiled code, of the graph that it was compiled from.
+        seconds: by step: "trace", "write", "load", "check".
+        cases: the comparison with eager torch.
+        notes: what else there is to say.
+    """
+
+    path: Path
+    size_bytes: int = 0
+    nodes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def export(
+    model: str | Path | Predictor,
+    format: str,
+    path: str | Path | None = None,
+    *,
+    imgsz: tuple[int, int] | int | None = (800, 1216),
+    batch: int | None = None,
+    half: bool = False,
+    conf: float = 0.05,
+    iou: float = 0.5,
+    max_det: int = 100,
+    source: str | Path | None = None,
+    report: Callable[[ExportReport], None] | None = None,
+) -> Path:
+    """Write a detector as one graph from pixels to instances that runs without its code.
+
+    The file holds everything: weights, thresholds, class names, how to resize. Before it appears,
+    its detections are compared with eager torch; see `docs/export.md`.
+
+    Args:
+        model: checkpoint, run folder or registered name; `maskwright models` lists the names.
+        format: onnx (ONNX Runtime and most others), openvino, pt2 (torch's own graph) or aoti
+            (compiled for this kind of machine; needs a C++ compiler).
+        path: the file to write; none: the model's name in the current folder.
+        imgsz: height and width of the graph's pixels, one number for a square, or none: a graph
+            for any size. Sides are multiples of 32.
+        batch: images of a call; none: any number.
+        half: keep the weights in half precision: half the size, the arithmetic stays float32.
+        conf: smallest score in the graph; prediction may ask for more, not for less.
+        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        max_det: slots of the result; prediction may ask for fewer.
+        source: photos to compare on, as for predict; none: sample images of the repository, or
+            drawn ones.
+        report: is called with the report; none: it is printed.
+
+    Returns:
+        The path of the file (of OpenVINO's two files the .xml).
+
+    Raises:
+        ValueError: if an option is wrong, the format cannot hold the model, or the file does not
+            find what the detector finds; then there is no file.
+        ImportError: if the libraries of the format are missing.
+    """
+    post = make_post(conf, iou, max_det)
+    if format not in SUFFIXES:
+        raise OptionError(f"format is one of {', '.join(SUFFIXES)}; got {format!r}")
+    if batch is not None and batch < 1:
+        raise OptionError(f"batch is a number of images or none, got {batch}")
+    check_libraries(format)
+    name = model.meta.model if isinstance(model, Predictor) else Path(model).stem
+    target = Path(f"{name}{SUFFIXES[format]}" if path is None else path)
+    if target.suffix != SUFFIXES[format]:
+        raise OptionError(f"path={target}: a file of {format} ends in {SUFFIXES[format]}")
+    if not isinstance(model, Predictor):
+        from ..hub import load
+
+        model = load(model, device="cpu")
+    detector = model.detector
+    if isinstance(detector, GraphDetector):
+        raise ValueError(f"{detector.source} is exported already: export the checkpoint it is from")
+    if detector.proposal_source is not None:
+        raise ValueError(
+            f"{model.meta.model} takes its regions from outside ({detector.proposal_source}): "
+            "an exported graph has pixels alone, so no format can hold it"
+        )
+    if model.device.type != "cpu":
+        raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")
+    size = _graph_size(imgsz, detector.size_divisor)
+    spec = GraphSpec.of(detector, model.meta, post, size=size, batch=batch, half=half)
+    result = ExportReport(target)
+    photos = _photos(source, result.notes)
+    made = _write_checked(detector, spec, format, target, photos, result)
+    (report or print_report)(made)
+    return made.path
+
+
+def _graph_size(imgsz: Any, divisor: int) -> tuple[int, int] | None:
+    if imgsz is None:
+        return None
+    sides = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise OptionError(f"imgsz is height,width of the graph, one side, or none; got {imgsz!r}")
+    if any(side % divisor for side in sides):
+        near = ",".join(str(max(round(side / divisor), 1) * divisor) for side in sides)
+        raise OptionError(
+            f"imgsz={','.join(map(str, sides))}: sides of the graph are multiples of {divisor}, "
+            f"such as imgsz={near}"
+        )
+    return sides[0], sides[1]
+
+
+def _photos(source: str | Path | None, notes: list[str]) -> list[tuple[str, np.ndarray]]:
+    """Return three photos with their names."""
+    if source is None and not _EXAMPLES.is_dir():
+        notes.append("compared on drawn scenes: source=... takes photos of your own")
+        whole = drawn_scene()
+        parts = (whole, whole[:600, :800], whole[100:, 500:])
+        return [(f"drawn scene {i + 1}", part) for i, part in enumerate(parts)]
+    listed = list_sources(_EXAMPLES if source is None else source)
+    photos: list[tuple[str, np.ndarray]] = []
+    for item in listed:
+        if len(photos) == 3:
+            break
+        photos.append((item.name, load_image(item.data)))
+    while len(photos) < 3:  # the same ones again, mirrored
+        name, pixels = photos[len(photos) - 1]
+        photos.append((f"{name}, mirrored", np.ascontiguousarray(pixels[:, ::-1])))
+    return photos
+
+
+def _write_checked(
+    detector: Detector,
+    spec: GraphSpec,
+    format: str,
+    target: Path,
+    photos: Sequence[tuple[str, np.ndarray]],
+    report: ExportReport,
+) -> ExportReport:
+    """Write into a folder beside the target, compare, and only then give the files their names."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written ({error})") from None
+    cases = _cases(spec, photos)
+    try:
+        with console.progress("export", total=3 + len(cases), unit="step") as bar:
+
+            def timed(step: str, since: float) -> None:
+                report.seconds[step] = report.seconds.get(step, 0.0) + time.perf_counter() - since
+                bar.update(1)
+
+            start = time.perf_counter()
+            whole = whole_model(detector, spec)
+            program = trace(whole)
+            timed("trace", start)
+            start = time.perf_counter()
+            made = folder / target.name
+            report.nodes = write_graph(format, program, made, spec)
+            report.size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            timed("write", start)
+            start = time.perf_counter()
+            graph = open_graph(made, trust=True)
+            timed("load", start)
+            # Rounded weights are judged beside the same weights: what rounding them does to the
+            # accuracy is not for a handful of photos to say.
+            eager = whole.detector if spec.precision == "fp16" else detector
+            for what, images in cases:
+                start = time.perf_counter()
+                report.cases += _compare(eager, graph, what, images, spec)
+                timed("check", start)
+        _judge(report, spec, target)
+        for file in folder.iterdir():
+            file.replace(target.parent / file.name)
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written ({error})") from None
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+    return report
+
+
+def _cases(
+    spec: GraphSpec, photos: Sequence[tuple[str, np.ndarray]]
+) -> list[tuple[list[str], Images]]:
+    """Return the calls of the comparison: names of the images, and the batch."""
+    (first, a), (second, b), (third, c) = photos
+    grey = np.full_like(b, _GREY)
+
+    def batch(*pixels: np.ndarray, factor: float = 1.0) -> Images:
+        scaled = []
+        for image in pixels:
+            height, width = (
+                int(side * factor) for side in spec.resize.target_size(*image.shape[:2])
+            )
+            size = max(height, 1), max(width, 1)
+            scaled.append((resize_image(image, size, spec.resize.antialias), size))
+        buckets = [] if spec.size is None else [spec.size]
+        return collate_images(scaled, spec.divisor, buckets)
+
+    return [
+        ([first], batch(a)),
+        ([second, "flat grey"], batch(b, grey)),
+        ([third], batch(c, factor=_SMALLER)),
+    ]
+
+
+def _compare(
+    eager: Detector, graph: Detector, what: list[str], images: Images, spec: GraphSpec
+) -> list[Case]:
+    with torch.inference_mode():
+        wanted = to_detections(eager(images, spec.post), images)
+        found = to_detections(graph(images, spec.post), images)
+    size = (images.pixels.shape[2], images.pixels.shape[3])
+    return [
+        Case(name, len(images), size, compare(one, other, spec.post, spec.paste_mode))
+        for name, one, other in zip(what, wanted, found, strict=True)
+    ]
+
+
+def _judge(report: ExportReport, spec: GraphSpec, target: Path) -> None:
+    """Raise unless the file finds what the detector finds."""
+    matches = [case.match for case in report.cases]
+    if not agrees(matches):
+        worst = max(
+            report.cases, key=lambda case: (case.match.unexplained, case.match.at_threshold)
+        )
+        raise ValueError(
+            f"{target.name} does not find what the model finds, so it was not written; in "
+            f"{worst.what}: {_describe(worst.match)}"
+        )
+    if not any(match.total for match in matches):
+        report.notes.append(
+            "the model found nothing above conf in any of the images, so that the comparison says "
+            "little: give source=... with objects in it, or a smaller conf"
+        )
+    if spec.batch is not None:
+        report.notes.append(f"the graph takes {spec.batch} images; single ones are padded to that")
+
+
+def _describe(match: Match) -> str:
+    parts = [f"{match.found} of {match.total} detections found again (it has {match.ours})"]
+    parts += [f"boxes up to {match.box:.1e} px apart", f"scores {match.score:.1e}"]
+    if match.mask is not None:
+        parts.append(f"mask IoU from {match.mask:.5f}")
+    if match.keypoint is not None:
+        parts.append(f"keypoints {match.keypoint:.1e} px")
+    return ", ".join(parts)
+
+
+def print_report(report: ExportReport) -> None:
+    """Print what an export came to."""
+    console.table(
+        "Compared with eager torch",
+        [
+            *("image", "batch", "pixels", "objects", "found", "at a threshold"),
+            *("box, px", "score", "mask IoU", "keypoint, px"),
+        ],
+        [
+            [
+                case.what,
+                case.batch,
+                f"{case.size[0]} x {case.size[1]}",
+                case.match.total,
+                case.match.found,
+                case.match.at_threshold,
+                f"{case.match.box:.1e}",
+                f"{case.match.score:.1e}",
+                case.match.mask and f"{case.match.mask:.5f}",
+                case.match.keypoint and f"{case.match.keypoint:.1e}",
+            ]
+            for case in report.cases
+        ],
+    )
+    undecided = sum(case.match.undecided for case in report.cases)
+    wanted = f"{BOX_PX} px, score {SCORE}, mask IoU {MASK_IOU}, keypoints {KEYPOINT_PX} px"
+    console.note(f"tolerances: {wanted}")
+    if undecided:
+        console.note(
+            f"{undecided} masks differ in pixels whose probability is within {UNDECIDED} of the "
+            "threshold, which count as equal"
+        )
+    for text in report.notes:
+        console.note(text)
+    times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())
+    console.note(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {report.nodes} nodes ({times})")

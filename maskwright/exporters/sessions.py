@@ -1,0 +1,170 @@
+"""Open exported files and run them: ONNX Runtime, OpenVINO and torch behind one class.
+
+`GraphDetector` stands where a detector stands: a predictor gives it images and thresholds and gets
+instances. Thresholds are part of a graph, so that it can only be asked for less than it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+from ..models.base import Detector, PostProcess
+from ..structures import Images, Instances
+from .spec import KEY, GraphSpec
+
+Run = Callable[[Tensor, Tensor], list[Tensor]]
+
+
+class GraphDetector(Detector):
+    """A detector whose network is an exported graph; it predicts and does not train.
+
+    Args:
+        spec: the description in the file.
+        run: maps pixels and sizes to the outputs in the order of `spec.outputs`.
+        source: what messages call it: the path of the file.
+    """
+
+    def __init__(self, spec: GraphSpec, run: Run, source: str) -> None:
+        super().__init__(
+            len(spec.meta.names),
+            mean=(0.0, 0.0, 0.0),  # the graph has its own inside
+            std=(1.0, 1.0, 1.0),
+            resize=spec.resize,
+            paste_mode=spec.paste_mode,
+        )
+        self.spec = spec
+        self.task = spec.task
+        self.num_keypoints = spec.num_keypoints
+        self.size_divisor = spec.divisor
+        self.buckets = [] if spec.size is None else [spec.size]
+        self.source = source
+        self._run = run
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        """Return the detections of each image by falling score; see `Detector.forward`.
+
+        Raises:
+            OptionError: if `post` asks for more than the graph was exported with.
+            ValueError: if the pixels have another size than the graph's.
+        """
+        own = self.spec.post
+        post = post or own
+        self._check(post, tuple(images.pixels.shape[2:]))
+        found = dict(zip(self.spec.outputs, self._all(images), strict=True))
+        valid = torch.arange(own.max_det) < found["count"][:, None]
+        # NMS decides a box by the better ones alone, so the best of what it kept are what it
+        # would have kept under a stricter threshold.
+        valid = (valid & (found["scores"] > post.score_thresh))[:, : post.max_det]
+        cut = {name: value[:, : post.max_det] for name, value in found.items() if name != "count"}
+        clean = {
+            name: value * valid.view(*valid.shape, *[1] * (value.ndim - 2))
+            for name, value in cut.items()
+        }
+        return Instances(
+            clean["boxes"],
+            clean["labels"],
+            valid,
+            clean["scores"],
+            mask_crops=clean.get("mask_probs"),
+            keypoints=clean.get("keypoints"),
+        )
+
+    def _check(self, post: PostProcess, size: tuple[int, ...]) -> None:
+        own = self.spec.post
+        wrong = None
+        if post.score_thresh < own.score_thresh:
+            wrong = f"conf={own.score_thresh:g}, so it has no objects down to {post.score_thresh:g}"
+        elif post.max_det > own.max_det:
+            wrong = f"max_det={own.max_det}, so it cannot find {post.max_det} objects"
+        elif post.nms_thresh != own.nms_thresh:
+            wrong = f"iou={own.nms_thresh:g}, which is part of its graph, not {post.nms_thresh:g}"
+        if wrong:
+            raise OptionError(f"{self.source} was exported with {wrong}: export it anew")
+        if self.spec.size is not None and size != self.spec.size:
+            raise ValueError(f"{self.source} takes pixels of {self.spec.size}, not {size}")
+
+    def _all(self, images: Images) -> list[Tensor]:
+        """Run the graph on any number of images, in batches of its own size."""
+        count, step = len(images), self.spec.batch or len(images)
+        parts = []
+        for first in range(0, count, step):
+            pixels = images.pixels[first : first + step].contiguous()
+            sizes = images.sizes[first : first + step].contiguous()
+            missing = step - len(pixels)
+            if missing:  # the last batch of a graph for several images
+                pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
+                sizes = torch.cat([sizes, sizes[-1:].expand(missing, -1)])
+            parts.append([value[: step - missing] for value in self._run(pixels, sizes)])
+        return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def open_graph(path: Path, *, trust: bool = False) -> GraphDetector:
+    """Return the detector in an exported file, recognised by its suffix.
+
+    Args:
+        path: the file.
+        trust: run machine code that the file holds: only files of `format=aoti` have any.
+
+    Raises:
+        ValueError: if the file is missing, damaged, or not one that maskwright wrote.
+        ImportError: if the library that runs it is missing.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    spec, run = _OPENERS[path.suffix](path)
+    return GraphDetector(spec, run, str(path))
+
+
+def _read_spec(text: str | None, path: Path) -> GraphSpec:
+    if not text:
+        raise ValueError(
+            f"{path} does not say what it detects: it was not written by `maskwright export`"
+        )
+    try:
+        return GraphSpec.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _damaged(path: Path, what: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"{path} is damaged or no {what} file ({reason}): copy or export it again")
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value))
+
+
+def _open_onnx(path: Path) -> tuple[GraphSpec, Run]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportError(
+            f"{path}: running ONNX needs onnxruntime: pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        raise _damaged(path, "ONNX", error) from None
+    spec = _read_spec(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+
+    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
+        given = {"pixels": pixels.numpy(), "sizes": sizes.numpy()}
+        return [_tensor(value) for value in session.run(spec.outputs, given)]
+
+    return spec, run
+
+
+# Suffix of each kind of file, and who opens it.
+_OPENERS: dict[str, Callable[[Path], tuple[GraphSpec, Run]]] = {".onnx": _open_onnx}
+GRAPH_SUFFIXES = tuple(_OPENERS)

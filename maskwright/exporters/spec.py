@@ -1,0 +1,154 @@
+"""What an exported file says of itself: its interface, its thresholds, its classes, its origin.
+
+The same JSON lies in the metadata of every format, so that a file is all one needs. `runtime.py`
+reads it as well; `docs/export.md` describes it for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .._version import __version__
+from ..models.base import Detector, Meta, PostProcess
+from ..structures import MAX_INPUT, Resize
+
+KEY = "maskwright"  # of the metadata, in every format
+VERSION = 1  # of the JSON
+# Outputs in their order; masks and keypoints only where the model has them.
+OUTPUTS = ("boxes", "scores", "labels", "mask_probs", "count", "keypoints")
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """The description of an exported detector.
+
+    Attributes:
+        meta: names, category ids, keypoints, licence and source; `args` and `extra` are empty.
+        task: see `Detector`.
+        post: thresholds in the graph.
+        size: (height, width) of `pixels`; None: any multiples of `divisor`.
+        batch: images of a call; None: any number.
+        divisor: sides of `pixels` are multiples of it.
+        resize: how a photo becomes network input, before it is padded.
+        paste_mode: how masks return to the image (see `ops.paste_masks`).
+        num_keypoints: keypoints of an object, 0 for none.
+        precision: "fp32"; "fp16": weights in half precision, arithmetic in single.
+    """
+
+    meta: Meta
+    task: str
+    post: PostProcess
+    size: tuple[int, int] | None
+    batch: int | None
+    divisor: int
+    resize: Resize
+    paste_mode: str
+    num_keypoints: int
+    precision: str
+
+    @classmethod
+    def of(
+        cls,
+        detector: Detector,
+        meta: Meta,
+        post: PostProcess,
+        *,
+        size: tuple[int, int] | None,
+        batch: int | None,
+        half: bool,
+    ) -> GraphSpec:
+        """Describe the graph of a detector."""
+        bare = Meta(
+            meta.model,
+            {},
+            meta.names,
+            meta.category_ids,
+            meta.keypoints,
+            licence=meta.licence,
+            source=meta.source,
+        )
+        return cls(
+            bare,
+            detector.task,
+            post,
+            size,
+            batch,
+            detector.size_divisor,
+            replace(detector.resize, within=size),
+            detector.paste_mode,
+            detector.num_keypoints,
+            "fp16" if half else "fp32",
+        )
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the graph's outputs, in order."""
+        kinds = self.task.split("+")
+        optional = {"mask_probs": "segment", "keypoints": "keypoints"}
+        return [name for name in OUTPUTS if optional.get(name, kinds[0]) in kinds]
+
+    def to_json(self) -> str:
+        """Return the description as JSON text; see `docs/export.md`."""
+        meta = self.meta
+        return json.dumps(
+            {
+                "version": VERSION,
+                "maskwright": __version__,
+                "model": meta.model,
+                "task": self.task,
+                "names": meta.names,
+                "category_ids": meta.category_ids,
+                "keypoints": None if meta.keypoints is None else asdict(meta.keypoints),
+                "num_keypoints": self.num_keypoints,
+                "licence": meta.licence,
+                "source": meta.source,
+                "conf": self.post.score_thresh,
+                "iou": self.post.nms_thresh,
+                "max_det": self.post.max_det,
+                "size": self.size,
+                "batch": self.batch,
+                "divisor": self.divisor,
+                "resize": asdict(self.resize),
+                "paste_mode": self.paste_mode,
+                "precision": self.precision,
+                "outputs": self.outputs,
+            },
+            ensure_ascii=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> GraphSpec:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: if it is no such text, or of a newer version.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            if int(data["version"]) > VERSION:
+                raise ValueError(
+                    f"it was written by maskwright {data.get('maskwright')}, which is newer than "
+                    f"this one ({__version__}): update maskwright"
+                )
+            size, batch = data["size"], data["batch"]
+            within = data["resize"].get("within")
+            spec = cls(
+                Meta.from_dict({"args": {}, **data}),
+                str(data["task"]),
+                PostProcess(float(data["conf"]), float(data["iou"]), int(data["max_det"])),
+                None if size is None else (int(size[0]), int(size[1])),
+                None if batch is None else int(batch),
+                int(data["divisor"]),
+                Resize(**{**data["resize"], "within": within and (int(within[0]), int(within[1]))}),
+                str(data["paste_mode"]),
+                int(data["num_keypoints"]),
+                str(data["precision"]),
+            )
+        except (TypeError, KeyError, IndexError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"its description is incomplete ({error!r})") from None
+        sides = spec.size or (spec.divisor, spec.divisor)
+        if min(*sides, spec.divisor, spec.batch or 1) < 1 or sides[0] * sides[1] > MAX_INPUT:
+            raise ValueError(f"its description names impossible sizes: {sides}, {spec.batch}")
+        return spec

@@ -1,0 +1,184 @@
+"""Exported files: what they hold, what they find, how they fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Exported, tiny_predictor
+
+import maskwright as mw
+from maskwright.cli import main
+from maskwright.data.images import load_image
+from maskwright.engine import export as engine_export
+from maskwright.engine.agreement import agrees, compare
+from maskwright.engine.export import export
+from maskwright.engine.predict import Predictor
+from maskwright.errors import OptionError
+from maskwright.exporters.spec import KEY, GraphSpec
+from maskwright.models import Meta, PostProcess, build_tiny
+
+
+def same(predictor, other, image, **options) -> int:
+    """Check that two predictors find the same in an image; return how many objects."""
+    one, two = predictor(image, **options), other(image, **options)
+    post = PostProcess(options["conf"], 0.5, options["max_det"])
+    mode = predictor.detector.paste_mode
+    assert agrees([compare(one.detections, two.detections, post, mode)])
+    assert len(one) == len(two)
+    return len(one)
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_the_file_predicts_as_the_model_does(exported: Exported) -> None:
+    loaded = mw.load(exported.path)
+    assert loaded.names == ["cell", "class 1"] and loaded.meta.category_ids == [7, 3]
+    assert loaded.meta.licence == "CC0"
+    counts = []
+    for image in sorted(exported.photos.iterdir()):
+        for conf, max_det in ((0.05, 20), (0.3, 20), (0.05, 3)):
+            options = {"conf": conf, "max_det": max_det}
+            counts.append(same(exported.predictor, loaded, image, **options))
+    assert max(counts) > 3 and len(set(counts)) > 2
+    result = loaded(image, conf=0.05, max_det=20)
+    assert set(result.speed) == {"load", "preprocess", "inference", "postprocess"}
+    assert result.masks.shape == (len(result), *load_image(image).shape[:2])
+    assert result.to_coco(1)[0]["category_id"] in (7, 3)
+
+
+def test_the_report_covers_photos_an_empty_image_two_batches_and_two_sizes(exported) -> None:
+    report = exported.report
+    assert len(report.cases) == 4 and report.cases[2].what == "flat grey"
+    assert {case.batch for case in report.cases} == {1, 2}
+    assert len({case.size for case in report.cases}) == 2
+    assert all(case.match.found == case.match.total for case in report.cases)
+    assert sum(case.match.total for case in report.cases) > 10
+    assert report.size_bytes == exported.path.stat().st_size and report.nodes > 100
+    assert set(report.seconds) == {"trace", "write", "load", "check"}
+
+
+def test_the_graph_is_standard_and_describes_itself(exported: Exported) -> None:
+    model = onnx.load(exported.path)
+    assert not model.functions and {node.domain for node in model.graph.node} == {""}
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert [value.name for value in model.graph.input] == ["pixels", "sizes"]
+    outputs = [value.name for value in model.graph.output]
+    assert outputs == ["boxes", "scores", "labels", "mask_probs", "count"]
+    assert b"/" not in b"".join(n.doc_string.encode() for n in model.graph.node)
+    (entry,) = model.metadata_props
+    data = json.loads(entry.value)
+    assert entry.key == KEY and data["names"] == ["cell", None] and data["conf"] == 0.05
+    assert data["resize"]["long"] == 96 and data["divisor"] == 32 and data["source"] == "a test"
+    assert GraphSpec.from_json(entry.value).to_json() == entry.value
+
+
+def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
+    loaded = mw.load(exported.path)
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(OptionError, match=r"conf=0\.05, so it has no objects down to 0\.01"):
+        loaded(image, conf=0.01, max_det=20)
+    with pytest.raises(OptionError, match="max_det=20, so it cannot find 100"):
+        loaded(image)
+    with pytest.raises(OptionError, match=r"iou=0\.5, which is part of its graph"):
+        loaded(image, iou=0.6, max_det=20)
+
+
+def test_what_belongs_to_a_checkpoint_is_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out weights"):
+        mw.load(exported.path, weights="coco")
+    with pytest.raises(ValueError, match="run on the CPU"):
+        mw.load(exported.path, device="cuda")
+    with pytest.raises(ValueError, match="exported already"):
+        export(exported.path, "onnx", tmp_path / "again.onnx")
+
+
+def test_regions_from_outside_are_in_no_graph(tmp_path: Path) -> None:
+    predictor = Predictor(build_tiny("fast_rcnn_vgg16", 1), Meta("x", {}, ["a"]), device="cpu")
+    with pytest.raises(ValueError, match="regions from outside"):
+        export(predictor, "onnx", tmp_path / "a.onnx")
+
+
+def test_predict_by_command(exported: Exported, tmp_path: Path, capsys) -> None:
+    options = [f"source={exported.photos}", f"project={tmp_path}", "conf=0.05", "max_det=20"]
+    assert main(["predict", f"model={exported.path}", *options]) == 0
+    folder = tmp_path / "predict" / "predict"
+    found = json.loads((folder / "0.json").read_text())
+    assert len(found["objects"]) == len(
+        exported.predictor(exported.photos / "0.png", conf=0.05, max_det=20)
+    )
+    assert "segmentation" in found["objects"][0]
+
+
+def test_damaged_and_foreign_files_say_so(exported: Exported, tmp_path: Path) -> None:
+    data = exported.path.read_bytes()
+    path = tmp_path / "bad.onnx"
+    for content in (b"", b"not a model", data[: len(data) // 2], data[:100]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.onnx is damaged or no ONNX file"):
+            mw.load(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        mw.load(tmp_path / "none.onnx")
+    model = onnx.load(exported.path)
+    good = model.metadata_props[0].value
+    for text, message in (
+        ("", "not written by `maskwright export`"),
+        ("[]", "incomplete"),
+        ('{"version": 1}', "incomplete"),
+        (good.replace('"version": 1', '"version": 99'), "newer"),
+        (good.replace('"size": null', '"size": [1000000000, 32]'), "impossible sizes"),
+        (good.replace('"divisor": 32', '"divisor": 0'), "impossible sizes"),
+        (good.replace('"max_det": 20', '"max_det": "many"'), "bad.onnx"),
+    ):
+        model.metadata_props[0].value = text
+        onnx.save(model, path)
+        with pytest.raises(ValueError, match=message):
+            mw.load(path)
+
+
+def test_a_file_that_finds_something_else_is_not_written(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of other weights stands in for one that the format got wrong."""
+
+    def write_other(format, program, path, spec):
+        shutil.copy(exported.path, path)
+        return 1
+
+    monkeypatch.setattr(engine_export, "write_graph", write_other)
+    monkeypatch.setattr(engine_export, "trace", lambda model: None)
+    options = {"imgsz": None, "max_det": 20, "source": exported.photos, "report": lambda _: None}
+    target = tmp_path / "out" / "other.onnx"
+    same_weights = export(exported.predictor, "onnx", target, **options)
+    assert same_weights == target and target.is_file()
+    target.unlink()
+    predictor = tiny_predictor()
+    with torch.no_grad():
+        predictor.detector.roi_heads.box_head.logits.bias += torch.tensor([0.01, 0, 0])
+    with pytest.raises(ValueError, match=r"other\.onnx does not find what the model finds"):
+        export(predictor, "onnx", target, **options)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["format=onyx"], "format is one of onnx"),
+        (["format=onnx", "imgsz=100,96"], "imgsz=96,96"),
+        (["format=onnx", "imgsz=1,2,3"], "imgsz"),
+        (["format=onnx", "batch=0"], "batch is a number"),
+        (["format=onnx", "path=model.pt"], r"ends in \.onnx"),
+        (["format=onnx", "conf=2"], "conf lies between 0 and 1"),
+    ],
+)
+def test_wrong_options_are_usage_errors(options, message, tmp_path, monkeypatch, capsys) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "model=nuclei", *options]) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not list(tmp_path.iterdir())
