@@ -2,50 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import pytest
-import torch
-from PIL import Image
+from tiny_exports import Exported, photos, tiny_predictor
 
 from maskwright.engine.export import ExportReport, export
-from maskwright.engine.predict import Predictor
-from maskwright.models import Meta, build_tiny
-from maskwright.structures import COCO_PERSON, Skeleton
-
-
-def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
-    """A tiny model with random weights whose scores spread over the threshold."""
-    torch.manual_seed(0)
-    detector = build_tiny(name, 2)
-    with torch.no_grad():
-        detector.roi_heads.box_head.logits.weight.mul_(30)
-    skeleton = None
-    if detector.num_keypoints:
-        skeleton = Skeleton(COCO_PERSON.names[: detector.num_keypoints])
-    meta = Meta(name, {}, ["cell", None], [7, 3], skeleton, licence="CC0", source="a test")
-    return Predictor(detector, meta, device="cpu")
-
-
-def photos(folder: Path) -> Path:
-    """A folder of three pictures of different sizes and shapes."""
-    rng = np.random.default_rng(3)
-    for i, (height, width) in enumerate([(60, 90), (96, 70), (40, 50)]):
-        coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height)).save(folder / f"{i}.png")
-    return folder
-
-
-@dataclass
-class Exported:
-    """An exported file, the predictor it is from, the photos, and the report."""
-
-    path: Path
-    predictor: Predictor
-    photos: Path
-    report: ExportReport
 
 
 @pytest.fixture(scope="session")

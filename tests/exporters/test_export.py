@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Exported, tiny_predictor
+from tiny_exports import Exported, tiny_predictor
 
 import maskwright as mw
 from maskwright.cli import main
