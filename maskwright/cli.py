@@ -121,6 +121,16 @@ COMMANDS = {
     ),
     "models": Command(commands.models, example="models mask_rcnn_lite0_fpn"),
     "doctor": Command(commands.doctor, example="doctor"),
+    "compress": Command(
+        commands.compress,
+        ("maskwright.engine.compress", "compress"),
+        "compress model=runs/train/train rank=1024,256 data=my_images",
+    ),
+    "proposals": Command(
+        commands.proposals,
+        ("maskwright.engine.recall", "proposals"),
+        "proposals data=my_images source=selective_search",
+    ),
     "data check": Command(
         commands.data_check, ("maskwright.data.check", "check_data"), "data check data=my_images"
     ),

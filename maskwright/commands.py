@@ -291,6 +291,57 @@ def count_parameters(name: str) -> int:
         return sum(p.numel() for p in build(name, 80).parameters())
 
 
+def compress(**options: Any) -> int:
+    """Shrink the fully connected layers of a trained detector by truncated SVD."""
+    from maskwright.engine.compress import compress as run
+
+    made = run(**options)
+    console.table(
+        f"{options['model']}, ranks {as_written(options['rank'])}",
+        ["", "parameters of the layers", "ms an image", "box/AP", "box/AP50"],
+        [list(row) for row in made.rows],
+    )
+    console.note(f"model: {made.dir}")
+    return 0
+
+
+def proposals(
+    *, save: bool = True, project: str = "runs", name: str | None = None, **options: Any
+) -> int:
+    """Compute region proposals of a data set and measure how many objects they find.
+
+    Args:
+        save: write the recall curves and the proposals themselves into a run folder.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "proposals".
+    """
+    from maskwright.engine.recall import proposals as run
+    from maskwright.engine.recall import save_report
+    from maskwright.engine.rundir import new_run_dir, write_args
+
+    report = run(**options)
+    recall = report.recall
+    shown = [i for i, iou in enumerate(recall.ious) if iou in (0.5, 0.7, 0.9)]
+    console.table(
+        f"{report.source} on {options['data']}, {options['split']} split: {recall.objects} "
+        f"objects, {sum(report.counts) / max(len(report.counts), 1):.0f} proposals an image, "
+        f"{report.seconds:.2g} s an image",
+        ["proposals", *(f"recall at IoU {recall.ious[i]:g}" for i in shown), "average recall"],
+        [
+            [count, *(float(row[i]) for i in shown), float(average)]
+            for count, row, average in zip(
+                recall.counts, recall.recall, recall.average, strict=True
+            )
+        ],
+    )
+    if save:
+        folder = new_run_dir(project, "proposals", name)
+        write_args(folder / "args.yaml", {key: str(value) for key, value in options.items()})
+        save_report(report, folder)
+        console.note(f"curves, table and proposals: {folder}")
+    return 0
+
+
 def as_written(value: Any) -> str:
     """Return a value as it would be given on the command line."""
     if isinstance(value, list | tuple):

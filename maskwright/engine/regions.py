@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data.proposals import find_proposals
+from ..data.proposals import Found, find_proposals
 from ..data.records import Dataset
 from ..models.base import Detector
 from ..proposals import ProposalStore, make_source
@@ -56,16 +56,26 @@ def prepare_proposals(
         found = find_proposals(
             share, store, workers=workers, progress=lambda done: bar.update(done - bar.done)
         )
+    report_proposals(found, store.source.name, dataset.split)
+
+
+def report_proposals(found: Found, source: str, split: str) -> None:
+    """Say what was wrong with the proposals of a data set, if anything.
+
+    Args:
+        found: what computing them came to.
+        source: name of the source.
+        split: of the data set.
+    """
     for message in found.messages:
         console.warn(message)
     if found.dropped:
         console.warn(
-            f"{store.source.name}: {found.dropped} proposals outside their image or without area "
-            "were left out"
+            f"{source}: {found.dropped} proposals outside their image or without area were left out"
         )
     if found.without:
         first = ", ".join(found.without[:3]) + (", ..." if len(found.without) > 3 else "")
         console.warn(
-            f"{store.source.name} has no proposals in {len(found.without)} of {len(share)} "
-            f"{dataset.split} images ({first}): nothing can be found there"
+            f"{source} has no proposals in {len(found.without)} of {len(found.counts)} {split} "
+            f"images ({first}): nothing can be found there"
         )

@@ -40,6 +40,8 @@ class RegionOptions:
         source: where regions come from: selective_search, selective_search:quality, edge_boxes,
             sliding_window, or a file of proposals (.json, .npz).
         proposals: most regions of an image, in training and at test.
+        svd: ranks of the first fully connected layers, as `maskwright compress` sets them after
+            training (truncated SVD); (): whole layers.
         rois: sampled regions of an image in training.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 600, 1000.
         scales: short sides of the images of a pyramid, in place of `imgsz`: each region is pooled
@@ -51,6 +53,7 @@ class RegionOptions:
     stride: int = 16
     box_fcs: int = 2
     box_width: int = 4096
+    svd: tuple[int, ...] = ()
     source: str = "selective_search"
     proposals: int = 2000
     rois: int = 64
@@ -59,7 +62,8 @@ class RegionOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
-        object.__setattr__(self, "scales", tuple(self.scales))
+        for name in ("scales", "svd"):  # plain data has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.stride not in (4, 8, 16, 32):
             raise OptionError(f"stride must be 4, 8, 16 or 32, got {self.stride!r}")
         if not all(isinstance(side, int) and 16 <= side <= 8192 for side in self.scales):
@@ -168,6 +172,7 @@ def fast_rcnn(num_classes: int, options: FastRCNNOptions) -> ProposalDetector:
         width=options.box_width,
         beta=options.beta,
         box_weight=options.box_loss_weight,
+        ranks=options.svd,
     )
     roi_heads = RoIHeads(
         head,

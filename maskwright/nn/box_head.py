@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import OptionError
 from ..ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
 from ..ops.nms import nms_padded
 from .norm import conv_block
 from .parallel import mean_count
 from .ragged import gather_slots
+from .svd import LowRankLinear
 
 # Candidates of the per-class post-processing: the NMS sees the best of all pairs of box and class.
 _CANDIDATES = 4096
@@ -56,6 +58,8 @@ class BoxHead(nn.Module):
         loss_weight: factor of both losses.
         box_weight: factor of the box loss beside it (lambda of Girshick 2015, eq. 1).
         bins: bins of the region features, where they are not `pool` squared.
+        ranks: ranks of the fully connected layers after truncated SVD, the first ones (`nn.svd`);
+            (): whole layers.
     """
 
     # Layers with rows per class: rows of a class, and whether the background's row follows.
@@ -77,6 +81,7 @@ class BoxHead(nn.Module):
         loss_weight: float = 1.0,
         box_weight: float = 1.0,
         bins: int | None = None,
+        ranks: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -88,16 +93,23 @@ class BoxHead(nn.Module):
         self.box_weight = box_weight
         self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
         sizes = [channels * (bins or pool * pool)] + [width] * fcs
-        self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        if len(ranks) > fcs:
+            raise OptionError(f"svd: {len(ranks)} ranks for {fcs} fully connected layers")
+        self.fcs = nn.ModuleList(
+            LowRankLinear(a, b, ranks[i]) if i < len(ranks) else nn.Linear(a, b)
+            for i, (a, b) in enumerate(pairwise(sizes))
+        )
         self.logits = nn.Linear(width, num_classes + 1)
         self.deltas = nn.Linear(width, num_classes * 4)
         for block in self.convs:
             for layer in block.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        for fc in self.fcs:
-            nn.init.kaiming_uniform_(fc.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(fc.bias)  # type: ignore[arg-type]
+        for fc in self.fcs.modules():
+            if isinstance(fc, nn.Linear):
+                nn.init.kaiming_uniform_(fc.weight, a=1)
+                if fc.bias is not None:
+                    nn.init.zeros_(fc.bias)
         nn.init.normal_(self.logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.logits.bias)
@@ -131,11 +143,11 @@ class BoxHead(nn.Module):
             if weight.dim() == 4:
                 # Our columns are in the order row, column, channel.
                 weight = weight.permute(0, 2, 3, 1).flatten(1)
-            if weight.shape != fc.weight.shape:
+            if not isinstance(fc, nn.Linear) or weight.shape != fc.weight.shape:
                 return number
             with torch.no_grad():
-                fc.weight.copy_(weight)  # type: ignore[operator]
-                fc.bias.copy_(bias)  # type: ignore[operator]
+                fc.weight.copy_(weight)
+                fc.bias.copy_(bias)
         return min(len(self.fcs), len(layers))
 
     def loss(

@@ -110,3 +110,30 @@ def test_a_wrong_source_is_named_before_anything_is_written(
     assert main(["train", *options, *line, "source=selective_serch"]) == 2
     assert "expected selective_search" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_compressing_writes_a_model_that_is_described_by_its_ranks(
+    fast: dict[str, Any], coins: Path, tmp_path: Path, no_figures: None, capsys: Any
+) -> None:
+    run = train(**{**fast, "epochs": 1}).dir
+    capsys.readouterr()
+    line = f"compress model={run} rank=16,8 data={coins} workers=0 project={tmp_path / 'runs'}"
+    assert main(line.split()) == 0
+    said = capsys.readouterr().out
+    before, after = (row.split() for row in said.splitlines() if row[:6] in ("before", "after "))
+    assert int(after[1]) < int(before[1])
+    folder = tmp_path / "runs" / "compress" / "compress"
+    small, whole = load(folder), load(run)
+    assert small.meta.args["svd"] == [16, 8]
+    picture = np.asarray(Image.open(coins / "images" / "val" / "val0.png"))
+    assert len(small(picture, conf=0.0, max_det=20)) == 20
+    # The first layer has its full rank of 32: with the second one whole, nothing changes.
+    assert main(f"compress model={run} rank=32 project={tmp_path / 'runs'}".split()) == 0
+    same = load(tmp_path / "runs" / "compress" / "compress2")
+    a, b = (p(picture, conf=0.0, max_det=20) for p in (whole, same))
+    torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-4)
+    for wrong, message in (("33", "at most the rank 32, got 33"), ("4,4,4", "up to 2 layers")):
+        assert main(f"compress model={run} rank={wrong}".split()) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert main(f"compress model={folder} rank=4".split()) == 1
+    assert "compressed already" in capsys.readouterr().err
