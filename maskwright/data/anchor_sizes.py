@@ -1,10 +1,12 @@
 """Anchor sizes that fit the objects of a data set.
 
 Anchors of 32 to 512 pixels suit COCO at 800 pixels; cells of 12 pixels match none of them. The
-sizes stay a row of octaves, one per pyramid level, and only its start moves.
+sizes stay a row of octaves, one per pyramid level or all on one map, and only its start moves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,8 +14,7 @@ from maskwright.structures import Resize
 
 from .records import Dataset
 
-STARTS = (32, 16, 8, 4)  # pixels; the first that leaves the fewest objects out is taken
-LEVELS = 5
+HALVINGS = 4  # starts that are tried; the first that leaves the fewest objects out is taken
 # An anchor still meets objects whose side differs by half an octave from its own.
 REACH = 2**0.5
 
@@ -29,24 +30,27 @@ def object_sides(dataset: Dataset, resize: Resize) -> np.ndarray:
     return np.concatenate(sides)
 
 
-def suggest_anchor_sizes(dataset: Dataset, resize: Resize) -> tuple[float, ...]:
-    """Return one anchor size per level, P2 to P6.
+def suggest_anchor_sizes(
+    dataset: Dataset, resize: Resize, usual: Sequence[float] = (32, 64, 128, 256, 512)
+) -> tuple[float, ...]:
+    """Return the anchor sizes that fit the objects, as many as the model has.
 
     Args:
         dataset: the training images.
         resize: how photos become network input.
+        usual: the sizes that the model has by itself, small to large.
 
     Returns:
-        Five sizes in pixels of the network input, each twice the one before, that leave the
-        smallest share of the objects too small or too large for every anchor; (32, ..., 512) where
-        that is as good as any.
+        Sizes in pixels of the network input, each twice the one before, that leave the smallest
+        share of the objects too small or too large for every anchor; they start with that of
+        `usual`, its half, quarter or eighth, the first where that is as good as any.
     """
     sides = object_sides(dataset, resize)
 
-    def left_out(start: int) -> int:
+    def left_out(start: float) -> int:
         too_small = sides < start / REACH
-        too_large = sides > start * 2 ** (LEVELS - 1) * REACH
+        too_large = sides > start * 2 ** (len(usual) - 1) * REACH
         return int((too_small | too_large).sum())
 
-    start = min(STARTS, key=left_out)
-    return tuple(float(start * 2**level) for level in range(LEVELS))
+    start = min((usual[0] / 2**k for k in range(HALVINGS)), key=left_out)
+    return tuple(float(start * 2**level) for level in range(len(usual)))

@@ -258,12 +258,15 @@ class _Stages:
         heads = network.roi_heads
 
         def pool_stage(*args: Any, **_: Any) -> str:
-            return (
-                "pool for boxes" if args[3] == heads.box_head.pool else "pool for masks, keypoints"
-            )
+            for_boxes = args[3] == heads.box_head.pool * heads.trunk_stride
+            return "pool for boxes" if for_boxes else "pool for masks, keypoints"
 
         self.watch(network.backbone, "forward", "backbone")
-        self.watch(network.fpn, "forward", "pyramid")
+        if network.fpn is not None:
+            self.watch(network.fpn, "forward", "pyramid")
+        if network.trunk is not None:
+            self.watch(network.backbone, "tail", "last stage on regions")
+        self.watch(heads.box_head, "maps", "box head")
         self.watch(network.rpn, "forward", "proposal head")
         self.watch(network.rpn, "propose", "proposals")
         self.watch(heads, "pool", pool_stage)

@@ -42,8 +42,9 @@ def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dic
     """
     if "anchor_sizes" in args or recipe.weights not in (None, "imagenet", "none"):
         return {}
-    if "anchor_sizes" not in get_entry(recipe.model).arguments():
+    usual = get_entry(recipe.model).arguments().get("anchor_sizes")
+    if usual is None:
         return {}
     with torch.device("meta"):
         resize = build(recipe.model, len(data.names), **args).resize
-    return {"anchor_sizes": suggest_anchor_sizes(data, resize)}
+    return {"anchor_sizes": suggest_anchor_sizes(data, resize, usual)}

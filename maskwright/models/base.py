@@ -222,14 +222,23 @@ class Detector(nn.Module):
 
 
 class TwoStageDetector(Detector):
-    """Backbone, pyramid, region proposals, heads on regions: Faster R-CNN and its line."""
+    """Backbone, pyramid or none, region proposals, heads on regions: Faster R-CNN and its line.
+
+    Args:
+        num_classes: real classes.
+        backbone: its maps, or its tail that runs on regions, feed everything else.
+        fpn: pyramid over the maps; None: the maps themselves are what RPN and heads see.
+        rpn: proposes regions.
+        roi_heads: classify and refine them.
+        **conventions: of `Detector`.
+    """
 
     def __init__(
         self,
         num_classes: int,
         *,
         backbone: Backbone,
-        fpn: FPN,
+        fpn: FPN | None,
         rpn: RPN,
         roi_heads: RoIHeads,
         **conventions: Any,
@@ -248,9 +257,14 @@ class TwoStageDetector(Detector):
         self.task = "+".join(tasks) or "detect"
 
     def features(self, images: Images) -> tuple[Tensor, ...]:
-        """Return the pyramid P2 to P6: (B, C, H / stride, W / stride) each."""
-        pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(self.normalise(images)))
-        return pyramid
+        """Return the pyramid P2 to P6, or the maps alone: (B, C, H / stride, W / stride) each."""
+        maps: tuple[Tensor, ...] = self.backbone(self.normalise(images))
+        return maps if self.fpn is None else self.fpn(maps)
+
+    @property
+    def trunk(self) -> Backbone | None:
+        """The backbone, if a stage of it runs on regions."""
+        return self.backbone if self.backbone.has_tail else None
 
     def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
         """Return the detections of each image by falling score; see `Detector.forward`."""
@@ -264,6 +278,7 @@ class TwoStageDetector(Detector):
             score_thresh=post.score_thresh,
             nms_thresh=post.nms_thresh,
             max_det=post.max_det,
+            trunk=self.trunk,
         )
 
     def losses(
@@ -277,7 +292,9 @@ class TwoStageDetector(Detector):
         with torch.no_grad():
             proposals = self.rpn.propose(output, images, training=True)
         losses.update(
-            self.roi_heads.losses(pyramid, proposals, targets, images.sizes, generator=second)
+            self.roi_heads.losses(
+                pyramid, proposals, targets, images.sizes, generator=second, trunk=self.trunk
+            )
         )
         return losses
 

@@ -23,8 +23,8 @@ from ..nn.roi_heads import RoIHeads
 from ..nn.samplers import BalancedSampler
 from ..structures import Resize
 from .base import ProposalDetector
-from .faster_rcnn import check_ranges
 from .registry import Builder, register
+from .two_stage import check_ranges
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,10 @@ Differences from the paper: a pyramid in place of one map, RoIAlign in place of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import OptionError
-from ..nn.anchors import AnchorGenerator
 from ..nn.backbones import Backbone
 from ..nn.box_head import BoxHead
 from ..nn.fpn import FPN
@@ -20,91 +17,47 @@ from ..nn.keypoint_head import KeypointHead
 from ..nn.mask_head import MaskHead
 from ..nn.poolers import AlignPooler
 from ..nn.roi_heads import RoIHeads
-from ..nn.rpn import RPN
-from ..nn.samplers import BalancedSampler
-from ..structures import Resize
 from .base import TwoStageDetector
 from .conventions import get_conventions
 from .registry import Builder, PublishedWeights, register
+from .two_stage import (
+    TwoStageOptions,
+    assemble,
+    box_beta,
+    check_ranges,
+    make_rpn,
+    make_sampler,
+)
 
 
 @dataclass(frozen=True)
-class FPNOptions:
-    """Options of the two-stage detectors on a pyramid.
+class FPNOptions(TwoStageOptions):
+    """Options of the two-stage detectors on a pyramid: one anchor size for each of P2 to P6.
+
+    In training there are twice as many proposals as at test.
 
     Attributes:
-        backbone: one of our ResNets or any timm name.
-        norm: batch norm of the backbone: "frozen", "affine" or "bn"; None: as fits the backbone.
         width: channels of the pyramid and of the convolutions in the heads.
         fpn_norm: norm of the pyramid: None, "bn" or "gn".
-        rpn_convs: 3x3 convolutions of the RPN.
         box_convs: 3x3 convolutions of the box head.
         box_fcs: fully connected layers of the box head.
         box_width: their size.
-        box_loss_weight: factor of the losses of the box head.
         head_norm: norm of the convolutions in box and mask head: None, "bn" or "gn".
-        anchor_sizes: side of the anchors of P2 to P6, pixels of the network input.
-        anchor_ratios: height over width of the anchors.
-        proposals: proposals of an image at test; twice as many in training.
-        rois: sampled proposals of an image in training.
-        imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
-        conventions: whose rules for resizing, anchors, RoIAlign and pasting: "maskwright",
-            "torchvision", "torchvision_v1" or "mmdetection".
     """
 
-    backbone: str = "resnet50"
-    norm: str | None = None
     width: int = 256
     fpn_norm: str | None = None
-    rpn_convs: int = 1
     box_convs: int = 0
     box_fcs: int = 2
     box_width: int = 1024
-    box_loss_weight: float = 1.0
     head_norm: str | None = None
-    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    proposals: int = 1000
-    rois: int = 512
-    imgsz: int | tuple[int, int] | str | None = None
-    conventions: str = "maskwright"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self, _RANGES)
-        if not 0 < self.box_loss_weight < math.inf:
-            raise OptionError(
-                f"box_loss_weight must be above 0 and finite, got {self.box_loss_weight!r}"
-            )
 
 
-def check_ranges(options: Any, ranges: Mapping[str, tuple[int, int]]) -> None:
-    """Check whole numbers among options.
-
-    Args:
-        options: the options.
-        ranges: least and largest value by name.
-
-    Raises:
-        OptionError: naming the first that is none, or out of its range.
-    """
-    for name, (least, most) in ranges.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise OptionError(
-                f"{name} must be a whole number from {least} to {most}, got {value!r}"
-            )
-
-
-# Sizes are bounded above as well: they may come from a file, and a billion layers is a fault of it.
-_RANGES = {
-    "width": (1, 8192),
-    "box_width": (1, 65536),
-    "proposals": (1, 100_000),
-    "rois": (1, 100_000),
-    "rpn_convs": (1, 64),
-    "box_convs": (0, 64),
-    "box_fcs": (1, 64),
-}
+_RANGES = {"width": (1, 8192), "box_width": (1, 65536), "box_convs": (0, 64), "box_fcs": (1, 64)}
 TINY = {
     "backbone": "resnet18",
     "width": 16,
@@ -153,25 +106,9 @@ def two_stage_fpn(
         keypoint_head: finds their keypoints, or None.
     """
     rules = get_conventions(options.conventions)
-    resize = rules.resize
-    if options.imgsz is not None:
-        resize = Resize.parse(options.imgsz, rounding=resize.rounding, antialias=resize.antialias)
     backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
-    rpn = RPN(
-        options.width,
-        AnchorGenerator(
-            options.anchor_sizes,
-            options.anchor_ratios,
-            fpn.strides,
-            rounded=rules.round_anchors,
-            stride_from_maps=rules.stride_from_maps,
-        ),
-        convs=options.rpn_convs,
-        pre_nms=(2 * options.proposals, options.proposals),
-        post_nms=(2 * options.proposals, options.proposals),
-        beta=rules.smooth_l1_beta,
-    )
+    kept = (2 * options.proposals, options.proposals)
     box_head = BoxHead(
         options.width,
         num_classes,
@@ -179,28 +116,31 @@ def two_stage_fpn(
         fcs=options.box_fcs,
         width=options.box_width,
         norm=options.head_norm,
-        beta=rules.smooth_l1_beta,
+        beta=box_beta(options),
         loss_weight=options.box_loss_weight,
     )
-    roi_heads = RoIHeads(
-        box_head,
-        mask_head,
-        keypoint_head,
-        pooler=AlignPooler(
-            backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
-        ),
-        sampler=BalancedSampler(options.rois, 0.25),
-    )
-    return TwoStageDetector(
+    return assemble(
         num_classes,
+        options,
         backbone=backbone,
         fpn=fpn,
-        rpn=rpn,
-        roi_heads=roi_heads,
-        mean=backbone.mean,
-        std=backbone.std,
-        resize=resize,
-        paste_mode=rules.paste_mode,
+        rpn=make_rpn(
+            options,
+            options.width,
+            options.anchor_sizes,
+            fpn.strides,
+            pre_nms=kept,
+            post_nms=kept,
+        ),
+        roi_heads=RoIHeads(
+            box_head,
+            mask_head,
+            keypoint_head,
+            pooler=AlignPooler(
+                backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
+            ),
+            sampler=make_sampler(options),
+        ),
     )
 
 

@@ -14,12 +14,12 @@ from .base import TwoStageDetector
 from .conventions import get_conventions
 from .faster_rcnn import (
     FPNOptions,
-    check_ranges,
     register_fpn_family,
     torchvision_weights,
     two_stage_fpn,
 )
 from .mask_rcnn import make_mask_head
+from .two_stage import check_ranges
 
 
 @dataclass(frozen=True)

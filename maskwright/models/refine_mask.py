@@ -20,7 +20,8 @@ from ..nn.refine_stages import (
     semantic_target,
 )
 from .base import TwoStageDetector
-from .faster_rcnn import FPNOptions, check_ranges, register_fpn_family, two_stage_fpn
+from .faster_rcnn import FPNOptions, register_fpn_family, two_stage_fpn
+from .two_stage import check_ranges
 
 __all__ = [
     "FastRefineMaskOptions",

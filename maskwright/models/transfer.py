@@ -77,13 +77,13 @@ def transfer(
         if source is not None and source.is_floating_point() != target.is_floating_point():
             source = None
         group, background = rows.get(key, (0, False))
-        given_rows = len(source_names) * group + int(background)
+        given_rows = (len(source_names) + int(background)) * group
         if group and source is not None and source.shape == (given_rows, *target.shape[1:]):
             body = target[: len(names) * group].unflatten(0, (-1, group))
             given = source[: len(source_names) * group].unflatten(0, (-1, group))
             body[mine] = given[theirs].to(body)
             if background:
-                target[-1] = source[-1].to(target)
+                target[-group:] = source[-group:].to(target)
             copied += 1
         elif key in axes and source is not None and source.dim() == target.dim():
             body, given = target.movedim(axes[key], 0), source.movedim(axes[key], 0)

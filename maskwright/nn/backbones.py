@@ -17,13 +17,18 @@ from .resnet import RESNETS, ResNet
 
 NORMS = ("frozen", "affine", "bn")
 STRIDES = (4, 8, 16, 32)  # of the maps that a network may offer
+# Classes of timm's feature networks that run their children one after the other.
+_CHAINS = ("FeatureListNet", "EfficientNetFeatures", "MobileNetV3Features")
 
 
 class _Body(Protocol):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    tail_channels: int
 
     def stages(self) -> list[list[nn.Module]]: ...
+
+    def tail(self, x: Tensor) -> Tensor: ...
 
 
 class TimmBody(nn.Module):
@@ -34,12 +39,17 @@ class TimmBody(nn.Module):
     Args:
         name: a timm name; the network is built without its classifier and without weights.
         deepest: stride of the last map; what comes after it is not built.
+        dilated: the last map at stride 16 in place of 32, as timm dilates.
+        tail: what leads to stride 32 is there for regions, see `tail`, not part of `forward`.
 
     Raises:
-        ValueError: if timm has no such network, or it offers no maps at these strides.
+        ValueError: if timm has no such network, it offers no maps at these strides, or it cannot
+            be dilated or cut before its last stage.
     """
 
-    def __init__(self, name: str, deepest: int = 32) -> None:
+    def __init__(
+        self, name: str, deepest: int = 32, *, dilated: bool = False, tail: bool = False
+    ) -> None:
         super().__init__()
         import timm
 
@@ -53,23 +63,43 @@ class TimmBody(nn.Module):
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
         self.strides = tuple(stride for stride in STRIDES if stride <= deepest)
+        built = STRIDES if tail else self.strides
         last = {stride: i for i, stride in enumerate(reductions)}
-        if not set(self.strides) <= set(last):
+        if not set(built) <= set(last):
             raise ValueError(
                 f"backbone {name!r} has maps at strides {reductions}; a detector needs "
-                f"{', '.join(map(str, self.strides))}"
+                f"{', '.join(map(str, built))}"
             )
-        wanted = [last[stride] for stride in self.strides]
-        body: Any = timm.create_model(
-            name, features_only=True, pretrained=False, out_indices=wanted
-        )
+        wanted = [last[stride] for stride in built]
+        options: dict[str, Any] = {"output_stride": 16} if dilated else {}
+        try:
+            body: Any = timm.create_model(
+                name, features_only=True, pretrained=False, out_indices=wanted, **options
+            )
+        except (TypeError, AssertionError, ValueError, NotImplementedError):
+            if not dilated:
+                raise
+            raise OptionError(
+                f"timm cannot dilate backbone {name!r}: take one of {', '.join(RESNETS)}, an "
+                "EfficientNet or a MobileNet"
+            ) from None
         self.body = body
         info = probe.feature_info.get_dicts()
         self._ends = [info[i]["module"] for i in wanted]
         finer = [entry["module"] for entry in info if entry["reduction"] < STRIDES[0]]
         self._stem_end: str | None = finer[-1] if finer else None
-        self.channels: tuple[int, ...] = tuple(body.feature_info.channels())
+        channels = body.feature_info.channels()
+        self.channels: tuple[int, ...] = tuple(channels[: len(self.strides)])
+        self.tail_channels: int = channels[-1]
         self._drop_unused()
+        self._stages = self._stage_names()
+        self.has_tail = tail
+        chained = type(body).__name__ in _CHAINS and len(self._stages) == len(STRIDES) + 1
+        if tail and not (chained and any(True for m in self.stages()[4] for _ in m.parameters())):
+            raise OptionError(
+                f"backbone {name!r} has no last stage that could run on regions: take one of "
+                f"{', '.join(RESNETS)}, an EfficientNet or a MobileNet"
+            )
         config = body.pretrained_cfg or {}
         mean, std = (
             config.get("mean", (0.485, 0.456, 0.406)),
@@ -91,28 +121,45 @@ class TimmBody(nn.Module):
         The stem ends with the last map finer than stride 4 (VGG: the second block of
         convolutions), or where the first map's module begins.
         """
+        return [[self.body.get_submodule(name) for name in names] for names in self._stages]
+
+    def _stage_names(self) -> list[list[str]]:
         # timm writes the inner modules of a network "stages.0" or, flattened, "stages_0".
         ends = [end.replace(".", "_") for end in self._ends]
         stem_end = None if self._stem_end is None else self._stem_end.replace(".", "_")
-        parts: list[tuple[str, nn.Module]] = []
+        parts: list[str] = []
         for name, child in self.body.named_children():
             if name not in ends and any(end.startswith(f"{name}_") for end in ends):
-                parts += [(f"{name}_{inner}", module) for inner, module in child.named_children()]
+                parts += [f"{name}.{inner}" for inner, _ in child.named_children()]
             else:
-                parts.append((name, child))
-        stages: list[list[nn.Module]] = [[]]
-        for name, module in parts:
-            if len(stages) == 1 and name == ends[0]:
+                parts.append(name)
+        stages: list[list[str]] = [[]]
+        for name in parts:
+            flat = name.replace(".", "_")
+            if len(stages) == 1 and flat == ends[0]:
                 stages.append([])
-            stages[-1].append(module)
-            if name == stem_end or (name in ends[:-1] and len(stages) > 1):
+            stages[-1].append(name)
+            if flat == stem_end or (flat in ends[:-1] and len(stages) > 1):
                 stages.append([])
         return stages
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return C2 to C5 of (B, 3, H, W)."""
-        maps: Sequence[Tensor] = self.body(x)
-        return tuple(maps)
+        """Return the maps of (B, 3, H, W), fine to coarse."""
+        if not self.has_tail:
+            maps: Sequence[Tensor] = self.body(x)
+            return tuple(maps)
+        found = []
+        for modules in self.stages()[:-1]:
+            for module in modules:
+                x = module(x)
+            found.append(x)
+        return tuple(found[1:])
+
+    def tail(self, x: Tensor) -> Tensor:
+        """Run what leads to stride 32 on parts (R, C, h, w) of the map at stride 16."""
+        for module in self.stages()[-1]:
+            x = module(x)
+        return x
 
 
 class Backbone(nn.Module):
@@ -125,10 +172,14 @@ class Backbone(nn.Module):
         eps: epsilon of the batch norm of our ResNets.
         stride_in_1x1: where the bottlenecks of our ResNets stride.
         strides: the maps that are returned, rising; the stages behind the last are not built.
+        dilated: the map at stride 32 has stride 16 instead.
+        tail: the stage behind the last map, that at stride 16, is there for regions; see `tail`.
 
     Attributes:
         channels: channels of the maps.
         strides: their strides in input pixels.
+        has_tail: whether there is a stage for regions.
+        tail_channels: channels of what it returns.
         mean, std: of the input, 0 to 255, as the weights expect.
     """
 
@@ -140,29 +191,44 @@ class Backbone(nn.Module):
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
         strides: Sequence[int] = STRIDES,
+        dilated: bool = False,
+        tail: bool = False,
     ) -> None:
         super().__init__()
         if not strides or list(strides) != [s for s in STRIDES if s in strides]:
             raise OptionError(f"strides are rising ones of {STRIDES}, got {tuple(strides)}")
+        if (dilated and strides[-1] != 32) or (tail and strides[-1] != 16):
+            raise OptionError(
+                "dilated needs a map at stride 32, and a tail maps up to stride 16; got "
+                f"{tuple(strides)}"
+            )
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         body: ResNet | TimmBody
         if name in RESNETS:
             body = ResNet(
-                name, norm=norm, eps=eps, stride_in_1x1=stride_in_1x1, deepest=strides[-1]
+                name,
+                norm=norm,
+                eps=eps,
+                stride_in_1x1=stride_in_1x1,
+                deepest=strides[-1],
+                dilated=dilated,
+                tail=tail,
             )
             self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
             self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
         else:
-            body = TimmBody(name, strides[-1])
+            body = TimmBody(name, strides[-1], dilated=dilated, tail=tail)
             self.mean, self.std = body.mean, body.std
         self.name = name
         self.norm = norm
         self.body = body
         self._wanted = [body.strides.index(stride) for stride in strides]
         self.channels = tuple(body.channels[i] for i in self._wanted)
-        self.strides = tuple(strides)
+        self.strides = tuple(min(stride, 16) if dilated else stride for stride in strides)
+        self.has_tail = tail
+        self.tail_channels = body.tail_channels
         self.frozen_stages = 0
         self._apply_freezing()
 
@@ -205,3 +271,7 @@ class Backbone(nn.Module):
         """Return the maps of (B, 3, H, W), fine to coarse."""
         maps: tuple[Tensor, ...] = self.body(x)
         return tuple(maps[i] for i in self._wanted)
+
+    def tail(self, x: Tensor) -> Tensor:
+        """Run the last stage on regions (R, C, h, w); (R, tail_channels, h / 2, w / 2)."""
+        return self.body.tail(x)

@@ -61,7 +61,13 @@ class IoUMatcher:
         self.crowd_ioa = crowd_ioa
 
     def __call__(
-        self, boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, gt_crowd: Tensor | None = None
+        self,
+        boxes: Tensor,
+        gt_boxes: Tensor,
+        gt_valid: Tensor,
+        gt_crowd: Tensor | None = None,
+        *,
+        usable_boxes: Tensor | None = None,
     ) -> Match:
         """Match boxes with the ground truth of their image.
 
@@ -70,6 +76,7 @@ class IoUMatcher:
             gt_boxes: (B, K, 4).
             gt_valid: (B, K) bool.
             gt_crowd: (B, K) bool, or None.
+            usable_boxes: (B, N) bool: the others are ignored, and overlap nothing; None: all.
 
         Returns:
             `Match`; with no ground truth all boxes are negative.
@@ -87,6 +94,8 @@ class IoUMatcher:
             gt = gt_boxes[:, start : start + step]
             here = usable[:, start : start + step, None]
             iou = torch.where(here, box_iou(gt, boxes), -1)  # (B, step, N)
+            if usable_boxes is not None:
+                iou = torch.where(usable_boxes[:, None], iou, -1)
             block_best, block_index = iou.max(1)
             better = block_best > best
             best = torch.where(better, block_best, best)
@@ -102,4 +111,6 @@ class IoUMatcher:
         apart = (best >= 0) & (best < self.floor)
         ignored = ~positive & ((best >= self.low) | (in_crowd > self.crowd_ioa) | apart)
         state = positive.to(torch.int8) - ignored.to(torch.int8)
+        if usable_boxes is not None:
+            state = torch.where(usable_boxes, state, -1)
         return Match(index, state)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
 
@@ -58,6 +62,24 @@ def make_norm(name: str | None, channels: int) -> list[nn.Module]:
     if name == "gn":
         return [nn.GroupNorm(min(16, channels), channels)]
     raise OptionError(f"norm is None, 'bn' or 'gn', got {name!r}")
+
+
+@contextmanager
+def still_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let batch norm use its running statistics, and not change them, inside the block."""
+    live = [
+        layer
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.training
+    ]
+    for layer in live:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in live:
+            layer.train()
 
 
 def init_convs(module: nn.Module) -> None:

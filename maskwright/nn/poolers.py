@@ -2,7 +2,8 @@
 
 RoIAlign from a pyramid (He et al. 2017, Mask R-CNN, sec. 3; Lin et al. 2017, eq. 1); RoIPool,
 RoIAlign and spatial pyramid pooling from one map (Girshick 2015; He et al. 2014), where an image
-may come at several scales and each region is pooled at the one that suits its size.
+may come at several scales and each region is pooled at the one that suits its size; their
+position-sensitive kin (Dai et al. 2016, R-FCN, eq. 1).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
+from ..ops.ps_roi import ps_roi_align, ps_roi_pool
 from ..ops.roi_align import roi_align
 from ..ops.roi_pool import roi_pool
 
@@ -154,3 +156,35 @@ def nearest_scale(boxes: Tensor, ratios: Sequence[float]) -> Tensor:
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     areas = area[:, None] * torch.tensor([r * r for r in ratios], device=boxes.device)
     return (areas - 224**2).abs().argmin(1)
+
+
+class PartPooler:
+    """Position-sensitive pooling from one map, the first: each bin has maps of its own.
+
+    Args:
+        stride: its stride in input pixels.
+        kind: "pool" (whole pixels, Dai et al. 2016, eq. 1) or "align" (bilinear samples).
+        sampling_ratio: samples a bin along each axis, for "align"; 0: by the size of the region.
+    """
+
+    def __init__(self, stride: int, *, kind: str = "pool", sampling_ratio: int = 2) -> None:
+        if kind not in ("pool", "align"):
+            raise OptionError(f"pooling is 'pool' or 'align', got {kind!r}")
+        self.stride = stride
+        self.kind = kind
+        self.sampling_ratio = sampling_ratio
+
+    def __call__(
+        self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
+    ) -> Tensor:
+        """Return (R, C / side / side, side, side); see `Pooler`."""
+        if self.kind == "pool":
+            return ps_roi_pool(maps[0], boxes, batch_index, stride=self.stride, output_size=side)
+        return ps_roi_align(
+            maps[0],
+            boxes,
+            batch_index,
+            stride=self.stride,
+            output_size=side,
+            sampling_ratio=self.sampling_ratio,
+        )

@@ -26,9 +26,18 @@ RESNETS: dict[str, tuple[bool, tuple[int, int, int, int], int, int]] = {
 }
 
 
-def _conv(cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def _conv(
+    cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
+) -> nn.Conv2d:
     return nn.Conv2d(
-        cin, cout, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+        cin,
+        cout,
+        kernel,
+        stride=stride,
+        padding=kernel // 2 * dilation,
+        dilation=dilation,
+        groups=groups,
+        bias=False,
     )
 
 
@@ -41,11 +50,13 @@ def _shortcut(cin: int, cout: int, stride: int, norm: Norm) -> nn.Sequential | N
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, fig. 5 left)."""
 
-    def __init__(self, cin: int, width: int, stride: int, norm: Norm) -> None:
+    def __init__(
+        self, cin: int, width: int, stride: int, norm: Norm, *, dilation: tuple[int, int] = (1, 1)
+    ) -> None:
         super().__init__()
-        self.conv1 = _conv(cin, width, 3, stride)
+        self.conv1 = _conv(cin, width, 3, stride, dilation=dilation[0])
         self.bn1 = norm(width)
-        self.conv2 = _conv(width, width, 3)
+        self.conv2 = _conv(width, width, 3, dilation=dilation[1])
         self.bn2 = norm(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(cin, width, stride, norm)
@@ -72,6 +83,7 @@ class Bottleneck(nn.Module):
         *,
         groups: int = 1,
         stride_in_1x1: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         # The paper and the MSRA weights put the stride into the 1x1 convolution; torchvision and
@@ -79,7 +91,7 @@ class Bottleneck(nn.Module):
         first, middle = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = _conv(cin, width, 1, first)
         self.bn1 = norm(width)
-        self.conv2 = _conv(width, width, 3, middle, groups)
+        self.conv2 = _conv(width, width, 3, middle, groups, dilation)
         self.bn2 = norm(width)
         self.conv3 = _conv(width, cout, 1)
         self.bn3 = norm(cout)
@@ -106,6 +118,10 @@ class ResNet(nn.Module):
         eps: epsilon of the norm.
         stride_in_1x1: where a bottleneck strides.
         deepest: stride of the last map; the stages behind it are not built.
+        dilated: C5 at stride 16: its stage does not stride, and its convolutions reach as far
+            as before (Chen et al. 2015, "a trous"). Every second pixel of every second line of
+            it is what C5 is without dilation.
+        tail: C5's stage is there for regions, see `tail`, and not part of `forward`.
     """
 
     def __init__(
@@ -116,6 +132,8 @@ class ResNet(nn.Module):
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
         deepest: int = 32,
+        dilated: bool = False,
+        tail: bool = False,
     ) -> None:
         super().__init__()
         bottleneck, blocks, groups, width_per_group = RESNETS[name]
@@ -127,12 +145,17 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = []
         cin = 64
-        for stage, count in enumerate(blocks[: len(self.strides)]):
+        for stage, count in enumerate(blocks[: 4 if tail else len(self.strides)]):
             base = 64 * 2**stage
             cout = base * 4 if bottleneck else base
             parts: list[nn.Module] = []
             for block in range(count):
                 stride = 2 if block == 0 and stage > 0 else 1
+                # Without the stride, what comes behind it sees a grid twice as fine. A 3x3
+                # convolution that strides itself still sees its neighbours of before.
+                first = later = 2 if dilated and stage == 3 else 1
+                if first == 2 and block == 0:
+                    stride, first = 1, 2 if bottleneck and stride_in_1x1 else 1
                 if bottleneck:
                     width = base * width_per_group // 64 * groups
                     parts.append(
@@ -144,20 +167,22 @@ class ResNet(nn.Module):
                             layer,
                             groups=groups,
                             stride_in_1x1=stride_in_1x1,
+                            dilation=first,
                         )
                     )
                 else:
-                    parts.append(BasicBlock(cin, cout, stride, layer))
+                    parts.append(BasicBlock(cin, cout, stride, layer, dilation=(first, later)))
                 cin = cout
             setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
             channels.append(cout)
-        self.channels = tuple(channels)
+        self.channels = tuple(channels[: len(self.strides)])
+        self.tail_channels = channels[-1]
         init_convs(self)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage, for freezing: stem, then layer1 to layer4."""
         layers: list[list[nn.Module]] = [[self.conv1, self.bn1]]
-        layers += [[getattr(self, f"layer{i + 1}")] for i in range(len(self.strides))]
+        layers += [[layer] for name, layer in self.named_children() if name.startswith("layer")]
         return layers
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -168,3 +193,8 @@ class ResNet(nn.Module):
             x = getattr(self, f"layer{i + 1}")(x)
             maps.append(x)
         return tuple(maps)
+
+    def tail(self, x: Tensor) -> Tensor:
+        """Run C5's stage on parts (R, C, h, w) of C4; half the size comes out."""
+        out: Tensor = self.get_submodule("layer4")(x)
+        return out

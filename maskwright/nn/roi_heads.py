@@ -3,25 +3,29 @@
 Faster R-CNN (Ren et al. 2015) with the box head alone, Mask R-CNN (He et al. 2017) with a mask
 head, a keypoint head or both beside it. In training all branches see the sampled proposals, masks
 and keypoints only those on objects; at test the latter see the final boxes (He et al. 2017,
-section 3.1, inference).
+section 3.1, inference). Regions come from the levels of a pyramid or from one map, by RoIAlign,
+RoIPool or their position-sensitive kin; a last stage of the backbone may run on them first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..structures import Instances
-from .box_head import BoxHead, BoxTargets
+from .backbones import Backbone
+from .box_head import BoxBranch, BoxTargets
 from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
+from .norm import still_norms
 from .poolers import Pooler
 from .ragged import active_slots, gather_slots, put_back, take
-from .samplers import BalancedSampler, RandomSource, Sample
+from .samplers import BalancedSampler, HardSampler, RandomSource, Sample
 
 
 class RoIHeads(nn.Module):
@@ -32,25 +36,28 @@ class RoIHeads(nn.Module):
         mask_head: cuts out, or None.
         keypoint_head: finds keypoints, or None.
         pooler: takes the features of regions from the maps.
+        trunk_stride: 2 if a stage that halves the size runs on regions before the heads.
         matcher: assigns proposals to ground truth.
         sampler: picks the proposals of the loss.
     """
 
     def __init__(
         self,
-        box_head: BoxHead,
+        box_head: BoxBranch,
         mask_head: MaskHead | None = None,
         keypoint_head: KeypointHead | None = None,
         *,
         pooler: Pooler,
+        trunk_stride: int = 1,
         matcher: IoUMatcher | None = None,
-        sampler: BalancedSampler | None = None,
+        sampler: BalancedSampler | HardSampler | None = None,
     ) -> None:
         super().__init__()
         self.box_head = box_head
         self.mask_head = mask_head
         self.keypoint_head = keypoint_head
         self.pooler = pooler
+        self.trunk_stride = trunk_stride
         self.matcher = matcher or IoUMatcher(0.5, 0.5)
         self.sampler = sampler or BalancedSampler(512, 0.25)
 
@@ -60,13 +67,25 @@ class RoIHeads(nn.Module):
         """Return region features (R, C, side, side) of boxes (R, 4) in padded-image pixels."""
         return self.pooler(pyramid, boxes, batch_index, side)
 
-    def pool_for_branches(
-        self, pyramid: Sequence[Tensor], boxes: Tensor, batch_index: Tensor
+    def regions(
+        self,
+        maps: Sequence[Tensor],
+        boxes: Tensor,
+        batch_index: Tensor,
+        side: int,
+        trunk: Backbone | None,
+    ) -> Tensor:
+        """Return region features (R, C, side, side) as the heads see them, behind the trunk."""
+        feats = self.pool(maps, boxes, batch_index, side * self.trunk_stride)
+        return feats if trunk is None else trunk.tail(feats)
+
+    def regions_for_branches(
+        self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, trunk: Backbone | None
     ) -> dict[int, Tensor]:
-        """Return what `pool` returns by side, for the sides that mask and keypoint heads want."""
+        """Return what `regions` returns by side, for the sides of mask and keypoint heads."""
         heads = [head for head in (self.mask_head, self.keypoint_head) if head is not None]
         sides = sorted({head.pool for head in heads})
-        return {side: self.pool(pyramid, boxes, batch_index, side) for side in sides}
+        return {side: self.regions(maps, boxes, batch_index, side, trunk) for side in sides}
 
     def predict(
         self,
@@ -77,6 +96,7 @@ class RoIHeads(nn.Module):
         score_thresh: float,
         nms_thresh: float,
         max_det: int,
+        trunk: Backbone | None = None,
     ) -> Instances:
         """Return the detections of each image by falling score.
 
@@ -84,7 +104,8 @@ class RoIHeads(nn.Module):
             pyramid: (B, C, H_l, W_l) per level.
             proposals: (B, K) slots.
             sizes: (B, 2) (height, width) of the images before padding.
-            score_thresh, nms_thresh, max_det: see `BoxHead.decode`.
+            score_thresh, nms_thresh, max_det: see `BoxBranch.decode`.
+            trunk: backbone whose last stage runs on regions before the heads, or None.
 
         Returns:
             `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
@@ -92,8 +113,9 @@ class RoIHeads(nn.Module):
         """
         shape = (proposals.valid.shape[0], proposals.valid.shape[1])
         rows = active_slots(proposals.valid)
-        feats = self.pool(
-            pyramid, take(proposals.boxes, rows), rows // shape[1], self.box_head.pool
+        box = take(proposals.boxes, rows)
+        feats = self.regions(
+            self.box_head.maps(pyramid), box, rows // shape[1], self.box_head.pool, trunk
         )
         output = self.box_head(feats)
         scores = output.logits.float().softmax(-1)[:, :-1]
@@ -112,7 +134,7 @@ class RoIHeads(nn.Module):
         shape = (valid.shape[0], valid.shape[1])
         rows = active_slots(valid)
         box, label, image = take(boxes, rows), take(labels, rows), rows // shape[1]
-        pooled = self.pool_for_branches(pyramid, box, image)
+        pooled = self.regions_for_branches(pyramid, box, image, trunk)
         used = valid[..., None, None]
         crops = points = None
         if self.mask_head is not None:
@@ -131,8 +153,17 @@ class RoIHeads(nn.Module):
         *,
         generator: RandomSource = None,
         noise: Tensor | None = None,
+        hardness: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Sample]:
         """Pick the proposals of the losses; the ground truth takes part as proposals.
+
+        Args:
+            proposals: (B, K) slots.
+            targets: ground truth.
+            generator: source of the random numbers of the sampler.
+            noise: (B, K + targets) in place of them.
+            hardness: for a sampler of the hardest: from boxes (B, N, 4), their matched
+                ground-truth slots and states to their losses (B, N).
 
         Returns:
             boxes (B, S, 4), the matched ground-truth slot (B, S), and the sample.
@@ -146,8 +177,38 @@ class RoIHeads(nn.Module):
         if proposals.ids is not None:  # by rounding, two proposals may swap their slots
             own = -1 - torch.arange(targets.valid.shape[1], device=valid.device)
             ids = torch.cat([proposals.ids, own.expand_as(targets.valid)], 1)
-        sample = self.sampler(state, generator=generator, noise=noise, ids=ids)
+        if isinstance(self.sampler, HardSampler):
+            assert hardness is not None
+            sample = self.sampler(state, boxes, hardness(boxes, match.slot, state))
+        else:
+            sample = self.sampler(state, generator=generator, noise=noise, ids=ids)
         return gather_slots(boxes, sample.slot), gather_slots(match.slot, sample.slot), sample
+
+    def _box_targets(
+        self, targets: Instances, gt: Tensor, positive: Tensor, rows: Tensor
+    ) -> BoxTargets:
+        """Return the targets of the boxes at flat positions `rows` of (B, S) slots."""
+        labels = torch.where(positive, gather_slots(targets.labels, gt), self.box_head.num_classes)
+        return BoxTargets(take(labels, rows), take(gather_slots(targets.boxes, gt), rows))
+
+    def _hardness(
+        self,
+        maps: Sequence[Tensor],
+        trunk: Backbone | None,
+        targets: Instances,
+        boxes: Tensor,
+        gt: Tensor,
+        state: Tensor,
+    ) -> Tensor:
+        """Return the loss (B, N) of all boxes (B, N, 4); a pass that leaves no trace."""
+        rows, count = active_slots(state >= 0), state.shape[1]
+        roi = take(boxes, rows)
+        goal = self._box_targets(targets, gt, state == 1, rows)
+        with still_norms([self.box_head] if trunk is None else [self.box_head, trunk]):
+            feats = self.regions(maps, roi, rows // count, self.box_head.pool, trunk)
+            output = self.box_head(feats)
+        classes, box = self.box_head.losses_by_box(output, roi, goal)
+        return put_back(classes + box, rows, (state.shape[0], count))
 
     def losses(
         self,
@@ -158,6 +219,7 @@ class RoIHeads(nn.Module):
         *,
         generator: RandomSource = None,
         noise: Tensor | None = None,
+        trunk: Backbone | None = None,
     ) -> dict[str, Tensor]:
         """Return `roi/class`, `roi/box` and the terms of the other heads.
 
@@ -169,21 +231,27 @@ class RoIHeads(nn.Module):
             sizes: (B, 2) (height, width) of the images before padding.
             generator: source of the random numbers of the sampler.
             noise: (B, K + targets) in place of them.
+            trunk: backbone whose last stage runs on regions before the heads, or None.
 
         Raises:
             ValueError: if there is a head and `targets` lacks what it learns.
         """
-        boxes, gt, sample = self.sample(proposals, targets, generator=generator, noise=noise)
-        background = self.box_head.num_classes
-        labels = torch.where(sample.positive, gather_slots(targets.labels, gt), background)
+        maps = self.box_head.maps(pyramid)
+        boxes, gt, sample = self.sample(
+            proposals,
+            targets,
+            generator=generator,
+            noise=noise,
+            hardness=partial(self._hardness, maps, trunk, targets),
+        )
         rows = active_slots(sample.valid)
         slots = sample.valid.shape[1]
         roi = take(boxes, rows)
-        feats = self.pool(pyramid, roi, rows // slots, self.box_head.pool)
+        feats = self.regions(maps, roi, rows // slots, self.box_head.pool, trunk)
         losses = self.box_head.loss(
             self.box_head(feats),
             roi,
-            BoxTargets(take(labels, rows), take(gather_slots(targets.boxes, gt), rows)),
+            self._box_targets(targets, gt, sample.positive, rows),
             take(sample.valid, rows),
         )
         if self.mask_head is None and self.keypoint_head is None:
@@ -193,7 +261,7 @@ class RoIHeads(nn.Module):
         boxes, gt, positive = boxes[:, :most], gt[:, :most], sample.positive[:, :most]
         rows = active_slots(positive)
         roi, image, counts = take(boxes, rows), rows // most, take(positive, rows)
-        pooled = self.pool_for_branches(pyramid, roi, image)
+        pooled = self.regions_for_branches(pyramid, roi, image, trunk)
         if self.mask_head is not None:
             if targets.masks is None:
                 raise ValueError(
@@ -202,7 +270,7 @@ class RoIHeads(nn.Module):
                 )
             goal = self.mask_head.targets(targets, boxes, gt, positive, sizes, pyramid)
             goal = replace(goal, masks=tuple(mask[rows] for mask in goal.masks))
-            label = take(labels[:, :most], rows).clamp(max=background - 1)
+            label = take(gather_slots(targets.labels, gt), rows)
             output = self.mask_head(pooled[self.mask_head.pool], pyramid, roi, image, label)
             losses.update(self.mask_head.loss(output, goal, counts))
         if self.keypoint_head is not None:

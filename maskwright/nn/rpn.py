@@ -1,8 +1,13 @@
-"""Region proposal network (Ren et al. 2015, section 3.1) on a pyramid (Lin et al. 2017, 4.1)."""
+"""Region proposal network (Ren et al. 2015, section 3.1) on one map or a pyramid.
+
+On a pyramid (Lin et al. 2017, section 4.1) the levels share the network, each with anchors of one
+size.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -37,9 +42,10 @@ class RPN(nn.Module):
     """3x3 convolutions and two 1x1 siblings, shared by all levels; proposals and losses.
 
     Args:
-        channels: channels of the pyramid.
-        anchors: the anchor generator.
+        channels: channels of the maps.
+        anchors: the anchor generator; the network runs on as many maps as it has strides.
         convs: number of 3x3 convolutions.
+        width: their channels; None: as the maps.
         matcher: assigns anchors to ground truth.
         sampler: picks the anchors of the loss.
         pre_nms: proposals kept per level before NMS, (training, inference).
@@ -47,6 +53,9 @@ class RPN(nn.Module):
         nms_thresh: IoU of the NMS, applied per level.
         min_side: smaller proposals are dropped, pixels.
         beta: where the box loss turns from square to linear.
+        inside_only: anchors that cross the border of the image take no part in training (Ren et
+            al. 2015, section 3.3).
+        box_weight: factor of the box loss.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class RPN(nn.Module):
         anchors: AnchorGenerator,
         *,
         convs: int = 1,
+        width: int | None = None,
         matcher: IoUMatcher | None = None,
         sampler: BalancedSampler | None = None,
         pre_nms: tuple[int, int] = (2000, 1000),
@@ -62,6 +72,8 @@ class RPN(nn.Module):
         nms_thresh: float = 0.7,
         min_side: float = 1e-3,
         beta: float = 1 / 9,
+        inside_only: bool = False,
+        box_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.anchors = anchors
@@ -72,20 +84,21 @@ class RPN(nn.Module):
         self.nms_thresh = nms_thresh
         self.min_side = min_side
         self.beta = beta
-        self.convs = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs)
-        )
-        self.logits = nn.Conv2d(channels, anchors.per_cell, 1)
-        self.deltas = nn.Conv2d(channels, 4 * anchors.per_cell, 1)
+        self.inside_only = inside_only
+        self.box_weight = box_weight
+        sizes = [channels] + [width or channels] * convs
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
+        self.logits = nn.Conv2d(sizes[-1], anchors.per_cell, 1)
+        self.deltas = nn.Conv2d(sizes[-1], 4 * anchors.per_cell, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, pyramid: Sequence[Tensor]) -> RPNOutput:
-        """Run the network on every level (B, C, H_l, W_l)."""
+        """Run the network on its levels (B, C, H_l, W_l), which come first."""
         logits, deltas, sizes = [], [], []
-        for x in pyramid:
+        for x in pyramid[: len(self.anchors.strides)]:
             sizes.append((x.shape[-2], x.shape[-1]))
             for conv in self.convs:
                 x = F.relu(conv(x))
@@ -145,12 +158,16 @@ class RPN(nn.Module):
         """Return `rpn/objectness` and `rpn/box` (Ren et al. 2015, eq. 1).
 
         Deviation from eq. 1: both terms are divided by the number of sampled anchors (see
-        `parallel.mean_count`) and lambda is 1, as in all current implementations.
+        `parallel.mean_count`), as in all current implementations; there, with 256 of them, about
+        2400 cells and a lambda of 10, the box term weighs 1.07 times as much.
         """
         logits, deltas = torch.cat(output.logits, 1), torch.cat(output.deltas, 1)
         anchors = torch.cat(output.anchors)
         with torch.no_grad():
-            match = self.matcher(anchors, targets.boxes, targets.valid, targets.crowd)
+            usable = self._inside(anchors, images.sizes) if self.inside_only else None
+            match = self.matcher(
+                anchors, targets.boxes, targets.valid, targets.crowd, usable_boxes=usable
+            )
             sample = self.sampler(match.state, generator=generator, noise=noise)
             matched = gather_slots(targets.boxes, gather_slots(match.slot, sample.slot))
             goal = encode_deltas(matched, anchors[sample.slot])
@@ -163,5 +180,12 @@ class RPN(nn.Module):
         )
         return {
             "rpn/objectness": (objectness * sample.valid).sum() / count,
-            "rpn/box": (box.sum(-1) * sample.positive).sum() / count,
+            "rpn/box": (box.sum(-1) * sample.positive).sum() * (self.box_weight / count),
         }
+
+    @staticmethod
+    def _inside(anchors: Tensor, sizes: Tensor) -> Tensor:
+        """Return (B, N) whether anchors (N, 4) lie inside images of sizes (B, 2)."""
+        limit = sizes.flip(1)[:, None].to(anchors.dtype)  # (B, 1, 2): width, height
+        inside: Tensor = (anchors[:, :2] >= 0).all(-1) & (anchors[:, 2:] <= limit).all(-1)
+        return inside

@@ -1,4 +1,6 @@
-"""Sampling of boxes for training at a fixed number of slots (Girshick 2015, section 2.3).
+"""Sampling of boxes for training at a fixed number of slots: at random, or the hardest.
+
+At random: Girshick 2015, section 2.3; the hardest: Shrivastava et al. 2016.
 
 The random order comes from a generator, or from `ImageNoise`: numbers that hang on the image alone,
 so that the samples are the same however the images are spread over batches and processes.
@@ -11,6 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..ops.nms import nms_padded
+from .ragged import gather_slots
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,45 @@ class BalancedSampler:
         keys = torch.where(chosen, noise + 2, torch.where(state == 0, noise, -1))
         top, index = keys.topk(slots, 1)
         return Sample(index, top >= 2, top >= 0)
+
+
+class HardSampler:
+    """The boxes with the largest losses, without those that overlap a harder one: OHEM.
+
+    Neither a share of positives nor a lowest overlap of background is set: the losses decide
+    (Shrivastava et al. 2016, section 4). Boxes that overlap have correlated losses, which would
+    count twice; hence the NMS between them.
+
+    Args:
+        count: boxes per image.
+        nms_thresh: IoU above which the easier of two boxes is left out.
+    """
+
+    def __init__(self, count: int, nms_thresh: float = 0.7) -> None:
+        if count < 1 or not 0 < nms_thresh <= 1:
+            raise ValueError(
+                f"HardSampler needs count >= 1 and 0 < nms_thresh <= 1, got {count}, {nms_thresh}"
+            )
+        self.count = count
+        self.nms_thresh = nms_thresh
+        self.max_positives = count
+
+    def __call__(self, state: Tensor, boxes: Tensor, losses: Tensor) -> Sample:
+        """Pick the hardest boxes of each image.
+
+        Args:
+            state: (B, N) int8: 1 positive, 0 negative, -1 not to be taken.
+            boxes: (B, N, 4) xyxy.
+            losses: (B, N), what each box would cost.
+
+        Returns:
+            `Sample` with S = min(count, N) slots, positives first, the harder before the easier.
+        """
+        slots = min(self.count, state.shape[1])
+        index, kept = nms_padded(boxes, losses, state >= 0, self.nms_thresh, slots)
+        positive = kept & (gather_slots(state, index) == 1)
+        order = (positive.to(torch.int8) * 2 + kept).argsort(dim=1, descending=True, stable=True)
+        return Sample(*(value.gather(1, order) for value in (index, positive, kept)))
 
 
 _WORD = 0xFFFFFFFF

@@ -26,6 +26,15 @@ def test_anchors_follow_the_scale_of_the_nuclei(
     assert (nearest <= 0.5).mean() > 0.9
 
 
+@pytest.mark.parametrize(("factor", "start"), [(2.5, 16), (6.0, 64), (12.0, 128)])
+def test_a_model_with_three_sizes_gets_three(
+    nuclei_mini: Path, factor: float, start: float
+) -> None:
+    dataset, resize = open_dataset(nuclei_mini, "train"), Resize(None, None, factor)
+    sizes = suggest_anchor_sizes(dataset, resize, (128, 256, 512))
+    assert sizes == (start, 2 * start, 4 * start)
+
+
 def test_sides_are_those_of_the_network_input(nuclei_mini: Path) -> None:
     dataset = open_dataset(nuclei_mini, "val")
     record = dataset[0]

@@ -1,0 +1,118 @@
+"""R-FCN (Dai et al. 2016): a fully convolutional detector whose regions vote on score maps.
+
+The RPN runs on C4, the score maps on C5, dilated to stride 16 (section 2.2). Trained jointly, with
+the hardest 128 of all proposals (OHEM, section 2.3), 300 proposals at test. Differences from the
+authors' code: a dilated stage keeps what each of its convolutions sees (`nn.resnet`), proposals are
+left out by NMS in training as at test, boxes have no extra pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OptionError
+from ..nn.backbones import Backbone
+from ..nn.poolers import PartPooler
+from ..nn.rfcn_head import RFCNHead
+from ..nn.roi_heads import RoIHeads
+from .base import TwoStageDetector
+from .conventions import get_conventions
+from .registry import register
+from .two_stage import (
+    SingleMapOptions,
+    assemble,
+    box_beta,
+    check_ranges,
+    make_sampler,
+    make_single_rpn,
+)
+
+
+@dataclass(frozen=True)
+class RFCNOptions(SingleMapOptions):
+    """Options of R-FCN.
+
+    Attributes:
+        bins: k: a region has k x k bins, each with score maps of its own.
+        width: channels from which the score maps are made.
+        pooling: "pool" (position-sensitive RoI pooling, as published) or "align" (the same with
+            bilinear samples).
+    """
+
+    ohem: bool = True
+    box_beta: float | None = 1.0
+    bins: int = 7
+    width: int = 1024
+    pooling: str = "pool"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, {"bins": (1, 32), "width": (1, 8192)})
+        if self.pooling not in ("align", "pool"):
+            raise OptionError(f"pooling is one of align, pool; got {self.pooling!r}")
+
+
+TINY: dict[str, Any] = {
+    "backbone": "resnet18",
+    "rpn_width": 32,
+    "bins": 3,
+    "width": 32,
+    "anchor_sizes": (16, 32, 64),
+    "proposals": 50,
+    "train_proposals": 100,
+    "rois": 32,
+    "imgsz": 96,
+}
+FAMILY: dict[str, dict[str, Any]] = {
+    "resnet18": {"backbone": "resnet18", "rpn_width": 256, "width": 256},
+    "resnet50": {"backbone": "resnet50"},
+    "resnet101": {"backbone": "resnet101"},
+    "lite0": {
+        "backbone": "tf_efficientnet_lite0",
+        "rpn_width": 256,
+        "width": 256,
+        "imgsz": 640,
+    },
+}
+
+
+def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
+    """Build R-FCN."""
+    rules = get_conventions(options.conventions)
+    backbone = Backbone(
+        options.backbone, norm=options.norm, eps=rules.bn_eps, strides=(16, 32), dilated=True
+    )
+    head = RFCNHead(
+        backbone.channels[1],
+        num_classes,
+        pool=options.bins,
+        width=options.width,
+        beta=box_beta(options),
+        loss_weight=options.box_loss_weight,
+    )
+    return assemble(
+        num_classes,
+        options,
+        backbone=backbone,
+        fpn=None,
+        rpn=make_single_rpn(options, backbone.channels[0], backbone.strides[0]),
+        roi_heads=RoIHeads(
+            head,
+            pooler=PartPooler(
+                backbone.strides[1], kind=options.pooling, sampling_ratio=rules.sampling_ratio
+            ),
+            sampler=make_sampler(options),
+        ),
+    )
+
+
+for _suffix, _presets in FAMILY.items():
+    register(
+        f"rfcn_{_suffix}",
+        options=RFCNOptions,
+        task="detect",
+        paper="Dai et al. 2016",
+        tiny=TINY if _suffix == "resnet50" else None,
+        presets=_presets,
+    )(rfcn)
