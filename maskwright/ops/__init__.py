@@ -18,8 +18,10 @@ from .nms import batched_nms, nms, nms_padded
 from .ps_roi import ps_roi_align, ps_roi_pool
 from .roi_align import roi_align
 from .roi_pool import roi_pool
+from .soft_nms import SoftNMS, soft_nms_padded
 
 __all__ = [
+    "SoftNMS",
     "batched_nms",
     "box_area",
     "box_ioa",
@@ -40,5 +42,6 @@ __all__ = [
     "ps_roi_pool",
     "roi_align",
     "roi_pool",
+    "soft_nms_padded",
     "unite_masks",
 ]
