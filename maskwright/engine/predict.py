@@ -22,6 +22,7 @@ from ..data.images import collate_images, load_image, resize_image
 from ..data.proposals import pack_proposals
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
+from ..ops.soft_nms import SoftNMS
 from ..proposals import ProposalStore
 from ..structures import Detections, Images, Instances, Resize
 from .gallery import ResultWriter
@@ -153,6 +154,7 @@ class Predictor:
         iou: float = 0.5,
         max_det: int = 100,
         imgsz: Any = None,
+        soft_nms: str | SoftNMS | None = None,
     ) -> list[Result]: ...
 
     @overload
@@ -164,6 +166,7 @@ class Predictor:
         iou: float = 0.5,
         max_det: int = 100,
         imgsz: Any = None,
+        soft_nms: str | SoftNMS | None = None,
     ) -> Result: ...
 
     def __call__(
@@ -174,6 +177,7 @@ class Predictor:
         iou: float = 0.5,
         max_det: int = 100,
         imgsz: Any = None,
+        soft_nms: str | SoftNMS | None = None,
     ) -> Result | list[Result]:
         """Return the objects of an image.
 
@@ -184,11 +188,12 @@ class Predictor:
             iou: of two boxes of one class that overlap more than this, the weaker is dropped.
             max_det: most objects; a warning says when an image reached it.
             imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
+            soft_nms: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
-        post = make_post(conf, iou, max_det)
+        post = make_post(conf, iou, max_det, soft_nms)
         resize = self.resize_rule(imgsz)
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
@@ -285,6 +290,7 @@ def predict(
     batch: int = 1,
     device: str = "auto",
     save: str | Path | None = None,
+    soft_nms: str | None = None,
 ) -> Iterator[Result]:
     """Predict over a source of any size, one result at a time.
 
@@ -303,6 +309,8 @@ def predict(
         batch: images that are computed at once.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         save: folder for the picture and the JSON file of each image. None: nothing is written.
+        soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
+            them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
 
     Returns:
         An iterator of `Result` in the order of the source.
@@ -311,7 +319,7 @@ def predict(
         ValueError: if the source, the model or an option is wrong; while iterating, if the only
             image or all images cannot be read.
     """
-    post = make_post(conf, iou, max_det)
+    post = make_post(conf, iou, max_det, soft_nms)
     if batch < 1:
         raise OptionError(f"batch must be at least 1, got {batch}")
     sources = list_sources(source)
@@ -380,8 +388,10 @@ def read(source: Source) -> Loaded:
     return Loaded(source, pixels, 1e3 * (time.perf_counter() - start))
 
 
-def make_post(conf: float, iou: float, max_det: int) -> PostProcess:
-    """Return the post-processing for the options of a prediction.
+def make_post(
+    conf: float, iou: float, max_det: int, soft_nms: str | SoftNMS | None = None
+) -> PostProcess:
+    """Return the post-processing for the options of a prediction, which `predict` describes.
 
     Raises:
         ValueError: if an option is out of range, by the name that users know.
@@ -394,7 +404,27 @@ def make_post(conf: float, iou: float, max_det: int) -> PostProcess:
             raise OptionError(f"{name} lies between 0 and 1, got {value}")
     if max_det < 1:
         raise OptionError(f"max_det must be at least 1, got {max_det}")
-    return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det)
+    soft = parse_soft_nms(soft_nms)
+    return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det, soft_nms=soft)
+
+
+def parse_soft_nms(value: str | SoftNMS | None) -> SoftNMS | None:
+    """Return the rule that a text such as "linear", "gaussian" or "gaussian:0.3" names.
+
+    Raises:
+        OptionError: if it names none.
+    """
+    if value is None or isinstance(value, SoftNMS):
+        return value
+    method, colon, sigma = str(value).strip().lower().partition(":")
+    try:
+        if not colon:
+            return SoftNMS(method)
+        if method == "gaussian":
+            return SoftNMS(method, float(sigma))
+    except ValueError as error:
+        raise OptionError(f"soft_nms={value!r}: {error}") from None
+    raise OptionError(f"soft_nms={value!r}: only gaussian has a sigma, as in gaussian:0.3")
 
 
 def _warn_capped(results: Sequence[Result], max_det: int) -> None:

@@ -111,6 +111,7 @@ def val(
     sigmas: tuple[float, ...] | None = None,
     boundary: bool = False,
     voc: bool | None = None,
+    soft_nms: str | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -133,6 +134,8 @@ def val(
         boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
         voc: score boxes by Pascal VOC's protocol as well: "box/VOC_AP50" by the area under the
             curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
+        soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
+            them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -143,7 +146,7 @@ def val(
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
-    post = make_post(conf, iou, max_det)
+    post = make_post(conf, iou, max_det, soft_nms)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
         from ..hub import load
@@ -201,6 +204,7 @@ def val(
         "device": where,
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
+        "soft_nms": soft_nms,
     }
     write_args(folder / "args.yaml", options)
     save_validation(folder, result, dataset)

@@ -22,6 +22,7 @@ from ..nn.fpn import FPN
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
 from ..nn.samplers import RandomSource, streams
+from ..ops.soft_nms import SoftNMS
 from ..structures import Images, Instances, Resize, Skeleton
 
 
@@ -33,11 +34,13 @@ class PostProcess:
         score_thresh: smallest score, in [0, 1].
         nms_thresh: IoU above which the weaker of two boxes of one class is dropped.
         max_det: most detections of an image.
+        soft_nms: boxes that overlap a better one lose score by this rule instead of being dropped.
     """
 
     score_thresh: float = 0.05
     nms_thresh: float = 0.5
     max_det: int = 100
+    soft_nms: SoftNMS | None = None
 
     def __post_init__(self) -> None:
         for name in ("score_thresh", "nms_thresh"):
@@ -279,6 +282,7 @@ class TwoStageDetector(Detector):
             nms_thresh=post.nms_thresh,
             max_det=post.max_det,
             trunk=self.trunk,
+            soft_nms=post.soft_nms,
         )
 
     def losses(
@@ -354,6 +358,7 @@ class ProposalDetector(Detector):
             score_thresh=post.score_thresh,
             nms_thresh=post.nms_thresh,
             max_det=post.max_det,
+            soft_nms=post.soft_nms,
         )
 
     def losses(

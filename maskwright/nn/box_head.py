@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import OptionError
 from ..ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
-from ..ops.nms import nms_padded
+from ..ops.soft_nms import SoftNMS, suppress_padded
 from .norm import conv_block
 from .parallel import mean_count
 from .ragged import gather_slots
@@ -138,6 +138,7 @@ class BoxBranch(nn.Module):
         score_thresh: float,
         nms_thresh: float,
         max_det: int,
+        soft_nms: SoftNMS | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the detections of each image, by falling score.
 
@@ -150,6 +151,7 @@ class BoxBranch(nn.Module):
             score_thresh: a score must be above it.
             nms_thresh: IoU of the NMS, per class.
             max_det: slots of the result.
+            soft_nms: lower scores by it in place of the NMS.
 
         Returns:
             boxes (B, max_det, 4), scores, labels and valid (B, max_det).
@@ -165,18 +167,21 @@ class BoxBranch(nn.Module):
             boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, DELTA_CLAMP)
             boxes = clip_boxes(boxes, sizes[:, None])
             usable = (top >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(-1)
-            index, kept = nms_padded(boxes, top, usable, nms_thresh, max_det, labels=label)
-            # Exact when all candidates were seen or every slot is filled. Otherwise the weaker
-            # candidates still count: start over with all of them. A graph cannot decide that at
-            # run time; there the best `_CANDIDATES` are final.
+            index, score, kept = suppress_padded(
+                boxes, top, usable, nms_thresh, max_det, labels=label, soft=soft_nms
+            )
+            # Exact when all candidates were seen or every slot is filled, by scores that no weaker
+            # candidate can reach. Otherwise these still count: start over with all of them. A graph
+            # cannot decide that at run time; there the best `_CANDIDATES` are final.
             if take == keys.shape[1] or torch.compiler.is_compiling():
                 break
-            if bool((kept[:, -1] | (top[:, -1] < 0)).all()):
+            full = kept[:, -1] & (score[:, -1] >= top[:, -1])
+            if bool((full | (top[:, -1] < 0)).all()):
                 break
             take = keys.shape[1]
         return (
             gather_slots(boxes, index) * kept[..., None],
-            gather_slots(top, index) * kept,
+            score,
             gather_slots(label, index) * kept,
             kept,
         )

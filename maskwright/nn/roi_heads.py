@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..ops.soft_nms import SoftNMS
 from ..structures import Instances
 from .backbones import Backbone
 from .box_head import BoxBranch, BoxTargets
@@ -97,6 +98,7 @@ class RoIHeads(nn.Module):
         nms_thresh: float,
         max_det: int,
         trunk: Backbone | None = None,
+        soft_nms: SoftNMS | None = None,
     ) -> Instances:
         """Return the detections of each image by falling score.
 
@@ -104,7 +106,7 @@ class RoIHeads(nn.Module):
             pyramid: (B, C, H_l, W_l) per level.
             proposals: (B, K) slots.
             sizes: (B, 2) (height, width) of the images before padding.
-            score_thresh, nms_thresh, max_det: see `BoxBranch.decode`.
+            score_thresh, nms_thresh, max_det, soft_nms: see `BoxBranch.decode`.
             trunk: backbone whose last stage runs on regions before the heads, or None.
 
         Returns:
@@ -128,6 +130,7 @@ class RoIHeads(nn.Module):
             score_thresh=score_thresh,
             nms_thresh=nms_thresh,
             max_det=max_det,
+            soft_nms=soft_nms,
         )
         if self.mask_head is None and self.keypoint_head is None:
             return Instances(boxes, labels, valid, score)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
+from .nms import nms_padded
 
 METHODS = ("linear", "gaussian")
 
@@ -80,6 +81,26 @@ def soft_nms_padded(
         labels,
     )
     return result
+
+
+def suppress_padded(
+    boxes: Tensor,
+    scores: Tensor,
+    valid: Tensor,
+    iou_thresh: float,
+    max_out: int,
+    *,
+    labels: Tensor | None = None,
+    soft: SoftNMS | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `soft_nms_padded`, or without a rule `nms_padded` with the scores that it leaves.
+
+    Args and values are those of `soft_nms_padded`; `iou_thresh` is that of either.
+    """
+    if soft is not None:
+        return soft_nms_padded(boxes, scores, valid, soft, iou_thresh, max_out, labels=labels)
+    index, kept = nms_padded(boxes, scores, valid, iou_thresh, max_out, labels=labels)
+    return index, scores.gather(1, index) * kept if scores.shape[1] else kept.to(scores.dtype), kept
 
 
 @torch.library.custom_op("maskwright::soft_nms_padded", mutates_args=())

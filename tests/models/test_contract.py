@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
 from maskwright.nn.samplers import ImageNoise
+from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, PackedMasks
 
 FAMILIES = [name for name, entry in list_models().items() if entry.tiny is not None]
@@ -251,6 +252,27 @@ def test_compiled_graph_equals_eager(detector, backend: str) -> None:
         if expected.keypoints is not None:
             torch.testing.assert_close(out.keypoints, expected.keypoints, rtol=1e-3, atol=1e-3)
     assert not expected.valid.any()
+
+
+def test_soft_nms_lowers_scores(detector) -> None:
+    """A rule that lowers nothing is no NMS at all; a real one keeps the best box of each class."""
+    torch._dynamo.reset()
+    images = make_images(SIZES)
+    every = PostProcess(score_thresh=0.01, nms_thresh=1.0, max_det=20)
+    soft = PostProcess(0.01, 0.5, 20, SoftNMS("gaussian", 0.3, floor=0.01))
+    compiled = torch.compile(detector.eval(), fullgraph=True, backend="eager")
+    with torch.no_grad():
+        plain = detector(images, every)
+        same = detector(images, replace(every, soft_nms=SoftNMS("linear", floor=0.0)))
+        lowered, graph = detector(images, soft), compiled(images, soft)
+    for name in ("boxes", "scores", "labels", "valid"):
+        assert torch.equal(getattr(plain, name), getattr(same, name)), name
+        torch.testing.assert_close(getattr(lowered, name), getattr(graph, name))
+    assert torch.equal(lowered.boxes[:, 0], plain.boxes[:, 0])
+    assert torch.equal(lowered.scores[:, 0], plain.scores[:, 0])
+    assert bool((lowered.scores <= plain.scores).all()) and lowered.valid.any()
+    assert bool((lowered.scores < plain.scores).any())
+    assert bool((lowered.scores.diff(dim=1) <= 0).all())
 
 
 @pytest.mark.parametrize("key", sorted(list_models()))

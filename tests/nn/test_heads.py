@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import (
 from maskwright.nn.box_head import BoxHead, BoxOutput, BoxTargets
 from maskwright.nn.keypoint_head import KeypointHead
 from maskwright.nn.mask_head import ConvMaskHead, MaskOutput, MaskTargets
-from maskwright.ops import decode_deltas, encode_deltas
+from maskwright.ops import SoftNMS, decode_deltas, encode_deltas, soft_nms_padded
 
 
 def boxes_in(count: int, side: float, generator: torch.Generator) -> torch.Tensor:
@@ -110,6 +110,36 @@ def test_decode_equals_the_plain_rule(count: int, classes: int, max_det: int) ->
         assert labels[image][found].tolist() == [row[1] for row in expected]
         torch.testing.assert_close(boxes[image][found], torch.stack([row[2] for row in expected]))
         assert not boxes[image][~found].any()
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+def test_soft_decoding_sees_all_candidates_that_matter(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look takes 30 of 120 pairs of box and class; scores that fall let others in."""
+    generator = torch.Generator().manual_seed(3)
+    head = BoxHead(2, 3, pool=2, width=8)
+    rois = torch.tensor([10.0, 10, 40, 40]) + 4 * torch.randn(1, 40, 4, generator=generator)
+    deltas = torch.randn(1, 40, 3, 4, generator=generator) * 0.1
+    scores = torch.randperm(120, generator=generator).view(1, 40, 3) / 120
+    sizes = torch.tensor([[60, 60]])
+    rule = SoftNMS(method, 0.5, floor=0.02)
+    # All pairs at once, pair i of box i // 3 and class i % 3.
+    boxes = decode_deltas(deltas[0], rois[0][:, None], (10, 10, 5, 5)).flatten(0, 1)
+    boxes = torchvision.ops.clip_boxes_to_image(boxes, (60, 60))
+    flat, labels = scores.flatten(), torch.arange(120) % 3
+    index, new, kept = soft_nms_padded(
+        boxes[None], flat[None], (flat > 0.05)[None], rule, 0.3, 25, labels=labels[None]
+    )
+    monkeypatch.setattr("maskwright.nn.box_head._CANDIDATES", 30)
+    found = head.decode(
+        scores, deltas, rois, torch.ones(1, 40, dtype=torch.bool), sizes,
+        score_thresh=0.05, nms_thresh=0.3, max_det=25, soft_nms=rule,
+    )  # fmt: skip
+    assert bool(kept.all()) and bool(new[0, -1] < flat.sort(descending=True)[0][30])
+    torch.testing.assert_close(found[1], new)
+    assert torch.equal(found[2], labels[index])
+    torch.testing.assert_close(found[0], boxes[index])
 
 
 def test_mask_loss_equals_torchvision() -> None:
