@@ -85,6 +85,8 @@ class GraphDetector(Detector):
             wrong = f"max_det={own.max_det}, so it cannot find {post.max_det} objects"
         elif post.nms_thresh != own.nms_thresh:
             wrong = f"iou={own.nms_thresh:g}, which is part of its graph, not {post.nms_thresh:g}"
+        elif post.soft_nms != own.soft_nms:
+            wrong = "plain NMS, which is part of its graph, not soft-NMS"
         if wrong:
             raise OptionError(f"{self.source} was exported with {wrong}: export it anew")
         if self.spec.size is not None and size != self.spec.size:

@@ -13,7 +13,9 @@ from torch import nn
 
 from maskwright.engine.predict import Predictor, pick_device, predict, to_detections
 from maskwright.engine.sources import list_sources
+from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
+from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, Resize
 
 
@@ -319,3 +321,20 @@ def test_a_real_model_gives_what_its_forward_gives(name: str) -> None:
     assert torch.allclose(found.scores, direct.scores[0], atol=1e-5)
     assert torch.equal(found.labels, direct.labels[0])
     assert (found.masks is None) == (name.startswith("faster"))
+
+
+def test_soft_nms_reaches_the_detector() -> None:
+    predictor, detector = make()
+    for option, rule in {
+        None: None,
+        "linear": SoftNMS("linear"),
+        "Gaussian": SoftNMS("gaussian", 0.5),
+        "gaussian:0.3": SoftNMS("gaussian", 0.3),
+        SoftNMS("linear", floor=0.1): SoftNMS("linear", floor=0.1),
+    }.items():
+        predictor(picture(), soft_nms=option)
+        post = detector.posts[-1]
+        assert post is not None and post.soft_nms == rule
+    for text in ("cubic", "linear:0.5", "gaussian:", "gaussian:0", "gaussian:x", "gaussian:nan"):
+        with pytest.raises(OptionError, match=f"soft_nms='{text}'"):
+            predictor(picture(), soft_nms=text)

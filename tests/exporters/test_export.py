@@ -86,6 +86,8 @@ def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
         loaded(image)
     with pytest.raises(OptionError, match=r"iou=0\.5, which is part of its graph"):
         loaded(image, iou=0.6, max_det=20)
+    with pytest.raises(OptionError, match="plain NMS, which is part of its graph, not soft-NMS"):
+        loaded(image, max_det=20, soft_nms="linear")
 
 
 def test_what_belongs_to_a_checkpoint_is_refused(exported: Exported, tmp_path: Path) -> None:

@@ -129,12 +129,12 @@ def test_soft_decoding_sees_all_candidates_that_matter(
     boxes = torchvision.ops.clip_boxes_to_image(boxes, (60, 60))
     flat, labels = scores.flatten(), torch.arange(120) % 3
     index, new, kept = soft_nms_padded(
-        boxes[None], flat[None], (flat > 0.05)[None], rule, 0.3, 25, labels=labels[None]
+        boxes[None], flat[None], (flat > 0.05)[None], rule, 0.3, 20, labels=labels[None]
     )
     monkeypatch.setattr("maskwright.nn.box_head._CANDIDATES", 30)
     found = head.decode(
         scores, deltas, rois, torch.ones(1, 40, dtype=torch.bool), sizes,
-        score_thresh=0.05, nms_thresh=0.3, max_det=25, soft_nms=rule,
+        score_thresh=0.05, nms_thresh=0.3, max_det=20, soft_nms=rule,
     )  # fmt: skip
     assert bool(kept.all()) and bool(new[0, -1] < flat.sort(descending=True)[0][30])
     torch.testing.assert_close(found[1], new)
