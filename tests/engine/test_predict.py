@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from maskwright.engine.predict import Predictor, pick_device, predict, to_detections
 from maskwright.engine.sources import list_sources
 from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
+from maskwright.models.base import Detector
 from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, Resize
 
 
-class QuarterDetector(nn.Module):
+class QuarterDetector(Detector):
     """Finds in every image its middle half, something beyond its border, and nothing else."""
 
-    task, num_classes, size_divisor, paste_mode = "segment", 2, 32, "grid"
+    task = "segment"
 
     def __init__(self, resize: Resize | None = None, keypoints: bool = False) -> None:
-        super().__init__()
-        self.resize = resize or Resize(None, 64)
+        zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        super().__init__(2, mean=zero, std=one, resize=resize or Resize(None, 64))
         self.keypoints = keypoints
         self.seen: list[Images] = []
         self.posts: list[PostProcess | None] = []
