@@ -148,6 +148,19 @@ class TrainRecipe:
     val_fraction: float = 0.15
     """Share of the images held out for validation when the data has one split only."""
 
+    alternate: bool = False
+    """4-step alternating training of a two-stage detector (Ren et al. 2015) in place of the joint
+    one: RPN; heads with a backbone of their own, on its proposals; RPN and heads again, on the
+    backbone of the second step, which stays as it is. Each step takes all `epochs` or `steps`."""
+
+    train_part: Literal["all", "rpn", "heads", "rpn-only", "heads-only"] = "all"
+    """What of a two-stage detector trains: all; the RPN or the heads on regions with the backbone;
+    or only those of their layers that the other does not use."""
+
+    proposal_model: str | Path | None = None
+    """Trained two-stage detector on whose proposals the heads train (train_part=heads). None: on
+    those of the model itself."""
+
     model_args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the model's builder function, by name."""
 
@@ -208,6 +221,15 @@ class TrainRecipe:
             raise OptionError(
                 f"warmup={self.warmup} is longer than the whole training, steps={self.steps}: "
                 "lower warmup or leave it out"
+            )
+        if self.alternate and (self.train_part != "all" or self.proposal_model is not None):
+            raise OptionError(
+                "alternate=true chooses train_part and proposal_model of its steps by itself: "
+                "leave them out"
+            )
+        if self.proposal_model is not None and not self.train_part.startswith("heads"):
+            raise OptionError(
+                f"proposal_model is for train_part=heads, got train_part={self.train_part}"
             )
         for name in ("backbone", "imgsz"):
             if getattr(self, name) is not None and name in self.model_args:
@@ -282,6 +304,7 @@ _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "multistep", "constant"),
     "precision": ("32", "bf16"),
+    "train_part": ("all", "rpn", "heads", "rpn-only", "heads-only"),
 }
 
 

@@ -24,6 +24,7 @@ from ..data.transforms import Augment
 from ..models.base import Detector, Meta
 from ..models.registry import get_entry
 from ..nn.parallel import share_batch_norm
+from .alternate import last_step, load_proposer, two_stage
 from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
 from .ema import Ema
@@ -324,6 +325,8 @@ def build_detector(
         )
     # Random features that never change would teach the heads nothing.
     detector.freeze(0 if meta.extra.get("random_start") else recipe.freeze)
+    if recipe.train_part != "all":
+        two_stage(detector, recipe.model, "train_part").train_only(recipe.train_part)
     return detector, meta, report
 
 
@@ -368,7 +371,11 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         checkpoint, folder = resumed.checkpoint, resumed.folder
         recipe = share_batch(resumed.recipe, resumed.processes, fabric.world_size)
     train_data, val_data = open_splits(recipe)
-    detector, meta, report = build_detector(recipe, train_data, checkpoint)
+    own = recipe
+    if recipe.alternate:
+        assert folder is not None  # the steps before the last one are in it
+        own = last_step(recipe, folder)
+    detector, meta, report = build_detector(own, train_data, checkpoint)
     match_classes(meta.names, val_data.names)  # now, not after the first epoch
     match_keypoints(meta.keypoints, val_data)
     if fabric.world_size > 1:
@@ -376,7 +383,11 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     detector.to(fabric.device)
     if fabric.device.type != "mps":
         detector.to(memory_format=torch.channels_last)
-    step = TrainStep(detector, autocast=torch.bfloat16 if recipe.precision == "bf16" else None)
+    step = TrainStep(
+        detector,
+        autocast=torch.bfloat16 if recipe.precision == "bf16" else None,
+        proposer=load_proposer(recipe, fabric.device),
+    )
     if recipe.batch == -1:
         probe = next(
             iter(training_loader(replace(recipe, batch=2, workers=0), train_data, detector))
@@ -399,16 +410,17 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     if folder is None:
         made = new_run_dir(recipe.project, "train", recipe.name) if rank == 0 else None
         folder = fabric.broadcast(made)
-        if rank == 0:
-            resolved = {
-                "lr": lr,
-                "warmup": recipe.warmup_steps(total),
-                "batch": recipe.batch,
-                "processes": world,
-                "steps": total,
-            }
-            write_args(folder / "args.yaml", recipe.to_dict(), resolved)
-            save_labels(folder / "labels.jpg", train_data)
+    assert folder is not None
+    if checkpoint is None and rank == 0:
+        resolved = {
+            "lr": lr,
+            "warmup": recipe.warmup_steps(total),
+            "batch": recipe.batch,
+            "processes": world,
+            "steps": total,
+        }
+        write_args(folder / "args.yaml", recipe.to_dict(), resolved)
+        save_labels(folder / "labels.jpg", train_data)
     session = Session(
         recipe=recipe,
         fabric=fabric,

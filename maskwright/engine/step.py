@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.base import Detector
+from ..models.base import Detector, TwoStageDetector
 from ..nn.samplers import ImageNoise
 from ..structures import Images, Instances
 
@@ -23,12 +23,23 @@ class TrainStep(nn.Module):
     Args:
         detector: the model.
         autocast: type in which convolutions and products are computed; None: float32.
+        proposer: another detector, in evaluation mode, whose proposals come with the images; it
+            is no part of this module, and does not train.
     """
 
-    def __init__(self, detector: Detector, *, autocast: torch.dtype | None = None) -> None:
+    proposer: TwoStageDetector | None
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        autocast: torch.dtype | None = None,
+        proposer: TwoStageDetector | None = None,
+    ) -> None:
         super().__init__()
         self.detector = detector
         self.autocast = autocast
+        object.__setattr__(self, "proposer", proposer)  # past nn.Module, which would register it
 
     def forward(self, images: Images, targets: Instances, keys: Tensor) -> dict[str, Tensor]:
         """Return the loss terms, and under `total` their sum.
@@ -42,6 +53,8 @@ class TrainStep(nn.Module):
         # forbid: the autocast region stands here instead.
         kind = images.pixels.device.type
         with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
+            if self.proposer is not None:
+                images = replace(images, proposals=self.proposer.propose(images))
             losses = self.detector.losses(images, targets, generator=ImageNoise(keys))
         losses = {name: value.float() for name, value in losses.items()}
         losses["total"] = torch.stack(list(losses.values())).sum()

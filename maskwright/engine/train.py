@@ -24,12 +24,13 @@ from ..errors import TrainingError
 from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from . import console, health, pictures
+from .alternate import first_steps, whole_run
 from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
-from .resume import find_run
+from .resume import Resumed, find_run
 from .rundir import write_fault
-from .session import Session, prepare
+from .session import Session, make_fabric, prepare
 from .val import Evaluation, capped_notes, evaluate, to_device
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
@@ -100,6 +101,16 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
         given: those among them that the user chose, by name; matters for `resume` only.
     """
     resumed = None if recipe.resume is None else find_run(given or {}, recipe)
+    whole = recipe if resumed is None else resumed.recipe
+    if whole.alternate:
+        fabric = make_fabric(whole.device)
+        resumed, stopped = first_steps(whole, resumed, fabric, _fit)
+        if stopped is not None:
+            return stopped
+    return _fit(recipe, resumed)
+
+
+def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
     # The caller's random numbers stay as they are.
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(cuda)):
@@ -122,7 +133,7 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
             raise TrainingError(
                 f"another process of this training has ended (its own message tells why), so this "
                 f"one stops at step {run.place.step}; go on with\n"
-                f"  maskwright train resume={run.dir}"
+                f"  maskwright train resume={whole_run(run.dir)}"
             ) from error
 
 
@@ -271,6 +282,9 @@ def finish_epoch(run: Session, result: Evaluation | None, curves: pictures.Curve
 
 
 def _validates(run: Session) -> bool:
+    recipe = run.recipe
+    if recipe.train_part.startswith("rpn") or recipe.proposal_model is not None:
+        return False  # what was not trained yet finds nothing
     last = run.place.step >= run.total
     return last or (run.place.epoch + 1) % run.recipe.val_every == 0
 
@@ -377,8 +391,10 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
         if reason is None:
             console.note(
                 f"interrupted at step {run.place.step} of {run.total}; go on with\n"
-                f"  maskwright train resume={run.dir}"
+                f"  maskwright train resume={whole_run(run.dir)}"
             )
+        elif not found:
+            console.note(f"{reason}; the weights are in {last}")
         else:
             metrics = run.place.best_metrics
             rows = [[key, value] for key, value in metrics.items() if key.count("/") == 1]

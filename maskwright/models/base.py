@@ -224,6 +224,11 @@ class Detector(nn.Module):
         self.backbone.freeze(stages)
 
 
+# What of a two-stage detector trains: everything; the RPN, or the heads on regions, with the
+# backbone; or only those of their layers that the other does not use.
+TRAIN_PARTS = ("all", "rpn", "heads", "rpn-only", "heads-only")
+
+
 class TwoStageDetector(Detector):
     """Backbone, pyramid or none, region proposals, heads on regions: Faster R-CNN and its line.
 
@@ -258,6 +263,47 @@ class TwoStageDetector(Detector):
             tasks.append("keypoints")
             self.num_keypoints = roi_heads.keypoint_head.num_keypoints
         self.task = "+".join(tasks) or "detect"
+        self.part = "all"
+
+    def train_only(self, part: str) -> None:
+        """Choose what trains, and which terms `losses` has: one of `TRAIN_PARTS`.
+
+        A stage of the backbone that only the heads see, such as that which runs on regions, belongs
+        to the heads. What was frozen stays so.
+
+        Raises:
+            OptionError: if there is no such part.
+
+        Reference: Ren et al. 2015, section 3.2 (4-step alternating training).
+        """
+        if part not in TRAIN_PARTS:
+            raise OptionError(f"train_part is one of {', '.join(TRAIN_PARTS)}; got {part!r}")
+        self.part = part
+        trains_rpn, trains_heads = self._trains("rpn"), self._trains("heads")
+        stages = len(self.backbone.body.stages())
+        more_maps = len(self.backbone.strides) > len(self.rpn.anchors.strides)
+        shared = stages - (self.backbone.has_tail or (self.fpn is None and more_maps))
+        fixed = set(range(shared)) if part.endswith("-only") else set()
+        if not trains_heads:
+            fixed |= set(range(shared, stages))
+        self.backbone.fix(self.backbone.fixed | fixed)
+        for module, trains in (
+            (self.fpn, not part.endswith("-only")),
+            (self.rpn, trains_rpn),
+            (self.roi_heads, trains_heads),
+        ):
+            for parameter in () if module is None else module.parameters():
+                parameter.requires_grad_(trains)
+
+    def _trains(self, part: str) -> bool:
+        return self.part == "all" or self.part.startswith(part)
+
+    def train(self, mode: bool = True) -> TwoStageDetector:
+        """Switch the mode, except that a pyramid that does not train keeps its statistics."""
+        super().train(mode)
+        if self.fpn is not None and self.part.endswith("-only"):
+            self.fpn.eval()
+        return self
 
     def features(self, images: Images) -> tuple[Tensor, ...]:
         """Return the pyramid P2 to P6, or the maps alone: (B, C, H / stride, W / stride) each."""
@@ -288,19 +334,34 @@ class TwoStageDetector(Detector):
     def losses(
         self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
-        """Return `rpn/objectness`, `rpn/box`, `roi/class`, `roi/box` and the heads' own terms."""
+        """Return `rpn/objectness`, `rpn/box`, `roi/class`, `roi/box` and the heads' own terms.
+
+        Of a part that trains alone (see `train_only`) only its terms. Proposals that come with the
+        images stand in for those of the RPN.
+        """
         pyramid = self.features(images)
-        output = self.rpn(pyramid)
         first, second = streams(generator, 2)
-        losses = self.rpn.losses(output, images, targets, generator=first)
-        with torch.no_grad():
-            proposals = self.rpn.propose(output, images, training=True)
-        losses.update(
-            self.roi_heads.losses(
-                pyramid, proposals, targets, images.sizes, generator=second, trunk=self.trunk
+        losses: dict[str, Tensor] = {}
+        proposals = images.proposals
+        if self._trains("rpn") or proposals is None:
+            output = self.rpn(pyramid)
+            if self._trains("rpn"):
+                losses = self.rpn.losses(output, images, targets, generator=first)
+            if proposals is None and self._trains("heads"):
+                proposals = self.rpn.propose(output, images, training=True)
+        if self._trains("heads"):
+            assert proposals is not None
+            losses.update(
+                self.roi_heads.losses(
+                    pyramid, proposals, targets, images.sizes, generator=second, trunk=self.trunk
+                )
             )
-        )
         return losses
+
+    @torch.no_grad()
+    def propose(self, images: Images) -> Instances:
+        """Return the proposals of the RPN as in training: to train another network's heads."""
+        return self.rpn.propose(self.rpn(self.features(images)), images, training=True)
 
 
 class ProposalDetector(Detector):

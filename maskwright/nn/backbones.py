@@ -6,7 +6,7 @@ freezing by stage, and batch norm that keeps its statistics while the detector t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -229,7 +229,7 @@ class Backbone(nn.Module):
         self.strides = tuple(min(stride, 16) if dilated else stride for stride in strides)
         self.has_tail = tail
         self.tail_channels = body.tail_channels
-        self.frozen_stages = 0
+        self.fixed: frozenset[int] = frozenset()
         self._apply_freezing()
 
     def freeze(self, stages: int) -> None:
@@ -241,14 +241,18 @@ class Backbone(nn.Module):
         count = len(self.body.stages())
         if not 0 <= stages <= count:
             raise OptionError(f"freeze must lie in 0..{count} for {self.name}, got {stages}")
-        self.frozen_stages = stages
+        self.fix(range(stages))
+
+    def fix(self, stages: Iterable[int]) -> None:
+        """Stop the training of stages by number, the stem being 0; the others train."""
+        self.fixed = frozenset(stages)
         self._apply_freezing()
 
     def _apply_freezing(self) -> None:
         for index, modules in enumerate(self.body.stages()):
             for module in modules:
                 for parameter in module.parameters():
-                    parameter.requires_grad_(index >= self.frozen_stages)
+                    parameter.requires_grad_(index not in self.fixed)
         if self.norm == "frozen":
             for layer in self.modules():
                 if isinstance(layer, _BatchNorm):
@@ -260,7 +264,7 @@ class Backbone(nn.Module):
         super().train(mode)
         if mode:
             stages = self.body.stages()
-            frozen = [m for modules in stages[: self.frozen_stages] for m in modules]
+            frozen = [m for index in self.fixed for m in stages[index]]
             for module in frozen if self.norm == "bn" else [self]:
                 for layer in module.modules():
                     if isinstance(layer, _BatchNorm):
