@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, make_loader
 from maskwright.data.transforms import Augment
+from maskwright.engine.detect import to_detections
 from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
-from maskwright.engine.predict import to_detections
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.engine.val import score, to_coco_rows
 from maskwright.hub import start_detector

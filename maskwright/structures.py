@@ -268,6 +268,15 @@ class Resize:
                 f"(imgsz=800,1333) or a factor (imgsz=1.25x); got {imgsz!r} ({error})"
             ) from None
 
+    def scaled(self, factor: float) -> Resize:
+        """Return the rule that makes every image larger by this factor."""
+        return replace(
+            self,
+            short=None if self.short is None else max(round(self.short * factor), 1),
+            long=None if self.long is None else max(round(self.long * factor), 1),
+            factor=None if self.factor is None else self.factor * factor,
+        )
+
     def scale(self, height: int, width: int) -> float:
         """Return the ratio of new to old side for an image of this size."""
         bounds = []

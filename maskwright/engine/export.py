@@ -28,8 +28,9 @@ from ..models.base import Detector
 from ..structures import Images
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
+from .detect import to_detections
 from .peer import drawn_scene
-from .predict import Predictor, make_post, to_detections
+from .predict import Predictor, make_post
 from .sources import list_sources
 
 # Photos that lie beside the package in its repository.

@@ -24,7 +24,8 @@ from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
 from ..ops.soft_nms import SoftNMS
 from ..proposals import ProposalStore
-from ..structures import Detections, Images, Instances, Resize
+from ..structures import Images, Resize
+from .detect import Views, detect_views, to_detections
 from .gallery import ResultWriter
 from .network import FastNetwork
 from .regions import proposal_store
@@ -60,48 +61,6 @@ def pick_device(device: str | int | torch.device = "auto") -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={device!r}: MPS is not available here; use device=cpu")
     return torch.device(name)
-
-
-def to_detections(instances: Instances, images: Images) -> list[Detections]:
-    """Return the predictions of each image in pixels of its original, without empty slots.
-
-    Args:
-        instances: B images of predictions with scores, padded-image pixels.
-        images: the batch that was predicted; only its sizes are read.
-
-    Returns:
-        B `Detections` on the CPU by falling score, boxes clipped to the image.
-    """
-    if instances.scores is None:
-        raise ValueError("to_detections takes predictions: these instances have no scores")
-    instances = instances.to("cpu")
-    scores, crops, points = instances.scores, instances.mask_crops, instances.keypoints
-    assert scores is not None
-    sizes = images.sizes.cpu().to(torch.float32)
-    originals = images.original_sizes.cpu()
-    # The sides were rounded one by one, so that each axis has a ratio of its own.
-    ratio = (originals / sizes).flip(1)  # (B, 2) as x, y
-    out = []
-    for i, (height, width) in enumerate(originals.tolist()):
-        kept = instances.valid[i].nonzero()[:, 0]
-        kept = kept[scores[i, kept].argsort(descending=True, stable=True)]
-        limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-        boxes = (instances.boxes[i, kept].float() * ratio[i].repeat(2)).clamp(min=0)
-        joints = None
-        if points is not None:
-            joints = points[i, kept].float()
-            joints = torch.cat([joints[..., :2] * ratio[i], joints[..., 2:]], -1)
-        out.append(
-            Detections(
-                (height, width),
-                boxes.minimum(limit),
-                scores[i, kept].float(),
-                instances.labels[i, kept],
-                None if crops is None else crops[i, kept].float(),
-                joints,
-            )
-        )
-    return out
 
 
 @dataclass(frozen=True)
@@ -155,6 +114,7 @@ class Predictor:
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
+        tta: str | Views | None = None,
     ) -> list[Result]: ...
 
     @overload
@@ -167,6 +127,7 @@ class Predictor:
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
+        tta: str | Views | None = None,
     ) -> Result: ...
 
     def __call__(
@@ -178,6 +139,7 @@ class Predictor:
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
+        tta: str | Views | None = None,
     ) -> Result | list[Result]:
         """Return the objects of an image.
 
@@ -189,16 +151,17 @@ class Predictor:
             max_det: most objects; a warning says when an image reached it.
             imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
             soft_nms: see `predict`.
+            tta: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
         post = make_post(conf, iou, max_det, soft_nms)
-        resize = self.resize_rule(imgsz)
+        resize, views = self.resize_rule(imgsz), Views.parse(tta)
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
         # One by one: padding to a larger neighbour would change the numbers a little.
-        results = [self.infer([read(source)], resize, post)[0] for source in sources]
+        results = [self.infer([read(source)], resize, post, views)[0] for source in sources]
         _warn_capped([result for result in results if len(result) >= max_det], max_det)
         return results if many else results[0]
 
@@ -215,8 +178,14 @@ class Predictor:
             imgsz, rounding=own.rounding, antialias=own.antialias, within=own.within
         )
 
-    def prepare(self, batch: Sequence[Loaded], resize: Resize) -> Images:
-        """Return images in memory as one batch of network input on the device."""
+    def prepare(self, batch: Sequence[Loaded], *resizes: Resize) -> list[Images]:
+        """Return images in memory as network input on the device: a batch for each resize rule."""
+        regions = None if self.detector.proposal_source is None else self._regions(batch)
+        return [self._scale(batch, resize, regions) for resize in resizes]
+
+    def _scale(
+        self, batch: Sequence[Loaded], resize: Resize, regions: Sequence[np.ndarray] | None
+    ) -> Images:
         scaled = []
         for loaded in batch:
             height, width = loaded.pixels.shape[:2]
@@ -224,39 +193,60 @@ class Predictor:
             scaled.append((resize_image(loaded.pixels, size, resize.antialias), (height, width)))
         detector = self.detector
         images = collate_images(scaled, detector.size_divisor, detector.buckets)
-        if detector.proposal_source is not None:
-            images = replace(images, proposals=self._regions(batch, images))
+        if regions is not None:
+            ratio = (images.sizes / images.original_sizes).flip(1).repeat(1, 2).numpy()
+            boxes = [part * scale for part, scale in zip(regions, ratio, strict=True)]
+            packed = pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
+            images = replace(images, proposals=packed)
         images = images.to(self.device)
         if self.device.type != "cpu":
             return images
         pixels = images.pixels.contiguous(memory_format=torch.channels_last)
         return replace(images, pixels=pixels)
 
-    def _regions(self, batch: Sequence[Loaded], images: Images) -> Instances:
-        """Return the regions of photos in pixels of the network input."""
+    def _regions(self, batch: Sequence[Loaded]) -> list[np.ndarray]:
+        """Return the regions (n, 4) of each photo in its own pixels."""
         if self._proposals is None:  # not before: validation takes its regions from the cache
             self._proposals = proposal_store(self.detector)
         assert self._proposals is not None
-        ratio = (images.sizes / images.original_sizes).flip(1).repeat(1, 2).numpy()
-        boxes = []
-        for loaded, scale in zip(batch, ratio, strict=True):
+        regions = []
+        for loaded in batch:
             path = loaded.source.path
             name = None if path is None else Path(path).name
-            found = self._proposals(loaded.pixels, file_name=name)
-            boxes.append(found.boxes * scale)
-        return pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
+            regions.append(self._proposals(loaded.pixels, file_name=name).boxes)
+        return regions
 
-    def infer(self, batch: Sequence[Loaded], resize: Resize, post: PostProcess) -> list[Result]:
-        """Return the results of images in memory, computed as one batch."""
+    def infer(
+        self,
+        batch: Sequence[Loaded],
+        resize: Resize,
+        post: PostProcess,
+        views: Views | None = None,
+    ) -> list[Result]:
+        """Return the results of images in memory, computed as one batch.
+
+        Args:
+            batch: the images.
+            resize: resize rule.
+            post: thresholds.
+            views: look at each image in these ways; None: once, as it is.
+        """
         start = time.perf_counter()
-        images = self.prepare(batch, resize)
+        rules = [resize] if views is None else views.resizes(resize)
+        images = self.prepare(batch, *rules)
         prepared = time.perf_counter()
         with torch.inference_mode():
-            instances = self.network()(images, post)
+            if views is None:
+                instances = self.network()(images[0], post)
+            else:
+                mirrored = None if self.meta.keypoints is None else self.meta.keypoints.mirrored
+                network = self.network()
+                detections = detect_views(network, images, post, views.flip, mirrored)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # or the time would be that of the launch
         inferred = time.perf_counter()
-        detections = to_detections(instances, images)
+        if views is None:
+            detections = to_detections(instances, images[0])
         done = time.perf_counter()
         share = 1e3 / len(batch)
         speed = {
@@ -291,6 +281,7 @@ def predict(
     device: str = "auto",
     save: str | Path | None = None,
     soft_nms: str | None = None,
+    tta: str | None = None,
 ) -> Iterator[Result]:
     """Predict over a source of any size, one result at a time.
 
@@ -311,6 +302,8 @@ def predict(
         save: folder for the picture and the JSON file of each image. None: nothing is written.
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
+        tta: look at each image several times and merge what is found: factors on the image size and
+            the word flip, as in flip or 0.75,1,1.25,flip. None: once.
 
     Returns:
         An iterator of `Result` in the order of the source.
@@ -329,9 +322,9 @@ def predict(
         from ..hub import load
 
         predictor = load(model, device=device)
-    resize = predictor.resize_rule(imgsz)
+    resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     writer = None if save is None else ResultWriter(save)
-    return _stream(predictor, sources, resize, post, batch, writer)
+    return _stream(predictor, sources, resize, post, views, batch, writer)
 
 
 def _stream(
@@ -339,13 +332,14 @@ def _stream(
     sources: Sources,
     resize: Resize,
     post: PostProcess,
+    views: Views | None,
     batch: int,
     writer: ResultWriter | None,
 ) -> Iterator[Result]:
     capped = False
     images = _read_all(sources)
     while group := list(islice(images, batch)):
-        for result in predictor.infer(group, resize, post):
+        for result in predictor.infer(group, resize, post, views):
             if len(result) >= post.max_det and not capped:
                 capped = True
                 _warn_capped([result], post.max_det)

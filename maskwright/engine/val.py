@@ -28,7 +28,8 @@ from ..models.inference import fast_network
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
-from .predict import make_post, to_detections
+from .detect import Views, detect_views, to_detections
+from .predict import make_post
 from .recipe import nearest
 from .regions import prepare_proposals, proposal_store
 
@@ -112,6 +113,7 @@ def val(
     boundary: bool = False,
     voc: bool | None = None,
     soft_nms: str | None = None,
+    tta: str | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -136,6 +138,8 @@ def val(
             curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
+        tta: look at each image several times and merge what is found: factors on the image size and
+            the word flip, as in flip or 0.75,1,1.25,flip. None: once.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -146,7 +150,7 @@ def val(
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
-    post = make_post(conf, iou, max_det, soft_nms)
+    post, views = make_post(conf, iou, max_det, soft_nms), Views.parse(tta)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
         from ..hub import load
@@ -160,17 +164,21 @@ def val(
         console.warn(faults)
     resize = model.resize_rule(imgsz)
     prepare_proposals(detector, dataset, workers=workers)
-    loader = eval_loader(detector, dataset, resize=resize, batch=batch, workers=workers)
+    loaders = [
+        eval_loader(detector, dataset, resize=rule, batch=batch, workers=workers)
+        for rule in ([resize] if views is None else views.resizes(resize))
+    ]
     result = evaluate(
         detector,
         dataset,
-        loader,
+        *loaders,
         names=model.meta.names,
         post=post,
         skeleton=model.meta.keypoints,
         sigmas=sigmas,
         boundary=boundary,
         voc=voc,
+        views=views,
     )
     assert result is not None
     notes = [
@@ -205,6 +213,7 @@ def val(
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
         "soft_nms": soft_nms,
+        "tta": tta,
     }
     write_args(folder / "args.yaml", options)
     save_validation(folder, result, dataset)
@@ -251,14 +260,14 @@ def eval_loader(
 def evaluate(
     detector: Detector,
     dataset: Dataset,
-    loader: Iterable[Batch],
-    *,
+    *loaders: Iterable[Batch],
     names: Sequence[str | None],
     post: PostProcess,
     skeleton: Skeleton | None = None,
     sigmas: Sequence[float] | None = None,
     boundary: bool = False,
     voc: bool | None = None,
+    views: Views | None = None,
     label: str = "val",
     stop: Callable[[], bool] = lambda: False,
     gather: Callable[[Any], list[Any]] = lambda share: [share],
@@ -269,13 +278,15 @@ def evaluate(
     Args:
         detector: the model; its training mode is put back afterwards.
         dataset: the images and their objects.
-        loader: batches of the data set, or of this process's share of it.
+        *loaders: batches of the data set, or of this process's share of it; with `views`, the same
+            batches at each scale.
         names: class names of the model by label, None for a class without a name.
         post: thresholds of the detections.
         skeleton: the keypoints of the model.
         sigmas: see `val`.
         boundary: see `val`.
         voc: see `val`.
+        views: look at each image in these ways; None: once, as it is.
         label: what stands in front of the progress bar.
         stop: asked after each batch; True ends the evaluation without a result.
         gather: returns the shares of all processes.
@@ -289,6 +300,7 @@ def evaluate(
     """
     labels = match_classes(names, dataset.names)
     joints = match_keypoints(skeleton, dataset)
+    mirrored = None if skeleton is None else skeleton.mirrored
     device = next(detector.parameters()).device
     was_training = detector.training
     network = fast_network(detector.eval())
@@ -296,12 +308,16 @@ def evaluate(
     seconds, stopped = 0.0, False
     try:
         with console.progress(label, total=len(dataset), unit="img", enabled=enabled) as bar:
-            for batch in loader:
+            for batches in zip(*loaders, strict=True):
                 start = time.perf_counter()
-                images = to_device(batch.images, device)
+                batch = batches[0]
+                scaled = [to_device(one.images, device) for one in batches]
                 with torch.no_grad():  # in inference mode a cached tensor would spoil training
-                    instances = network(images, post)
-                for index, one in zip(batch.indices, to_detections(instances, images), strict=True):
+                    if views is None:
+                        detections = to_detections(network(scaled[0], post), scaled[0])
+                    else:
+                        detections = detect_views(network, scaled, post, views.flip, mirrored)
+                for index, one in zip(batch.indices, detections, strict=True):
                     image_id = dataset[index].image_id
                     full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
                     rows = to_coco_rows(one, image_id, labels, detector.paste_mode, joints)
@@ -319,10 +335,10 @@ def evaluate(
         return None
     by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
     gt = dataset.to_coco()
-    detections = [row for _, rows in by_image.values() for row in rows]
+    rows = [row for _, rows in by_image.values() for row in rows]
     metrics = score(
         gt,
-        detections,
+        rows,
         masks=detector.predicts_masks and dataset.has_masks,
         keypoints=bool(joints) and dataset.has_keypoints,
         max_det=post.max_det,
@@ -331,7 +347,7 @@ def evaluate(
         voc=dataset.format == "voc" if voc is None else voc,
     )
     capped = [image_id for image_id, (full, _) in by_image.items() if full]
-    return Evaluation(metrics, gt, detections, capped, ms, sigmas)
+    return Evaluation(metrics, gt, rows, capped, ms, sigmas)
 
 
 def score(

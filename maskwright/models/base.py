@@ -192,6 +192,18 @@ class Detector(nn.Module):
         """
         raise NotImplementedError
 
+    def refine(self, images: Images, found: Instances) -> Instances | None:
+        """Return boxes from elsewhere with the masks and keypoints that the model finds in them.
+
+        Args:
+            images: B images.
+            found: (B, K) slots in padded-image pixels, with labels.
+
+        Returns:
+            The same with `mask_crops` and `keypoints`; None if the model cannot do that.
+        """
+        return None
+
     def losses(
         self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
@@ -330,6 +342,10 @@ class TwoStageDetector(Detector):
             trunk=self.trunk,
             soft_nms=post.soft_nms,
         )
+
+    def refine(self, images: Images, found: Instances) -> Instances:
+        """Return boxes from elsewhere with masks and keypoints; see `Detector.refine`."""
+        return self.roi_heads.refine(self.features(images), found, trunk=self.trunk)
 
     def losses(
         self, images: Images, targets: Instances, *, generator: RandomSource = None

@@ -132,11 +132,23 @@ class RoIHeads(nn.Module):
             max_det=max_det,
             soft_nms=soft_nms,
         )
+        return self.refine(pyramid, Instances(boxes, labels, valid, score), trunk=trunk)
+
+    def refine(
+        self, pyramid: Sequence[Tensor], found: Instances, *, trunk: Backbone | None = None
+    ) -> Instances:
+        """Return detections with the masks and keypoints that the other heads find in their boxes.
+
+        Args:
+            pyramid, trunk: see `predict`.
+            found: (B, K) slots.
+        """
         if self.mask_head is None and self.keypoint_head is None:
-            return Instances(boxes, labels, valid, score)
+            return found
+        valid = found.valid
         shape = (valid.shape[0], valid.shape[1])
         rows = active_slots(valid)
-        box, label, image = take(boxes, rows), take(labels, rows), rows // shape[1]
+        box, label, image = take(found.boxes, rows), take(found.labels, rows), rows // shape[1]
         pooled = self.regions_for_branches(pyramid, box, image, trunk)
         used = valid[..., None, None]
         crops = points = None
@@ -146,7 +158,7 @@ class RoIHeads(nn.Module):
         if self.keypoint_head is not None:
             maps = self.keypoint_head(pooled[self.keypoint_head.pool])
             points = put_back(self.keypoint_head.decode(maps, box), rows, shape) * used
-        return Instances(boxes, labels, valid, score, mask_crops=crops, keypoints=points)
+        return replace(found, mask_crops=crops, keypoints=points)
 
     @torch.no_grad()
     def sample(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskwright.engine.predict import Predictor, pick_device, predict, to_detections
+from maskwright.engine.detect import to_detections
+from maskwright.engine.predict import Predictor, pick_device, predict
 from maskwright.engine.sources import list_sources
 from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny

@@ -254,6 +254,21 @@ def test_compiled_graph_equals_eager(detector, backend: str) -> None:
     assert not expected.valid.any()
 
 
+def test_given_boxes_get_the_masks_and_keypoints_of_a_prediction(detector) -> None:
+    images = make_images(SIZES)
+    with torch.no_grad():
+        found = detector.eval()(images, PostProcess(score_thresh=0.01, max_det=10))
+        bare = Instances(found.boxes, found.labels, found.valid, found.scores)
+        again = detector.refine(images, bare)
+    assert (again is None) == (detector.proposal_source is not None)
+    if again is not None:
+        for name in ("boxes", "labels", "valid", "scores", "mask_crops", "keypoints"):
+            one, other = getattr(again, name), getattr(found, name)
+            assert (one is None) == (other is None)
+            if other is not None:
+                torch.testing.assert_close(one, other)
+
+
 def test_soft_nms_lowers_scores(detector) -> None:
     """A rule that lowers nothing is no NMS at all; a real one keeps the best box of each class."""
     torch._dynamo.reset()
