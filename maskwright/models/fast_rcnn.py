@@ -20,11 +20,10 @@ from ..nn.box_head import BoxHead
 from ..nn.matchers import IoUMatcher
 from ..nn.poolers import MapPooler
 from ..nn.roi_heads import RoIHeads
-from ..nn.samplers import BalancedSampler
 from ..structures import Resize
 from .base import ProposalDetector
 from .registry import Builder, register
-from .two_stage import check_ranges
+from .two_stage import check_ranges, make_sampler
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class RegionOptions:
         svd: ranks of the first fully connected layers, as `maskwright compress` sets them after
             training (truncated SVD); (): whole layers.
         rois: sampled regions of an image in training.
+        ohem: sample those with the largest losses (Shrivastava et al. 2016), not random ones;
+            background may then overlap no object at all.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 600, 1000.
         scales: short sides of the images of a pyramid, in place of `imgsz`: each region is pooled
             where it is nearest to 224 x 224; published are 480,576,688,864,1200. (): one scale.
@@ -57,6 +58,7 @@ class RegionOptions:
     source: str = "selective_search"
     proposals: int = 2000
     rois: int = 64
+    ohem: bool = False
     imgsz: int | tuple[int, int] | str | None = None
     scales: tuple[int, ...] = ()
 
@@ -177,8 +179,8 @@ def fast_rcnn(num_classes: int, options: FastRCNNOptions) -> ProposalDetector:
     roi_heads = RoIHeads(
         head,
         pooler=MapPooler(options.stride, kind=options.pooling, scales=options.scales or (1,)),
-        matcher=IoUMatcher(0.5, 0.5, floor=options.background),
-        sampler=BalancedSampler(options.rois, 0.25),
+        matcher=IoUMatcher(0.5, 0.5, floor=0 if options.ohem else options.background),
+        sampler=make_sampler(options.rois, options.ohem),
     )
     return ProposalDetector(
         num_classes,

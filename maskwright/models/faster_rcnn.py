@@ -139,7 +139,7 @@ def two_stage_fpn(
             pooler=AlignPooler(
                 backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
             ),
-            sampler=make_sampler(options),
+            sampler=make_sampler(options.rois, options.ohem),
         ),
     )
 

@@ -159,7 +159,7 @@ def single_map_rcnn(
             mask_head,
             pooler=pooler,
             trunk_stride=2 if on_regions else 1,
-            sampler=make_sampler(options),
+            sampler=make_sampler(options.rois, options.ohem),
         ),
     )
 

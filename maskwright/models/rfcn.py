@@ -102,7 +102,7 @@ def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
             pooler=PartPooler(
                 backbone.strides[1], kind=options.pooling, sampling_ratio=rules.sampling_ratio
             ),
-            sampler=make_sampler(options),
+            sampler=make_sampler(options.rois, options.ohem),
         ),
     )
 

@@ -170,9 +170,9 @@ def box_beta(options: TwoStageOptions) -> float:
     return rules.smooth_l1_beta if options.box_beta is None else options.box_beta
 
 
-def make_sampler(options: TwoStageOptions) -> BalancedSampler | HardSampler:
-    """Build what picks the proposals of the losses."""
-    return HardSampler(options.rois) if options.ohem else BalancedSampler(options.rois, 0.25)
+def make_sampler(rois: int, ohem: bool) -> BalancedSampler | HardSampler:
+    """Build what picks the proposals of the losses: so many at random, or the hardest."""
+    return HardSampler(rois) if ohem else BalancedSampler(rois, 0.25)
 
 
 def make_resize(options: TwoStageOptions) -> Resize:

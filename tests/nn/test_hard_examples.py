@@ -17,7 +17,7 @@ from maskwright.nn.poolers import AlignPooler
 from maskwright.nn.roi_heads import RoIHeads
 from maskwright.nn.samplers import HardSampler
 from maskwright.ops import encode_deltas
-from maskwright.structures import Images, Instances
+from maskwright.structures import Images, Instances, PackedMasks
 
 CLASSES = 3
 
@@ -145,19 +145,29 @@ def test_hard_sampler_refuses_numbers_out_of_range() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mask_rcnn_resnet50_fpn", "mask_keypoint_rcnn_resnet50_fpn", "faster_rcnn_resnet50_c4"],
+    [
+        "mask_rcnn_resnet50_fpn",
+        "mask_keypoint_rcnn_resnet50_fpn",
+        "refine_mask_resnet50_fpn",
+        "faster_rcnn_resnet50_c4",
+        "fast_rcnn_vgg16",
+    ],
 )
-def test_every_two_stage_detector_has_the_option(name: str) -> None:
+def test_every_detector_with_regions_has_the_option(name: str) -> None:
     torch.manual_seed(0)
     tiny = {**(get_entry(name).tiny or {}), "backbone": "test_efficientnet"}
     detector = build(name, 2, **tiny, ohem=True).train()
     assert isinstance(detector.roi_heads.sampler, HardSampler)
     size = torch.tensor([[64, 64]])
-    images = Images(torch.rand(1, 3, 64, 64) * 255, size, size)
+    corner = torch.rand(1, 40, 2) * 40
+    regions = torch.cat([corner, corner + 4 + torch.rand(1, 40, 2) * 20], 2)
+    proposals = None
+    if name == "fast_rcnn_vgg16":
+        labels = torch.zeros(1, 40, dtype=torch.int64)
+        proposals = Instances(regions, labels, labels == 0)
+    images = Images(torch.rand(1, 3, 64, 64) * 255, size, size, proposals)
     box = torch.tensor([[[8.0, 8, 40, 48]]])
     valid = torch.ones(1, 1, dtype=torch.bool)
-    from maskwright.structures import PackedMasks
-
     masks = PackedMasks(
         torch.ones(32 * 40, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.int64), box.long()
     )
