@@ -63,8 +63,8 @@ def truncate(layer: nn.Linear, rank: int) -> LowRankLinear:
     root = s[:rank].sqrt()
     made.inner.weight.copy_(root[:, None] * vh[:rank])
     made.outer.weight.copy_(u[:, :rank] * root)
-    if layer.bias is None:
-        nn.init.zeros_(made.outer.bias)
-    else:
-        made.outer.bias.copy_(layer.bias)
+    nn.init.zeros_(made.outer.bias)
+    for bias in layer.parameters():
+        if bias.dim() == 1:  # the layer may have none
+            made.outer.bias.copy_(bias)
     return made.to(layer.weight.device)

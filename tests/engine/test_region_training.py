@@ -126,11 +126,11 @@ def test_compressing_writes_a_model_that_is_described_by_its_ranks(
     small, whole = load(folder), load(run)
     assert small.meta.args["svd"] == [16, 8]
     picture = np.asarray(Image.open(coins / "images" / "val" / "val0.png"))
-    assert len(small(picture, conf=0.0, max_det=20)) == 20
+    assert len(small(picture, conf=0.0, max_det=300)) > 20
     # The first layer has its full rank of 32: with the second one whole, nothing changes.
     assert main(f"compress model={run} rank=32 project={tmp_path / 'runs'}".split()) == 0
     same = load(tmp_path / "runs" / "compress" / "compress2")
-    a, b = (p(picture, conf=0.0, max_det=20) for p in (whole, same))
+    a, b = (p(picture, conf=0.0, max_det=300) for p in (whole, same))
     torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-4)
     for wrong, message in (("33", "at most the rank 32, got 33"), ("4,4,4", "up to 2 layers")):
         assert main(f"compress model={run} rank={wrong}".split()) == 2
