@@ -53,6 +53,7 @@ class Place:
         counted: number of steps in `sums`.
         images: number of images seen in this epoch, by all processes.
         seconds: time spent in this epoch.
+        fitted: 1 once the stage after the training is done, for a detector that has one.
         best: best AP so far, -1 before the first validation.
         best_epoch: epochs done when it was reached.
         best_metrics: all numbers of that validation.
@@ -67,6 +68,7 @@ class Place:
     counted: int = 0
     images: int = 0
     seconds: float = 0.0
+    fitted: int = 0
     best: float = -1.0
     best_epoch: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -140,7 +142,19 @@ class Session:
         """True in the process that writes files and talks."""
         return bool(self.fabric.is_global_zero)
 
+    @property
+    def fits(self) -> bool:
+        """True if the training is done, but the stage that follows it is not."""
+        waiting = self.detector.fits_after_training and not self.place.fitted
+        return waiting and self.trained() is not None
+
     def finished(self) -> str | None:
+        """Return why nothing follows, neither an epoch nor the stage after them, or None."""
+        if self.place.fitted:
+            return "trained, and fitted after it"
+        return None if self.fits else self.trained()
+
+    def trained(self) -> str | None:
         """Return why no further epoch follows, or None."""
         waited = self.place.epoch - self.place.best_epoch
         if self.place.step >= self.total and self.place.batch == 0:

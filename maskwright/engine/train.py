@@ -25,6 +25,7 @@ from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
+from .fitting import fit_after_training
 from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
@@ -141,14 +142,16 @@ def _run(run: Session) -> TrainResult:
     curves = pictures.Curves(run.dir, enabled=run.first, step=run.place.step)
     with Interrupt() as interrupt, curves:
         while not (reason := run.finished()):
-            if not train_epoch(run, interrupt):
+            fits = run.fits
+            done = fit_after_training(run, interrupt) if fits else train_epoch(run, interrupt)
+            if not done:
                 break
             result: Evaluation | None = None
-            if _validates(run):
-                result = validate(run, interrupt)
+            if fits or _validates(run):
+                result = validate(run, interrupt, keep=not fits)
                 if result is None:
                     break
-            finish_epoch(run, result, curves)
+            finish_epoch(run, result, curves, fitted=fits)
     return _conclude(run, reason)
 
 
@@ -229,9 +232,17 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
     return bool(stop)
 
 
-def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
-    """Score the current weights; None if it was interrupted, with `last` written."""
-    run.save_last(older_than=SAVE_BEFORE_VAL)
+def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evaluation | None:
+    """Score the current weights; None if it was interrupted.
+
+    Args:
+        run: the training.
+        interrupt: whether to stop.
+        keep: write `last`, if it is old or there is an interruption; False after the stage that
+            follows the training, which is done again as a whole.
+    """
+    if keep:
+        run.save_last(older_than=SAVE_BEFORE_VAL)
     result = evaluate(
         run.detector if run.ema is None else run.ema.model,
         run.val_data,
@@ -243,13 +254,23 @@ def validate(run: Session, interrupt: Interrupt) -> Evaluation | None:
         gather=run.gather,
         enabled=run.first,
     )
-    if result is None:
+    if result is None and keep:
         run.save_last()
     return result
 
 
-def finish_epoch(run: Session, result: Evaluation | None, curves: pictures.Curves) -> None:
-    """Write the row, the checkpoints and the figures of an epoch, and move on to the next."""
+def finish_epoch(
+    run: Session, result: Evaluation | None, curves: pictures.Curves, *, fitted: bool = False
+) -> None:
+    """Write the row, the checkpoints and the figures of an epoch, and move on to the next.
+
+    Args:
+        run: the training.
+        result: of the validation, or None.
+        curves: the figures.
+        fitted: what ends was the stage after the training: its weights are the best ones, whatever
+            their AP, because they are what was asked for.
+    """
     place = run.place
     metrics = {} if result is None else result.metrics
     row: dict[str, float | int | None] = {
@@ -265,7 +286,8 @@ def finish_epoch(run: Session, result: Evaluation | None, curves: pictures.Curve
     row |= {f"val/{key}": v for key, v in metrics.items() if key.count("/") == 1}
     place.epoch, place.batch = place.epoch + 1, 0
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
-    better = result is not None and result.fitness > place.best
+    place.fitted = int(fitted)
+    better = result is not None and (fitted or result.fitness > place.best)
     if result is not None and better:
         place.best, place.best_epoch = result.fitness, place.epoch
         place.best_metrics = result.metrics

@@ -7,7 +7,9 @@ from . import keypoint_rcnn as _keypoint_rcnn  # noqa: F401
 from . import mask_rcnn as _mask_rcnn  # noqa: F401
 from . import refine_mask as _refine_mask  # noqa: F401
 from . import rfcn as _rfcn  # noqa: F401
-from .base import Detector, Meta, PostProcess, ProposalDetector, TwoStageDetector
+from . import sppnet as _sppnet  # noqa: F401
+from .base import Detector, Meta, PostProcess, TwoStageDetector
+from .regions import ProposalDetector
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
 
 __all__ = [

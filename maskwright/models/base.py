@@ -2,18 +2,17 @@
 
 `Detector.forward` predicts and `Detector.losses` trains; both keep static shapes between input
 and output. `TwoStageDetector` is the line from Faster R-CNN (Ren et al. 2015) on: backbone and
-pyramid, region proposals, heads on the regions. `ProposalDetector` is the line before it (SPPnet,
-He et al. 2014; Fast R-CNN, Girshick 2015): regions come from outside.
+pyramid, region proposals, heads on the regions. Detectors whose regions come from outside stand
+in `regions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import OptionError
@@ -217,6 +216,29 @@ class Detector(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def fits_after_training(self) -> bool:
+        """True if a stage follows the training: `fit_after_training`."""
+        return False
+
+    def fit_after_training(
+        self,
+        batches: Callable[[], Iterable[tuple[Images, Instances]]],
+        count: int,
+        names: Sequence[str],
+        say: Callable[[str], None],
+    ) -> None:
+        """Fit what gradient descent does not train; the outcome depends on the weights alone.
+
+        Args:
+            batches: gives the training images without augmentation, in order, with their targets;
+                may be called several times.
+            count: how many images they are.
+            names: class names.
+            say: is told what went otherwise than planned.
+        """
+        raise NotImplementedError
+
     def normalise(self, images: Images) -> Tensor:
         """Return the network's input (B, 3, H, W): standardised, zero outside `images.sizes`.
 
@@ -378,98 +400,3 @@ class TwoStageDetector(Detector):
     def propose(self, images: Images) -> Instances:
         """Return the proposals of the RPN as in training: to train another network's heads."""
         return self.rpn.propose(self.rpn(self.features(images)), images, training=True)
-
-
-class ProposalDetector(Detector):
-    """Backbone and heads on regions that come with the images: the line up to Fast R-CNN.
-
-    Args:
-        num_classes: real classes.
-        backbone: returns one map.
-        roi_heads: pool from that map, with a `MapPooler` if there are several scales.
-        proposal_source: see `Detector`.
-        max_proposals: see `Detector`.
-        scales: sizes of the image pyramid, the largest being the network input; one: no pyramid.
-        pyramid_training: train on all scales at once; False: on the network input as it comes.
-        **conventions: of `Detector`.
-    """
-
-    task = "detect"
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        backbone: Backbone,
-        roi_heads: RoIHeads,
-        proposal_source: str,
-        max_proposals: int,
-        scales: Sequence[int] = (),
-        pyramid_training: bool = False,
-        **conventions: Any,
-    ) -> None:
-        super().__init__(num_classes, **conventions)
-        self.backbone = backbone
-        self.roi_heads = roi_heads
-        self.proposal_source = proposal_source
-        self.max_proposals = max_proposals
-        self.ratios = tuple(scale / max(scales) for scale in scales) or (1.0,)
-        self.pyramid_training = pyramid_training
-        self.train_scales = () if pyramid_training or len(scales) < 2 else tuple(scales)
-
-    def features(self, images: Images, *, pyramid: bool = True) -> tuple[Tensor, ...]:
-        """Return the map of the images, or with `pyramid` those at all scales."""
-        pixels = self.normalise(images)
-        maps: list[Tensor] = []
-        for ratio in self.ratios if pyramid else (1.0,):
-            maps += self.backbone(_rescale(pixels, images.sizes, ratio))
-        return tuple(maps)
-
-    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
-        """Return the detections of each image by falling score; see `Detector.forward`."""
-        post = post or PostProcess()
-        return self.roi_heads.predict(
-            self.features(images),
-            require_proposals(images),
-            images.sizes,
-            score_thresh=post.score_thresh,
-            nms_thresh=post.nms_thresh,
-            max_det=post.max_det,
-            soft_nms=post.soft_nms,
-        )
-
-    def losses(
-        self, images: Images, targets: Instances, *, generator: RandomSource = None
-    ) -> dict[str, Tensor]:
-        """Return `roi/class` and, where the head regresses boxes in training, `roi/box`."""
-        maps = self.features(images, pyramid=self.pyramid_training)
-        return self.roi_heads.losses(
-            maps, require_proposals(images), targets, images.sizes, generator=generator
-        )
-
-
-def require_proposals(images: Images) -> Instances:
-    """Return the proposals of the images.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if images.proposals is None:
-        raise ValueError(
-            "this detector takes its regions from outside, but the images have no proposals: load "
-            "it with maskwright.load, which computes them, or set Images.proposals"
-        )
-    return images.proposals
-
-
-def _rescale(pixels: Tensor, sizes: Tensor, ratio: float) -> Tensor:
-    """Return standardised images (B, 3, H, W) of `sizes` (B, 2) at a smaller scale, zero-padded."""
-    if ratio == 1:
-        return pixels
-    small = F.interpolate(
-        pixels, scale_factor=ratio, mode="bilinear", antialias=True, recompute_scale_factor=False
-    )
-    limits = (sizes * ratio).round()
-    rows = torch.arange(small.shape[2], device=small.device) < limits[:, :1]
-    columns = torch.arange(small.shape[3], device=small.device) < limits[:, 1:]
-    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], small, 0)

@@ -21,7 +21,7 @@ from ..nn.matchers import IoUMatcher
 from ..nn.poolers import MapPooler
 from ..nn.roi_heads import RoIHeads
 from ..structures import Resize
-from .base import ProposalDetector
+from .regions import ProposalDetector
 from .registry import Builder, register
 from .two_stage import check_ranges, make_sampler
 

@@ -31,6 +31,15 @@ def keypoint_axes(detector: nn.Module) -> dict[str, int]:
     }
 
 
+def fitted_later(detector: nn.Module) -> set[str]:
+    """Return the names of the tensors that are fitted after training, to its classes alone."""
+    return {
+        f"{prefix}.{name}"
+        for prefix, module in detector.named_modules()
+        for name in getattr(module, "fitted_later", ())
+    }
+
+
 def match_names(mine: Skeleton | None, theirs: Skeleton | None) -> list[tuple[int, int]]:
     """Return the positions of the keypoints that two skeletons share by name."""
     if mine is None or theirs is None:
@@ -70,7 +79,8 @@ def transfer(
     rows = class_rows(detector)
     axes = keypoint_axes(detector)
     joints = match_names(skeleton, source_skeleton)
-    own = detector.state_dict()
+    later = fitted_later(detector)
+    own = {key: value for key, value in detector.state_dict().items() if key not in later}
     copied, fresh = 0, []
     for key, target in own.items():
         source = state.get(key)

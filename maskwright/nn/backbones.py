@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
+from .poolers import Trunk
 from .resnet import RESNETS, ResNet
 
 NORMS = ("frozen", "affine", "bn")
@@ -162,7 +163,7 @@ class TimmBody(nn.Module):
         return x
 
 
-class Backbone(nn.Module):
+class Backbone(Trunk):
     """A network that returns maps fine to coarse, with the habits of detection.
 
     Args:

@@ -88,6 +88,10 @@ class BoxBranch(nn.Module):
         """Run the head on region features (R, channels, pool, pool)."""
         raise NotImplementedError
 
+    def scores(self, output: BoxOutput) -> Tensor:
+        """Return the scores (R, C) of the real classes, in [0, 1]."""
+        return output.logits.float().softmax(-1)[:, :-1]
+
     def losses_by_box(
         self, output: BoxOutput, rois: Tensor, targets: BoxTargets
     ) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import OptionError
 from ..ops.ps_roi import ps_roi_align, ps_roi_pool
@@ -35,6 +35,14 @@ class Pooler(Protocol):
             side: bins along each side.
         """
         ...
+
+
+class Trunk(nn.Module):
+    """What runs on pooled regions before the heads: a last stage of a backbone, or all of it."""
+
+    def tail(self, x: Tensor) -> Tensor:
+        """Return the features that the heads see of what the pooler returns."""
+        raise NotImplementedError
 
 
 class AlignPooler:

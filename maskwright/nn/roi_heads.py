@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from ..ops.soft_nms import SoftNMS
 from ..structures import Instances
-from .backbones import Backbone
 from .box_head import BoxBranch, BoxTargets
 from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
 from .norm import still_norms
-from .poolers import Pooler
+from .poolers import Pooler, Trunk
 from .ragged import active_slots, gather_slots, put_back, take
 from .samplers import BalancedSampler, HardSampler, RandomSource, Sample
 
@@ -74,14 +73,14 @@ class RoIHeads(nn.Module):
         boxes: Tensor,
         batch_index: Tensor,
         side: int,
-        trunk: Backbone | None,
+        trunk: Trunk | None,
     ) -> Tensor:
         """Return region features (R, C, side, side) as the heads see them, behind the trunk."""
         feats = self.pool(maps, boxes, batch_index, side * self.trunk_stride)
         return feats if trunk is None else trunk.tail(feats)
 
     def regions_for_branches(
-        self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, trunk: Backbone | None
+        self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, trunk: Trunk | None
     ) -> dict[int, Tensor]:
         """Return what `regions` returns by side, for the sides of mask and keypoint heads."""
         heads = [head for head in (self.mask_head, self.keypoint_head) if head is not None]
@@ -97,7 +96,7 @@ class RoIHeads(nn.Module):
         score_thresh: float,
         nms_thresh: float,
         max_det: int,
-        trunk: Backbone | None = None,
+        trunk: Trunk | None = None,
         soft_nms: SoftNMS | None = None,
     ) -> Instances:
         """Return the detections of each image by falling score.
@@ -107,7 +106,7 @@ class RoIHeads(nn.Module):
             proposals: (B, K) slots.
             sizes: (B, 2) (height, width) of the images before padding.
             score_thresh, nms_thresh, max_det, soft_nms: see `BoxBranch.decode`.
-            trunk: backbone whose last stage runs on regions before the heads, or None.
+            trunk: what runs on regions before the heads, such as a backbone's last stage; or None.
 
         Returns:
             `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
@@ -120,7 +119,7 @@ class RoIHeads(nn.Module):
             self.box_head.maps(pyramid), box, rows // shape[1], self.box_head.pool, trunk
         )
         output = self.box_head(feats)
-        scores = output.logits.float().softmax(-1)[:, :-1]
+        scores = self.box_head.scores(output)
         boxes, score, labels, valid = self.box_head.decode(
             put_back(scores, rows, shape),
             put_back(output.deltas.float(), rows, shape),
@@ -209,7 +208,7 @@ class RoIHeads(nn.Module):
     def _hardness(
         self,
         maps: Sequence[Tensor],
-        trunk: Backbone | None,
+        trunk: Trunk | None,
         targets: Instances,
         boxes: Tensor,
         gt: Tensor,
@@ -234,7 +233,7 @@ class RoIHeads(nn.Module):
         *,
         generator: RandomSource = None,
         noise: Tensor | None = None,
-        trunk: Backbone | None = None,
+        trunk: Trunk | None = None,
     ) -> dict[str, Tensor]:
         """Return `roi/class`, `roi/box` and the terms of the other heads.
 
@@ -246,7 +245,7 @@ class RoIHeads(nn.Module):
             sizes: (B, 2) (height, width) of the images before padding.
             generator: source of the random numbers of the sampler.
             noise: (B, K + targets) in place of them.
-            trunk: backbone whose last stage runs on regions before the heads, or None.
+            trunk: what runs on regions before the heads, such as a backbone's last stage; or None.
 
         Raises:
             ValueError: if there is a head and `targets` lacks what it learns.

@@ -229,9 +229,9 @@ def edge_boxes(image: np.ndarray, model: str | None = None) -> tuple[np.ndarray,
 def sliding_windows(height: int, width: int, count: int) -> np.ndarray:
     """Return windows spread evenly over an image, large ones first: the baseline.
 
-    Sides shrink by the square root of 2 from the short side of the image to a sixteenth of it, in
-    the shapes 1:2, 1:1 and 2:1; the step is the same fraction of the side for all, the smallest
-    that keeps the number of windows within `count`.
+    Sides shrink by the square root of 2 from the short side of the image, in the shapes 1:2, 1:1
+    and 2:1, as far as steps of half a side allow within `count`, but to a sixteenth at most. Then
+    the step is the smallest fraction of the side, the same for all, that keeps the number.
 
     Args:
         height, width: size of the image.
@@ -240,21 +240,29 @@ def sliding_windows(height: int, width: int, count: int) -> np.ndarray:
     Returns:
         (n, 4) float64 xyxy, n <= count.
     """
-    sides = [min(height, width) * 2 ** (-k / 2) for k in range(9)]
-    shapes = [
-        (min(side * ratio**0.5, height), min(side / ratio**0.5, width))
-        for side in sides
-        if side >= 1
-        for ratio in (0.5, 1.0, 2.0)
-    ]
 
     def grid(shape: tuple[float, float], step: float) -> tuple[int, int]:
         (h, w) = shape
         return int((height - h) / (step * h)) + 1, int((width - w) / (step * w)) + 1
 
+    def total(shapes: list[tuple[float, float]], step: float) -> int:
+        return sum(int(np.prod(grid(shape, step))) for shape in shapes)
+
+    sizes = 9
+    while True:
+        sides = [min(height, width) * 2 ** (-k / 2) for k in range(sizes)]
+        shapes = [
+            (min(side * ratio**0.5, height), min(side / ratio**0.5, width))
+            for side in sides
+            if side >= 1
+            for ratio in (0.5, 1.0, 2.0)
+        ]
+        if sizes == 1 or total(shapes, 0.5) <= count:
+            break
+        sizes -= 1
     step = 0.05
-    while step < 32 and sum(np.prod(grid(shape, step)) for shape in shapes) > count:
-        step *= 1.05
+    while step < 32 and total(shapes, step) > count:
+        step *= 1.02
     windows = []
     for h, w in shapes:
         rows, columns = grid((h, w), step)

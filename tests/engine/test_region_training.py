@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.predict import Predictor
 from maskwright.engine.train import train
 from maskwright.engine.val import val
-from maskwright.hub import load
+from maskwright.hub import load, start_detector
 from maskwright.models.fast_rcnn import TINY
+from maskwright.nn.svm_fit import RegionFitter
 from maskwright.proposals.files import write_proposals
 
 
@@ -137,3 +139,69 @@ def test_compressing_writes_a_model_that_is_described_by_its_ranks(
         assert message in " ".join(capsys.readouterr().err.split())
     assert main(f"compress model={folder} rank=4".split()) == 1
     assert "compressed already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def spp(fast: dict[str, Any]) -> dict[str, Any]:
+    """Options of a training of the tiny SPPnet."""
+    args = {key: value for key, value in fast["model_args"].items() if key != "rois"}
+    return fast | {"model": "sppnet_vgg16", "model_args": {**args, "levels": (1, 2, 3)}, "lr": 5e-3}
+
+
+def test_svms_are_fitted_after_training_and_are_the_best(
+    spp: dict[str, Any], coins: Path, no_figures: None
+) -> None:
+    result = train(**spp)
+    rows = table(result.dir)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert not rows[2]["train/loss"] and rows[2]["step"] == rows[1]["step"]
+    best, last = (load_checkpoint(path, training=True) for path in (result.best, result.last))
+    head = "roi_heads.box_head."
+    assert best.model[head + "fitted"] and best.model[head + "svm_weight"].any()
+    assert all(torch.equal(best.model[key], last.model[key]) for key in best.model)
+    assert result.metrics["box/AP"] == pytest.approx(float(rows[2]["val/box/AP"]))
+    assert val(result.best, coins, workers=0)["box/AP"] == pytest.approx(result.metrics["box/AP"])
+    with pytest.raises(ValueError, match="nothing to resume, trained, and fitted"):
+        (result.dir / "report.html").touch()
+        train(resume=result.dir)
+    # As the start of another training they are not taken along: they belong to these classes.
+    detector, _, _ = start_detector(
+        "sppnet_vgg16", ["coin"], weights=result.best, options=dict(spp["model_args"])
+    )
+    assert not detector.roi_heads.box_head.fitted
+    assert torch.equal(
+        detector.state_dict()[head + "logits.weight"], best.model[head + "logits.weight"]
+    )
+
+
+def test_softmax_in_place_of_svms(spp: dict[str, Any], no_figures: None) -> None:
+    args = {**spp["model_args"], "classifier": "softmax"}
+    args |= {"proposals": 500, "source": "sliding_window:500"}
+    result = train(**spp | {"model_args": args, "epochs": 1})
+    model = load_checkpoint(result.best).model
+    assert not model["roi_heads.box_head.svm_weight"].any()
+    assert model["roi_heads.box_head.ridge_weight"].any()
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_stopped_in_the_stage_after_training_it_begins_again(
+    spp: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_figures: None, ema: float | None
+) -> None:
+    spp |= {"epochs": 1, "ema": ema}
+    whole = train(**spp | {"name": "whole"})
+    original = RegionFitter.mine
+
+    def mine(self: RegionFitter, image: int, *args: Any) -> None:
+        if image == 2:
+            signal.raise_signal(signal.SIGINT)
+        original(self, image, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegionFitter, "mine", mine)
+        patch.setattr("maskwright.models.regions.MEMORY", 0)  # so that images are read again
+        part = train(**spp | {"name": "part"})
+    assert part.interrupted and len(table(part.dir)) == 1
+    resumed = train(resume=part.dir)
+    assert table(resumed.dir) == table(whole.dir) and len(table(whole.dir)) == 2
+    a, b = (load_checkpoint(r.best).model for r in (whole, resumed))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

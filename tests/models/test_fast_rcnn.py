@@ -14,8 +14,8 @@ from test_contract import OBJECTS, SIZES, make_images, make_targets
 from maskwright.errors import OptionError
 from maskwright.hub import apply_pretrained
 from maskwright.models import PostProcess, build
-from maskwright.models.base import _rescale
 from maskwright.models.fast_rcnn import TINY
+from maskwright.models.regions import _rescale
 from maskwright.nn.box_head import BoxHead
 from maskwright.nn.matchers import IoUMatcher
 from maskwright.nn.poolers import MapPooler, nearest_scale

@@ -1,0 +1,70 @@
+"""The stage after the training, for detectors that have one: what gradient descent does not fit.
+
+It starts from the best weights and depends on nothing else, so that a run that is stopped in it
+goes on by beginning it again. Every process computes it; what the first one found is taken by all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from ..structures import Images, Instances
+from . import console
+from .checkpoint import load_checkpoint, load_state
+from .interrupt import Interrupt
+from .session import Session
+from .val import eval_loader
+
+
+class _StoppedError(Exception):
+    """Ctrl-C between two images."""
+
+
+def fit_after_training(run: Session, interrupt: Interrupt) -> bool:
+    """Fit what follows the training, on the best weights; False if it was interrupted."""
+    start = time.monotonic()
+    best = run.dir / "weights" / "best.safetensors"
+    run.fabric.barrier()  # the first process has written it
+    weights = load_checkpoint(best).model
+    models = [run.detector] if run.ema is None else [run.detector, run.ema.model]
+    for model in models:
+        load_state(model, weights, best)
+    detector = models[-1]
+    was_training = detector.training
+    detector.eval()
+    passes = 0
+
+    def batches() -> Iterator[tuple[Images, Instances]]:
+        nonlocal passes
+        passes += 1
+        loader = eval_loader(detector, run.train_data, workers=run.recipe.workers)
+        total, label = len(run.train_data), f"fit, pass {passes}"
+        with console.progress(label, total=total, unit="img", enabled=run.first) as bar:
+            for batch in loader:
+                if interrupt.wanted:
+                    raise _StoppedError
+                yield batch.images, batch.targets
+                bar.update(len(batch))
+
+    names = [name or f"class {label}" for label, name in enumerate(run.meta.names)]
+    try:
+        detector.fit_after_training(
+            batches, len(run.train_data), names, console.warn if run.first else lambda text: None
+        )
+        stopped = False
+    except _StoppedError:
+        stopped = True
+    finally:
+        detector.train(was_training)
+    if any(run.gather(stopped)):
+        return False
+    if run.fabric.world_size > 1:
+        for tensor in detector.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    for model in models[:-1]:
+        model.load_state_dict(detector.state_dict())
+    run.place.seconds += time.monotonic() - start
+    return True
