@@ -18,10 +18,10 @@ from ..nn.backbones import Backbone
 from ..nn.matchers import IoUMatcher
 from ..nn.poolers import MapPooler
 from ..nn.roi_heads import RoIHeads
-from ..nn.samplers import BalancedSampler
 from ..nn.svm_head import SVMHead
 from .fast_rcnn import TINY, RegionOptions, register_family
 from .regions import SVMDetector
+from .two_stage import make_sampler
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def sppnet(num_classes: int, options: SPPNetOptions) -> SPPNet:
     roi_heads = RoIHeads(
         head,
         pooler=pooler,
-        matcher=IoUMatcher(0.5, 0.5, floor=0.1),
-        sampler=BalancedSampler(options.rois, 0.25),
+        matcher=IoUMatcher(0.5, 0.5, floor=0.0 if options.ohem else 0.1),
+        sampler=make_sampler(options.rois, options.ohem),
     )
     return SPPNet(
         num_classes,

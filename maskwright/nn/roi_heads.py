@@ -134,7 +134,7 @@ class RoIHeads(nn.Module):
         return self.refine(pyramid, Instances(boxes, labels, valid, score), trunk=trunk)
 
     def refine(
-        self, pyramid: Sequence[Tensor], found: Instances, *, trunk: Backbone | None = None
+        self, pyramid: Sequence[Tensor], found: Instances, *, trunk: Trunk | None = None
     ) -> Instances:
         """Return detections with the masks and keypoints that the other heads find in their boxes.
 
