@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.loader import Batch
+from maskwright.engine.backbone_weights import load_backbone
 from maskwright.engine.predict import pick_device
 from maskwright.engine.recipe import TrainRecipe
-from maskwright.hub import load_backbone
 from maskwright.nn.backbones import Backbone
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Detections, Images, PackedMasks

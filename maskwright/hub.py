@@ -7,17 +7,17 @@ for "a model, by name or path" asks here.
 from __future__ import annotations
 
 import difflib
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .converters import CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.common import default_skeleton
+from .engine.backbone_weights import apply_pretrained, load_backbone
 from .engine.checkpoint import (
     Checkpoint,
     check_state,
@@ -30,28 +30,13 @@ from .engine.published import fetch, read_tensors
 from .errors import OptionError
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
 from .models.base import Detector, Meta
-from .models.registry import ModelEntry, PublishedWeights, build, get_entry, list_models
+from .models.registry import ModelEntry, build, get_entry, list_models
 from .models.transfer import transfer
-from .nn.box_head import BoxHead
 from .structures import Skeleton
 
 _PACKAGE = Path(__file__).parent / "weights"
 # Trained models inside the package, by name.
 SHIPPED_MODELS = {"nuclei": "mask_rcnn_lite0_nuclei.safetensors"}
-# ImageNet weights of backbones inside the package, by the backbone's name.
-SHIPPED_BACKBONES = {
-    "tf_efficientnet_lite0": "tf_efficientnet_lite0_imagenet.safetensors",
-    "mobilenetv2_100": "mobilenetv2_100_imagenet.safetensors",
-}
-# ImageNet weights of our own ResNets, as torchvision publishes them.
-_TORCHVISION_BACKBONES = {
-    "resnet18": "resnet18-f37072fd",
-    "resnet34": "resnet34-b627a593",
-    "resnet50": "resnet50-0676ba61",
-    "resnet101": "resnet101-63fe2227",
-    "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
-}
-
 
 # How the files end that `convert` writes.
 SUFFIXES = {
@@ -59,6 +44,8 @@ SUFFIXES = {
     "torchvision": (".pth", ".pt", ".safetensors"),
     "mmdetection": (".pth", ".pt"),
 }
+# Before the path of a classifier's weights that a backbone starts from.
+LOCAL_BACKBONE = "imagenet:"
 # What `start_detector` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
 
@@ -316,9 +303,10 @@ def start_detector(
         model: a registered name.
         names: class names.
         weights: None: ImageNet weights of the backbone where they can be had, else random ones
-            with a warning; "imagenet": the same, but an error where they can't; "none": random;
-            a published name, a shipped model, a checkpoint or a run folder: every tensor that
-            fits, class rows by class name.
+            with a warning; "imagenet": the same, but an error where they can't; "imagenet:FILE":
+            those of a classifier in a local file, with timm's or torchvision's names; "none":
+            random; a published name, a shipped model, a checkpoint or a run folder: every tensor
+            that fits, class rows by class name.
         options: builder options.
         skeleton: the keypoints, for a model that finds some.
 
@@ -331,6 +319,11 @@ def start_detector(
     """
     entry = _entry(model)
     options = dict(options or {})
+    if str(weights).startswith(LOCAL_BACKBONE):
+        path = Path(str(weights).removeprefix(LOCAL_BACKBONE))
+        detector = build(model, len(names), **options)
+        report = apply_pretrained(detector, read_tensors(path), str(path))
+        return detector, options, f"backbone starts from {report}"
     if weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
         try:
@@ -365,86 +358,6 @@ def start_detector(
         source_skeleton=found.meta.keypoints,
     )
     return detector, options, f"{weights}: {report}"
-
-
-def load_backbone(detector: Detector) -> str:
-    """Give the backbone of a detector its ImageNet weights, and return where they come from.
-
-    Shipped ones first, then the publisher's file: torchvision's for our ResNets, timm's for all
-    other backbones.
-
-    Raises:
-        ValueError: if there are none or they cannot be fetched.
-    """
-    name = detector.backbone.name
-    if name in SHIPPED_BACKBONES:
-        state = read_tensors(_PACKAGE / SHIPPED_BACKBONES[name])
-        source = "ImageNet weights that come with the package"
-    elif name in _TORCHVISION_BACKBONES:
-        file = _TORCHVISION_BACKBONES[name]
-        published = PublishedWeights(
-            f"https://download.pytorch.org/models/{file}.pth",
-            file.rsplit("-", 1)[1],
-            "torchvision",
-            "BSD-3-Clause (torchvision); trained on ImageNet",
-            "torchvision, ImageNet-1k",
-        )
-        state = read_tensors(fetch(published))
-        source = f"{published.source} ({published.licence})"
-    else:
-        import timm
-
-        whole = name.startswith("vgg")  # its fully connected layers are of use as well
-        try:
-            donor = timm.create_model(name, pretrained=True, features_only=not whole)
-        except Exception as error:  # the hub client raises many kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(
-                f"timm's weights for {name} could not be fetched ({reason}); go online once, "
-                "choose weights=none, or a backbone whose weights come with the package: "
-                f"{', '.join(SHIPPED_BACKBONES)}"
-            ) from None
-        state, source = dict(donor.state_dict()), f"timm's pretrained weights for {name}"
-    return apply_pretrained(detector, state, source)
-
-
-def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
-    """Give the backbone of a detector the weights of a classifier, and return what was given.
-
-    The fully connected layers of a VGG go to the head on regions, as far as their sizes fit.
-
-    Args:
-        detector: gets the weights.
-        state: the classifier's state dict, or that of its convolutions.
-        source: where it comes from, for people.
-
-    Raises:
-        ValueError: if it lacks a tensor of the backbone.
-    """
-    name = detector.backbone.name
-    body: Any = detector.backbone.body
-    target: nn.Module = body.body if hasattr(body, "body") else body
-    # timm's maps of a VGG call "features_0" what the classifier calls "features.0".
-    state = {re.sub(r"^features\.(\d+)\.", r"features_\1.", k): v for k, v in state.items()}
-    own = target.state_dict()
-    fitting = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-        if key in own and own[key].shape == value.shape
-    }
-    missing = [key for key in own if key not in fitting and "num_batches_tracked" not in key]
-    if missing:
-        raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
-    target.load_state_dict(fitting, strict=False)
-    head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
-    layers = [
-        (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
-        for layer in ("fc1", "fc2")
-        if f"pre_logits.{layer}.weight" in state
-    ]
-    if layers and isinstance(head, BoxHead):
-        source += f", {head.load_classifier(layers)} fully connected layers included"
-    return source
 
 
 def convert(

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from maskwright import hub
+from maskwright.engine import backbone_weights
+from maskwright.engine.backbone_weights import SHIPPED_BACKBONES
 from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.models import Meta, build, build_tiny
 from maskwright.models.faster_rcnn import TINY
@@ -130,7 +132,7 @@ def test_random_weights_are_not_silent() -> None:
 def test_training_without_weights_offline_warns_and_goes_on(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path))
     monkeypatch.setattr(
-        hub, "fetch", lambda weights: (_ for _ in ()).throw(ValueError("no network"))
+        backbone_weights, "fetch", lambda weights: (_ for _ in ()).throw(ValueError("no network"))
     )
     with pytest.warns(UserWarning, match="no network"):
         _, _, report = hub.start_detector(NAME, ["a"], options=TINY)
@@ -139,7 +141,7 @@ def test_training_without_weights_offline_warns_and_goes_on(tmp_path, monkeypatc
         hub.start_detector(NAME, ["a"], weights="imagenet", options=TINY)
 
 
-@pytest.mark.parametrize("backbone", sorted(hub.SHIPPED_BACKBONES))
+@pytest.mark.parametrize("backbone", sorted(SHIPPED_BACKBONES))
 def test_the_backbones_of_the_package_are_trained(backbone: str) -> None:
     """ImageNet features of real weights: deep maps are sparse and far from their random start."""
     detector, _, report = hub.start_detector(
@@ -211,3 +213,60 @@ def test_the_shipped_model_finds_the_nuclei_of_the_mini_set(nuclei_mini: Path) -
     metrics = val("nuclei", nuclei_mini, max_det=300, workers=0)
     assert metrics["mask/AP"] > 0.45
     assert metrics["box/AP50"] > 0.75
+
+
+def test_a_backbone_starts_from_a_classifier_in_a_local_file(tmp_path: Path) -> None:
+    """The last stage, which runs on regions, takes part."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    donor = resnet18(weights=None).state_dict()
+    torch.save(donor, tmp_path / "resnet.pth")
+    options = {"rpn_width": 8}
+    detector, _, report = hub.start_detector(
+        "faster_rcnn_resnet18_c4",
+        ["a"],
+        weights=f"imagenet:{tmp_path / 'resnet.pth'}",
+        options=options,
+    )
+    assert "resnet.pth" in report
+    own = detector.backbone.body.state_dict()
+    assert any(key.startswith("layer4.") for key in own)
+    assert all(torch.equal(value, donor[key]) for key, value in own.items())
+    donor.pop("layer1.0.conv1.weight")
+    torch.save(donor, tmp_path / "less.pth")
+    with pytest.raises(ValueError, match=r"lack 1 tensors: layer1.0.conv1.weight"):
+        weights = f"imagenet:{tmp_path / 'less.pth'}"
+        hub.start_detector("faster_rcnn_resnet18_c4", ["a"], weights=weights, options=options)
+    with pytest.raises(ValueError, match=r"none.pth: no such file"):
+        hub.start_detector("faster_rcnn_resnet18_c4", ["a"], weights="imagenet:none.pth")
+
+
+def test_layers_of_torchvisions_vgg_become_those_of_the_head(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    donor = timm.create_model("vgg11", mlp_ratio=0.01).eval()
+    state = {k: v for k, v in donor.state_dict().items() if k.startswith("features.")}
+    first, second = torch.randn(40, 512 * 49) / 100, torch.randn(40, 40)
+    state |= {"classifier.0.weight": first, "classifier.0.bias": torch.randn(40)}
+    state |= {"classifier.3.weight": second, "classifier.3.bias": torch.randn(40)}
+    torch.save(state, tmp_path / "vgg.pth")
+    detector, _, report = hub.start_detector(
+        "faster_rcnn_vgg16",
+        ["a"],
+        weights=f"imagenet:{tmp_path / 'vgg.pth'}",
+        options={"backbone": "vgg11", "box_width": 40, "rpn_width": 8},
+    )
+    assert report.endswith("2 fully connected layers included")
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        seen = donor.features(x).flatten(1)  # as torchvision's VGG does
+        expected = torch.nn.functional.linear(seen, first, state["classifier.0.bias"]).relu()
+        expected = torch.nn.functional.linear(expected, second, state["classifier.3.bias"]).relu()
+        detector.eval()
+        box = torch.tensor([[0.0, 0, 13 * 16, 13 * 16]])  # the last pixel of RoIPool is inside
+        heads = detector.roi_heads
+        pooled = heads.pool(detector.backbone(x), box, torch.tensor([0]), 7)
+        found = heads.box_head.hidden(pooled)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -40,7 +40,9 @@ def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dic
 
     It is settled by the user, and by weights whose RPN was trained with certain anchors.
     """
-    if "anchor_sizes" in args or recipe.weights not in (None, "imagenet", "none"):
+    fresh = recipe.weights in (None, "imagenet", "none")
+    fresh = fresh or str(recipe.weights).startswith("imagenet:")
+    if "anchor_sizes" in args or not fresh:
         return {}
     usual = get_entry(recipe.model).arguments().get("anchor_sizes")
     if usual is None:

@@ -33,7 +33,8 @@ class TrainRecipe:
 
     weights: str | Path | Literal["none"] | None = None
     """Weights to start from: a checkpoint, a run folder or a published name such as coco; None:
-    ImageNet weights of the backbone where they can be had; "none": random."""
+    ImageNet weights of the backbone where they can be had; imagenet:FILE: those of a classifier in
+    a local file; "none": random."""
 
     backbone: str | None = None
     """Name of a timm backbone in place of the model's own. None: the model's own."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 import torchvision
 from test_contract import OBJECTS, SIZES, make_images, make_targets
 
+from maskwright.engine.backbone_weights import apply_pretrained
 from maskwright.errors import OptionError
-from maskwright.hub import apply_pretrained
 from maskwright.models import PostProcess, build
 from maskwright.models.fast_rcnn import TINY
 from maskwright.models.regions import _rescale
