@@ -114,7 +114,7 @@ def _loops(crop: Crop) -> tuple[list[NDArray[np.int64]], list[int]]:
     ways = directions.tolist()
     leaving = {(key, way): k for k, (key, way) in enumerate(zip(tail_keys, ways, strict=True))}
     owner = np.full(len(ways), -1, np.int64)
-    loops = []
+    loops: list[NDArray[np.int64]] = []
     for first in range(len(ways)):
         if owner[first] >= 0:
             continue

@@ -90,6 +90,24 @@ def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
         loaded(image, max_det=20, soft_nms="linear")
 
 
+def test_several_views_of_a_graph(exported: Exported) -> None:
+    """A graph cannot look at given boxes: each keeps the mask of the view that it comes from."""
+    loaded = mw.load(exported.path)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    options = {"conf": 0.05, "max_det": 20}
+    with pytest.warns(UserWarning, match="max_det=20 was reached"):
+        found, once = loaded(image, tta="flip", **options), loaded(image, **options)
+        mirrored = loaded(np.ascontiguousarray(image[:, ::-1]), tta="flip", **options)
+    assert len(found) == len(mirrored) == len(found.masks) > 0
+    assert float(found.scores[0]) >= float(once.scores[0])
+    torch.testing.assert_close(found.scores, mirrored.scores, atol=1e-4, rtol=0)
+    x1, y1, x2, y2 = mirrored.boxes.unbind(1)
+    boxes = torch.stack([90 - x2, y1, 90 - x1, y2], 1)
+    torch.testing.assert_close(found.boxes, boxes, atol=0.05, rtol=0)
+    same = (found.masks == mirrored.masks.flip(-1)).float().mean()
+    assert same > 0.99
+
+
 def test_what_belongs_to_a_checkpoint_is_refused(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leave out weights"):
         mw.load(exported.path, weights="coco")

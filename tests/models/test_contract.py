@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
+from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
 from maskwright.nn.samplers import ImageNoise
 from maskwright.ops import SoftNMS
@@ -132,6 +133,33 @@ def test_what_lies_in_the_padding_is_ignored(detector) -> None:
     with torch.no_grad():
         a, b = detector.eval()(images), detector(dirty)
     assert torch.equal(a.boxes, b.boxes)
+
+
+BETAS = {"rpn_beta": "rpn/box", "box_beta": "roi/box", "beta": "roi/box"}
+WITH_BETA = [
+    (name, option)
+    for name in ("faster_rcnn_resnet50_fpn", "rfcn_resnet50", "fast_rcnn_vgg16")
+    for option in BETAS
+    if option in get_entry(name).arguments()
+]
+
+
+@pytest.mark.parametrize(("name", "option"), WITH_BETA)
+def test_beta_bends_one_box_loss(name: str, option: str) -> None:
+    """Below beta the loss is x^2 / (2 beta): where that holds for all, twice beta is half of it."""
+    losses = []
+    for beta in (1e4, 2e4):
+        torch.manual_seed(0)
+        tiny = {**(get_entry(name).tiny or {}), option: beta}
+        detector = build(name, 2, **tiny).train()
+        noise = ImageNoise(torch.tensor([1, 2]))
+        losses.append(detector.losses(make_images(SIZES), make_targets(OBJECTS), generator=noise))
+    assert losses[0][BETAS[option]] > 0
+    for key, value in losses[0].items():
+        factor = 0.5 if key == BETAS[option] else 1.0
+        torch.testing.assert_close(losses[1][key], factor * value)
+    with pytest.raises(OptionError, match=option):
+        build(name, 2, **{option: -1.0})
 
 
 def test_losses_reach_every_trainable_parameter(detector) -> None:
