@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,9 @@ SHIPPED_BACKBONES = {
     "tf_efficientnet_lite0": "tf_efficientnet_lite0_imagenet.safetensors",
     "mobilenetv2_100": "mobilenetv2_100_imagenet.safetensors",
 }
-# ImageNet weights of our own ResNets, as torchvision publishes them.
+# ImageNet weights of our own networks, as torchvision publishes them.
 _TORCHVISION_BACKBONES = {
+    "alexnet": "alexnet-owt-7be5be79",
     "resnet18": "resnet18-f37072fd",
     "resnet34": "resnet34-b627a593",
     "resnet50": "resnet50-0676ba61",
@@ -31,8 +33,8 @@ _TORCHVISION_BACKBONES = {
 # What the layers of a classifier are called here, in regular expressions and replacements.
 _CLASSIFIER_NAMES = (
     (r"^features\.(\d+)\.", r"features_\1."),
-    (r"^classifier\.0\.", "pre_logits.fc1."),
-    (r"^classifier\.3\.", "pre_logits.fc2."),
+    (r"^classifier\.[01]\.", "pre_logits.fc1."),  # VGG's place, AlexNet's place
+    (r"^classifier\.[34]\.", "pre_logits.fc2."),
 )
 
 
@@ -80,7 +82,8 @@ def load_backbone(detector: Detector) -> str:
 def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
     """Give the backbone of a detector the weights of a classifier, and return what was given.
 
-    The fully connected layers of a VGG go to the head on regions, as far as their sizes fit.
+    The fully connected layers of a VGG or AlexNet go to the head on regions, as far as their sizes
+    fit.
 
     Args:
         detector: gets the weights.
@@ -96,7 +99,7 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
     # timm's maps of a VGG call "features_0" what the classifier calls "features.0"; torchvision
     # calls the layers of its head by their places among dropouts and ReLUs.
     for pattern, ours in _CLASSIFIER_NAMES:
-        state = {re.sub(pattern, ours, key): value for key, value in state.items()}
+        state = {**state, **{re.sub(pattern, ours, key): value for key, value in state.items()}}
     own = target.state_dict()
     fitting = {
         key: value.float() if value.is_floating_point() else value
@@ -113,8 +116,10 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
         for layer in ("fc1", "fc2")
         if f"pre_logits.{layer}.weight" in state
     ]
-    if layers and layers[0][0].dim() == 2:  # torchvision flattens a map of 7 x 7
-        layers[0] = (layers[0][0].unflatten(1, (-1, 7, 7)), layers[0][1])
+    if layers and layers[0][0].dim() == 2:  # torchvision flattens a map, of 7 x 7 or 6 x 6
+        weight, bias = layers[0]
+        side = math.isqrt(weight.shape[1] // detector.backbone.channels[-1])
+        layers[0] = (weight.unflatten(1, (-1, side, side)), bias)
     if layers and isinstance(head, BoxHead):
         source += f", {head.load_classifier(layers)} fully connected layers included"
     return source

@@ -5,6 +5,7 @@ from . import faster_rcnn as _faster_rcnn  # noqa: F401
 from . import faster_rcnn_single as _faster_rcnn_single  # noqa: F401
 from . import keypoint_rcnn as _keypoint_rcnn  # noqa: F401
 from . import mask_rcnn as _mask_rcnn  # noqa: F401
+from . import rcnn as _rcnn  # noqa: F401
 from . import refine_mask as _refine_mask  # noqa: F401
 from . import rfcn as _rfcn  # noqa: F401
 from . import sppnet as _sppnet  # noqa: F401

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
+from .alexnet import AlexNet
 from .poolers import Trunk
 from .resnet import RESNETS, ResNet
 
@@ -167,7 +168,7 @@ class Backbone(Trunk):
     """A network that returns maps fine to coarse, with the habits of detection.
 
     Args:
-        name: one of our ResNets or a timm name.
+        name: one of our ResNets, "alexnet" or a timm name.
         norm: "frozen": batch norm is a constant; "affine": statistics are constant, weight and
             bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
         eps: epsilon of the batch norm of our ResNets.
@@ -206,8 +207,14 @@ class Backbone(Trunk):
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
-        body: ResNet | TimmBody
-        if name in RESNETS:
+        body: ResNet | TimmBody | AlexNet
+        if name == "alexnet":
+            if strides[-1] > 16 or tail:
+                raise OptionError("alexnet has maps at strides 4, 8 and 16, and no stage behind")
+            body = AlexNet(strides[-1])
+            self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+            self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
+        elif name in RESNETS:
             body = ResNet(
                 name,
                 norm=norm,
@@ -217,8 +224,7 @@ class Backbone(Trunk):
                 dilated=dilated,
                 tail=tail,
             )
-            self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-            self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
+            self.mean, self.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
         else:
             body = TimmBody(name, strides[-1], dilated=dilated, tail=tail)
             self.mean, self.std = body.mean, body.std

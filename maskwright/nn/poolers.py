@@ -154,6 +154,37 @@ class MapPooler:
         return torch.cat([pool(level).flatten(2) for level in self.levels], 2)[..., None]
 
 
+class CropPooler:
+    """Warps regions of the image itself to a square, with context (Girshick et al. 2014, app. A).
+
+    Whatever its shape, a region fills the inner part of the square; the pixels around it, of the
+    same width on all sides, come from around the region, stretched alike. Bilinear, without a
+    low-pass filter, as in the published code; outside the image there are zeros, the mean of
+    standardised pixels.
+
+    Args:
+        size: side of the square.
+        context: pixels around the inner part on each side.
+    """
+
+    def __init__(self, size: int, context: int) -> None:
+        if not 0 <= 2 * context < size:
+            raise OptionError(f"context must lie between 0 and half of crop={size}, got {context}")
+        self.size = size
+        self.context = context
+
+    def __call__(
+        self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
+    ) -> Tensor:
+        """Return (R, 3, size, size) of images (B, 3, H, W); `side` is that of later features."""
+        scale = self.size / (self.size - 2 * self.context)
+        centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        around = torch.cat([centre - half * scale, centre + half * scale], 1)
+        return roi_align(
+            maps[0], around, batch_index, strides=(1,), output_size=self.size, sampling_ratio=1
+        )
+
+
 def nearest_scale(boxes: Tensor, ratios: Sequence[float]) -> Tensor:
     """Return which scale (R,) int64 brings the area of each box nearest to 224 x 224.
 

@@ -24,7 +24,7 @@ from .mask_head import MaskHead
 from .matchers import IoUMatcher
 from .norm import still_norms
 from .poolers import Pooler, Trunk
-from .ragged import active_slots, gather_slots, put_back, take
+from .ragged import active_slots, gather_slots, in_parts, put_back, take
 from .samplers import BalancedSampler, HardSampler, RandomSource, Sample
 
 
@@ -39,6 +39,7 @@ class RoIHeads(nn.Module):
         trunk_stride: 2 if a stage that halves the size runs on regions before the heads.
         matcher: assigns proposals to ground truth.
         sampler: picks the proposals of the loss.
+        part: regions that are computed at once at test, to bound memory; None: all.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RoIHeads(nn.Module):
         trunk_stride: int = 1,
         matcher: IoUMatcher | None = None,
         sampler: BalancedSampler | HardSampler | None = None,
+        part: int | None = None,
     ) -> None:
         super().__init__()
         self.box_head = box_head
@@ -58,6 +60,7 @@ class RoIHeads(nn.Module):
         self.keypoint_head = keypoint_head
         self.pooler = pooler
         self.trunk_stride = trunk_stride
+        self.part = part
         self.matcher = matcher or IoUMatcher(0.5, 0.5)
         self.sampler = sampler or BalancedSampler(512, 0.25)
 
@@ -115,14 +118,17 @@ class RoIHeads(nn.Module):
         shape = (proposals.valid.shape[0], proposals.valid.shape[1])
         rows = active_slots(proposals.valid)
         box = take(proposals.boxes, rows)
-        feats = self.regions(
-            self.box_head.maps(pyramid), box, rows // shape[1], self.box_head.pool, trunk
-        )
-        output = self.box_head(feats)
-        scores = self.box_head.scores(output)
+        maps = self.box_head.maps(pyramid)
+
+        def run(box: Tensor, image: Tensor) -> list[Tensor]:
+            feats = self.regions(maps, box, image, self.box_head.pool, trunk)
+            output = self.box_head(feats)
+            return [self.box_head.scores(output), output.deltas.float()]
+
+        scores, deltas = in_parts(run, self.part or max(len(rows), 1), box, rows // shape[1])
         boxes, score, labels, valid = self.box_head.decode(
             put_back(scores, rows, shape),
-            put_back(output.deltas.float(), rows, shape),
+            put_back(deltas, rows, shape),
             proposals.boxes,
             proposals.valid,
             sizes,

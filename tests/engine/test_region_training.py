@@ -205,3 +205,17 @@ def test_stopped_in_the_stage_after_training_it_begins_again(
     assert table(resumed.dir) == table(whole.dir) and len(table(whole.dir)) == 2
     a, b = (load_checkpoint(r.best).model for r in (whole, resumed))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_rcnn_trains_on_warped_regions_and_gets_svms(
+    fast: dict[str, Any], coins: Path, no_figures: None, capsys: Any
+) -> None:
+    args = {"backbone": "test_efficientnet", "box_width": 16, "crop": 32, "context": 4, "pool": 2}
+    args |= {"source": "sliding_window:100", "rois": 16}
+    result = train(**fast | {"model": "rcnn_alexnet", "model_args": args, "epochs": 1})
+    model = load_checkpoint(result.best).model
+    assert model["roi_heads.box_head.fitted"] and model["roi_heads.box_head.svm_weight"].any()
+    assert "fit, pass 2: 7/7" not in capsys.readouterr().err, "all features fitted into memory"
+    assert val(result.best, coins, workers=0)["box/AP"] == pytest.approx(result.metrics["box/AP"])
+    small = load(result.best)(coins / "images" / "val" / "val0.png", conf=0.0, max_det=300)
+    assert small.boxes.shape[1] == 4
