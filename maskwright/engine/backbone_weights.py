@@ -114,7 +114,7 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
     layers = [
         (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
         for layer in ("fc1", "fc2")
-        if f"pre_logits.{layer}.weight" in state
+        if name.startswith(("vgg", "alexnet")) and f"pre_logits.{layer}.weight" in state
     ]
     if layers and layers[0][0].dim() == 2:  # torchvision flattens a map, of 7 x 7 or 6 x 6
         weight, bias = layers[0]
