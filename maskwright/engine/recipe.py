@@ -273,7 +273,9 @@ class TrainRecipe:
 _WHOLE = (int, lambda x: x >= 0, "a whole number of at least 0")
 _COUNT = (int, lambda x: x >= 1, "a whole number of at least 1")
 _ABOVE_0 = ((int, float), lambda x: x > 0, "a number above 0")
-_FROM_0 = ((int, float), lambda x: x >= 0, "a number of at least 0")
+# Nobody wants factors beyond these, and their products would leave what float32 can hold.
+_RATE = ((int, float), lambda x: 0 < x <= 1e9, "a number above 0 and up to 1e9")
+_FACTOR = ((int, float), lambda x: 0 <= x <= 1e6, "a number of at least 0 and up to 1e6")
 _SHARE = ((int, float), lambda x: 0 <= x <= 1, "a share between 0 and 1")
 _INSIDE = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
 # Type, range and its description of each field that is one number.
@@ -282,13 +284,13 @@ _NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {
     "steps": _COUNT,
     "patience": _WHOLE,
     "batch": (int, lambda x: x >= 1 or x == -1, "at least 1, or -1 for automatic"),
-    "lr": _ABOVE_0,
+    "lr": _RATE,
     "freeze": _WHOLE,
     "workers": _WHOLE,
     "seed": _WHOLE,
-    "weight_decay": _FROM_0,
+    "weight_decay": _FACTOR,
     "momentum": ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1"),
-    "backbone_lr": _FROM_0,
+    "backbone_lr": _FACTOR,
     "warmup": _WHOLE,
     "clip": _ABOVE_0,
     "accumulate": _COUNT,
