@@ -231,6 +231,9 @@ class BoxHead(BoxBranch):
         sizes = [channels * cells] + [width] * fcs
         if len(ranks) > fcs:
             raise OptionError(f"svd: {len(ranks)} ranks for {fcs} fully connected layers")
+        # Linear layers start as torch makes them. Detectron's start of the predictors (standard
+        # deviations of 0.01 and 0.001) is made for long schedules of SGD: in a short training with
+        # AdamW boxes and classes lag behind.
         self.fcs = nn.ModuleList(
             LowRankLinear(a, b, ranks[i]) if i < len(ranks) else nn.Linear(a, b)
             for i, (a, b) in enumerate(pairwise(sizes))
@@ -241,15 +244,6 @@ class BoxHead(BoxBranch):
             for layer in block.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        for fc in self.fcs.modules():
-            if isinstance(fc, nn.Linear):
-                nn.init.kaiming_uniform_(fc.weight, a=1)
-                if fc.bias is not None:
-                    nn.init.zeros_(fc.bias)
-        nn.init.normal_(self.logits.weight, std=0.01)
-        nn.init.normal_(self.deltas.weight, std=0.001)
-        nn.init.zeros_(self.logits.bias)
-        nn.init.zeros_(self.deltas.bias)
 
     def forward(self, x: Tensor) -> BoxOutput:
         """Run the head on region features (R, channels, pool, pool), or as many bins."""

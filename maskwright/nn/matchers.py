@@ -7,10 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops.boxes import box_ioa, box_iou
-
-# Elements of one IoU block: bounds the memory in dense scenes (375 objects x 100,000 anchors).
-_BLOCK = 2**24
+from ..ops.overlaps import best_overlaps
 
 
 class Match(NamedTuple):
@@ -81,36 +78,13 @@ class IoUMatcher:
         Returns:
             `Match`; with no ground truth all boxes are negative.
         """
-        images, slots = gt_valid.shape
-        boxes = boxes.expand(images, -1, 4)
-        count = boxes.shape[1]
-        usable = gt_valid if gt_crowd is None else gt_valid & ~gt_crowd
-        best = boxes.new_full((images, count), -1.0)
-        index = torch.zeros((images, count), dtype=torch.int64, device=boxes.device)
-        rescued = torch.zeros((images, count), dtype=torch.bool, device=boxes.device)
-        in_crowd = boxes.new_zeros((images, count))
-        step = max(1, _BLOCK // max(images * count, 1))
-        for start in range(0, slots, step):
-            gt = gt_boxes[:, start : start + step]
-            here = usable[:, start : start + step, None]
-            iou = torch.where(here, box_iou(gt, boxes), -1)  # (B, step, N)
-            if usable_boxes is not None:
-                iou = torch.where(usable_boxes[:, None], iou, -1)
-            block_best, block_index = iou.max(1)
-            better = block_best > best
-            best = torch.where(better, block_best, best)
-            index = torch.where(better, block_index + start, index)
-            if self.low_quality and count:
-                top = iou.amax(2, keepdim=True)
-                rescued |= ((iou == top) & (top > 0)).any(1)
-            if gt_crowd is not None:
-                crowd = (gt_valid & gt_crowd)[:, start : start + step]
-                ioa = torch.where(crowd[:, :, None], box_ioa(boxes, gt).mT, 0)
-                in_crowd = torch.maximum(in_crowd, ioa.amax(1))
-        positive = (best >= self.high) | rescued
-        apart = (best >= 0) & (best < self.floor)
-        ignored = ~positive & ((best >= self.low) | (in_crowd > self.crowd_ioa) | apart)
-        state = positive.to(torch.int8) - ignored.to(torch.int8)
+        found = best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes)
+        positive = found.iou >= self.high
+        if self.low_quality:
+            positive = positive | found.foremost
+        apart = (found.iou >= 0) & (found.iou < self.floor)
+        unclear = (found.iou >= self.low) | (found.crowd > self.crowd_ioa) | apart
+        state = positive.to(torch.int8) - (~positive & unclear).to(torch.int8)
         if usable_boxes is not None:
             state = torch.where(usable_boxes, state, -1)
-        return Match(index, state)
+        return Match(found.slot, state)

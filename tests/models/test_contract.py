@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.utils._pytree import tree_map
 
 from maskwright.errors import OptionError
@@ -252,6 +253,40 @@ def test_losses_compile_to_one_graph(detector) -> None:
     compiled = torch.compile(detector.losses, fullgraph=True, backend="eager")
     expected = detector.losses(images, targets, generator=noise)
     torch.testing.assert_close(compiled(images, targets, generator=noise), expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=() if name.startswith("mask_rcnn_resnet50_fpn") else pytest.mark.slow
+        )
+        for name in FAMILIES
+    ],
+)
+def test_one_graph_serves_all_batches_of_a_size(detector) -> None:
+    """No recompilation for other images, objects or batch sizes."""
+    post = PostProcess(score_thresh=0.01, max_det=20)
+    # No size equals another by chance: equal ones would be taken for the same variable.
+    sizes = [(90, 128), (64, 100), (96, 120), (65, 65), (50, 50), (30, 128)]
+    objects = [*OBJECTS, [], [[4.0, 4, 50, 20], [10, 10, 60, 60], [3, 3, 9, 9]], [], OBJECTS[1]]
+    for train in (False, True):
+        torch._dynamo.reset()
+        counter = CompileCounter()
+        detector.train(train)
+        call = detector.losses if train else detector
+        compiled = torch.compile(call, fullgraph=True, backend=counter, dynamic=True)
+        for seed, (first, count, slots) in enumerate([(0, 5, 7), (1, 5, 8), (0, 6, 9)]):
+            images = make_images(sizes[first : first + count], seed)
+            images = replace(images, pixels=images.pixels[..., :96, :128])
+            if train:
+                targets = make_targets(objects[first : first + count], slots)
+                noise = ImageNoise(torch.arange(count))
+                compiled(images, targets, generator=noise)
+            else:
+                with torch.no_grad():
+                    compiled(images, post)
+            assert counter.frame_count == 1, seed
 
 
 def test_train_and_eval_return_the_same_type(detector) -> None:

@@ -54,7 +54,7 @@ def test_anchors_refuse_sizes_that_do_not_fit(sizes: tuple) -> None:
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_matcher_equals_torchvision(low_quality: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small blocks, so that the running maximum over blocks is exercised.
-    monkeypatch.setattr("maskwright.nn.matchers._BLOCK", 1500)
+    monkeypatch.setattr("maskwright.ops.overlaps._BLOCK", 1500)
     generator = torch.Generator().manual_seed(0)
     boxes, gt = random_boxes(400, 100, generator), random_boxes(9, 100, generator)
     gt[3] = gt[2]  # a tie between two objects
