@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskwright.data import load_image, read_coco
+from maskwright.data import load_image, open_dataset, read_coco, write_voc
 from maskwright.data.images import image_header
 from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.engine.published import read_tensors
@@ -79,6 +79,33 @@ def test_annotation_files(scene: Scene) -> None:
             outcomes[False] += 1
             continue
         outcomes[True] += 1
+        for index in range(len(dataset)):
+            boxes = dataset[index].boxes
+            assert np.isfinite(boxes).all()
+            for k in range(len(boxes)):
+                dataset.mask(index, k)
+    assert all(outcomes.values())
+
+
+@pytest.mark.parametrize(
+    "damaged", ["Annotations/a.xml", "ImageSets/Main/train.txt", "SegmentationObject/a.png"]
+)
+def test_pascal_voc(damaged: str, scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "voc"
+    write_voc(read_coco(scene.write()), folder)
+    file = folder / damaged
+    outcomes = {True: 0, False: 0}
+    for data in mutations(file.read_bytes(), 3000, seed=6):
+        file.write_bytes(data)
+        try:
+            dataset = open_dataset(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            outcomes[False] += 1
+            continue
+        # Whatever is wrong with one of two images, the other is read, and the fault is listed.
+        assert 1 <= len(dataset) <= 2
+        outcomes[len(dataset) == 2 and not dataset.faults] += 1
         for index in range(len(dataset)):
             boxes = dataset[index].boxes
             assert np.isfinite(boxes).all()

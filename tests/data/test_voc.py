@@ -18,6 +18,8 @@ from maskwright.data import check_data, find_splits, make_loader, open_dataset, 
 from maskwright.data.records import Dataset
 from maskwright.data.voc_layout import VocPart, voc_part
 from maskwright.data.xml_tree import MAX_BYTES, BadXml, read_xml
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.engine.session import open_splits
 from maskwright.structures import Resize
 
 WritePng = Callable[[Path], None]
@@ -157,6 +159,25 @@ def test_difficult_objects_count_neither_way(voc: Voc) -> None:
     assert voc.open()[0].crowd.tolist() == [False, True, False]
     assert voc.open(difficult=True)[0].crowd.tolist() == [False, False, False]
     assert [entry["iscrowd"] for entry in voc.open().to_coco()["annotations"]] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("lists", ["train", "train and val"])
+def test_training_on_difficult_objects(lists: str, voc: Voc) -> None:
+    """They are learned from where that is wished, and never scored."""
+    hard = obj("dog", 21, 11, 30, 20, difficult=1)
+    for name in "abc":
+        voc.write(name, xml(CAT, hard))
+    if lists == "train and val":
+        voc.list("train", "a\nb\n")
+        voc.list("val", "c\n")
+    for difficult in (False, True):
+        recipe = TrainRecipe(data=voc.root, difficult=difficult, val_fraction=0.3)
+        train, val = open_splits(recipe)
+        assert (len(train), len(val)) == (2, 1)
+        assert [train[i].crowd.tolist() for i in range(2)] == [[False, not difficult]] * 2
+        assert val[0].crowd.tolist() == [False, True]
+        paths = {part[i].path for part in (train, val) for i in range(len(part))}
+        assert len(paths) == 3
 
 
 def test_parts_of_an_object_are_no_objects(voc: Voc) -> None:
