@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": PARTS | {"converters", "exporters"},
     "recipes": BASE | {"engine"},
     "hub": PARTS | {"converters", "exporters", "engine"},
-    "runtime": {"_version"},  # predicts without torch
+    "runtime": set(),  # predicts without torch, and stands alone
     "weights": set(),
     "signatures": set(),
     "commands": PARTS | {"converters", "exporters", "engine", "recipes", "hub", "signatures"},

@@ -134,16 +134,26 @@ def benchmark(
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        predictor = model if isinstance(model, Predictor) else _load(model, weights, device, pixels)
+        predictor = (
+            model if isinstance(model, Predictor) else comparable(model, weights, device, pixels)
+        )
         predictor.fast = fast
         return _compare(predictor, pixels, PostProcess(conf, iou, max_det), imgsz, repeats)
     finally:
         torch.set_num_threads(before)
 
 
-def _load(
+def comparable(
     model: str | Path, weights: str | Path | None, device: str, photo: np.ndarray
 ) -> Predictor:
+    """Return a model that torchvision can be compared with, if it has one of that name.
+
+    Args:
+        model: registered name, checkpoint or run folder.
+        weights: see `hub.load`; None: for a registered name random ones that find much.
+        device: see `pick_device`.
+        photo: (H, W, 3) uint8; random weights are scaled on it.
+    """
     from ..hub import load
     from ..models.registry import build, list_models
 

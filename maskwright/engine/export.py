@@ -293,8 +293,8 @@ def _judge(report: ExportReport, spec: GraphSpec, target: Path) -> None:
             "the model found nothing above conf in any of the images, so that the comparison says "
             "little: give source=... with objects in it, or a smaller conf"
         )
-    if spec.batch is not None:
-        report.notes.append(f"the graph takes {spec.batch} images; single ones are padded to that")
+    if spec.batch is not None and spec.batch > 1:
+        report.notes.append(f"the graph takes {spec.batch} images; fewer are padded to that")
 
 
 def _describe(match: Match) -> str:

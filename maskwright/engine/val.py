@@ -201,7 +201,7 @@ def val(
     from .rundir import new_run_dir, write_args
 
     folder = new_run_dir(project, "val", name)
-    where = str(next(detector.parameters()).device)
+    where = str(detector.mean.device)
     options: dict[str, object] = {
         "model": called,
         "data": str(data),
@@ -250,6 +250,7 @@ def eval_loader(
         workers=workers,
         shuffle=False,
         divisor=detector.size_divisor,
+        buckets=detector.buckets,
         rank=rank,
         world=world,
         masks=False,  # the evaluator takes them from the data set
@@ -301,7 +302,7 @@ def evaluate(
     labels = match_classes(names, dataset.names)
     joints = match_keypoints(skeleton, dataset)
     mirrored = None if skeleton is None else skeleton.mirrored
-    device = next(detector.parameters()).device
+    device = detector.mean.device  # an exported graph has no parameters
     was_training = detector.training
     network = fast_network(detector.eval())
     found: list[tuple[int, bool, list[dict[str, Any]]]] = []

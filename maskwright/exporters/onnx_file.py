@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..ops.decompositions import decompositions
 from .onnx_ops import translations
 from .spec import KEY, GraphSpec
 from .trace import quiet
@@ -25,6 +26,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
     """
     import onnx
 
+    known = translations()
+    # What ONNX has no operator for goes in as tensor operations.
+    other = {op: form for op, form in decompositions().items() if op not in known}
+    if any(node.target in other for node in program.graph.nodes):
+        with quiet(), torch.no_grad():
+            program = program.run_decompositions(other)
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -32,7 +39,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
             made = torch.onnx.export(
                 program,
                 dynamo=True,
-                custom_translation_table=dict(translations()),
+                custom_translation_table=dict(known),
                 opset_version=OPSET,
                 output_names=spec.outputs,
                 verbose=False,

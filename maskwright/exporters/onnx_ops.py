@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..ops import nms, roi_align  # noqa: F401  (registers the operators)
+from ..ops import nms, roi_align, roi_pool  # noqa: F401  (registers the operators)
 
 # A score below all scores; what stands at or under half of it is no candidate.
 _LOWEST = -1e30
@@ -24,7 +24,11 @@ _OUTSIDE = [-1e6, -1e6, -1e6 + 1, -1e6 + 1]
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return the translation of each of our operators that ONNX has as a standard one."""
     ours = torch.ops.maskwright
-    return {ours.roi_align.default: _roi_align, ours.nms_padded.default: _nms_padded}
+    return {
+        ours.roi_align.default: _roi_align,
+        ours.roi_pool.default: _roi_pool,
+        ours.nms_padded.default: _nms_padded,
+    }
 
 
 def _roi_align(
@@ -72,6 +76,25 @@ def _roi_align(
     row = op.Range(_integers(0), op.Squeeze(found), _integers(1))
     at = op.ScatterElements(op.Expand(found, op.Shape(levels)), place, row, axis=0)
     return op.Gather(rows, at, axis=0)
+
+
+def _roi_pool(
+    features: Any,
+    boxes: Any,
+    batch_index: Any,
+    stride: int,
+    output_size: Sequence[int],
+    with_argmax: bool,
+) -> tuple[Any, Any]:
+    from onnx import TensorProto
+    from onnxscript import opset18 as op
+
+    image = op.Cast(op.Unsqueeze(batch_index, _integers([1])), to=TensorProto.FLOAT)
+    rois = op.Concat(image, boxes, axis=1)
+    pooled = op.MaxRoiPool(
+        features, rois, pooled_shape=list(output_size), spatial_scale=1.0 / stride
+    )
+    return pooled, op.Cast(op.Shape(rois, end=0), to=TensorProto.INT32)  # nobody reads it
 
 
 def _nms_padded(

@@ -17,7 +17,10 @@ from torch import Tensor
 from ..errors import OptionError
 from ..models.base import Detector, PostProcess
 from ..structures import Images, Instances
+from .archive import ArchiveError, check_archive
 from .spec import KEY, GraphSpec
+from .torch_file import load_compiled, load_program
+from .trace import quiet
 
 Run = Callable[[Tensor, Tensor], list[Tensor]]
 
@@ -76,10 +79,19 @@ class GraphDetector(Detector):
             keypoints=clean.get("keypoints"),
         )
 
+    def refine(self, images: Images, found: Instances) -> Instances:
+        """Refuse: a graph looks at its own boxes alone."""
+        raise OptionError(
+            f"{self.source}: several views (tta) need the model itself; an exported graph looks at "
+            "its own boxes alone"
+        )
+
     def _check(self, post: PostProcess, size: tuple[int, ...]) -> None:
         own = self.spec.post
         wrong = None
-        if post.score_thresh < own.score_thresh:
+        if post.soft_nms is not None:
+            wrong = "the hard suppression in its graph, so soft_nms is not to be had"
+        elif post.score_thresh < own.score_thresh:
             wrong = f"conf={own.score_thresh:g}, so it has no objects down to {post.score_thresh:g}"
         elif post.max_det > own.max_det:
             wrong = f"max_det={own.max_det}, so it cannot find {post.max_det} objects"
@@ -88,7 +100,9 @@ class GraphDetector(Detector):
         elif post.soft_nms != own.soft_nms:
             wrong = "plain NMS, which is part of its graph, not soft-NMS"
         if wrong:
-            raise OptionError(f"{self.source} was exported with {wrong}: export it anew")
+            raise OptionError(
+                f"{self.source} was exported with {wrong}: export it anew, or predict with the model"
+            )
         if self.spec.size is not None and size != self.spec.size:
             raise ValueError(f"{self.source} takes pixels of {self.spec.size}, not {size}")
 
@@ -120,7 +134,7 @@ def open_graph(path: Path, *, trust: bool = False) -> GraphDetector:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
-    spec, run = _OPENERS[path.suffix](path)
+    spec, run = _OPENERS[path.suffix](path, trust)
     return GraphDetector(spec, run, str(path))
 
 
@@ -144,7 +158,7 @@ def _tensor(value: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(value))
 
 
-def _open_onnx(path: Path) -> tuple[GraphSpec, Run]:
+def _open_onnx(path: Path, _: bool) -> tuple[GraphSpec, Run]:
     try:
         import onnxruntime
     except ImportError:
@@ -167,6 +181,72 @@ def _open_onnx(path: Path) -> tuple[GraphSpec, Run]:
     return spec, run
 
 
+def _open_openvino(path: Path, _: bool) -> tuple[GraphSpec, Run]:
+    try:
+        import openvino
+    except ImportError:
+        raise ImportError(f"{path}: running it needs OpenVINO: pip install openvino") from None
+    if not path.with_suffix(".bin").is_file():
+        raise ValueError(
+            f"{path.with_suffix('.bin')} does not exist: the weights of {path.name} lie in it, the "
+            "two stay together"
+        )
+    core = openvino.Core()
+    settings = {
+        # Or processors with bfloat16 would round every layer.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        model = core.read_model(path)
+        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise _damaged(path, "OpenVINO", error) from None
+    spec = _read_spec(text, path)
+
+    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
+        found = compiled({"pixels": pixels.numpy(), "sizes": sizes.numpy()})
+        return [_tensor(found[name]) for name in spec.outputs]
+
+    return spec, run
+
+
+def _open_pt2(path: Path, trust: bool) -> tuple[GraphSpec, Run]:
+    data = path.read_bytes()
+    try:
+        text, code = check_archive(data)
+    except ArchiveError as error:
+        raise ValueError(
+            f"{path} is not opened: {error}; reading it might run code, and no file of `maskwright "
+            "export` has that"
+        ) from None
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, ".pt2", error) from None
+    spec = _read_spec(text, path)
+    if code and not trust:
+        raise ValueError(
+            f"{path} holds machine code, which would run with all your rights: if you know where "
+            "it comes from, open it with trust=true"
+        )
+    try:
+        with quiet():
+            module: Any = load_compiled(path) if code else load_program(data)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, ".pt2", error) from None
+
+    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return list(module(pixels, sizes))
+
+    return spec, run
+
+
 # Suffix of each kind of file, and who opens it.
-_OPENERS: dict[str, Callable[[Path], tuple[GraphSpec, Run]]] = {".onnx": _open_onnx}
+_OPENERS: dict[str, Callable[[Path, bool], tuple[GraphSpec, Run]]] = {
+    ".onnx": _open_onnx,
+    ".xml": _open_openvino,
+    ".pt2": _open_pt2,
+}
 GRAPH_SUFFIXES = tuple(_OPENERS)

@@ -15,6 +15,7 @@ from ..models.base import Detector, Meta, PostProcess
 from ..structures import MAX_INPUT, Resize
 
 KEY = "maskwright"  # of the metadata, in every format
+GRAPH_FILE = f"{KEY}.json"  # of the description, where it is a file of an archive
 VERSION = 1  # of the JSON
 # Outputs in their order; masks and keypoints only where the model has them.
 OUTPUTS = ("boxes", "scores", "labels", "mask_probs", "count", "keypoints")

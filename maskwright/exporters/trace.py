@@ -76,10 +76,6 @@ class _Widen(nn.Module):
         """Return the weights as the layer wants them."""
         return kept.float()
 
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Return the weights as they are kept."""
-        return weight.half()
-
 
 def _halve(network: nn.Module) -> None:
     """Keep the weights of all layers in half precision; biases and norms are too small to count."""
@@ -87,6 +83,8 @@ def _halve(network: nn.Module) -> None:
         for name, value in list(layer.named_parameters(recurse=False)):
             if value.ndim >= 2 and value.dtype == torch.float32:
                 parametrize.register_parametrization(layer, name, _Widen(), unsafe=True)
+                kept = layer.get_submodule(f"parametrizations.{name}")
+                kept.original = nn.Parameter(value.detach().half(), requires_grad=False)
 
 
 def trace(model: WholeModel) -> torch.export.ExportedProgram:

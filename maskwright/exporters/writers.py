@@ -9,15 +9,27 @@ from pathlib import Path
 import torch
 
 from .onnx_file import write_onnx
+from .openvino_file import write_openvino
 from .spec import GraphSpec
+from .torch_file import find_compiler, write_aoti, write_pt2
 
 Writer = Callable[[torch.export.ExportedProgram, Path, GraphSpec], int]
 
-_WRITERS: dict[str, Writer] = {"onnx": write_onnx}
+_WRITERS: dict[str, Writer] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "pt2": write_pt2,
+    "aoti": write_aoti,
+}
 # How the file of each format ends.
-SUFFIXES = {"onnx": ".onnx"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2", "aoti": ".pt2"}
 # What writing and checking a file takes beside torch.
-_NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+_NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "pt2": (),
+    "aoti": (),
+}
 
 
 def check_libraries(format: str) -> None:
@@ -25,7 +37,10 @@ def check_libraries(format: str) -> None:
 
     Raises:
         ImportError: with the command that installs what is missing.
+        ValueError: if there is no compiler.
     """
+    if format == "aoti":
+        find_compiler()
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(

@@ -363,6 +363,7 @@ class TwoStageDetector(Detector):
             max_det=post.max_det,
             trunk=self.trunk,
             soft_nms=post.soft_nms,
+            longest=torch.sym_max(images.pixels.shape[2], images.pixels.shape[3]),
         )
 
     def refine(self, images: Images, found: Instances) -> Instances:

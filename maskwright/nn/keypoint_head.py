@@ -116,10 +116,16 @@ class KeypointHead(nn.Module):
         loss = -log_probs.gather(2, targets.cell[..., None])[..., 0]
         return {"roi/keypoints": torch.where(shown, loss, 0).sum() / mean_count(shown)}
 
-    def decode(self, logits: Tensor, boxes: Tensor) -> Tensor:
-        """Return the keypoints (R, J, 3) of boxes (R, 4): x, y in the frame of the boxes, score."""
+    def decode(self, logits: Tensor, boxes: Tensor, longest: int | None = None) -> Tensor:
+        """Return the keypoints (R, J, 3) of boxes (R, 4): x, y in the frame of the boxes, score.
+
+        Args:
+            logits: (R, J, M, M).
+            boxes: (R, 4) xyxy.
+            longest: see `ops.locate_keypoints`.
+        """
         logits = logits.float()
-        points = locate_keypoints(logits, boxes)
+        points = locate_keypoints(logits, boxes, longest=longest)
         if self.scores == "logit":
             return points
         # Of the cells, not of the enlarged map as in detectron2: bicubic interpolation rises above

@@ -101,6 +101,7 @@ class RoIHeads(nn.Module):
         max_det: int,
         trunk: Trunk | None = None,
         soft_nms: SoftNMS | None = None,
+        longest: int | None = None,
     ) -> Instances:
         """Return the detections of each image by falling score.
 
@@ -110,6 +111,7 @@ class RoIHeads(nn.Module):
             sizes: (B, 2) (height, width) of the images before padding.
             score_thresh, nms_thresh, max_det, soft_nms: see `BoxBranch.decode`.
             trunk: what runs on regions before the heads, such as a backbone's last stage; or None.
+            longest: longest side of the padded images; graphs with keypoints need it.
 
         Returns:
             `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
@@ -137,15 +139,21 @@ class RoIHeads(nn.Module):
             max_det=max_det,
             soft_nms=soft_nms,
         )
-        return self.refine(pyramid, Instances(boxes, labels, valid, score), trunk=trunk)
+        found = Instances(boxes, labels, valid, score)
+        return self.refine(pyramid, found, trunk=trunk, longest=longest)
 
     def refine(
-        self, pyramid: Sequence[Tensor], found: Instances, *, trunk: Trunk | None = None
+        self,
+        pyramid: Sequence[Tensor],
+        found: Instances,
+        *,
+        trunk: Trunk | None = None,
+        longest: int | None = None,
     ) -> Instances:
         """Return detections with the masks and keypoints that the other heads find in their boxes.
 
         Args:
-            pyramid, trunk: see `predict`.
+            pyramid, trunk, longest: see `predict`.
             found: (B, K) slots.
         """
         if self.mask_head is None and self.keypoint_head is None:
@@ -162,7 +170,7 @@ class RoIHeads(nn.Module):
             crops = put_back(self.mask_head.decode(masks).float(), rows, shape) * used
         if self.keypoint_head is not None:
             maps = self.keypoint_head(pooled[self.keypoint_head.pool])
-            points = put_back(self.keypoint_head.decode(maps, box), rows, shape) * used
+            points = put_back(self.keypoint_head.decode(maps, box, longest), rows, shape) * used
         return replace(found, mask_crops=crops, keypoints=points)
 
     @torch.no_grad()

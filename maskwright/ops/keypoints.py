@@ -16,10 +16,10 @@ from torch import Tensor
 
 # Pixels of enlarged maps that exist at once.
 _BLOCK = 1 << 22
-_CUBIC = -0.75  # the free parameter of the cubic kernel (Keys 1981), as in torch's interpolation
+CUBIC = -0.75  # the free parameter of the cubic kernel (Keys 1981), as in torch's interpolation
 
 
-def locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
+def locate_keypoints(maps: Tensor, boxes: Tensor, *, longest: int | None = None) -> Tensor:
     """Return where each map is highest once it is enlarged to the size of its box.
 
     As torchvision and detectron2 do: the size is the side of the box rounded up, at least one
@@ -29,6 +29,8 @@ def locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
     Args:
         maps: (R, J, M, M), one map per box and keypoint.
         boxes: (R, 4) xyxy, pixels.
+        longest: longest side that a box can have, pixels: what a graph for other programs needs
+            to know (see `ops.decompositions`).
 
     Returns:
         (R, J, 3) float32, without gradient: x, y in the frame of `boxes`, and the enlarged map's
@@ -45,12 +47,12 @@ def locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
             "expected maps (R, J, M, M) and boxes (R, 4), "
             f"got {tuple(maps.shape)} and {tuple(boxes.shape)}"
         )
-    result: Tensor = _locate_keypoints(maps, boxes)
+    result: Tensor = _locate_keypoints(maps, boxes, longest)
     return result
 
 
 @torch.library.custom_op("maskwright::locate_keypoints", mutates_args=())
-def _locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
+def _locate_keypoints(maps: Tensor, boxes: Tensor, longest: int | None = None) -> Tensor:
     count, joints = maps.shape[:2]
     boxes = boxes.detach().float()
     extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
@@ -66,7 +68,7 @@ def _locate_keypoints(maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 @_locate_keypoints.register_fake
-def _(maps: Tensor, boxes: Tensor) -> Tensor:
+def _(maps: Tensor, boxes: Tensor, longest: int | None = None) -> Tensor:
     return maps.new_empty((*maps.shape[:2], 3), dtype=torch.float32)
 
 
@@ -136,8 +138,8 @@ def _cubic_weights(lengths: Tensor, begin: int, count: int, side: int) -> Tensor
     low = at.floor()
     t = (at - low)[..., None] + torch.tensor([1.0, 0.0, -1.0, -2.0], device=at.device)
     d = t.abs()  # distance of the pixel from its four samples
-    near = ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1
-    far = ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC
+    near = ((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1
+    far = ((CUBIC * d - 5 * CUBIC) * d + 8 * CUBIC) * d - 4 * CUBIC
     sample = low.long()[..., None] + torch.arange(-1, 3, device=at.device)
     weights = at.new_zeros((*at.shape, side))
     return weights.scatter_add_(2, sample.clamp(0, side - 1), torch.where(d <= 1, near, far))

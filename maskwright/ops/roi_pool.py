@@ -91,7 +91,7 @@ class _Bins:
         return int(self.first.min()), int((self.first + self.length).max())
 
 
-def _bins(start: Tensor, end: Tensor, bins: int, side: int) -> _Bins:
+def box_bins(start: Tensor, end: Tensor, bins: int, side: int) -> _Bins:
     """Quantise boxes on one axis, (R,) map pixels each, to bins."""
     low, high = _round(start), _round(end)
     # In floating point, as Caffe and torchvision do: the last bin may reach a pixel further.
@@ -220,8 +220,8 @@ def _is_little(boxes: Tensor, features: Tensor, bins: int) -> bool:
 def _pool(features: Tensor, boxes: Tensor, batch_index: Tensor, out: Tensor) -> None:
     """Fill `out` (R, C, h, w) with the maxima over boxes in map pixels."""
     channels, height, width = features.shape[1:]
-    all_y = _bins(boxes[:, 1], boxes[:, 3], out.shape[2], height)
-    all_x = _bins(boxes[:, 0], boxes[:, 2], out.shape[3], width)
+    all_y = box_bins(boxes[:, 1], boxes[:, 3], out.shape[2], height)
+    all_x = box_bins(boxes[:, 0], boxes[:, 2], out.shape[3], width)
     for image in batch_index.unique().tolist():
         rois = torch.nonzero(batch_index == image)[:, 0]
         y, x = all_y[rois], all_x[rois]

@@ -1,0 +1,41 @@
+"""Write OpenVINO's pair of files, `.xml` and `.bin`, by way of ONNX.
+
+OpenVINO's own reader of torch graphs knows nothing of our operators, the standard ones in ONNX it
+translates to its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .onnx_file import write_onnx
+from .spec import KEY, GraphSpec
+
+
+def write_openvino(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec) -> int:
+    """Write a graph of `trace` to `path` and the `.bin` beside it; return its number of nodes.
+
+    Raises:
+        ValueError: if OpenVINO cannot hold the graph.
+    """
+    import openvino
+
+    between = path.with_suffix(".onnx")
+    try:
+        write_onnx(program, between, spec)
+        try:
+            model = openvino.Core().read_model(between)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{spec.meta.model} cannot be written for OpenVINO: {reason}; format=onnx and "
+                "format=pt2 may"
+            ) from None
+        model.set_rt_info(spec.to_json(), [KEY])
+        # Weights are in half precision already where that was asked for.
+        openvino.save_model(model, path, compress_to_fp16=False)
+    finally:
+        between.unlink(missing_ok=True)
+    return len(model.get_ops())

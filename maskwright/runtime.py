@@ -1,0 +1,346 @@
+"""Predict with a file of `maskwright export format=onnx`: NumPy, Pillow and onnxruntime suffice.
+
+    from maskwright import runtime
+
+    model = runtime.load("model.onnx")
+    found = model("photo.jpg", conf=0.5)
+    found.boxes, found.scores, found.names, found.masks
+
+Nothing of torch is imported and nothing else of this package, so that this one file can be copied
+into another project. On the command line: `python -m maskwright.runtime model.onnx photo.jpg`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = np.ndarray
+
+VERSION = 1  # of the descriptions that this module reads
+
+
+@dataclass(frozen=True)
+class Found:
+    """The objects in one image, by falling score, in pixels of the image.
+
+    Attributes:
+        size: (height, width) of the image.
+        boxes: (N, 4) float32 x1, y1, x2, y2.
+        scores: (N,) float32.
+        labels: (N,) int64, positions among the model's names.
+        names: N class names.
+        mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
+        keypoints: (N, J, 3) float32 x, y, score, or None.
+        paste_mode: how masks return to the image.
+    """
+
+    size: tuple[int, int]
+    boxes: Array
+    scores: Array
+    labels: Array
+    names: list[str]
+    mask_probs: Array | None = None
+    keypoints: Array | None = None
+    paste_mode: str = "grid"
+
+    @cached_property
+    def masks(self) -> Array | None:
+        """(N, H, W) bool, made at the first use; None for a model without masks."""
+        if self.mask_probs is None:
+            return None
+        return paste_masks(self.mask_probs, self.boxes, self.size, mode=self.paste_mode)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+class Model:
+    """An exported detector, ready to be called on images.
+
+    Attributes:
+        spec: what the file says of itself; see `docs/export.md`.
+        names: class names by label.
+
+    Args:
+        path: the file.
+        threads: of the computation; None: as many as there are processor cores.
+        providers: execution providers of onnxruntime, such as ["CUDAExecutionProvider"].
+
+    Raises:
+        ValueError: if the file is missing, damaged, or not from `maskwright export`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        import onnxruntime
+
+        if not Path(path).is_file():
+            raise ValueError(f"{path} does not exist")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+        except Exception as error:  # its errors have no common class
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} is damaged or no ONNX file ({reason})") from None
+        try:
+            text = self._session.get_modelmeta().custom_metadata_map["maskwright"]
+            self.spec: dict[str, Any] = json.loads(text)
+            newer = self.spec["version"] > VERSION
+            names = self.spec["names"]
+            self._resize, self._divisor = self.spec["resize"], int(self.spec["divisor"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} was not written by `maskwright export`") from None
+        if newer:
+            raise ValueError(f"{path} was written by a newer maskwright: update this one")
+        self.names = [name or f"class {i}" for i, name in enumerate(names)]
+
+    def __call__(
+        self, image: str | Path | Image.Image | Array, *, conf: float = 0.25, max_det: int = 100
+    ) -> Found:
+        """Return the objects of an image.
+
+        Args:
+            image: path, PIL image or (H, W, 3) uint8 RGB array.
+            conf: smallest score; not below the one in the file.
+            max_det: most objects; no more than the slots in the file.
+
+        Raises:
+            ValueError: if the image cannot be read, or `conf` is below that of the file.
+        """
+        if conf < self.spec["conf"]:
+            raise ValueError(f"the file holds objects from conf={self.spec['conf']} on, not {conf}")
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
+        out = self.run(small)
+        count = int(out["count"][0])
+        keep = np.flatnonzero(out["scores"][0, :count] > conf)[:max_det]
+        ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
+        boxes = out["boxes"][0, keep] * np.tile(ratio, 2)
+        boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
+        labels = out["labels"][0, keep]
+        probs, points = out.get("mask_probs"), out.get("keypoints")
+        if points is not None:
+            points = points[0, keep]
+            points[..., :2] *= ratio
+        return Found(
+            (height, width),
+            boxes,
+            out["scores"][0, keep],
+            labels,
+            [self.names[i] for i in labels],
+            None if probs is None else probs[0, keep],
+            points,
+            self.spec["paste_mode"],
+        )
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) to which the model resizes an image of this size."""
+        rule = self._resize
+        bounds = []
+        if rule["factor"] is not None:
+            bounds.append(rule["factor"])
+        if rule["long"] is not None:
+            bounds.append(rule["long"] / max(height, width))
+        if rule["short"] is not None:
+            bounds.append(rule["short"] / min(height, width))
+        within = rule["within"]
+        if within is not None:
+            bounds += [within[0] / height, within[1] / width]
+        scale, half = min(bounds), 0.5 if rule["rounding"] == "nearest" else 0.0
+        sides = [max(int(side * scale + half), 1) for side in (height, width)]
+        if within is not None:
+            sides = [min(side, most) for side, most in zip(sides, within, strict=True)]
+        return sides[0], sides[1]
+
+    def run(self, pixels: Array) -> dict[str, Array]:
+        """Run the graph on one image as it is, without resizing.
+
+        Args:
+            pixels: (3, h, w) float32 RGB, 0 to 255, no larger than a graph of fixed size.
+
+        Returns:
+            The outputs by name, padded to the slots of the graph; see `docs/export.md`.
+        """
+        _, height, width = pixels.shape
+        padded = self.spec["size"]
+        if padded is None:
+            padded = [-(-side // self._divisor) * self._divisor for side in (height, width)]
+        batch = np.zeros((self.spec["batch"] or 1, 3, *padded), np.float32)
+        batch[:, :, :height, :width] = pixels
+        sizes = np.tile(np.array([[height, width]], np.int64), (len(batch), 1))
+        names = self.spec["outputs"]
+        values = self._session.run(names, {"pixels": batch, "sizes": sizes})
+        return dict(zip(names, values, strict=True))
+
+
+def load(path: str | Path, **options: Any) -> Model:
+    """Return the model in an exported file; see `Model`."""
+    return Model(path, **options)
+
+
+def read_image(image: str | Path | Image.Image | Array) -> Array:
+    """Return the pixels of an image, (H, W, 3) uint8 RGB, turned upright by its orientation.
+
+    Raises:
+        ValueError: if it cannot be read, or has other samples than those of 8 bits.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"an image array is (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
+            )
+        return image
+    name = "the image"
+    try:
+        if not isinstance(image, Image.Image):
+            name = str(image)
+            image = Image.open(image)
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F" or image.mode.startswith("I"):
+            raise ValueError(f"samples of the mode {image.mode}: bring them to 8 bits")
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"))
+    except Exception as error:  # decoders raise what they like on broken bytes
+        raise ValueError(f"{name} cannot be read: {error}") from None
+
+
+def resize_image(pixels: Array, size: tuple[int, int], antialias: bool) -> Array:
+    """Return (3, h, w) float32 of an (H, W, 3) uint8 image at another size.
+
+    Args:
+        pixels: the image.
+        size: (height, width).
+        antialias: Pillow's bilinear filter, widened when shrinking; False: bilinear samples of the
+            image without a filter.
+    """
+    if pixels.shape[:2] == tuple(size):
+        found = pixels.astype(np.float32)
+    elif antialias:
+        from PIL import Image
+
+        small = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        found = np.asarray(small).astype(np.float32)
+    else:
+        found = _bilinear(pixels.astype(np.float32), size)
+    return np.ascontiguousarray(found.transpose(2, 0, 1))
+
+
+def _bilinear(values: Array, size: tuple[int, int]) -> Array:
+    """Sample (H, W, C) or (H, W) bilinearly at (h, w), pixel centres at half-integers."""
+    for axis, length in enumerate(size):
+        old = values.shape[axis]
+        at = (np.arange(length, dtype=np.float32) + 0.5) * np.float32(old / length) - 0.5
+        at = at.clip(0, None)
+        low = np.minimum(at.astype(np.int64), old - 1)
+        high = np.minimum(low + 1, old - 1)
+        share = (at - low).astype(np.float32)
+        share = share.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values
+
+
+def paste_masks(
+    probs: Array, boxes: Array, size: tuple[int, int], *, thresh: float = 0.5, mode: str = "grid"
+) -> Array:
+    """Return the masks of one image, (N, H, W) bool.
+
+    Args:
+        probs: (N, M, M) mask probabilities in the frames of their boxes.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels of the image.
+        size: (height, width) of the image.
+        thresh: smallest probability that belongs to the object.
+        mode: "grid" samples the probabilities at pixel centres in the real-valued box,
+            "torchvision" in the box cut to whole pixels.
+    """
+    if mode not in ("grid", "torchvision"):
+        raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
+    masks = np.zeros((len(probs), *size), bool)
+    side = probs.shape[-1]
+    padded = np.pad(probs.astype(np.float32), ((0, 0), (1, 1), (1, 1)))
+    for mask, square, box in zip(masks, padded, boxes.astype(np.float32), strict=True):
+        if not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+            continue
+        if mode == "torchvision":
+            _paste_whole(mask, square, box, side, thresh)
+            continue
+        # Where the mask can be above zero: half a cell beyond the box, and one for the rounding.
+        margin = (box[2:] - box[:2]) / (2 * side) + 1
+        limit = np.array(size[::-1])
+        low = np.floor(box[:2] - margin).clip(0, limit).astype(int)
+        high = np.ceil(box[2:] + margin).clip(0, limit).astype(int)
+        value = square
+        for axis in (1, 0):
+            along = 1 - axis  # x for columns, y for rows
+            centre = np.arange(low[along], high[along], dtype=np.float32) + np.float32(0.5)
+            inside = (centre - box[along]) / (box[along + 2] - box[along])
+            at = (inside * side - np.float32(0.5)).clip(-1, side) + 1
+            first = np.minimum(at.astype(np.int64), side)
+            share = (at - first).reshape((-1, 1) if axis == 0 else (1, -1))
+            value = value.take(first, axis) * (1 - share) + value.take(first + 1, axis) * share
+        mask[low[1] : high[1], low[0] : high[0]] = value >= thresh
+    return masks
+
+
+def _paste_whole(mask: Array, square: Array, box: Array, side: int, thresh: float) -> None:
+    """Paste as torchvision does: the square with a border of zeros, in whole pixels."""
+    half = (box[2:] - box[:2]) * np.float32(0.5) * np.float32((side + 2) / side)
+    centre = (box[2:] + box[:2]) * np.float32(0.5)
+    x1, y1, x2, y2 = (int(v) for v in (*(centre - half), *(centre + half)))
+    value = _bilinear(square, (y2 - y1 + 1, x2 - x1 + 1))
+    height, width = mask.shape
+    top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2 + 1, height), min(x2 + 1, width)
+    if top < bottom and left < right:
+        mask[top:bottom, left:right] = (
+            value[top - y1 : bottom - y1, left - x1 : right - x1] > thresh
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the objects in images as JSON, one line an image."""
+    if len(arguments) < 2:
+        print("usage: python -m maskwright.runtime MODEL.onnx IMAGE [IMAGE ...]", file=sys.stderr)
+        return 2
+    try:
+        model = load(arguments[0])
+        for path in arguments[1:]:
+            found = model(path)
+            rows = [
+                {
+                    "name": name,
+                    "score": round(float(score), 5),
+                    "box": [round(float(x), 2) for x in box],
+                }
+                for name, score, box in zip(found.names, found.scores, found.boxes, strict=True)
+            ]
+            print(json.dumps({"path": path, "objects": rows}))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
