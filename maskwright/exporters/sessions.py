@@ -89,9 +89,7 @@ class GraphDetector(Detector):
     def _check(self, post: PostProcess, size: tuple[int, ...]) -> None:
         own = self.spec.post
         wrong = None
-        if post.soft_nms is not None:
-            wrong = "the hard suppression in its graph, so soft_nms is not to be had"
-        elif post.score_thresh < own.score_thresh:
+        if post.score_thresh < own.score_thresh:
             wrong = f"conf={own.score_thresh:g}, so it has no objects down to {post.score_thresh:g}"
         elif post.max_det > own.max_det:
             wrong = f"max_det={own.max_det}, so it cannot find {post.max_det} objects"
@@ -101,7 +99,7 @@ class GraphDetector(Detector):
             wrong = "plain NMS, which is part of its graph, not soft-NMS"
         if wrong:
             raise OptionError(
-                f"{self.source} was exported with {wrong}: export it anew, or predict with the model"
+                f"{self.source} was exported with {wrong}: export it anew, or take the model itself"
             )
         if self.spec.size is not None and size != self.spec.size:
             raise ValueError(f"{self.source} takes pixels of {self.spec.size}, not {size}")

@@ -1,0 +1,66 @@
+"""Every registered family in every format, on its tiny instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_exports import photos, tiny_predictor
+
+import maskwright as mw
+from maskwright.engine.export import ExportReport, export
+from maskwright.exporters.writers import SUFFIXES
+from maskwright.models import list_models
+from maskwright.ops.decompositions import decompositions
+
+FAMILIES = [name for name, entry in list_models().items() if entry.tiny is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", list(SUFFIXES))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> None:
+    """The export itself compares; here it must have had something to compare."""
+    predictor = tiny_predictor(name)
+    reports: list[ExportReport] = []
+    source = photos(tmp_path)
+    target = tmp_path / "out" / f"a{SUFFIXES[format]}"
+    # Half of the formats for any size and batch, half for one size and precision.
+    fixed = format in ("openvino", "aoti")
+    options = {"imgsz": (96, 128) if fixed else None, "batch": 1 if fixed else None, "half": fixed}
+    if predictor.detector.proposal_source is not None:
+        with pytest.raises(ValueError, match="regions from outside"):
+            export(predictor, format, target)
+        return
+    try:
+        export(
+            predictor, format, target, max_det=20, source=source, report=reports.append, **options
+        )
+    except ValueError as error:
+        # Of all that is registered, RoIPool alone needs a fixed size, and only in torch's graph.
+        assert format == "pt2" and "give imgsz" in str(error)
+        assert not list(target.parent.iterdir())
+        options["imgsz"] = (96, 128)
+        export(
+            predictor, format, target, max_det=20, source=source, report=reports.append, **options
+        )
+    assert sum(case.match.total for case in reports[0].cases) > 10
+    loaded = mw.load(target, trust=True)
+    assert loaded.detector.task == predictor.detector.task
+    result = loaded(source / "0.png", conf=0.05, max_det=20)
+    assert (result.masks is None) == ("segment" not in loaded.detector.task)
+    assert (result.keypoints is None) == ("keypoints" not in loaded.detector.task)
+
+
+def test_every_operator_of_ours_that_predicts_has_a_form_for_graphs() -> None:
+    """What a family calls at inference must be known here, or no format could hold it."""
+    known = {str(op) for op in decompositions()}
+    ours = {
+        name
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("maskwright::") and not name.endswith("backward")
+    }
+    # Of training; and of an option of prediction that graphs refuse.
+    other = {"maskwright::crop_masks", "maskwright::unite_masks", "maskwright::soft_nms_padded"}
+    assert {f"{name.replace('::', '.')}.default" for name in ours - other} == known
