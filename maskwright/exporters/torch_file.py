@@ -28,6 +28,7 @@ _NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "cust
 def write_pt2(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec) -> int:
     """Write a graph of `trace` as torch's graph; return its number of nodes."""
     plain = _plain(program)
+    plain.example_inputs = None  # they would be stored as a pickle
     with quiet():
         torch.export.save(plain, path, extra_files={GRAPH_FILE: spec.to_json()})
     return len(plain.graph.nodes)
@@ -89,10 +90,9 @@ def find_compiler() -> None:
 
 
 def _plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return the graph without our operators, example inputs, guards and notes."""
+    """Return the graph without our operators, guards and notes."""
     with quiet(), torch.no_grad():
         plain = program.run_decompositions(decompositions())
-    plain.example_inputs = None  # they would be stored as a pickle
     plain._guards_code = []
     for module in plain.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
