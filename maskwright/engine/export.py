@@ -325,8 +325,8 @@ def print_report(report: ExportReport) -> None:
                 case.match.at_threshold,
                 f"{case.match.box:.1e}",
                 f"{case.match.score:.1e}",
-                case.match.mask and f"{case.match.mask:.5f}",
-                case.match.keypoint and f"{case.match.keypoint:.1e}",
+                None if case.match.mask is None else f"{case.match.mask:.5f}",
+                None if case.match.keypoint is None else f"{case.match.keypoint:.1e}",
             ]
             for case in report.cases
         ],

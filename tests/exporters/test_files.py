@@ -99,6 +99,7 @@ def test_any_batch_and_size(format: str, tmp_path: Path) -> None:
     assert predictor.names == ["a", "b"] and predictor.meta.source == toy.spec.meta.source
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_fixed_batch_and_size(format: str, tmp_path: Path) -> None:
     path, toy = write(format, tmp_path, make_spec((64, 96), 2))
