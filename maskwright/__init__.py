@@ -19,6 +19,7 @@ from maskwright._version import __version__
 
 if TYPE_CHECKING:
     from maskwright.engine.export import export
+    from maskwright.engine.heap import keep_memory
     from maskwright.engine.predict import Predictor, predict
     from maskwright.engine.result import Result
     from maskwright.engine.train import train
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "convert",
     "export",
+    "keep_memory",
     "load",
     "predict",
     "train",
@@ -45,6 +47,7 @@ _HOMES = {
     "Result": "maskwright.engine.result",
     "convert": "maskwright.hub",
     "export": "maskwright.engine.export",
+    "keep_memory": "maskwright.engine.heap",
     "load": "maskwright.hub",
     "predict": "maskwright.engine.predict",
     "train": "maskwright.engine.train",

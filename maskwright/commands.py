@@ -32,6 +32,15 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known) or 'none'}"
 
 
+def keep_memory(device: str) -> None:
+    """Keep what is freed, where the CPU computes: this process has nothing else to do with it."""
+    from maskwright.engine import heap
+    from maskwright.engine.predict import pick_device
+
+    if pick_device(device).type == "cpu":
+        heap.keep_memory()
+
+
 def train(*, extra: dict[str, str], **options: Any) -> int:
     """Train a model on your own images."""
     model_args: dict[str, Any] = {}
@@ -55,6 +64,7 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
 
     if model_args:
         options["model_args"] = model_args
+    keep_memory(options.get("device", "auto"))
     result = run(**options)
     return 130 if result.interrupted else 0
 
@@ -91,6 +101,7 @@ def val(
     from maskwright.engine.val import val as run
     from maskwright.hub import load
 
+    keep_memory(device)
     named = model if weights is None else load(model, weights=weights, device=device)
     metrics = run(named, device=device, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
@@ -167,6 +178,7 @@ def predict(
         raise UsageError("formats= names files to write, but save=false writes none")
     check_formats(files)
     sources = list_sources(options["source"])
+    keep_memory(device)
     predictor = load(model, weights=weights, device=device, trust=trust)
     if "labels" in files and not predictor.detector.predicts_masks:
         raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
