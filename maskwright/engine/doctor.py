@@ -35,6 +35,8 @@ OPTIONAL = (
     ("hotcoco", "hotcoco", "fast COCO metrics; without it pycocotools does the work"),
     ("supervision", "supervision", "Result.to_supervision"),
     ("tensorboard", "tensorboard", "curves in TensorBoard"),
+    ("cv2", "opencv-contrib-python-headless", "selective search and EdgeBoxes"),
+    ("sklearn", "scikit-learn", "fitting the SVMs of R-CNN and SPPnet"),
 )
 
 
