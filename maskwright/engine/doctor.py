@@ -148,7 +148,10 @@ def _check_optional(module: str, pip: str, use: str) -> Finding:
     """Look for an optional module without importing it: some take seconds."""
     if importlib.util.find_spec(module) is None:
         return Finding(module, "note", f"not installed ({use})", f"pip install {pip}")
-    return Finding(module, "ok", importlib.metadata.version(pip))
+    try:
+        return Finding(module, "ok", importlib.metadata.version(pip))
+    except importlib.metadata.PackageNotFoundError:  # from a package of another name
+        return Finding(module, "ok", "installed")
 
 
 def _short(error: Exception) -> str:

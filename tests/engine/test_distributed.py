@@ -19,6 +19,7 @@ import maskwright.engine.train as module
 from maskwright.data.batch_file import load_batch
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.recipe import TrainRecipe
+from maskwright.models.fast_rcnn import TINY as REGIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains, and writes losses and objects of every step, one file for each process.
@@ -263,3 +264,31 @@ def test_batch_norm_and_counts_over_processes(tmp_path: Path) -> None:
     done = launch(2, str(script))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("same") == 2
+
+
+@pytest.mark.slow
+def test_two_processes_with_regions_equal_one(
+    options: dict[str, Any], sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regions from outside, and SVMs after the training, whatever each process sees of it."""
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
+    script = tmp_path / "record.py"
+    script.write_text(RECORD)
+    args = {**REGIONS, "source": "sliding_window:200", "proposals": 200, "norm": "affine"}
+    options |= {"model": "sppnet_vgg16", "model_args": args, "data": sparse, "optimizer": "sgd"}
+    options |= {"lr": 0.01, "epochs": 1, "backbone_lr": 1.0, "scale_jitter": (0.5, 1.5)}
+    states, rows = [], []
+    for processes in (1, 2):
+        recipe = TrainRecipe(**options | {"batch": 2 // processes, "name": f"of{processes}"})
+        done = launch(processes, str(script), json.dumps(recipe.to_dict()))
+        assert done.returncode == 0, done.stderr[-3000:]
+        folder = options["project"] / "train" / f"of{processes}"
+        states.append(load_checkpoint(folder / "weights" / "best.safetensors").model)
+        rows.append(table(folder))
+    assert [len(part) for part in rows] == [2, 2], "an epoch, and the stage after it"
+    assert states[0]["roi_heads.box_head.fitted"]
+    for a, b in zip(*rows, strict=True):
+        numbers = [{k: float(v) for k, v in row.items() if v} for row in (a, b)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-4, abs=1e-5, nan_ok=True)
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=2e-3, atol=1e-4, msg=key)

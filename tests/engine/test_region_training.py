@@ -183,7 +183,7 @@ def test_softmax_in_place_of_svms(spp: dict[str, Any], no_figures: None) -> None
     assert model["roi_heads.box_head.ridge_weight"].any()
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("ema", [None, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_stopped_in_the_stage_after_training_it_begins_again(
     spp: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_figures: None, ema: float | None
 ) -> None:
