@@ -161,7 +161,12 @@ def show(rows: list[dict[str, Any]], out: Path) -> None:
         )
     style(ax, "Accuracy and speed", "images a second, proposals included", "box AP")
     ax.set_xscale("log")
-    ax.margins(0.2)
+    ticks = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    rates = [1000 / row["ms"] for row in rows]
+    ax.set_xlim(min(rates) / 1.6, max(rates) * 2.5)  # room for the names
+    ax.margins(y=0.2)
     console.note(
         f"table and plot: {out / 'lineage.md'}, {save_figure(figure, out / 'lineage.png')}"
     )

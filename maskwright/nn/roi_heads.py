@@ -127,7 +127,9 @@ class RoIHeads(nn.Module):
             output = self.box_head(feats)
             return [self.box_head.scores(output), output.deltas.float()]
 
-        scores, deltas = in_parts(run, self.part or max(len(rows), 1), box, rows // shape[1])
+        regions = (box, rows // shape[1])
+        parts = run(*regions) if self.part is None else in_parts(run, self.part, *regions)
+        scores, deltas = parts
         boxes, score, labels, valid = self.box_head.decode(
             put_back(scores, rows, shape),
             put_back(deltas, rows, shape),

@@ -1,7 +1,7 @@
 """Sources of region proposals: selective search, EdgeBoxes, a sliding window, a file.
 
 Selective search (Uijlings et al. 2013) and EdgeBoxes (Zitnick and Dollar 2014) are OpenCV's
-contrib implementations. Differences: selective search is run on a reduced image, as R-CNN does
+contrib implementations. Differences: selective search sees every image at one size, as in R-CNN
 (Girshick et al. 2014, section 2.2), and its boxes are put into an order that is the same in every
 run; EdgeBoxes without a model of structured edges takes plain image gradients (see `edges`).
 """
@@ -20,7 +20,8 @@ from ..errors import OptionError
 from .edges import gradient_edges, structured_edges
 from .files import ProposalFile
 
-SEARCH_SIDE = 500  # longest side of the image that selective search sees
+SEARCH_SIDE = 500  # long side of the image that selective search sees
+MAX_ENLARGED = 8  # but a tiny one is not enlarged by more than this
 MIN_EDGE_AREA = 100  # smallest box of EdgeBoxes in pixels; OpenCV's 1000 loses small objects
 MAX_EDGE_BOXES = 5000
 SOURCES = ("selective_search", "edge_boxes", "sliding_window")
@@ -184,11 +185,12 @@ def selective_search(image: np.ndarray, mode: str = "fast") -> tuple[np.ndarray,
     """
     cv2 = opencv()
     height, width = image.shape[:2]
-    scale = min(SEARCH_SIDE / max(height, width), 1.0)
+    scale = min(SEARCH_SIDE / max(height, width), MAX_ENLARGED)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(image, size, interpolation=way) if scale != 1 else image
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(np.ascontiguousarray(reduced[..., ::-1]))
+    search.setBaseImage(np.ascontiguousarray(resized[..., ::-1]))
     if mode == "fast":
         search.switchToSelectiveSearchFast()
     else:

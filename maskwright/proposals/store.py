@@ -18,7 +18,7 @@ import numpy as np
 
 from .sources import Proposals, Source
 
-VERSION = 1  # of what is stored; raise it when a source finds something else
+VERSION = 2  # of what is stored; raise it when a source finds something else
 
 
 @dataclass(frozen=True)
