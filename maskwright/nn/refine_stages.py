@@ -49,7 +49,8 @@ def boundary_region(mask: Tensor, width: int) -> Tensor:
     if width < 0:
         raise ValueError(f"width must be at least 0, got {width}")
     side = 2 * width + 1
-    ones = F.avg_pool2d(mask[:, None].float(), side, 1, width, divisor_override=1)[:, 0]
+    # Not `divisor_override=1`, which graphs in ONNX do not know.
+    ones = F.avg_pool2d(mask[:, None].float(), side, 1, width)[:, 0] * (side * side)
     others = torch.where(mask, side * side - ones, ones)
     return others > _OTHERS * side * side
 

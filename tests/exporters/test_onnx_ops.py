@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskwright.exporters.onnx_ops import translations
 from maskwright.exporters.trace import quiet
+from maskwright.nn.refine_stages import merge_stages
 from maskwright.ops import nms_padded, roi_align
 
 B = torch.export.Dim("b", min=1, max=64)
@@ -90,6 +91,22 @@ def test_nms_keeps_what_torchvision_keeps(labelled: bool, tmp_path: Path) -> Non
             assert index[b, : len(expected)].tolist() == expected.tolist()
             assert kept[b].tolist() == [True] * len(expected) + [False] * (30 - len(expected))
             assert not index[b, len(expected) :].any()
+
+
+class Merge(nn.Module):
+    def forward(self, a, b, c):
+        return merge_stages([a, b, c], 1)
+
+
+def test_stages_of_refine_mask_merge_the_same_way(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    coarse = torch.randn(3, 1, 5, 5, generator=generator)
+    stages = [coarse, *(torch.randn(3, 1, s, s, generator=generator) for s in (10, 20))]
+    run = to_onnx(Merge(), tuple(stages), {"a": {0: B}, "b": {0: B}, "c": {0: B}}, tmp_path / "m")
+    (found,) = run(*stages)
+    expected = merge_stages(stages, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not torch.equal(expected, stages[2]), "some pixels come from the coarser stage"
 
 
 class Pool(nn.Module):
