@@ -92,7 +92,7 @@ def find_compiler() -> None:
 def _plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Return the graph without our operators, guards and notes."""
     with quiet(), torch.no_grad():
-        plain = program.run_decompositions(decompositions())
+        plain: torch.export.ExportedProgram = program.run_decompositions(decompositions())
     plain._guards_code = []
     for module in plain.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):

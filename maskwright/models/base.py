@@ -354,6 +354,7 @@ class TwoStageDetector(Detector):
         post = post or PostProcess()
         pyramid = self.features(images)
         proposals = self.rpn.propose(self.rpn(pyramid), images)
+        longest: Any = torch.sym_max(images.pixels.shape[2], images.pixels.shape[3])
         return self.roi_heads.predict(
             pyramid,
             proposals,
@@ -363,7 +364,7 @@ class TwoStageDetector(Detector):
             max_det=post.max_det,
             trunk=self.trunk,
             soft_nms=post.soft_nms,
-            longest=torch.sym_max(images.pixels.shape[2], images.pixels.shape[3]),
+            longest=longest,
         )
 
     def refine(self, images: Images, found: Instances) -> Instances:

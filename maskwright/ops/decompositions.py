@@ -105,7 +105,8 @@ def roi_align_gathered(
     level = levels.long()
     scale = torch.zeros_like(boxes[:, 0])
     height, width, first = (torch.zeros_like(level) for _ in range(3))
-    longest, begin = 1, 0
+    longest: Any = 1
+    begin = 0
     for place, (fmap, stride) in enumerate(zip(features, strides, strict=True)):
         images, _, h, w = fmap.shape
         here = level == place
@@ -260,21 +261,22 @@ def ps_roi_gathered(
     bins = torch.arange(h, device=boxes.device)[:, None] * w + torch.arange(w, device=boxes.device)
     base = image[:, :, None, None] * (h * w) + bins  # (R, D, h, w): which map
     if not whole:
-        low = boxes * (1 / stride) - 0.5
+        corners = boxes * (1 / stride) - 0.5
         entries = []
         for axis, side, count in ((1, height, h), (0, width, w)):
             most = sampling_ratio or -(-side // count)
             sides = torch.zeros_like(batch_index.long()) + side
             entries.append(
                 _axis_entries(
-                    low[:, axis], low[:, axis + 2], sides, count, most, sampling_ratio, True
+                    corners[:, axis], corners[:, axis + 2], sides, count, most, sampling_ratio, True
                 )
             )
         (y, wy), (x, wx) = entries
         at = (base[..., None] * height + y[:, None, :, None]) * width  # (R, D, h, w, Ky)
         at = at[..., None] + x[:, None, None, :, None]
         values = parts.flatten()[at] * wy[:, None, :, None, :, None] * wx[:, None, None, :, None]
-        return values.sum((4, 5)).to(features.dtype)
+        pooled: Tensor = values.sum((4, 5)).to(features.dtype)
+        return pooled
     # Sums over rectangles from sums over all pixels before each, in double precision and around
     # the mean, so that their differences keep the precision of the values.
     mean = parts.mean((4, 5), keepdim=True)
@@ -329,10 +331,8 @@ def locate_keypoints(maps: Tensor, boxes: Tensor, longest: int | None = None) ->
     maps, boxes = maps.float(), boxes.float()
     extent = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     lengths = extent.ceil()
-    first, number, bound_x, bound_y = [], [], *(_patch_bounds(n, side) for n in lengths.unbind(1))
-    for axis in (bound_x, bound_y):
-        first.append(axis[0])
-        number.append(axis[1])
+    bound_x, bound_y = (_patch_bounds(line, side) for line in lengths.unbind(1))
+    first, number = (bound_x[0], bound_y[0]), (bound_x[1], bound_y[1])
     # Bounds of all patches: the largest of 4 x 4 Bezier points, each linear in the map.
     patches = side + 1
     half = maps.flatten(1, 2) @ bound_x[2].flatten(1, 2).transpose(1, 2)  # (R, J * M, 4 patches)
