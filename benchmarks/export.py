@@ -2,7 +2,7 @@
 
     python benchmarks/export.py [--formats onnx,openvino,pt2] [--half] [--repeats 7] [--threads 2]
 
-Every file is exported, and checked, for the size that the photo comes to. All sides then take turns
+Every file is exported, and checked, for one image of the size that the photo comes to. All sides then take turns
 on that photo, each turn starting with another one; ratios are taken turn by turn and their median,
 lowest and highest are printed. The graph of a file is one stage, so its own stages cannot be seen.
 """
@@ -116,6 +116,7 @@ def main() -> None:
                 name,
                 Path(folder) / f"{name}{SUFFIXES[name]}",
                 imgsz=size,
+                batch=1,
                 half=options.half,
                 source=options.source,
                 report=lambda made, name=name: reports.update({name: made}),

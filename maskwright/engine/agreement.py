@@ -43,7 +43,8 @@ class Match:
         undecided: those of `found` whose masks have a smaller IoU than the tolerance, but differ
             only in pixels whose probability is so near to 0.5 that rounding decides them (one
             such pixel is enough in an object of less than 1,000).
-        at_threshold: detections of one side alone that stand at a threshold: see `excused`.
+        at_threshold: detections of one side alone because of rounding: they stand at a threshold
+            (see `excused`), or were suppressed by one that does.
         unexplained: all others that were not found again, of either side.
     """
 
@@ -137,16 +138,38 @@ def compare(wanted: Detections, found: Detections, post: PostProcess, paste_mode
         if wanted.keypoints is not None and found.keypoints is not None:
             point = float((wanted.keypoints[i] - found.keypoints[j])[:, :2].abs().max())
         match.add(box, score, iou, rounding, point)
-    match.unexplained = len(pairs) - match.found
-    for one, other, taken in (
-        (wanted, found, {i for i, *_ in pairs}),
-        (found, wanted, {j for _, j, *_ in pairs}),
-    ):
-        for i in set(range(len(one))) - taken:
-            at_threshold = excused(one, i, other, post)
-            match.at_threshold += at_threshold
-            match.unexplained += not at_threshold
+    alone = [set(range(len(wanted))), set(range(len(found)))]
+    for i, j, *_ in pairs:
+        alone[0].discard(i)
+        alone[1].discard(j)
+    both = (wanted, found), (found, wanted)
+    loose = [
+        {i for i in left if excused(one, i, other, post)}
+        for (one, other), left in zip(both, alone, strict=True)
+    ]
+    # What one side keeps for such a reason suppresses others there, and so on.
+    while True:
+        more = [
+            {i for i in alone[k] - loose[k] if _suppressed(one, i, other, loose[1 - k], post)}
+            for k, (one, other) in enumerate(both)
+        ]
+        if not any(more):
+            break
+        loose = [known | new for known, new in zip(loose, more, strict=True)]
+    match.at_threshold = len(loose[0]) + len(loose[1])
+    match.unexplained = len(pairs) - match.found + len(alone[0]) + len(alone[1])
+    match.unexplained -= match.at_threshold
     return match
+
+
+def _suppressed(
+    one: Detections, i: int, other: Detections, by: set[int], post: PostProcess
+) -> bool:
+    """Whether detection `i` of `one` is suppressed in `other` by one of its detections `by`."""
+    at = torch.tensor(sorted(by), dtype=torch.int64)
+    iou = box_iou(one.boxes[i : i + 1], other.boxes[at])[0]
+    better = (other.labels[at] == one.labels[i]) & (other.scores[at] >= one.scores[i] - SCORE)
+    return bool((better & (iou > post.nms_thresh - IOU)).any())
 
 
 def agrees(matches: Sequence[Match]) -> bool:
@@ -155,7 +178,7 @@ def agrees(matches: Sequence[Match]) -> bool:
     At most one in twenty, and one more, may be: beyond that, something else is wrong.
     """
     loose = sum(match.at_threshold for match in matches)
-    most = 1 + sum(match.total for match in matches) // 20
+    most = 1 + sum(match.total + match.ours for match in matches) // 20
     return loose <= most and not any(match.unexplained for match in matches)
 
 

@@ -95,6 +95,19 @@ def test_boxes_that_suppress_each_other_or_not() -> None:
     assert match(a, c).unexplained == 2
 
 
+def test_what_a_tie_suppresses_is_missing_with_reason() -> None:
+    # Of two equal scores one side keeps the left box, the other the right one, which covers more.
+    left, right, below = [0, 0, 30, 10], [4, 0, 34, 10], [14, 0, 40, 10]
+    a = detections([left, below], [0.9, 0.5], [0, 0])
+    b = detections([right], [0.9, 0.5][:1], [0])
+    result = match(b, a)
+    assert (result.at_threshold, result.unexplained) == (3, 0)
+    other_class = detections([left, below], [0.9, 0.5], [0, 1])
+    assert match(b, other_class).unexplained == 1
+    better = detections([left, below], [0.9, 0.95], [0, 0])
+    assert match(b, better).unexplained == 1
+
+
 def test_masks_differ_only_in_undecided_pixels() -> None:
     probs = torch.full((1, 8, 8), 0.9)
     probs[0, 3, 3] = 0.5005
