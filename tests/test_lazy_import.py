@@ -32,6 +32,7 @@ def loaded(code: str) -> str:
         "from maskwright.cli import main; assert main(['train', '--help']) == 0",
         "from maskwright.cli import main; assert main(['predict', '--help']) == 0",
         "from maskwright.cli import main; assert main(['predict', 'conff=1']) == 2",
+        "from maskwright.cli import main; assert main(['export', '--help']) == 0",
         "from maskwright.cli import main; assert main(['--version']) == 0",
     ],
 )
@@ -52,6 +53,12 @@ def test_every_public_name_is_there() -> None:
 def test_names_stay_functions_when_modules_of_that_name_are_imported() -> None:
     code = (
         "import maskwright as mw, maskwright.engine.predict, maskwright.converters\n"
-        "assert callable(mw.predict) and callable(mw.convert) and callable(mw.val)"
+        "import maskwright.exporters\n"
+        "assert callable(mw.predict) and callable(mw.convert) and callable(mw.val)\n"
+        "assert callable(mw.export)"
     )
     assert "torch" in loaded(code)
+
+
+def test_the_runtime_imports_no_torch() -> None:
+    assert loaded("import maskwright.runtime") == "loaded ['numpy']"
