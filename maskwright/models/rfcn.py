@@ -2,8 +2,9 @@
 
 The RPN runs on C4, the score maps on C5, dilated to stride 16 (section 2.2). Trained jointly, with
 the hardest 128 of all proposals (OHEM, section 2.3), 300 proposals at test. Differences from the
-authors' code: a dilated stage keeps what each of its convolutions sees (`nn.resnet`), proposals are
-left out by NMS in training as at test, boxes have no extra pixel.
+authors' code: group norm before the score maps (without a norm Adam diverges), a dilated stage
+keeps what each of its convolutions sees (`nn.resnet`), proposals are left out by NMS in training as
+at test, boxes have no extra pixel.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class RFCNOptions(SingleMapOptions):
     Attributes:
         bins: k: a region has k x k bins, each with score maps of its own.
         width: channels from which the score maps are made.
+        head_norm: norm of these channels: None (as published, for SGD), "bn" or "gn".
         pooling: "pool" (position-sensitive RoI pooling, as published) or "align" (the same with
             bilinear samples).
     """
@@ -44,6 +46,7 @@ class RFCNOptions(SingleMapOptions):
     box_beta: float | None = 1.0
     bins: int = 7
     width: int = 1024
+    head_norm: str | None = "gn"
     pooling: str = "pool"
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
         num_classes,
         pool=options.bins,
         width=options.width,
+        norm=options.head_norm,
         beta=box_beta(options),
         loss_weight=options.box_loss_weight,
     )

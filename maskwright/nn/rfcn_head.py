@@ -3,7 +3,8 @@
 No layer with weights runs on a region. Every bin of a region is pooled from maps of its own
 (position-sensitive pooling, eq. 1), and the region's score is the average of its bins (eq. 2);
 boxes are regressed the same way, once for all classes (section 2.2). The reduction to 1024
-channels has a ReLU behind it, as in the authors' code.
+channels has a ReLU behind it, as in the authors' code, and may have a norm: without one the votes
+of unscaled features swing too far for Adam.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .box_head import BoxBranch, BoxOutput
+from .norm import conv_block
 
 
 class RFCNHead(BoxBranch):
@@ -25,27 +26,35 @@ class RFCNHead(BoxBranch):
         channels: channels of the map of the whole image.
         num_classes: real classes.
         width: channels after the reduction.
+        norm: norm of the reduction: None, "bn" or "gn".
         **options: of `BoxBranch`; `pool` is the k of the paper.
     """
 
     def __init__(
-        self, channels: int, num_classes: int, *, width: int = 1024, **options: Any
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        width: int = 1024,
+        norm: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(num_classes, **options)
         bins = self.pool * self.pool
-        self.reduce = nn.Conv2d(channels, width, 1)
+        self.reduce = conv_block(channels, width, 1, norm=norm)
         # The bins of a class lie together; background is the last class.
         self.logits = nn.Conv2d(width, (num_classes + 1) * bins, 1)
         self.deltas = nn.Conv2d(width, 4 * bins, 1)
         self.class_rows = {"logits": (bins, True)}
-        for layer in (self.reduce, self.logits, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def maps(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """Return the score maps (B, (C + 1 + 4) * pool * pool, H, W), made from the last map."""
-        x = F.relu(self.reduce(pyramid[-1]))
+        x = self.reduce(pyramid[-1])
         return [torch.cat([self.logits(x), self.deltas(x)], 1)]
 
     def forward(self, x: Tensor) -> BoxOutput:

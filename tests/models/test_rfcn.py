@@ -36,7 +36,7 @@ def test_votes_equal_the_equations_with_torchvisions_pooling(kind: str, k: int) 
     maps.requires_grad_()
     output = head(heads.pool(head.maps([maps]), boxes, index, k))
 
-    x = F.conv2d(maps, head.reduce.weight, head.reduce.bias).relu()
+    x = F.conv2d(maps, head.reduce[0].weight, head.reduce[0].bias).relu()
     rois = torch.cat([index[:, None].float(), boxes], 1)
     expected = []
     for layer in (head.logits, head.deltas):
@@ -78,7 +78,7 @@ def test_sizes_are_those_of_the_paper() -> None:
     with torch.device("meta"):
         detector = build("rfcn_resnet101", 20)
     head = detector.roi_heads.box_head
-    assert head.reduce.weight.shape == (1024, 2048, 1, 1)
+    assert head.reduce[0].weight.shape == (1024, 2048, 1, 1)
     assert head.logits.weight.shape[0] == 7 * 7 * 21 and head.deltas.weight.shape[0] == 4 * 7 * 7
     assert detector.rpn.convs[0].weight.shape == (512, 1024, 3, 3)
     assert detector.rpn.post_nms == (2000, 300) and detector.rpn.pre_nms == (12000, 6000)
