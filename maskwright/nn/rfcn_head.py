@@ -46,11 +46,7 @@ class RFCNHead(BoxBranch):
         self.logits = nn.Conv2d(width, (num_classes + 1) * bins, 1)
         self.deltas = nn.Conv2d(width, 4 * bins, 1)
         self.class_rows = {"logits": (bins, True)}
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        # The layers start as torch makes them, for the reason that `BoxHead` gives.
 
     def maps(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """Return the score maps (B, (C + 1 + 4) * pool * pool, H, W), made from the last map."""
