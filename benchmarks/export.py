@@ -3,9 +3,9 @@
     python benchmarks/export.py [--formats onnx,openvino,pt2] [--half] [--repeats 7] [--threads 2]
 
 Every file is exported, and checked, for one image of the size that the photo comes to. All sides
-then take turns on that photo, each turn starting with another one; ratios are taken turn by turn and
-their median, lowest and highest are printed. The graph of a file is one stage, so its own stages
-cannot be seen.
+then take turns on that photo, each turn starting with another one; ratios are taken turn by turn
+and their median, lowest and highest are printed. The graph of a file is one stage, so its own
+stages cannot be seen.
 """
 
 from __future__ import annotations
