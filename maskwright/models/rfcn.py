@@ -67,16 +67,14 @@ TINY: dict[str, Any] = {
     "rois": 32,
     "imgsz": 96,
 }
+# The small presets are for small images, whose objects are few pixels of the map wide: bins of
+# whole pixels, seven on a side, learn slowly there.
+SMALL: dict[str, Any] = {"rpn_width": 256, "width": 256, "bins": 3, "pooling": "align"}
 FAMILY: dict[str, dict[str, Any]] = {
-    "resnet18": {"backbone": "resnet18", "rpn_width": 256, "width": 256},
+    "resnet18": {"backbone": "resnet18", **SMALL},
     "resnet50": {"backbone": "resnet50"},
     "resnet101": {"backbone": "resnet101"},
-    "lite0": {
-        "backbone": "tf_efficientnet_lite0",
-        "rpn_width": 256,
-        "width": 256,
-        "imgsz": 640,
-    },
+    "lite0": {"backbone": "tf_efficientnet_lite0", **SMALL, "imgsz": 640},
 }
 
 
