@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
+    parser.add_argument("--save", type=Path, help="folder for our trained weights")
     args = parser.parse_args()
     device = pick_device(args.device)
     recipe = RECIPES[args.recipe](args.data)
@@ -231,7 +232,7 @@ def main() -> None:
         fewer = round(steps / ratio)
         plans[EQUAL_TIME] = replace(recipe, steps=fewer, warmup=max(fewer // 12, 1))
     sides = {name: (SIDES[name.split(",")[0]], plan) for name, plan in plans.items()}
-    rows = run_all(sides, args.seeds, device, args.workers, args.out)
+    rows = run_all(sides, args.seeds, device, args.workers, args.out, args.save)
     print("\n" + report(rows, device))
 
 

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, make_loader
 from maskwright.data.transforms import Augment
+from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.engine.detect import to_detections
 from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.engine.val import score, to_coco_rows
 from maskwright.hub import start_detector
-from maskwright.models import PostProcess
+from maskwright.models import Meta, PostProcess
 from maskwright.structures import Detections, Images, Resize
 
 # Makes the module of one side from a recipe and the names of the classes.
@@ -43,7 +43,8 @@ class Ours(nn.Module):
     def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
         super().__init__()
         options = {**recipe.model_args, "imgsz": recipe.imgsz}
-        self.detector, _, _ = start_detector(recipe.model, names, options=options)
+        self.detector, used, _ = start_detector(recipe.model, names, options=options)
+        self.meta = Meta(recipe.model, used, list(names))
         self.backbone = self.detector.backbone
         self.post = PostProcess(0.001, 0.5, recipe.max_det)
 
@@ -112,7 +113,7 @@ def run(
     workers: int,
     save: Path | None = None,
 ) -> dict:
-    """Train one side with one seed and evaluate it; its weights go to `save`."""
+    """Train one side with one seed and evaluate it; our weights go to the folder `save`."""
     trainer = Trainer(make, seed, recipe, device, workers)
     times: list[float] = []
     begin = time.perf_counter()
@@ -123,12 +124,10 @@ def run(
         if step % 40 == 0:
             print(f"{name} seed {seed} step {step} loss {loss:.3f}", flush=True)
     total = time.perf_counter() - begin
-    if save is not None:
+    if save is not None and isinstance(trainer.side, Ours):
         save.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {key: value.contiguous() for key, value in trainer.side.state_dict().items()},
-            save / f"{name}_{seed}.safetensors",
-        )
+        file = save / f"{name.replace(' ', '_')}_{seed}.safetensors"
+        save_checkpoint(file, trainer.side.meta, trainer.side.detector.state_dict())
     val = open_dataset(recipe.data, "val")
     metrics = evaluate(trainer.side.eval(), val, device, workers, recipe)
     row = {"side": name, "seed": seed, "steps": recipe.steps, "seconds": total}

@@ -400,7 +400,15 @@ def data_check(
     splits = report.splits
     console.table(
         f"{report.data}",
-        ["split", "images", "without objects", "objects", *SIZES, "most in an image"],
+        [
+            "split",
+            "images",
+            "without objects",
+            "objects",
+            *SIZES,
+            "crowd, difficult",
+            "most in an image",
+        ],
         [
             [
                 split,
@@ -408,6 +416,7 @@ def data_check(
                 stats.without_objects,
                 stats.objects,
                 *(stats.by_size[size] for size in SIZES),
+                stats.crowds,
                 int(stats.per_image.max(initial=0)),
             ]
             for split, stats in splits.items()

@@ -15,7 +15,7 @@ from torch import nn
 from ..data.discover import open_dataset
 from ..errors import OptionError
 from ..models.base import Detector, PostProcess
-from ..models.registry import build, get_entry
+from ..models.registry import build, get_entry, list_models
 from ..nn.box_head import BoxHead
 from ..nn.svd import truncate
 from .checkpoint import save_checkpoint
@@ -75,7 +75,12 @@ def compress(
     detector, meta = predictor.detector, predictor.meta
     head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
     if "svd" not in get_entry(meta.model).arguments() or not isinstance(head, BoxHead):
-        raise ValueError(f"{meta.model} has no fully connected layers that could be compressed")
+        able = [name for name, entry in list_models().items() if "svd" in entry.arguments()]
+        families = dict.fromkeys(name.rsplit("_", 1)[0] for name in able)
+        raise ValueError(
+            f"compress takes models of {', '.join(families)}, whose fully connected layers cost "
+            f"most of the time; {meta.model} is none of them"
+        )
     if meta.args.get("svd"):
         raise ValueError(
             f"{model} is compressed already, to the ranks {', '.join(map(str, meta.args['svd']))}"

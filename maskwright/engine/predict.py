@@ -174,6 +174,12 @@ class Predictor:
         own = self.detector.resize
         if imgsz is None:
             return own
+        if self.detector.buckets:
+            sizes = ", ".join(f"{height} x {width}" for height, width in self.detector.buckets)
+            raise OptionError(
+                f"imgsz={imgsz}: {self.meta.model} was exported for images of {sizes}; export it "
+                "with imgsz=none to choose the size later"
+            )
         return Resize.parse(
             imgsz, rounding=own.rounding, antialias=own.antialias, within=own.within
         )

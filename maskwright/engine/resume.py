@@ -159,8 +159,9 @@ def _changed(
     for name in options:
         if name not in (*FREE_ON_RESUME, "resume") and wanted[name] != was[name]:
             start = f"a new run from weights={source}" if source else "a new run"
+            value = "its own default" if was[name] is None else repr(was[name])
             raise ValueError(
-                f"resume goes on with the options of the run, {name} is {was[name]!r} there: "
+                f"resume goes on with the options of the run, {name} is {value} there: "
                 f"leave it out, or start {start}"
             )
     return replace(recipe, **{key: getattr(given, key) for key in options if key in FREE_ON_RESUME})

@@ -79,13 +79,6 @@ class GraphDetector(Detector):
             keypoints=clean.get("keypoints"),
         )
 
-    def refine(self, images: Images, found: Instances) -> Instances:
-        """Refuse: a graph looks at its own boxes alone."""
-        raise OptionError(
-            f"{self.source}: several views (tta) need the model itself; an exported graph looks at "
-            "its own boxes alone"
-        )
-
     def _check(self, post: PostProcess, size: tuple[int, ...]) -> None:
         own = self.spec.post
         wrong = None
@@ -96,7 +89,10 @@ class GraphDetector(Detector):
         elif post.nms_thresh != own.nms_thresh:
             wrong = f"iou={own.nms_thresh:g}, which is part of its graph, not {post.nms_thresh:g}"
         elif post.soft_nms != own.soft_nms:
-            wrong = "plain NMS, which is part of its graph, not soft-NMS"
+            raise OptionError(
+                f"{self.source} has plain NMS in its graph, and no format holds soft-NMS: take the "
+                "model itself"
+            )
         if wrong:
             raise OptionError(
                 f"{self.source} was exported with {wrong}: export it anew, or take the model itself"

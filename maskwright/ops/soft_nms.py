@@ -36,7 +36,7 @@ class SoftNMS:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise OptionError(
-                f"soft-NMS is one of {', '.join(map(repr, METHODS))}; got {self.method!r}"
+                f"soft-NMS is linear, gaussian or gaussian:SIGMA, got {self.method!r}"
             )
         if not 0 < self.sigma < float("inf"):
             raise OptionError(f"sigma of soft-NMS must be above 0 and finite, got {self.sigma}")

@@ -86,8 +86,15 @@ def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
         loaded(image)
     with pytest.raises(OptionError, match=r"iou=0\.5, which is part of its graph"):
         loaded(image, iou=0.6, max_det=20)
-    with pytest.raises(OptionError, match="plain NMS, which is part of its graph, not soft-NMS"):
+    with pytest.raises(OptionError, match="plain NMS in its graph"):
         loaded(image, max_det=20, soft_nms="linear")
+
+
+def test_a_graph_of_one_size_takes_no_other(exported: Exported) -> None:
+    loaded = mw.load(exported.path)
+    loaded.detector.buckets = [(64, 96)]
+    with pytest.raises(OptionError, match="exported for images of 64 x 96"):
+        loaded(np.zeros((40, 40, 3), np.uint8), imgsz=256, max_det=20)
 
 
 def test_several_views_of_a_graph(exported: Exported) -> None:
@@ -130,6 +137,7 @@ def test_pooling_that_graphs_do_not_know_is_refused(name: str, tmp_path: Path) -
         export(predictor, "onnx", tmp_path / "a.onnx")
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_predict_by_command(exported: Exported, tmp_path: Path, capsys) -> None:
     options = [f"source={exported.photos}", f"project={tmp_path}", "conf=0.05", "max_det=20"]
     assert main(["predict", f"model={exported.path}", *options]) == 0

@@ -62,5 +62,8 @@ def test_every_operator_of_ours_that_predicts_has_a_form_for_graphs() -> None:
         if name.startswith("maskwright::") and not name.endswith("backward")
     }
     # Of training; and of an option of prediction that graphs refuse.
-    other = {"maskwright::crop_masks", "maskwright::unite_masks", "maskwright::soft_nms_padded"}
+    other = {
+        f"maskwright::{name}"
+        for name in ("crop_masks", "unite_masks", "best_overlaps", "soft_nms_padded")
+    }
     assert {f"{name.replace('::', '.')}.default" for name in ours - other} == known

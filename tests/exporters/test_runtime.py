@@ -36,6 +36,7 @@ def as_detections(found: runtime.Found) -> Detections:
     )
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_it_finds_what_the_predictor_finds(exported: Exported) -> None:
     model = runtime.load(exported.path, threads=1)
     post = PostProcess(0.05, 0.5, 20)

@@ -19,8 +19,11 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
     """A tiny model with random weights whose scores spread over the threshold."""
     torch.manual_seed(0)
     detector = build_tiny(name, 2)
+    head = detector.roi_heads.box_head
     with torch.no_grad():
-        detector.roi_heads.box_head.logits.weight.mul_(30)
+        for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
+            layer.weight.normal_(std=spread)
+            layer.bias.zero_()
     skeleton = None
     if detector.num_keypoints:
         skeleton = Skeleton(COCO_PERSON.names[: detector.num_keypoints])
