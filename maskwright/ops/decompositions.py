@@ -130,8 +130,10 @@ def roi_align_gathered(
     weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
     weight = weight * on_map[:, :, None, None, None]
     count = index.shape[3] * index.shape[4]
+    # By hand: the offsets of embedding_bag would be sizes that torch writes and cannot read again.
+    bags = torch.arange(boxes.shape[0] * output_size[0] * output_size[1], device=boxes.device)
     out = F.embedding_bag(
-        index.reshape(-1, count), table, mode="sum", per_sample_weights=weight.reshape(-1, count)
+        index.flatten(), table, bags * count, mode="sum", per_sample_weights=weight.flatten()
     )
     out = out.reshape(boxes.shape[0], output_size[0], output_size[1], table.shape[1])
     return out.permute(0, 3, 1, 2).to(features[0].dtype)
