@@ -24,8 +24,7 @@ from ..exporters.sessions import GraphDetector, open_graph
 from ..exporters.spec import GraphSpec
 from ..exporters.trace import trace, whole_model
 from ..exporters.writers import SUFFIXES, check_libraries, write_graph
-from ..models.base import Detector, TwoStageDetector
-from ..nn.poolers import AlignPooler
+from ..models.base import Detector
 from ..structures import Images
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
@@ -142,13 +141,6 @@ def export(
         raise ValueError(
             f"{model.meta.model} takes its regions from outside ({detector.proposal_source}): "
             "an exported graph has pixels alone, so no format can hold it"
-        )
-    pooler = detector.roi_heads.pooler if isinstance(detector, TwoStageDetector) else None
-    if pooler is not None and not isinstance(pooler, AlignPooler):
-        raise ValueError(
-            f"{model.meta.model} pools regions by a rule of its own ({type(pooler).__name__}), and "
-            "exported graphs know RoIAlign alone: train with pooling=align, or a model other than "
-            "R-FCN"
         )
     if model.device.type != "cpu":
         raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")

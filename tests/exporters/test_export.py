@@ -130,13 +130,6 @@ def test_regions_from_outside_are_in_no_graph(tmp_path: Path) -> None:
         export(predictor, "onnx", tmp_path / "a.onnx")
 
 
-@pytest.mark.parametrize("name", ["rfcn_resnet50", "faster_rcnn_vgg16"])
-def test_pooling_that_graphs_do_not_know_is_refused(name: str, tmp_path: Path) -> None:
-    predictor = tiny_predictor(name)
-    with pytest.raises(ValueError, match=rf"{name} pools regions by a rule of its own"):
-        export(predictor, "onnx", tmp_path / "a.onnx")
-
-
 @pytest.mark.filterwarnings("ignore:max_det")
 def test_predict_by_command(exported: Exported, tmp_path: Path, capsys) -> None:
     options = [f"source={exported.photos}", f"project={tmp_path}", "conf=0.05", "max_det=20"]
