@@ -31,6 +31,10 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
     # Half of the formats for any size and batch, half for one size and precision.
     fixed = format in ("openvino", "aoti")
     options: dict[str, Any] = {"imgsz": None, "conf": 0.01, "max_det": 20}
+    if name.startswith("rfcn"):
+        # On maps this small most bins are empty, and a region of empty bins has exactly a third for
+        # each class: beyond those ties.
+        options["conf"] = 0.34
     if fixed:
         options.update(imgsz=(96, 128), batch=1, half=True)
     if predictor.detector.proposal_source is not None:
@@ -48,7 +52,7 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
     assert sum(case.match.total for case in reports[0].cases) > 3
     loaded = mw.load(target, trust=True)
     assert loaded.detector.task == predictor.detector.task
-    result = loaded(source / "0.png", conf=0.01, max_det=20)
+    result = loaded(source / "0.png", conf=options["conf"], max_det=20)
     assert (result.masks is None) == ("segment" not in loaded.detector.task)
     assert (result.keypoints is None) == ("keypoints" not in loaded.detector.task)
 
