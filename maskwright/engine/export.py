@@ -200,7 +200,7 @@ def _write_checked(
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
     except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error})") from None
+        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
     cases = _cases(spec, photos)
     try:
         with console.progress("export", total=3 + len(cases), unit="step") as bar:
@@ -232,7 +232,7 @@ def _write_checked(
         for file in folder.iterdir():
             file.replace(target.parent / file.name)
     except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error})") from None
+        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
