@@ -423,7 +423,7 @@ def test_data_check(cells: Path, work: Path, capsys: pytest.CaptureFixture[str])
     assert main(["data", "check", "cells"]) == 0
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
-    assert ["train", "2", "0", "2", "2", "0", "0", "1"] in rows
+    assert ["train", "2", "0", "2", "2", "0", "0", "0", "1"] in rows
     assert ["cell", "2", "2"] in rows
     assert "Faults: none." in out and "runs" in out
     assert (work / "runs" / "check" / "check" / "train_samples.png").is_file()

@@ -171,7 +171,7 @@ def test_one_graph() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"method": "cubic"}, "'linear', 'gaussian'; got 'cubic'"),
+        ({"method": "cubic"}, "linear, gaussian or gaussian:SIGMA, got 'cubic'"),
         ({"sigma": 0.0}, "sigma .* above 0"),
         ({"sigma": math.nan}, "sigma .* above 0"),
         ({"floor": 1.5}, "score floor"),
