@@ -20,12 +20,10 @@ import torch
 from common import compare, header, line, machine
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskwright.engine.peer import calibrate, drawn_scene
+from maskwright.engine.peer import drawn_scene, random_predictor
 from maskwright.engine.predict import Loaded, Predictor
 from maskwright.engine.sources import one_source
 from maskwright.models import PostProcess
-from maskwright.models.base import Meta
-from maskwright.models.registry import build
 from maskwright.structures import Resize
 
 FAMILIES = ("mask_rcnn", "refine_mask", "refine_mask_fast")
@@ -34,12 +32,8 @@ POST = PostProcess(0.05, 0.5, 100)
 
 def prepare(family: str, backbone: str, size: tuple[int, int]) -> tuple[Predictor, Any]:
     """Return a model that finds 100 objects in the drawn scene, and the scene as its input."""
-    torch.manual_seed(0)
-    name = f"{family}_{backbone}"
-    meta = Meta(name, {}, [f"class_{i}" for i in range(80)])
-    predictor = Predictor(build(name, 80), meta, device="cpu")
     photo = drawn_scene()
-    calibrate(predictor, photo)
+    predictor = random_predictor(f"{family}_{backbone}", 80, photo)
     loaded = Loaded(one_source(photo, 0), photo, 0.0)
     return predictor, predictor.prepare([loaded], Resize(*sorted(size)))[0]
 

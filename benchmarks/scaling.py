@@ -42,20 +42,13 @@ class Curve:
 
 def predictions(side: int, batch: int = 1) -> Work:
     """Return the prediction of drawn square images with about 100 objects each."""
-    import torch
-
-    from maskwright.engine.peer import calibrate, drawn_scene
-    from maskwright.engine.predict import Loaded, Predictor, make_post
+    from maskwright.engine.peer import drawn_scene, random_predictor
+    from maskwright.engine.predict import Loaded, make_post
     from maskwright.engine.sources import one_source
-    from maskwright.models.base import Meta
-    from maskwright.models.registry import build
     from maskwright.structures import Resize
 
-    torch.manual_seed(0)
     photo = drawn_scene()
-    meta = Meta(MODEL, {}, [f"class_{i}" for i in range(20)])
-    predictor = Predictor(build(MODEL, 20), meta, device="cpu")
-    calibrate(predictor, photo)
+    predictor = random_predictor(MODEL, 20, photo)
     square = np.ascontiguousarray(photo[:800, :800])
     loaded = [Loaded(one_source(square, 0), square, 0.0)] * batch
     resize, post = Resize.parse(side), make_post(0.05, 0.5, 100)

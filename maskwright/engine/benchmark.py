@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..models.base import Detector, Meta, PostProcess, TwoStageDetector
+from ..models.base import Detector, PostProcess, TwoStageDetector
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
-from .peer import calibrate, drawn_scene, torchvision_model
+from .peer import drawn_scene, random_predictor, torchvision_model
 from .predict import Loaded, Predictor, read
 from .result import Result
 from .sources import one_source
@@ -155,18 +155,13 @@ def comparable(
         photo: (H, W, 3) uint8; random weights are scaled on it.
     """
     from ..hub import load
-    from ..models.registry import build, list_models
+    from ..models.registry import list_models
 
     if str(model) not in list_models() or weights is not None:
         return load(model, weights=weights, device=device)
     # torchvision's conventions: with ours, its model could not give the same numbers.
     options = {"conventions": "torchvision"}
-    torch.manual_seed(0)
-    detector = build(str(model), 90, **options)
-    meta = Meta(str(model), options, [f"class_{i}" for i in range(90)])
-    predictor = Predictor(detector, meta, device=device)
-    calibrate(predictor, photo)
-    return predictor
+    return random_predictor(str(model), 90, photo, options=options, device=device)
 
 
 def _compare(

@@ -6,6 +6,7 @@ detector without training finds many objects of many classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..converters.torchvision import from_maskwright
-from ..models.base import PostProcess, TwoStageDetector
+from ..models.base import Meta, PostProcess, TwoStageDetector
+from ..models.registry import build
 from ..nn.norm import FrozenBatchNorm2d
 from .predict import Loaded, Predictor
 from .sources import one_source
@@ -87,6 +89,32 @@ def drawn_scene(height: int = 800, width: int = 1216) -> np.ndarray:
         picture[inside] = 0.3 * picture[inside] + 0.7 * colour
     noisy: np.ndarray = np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
     return noisy
+
+
+def random_predictor(
+    model: str,
+    num_classes: int,
+    photo: np.ndarray,
+    *,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Predictor:
+    """Return a model with random weights, always the same, that finds many objects in a photo.
+
+    Args:
+        model: registered name.
+        num_classes: real classes.
+        photo: (H, W, 3) uint8.
+        options: of the model's builder.
+        device: see `pick_device`.
+    """
+    options = dict(options or {})
+    torch.manual_seed(0)
+    detector = build(model, num_classes, **options)
+    meta = Meta(model, options, [f"class_{i}" for i in range(num_classes)])
+    predictor = Predictor(detector, meta, device=device)
+    calibrate(predictor, photo)
+    return predictor
 
 
 @torch.no_grad()
