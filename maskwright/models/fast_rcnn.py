@@ -10,9 +10,9 @@ could not repeat; the bias has the learning rate of the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import OptionError
 from ..nn.backbones import Backbone
@@ -24,6 +24,8 @@ from ..structures import Resize
 from .regions import ProposalDetector
 from .registry import Builder, register
 from .two_stage import check_ranges, make_sampler
+
+AnyDetector = TypeVar("AnyDetector", bound=ProposalDetector)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,39 @@ TINY: dict[str, Any] = {
 }
 
 
+def assemble_regions(
+    kind: Callable[..., AnyDetector],
+    num_classes: int,
+    options: RegionOptions,
+    *,
+    backbone: Backbone,
+    roi_heads: RoIHeads,
+    **more: Any,
+) -> AnyDetector:
+    """Put the parts of a detector with regions from outside together.
+
+    Args:
+        kind: its class.
+        num_classes: real classes.
+        options: of the detector.
+        backbone: see `ProposalDetector`.
+        roi_heads: see `ProposalDetector`.
+        **more: what this class takes beside them.
+    """
+    return kind(
+        num_classes,
+        backbone=backbone,
+        roi_heads=roi_heads,
+        proposal_source=options.source,
+        max_proposals=options.proposals,
+        scales=options.scales,
+        mean=backbone.mean,
+        std=backbone.std,
+        resize=options.resize(),
+        **more,
+    )
+
+
 def register_family(
     detector: str,
     builder: Builder,
@@ -182,16 +217,8 @@ def fast_rcnn(num_classes: int, options: FastRCNNOptions) -> ProposalDetector:
         matcher=IoUMatcher(0.5, 0.5, floor=0 if options.ohem else options.background),
         sampler=make_sampler(options.rois, options.ohem),
     )
-    return ProposalDetector(
-        num_classes,
-        backbone=backbone,
-        roi_heads=roi_heads,
-        proposal_source=options.source,
-        max_proposals=options.proposals,
-        scales=options.scales,
-        mean=backbone.mean,
-        std=backbone.std,
-        resize=options.resize(),
+    return assemble_regions(
+        ProposalDetector, num_classes, options, backbone=backbone, roi_heads=roi_heads
     )
 
 

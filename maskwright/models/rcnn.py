@@ -23,7 +23,7 @@ from ..nn.poolers import CropPooler, Trunk
 from ..nn.roi_heads import RoIHeads
 from ..nn.svm_head import SVMHead
 from ..structures import Images, Resize
-from .fast_rcnn import TINY, RegionOptions, register_family
+from .fast_rcnn import TINY, RegionOptions, assemble_regions, register_family
 from .regions import SVMDetector
 from .two_stage import check_ranges, make_sampler
 
@@ -106,16 +106,8 @@ def rcnn(num_classes: int, options: RCNNOptions) -> RCNN:
         sampler=make_sampler(options.rois, options.ohem),
         part=PART,
     )
-    return RCNN(
-        num_classes,
-        pool=options.pool,
-        backbone=backbone,
-        roi_heads=roi_heads,
-        proposal_source=options.source,
-        max_proposals=options.proposals,
-        mean=backbone.mean,
-        std=backbone.std,
-        resize=options.resize(),
+    return assemble_regions(
+        RCNN, num_classes, options, backbone=backbone, roi_heads=roi_heads, pool=options.pool
     )
 
 

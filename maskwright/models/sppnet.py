@@ -19,7 +19,7 @@ from ..nn.matchers import IoUMatcher
 from ..nn.poolers import MapPooler
 from ..nn.roi_heads import RoIHeads
 from ..nn.svm_head import SVMHead
-from .fast_rcnn import TINY, RegionOptions, register_family
+from .fast_rcnn import TINY, RegionOptions, assemble_regions, register_family
 from .regions import SVMDetector
 from .two_stage import make_sampler
 
@@ -72,17 +72,8 @@ def sppnet(num_classes: int, options: SPPNetOptions) -> SPPNet:
         matcher=IoUMatcher(0.5, 0.5, floor=0.0 if options.ohem else 0.1),
         sampler=make_sampler(options.rois, options.ohem),
     )
-    return SPPNet(
-        num_classes,
-        backbone=backbone,
-        roi_heads=roi_heads,
-        proposal_source=options.source,
-        max_proposals=options.proposals,
-        scales=options.scales,
-        pyramid_training=True,
-        mean=backbone.mean,
-        std=backbone.std,
-        resize=options.resize(),
+    return assemble_regions(
+        SPPNet, num_classes, options, backbone=backbone, roi_heads=roi_heads, pyramid_training=True
     )
 
 
