@@ -23,9 +23,9 @@ from maskwright.data.loader import Batch, make_loader
 from maskwright.data.transforms import Augment
 from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.engine.detect import to_detections
+from maskwright.engine.evaluate import score, to_coco_rows
 from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
 from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.val import score, to_coco_rows
 from maskwright.hub import start_detector
 from maskwright.models import Meta, PostProcess
 from maskwright.structures import Detections, Images, Resize

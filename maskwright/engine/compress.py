@@ -19,9 +19,9 @@ from ..models.registry import build, get_entry, list_models
 from ..nn.box_head import BoxHead
 from ..nn.svd import truncate
 from .checkpoint import save_checkpoint
+from .evaluate import eval_loader, evaluate
 from .regions import prepare_proposals
 from .rundir import new_run_dir
-from .val import eval_loader, evaluate
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ..metrics.table import IntArray
 from .rundir import write_whole
 
 if TYPE_CHECKING:
-    from .val import Evaluation
+    from .evaluate import Evaluation
 
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
 SHOWN_SCORE = 0.25  # smallest score of a detection in a picture and in the confusion matrix

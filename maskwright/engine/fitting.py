@@ -14,9 +14,9 @@ import torch
 from ..structures import Images, Instances
 from . import console
 from .checkpoint import load_checkpoint, load_state
+from .evaluate import eval_loader
 from .interrupt import Interrupt
 from .session import Session
-from .val import eval_loader
 
 
 class _StoppedError(Exception):

@@ -18,7 +18,7 @@ from .draw import draw_instances, mosaic
 from .rundir import write_whole
 
 if TYPE_CHECKING:
-    from .val import Evaluation
+    from .evaluate import Evaluation
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp

@@ -27,7 +27,7 @@ from .rundir import write_whole
 from .worst import LEGEND, draw_worst
 
 if TYPE_CHECKING:
-    from .val import Evaluation
+    from .evaluate import Evaluation
 
 REPORT = "report.html"
 MIXUPS = 12  # rows of the table of confusions

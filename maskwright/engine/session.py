@@ -28,6 +28,7 @@ from .alternate import last_step, load_proposer, two_stage
 from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
 from .ema import Ema
+from .evaluate import eval_loader, match_classes, match_keypoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .predict import pick_device
@@ -36,7 +37,6 @@ from .regions import prepare_proposals, proposal_store
 from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
-from .val import eval_loader, match_classes, match_keypoints
 
 
 @dataclass

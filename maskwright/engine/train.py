@@ -25,6 +25,7 @@ from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
+from .evaluate import Evaluation, capped_notes, evaluate, to_device
 from .fitting import fit_after_training
 from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
@@ -32,7 +33,6 @@ from .recipe import TrainRecipe, check_names, option_parameters
 from .resume import Resumed, find_run
 from .rundir import write_fault
 from .session import Session, make_fabric, prepare
-from .val import Evaluation, capped_notes, evaluate, to_device
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long

@@ -26,7 +26,7 @@ from .figures import plural
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .val import Evaluation
+    from .evaluate import Evaluation
 
 SHOWN = 8  # images
 CELL = 640  # pixels of the long side of a picture

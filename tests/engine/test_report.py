@@ -19,9 +19,9 @@ from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.engine import figures
 from maskwright.engine import report as module
+from maskwright.engine.evaluate import Evaluation, score
 from maskwright.engine.pictures import load_detections, save_validation
 from maskwright.engine.report import write_report
-from maskwright.engine.val import Evaluation, score
 from maskwright.engine.worst import FOUND, MISSED, WRONG
 
 EVIL = "<script>alert(\"1\")</script>&'x' $y$"

@@ -21,13 +21,13 @@ from maskwright.cli import main
 from maskwright.data.batch_file import load_batch
 from maskwright.data.discover import open_dataset
 from maskwright.engine.checkpoint import load_checkpoint
+from maskwright.engine.evaluate import score
 from maskwright.engine.interrupt import Interrupt
 from maskwright.engine.pictures import load_detections
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.engine.rundir import ResultsTable, new_run_dir, write_whole
 from maskwright.engine.session import open_splits, training_loader
 from maskwright.engine.train import TrainResult, train
-from maskwright.engine.val import score
 from maskwright.nn.samplers import ImageNoise
 
 

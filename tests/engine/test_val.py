@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.data.voc_write import write_voc
+from maskwright.engine.evaluate import eval_loader, evaluate, match_classes
 from maskwright.engine.predict import Predictor
-from maskwright.engine.val import eval_loader, evaluate, match_classes, val
+from maskwright.engine.val import val
 from maskwright.models.base import Detector, Meta, PostProcess
 from maskwright.structures import Images, Instances, Resize
 
