@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Commands that tests run in this process would change how its C library allocates, for good.
+os.environ["MASKWRIGHT_KEEP_MEMORY"] = "0"
 
 ROOT = Path(__file__).resolve().parents[1]
 

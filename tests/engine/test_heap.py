@@ -30,9 +30,11 @@ glibc_only = pytest.mark.skipif(_glibc() is None, reason="needs glibc")
 
 
 def probe(**environment: str) -> list[str]:
+    # The suite switches it off in its own process (tests/conftest.py).
+    inherited = {name: value for name, value in os.environ.items() if name != SWITCH}
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
-        env={**os.environ, "THP_MEM_ALLOC_ENABLE": "0", **environment},
+        env={**inherited, "THP_MEM_ALLOC_ENABLE": "0", **environment},
         capture_output=True,
         text=True,
         check=True,
