@@ -76,7 +76,8 @@ class SingleMapOptions(TwoStageOptions):
     """Options of the two-stage detectors on one map, with the sizes of Ren et al. 2015.
 
     All anchor sizes stand at every cell of the map. Of the best 12,000 boxes in training and the
-    best 6,000 at test (in proportion, for other numbers) NMS leaves the proposals.
+    best 6,000 at test (in proportion, for other numbers; see `make_single_rpn`) NMS leaves the
+    proposals.
 
     Attributes:
         rpn_width: channels of the convolutions of the RPN.
@@ -151,15 +152,24 @@ def make_rpn(
     )
 
 
-def make_single_rpn(options: SingleMapOptions, channels: int, stride: int) -> RPN:
-    """Build the RPN of a detector on one map; see `make_rpn`."""
+def make_single_rpn(
+    options: SingleMapOptions, channels: int, stride: int, *, before_nms: int = 6
+) -> RPN:
+    """Build the RPN of a detector on one map; see `make_rpn`.
+
+    Args:
+        options: of the detector.
+        channels: of the map.
+        stride: of the map.
+        before_nms: boxes that NMS sees in training, per proposal that it may leave; 20 at test.
+    """
     return make_rpn(
         options,
         channels,
         (tuple(options.anchor_sizes),),
         (stride,),
         width=options.rpn_width,
-        pre_nms=(6 * options.train_proposals, 20 * options.proposals),
+        pre_nms=(before_nms * options.train_proposals, 20 * options.proposals),
         post_nms=(options.train_proposals, options.proposals),
     )
 
