@@ -3,8 +3,8 @@
 As published: 2 images of 64 regions a step, a quarter of them objects (IoU from 0.5), background
 that overlaps an object by 0.1 to 0.5, smooth L1 on the deltas of the region's class, one or several
 image scales, and truncated SVD of the fully connected layers (`nn.svd`). Differences: the deltas
-are scaled by fixed factors instead of the variance in the data; no dropout, which a resumed run
-could not repeat; the bias has the learning rate of the weights.
+are scaled by fixed factors instead of the variance in the data; the bias has the learning rate of
+the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..nn.roi_heads import RoIHeads
 from ..structures import Resize
 from .regions import ProposalDetector
 from .registry import Builder, register
-from .two_stage import check_ranges, make_sampler
+from .two_stage import check_dropout, check_ranges, make_sampler
 
 AnyDetector = TypeVar("AnyDetector", bound=ProposalDetector)
 
@@ -38,6 +38,8 @@ class RegionOptions:
         stride: the map that regions are pooled from, by its stride: 4, 8, 16 or 32.
         box_fcs: fully connected layers of the head.
         box_width: their size.
+        dropout: share of their units that are dropped in training; 0.5 where they are those of
+            AlexNet or VGG-16.
         source: where regions come from: selective_search, selective_search:quality, edge_boxes,
             sliding_window, or a file of proposals (.json, .npz).
         proposals: most regions of an image, in training and at test.
@@ -56,6 +58,7 @@ class RegionOptions:
     stride: int = 16
     box_fcs: int = 2
     box_width: int = 4096
+    dropout: float = 0.0
     svd: tuple[int, ...] = ()
     source: str = "selective_search"
     proposals: int = 2000
@@ -66,6 +69,7 @@ class RegionOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
+        check_dropout(self.dropout)
         for name in ("scales", "svd"):  # plain data has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.stride not in (4, 8, 16, 32):
@@ -121,7 +125,7 @@ class FastRCNNOptions(RegionOptions):
 
 # The backbones that a detector of the lineage offers by name, with sizes that fit them.
 FAMILY: dict[str, dict[str, Any]] = {
-    "vgg16": {"backbone": "vgg16"},
+    "vgg16": {"backbone": "vgg16", "dropout": 0.5},
     "resnet18": {"backbone": "resnet18", "box_width": 1024},
     "resnet50": {"backbone": "resnet50", "box_width": 1024},
     "lite0": {"backbone": "tf_efficientnet_lite0", "box_width": 512, "imgsz": 640},
@@ -207,6 +211,7 @@ def fast_rcnn(num_classes: int, options: FastRCNNOptions) -> ProposalDetector:
         pool=options.pool,
         fcs=options.box_fcs,
         width=options.box_width,
+        dropout=options.dropout,
         beta=options.beta,
         box_weight=options.box_loss_weight,
         ranks=options.svd,

@@ -28,6 +28,7 @@ from .two_stage import (
     SingleMapOptions,
     assemble,
     box_beta,
+    check_dropout,
     check_ranges,
     make_sampler,
     make_single_rpn,
@@ -47,6 +48,7 @@ class FasterSingleOptions(SingleMapOptions):
         pooling: "align" (RoIAlign) or "pool" (RoIPool).
         box_fcs: fully connected layers of the box head "fc".
         box_width: their size.
+        dropout: share of their units that are dropped in training.
     """
 
     level: str = "c4"
@@ -54,10 +56,12 @@ class FasterSingleOptions(SingleMapOptions):
     pooling: str = "align"
     box_fcs: int = 2
     box_width: int = 1024
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, {"box_fcs": (1, 64), "box_width": (1, 65536)})
+        check_dropout(self.dropout)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(
@@ -81,12 +85,14 @@ TINY: dict[str, Any] = {
 LITE: dict[str, Any] = {"backbone": "tf_efficientnet_lite0", "rpn_width": 256, "imgsz": 640}
 FC: dict[str, Any] = {"head": "fc"}
 DC5: dict[str, Any] = {"level": "dc5", **FC}
-# As published: nine anchors, those across the border left out, RoIPool, smooth L1 from 1 on.
+# As published: nine anchors, those across the border left out, RoIPool, smooth L1 from 1 on,
+# dropout.
 VGG16: dict[str, Any] = {
     "backbone": "vgg16",
     **FC,
     "pooling": "pool",
     "box_width": 4096,
+    "dropout": 0.5,
     "inside_anchors": True,
     "box_beta": 1.0,
 }
@@ -131,6 +137,7 @@ def single_map_rcnn(
         num_classes,
         fcs=0 if on_regions else options.box_fcs,
         width=options.box_width,
+        dropout=options.dropout,
         average=on_regions,
         beta=box_beta(options),
         loss_weight=options.box_loss_weight,

@@ -97,6 +97,7 @@ def rcnn(num_classes: int, options: RCNNOptions) -> RCNN:
         pool=options.pool,
         fcs=options.box_fcs,
         width=options.box_width,
+        dropout=options.dropout,
         ranks=options.svd,
     )
     roi_heads = RoIHeads(
@@ -117,8 +118,8 @@ register_family(
     options=RCNNOptions,
     paper="Girshick et al. 2014",
     family={
-        "alexnet": {"backbone": "alexnet"},
-        "vgg16": {"backbone": "vgg16", "pool": 7},
+        "alexnet": {"backbone": "alexnet", "dropout": 0.5},
+        "vgg16": {"backbone": "vgg16", "pool": 7, "dropout": 0.5},
         "resnet18": {"backbone": "resnet18", "stride": 32, "pool": 3, "box_width": 1024},
         "lite0": {
             "backbone": "tf_efficientnet_lite0",

@@ -63,6 +63,7 @@ def sppnet(num_classes: int, options: SPPNetOptions) -> SPPNet:
         bins=pooler.bins,
         fcs=options.box_fcs,
         width=options.box_width,
+        dropout=options.dropout,
         ranks=options.svd,
     )
     # Of the fine-tuning (section 4.1): a quarter objects with IoU from 0.5, the others from 0.1.

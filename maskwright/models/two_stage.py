@@ -100,6 +100,12 @@ class SingleMapOptions(TwoStageOptions):
 _RANGES = {"proposals": (1, 100_000), "rois": (1, 100_000), "rpn_convs": (1, 64)}
 
 
+def check_dropout(share: float) -> None:
+    """Raise OptionError for a share that dropout cannot have."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise OptionError(f"dropout must be a share from 0 up to 1, without 1, got {share!r}")
+
+
 def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None:
     """Check whole numbers among options.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import OptionError
 from ..ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
 from ..ops.soft_nms import SoftNMS, suppress_padded
+from .dropout import RegionNoise, drop_units
 from .norm import conv_block
 from .parallel import mean_count
 from .ragged import gather_slots
@@ -84,8 +85,13 @@ class BoxBranch(nn.Module):
         """Return the maps from which regions are pooled: a head may add layers of its own."""
         return pyramid
 
-    def forward(self, x: Tensor) -> BoxOutput:
-        """Run the head on region features (R, channels, pool, pool)."""
+    def forward(self, x: Tensor, noise: RegionNoise | None = None) -> BoxOutput:
+        """Run the head on region features (R, channels, pool, pool).
+
+        Args:
+            x: the features.
+            noise: random numbers of the losses, for heads with dropout; None: none is dropped.
+        """
         raise NotImplementedError
 
     def scores(self, output: BoxOutput) -> Tensor:
@@ -204,6 +210,7 @@ class BoxHead(BoxBranch):
         bins: bins of the region features, where they are not `pool` squared.
         ranks: ranks of the fully connected layers after truncated SVD, the first ones (`nn.svd`);
             (): whole layers.
+        dropout: share of the units of each fully connected layer that are dropped in training.
         average: take the mean over a region before the fully connected layers, as the head of a
             ResNet whose last stage runs on regions (He et al. 2016, appendix A).
         **options: of `BoxBranch`.
@@ -220,11 +227,13 @@ class BoxHead(BoxBranch):
         norm: str | None = None,
         bins: int | None = None,
         ranks: Sequence[int] = (),
+        dropout: float = 0.0,
         average: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(num_classes, **options)
         self.class_rows = {"logits": (1, True), "deltas": (4, False)}
+        self.dropout = dropout
         self.average = average
         self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
         cells = 1 if average else bins or self.pool * self.pool
@@ -245,19 +254,21 @@ class BoxHead(BoxBranch):
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> BoxOutput:
+    def forward(self, x: Tensor, noise: RegionNoise | None = None) -> BoxOutput:
         """Run the head on region features (R, channels, pool, pool), or as many bins."""
-        x = self.hidden(x)
+        x = self.hidden(x, noise)
         return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (self.num_classes, 4)))
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Return what the predictors see (R, width) of region features."""
+    def hidden(self, x: Tensor, noise: RegionNoise | None = None) -> Tensor:
+        """Return what the predictors see (R, width) of region features; see `forward`."""
         for block in self.convs:
             x = block(x)
         # (R, channels) or (R, pool * pool * channels)
         x = x.mean((2, 3)) if self.average else x.permute(0, 2, 3, 1).flatten(1)
-        for fc in self.fcs:
+        for number, fc in enumerate(self.fcs):
             x = F.relu(fc(x))
+            if noise is not None and self.dropout and self.training:
+                x = drop_units(x, self.dropout, noise.uniform(number, x.shape[1]))
         return x
 
     def load_classifier(self, layers: Sequence[tuple[Tensor, Tensor]]) -> int:

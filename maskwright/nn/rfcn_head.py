@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .box_head import BoxBranch, BoxOutput
+from .dropout import RegionNoise
 from .norm import conv_block
 
 
@@ -53,7 +54,7 @@ class RFCNHead(BoxBranch):
         x = self.reduce(pyramid[-1])
         return [torch.cat([self.logits(x), self.deltas(x)], 1)]
 
-    def forward(self, x: Tensor) -> BoxOutput:
+    def forward(self, x: Tensor, noise: RegionNoise | None = None) -> BoxOutput:
         """Vote: average the bins of the regions (R, C + 1 + 4, pool, pool)."""
         logits, deltas = x.mean((2, 3)).split([self.num_classes + 1, 4], 1)
         return BoxOutput(logits, deltas[:, None])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..ops.soft_nms import SoftNMS
 from ..structures import Instances
 from .box_head import BoxBranch, BoxTargets
+from .dropout import RegionNoise
 from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
 from .matchers import IoUMatcher
@@ -230,7 +231,7 @@ class RoIHeads(nn.Module):
         gt: Tensor,
         state: Tensor,
     ) -> Tensor:
-        """Return the loss (B, N) of all boxes (B, N, 4); a pass that leaves no trace."""
+        """Return the loss (B, N) of all boxes (B, N, 4); a pass that leaves and drops nothing."""
         rows, count = active_slots(state >= 0), state.shape[1]
         roi = take(boxes, rows)
         goal = self._box_targets(targets, gt, state == 1, rows)
@@ -259,8 +260,8 @@ class RoIHeads(nn.Module):
             targets: ground truth; with masks if there is a mask head, with keypoints if there is
                 a keypoint head.
             sizes: (B, 2) (height, width) of the images before padding.
-            generator: source of the random numbers of the sampler.
-            noise: (B, K + targets) in place of them.
+            generator: source of the random numbers of the sampler and of dropout.
+            noise: (B, K + targets) in place of those of the sampler.
             trunk: what runs on regions before the heads, such as a backbone's last stage; or None.
 
         Raises:
@@ -279,7 +280,7 @@ class RoIHeads(nn.Module):
         roi = take(boxes, rows)
         feats = self.regions(maps, roi, rows // slots, self.box_head.pool, trunk)
         losses = self.box_head.loss(
-            self.box_head(feats),
+            self.box_head(feats, RegionNoise(generator, rows // slots, rows % slots)),
             roi,
             self._box_targets(targets, gt, sample.positive, rows),
             take(sample.valid, rows),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from .box_head import BoxHead, BoxTargets
+from .dropout import RegionNoise
 
 CLASSIFIERS = ("svm", "softmax")
 # Scores lie in [0, 1], a margin of 1 is one of 0.98; the order of detections is that of margins.
@@ -69,9 +70,11 @@ class SVMHead(BoxHead):
         self.register_buffer("ridge_bias", torch.zeros(num_classes, 4))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, x: Tensor) -> SVMOutput:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, noise: RegionNoise | None = None
+    ) -> SVMOutput:
         """Run the head on region features (R, channels, pool, pool), or as many bins."""
-        hidden = self.hidden(x)
+        hidden = self.hidden(x, noise)
         last = hidden.detach().float()
         pooled = self.flat(x).detach().float()
         deltas = pooled @ self.ridge_weight.flatten(0, 1).T
