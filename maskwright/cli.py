@@ -97,7 +97,8 @@ COMMANDS = {
         commands.train,
         example="train data=my_images model=mask_rcnn_lite0_fpn epochs=50",
         after="The options of the model itself, such as `anchor_sizes=8,16,32,64,128`, are given "
-        "the same way: `maskwright models NAME` lists them.",
+        "the same way, though they are not listed below: `maskwright models NAME` lists them, as "
+        "in `maskwright models mask_rcnn_lite0_fpn`.",
     ),
     "val": Command(
         commands.val,

@@ -54,8 +54,7 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
         kinds = model_options(entry.options)
         for name, text in extra.items():
             if name not in kinds:
-                known = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
-                raise UsageError(f"train has no option {name!r}{unknown(name, [*known, *kinds])}")
+                raise UsageError(no_train_option(name, entry.name, kinds))
             try:
                 model_args[name] = parse_value(kinds[name].kind, text)
             except ValueError as error:
@@ -67,6 +66,28 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
     keep_memory(options.get("device", "auto"))
     result = run(**options)
     return 130 if result.interrupted else 0
+
+
+def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
+    """Return what is wrong with an option that neither training nor model has.
+
+    Args:
+        name: the option.
+        model: registered name.
+        kinds: the options of the model.
+    """
+    from maskwright.engine.recipe import TrainRecipe, nearest
+    from maskwright.models import list_models
+
+    having = [other for other, entry in list_models().items() if name in entry.arguments()]
+    if having:
+        others = f"{', '.join(having[:3])}{', ...' if len(having) > 3 else ''}"
+        return f"{model} has no option {name!r}; {others} have it: give model=..."
+    own = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
+    return (
+        f"train has no option {name!r}{nearest(name, [*own, *kinds])} (see `maskwright train "
+        f"--help`, and for the options of the model `maskwright models {model}`)"
+    )
 
 
 def model_options(options: type) -> dict[str, Option]:
@@ -308,11 +329,15 @@ def compress(**options: Any) -> int:
     from maskwright.engine.compress import compress as run
 
     made = run(**options)
+    columns = ["", "parameters of the layers", "ms an image", "box/AP", "box/AP50"]
+    shown = len(columns) if options["data"] is not None else 2
     console.table(
         f"{options['model']}, ranks {as_written(options['rank'])}",
-        ["", "parameters of the layers", "ms an image", "box/AP", "box/AP50"],
-        [list(row) for row in made.rows],
+        columns[:shown],
+        [row[:shown] for row in made.rows],
     )
+    if options["data"] is None:
+        console.note("data=... measures speed and AP before and after")
     console.note(f"model: {made.dir}")
     return 0
 

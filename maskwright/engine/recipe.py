@@ -29,7 +29,8 @@ class TrainRecipe:
     """Folder or file of the data set, any format that `maskwright data check` reads."""
 
     model: str = "mask_rcnn_resnet50_fpn"
-    """Registered name of the model; `maskwright models` lists them."""
+    """Registered name of the model: `maskwright models` lists them, `maskwright models NAME` the
+    further options of one."""
 
     weights: str | Path | Literal["none"] | None = None
     """Weights to start from: a checkpoint, a run folder or a published name such as coco; None:

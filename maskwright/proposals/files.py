@@ -71,8 +71,10 @@ class ProposalFile:
             return rows[:, :4], rows[:, 4]
         if file_name is None or file_name not in self._names:
             raise ValueError(
-                f"{self.path} has no proposals for the image {file_name or 'without a file name'} "
-                f"({len(self._names)} others)"
+                f"{self.path} has no proposals for {file_name or 'an image without a file name'}; "
+                f"it has those of {min(self._names)} and {len(self._names) - 1} more. Is it the "
+                "file of another split or data set? Where each split has its own, {split} stands "
+                "for it, as in source=proposals_{split}.npz"
             )
         with self._open() as arrays:
             boxes = np.asarray(arrays[f"boxes/{file_name}"], dtype=np.float64)

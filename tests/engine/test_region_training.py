@@ -124,6 +124,7 @@ def test_compressing_writes_a_model_that_is_described_by_its_ranks(
     said = capsys.readouterr().out
     before, after = (row.split() for row in said.splitlines() if row[:6] in ("before", "after "))
     assert int(after[1]) < int(before[1])
+    assert len(before) == 5 and "box/AP50" in said
     folder = tmp_path / "runs" / "compress" / "compress"
     small, whole = load(folder), load(run)
     assert small.meta.args["svd"] == [16, 8]
@@ -131,6 +132,10 @@ def test_compressing_writes_a_model_that_is_described_by_its_ranks(
     assert len(small(picture, conf=0.0, max_det=300)) > 20
     # The first layer has its full rank of 32: with the second one whole, nothing changes.
     assert main(f"compress model={run} rank=32 project={tmp_path / 'runs'}".split()) == 0
+    said = capsys.readouterr().out  # without data there is nothing to say of time and AP
+    rows = [row.split() for row in said.splitlines() if row[:6] in ("before", "after ")]
+    assert [len(row) for row in rows] == [2, 2]
+    assert "box/AP" not in said
     same = load(tmp_path / "runs" / "compress" / "compress2")
     a, b = (p(picture, conf=0.0, max_det=300) for p in (whole, same))
     torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-4)

@@ -201,7 +201,7 @@ def test_arrays_without_scores_keep_their_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "boxes.npz", **{"boxes/a.png": boxes})
     source = make_source(str(tmp_path / "boxes.npz"))
     assert source(scene(), file_name="a.png").boxes.tolist() == boxes.tolist()
-    with pytest.raises(ValueError, match=r"no proposals for the image b\.png"):
+    with pytest.raises(ValueError, match=r"for b\.png; it has those of a\.png and 0 more.*split"):
         source(scene(), file_name="b.png")
 
 
