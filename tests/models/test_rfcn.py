@@ -76,7 +76,8 @@ def test_a_region_votes_high_only_where_its_parts_lie() -> None:
 
 def test_sizes_are_those_of_the_paper() -> None:
     with torch.device("meta"):
-        detector = build("rfcn_resnet101", 20)
+        detector, small = build("rfcn_resnet101", 20), build("rfcn_lite0", 20)
+    assert small.roi_heads.box_head.reduce[0].weight.shape == (1024, 320, 1, 1)
     head = detector.roi_heads.box_head
     assert head.reduce[0].weight.shape == (1024, 2048, 1, 1)
     assert head.logits.weight.shape[0] == 7 * 7 * 21 and head.deltas.weight.shape[0] == 4 * 7 * 7
