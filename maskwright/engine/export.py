@@ -1,7 +1,8 @@
 """Export of whole detectors: one graph from pixels to instances, checked against eager torch.
 
 A file appears under its name only after it has found what the detector itself finds, on photos, on
-an image without objects, at two batch sizes and two image sizes.
+an image without objects, at two batch sizes and two image sizes. An int8 file comes from a float
+graph that has passed this, and has kept its AP on the user's data (`int8`).
 """
 
 from __future__ import annotations
@@ -23,12 +24,21 @@ from ..errors import OptionError
 from ..exporters.sessions import GraphDetector, open_graph
 from ..exporters.spec import GraphSpec
 from ..exporters.trace import trace, whole_model
-from ..exporters.writers import SUFFIXES, check_libraries, write_graph
+from ..exporters.writers import SUFFIXES, check_libraries, rewrite_graph, write_graph
 from ..models.base import Detector
 from ..structures import Images
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
 from .detect import to_detections
+from .int8 import (
+    Int8Plan,
+    Int8Report,
+    check_options,
+    files_size,
+    make_plan,
+    print_int8,
+    write_int8,
+)
 from .peer import drawn_scene
 from .predict import Predictor, make_post
 from .sources import list_sources
@@ -64,9 +74,10 @@ class ExportReport:
         path: the file, or the one that is named to open it.
         size_bytes: of all its files.
         nodes: of the graph; for compiled code, of the graph that it was compiled from.
-        seconds: by step: "trace", "write", "load", "check".
-        cases: the comparison with eager torch.
+        seconds: by step: "trace", "write", "load", "check"; with int8 "quantise" and "val".
+        cases: the comparison with eager torch; with int8, of the float graph that it is made from.
         notes: what else there is to say.
+        int8: what quantisation came to; None without.
     """
 
     path: Path
@@ -75,6 +86,7 @@ class ExportReport:
     seconds: dict[str, float] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    int8: Int8Report | None = None
 
 
 def export(
@@ -85,6 +97,10 @@ def export(
     imgsz: tuple[int, int] | int | None = (800, 1216),
     batch: int | None = None,
     half: bool = False,
+    int8: bool = False,
+    data: str | Path | None = None,
+    max_drop: float = 0.5,
+    calibration: int = 64,
     conf: float = 0.05,
     iou: float = 0.5,
     max_det: int = 100,
@@ -105,6 +121,11 @@ def export(
             for any size. Sides are multiples of 32.
         batch: images of a call; none: any number.
         half: keep the weights in half precision: half the size, the arithmetic stays float32.
+        int8: compute in 8-bit integers (onnx and openvino); wants data. There is a file only if AP
+            on its validation split falls by no more than max_drop.
+        data: with int8: the data set, any format that `maskwright data check` reads.
+        max_drop: with int8: points of AP that box, mask and keypoint AP may lose, each.
+        calibration: with int8: images of the training split that give the ranges of the values.
         conf: smallest score in the graph; prediction may ask for more, not for less.
         iou: of two boxes of one class that overlap more than this, the weaker is dropped.
         max_det: slots of the result; prediction may ask for fewer.
@@ -116,8 +137,8 @@ def export(
         The path of the file (of OpenVINO's two files the .xml).
 
     Raises:
-        ValueError: if an option is wrong, the format cannot hold the model, or the file does not
-            find what the detector finds; then there is no file.
+        ValueError: if an option is wrong, the format cannot hold the model, the file does not find
+            what the detector finds, or int8 loses too much AP; then there is no file.
         ImportError: if the libraries of the format are missing.
     """
     post = make_post(conf, iou, max_det)
@@ -125,7 +146,13 @@ def export(
         raise OptionError(f"format is one of {', '.join(SUFFIXES)}; got {format!r}")
     if batch is not None and batch < 1:
         raise OptionError(f"batch is a number of images or none, got {batch}")
-    check_libraries(format)
+    if int8:
+        check_options(format, half, data, max_drop, calibration)
+    elif data is not None:
+        raise OptionError(
+            "data=... is for int8=true alone: other graphs are compared with eager torch"
+        )
+    check_libraries(format, int8=int8)
     name = model.meta.model if isinstance(model, Predictor) else Path(model).stem
     target = Path(f"{name}{SUFFIXES[format]}" if path is None else path)
     if target.suffix != SUFFIXES[format]:
@@ -146,9 +173,13 @@ def export(
         raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")
     size = _graph_size(imgsz, detector.size_divisor)
     spec = GraphSpec.of(detector, model.meta, post, size=size, batch=batch, half=half)
+    plan = None
+    if int8:
+        assert data is not None  # or its check would have refused
+        plan = make_plan(detector, model.meta, data, max_drop=max_drop, calibration=calibration)
     result = ExportReport(target)
     photos = _photos(source, result.notes)
-    made = _write_checked(detector, spec, format, target, photos, result)
+    made = _write_checked(detector, spec, format, target, photos, result, plan)
     (report or print_report)(made)
     return made.path
 
@@ -194,6 +225,7 @@ def _write_checked(
     target: Path,
     photos: Sequence[tuple[str, np.ndarray]],
     report: ExportReport,
+    plan: Int8Plan | None,
 ) -> ExportReport:
     """Write into a folder beside the target, compare, and only then give the files their names."""
     try:
@@ -201,42 +233,84 @@ def _write_checked(
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
     except OSError as error:
         raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
-    cases = _cases(spec, photos)
+    made = folder / target.name
     try:
-        with console.progress("export", total=3 + len(cases), unit="step") as bar:
-
-            def timed(step: str, since: float) -> None:
-                report.seconds[step] = report.seconds.get(step, 0.0) + time.perf_counter() - since
-                bar.update(1)
-
-            start = time.perf_counter()
-            whole = whole_model(detector, spec)
-            program = trace(whole)
-            timed("trace", start)
-            start = time.perf_counter()
-            made = folder / target.name
-            report.nodes = write_graph(format, program, made, spec)
-            report.size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-            timed("write", start)
-            start = time.perf_counter()
-            graph = open_graph(made, trust=True)
-            timed("load", start)
-            # Rounded weights are judged beside the same weights: what rounding them does to the
-            # accuracy is not for a handful of photos to say.
-            eager = whole.detector if spec.precision == "fp16" else detector
-            for what, images in cases:
-                start = time.perf_counter()
-                report.cases += _compare(eager, graph, what, images, spec)
-                timed("check", start)
-        _judge(report, spec, target)
+        if plan is None:
+            _write_float(detector, spec, format, made, photos, report)
+            _judge(report, spec, target)
+        else:
+            passing = folder / "passing"
+            alone = passing / "float"
+            alone.mkdir(parents=True)
+            between = passing / "float.onnx"
+            graph = _write_float(
+                detector, spec, format, alone / target.name, photos, report, between
+            )
+            _judge(report, spec, target)
+            report.int8, report.nodes = write_int8(plan, graph, between, format, made, target)
+            report.seconds |= report.int8.seconds
+            report.notes += report.int8.notes
+        report.size_bytes = files_size(folder)
         for file in folder.iterdir():
-            file.replace(target.parent / file.name)
+            if file.is_file():
+                file.replace(target.parent / file.name)
     except OSError as error:
         raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
     return report
+
+
+def _write_float(
+    detector: Detector,
+    spec: GraphSpec,
+    format: str,
+    made: Path,
+    photos: Sequence[tuple[str, np.ndarray]],
+    report: ExportReport,
+    between: Path | None = None,
+) -> GraphDetector:
+    """Write a graph and compare it with eager torch; return it, open.
+
+    Args:
+        detector: the model.
+        spec: the description of the graph.
+        format: the format.
+        made: the file to write.
+        photos: see `_photos`.
+        report: takes the figures.
+        between: where the ONNX file stays from which the graph is made; None: nowhere.
+    """
+    cases = _cases(spec, photos)
+    with console.progress("export", total=3 + len(cases), unit="step") as bar:
+
+        def timed(step: str, since: float) -> None:
+            report.seconds[step] = report.seconds.get(step, 0.0) + time.perf_counter() - since
+            bar.update(1)
+
+        start = time.perf_counter()
+        whole = whole_model(detector, spec)
+        program = trace(whole)
+        timed("trace", start)
+        start = time.perf_counter()
+        if between is None:
+            report.nodes = write_graph(format, program, made, spec)
+        else:
+            write_graph("onnx", program, between, spec)
+            report.nodes = rewrite_graph(format, between, made, spec)
+        timed("write", start)
+        start = time.perf_counter()
+        graph = open_graph(made, trust=True)
+        timed("load", start)
+        # Rounded weights are judged beside the same weights: what rounding them does to the
+        # accuracy is not for a handful of photos to say.
+        eager = whole.detector if spec.precision == "fp16" else detector
+        for what, images in cases:
+            start = time.perf_counter()
+            report.cases += _compare(eager, graph, what, images, spec)
+            timed("check", start)
+    return graph
 
 
 def _cases(
@@ -310,7 +384,7 @@ def _describe(match: Match) -> str:
 def print_report(report: ExportReport) -> None:
     """Print what an export came to."""
     console.table(
-        "Compared with eager torch",
+        "Compared with eager torch" + ("" if report.int8 is None else ": the float graph"),
         [
             *("image", "batch", "pixels", "objects", "found", "at a threshold"),
             *("box, px", "score", "mask IoU", "keypoint, px"),
@@ -339,6 +413,8 @@ def print_report(report: ExportReport) -> None:
             f"{undecided} masks differ in pixels whose probability is within {UNDECIDED} of the "
             "threshold, which count as equal"
         )
+    if report.int8 is not None:
+        print_int8(report.int8, report.size_bytes)
     for text in report.notes:
         console.note(text)
     times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())

@@ -24,8 +24,6 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
     Raises:
         ValueError: if the graph has an operator that ONNX lacks, or the checker refuses it.
     """
-    import onnx
-
     known = translations()
     # What ONNX has no operator for goes in as tensor operations.
     other = {op: form for op, form in decompositions().items() if op not in known}
@@ -60,11 +58,39 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
         value.metadata_props.clear()  # where in the source each node comes from: machine paths
         value.doc_string = None
     made.save(path, external_data=False)
+    check_onnx(path)
+    return sum(1 for _ in graph.graph.all_nodes())
+
+
+def copy_onnx(source: Path, path: Path, spec: GraphSpec) -> int:
+    """Write the graph of an ONNX file with another description; return its number of nodes."""
+    import onnx
+
+    model = onnx.load(source)
+    set_description(model, spec)
+    onnx.save(model, path)
+    return len(model.graph.node)
+
+
+def check_onnx(path: Path) -> None:
+    """Raise unless a file is sound and holds standard operators alone.
+
+    Raises:
+        ValueError: if the checker refuses it, or it has operators or functions of its own.
+    """
+    import onnx
+
     try:
         onnx.checker.check_model(path, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"the ONNX checker refuses the graph: {error}") from None
-    foreign = {node.domain or "ai.onnx" for node in graph.graph.all_nodes()} - {"ai.onnx"}
-    if foreign or graph.functions:
+    model = onnx.load(path)
+    foreign = {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}
+    if foreign or model.functions:
         raise ValueError(f"the graph has operators beyond ONNX's own: {sorted(foreign)}")
-    return sum(1 for _ in graph.graph.all_nodes())
+
+
+def set_description(model: Any, spec: GraphSpec) -> None:
+    """Make `spec` all that an `onnx.ModelProto` says of itself."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=KEY, value=spec.to_json())

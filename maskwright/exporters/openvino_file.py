@@ -20,22 +20,31 @@ def write_openvino(program: torch.export.ExportedProgram, path: Path, spec: Grap
     Raises:
         ValueError: if OpenVINO cannot hold the graph.
     """
-    import openvino
-
     between = path.with_suffix(".onnx")
     try:
         write_onnx(program, between, spec)
-        try:
-            model = openvino.Core().read_model(between)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{spec.meta.model} cannot be written for OpenVINO: {reason}; format=onnx and "
-                "format=pt2 may"
-            ) from None
-        model.set_rt_info(spec.to_json(), [KEY])
-        # Weights are in half precision already where that was asked for.
-        openvino.save_model(model, path, compress_to_fp16=False)
+        return convert_onnx(between, path, spec)
     finally:
         between.unlink(missing_ok=True)
+
+
+def convert_onnx(source: Path, path: Path, spec: GraphSpec) -> int:
+    """Write an ONNX graph to `path` and the `.bin` beside it; return its number of nodes.
+
+    Raises:
+        ValueError: if OpenVINO cannot hold the graph.
+    """
+    import openvino
+
+    try:
+        model = openvino.Core().read_model(source)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{spec.meta.model} cannot be written for OpenVINO: {reason}; format=onnx and "
+            "format=pt2 may"
+        ) from None
+    model.set_rt_info(spec.to_json(), [KEY])
+    # Weights are in the precision that was asked for already.
+    openvino.save_model(model, path, compress_to_fp16=False)
     return len(model.get_ops())

@@ -6,7 +6,7 @@ instances. Thresholds are part of a graph, so that it can only be asked for less
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +102,29 @@ class GraphDetector(Detector):
 
     def _all(self, images: Images) -> list[Tensor]:
         """Run the graph on any number of images, in batches of its own size."""
-        count, step = len(images), self.spec.batch or len(images)
-        parts = []
-        for first in range(0, count, step):
-            pixels = images.pixels[first : first + step].contiguous()
-            sizes = images.sizes[first : first + step].contiguous()
-            missing = step - len(pixels)
-            if missing:  # the last batch of a graph for several images
-                pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
-                sizes = torch.cat([sizes, sizes[-1:].expand(missing, -1)])
-            parts.append([value[: step - missing] for value in self._run(pixels, sizes)])
+        parts = [
+            [value[:used] for value in self._run(pixels, sizes)]
+            for pixels, sizes, used in fill_batches(images, self.spec.batch)
+        ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def fill_batches(images: Images, batch: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield pixels, sizes and the number of images that count, in batches that a graph takes.
+
+    Args:
+        images: any number of images.
+        batch: what the graph takes, the last one filled up with copies; None: any number.
+    """
+    step = batch or len(images)
+    for first in range(0, len(images), step):
+        pixels = images.pixels[first : first + step].contiguous()
+        sizes = images.sizes[first : first + step].contiguous()
+        used = len(pixels)
+        if used < step:
+            pixels = torch.cat([pixels, pixels[-1:].expand(step - used, -1, -1, -1)])
+            sizes = torch.cat([sizes, sizes[-1:].expand(step - used, -1)])
+        yield pixels, sizes, used
 
 
 def open_graph(path: Path, *, trust: bool = False) -> GraphDetector:

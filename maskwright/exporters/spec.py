@@ -22,6 +22,30 @@ OUTPUTS = ("boxes", "scores", "labels", "mask_probs", "count", "keypoints")
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """What int8 came to.
+
+    Attributes:
+        images: number of calibration images.
+        before: AP of the float graph by key ("box/AP", "mask/AP", "keypoints/AP"), in [0, 1].
+        after: the same of the int8 graph.
+    """
+
+    images: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Quantised:
+        """Read what `asdict` gave."""
+        before, after = (
+            {str(key): float(value) for key, value in data[name].items()}
+            for name in ("before", "after")
+        )
+        return cls(int(data["images"]), before, after)
+
+
+@dataclass(frozen=True)
 class GraphSpec:
     """The description of an exported detector.
 
@@ -35,7 +59,9 @@ class GraphSpec:
         resize: how a photo becomes network input, before it is padded.
         paste_mode: how masks return to the image (see `ops.paste_masks`).
         num_keypoints: keypoints of an object, 0 for none.
-        precision: "fp32"; "fp16": weights in half precision, arithmetic in single.
+        precision: "fp32"; "fp16": weights in half precision, arithmetic in single; "int8": most
+            layers in 8-bit integers.
+        quantised: what int8 came to; None for other precisions.
     """
 
     meta: Meta
@@ -48,6 +74,7 @@ class GraphSpec:
     paste_mode: str
     num_keypoints: int
     precision: str
+    quantised: Quantised | None = None
 
     @classmethod
     def of(
@@ -114,6 +141,7 @@ class GraphSpec:
                 "resize": asdict(self.resize),
                 "paste_mode": self.paste_mode,
                 "precision": self.precision,
+                "int8": None if self.quantised is None else asdict(self.quantised),
                 "outputs": self.outputs,
             },
             ensure_ascii=True,
@@ -133,7 +161,7 @@ class GraphSpec:
                     f"it was written by maskwright {data.get('maskwright')}, which is newer than "
                     f"this one ({__version__}): update maskwright"
                 )
-            size, batch = data["size"], data["batch"]
+            size, batch, quantised = data["size"], data["batch"], data.get("int8")
             within = data["resize"].get("within")
             spec = cls(
                 Meta.from_dict({"args": {}, **data}),
@@ -146,6 +174,7 @@ class GraphSpec:
                 str(data["paste_mode"]),
                 int(data["num_keypoints"]),
                 str(data["precision"]),
+                None if quantised is None else Quantised.from_dict(quantised),
             )
         except (TypeError, KeyError, IndexError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"its description is incomplete ({error!r})") from None
