@@ -82,7 +82,8 @@ def choose_layers(graph: Any) -> tuple[list[str], list[str]]:
 
     pixels, _ = reach(value.name for value in graph.input)
     shapes = {value.name: tuple(value.dims) for value in graph.initializer}
-    chosen, kept = [], []
+    chosen: list[str] = []
+    kept: list[str] = []
     for node in graph.node:
         if node.op_type in LAYERS and node.input[1] in shapes:
             groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
@@ -129,7 +130,7 @@ def quantise(source: Path, target: Path, spec: GraphSpec, images: Iterable[Image
     if not chosen:
         raise ValueError(f"{spec.meta.model} has no layer that int8 could speed up: leave it out")
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self, inputs: Iterator[dict[str, np.ndarray]]) -> None:
             self.inputs = inputs
 
