@@ -24,7 +24,7 @@ from ..exporters.writers import INT8_FORMATS, rewrite_graph
 from ..models.base import Detector, Meta
 from ..structures import Images
 from . import console
-from .val import capped_notes, eval_loader, evaluate, match_classes, match_keypoints
+from .evaluate import capped_notes, eval_loader, evaluate, match_classes, match_keypoints
 
 # The metrics that the guard looks at, of those that model and data have; finer ones are parts.
 PRIMARY = {"box/AP": "box AP", "mask/AP": "mask AP", "keypoints/AP": "keypoint AP"}
