@@ -123,7 +123,10 @@ def val(
     from maskwright.hub import load
 
     keep_memory(device)
-    named = model if weights is None else load(model, weights=weights, device=device)
+    named: Any = model
+    if weights is not None:
+        precision = options.pop("precision")
+        named = load(model, weights=weights, device=device, precision=precision)
     metrics = run(named, device=device, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -200,7 +203,8 @@ def predict(
     check_formats(files)
     sources = list_sources(options["source"])
     keep_memory(device)
-    predictor = load(model, weights=weights, device=device, trust=trust)
+    precision = options.pop("precision")
+    predictor = load(model, weights=weights, device=device, precision=precision, trust=trust)
     if "labels" in files and not predictor.detector.predicts_masks:
         raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
     results = run(predictor, **{**options, "source": sources})

@@ -104,6 +104,7 @@ def benchmark(
     repeats: int = 5,
     threads: int | None = None,
     device: str = "auto",
+    precision: str = "float32",
     fast: bool = True,
 ) -> Benchmark:
     """Time inference from the photo to full-size masks, beside torchvision where it has the model.
@@ -120,6 +121,7 @@ def benchmark(
         repeats: turns; one more is not counted.
         threads: of torch; None: its own choice.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        precision: of our arithmetic: float32, bf16 or fp16 (see `load`); torchvision's is float32.
         fast: False: without folding and Winograd.
 
     Raises:
@@ -129,13 +131,17 @@ def benchmark(
         raise OptionError(f"repeats must be at least 1, got {repeats}")
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, got {threads}")
+    if precision != "float32" and not fast:
+        raise OptionError(f"precision={precision} belongs to the fast network: leave out fast=false")
     pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
     before = torch.get_num_threads()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
         predictor = (
-            model if isinstance(model, Predictor) else comparable(model, weights, device, pixels)
+            model
+            if isinstance(model, Predictor)
+            else comparable(model, weights, device, pixels, precision=precision)
         )
         predictor.fast = fast
         return _compare(predictor, pixels, PostProcess(conf, iou, max_det), imgsz, repeats)
@@ -144,7 +150,12 @@ def benchmark(
 
 
 def comparable(
-    model: str | Path, weights: str | Path | None, device: str, photo: np.ndarray
+    model: str | Path,
+    weights: str | Path | None,
+    device: str,
+    photo: np.ndarray,
+    *,
+    precision: str = "float32",
 ) -> Predictor:
     """Return a model that torchvision can be compared with, if it has one of that name.
 
@@ -153,15 +164,17 @@ def comparable(
         weights: see `hub.load`; None: for a registered name random ones that find much.
         device: see `pick_device`.
         photo: (H, W, 3) uint8; random weights are scaled on it.
+        precision: see `hub.load`.
     """
     from ..hub import load
     from ..models.registry import list_models
 
     if str(model) not in list_models() or weights is not None:
-        return load(model, weights=weights, device=device)
+        return load(model, weights=weights, device=device, precision=precision)
     # torchvision's conventions: with ours, its model could not give the same numbers.
     options = {"conventions": "torchvision"}
-    return random_predictor(str(model), 90, photo, options=options, device=device)
+    made = random_predictor(str(model), 90, photo, options=options, device=device)
+    return Predictor(made.detector, made.meta, device=device, precision=precision)
 
 
 def _compare(

@@ -20,7 +20,7 @@ from ..data.records import Dataset
 from ..metrics.coco_map import coco_eval
 from ..metrics.voc_map import voc_eval
 from ..models.base import Detector, PostProcess
-from ..models.inference import fast_network
+from ..models.inference import fast_network, pick_precision
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
@@ -103,6 +103,7 @@ def evaluate(
     boundary: bool = False,
     voc: bool | None = None,
     views: Views | None = None,
+    precision: str = "float32",
     label: str = "val",
     stop: Callable[[], bool] = lambda: False,
     gather: Callable[[Any], list[Any]] = lambda share: [share],
@@ -122,6 +123,7 @@ def evaluate(
         boundary: see `engine.val.val`.
         voc: see `engine.val.val`.
         views: look at each image in these ways; None: once, as it is.
+        precision: of the arithmetic, see `hub.load`.
         label: what stands in front of the progress bar.
         stop: asked after each batch; True ends the evaluation without a result.
         gather: returns the shares of all processes.
@@ -138,7 +140,7 @@ def evaluate(
     mirrored = None if skeleton is None else skeleton.mirrored
     device = detector.mean.device  # an exported graph has no parameters
     was_training = detector.training
-    network = fast_network(detector.eval())
+    network = fast_network(detector.eval(), dtype=pick_precision(precision, device))
     found: list[tuple[int, bool, list[dict[str, Any]]]] = []
     seconds, stopped = 0.0, False
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 from torch import Tensor
 
 from ..models.base import Detector
@@ -15,10 +16,12 @@ class FastNetwork:
 
     Args:
         detector: in evaluation mode whenever it is asked.
+        dtype: in which its layers compute.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, dtype: torch.dtype = torch.float32) -> None:
         self.detector = detector
+        self.dtype = dtype
         self._made: Detector | None = None
         self._tensors: list[Tensor] = []
         self._version = -1
@@ -27,7 +30,7 @@ class FastNetwork:
         """Return the network for the detector's present weights."""
         version = sum(tensor._version for tensor in self._tensors)
         if self._made is None or version != self._version:
-            self._made = fast_network(self.detector)
+            self._made = fast_network(self.detector, dtype=self.dtype)
             both = itertools.chain(self.detector.parameters(), self.detector.buffers())
             self._tensors = [tensor for tensor in both if not tensor.is_inference()]
             self._version = sum(tensor._version for tensor in self._tensors)

@@ -22,6 +22,7 @@ from ..data.images import collate_images, load_image, resize_image
 from ..data.proposals import pack_proposals
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
+from ..models.inference import pick_precision
 from ..ops.soft_nms import SoftNMS
 from ..proposals import ProposalStore
 from ..structures import Images, Resize
@@ -80,6 +81,7 @@ class Predictor:
         fast: compute with the detector rearranged for inference: batch norm folded and, on a CPU,
             Winograd convolutions, equal up to rounding (see `nn.inference`). Set it to False for
             the detector's own arithmetic to the bit.
+        precision: of the arithmetic if `fast`: "float32", "bf16" or "fp16" (see `hub.load`).
         meta: what its checkpoint says of itself.
         names: class names by label.
         device: where it computes.
@@ -90,14 +92,17 @@ class Predictor:
         >>> result = predictor("cells.png", conf=0.5)  # doctest: +SKIP
     """
 
-    def __init__(self, detector: Detector, meta: Meta, *, device: str = "auto") -> None:
+    def __init__(
+        self, detector: Detector, meta: Meta, *, device: str = "auto", precision: str = "float32"
+    ) -> None:
         self.device = pick_device(device)
+        self.precision, dtype = precision, pick_precision(precision, self.device)
         self.detector = detector.eval().to(self.device)
         if self.device.type == "cpu":
             # The CPU's convolutions take this layout without a copy per layer.
             self.detector = self.detector.to(memory_format=torch.channels_last)
         self.fast = True
-        self._network = FastNetwork(self.detector)
+        self._network = FastNetwork(self.detector, dtype)
         self._proposals: ProposalStore | None = None
         self.meta = meta
         self.names = [
@@ -285,6 +290,7 @@ def predict(
     imgsz: int | tuple[int, int] | str | None = None,
     batch: int = 1,
     device: str = "auto",
+    precision: str = "float32",
     save: str | Path | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
@@ -304,7 +310,8 @@ def predict(
         imgsz: image size in pixels: the long side, short and long side, or a factor such as
             1.25x. None: the rule that the model was trained with.
         batch: images that are computed at once.
-        device: where to compute: auto, cpu, cuda, cuda:1, mps.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps; a `Predictor` stays on its own.
+        precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
         save: folder for the picture and the JSON file of each image. None: nothing is written.
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
@@ -327,7 +334,7 @@ def predict(
     else:
         from ..hub import load
 
-        predictor = load(model, device=device)
+        predictor = load(model, device=device, precision=precision)
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     writer = None if save is None else ResultWriter(save)
     return _stream(predictor, sources, resize, post, views, batch, writer)

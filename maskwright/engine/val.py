@@ -49,6 +49,7 @@ def val(
     iou: float = 0.5,
     max_det: int = 100,
     device: str = "auto",
+    precision: str = "float32",
     imgsz: int | tuple[int, int] | str | None = None,
     batch: int = 1,
     workers: int = 2,
@@ -71,6 +72,7 @@ def val(
         iou: of two boxes of one class that overlap more than this, the weaker is dropped.
         max_det: most detections per image; raise it for crowded images.
         device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
+        precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
         imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
         batch: images computed at once.
         workers: processes that load images beside the one that computes.
@@ -101,7 +103,7 @@ def val(
     if isinstance(model, str | Path):
         from ..hub import load
 
-        model = load(model, device=device)
+        model = load(model, device=device, precision=precision)
     detector = model.detector
     if boundary and not detector.predicts_masks:
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
@@ -125,6 +127,7 @@ def val(
         boundary=boundary,
         voc=voc,
         views=views,
+        precision=model.precision,
     )
     assert result is not None
     notes = [

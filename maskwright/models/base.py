@@ -142,6 +142,7 @@ class Detector(nn.Module):
             detector that takes them with the images; None: it needs none.
         max_proposals: most regions of an image.
         train_scales: short sides of the network input of which each training image has one.
+        dtype: in which its layers compute; their weights are of that type.
     """
 
     task: str
@@ -152,6 +153,7 @@ class Detector(nn.Module):
     proposal_source: str | None = None
     max_proposals = 0
     train_scales: tuple[int, ...] = ()
+    dtype = torch.float32
 
     mean: Tensor
     std: Tensor
@@ -251,7 +253,8 @@ class Detector(nn.Module):
         rows = torch.arange(height, device=pixels.device) < images.sizes[:, :1]
         columns = torch.arange(width, device=pixels.device) < images.sizes[:, 1:]
         inside = (rows[:, :, None] & columns[:, None, :])[:, None]
-        return torch.where(inside, pixels, 0)
+        pixels = torch.where(inside, pixels, 0)
+        return pixels if self.dtype == torch.float32 else pixels.to(self.dtype)
 
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` of the backbone; 0 trains everything."""

@@ -2,7 +2,8 @@
 
 `prepare` returns a copy of a module that shares its tensors except where it does better: batch
 norm with fixed statistics becomes part of the convolution before it, and on a CPU 3x3 convolutions
-go through Winograd's filtering. Outputs agree up to rounding (about 1e-5 of the largest value).
+go through Winograd's filtering. Outputs agree up to rounding (about 1e-5 of the largest value),
+unless a shorter type is asked for.
 """
 
 from __future__ import annotations
@@ -25,19 +26,29 @@ _Hook = Callable[[nn.Module, tuple[object, ...], object], None]
 _TOLERANCE = 1e-4
 
 
-def prepare(module: Net, run: Callable[[nn.Module], object], *, winograd: bool = True) -> Net:
+def prepare(
+    module: Net,
+    run: Callable[[nn.Module], object],
+    *,
+    winograd: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> Net:
     """Return a copy for inference, or the module itself if nothing in it can be done better.
 
     Args:
         module: in evaluation mode.
         run: calls the module it is given on some small input, so that all its layers are seen.
-        winograd: replace the convolutions that gain from it.
+        winograd: replace the convolutions that gain from it; only in float32.
+        dtype: of all weights, with norms folded before they are rounded.
     """
-    replaced = suits_winograd if winograd else _none
-    if not any(_is_norm(layer) or replaced(layer) for layer in module.modules()):
+    lower = dtype != torch.float32
+    replaced = suits_winograd if winograd and not lower else _none
+    if not lower and not any(_is_norm(layer) or replaced(layer) for layer in module.modules()):
         return module
     copied = share(module)
     fold_norms(copied, run)
+    if lower:
+        round_weights(copied, dtype)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d) and replaced(child):
@@ -47,6 +58,18 @@ def prepare(module: Net, run: Callable[[nn.Module], object], *, winograd: bool =
 
 def _none(layer: nn.Module) -> bool:
     return False
+
+
+def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give a copy of `share` its weights in another type, and the statistics of its norms."""
+    for layer in module.modules():
+        for name, weight in layer._parameters.items():
+            if weight is not None:
+                layer._parameters[name] = nn.Parameter(weight.detach().to(dtype), False)
+        if _is_norm(layer):
+            for name, value in layer._buffers.items():
+                if value is not None and value.is_floating_point():
+                    layer._buffers[name] = value.to(dtype)
 
 
 def share(module: Net) -> Net:

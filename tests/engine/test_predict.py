@@ -339,3 +339,26 @@ def test_soft_nms_reaches_the_detector() -> None:
     for text in ("cubic", "linear:0.5", "gaussian:", "gaussian:0", "gaussian:x", "gaussian:nan"):
         with pytest.raises(OptionError, match=f"soft_nms='{text}'"):
             predictor(picture(), soft_nms=text)
+
+
+def test_a_predictor_computes_in_the_precision_it_was_given() -> None:
+    torch.manual_seed(0)
+    detector = build_tiny("faster_rcnn_resnet50_fpn", 1)
+    meta = Meta("faster_rcnn_resnet50_fpn", {}, ["a"])
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    scores = {}
+    for precision in ("float32", "bf16"):
+        predictor = Predictor(detector, meta, device="cpu", precision=precision)
+        dtypes = {weight.dtype for weight in predictor.network().parameters()}
+        assert dtypes == {torch.float32 if precision == "float32" else torch.bfloat16}
+        scores[precision] = predictor(image, conf=0.0, imgsz=64).scores
+    torch.testing.assert_close(scores["bf16"], scores["float32"], rtol=0.05, atol=0.02)
+    assert not torch.equal(scores["bf16"], scores["float32"])
+
+
+def test_unknown_precisions_and_those_of_other_devices() -> None:
+    detector, meta = QuarterDetector(), Meta("quarter", {}, ["a", "b"])
+    with pytest.raises(OptionError, match="float32, bf16, fp16; got 'int4'"):
+        Predictor(detector, meta, device="cpu", precision="int4")
+    with pytest.raises(OptionError, match="precision=bf16"):
+        Predictor(detector, meta, device="cpu", precision="fp16")

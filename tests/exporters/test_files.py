@@ -97,6 +97,8 @@ def test_any_batch_and_size(format: str, tmp_path: Path) -> None:
         graph(make_images([9.0]), PostProcess(0.5, 0.5, 5))
     predictor = mw.load(path)
     assert predictor.names == ["a", "b"] and predictor.meta.source == toy.spec.meta.source
+    with pytest.raises(OptionError, match="own arithmetic; leave out precision=bf16"):
+        mw.load(path, precision="bf16")
 
 
 @pytest.mark.filterwarnings("ignore:max_det")

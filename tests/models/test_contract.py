@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils._pytree import tree_map
 
 from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
+from maskwright.models.inference import fast_network
 from maskwright.nn.samplers import ImageNoise
 from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, PackedMasks
@@ -330,6 +332,33 @@ def test_given_boxes_get_the_masks_and_keypoints_of_a_prediction(detector) -> No
             assert (one is None) == (other is None)
             if other is not None:
                 torch.testing.assert_close(one, other)
+
+
+def test_all_layers_compute_in_bfloat16(detector) -> None:
+    detector.eval()
+    network = fast_network(detector, dtype=torch.bfloat16)
+    seen: dict[str, torch.dtype] = {}
+    for key, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_pre_hook(
+                lambda _, inputs, key=key: seen.__setitem__(key, inputs[0].dtype)
+            )
+    images, post = make_images([(64, 96), (50, 60)]), PostProcess(0.0, 0.5, 5)
+    with torch.inference_mode():
+        found, maps = network(images, post), network.features(images)
+        types = dict(seen)  # hooks of a copy are hooks of the original
+        expected, exact = detector(images, post), detector.features(images)
+    assert len(types) > 5
+    assert set(types.values()) == {torch.bfloat16}
+    for mine, other in zip(maps, exact, strict=True):
+        assert float((mine - other).abs().max()) < 0.05 * float(other.abs().max())
+    for field in fields(found):
+        mine, other = getattr(found, field.name), getattr(expected, field.name)
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            assert (mine.dtype, mine.shape) == (other.dtype, other.shape)
+            assert bool(torch.isfinite(mine).all())
+    assert {weight.dtype for weight in detector.parameters()} == {torch.float32}
 
 
 def test_soft_nms_lowers_scores(detector) -> None:
