@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,10 +55,23 @@ class FPN(nn.Module):
         for lateral, output in zip(
             reversed(laterals[:-1]), reversed(list(self.output)[:-1]), strict=True
         ):
-            above = F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
-            merged = lateral.add_(above)  # in place: large maps cost more memory than arithmetic
+            merged = _add_upsampled(lateral, merged)
             levels.insert(0, output(merged))
         # P6 only serves the large anchors of the RPN, so it needs no convolution of its own
         # (Lin et al. 2017, footnote 1).
         levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         return tuple(levels)
+
+
+def _add_upsampled(lateral: Tensor, above: Tensor) -> Tensor:
+    """Return a lateral map plus the map above it, each pixel of which meets 2 x 2 (nearest).
+
+    In place: large maps cost more memory than arithmetic.
+    """
+    (height, width), (high, wide) = lateral.shape[-2:], above.shape[-2:]
+    plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if plain or (height, width) != (2 * high, 2 * wide):
+        return lateral.add_(F.interpolate(above, size=(height, width), mode="nearest"))
+    pixels = lateral.unflatten(2, (high, 2)).unflatten(4, (wide, 2))  # (B, C, h, 2, w, 2)
+    pixels += above[:, :, :, None, :, None]
+    return lateral

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
+from .winograd import Conv2d
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -36,13 +37,31 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(x - mean) / sqrt(var + eps) * weight + bias` with one multiply and one add."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self.affine()
         return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return factor and summand of each channel."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
 
     def extra_repr(self) -> str:
         """Describe the layer in `print(model)`."""
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def conv_norm(conv: Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """Return `norm(conv(x))`; in training frozen batch norm costs no pass over the maps.
+
+    Args:
+        conv: without bias.
+        norm: what follows it.
+        x: (B, C, H, W).
+    """
+    if torch.is_grad_enabled() and isinstance(norm, FrozenBatchNorm2d):
+        return conv.scaled(x, *norm.affine())
+    result: Tensor = norm(conv(x))
+    return result
 
 
 def make_norm(name: str | None, channels: int) -> list[nn.Module]:
@@ -101,7 +120,7 @@ def conv_block(
 ) -> nn.Sequential:
     """Return convolution, optional norm, optional ReLU; size kept; bias only without a norm."""
     layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
+        Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
     ]
     layers += make_norm(norm, out_channels)
     if relu:

@@ -12,7 +12,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .norm import FrozenBatchNorm2d, init_convs
+from .norm import FrozenBatchNorm2d, conv_norm, init_convs
+from .winograd import Conv2d
 
 Norm = Callable[[int], nn.Module]
 
@@ -28,8 +29,8 @@ RESNETS: dict[str, tuple[bool, tuple[int, int, int, int], int, int]] = {
 
 def _conv(
     cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
-) -> nn.Conv2d:
-    return nn.Conv2d(
+) -> Conv2d:
+    return Conv2d(
         cin,
         cout,
         kernel,
@@ -45,6 +46,14 @@ def _shortcut(cin: int, cout: int, stride: int, norm: Norm) -> nn.Sequential | N
     if stride == 1 and cin == cout:
         return None
     return nn.Sequential(_conv(cin, cout, 1, stride), norm(cout))
+
+
+def _skip(shortcut: nn.Sequential | None, x: Tensor) -> Tensor:
+    if shortcut is None:
+        return x
+    conv, norm = shortcut
+    assert isinstance(conv, Conv2d)
+    return conv_norm(conv, norm, x)
 
 
 class BasicBlock(nn.Module):
@@ -63,9 +72,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, width, H / stride, W / stride)."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(conv_norm(self.conv1, self.bn1, x))
+        out = conv_norm(self.conv2, self.bn2, out)
+        shortcut = _skip(self.downsample, x)
         result: Tensor = self.relu(out.add_(shortcut))
         return result
 
@@ -100,10 +109,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, cout, H / stride, W / stride)."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(conv_norm(self.conv1, self.bn1, x))
+        out = self.relu(conv_norm(self.conv2, self.bn2, out))
+        out = conv_norm(self.conv3, self.bn3, out)
+        shortcut = _skip(self.downsample, x)
         result: Tensor = self.relu(out.add_(shortcut))
         return result
 
@@ -139,7 +148,7 @@ class ResNet(nn.Module):
         bottleneck, blocks, groups, width_per_group = RESNETS[name]
         self.strides = tuple(stride for stride in (4, 8, 16, 32) if stride <= deepest)
         layer: Norm = partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = layer(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -187,7 +196,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return C2 to C5 of (B, 3, H, W), or the first of them."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
         maps = []
         for i in range(len(self.strides)):
             x = getattr(self, f"layer{i + 1}")(x)

@@ -22,6 +22,7 @@ from .matchers import IoUMatcher
 from .parallel import mean_count
 from .ragged import gather_slots
 from .samplers import BalancedSampler, RandomSource
+from .winograd import Conv2d
 
 
 class RPNOutput(NamedTuple):
@@ -87,7 +88,7 @@ class RPN(nn.Module):
         self.inside_only = inside_only
         self.box_weight = box_weight
         sizes = [channels] + [width or channels] * convs
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
+        self.convs = nn.ModuleList(Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
         self.logits = nn.Conv2d(sizes[-1], anchors.per_cell, 1)
         self.deltas = nn.Conv2d(sizes[-1], 4 * anchors.per_cell, 1)
         for module in self.modules():
@@ -101,7 +102,7 @@ class RPN(nn.Module):
         for x in pyramid[: len(self.anchors.strides)]:
             sizes.append((x.shape[-2], x.shape[-1]))
             for conv in self.convs:
-                x = F.relu(conv(x))
+                x = F.relu_(conv(x))  # in place: large maps cost more memory than arithmetic
             # (B, A, H, W) -> (B, H * W * A): the order of the anchors.
             logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1))
             delta = self.deltas(x).permute(0, 2, 3, 1)  # (B, H, W, A * 4)

@@ -100,3 +100,32 @@ def test_masks_are_compared_pixel_by_pixel() -> None:
         match = _match(ours, theirs)
         assert (match.found, match.undecided) == expected
         assert match.mask == pytest.approx(1 - 4 / int(ours.masks.sum()))
+
+
+def test_a_box_side_on_a_whole_pixel_may_fall_on_either_side() -> None:
+    # torchvision's paste enlarges the box by 30/28 and cuts it: its left side at 4 to 3 or 4.
+    probs = torch.linspace(0, 1, 28).expand(1, 28, 28).contiguous()
+    boxes = torch.tensor([[[4.999, 5, 33, 33]], [[5.001, 5, 33, 33]]])
+    sides = [
+        Result(
+            Detections((40, 60), box, torch.tensor([0.9]), torch.tensor([0]), probs),
+            drawn_scene(40, 60),
+            ["a"],
+            paste_mode="torchvision",
+        )
+        for box in boxes
+    ]
+    assert sides[0].masks is not None and sides[1].masks is not None
+    assert not torch.equal(sides[0].masks, sides[1].masks)
+    theirs = {
+        "boxes": boxes[1],
+        "scores": torch.tensor([0.9]),
+        "labels": torch.tensor([1]),
+        "masks": sides[1].masks.float()[:, None],
+    }
+    match = _match(sides[0], theirs)
+    assert (match.found, match.undecided) == (1, 1)
+    assert match.mask is not None and match.mask < 0.999
+    # Another mask in the same place is none of that.
+    theirs["masks"] = theirs["masks"].flip(3)
+    assert _match(sides[0], theirs).found == 0

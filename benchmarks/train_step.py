@@ -1,0 +1,139 @@
+"""A training step of Mask R-CNN against torchvision's: same weights, images, objects, optimiser.
+
+    python benchmarks/train_step.py [--repeats 5] [--batch 2] [--side 512] [--objects 8]
+    python benchmarks/train_step.py --memory    # peak memory, each side in a process of its own
+
+Both sides train ResNet-50 with a pyramid from C3 on (frozen batch norm, as in fine-tuning), 512
+regions an image, SGD with momentum; forward, backward and the update count, loading does not.
+Losses of the same sampled regions are equal to 1e-4 (tests/parity/test_torchvision_losses.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import compare, header, line, machine
+
+import maskwright as mw
+from maskwright.converters.torchvision import from_maskwright
+from maskwright.engine.peer import drawn_scene, random_predictor
+from maskwright.structures import Images, Instances, PackedMasks
+
+MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 20
+Step = Callable[[], float]
+
+
+def scene(args: argparse.Namespace) -> tuple[Images, Instances]:
+    """Return images with square objects of many sizes."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (args.batch, args.objects)
+    sides = (torch.rand(shape, generator=generator) * 200 + 16).floor().clamp(max=args.side)
+    corner = (torch.rand(*shape, 2, generator=generator) * (args.side - sides)[..., None]).floor()
+    boxes = torch.cat([corner, corner + sides[..., None]], 2)
+    areas = (sides * sides).long().flatten()
+    offsets = (areas.cumsum(0) - areas).view(shape)
+    data = torch.ones(int(areas.sum()), dtype=torch.uint8)
+    valid = torch.ones(shape, dtype=torch.bool)
+    labels = torch.arange(args.objects).expand(shape) % CLASSES
+    sizes = torch.full((args.batch, 2), args.side)
+    pixels = torch.rand(args.batch, 3, args.side, args.side, generator=generator) * 255
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    masks = PackedMasks(data, offsets, boxes.long())
+    return Images(pixels, sizes, sizes), Instances(boxes, labels, valid, masks=masks)
+
+
+def steps(module: Any, losses: Callable[[], dict[str, torch.Tensor]]) -> Step:
+    """Return a step that trains a module by its losses."""
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=1e-6, momentum=0.9)
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.stack(list(losses().values())).sum()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
+    """Return what makes the step of each side, so that a process may hold one alone."""
+    options = {"conventions": "torchvision", "norm": "frozen"}
+    images, targets = scene(args)
+    predictor = random_predictor(MODEL, CLASSES, drawn_scene(256, 320), options=options)
+
+    def ours() -> Step:
+        detector = predictor.detector.train()
+        detector.freeze(2)
+        generator = torch.Generator().manual_seed(0)
+        return steps(detector, lambda: detector.losses(images, targets, generator=generator))
+
+    def theirs() -> Step:
+        from torchvision.models.detection import MaskRCNN
+        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+        body = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
+        peer = MaskRCNN(body, CLASSES + 1, _skip_resize=True).train()
+        state, _ = from_maskwright(predictor.detector.state_dict(), {}, predictor.meta.category_ids)
+        peer.load_state_dict(state)
+        photos = [photo.contiguous() / 255 for photo in images.pixels]
+        given = []
+        for boxes, labels in zip(targets.boxes, targets.labels, strict=True):
+            masks = torch.zeros(len(boxes), args.side, args.side, dtype=torch.uint8)
+            for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
+                mask[y1:y2, x1:x2] = 1
+            given.append({"boxes": boxes, "labels": labels + 1, "masks": masks})
+        return steps(peer, lambda: peer(photos, given))
+
+    return {"torchvision": theirs, "maskwright": ours}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--objects", type=int, default=8, help="in an image")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="mw.keep_memory() for both sides"
+    )
+    parser.add_argument("--memory", action="store_true", help="peak memory, not time")
+    parser.add_argument("--only", help="one side, and print its peak memory")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.keep_memory:
+        mw.keep_memory()
+    if args.memory:
+        rest = [word for word in sys.argv[1:] if word != "--memory"]
+        for side in ("torchvision", "maskwright"):
+            subprocess.run([sys.executable, __file__, *rest, "--only", side], check=True)
+        return
+    made = make_sides(args)
+    if args.only:
+        step = made[args.only]()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        begin = time.perf_counter()
+        for _ in range(3):
+            step()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        each = (time.perf_counter() - begin) / 3
+        print(f"{args.only}: peak {peak:.0f} MB, {before:.0f} MB before; {each:.2f} s a step")
+        return
+    print(f"{machine()}\n\n{header('torchvision')}")
+    theirs, ours = made["torchvision"](), made["maskwright"]()
+    title = f"step, {args.batch} images of {args.side} x {args.side}, {args.objects} objects each"
+    print(line(compare(title, theirs, ours, repeats=args.repeats, warmup=1)))
+
+
+if __name__ == "__main__":
+    main()
