@@ -5,7 +5,7 @@
 Curves: size, batch, objects, classes, annotations, detections; all of them if none is named. Every
 point runs in a process of its own, which prints the median time of its repeats and the largest
 memory it had. Work on images is Mask R-CNN (`mask_rcnn_lite0_fpn`, random weights), in prediction
-or as a training step; `annotations` reads a synthetic COCO JSON until training could begin;
+or as a training step; `annotations` reads a synthetic COCO JSON up to the first batch;
 `detections` evaluates boxes.
 """
 
@@ -84,7 +84,10 @@ def training_step(objects: int, classes: int) -> Work:
 
 
 def reading(annotations: int) -> Work:
-    """Return the reading of a COCO JSON with polygons, ten to an image; images are never opened."""
+    """Return all that comes before the first step on a COCO JSON with polygons, ten to an image.
+
+    That is reading, choosing the anchors and making the first batch of two images.
+    """
 
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
     rng = np.random.default_rng(0)
@@ -127,8 +130,16 @@ def reading(annotations: int) -> Work:
     code = (
         "import sys, time, resource\n"
         "begin = time.perf_counter()\n"
+        "from maskwright.data.anchor_sizes import suggest_anchor_sizes\n"
         "from maskwright.data.discover import open_dataset\n"
-        "data = open_dataset(sys.argv[1], 'train')\n"
+        "from maskwright.data.loader import make_loader\n"
+        "from maskwright.data.transforms import Augment\n"
+        "from maskwright.structures import Resize\n"
+        "data, resize = open_dataset(sys.argv[1], 'train'), Resize()\n"
+        "suggest_anchor_sizes(data, resize)\n"
+        "loader = make_loader(data, batch=2, resize=resize, augment=Augment(), seed=0, workers=0,"
+        " shuffle=True)\n"
+        "assert len(next(iter(loader))) == 2\n"
         "print(len(data), time.perf_counter() - begin,"
         " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )

@@ -59,7 +59,7 @@ def steps(module: Any, losses: Callable[[], dict[str, torch.Tensor]]) -> Step:
         loss = torch.stack(list(losses().values())).sum()
         loss.backward()
         optimizer.step()
-        return float(loss.detach())
+        return float(loss.detach())  # waits for a GPU
 
     return step
 
@@ -67,13 +67,15 @@ def steps(module: Any, losses: Callable[[], dict[str, torch.Tensor]]) -> Step:
 def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
     """Return what makes the step of each side, so that a process may hold one alone."""
     options = {"conventions": "torchvision", "norm": "frozen"}
-    images, targets = scene(args)
-    predictor = random_predictor(MODEL, CLASSES, drawn_scene(256, 320), options=options)
+    device = torch.device(args.device)
+    images, targets = (part.to(device) for part in scene(args))
+    photo = drawn_scene(256, 320)
+    predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
 
     def ours() -> Step:
         detector = predictor.detector.train()
         detector.freeze(2)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
         return steps(detector, lambda: detector.losses(images, targets, generator=generator))
 
     def theirs() -> Step:
@@ -84,10 +86,11 @@ def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
         peer = MaskRCNN(body, CLASSES + 1, _skip_resize=True).train()
         state, _ = from_maskwright(predictor.detector.state_dict(), {}, predictor.meta.category_ids)
         peer.load_state_dict(state)
+        peer.to(device)
         photos = [photo.contiguous() / 255 for photo in images.pixels]
         given = []
         for boxes, labels in zip(targets.boxes, targets.labels, strict=True):
-            masks = torch.zeros(len(boxes), args.side, args.side, dtype=torch.uint8)
+            masks = torch.zeros(len(boxes), args.side, args.side, dtype=torch.uint8, device=device)
             for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
                 mask[y1:y2, x1:x2] = 1
             given.append({"boxes": boxes, "labels": labels + 1, "masks": masks})
@@ -103,6 +106,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--objects", type=int, default=8, help="in an image")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--keep-memory", action="store_true", help="mw.keep_memory() for both sides"
     )

@@ -2,6 +2,7 @@
 
     python scripts/make_nuclei_model.py DATA                # train by `recipes.nuclei`, then pack
     python scripts/make_nuclei_model.py DATA --run FOLDER   # pack the last weights of a run
+    python scripts/make_nuclei_model.py DATA --run FILE     # or of benchmarks/torchvision_training.py
 
 DATA is the nuclei set (BBBC038v1, CC0) with the splits train and val. The last weights are taken,
 not the best ones, so that nothing is chosen by the validation images. They are stored in half
@@ -24,7 +25,7 @@ OUT = Path(__file__).resolve().parents[1] / "maskwright" / "weights"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--run", type=Path, help="run folder; without it a new one is trained")
+    parser.add_argument("--run", type=Path, help="run folder or file; none: train a new one")
     args = parser.parse_args()
     run = args.run or mw.train(nuclei(args.data)).dir
     checkpoint = load_checkpoint(resolve_checkpoint(run, "last"))

@@ -1,0 +1,187 @@
+"""Mask R-CNN on a GPU: inference and training against torchvision on the same card.
+
+    python benchmarks/gpu.py [--batches 1 4 16 64] [--repeats 10] [--only inference,training]
+
+Inference is the network alone, from pixels on the card to boxes and small masks, on images of 800 x
+1216 with the same random weights on both sides: torchvision in float32, as it comes; ours in
+float32, in bf16 and fp16 (channels-last), and in bf16 compiled with CUDA graphs. Training is the
+step of `train_step.py`, and that in bf16 autocast. Operators are RoIAlign and NMS beside
+torchvision's kernels. What does not fit into the card's memory is said and left out. `--device cpu`
+with small sizes runs the same script, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import train_step
+from common import compare, header, line, machine
+
+from maskwright.engine.peer import drawn_scene, random_predictor, torchvision_model
+from maskwright.engine.predict import Predictor
+from maskwright.models import PostProcess
+from maskwright.ops import nms_padded, roi_align
+from maskwright.structures import Images
+
+MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 90
+POST = PostProcess(0.05, 0.5, 100)
+Work = Callable[[], object]
+
+
+def finished(work: Work, device: torch.device) -> Work:
+    """Return work without gradients that ends when the card is done."""
+
+    def run() -> None:
+        with torch.inference_mode():
+            work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+def row(title: str, baseline: Work, ours: Work, args: argparse.Namespace, images: int = 0) -> None:
+    """Print a row of the table, with our images a second if these are images."""
+    try:
+        done = compare(title, baseline, ours, repeats=args.repeats, warmup=3)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        print(f"| {title} | out of memory | | |", flush=True)
+        return
+    rate = f" {1e3 * images / done.ours.median:.1f} images/s |" if images else ""
+    print(line(done) + rate, flush=True)
+
+
+def networks(predictor: Predictor, args: argparse.Namespace) -> dict[str, Any]:
+    """Return our ways to compute, by title."""
+    cuda = args.device.startswith("cuda")
+    made: dict[str, Any] = {"float32": predictor.network()}
+    for precision in ("bf16", "fp16") if cuda else ("bf16",):
+        detector, meta = predictor.detector, predictor.meta
+        other = Predictor(detector, meta, device=args.device, precision=precision)
+        made[precision] = other.network()
+    if cuda:
+        made["bf16, CUDA graphs"] = torch.compile(made["bf16"], mode="reduce-overhead")
+    return made
+
+
+def inference(args: argparse.Namespace) -> None:
+    """Compare prediction at several batch sizes."""
+    device = torch.device(args.device)
+    photo = drawn_scene(args.height, args.width)
+    options = {"conventions": "torchvision"}
+    predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
+    short, long = sorted((args.height, args.width))
+    peer = torchvision_model(predictor, POST, short, long)
+    assert peer is not None
+    single = torch.from_numpy(photo).to(device).permute(2, 0, 1).float()
+    for batch in args.batches:
+        pixels = single.expand(batch, -1, -1, -1)
+        sizes = torch.tensor([photo.shape[:2]] * batch, device=device)
+        theirs = list(pixels / 255)
+        for title, network in networks(predictor, args).items():
+            rows = device.type == "cpu" or title != "float32"
+            layout = torch.channels_last if rows else torch.contiguous_format
+            images = Images(pixels.contiguous(memory_format=layout), sizes, sizes)
+            row(
+                f"inference, batch {batch}, {title}",
+                finished(lambda theirs=theirs: peer(theirs), device),
+                finished(lambda network=network, images=images: network(images, POST), device),
+                args,
+                images=batch,
+            )
+
+
+def training(args: argparse.Namespace) -> None:
+    """Compare training steps, ours also in bf16 autocast."""
+    kind = torch.device(args.device).type
+    for batch in args.batches:
+        options = argparse.Namespace(batch=batch, side=args.side, objects=8, device=args.device)
+        sides = train_step.make_sides(options)
+        theirs, ours = sides["torchvision"](), sides["maskwright"]()
+
+        def cast(step: Callable[[], float] = ours) -> float:
+            with torch.autocast(kind, torch.bfloat16):
+                return step()
+
+        for title, side in (("float32", ours), ("ours in bf16 autocast", cast)):
+            row(f"training step, batch {batch}, {title}", theirs, side, args, images=batch)
+
+
+def operators(args: argparse.Namespace) -> None:
+    """Compare RoIAlign and NMS."""
+    from torchvision.ops import MultiScaleRoIAlign, batched_nms
+
+    device = torch.device(args.device)
+    generator = torch.Generator(device).manual_seed(0)
+    strides = (4, 8, 16, 32)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    maps = [random(1, 256, args.height // s, args.width // s) for s in strides]
+    named = {str(i): fmap for i, fmap in enumerate(maps)}
+    pooler = MultiScaleRoIAlign(list(named), 7, 2)
+    size = [(args.height, args.width)]
+    limit = torch.tensor([args.width, args.height], device=device)
+    for count in (100, 1000):
+        corner = random(count, 2) * limit * 0.8
+        boxes = torch.cat([corner, torch.minimum(corner + random(count, 2) * 200 + 16, limit)], 1)
+        index = torch.zeros(count, dtype=torch.int64, device=device)
+        scores, labels = random(count), (random(count) * 80).long()
+        valid = torch.ones(1, count, dtype=torch.bool, device=device)
+
+        def pool(boxes: torch.Tensor = boxes) -> object:
+            return pooler(named, [boxes], size)
+
+        def align(boxes: torch.Tensor = boxes, index: torch.Tensor = index) -> object:
+            return roi_align(maps, boxes, index, strides=strides, output_size=7, aligned=False)
+
+        def theirs(given: Any = (boxes, scores, labels)) -> object:
+            return batched_nms(*given, 0.5)[:100]
+
+        def ours(given: Any = (boxes, scores, labels, valid)) -> object:
+            box, score, label, slots = given
+            return nms_padded(box[None], score[None], slots, 0.5, 100, labels=label[None])
+
+        row(
+            f"RoIAlign, pyramid, {count} boxes",
+            finished(pool, device),
+            finished(align, device),
+            args,
+        )
+        title = f"NMS, 80 classes, {count} boxes, best 100"
+        row(title, finished(theirs, device), finished(ours, device), args)
+
+
+PARTS = {"operators": operators, "inference": inference, "training": training}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--height", type=int, default=800)
+    parser.add_argument("--width", type=int, default=1216)
+    parser.add_argument("--side", type=int, default=512, help="of training images")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", default=",".join(PARTS), help="with commas")
+    args = parser.parse_args()
+    wanted = args.only.split(",")
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)}; got {', '.join(sorted(unknown))}")
+    if args.device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            parser.error("this torch sees no CUDA device; --device cpu runs the script without one")
+        print(torch.cuda.get_device_name(args.device))
+    print(f"{machine()}\n\n{header('torchvision')}")
+    for name, part in PARTS.items():
+        if name in wanted:
+            part(args)
+
+
+if __name__ == "__main__":
+    main()
