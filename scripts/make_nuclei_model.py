@@ -2,7 +2,7 @@
 
     python scripts/make_nuclei_model.py DATA                # train by `recipes.nuclei`, then pack
     python scripts/make_nuclei_model.py DATA --run FOLDER   # pack the last weights of a run
-    python scripts/make_nuclei_model.py DATA --run FILE     # or of benchmarks/torchvision_training.py
+    python scripts/make_nuclei_model.py DATA --run FILE     # or those in a file
 
 DATA is the nuclei set (BBBC038v1, CC0) with the splits train and val. The last weights are taken,
 not the best ones, so that nothing is chosen by the validation images. They are stored in half

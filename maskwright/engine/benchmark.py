@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..models.base import Detector, PostProcess, TwoStageDetector
+from ..models.base import PostProcess
 from ..ops.masks import paste_masks
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
-from .peer import drawn_scene, random_predictor, torchvision_model
-from .predict import Loaded, Predictor, read
+from .peer import drawn_scene, random_predictor
+from .predict import Predictor, read
 from .result import Result
 from .sources import one_source
+from .turns import Apart, Ours, Runner, Side, Task, Theirs, take_turns
 
 # Stages in the order of the table.
 STAGES = (
@@ -49,19 +49,6 @@ STAGES = (
 
 
 @dataclass
-class Side:
-    """One side of the comparison: milliseconds of each turn, by stage and in all."""
-
-    stages: dict[str, list[float]] = field(default_factory=dict)
-    total: list[float] = field(default_factory=list)
-
-    def median(self, stage: str | None = None) -> float | None:
-        """Return the median of a stage, None if there is no such stage, or of the whole."""
-        times = self.total if stage is None else self.stages.get(stage)
-        return statistics.median(times) if times else None
-
-
-@dataclass
 class Benchmark:
     """The outcome of `benchmark`.
 
@@ -70,6 +57,7 @@ class Benchmark:
         size: (height, width) of the network input before padding.
         threads: of torch.
         device: where it ran.
+        apart: whether each side had a process of its own.
         ours: our times.
         theirs: torchvision's; None where it has no such model.
         match: how the detections agree; None if there was nothing to compare with.
@@ -79,6 +67,7 @@ class Benchmark:
     size: tuple[int, int]
     threads: int
     device: str
+    apart: bool
     ours: Side
     theirs: Side | None
     match: Match | None
@@ -107,6 +96,7 @@ def benchmark(
     device: str = "auto",
     precision: str = "float32",
     fast: bool = True,
+    apart: bool = False,
 ) -> Benchmark:
     """Time inference from the photo to full-size masks, beside torchvision where it has the model.
 
@@ -124,6 +114,8 @@ def benchmark(
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         precision: of our arithmetic: float32, bf16 or fp16 (see `load`); torchvision's is float32.
         fast: False: without folding and Winograd.
+        apart: each side in a process of its own, with the memory that its users have: ours keeps
+            what it frees, as the commands do. They still take turns.
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
@@ -136,20 +128,36 @@ def benchmark(
         raise OptionError(
             f"precision={precision} belongs to the fast network: leave out fast=false"
         )
+    if apart and isinstance(model, Predictor):
+        raise OptionError("apart=True makes the model in each process: give its name or its file")
     pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
     before = torch.get_num_threads()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        predictor = (
-            model
-            if isinstance(model, Predictor)
-            else comparable(model, weights, device, pixels, precision=precision)
-        )
-        predictor.fast = fast
-        return _compare(predictor, pixels, PostProcess(conf, iou, max_det), imgsz, repeats)
+        make = partial(_make, model, weights, device, pixels, precision, fast)
+        predictor = make()
+        post = PostProcess(conf, iou, max_det)
+        task = Task(make, pixels, post, imgsz, torch.get_num_threads())
+        return _compare(task, predictor, repeats, apart)
     finally:
         torch.set_num_threads(before)
+
+
+def _make(
+    model: str | Path | Predictor,
+    weights: str | Path | None,
+    device: str,
+    pixels: np.ndarray,
+    precision: str,
+    fast: bool,
+) -> Predictor:
+    if isinstance(model, Predictor):
+        predictor = model
+    else:
+        predictor = comparable(model, weights, device, pixels, precision=precision)
+    predictor.fast = fast
+    return predictor
 
 
 def comparable(
@@ -180,146 +188,30 @@ def comparable(
     return Predictor(made.detector, made.meta, device=device, precision=precision)
 
 
-def _compare(
-    predictor: Predictor, pixels: np.ndarray, post: PostProcess, imgsz: Any, repeats: int
-) -> Benchmark:
-    resize = predictor.resize_rule(imgsz)
-    size = resize.target_size(*pixels.shape[:2])
-    loaded = Loaded(one_source(pixels, 0), pixels, 0.0)
-    cuda = predictor.device.type == "cuda"
-    peer = torchvision_model(predictor, post, resize.short, resize.long)
-    sides = [Side()] if peer is None else [Side(), Side()]
-    results: list[Any] = [None, None]
-
-    def ours() -> Result:
-        with _Stages(sides[0], cuda) as stages:
-            stages.watch_ours(predictor.network())
-            stages.watch(predictor, "prepare", "read and resize")
-            result = predictor.infer([loaded], resize, post)[0]
-            with stages.stage("paste masks"):
-                _ = result.masks
-        return result
-
-    def theirs() -> Any:
-        assert peer is not None
-        with _Stages(sides[1], cuda) as stages, torch.inference_mode():
-            stages.watch_torchvision(peer)
-            image = torch.from_numpy(pixels).to(predictor.device).permute(2, 0, 1) / 255
-            return peer([image])[0]
-
-    calls: list[Callable[[], Any]] = [ours] if peer is None else [ours, theirs]
-    with console.progress("benchmark", total=repeats + 1, unit="turn") as bar:
-        for turn in range(repeats + 1):
-            order = range(len(calls)) if turn % 2 else reversed(range(len(calls)))
-            for i in order:
-                results[i] = calls[i]()
-            if turn == 0:  # the first one warms up
-                for side in sides:
-                    side.stages.clear()
-                    side.total.clear()
-            bar.update()
+def _compare(task: Task, predictor: Predictor, repeats: int, apart: bool) -> Benchmark:
+    size = predictor.resize_rule(task.imgsz).target_size(*task.pixels.shape[:2])
+    here: list[Ours | Theirs] = [Ours(task, predictor)]
+    with suppress(LookupError):
+        here.append(Theirs(task, predictor))
+    sides = [Side() for _ in here]
+    with ExitStack() as stack:
+        runners: list[Runner] = [*here]
+        if apart:
+            runners = [stack.enter_context(Apart(type(runner), task)) for runner in here]
+        bar = stack.enter_context(console.progress("benchmark", total=repeats + 1, unit="turn"))
+        take_turns(runners, sides, repeats, bar.update)
+        results = [runner.result() for runner in runners]
+    alone = len(runners) == 1
     return Benchmark(
         predictor.meta.model,
         size,
-        torch.get_num_threads(),
+        task.threads,
         str(predictor.device),
+        apart,
         sides[0],
-        None if peer is None else sides[1],
-        None if peer is None else _match(results[0], results[1]),
+        None if alone else sides[1],
+        None if alone else _match(*results),
     )
-
-
-class _Stages:
-    """Times what is watched while the context is open, as one turn of a side."""
-
-    def __init__(self, side: Side, cuda: bool) -> None:
-        self.side = side
-        self.cuda = cuda
-        self.open: dict[str, float] = {}
-        self.handles: list[Callable[[], None]] = []
-
-    def __enter__(self) -> _Stages:
-        self.begin = self.now()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.side.total.append(1e3 * (self.now() - self.begin))
-        for stage, ms in self.open.items():
-            self.side.stages.setdefault(stage, []).append(ms)
-        for undo in self.handles:
-            undo()
-
-    def now(self) -> float:
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        begin = self.now()
-        yield
-        self.open[name] = self.open.get(name, 0.0) + 1e3 * (self.now() - begin)
-
-    def watch(self, owner: Any, method: str, stage: str | Callable[..., str]) -> None:
-        """Time a method of an object; `stage` may depend on the arguments."""
-        inner = getattr(owner, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.stage(stage if isinstance(stage, str) else stage(*args, **kwargs)):
-                return inner(*args, **kwargs)
-
-        owner.__dict__[method] = timed
-        self.handles.append(lambda: owner.__dict__.pop(method))
-
-    def watch_ours(self, network: Detector) -> None:
-        """Time the parts of a two-stage detector; of others only the whole."""
-        if not isinstance(network, TwoStageDetector):
-            return
-        heads = network.roi_heads
-
-        def pool_stage(*args: Any, **_: Any) -> str:
-            for_boxes = args[3] == heads.box_head.pool * heads.trunk_stride
-            return "pool for boxes" if for_boxes else "pool for masks, keypoints"
-
-        self.watch(network.backbone, "forward", "backbone")
-        if network.fpn is not None:
-            self.watch(network.fpn, "forward", "pyramid")
-        if network.trunk is not None:
-            self.watch(network.backbone, "tail", "last stage on regions")
-        self.watch(heads.box_head, "maps", "box head")
-        self.watch(network.rpn, "forward", "proposal head")
-        self.watch(network.rpn, "propose", "proposals")
-        self.watch(heads, "pool", pool_stage)
-        self.watch(heads.box_head, "forward", "box head")
-        self.watch(heads.box_head, "decode", "choose boxes")
-        if heads.mask_head is not None:
-            self.watch(heads.mask_head, "forward", "mask head")
-        if heads.keypoint_head is not None:
-            self.watch(heads.keypoint_head, "forward", "keypoint head")
-            self.watch(heads.keypoint_head, "decode", "find keypoints")
-
-    def watch_torchvision(self, peer: Any) -> None:
-        """Time the parts of torchvision's detector."""
-        heads = peer.roi_heads
-        self.watch(peer.transform, "forward", "read and resize")
-        self.watch(peer.backbone.body, "forward", "backbone")
-        self.watch(peer.backbone.fpn, "forward", "pyramid")
-        self.watch(peer.rpn.head, "forward", "proposal head")
-        self.watch(peer.rpn, "filter_proposals", "proposals")
-        self.watch(heads.box_roi_pool, "forward", "pool for boxes")
-        self.watch(heads.box_head, "forward", "box head")
-        self.watch(heads.box_predictor, "forward", "box head")
-        self.watch(heads, "postprocess_detections", "choose boxes")
-        if heads.has_mask():
-            self.watch(heads.mask_roi_pool, "forward", "pool for masks, keypoints")
-            self.watch(heads.mask_head, "forward", "mask head")
-            self.watch(heads.mask_predictor, "forward", "mask head")
-        if heads.has_keypoint():
-            self.watch(heads.keypoint_roi_pool, "forward", "pool for masks, keypoints")
-            self.watch(heads.keypoint_head, "forward", "keypoint head")
-            self.watch(heads.keypoint_predictor, "forward", "keypoint head")
-        self.watch(peer.transform, "postprocess", "paste masks")
 
 
 def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
@@ -393,7 +285,7 @@ def report(result: Benchmark) -> None:
     height, width = result.size
     console.table(
         f"{result.model}, {height} x {width}, {result.device}, {result.threads} threads, "
-        f"{len(result.ours.total)} turns, medians",
+        f"{len(result.ours.total)} turns, medians{', apart' if result.apart else ''}",
         columns,
         rows,
     )

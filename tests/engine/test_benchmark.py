@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,16 +11,19 @@ import torch
 from maskwright.cli import main
 from maskwright.engine.agreement import BOX_PX, SCORE
 from maskwright.engine.benchmark import _match, benchmark
-from maskwright.engine.peer import drawn_scene
+from maskwright.engine.peer import drawn_scene, random_predictor
+from maskwright.engine.predict import Predictor
 from maskwright.engine.result import Result
+from maskwright.engine.turns import Apart, Ours, Side, Task
+from maskwright.errors import OptionError
+from maskwright.models import PostProcess
 from maskwright.structures import Detections
 
 
-def test_finds_torchvisions_detections_and_times_both_sides() -> None:
-    photo = drawn_scene(64, 96)
-    result = benchmark(
-        "mask_rcnn_resnet50_fpn", photo, imgsz=(64, 96), repeats=1, threads=1, max_det=20
-    )
+@pytest.mark.parametrize("apart", [False, True])
+def test_finds_torchvisions_detections_and_times_both_sides(apart: bool) -> None:
+    name, photo = "mask_rcnn_resnet50_fpn", drawn_scene(64, 96)
+    result = benchmark(name, photo, imgsz=(64, 96), repeats=1, threads=1, max_det=20, apart=apart)
     assert result.size == (64, 96)
     assert result.theirs is not None and result.match is not None
     assert result.match.found == result.match.total == result.match.ours == 20
@@ -129,3 +134,24 @@ def test_a_box_side_on_a_whole_pixel_may_fall_on_either_side() -> None:
     # Another mask in the same place is none of that.
     theirs["masks"] = theirs["masks"].flip(3)
     assert _match(sides[0], theirs).found == 0
+
+
+def test_sides_apart_are_made_by_name_and_their_errors_arrive() -> None:
+    with pytest.raises(OptionError, match="its name or its file"):
+        benchmark(random_predictor("faster_rcnn_lite0_fpn", 2, drawn_scene(64, 96)), apart=True)
+    task = Task(fail, drawn_scene(64, 96), PostProcess(), None, 1)
+    with Apart(Ours, task) as side, pytest.raises(ValueError, match="no such model"):
+        side(Side())
+    with (
+        Apart(Ours, replace(task, make=die)) as side,
+        pytest.raises(RuntimeError, match="exit code 3"),
+    ):
+        side(Side())
+
+
+def fail() -> Predictor:
+    raise ValueError("no such model")
+
+
+def die() -> Predictor:
+    os._exit(3)
