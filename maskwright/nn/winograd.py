@@ -121,9 +121,11 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         if goal.shape[1:3] == (TILE * block.high, TILE * block.wide):
             ordered = tiles.permute(2, 3, 0, 4, 1, 5)
             goal.view(-1, block.high, TILE, block.wide, TILE, goal.shape[3]).copy_(ordered)
-        else:  # tiles reach beyond the map
-            whole = tiles.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
-            goal.copy_(whole[:, : goal.shape[1], : goal.shape[2]])
+        else:  # tiles reach beyond the map: pixel by pixel of a tile, what lies inside
+            for i in range(TILE):
+                for j in range(TILE):
+                    place = goal[:, i::TILE, j::TILE]
+                    place.copy_(tiles[i, j, :, : place.shape[1], : place.shape[2]])
     return out
 
 
