@@ -86,7 +86,7 @@ def test_photos_find_the_regions_of_their_file(
     assert len(found) == 1
     centre = (found.boxes[0, :2] + found.boxes[0, 2:]) / 2
     assert bool((centre > 5).all()) and bool((centre < 55).all())
-    with pytest.raises(ValueError, match="no proposals for the image without a file name"):
+    with pytest.raises(ValueError, match="no proposals for an image without a file name"):
         predictor(np.zeros((50, 50, 3), np.uint8))
 
 
