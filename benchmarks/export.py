@@ -96,13 +96,16 @@ def main() -> None:
     parser.add_argument("--source", help="a photo; a drawn scene of 800 x 1216 if left out")
     parser.add_argument("--formats", default=",".join(SUFFIXES))
     parser.add_argument("--half", action="store_true", help="weights in half precision")
+    # Random weights find objects in a flat image as well, hundreds with the same score, of which
+    # rounding would choose some: that high, they find none.
+    parser.add_argument("--conf", type=float, default=0.4, help="smallest score of an object")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     pixels = drawn_scene() if options.source is None else load_image(options.source)
-    post = PostProcess()
+    post = PostProcess(score_thresh=options.conf)
     predictor = comparable(options.model, options.weights, "cpu", pixels)
     height, width = predictor.detector.resize.target_size(*pixels.shape[:2])
     divisor = predictor.detector.size_divisor
@@ -119,6 +122,7 @@ def main() -> None:
                 imgsz=size,
                 batch=1,
                 half=options.half,
+                conf=options.conf,
                 source=options.source,
                 report=lambda made, name=name: reports.update({name: made}),
             )

@@ -115,10 +115,14 @@ def reading(annotations: int) -> Work:
     images = [
         {"id": i + 1, "file_name": f"{i}.jpg", "width": 480, "height": 480} for i in range(count)
     ]
-    photo = folder / "images" / "0.jpg"
-    Image.new("RGB", (480, 480)).save(photo)
-    for image in images[1:]:
-        (folder / "images" / image["file_name"]).hardlink_to(photo)
+    photo = folder / "images" / images[0]["file_name"]
+    for i, image in enumerate(images):
+        file = folder / "images" / image["file_name"]
+        if i % 10_000:  # a file system allows some ten thousand links
+            file.hardlink_to(photo)
+        else:
+            photo = file
+            Image.new("RGB", (480, 480)).save(photo)
     document = {
         "images": images,
         "annotations": rows,
