@@ -100,8 +100,8 @@ class Predictor:
         self.detector = detector.eval().to(self.device)
         # A CPU's convolutions take this layout without a copy per layer, as do those of a GPU in
         # half types.
-        self.channels_last = self.device.type == "cpu" or precision != "float32"
-        if self.channels_last:
+        self._channels_last = self.device.type == "cpu" or precision != "float32"
+        if self._channels_last:
             self.detector = self.detector.to(memory_format=torch.channels_last)
         self.fast = True
         self._network = FastNetwork(self.detector, dtype)
@@ -212,7 +212,7 @@ class Predictor:
             packed = pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
             images = replace(images, proposals=packed)
         images = images.to(self.device)
-        if not self.channels_last:
+        if not self._channels_last:
             return images
         pixels = images.pixels.contiguous(memory_format=torch.channels_last)
         return replace(images, pixels=pixels)
