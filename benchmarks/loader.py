@@ -10,15 +10,14 @@ training, masks included; the first batches, which start the workers, are not co
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from common import machine
+from training import endless
 
 from maskwright.data.discover import open_dataset
-from maskwright.data.loader import Batch, make_loader
+from maskwright.data.loader import make_loader
 from maskwright.data.transforms import Augment
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Resize
@@ -46,13 +45,7 @@ def rate(args: argparse.Namespace, workers: int) -> float:
         shuffle=True,
         drop_last=True,
     )
-
-    def endless() -> Iterator[Batch]:
-        for epoch in itertools.count():
-            loader.set_epoch(epoch)
-            yield from loader
-
-    batches = endless()
+    batches = endless(loader)
     for _ in range(2 * max(workers, 1) + 1):  # what the workers have made ahead counts for nothing
         next(batches)
     images, begin = 0, time.perf_counter()

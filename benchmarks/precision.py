@@ -45,14 +45,25 @@ def detect(predictor: Predictor, args: argparse.Namespace) -> Evaluation:
     return result
 
 
-def drawn(gt: dict[str, Any], detections: Rows, images: np.ndarray) -> tuple[dict[str, Any], Rows]:
-    """Return ground truth and detections of a sample of images, in which one may come twice."""
-    objects: dict[int, Rows] = defaultdict(list)
-    found: dict[int, Rows] = defaultdict(list)
-    for row in gt["annotations"]:
-        objects[row["image_id"]].append(row)
-    for row in detections:
-        found[row["image_id"]].append(row)
+def by_image(rows: Rows) -> dict[int, Rows]:
+    """Return the rows of each image."""
+    grouped: dict[int, Rows] = defaultdict(list)
+    for row in rows:
+        grouped[row["image_id"]].append(row)
+    return grouped
+
+
+def drawn(
+    gt: dict[str, Any], objects: dict[int, Rows], found: dict[int, Rows], images: np.ndarray
+) -> tuple[dict[str, Any], Rows]:
+    """Return ground truth and detections of a sample of images, in which one may come twice.
+
+    Args:
+        gt: the ground truth.
+        objects: its annotations by image.
+        found: the detections by image.
+        images: places in the list of images.
+    """
     sample: dict[str, Any] = {**gt, "images": [], "annotations": []}
     rows: Rows = []
     for new, place in enumerate(images.tolist(), start=1):
@@ -80,13 +91,14 @@ def main() -> None:
         for precision in ("float32", args.precision)
     ]
     gt, masks = results[0].gt, "mask/AP" in results[0].metrics
+    objects, found = by_image(gt["annotations"]), [by_image(r.detections) for r in results]
     losses: dict[str, list[float]] = defaultdict(list)
     rng = np.random.default_rng(0)
     for _ in range(args.samples):
         chosen = rng.integers(0, len(gt["images"]), len(gt["images"]))
         both = [
-            score(*drawn(gt, result.detections, chosen), masks=masks, max_det=args.max_det)
-            for result in results
+            score(*drawn(gt, objects, side, chosen), masks=masks, max_det=args.max_det)
+            for side in found
         ]
         for key in FIGURES[: 5 if masks else 2]:
             losses[key].append(100 * (both[0][key] - both[1][key]))

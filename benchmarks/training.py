@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from maskwright.data.discover import open_dataset
-from maskwright.data.loader import Batch, make_loader
+from maskwright.data.loader import Batch, Loader, make_loader
 from maskwright.data.transforms import Augment
 from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.engine.detect import to_detections
@@ -55,6 +55,13 @@ class Ours(nn.Module):
         return to_detections(self.detector(images, self.post), images)
 
 
+def endless(loader: Loader) -> Iterator[Batch]:
+    """Yield the batches of one epoch after the other."""
+    for epoch in itertools.count():
+        loader.set_epoch(epoch)
+        yield from loader
+
+
 class Trainer:
     """One side in training: model, optimiser, endless batches."""
 
@@ -76,16 +83,11 @@ class Trainer:
             shuffle=True,
             drop_last=True,
         )
-        self.batches = self._endless()
+        self.batches = endless(self.loader)
         self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch))
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.generator = torch.Generator(device)
         self.side.train()
-
-    def _endless(self) -> Iterator[Batch]:
-        for epoch in itertools.count():
-            self.loader.set_epoch(epoch)
-            yield from self.loader
 
     def step(self) -> tuple[float, float]:
         """Make one step; return its loss and its seconds, loading not counted."""

@@ -125,8 +125,7 @@ def val(
     keep_memory(device)
     named: Any = model
     if weights is not None:
-        precision = options.pop("precision")
-        named = load(model, weights=weights, device=device, precision=precision)
+        named = load(model, weights=weights, device=device, precision=options["precision"])
     metrics = run(named, device=device, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -203,8 +202,9 @@ def predict(
     check_formats(files)
     sources = list_sources(options["source"])
     keep_memory(device)
-    precision = options.pop("precision")
-    predictor = load(model, weights=weights, device=device, precision=precision, trust=trust)
+    predictor = load(
+        model, weights=weights, device=device, precision=options["precision"], trust=trust
+    )
     if "labels" in files and not predictor.detector.predicts_masks:
         raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
     results = run(predictor, **{**options, "source": sources})

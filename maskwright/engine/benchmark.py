@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..models.base import PostProcess
 from ..ops.masks import paste_masks
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
-from .peer import drawn_scene, random_predictor
+from .peer import drawn_scene, has_peer, random_predictor
 from .predict import Predictor, read
 from .result import Result
 from .sources import one_source
@@ -189,15 +189,17 @@ def comparable(
 
 
 def _compare(task: Task, predictor: Predictor, repeats: int, apart: bool) -> Benchmark:
-    size = predictor.resize_rule(task.imgsz).target_size(*task.pixels.shape[:2])
-    here: list[Ours | Theirs] = [Ours(task, predictor)]
-    with suppress(LookupError):
-        here.append(Theirs(task, predictor))
-    sides = [Side() for _ in here]
+    resize = predictor.resize_rule(task.imgsz)
+    size = resize.target_size(*task.pixels.shape[:2])
+    kinds: list[type[Ours] | type[Theirs]] = [Ours]
+    if has_peer(predictor, resize.short):
+        kinds.append(Theirs)
+    sides = [Side() for _ in kinds]
     with ExitStack() as stack:
-        runners: list[Runner] = [*here]
-        if apart:
-            runners = [stack.enter_context(Apart(type(runner), task)) for runner in here]
+        runners: list[Runner] = [
+            stack.enter_context(Apart(kind, task)) if apart else kind(task, predictor)
+            for kind in kinds
+        ]
         bar = stack.enter_context(console.progress("benchmark", total=repeats + 1, unit="turn"))
         take_turns(runners, sides, repeats, bar.update)
         results = [runner.result() for runner in runners]

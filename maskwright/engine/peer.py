@@ -31,6 +31,14 @@ BUILDERS = {
 SAME = ("num_keypoints",)  # options of ours that torchvision's builders have too
 
 
+def has_peer(predictor: Predictor, short: int | None) -> bool:
+    """Whether torchvision has the predictor's model: see `torchvision_model`."""
+    args = predictor.meta.args
+    known = predictor.meta.model in BUILDERS and not set(args) - {*SAME, "conventions", "imgsz"}
+    ours = str(args.get("conventions", "")).startswith("torchvision")
+    return known and ours and short is not None
+
+
 def torchvision_model(
     predictor: Predictor, post: PostProcess, short: int | None, long: int | None
 ) -> Any | None:
@@ -42,11 +50,9 @@ def torchvision_model(
         short: short side of the network input.
         long: longest long side.
     """
-    name = predictor.meta.model
-    conventions = str(predictor.meta.args.get("conventions", ""))
-    known = name in BUILDERS and not set(predictor.meta.args) - {*SAME, "conventions", "imgsz"}
-    if not known or not conventions.startswith("torchvision") or short is None:
+    if not has_peer(predictor, short):
         return None
+    name, conventions = predictor.meta.model, predictor.meta.args["conventions"]
     from torchvision.models import detection
 
     state, _ = from_maskwright(predictor.detector.state_dict(), {}, predictor.meta.category_ids)

@@ -96,17 +96,13 @@ class Ours:
 
 
 class Theirs:
-    """torchvision's side, in this process.
-
-    Raises:
-        LookupError: if torchvision has no such model.
-    """
+    """torchvision's side, in this process; for models that it has (see `peer.has_peer`)."""
 
     def __init__(self, task: Task, predictor: Predictor) -> None:
         resize = predictor.resize_rule(task.imgsz)
-        self.peer = torchvision_model(predictor, task.post, resize.short, resize.long)
-        if self.peer is None:
-            raise LookupError(predictor.meta.model)
+        peer = torchvision_model(predictor, task.post, resize.short, resize.long)
+        assert peer is not None
+        self.peer = peer
         self.pixels, self.device = task.pixels, predictor.device
         self.last: Any = None
 
@@ -116,7 +112,7 @@ class Theirs:
         with _Stages(side, cuda) as stages, torch.inference_mode():
             stages.watch_torchvision(self.peer)
             image = torch.from_numpy(self.pixels).to(self.device).permute(2, 0, 1) / 255
-            self.last = self.peer([image])[0]  # type: ignore[misc]
+            self.last = self.peer([image])[0]
 
     def result(self) -> Any:
         """Return what was found last."""
