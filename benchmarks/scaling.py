@@ -58,23 +58,13 @@ def predictions(side: int, batch: int = 1) -> Work:
 def training_step(objects: int, classes: int) -> Work:
     """Return a training step on two images of 512 x 512 with as many objects in each."""
     import torch
+    from train_step import scene
 
     from maskwright.models.registry import build
-    from maskwright.structures import Images, Instances, PackedMasks
 
     torch.manual_seed(0)
     detector = build(MODEL, classes).train()
-    side = 20
-    corner = torch.rand(2, objects, 2) * (512 - side)
-    boxes = torch.cat([corner.floor(), corner.floor() + side], -1)
-    offsets = torch.arange(2 * objects).view(2, objects) * side * side
-    masks = PackedMasks(
-        torch.ones(2 * objects * side * side, dtype=torch.uint8), offsets, boxes.long()
-    )
-    valid = torch.ones(2, objects, dtype=torch.bool)
-    targets = Instances(boxes, torch.arange(objects).expand(2, -1) % classes, valid, masks=masks)
-    sizes = torch.full((2, 2), 512)
-    images = Images(torch.rand(2, 3, 512, 512) * 255, sizes, sizes)
+    images, targets = scene(2, 512, objects, classes, sides=(20, 20))
 
     def step() -> None:
         detector.zero_grad()

@@ -30,23 +30,34 @@ MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 20
 Step = Callable[[], float]
 
 
-def scene(args: argparse.Namespace) -> tuple[Images, Instances]:
-    """Return images with square objects of many sizes."""
+def scene(
+    batch: int, side: int, objects: int, classes: int, sides: tuple[int, int] = (16, 216)
+) -> tuple[Images, Instances]:
+    """Return square images with square objects.
+
+    Args:
+        batch: number of images.
+        side: of an image.
+        objects: in an image.
+        classes: real classes.
+        sides: least and largest side of an object.
+    """
     generator = torch.Generator().manual_seed(0)
-    shape = (args.batch, args.objects)
-    sides = (torch.rand(shape, generator=generator) * 200 + 16).floor().clamp(max=args.side)
-    corner = (torch.rand(*shape, 2, generator=generator) * (args.side - sides)[..., None]).floor()
-    boxes = torch.cat([corner, corner + sides[..., None]], 2)
-    areas = (sides * sides).long().flatten()
+    shape, (least, most) = (batch, objects), sides
+    sizes = torch.rand(shape, generator=generator) * (most - least) + least
+    sizes = sizes.floor().clamp(max=side)
+    corner = (torch.rand(*shape, 2, generator=generator) * (side - sizes)[..., None]).floor()
+    boxes = torch.cat([corner, corner + sizes[..., None]], 2)
+    areas = (sizes * sizes).long().flatten()
     offsets = (areas.cumsum(0) - areas).view(shape)
     data = torch.ones(int(areas.sum()), dtype=torch.uint8)
     valid = torch.ones(shape, dtype=torch.bool)
-    labels = torch.arange(args.objects).expand(shape) % CLASSES
-    sizes = torch.full((args.batch, 2), args.side)
-    pixels = torch.rand(args.batch, 3, args.side, args.side, generator=generator) * 255
+    labels = torch.arange(objects).expand(shape) % classes
+    whole = torch.full((batch, 2), side)
+    pixels = torch.rand(batch, 3, side, side, generator=generator) * 255
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     masks = PackedMasks(data, offsets, boxes.long())
-    return Images(pixels, sizes, sizes), Instances(boxes, labels, valid, masks=masks)
+    return Images(pixels, whole, whole), Instances(boxes, labels, valid, masks=masks)
 
 
 def steps(module: Any, losses: Callable[[], dict[str, torch.Tensor]]) -> Step:
@@ -68,7 +79,9 @@ def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
     """Return what makes the step of each side, so that a process may hold one alone."""
     options = {"conventions": "torchvision", "norm": "frozen"}
     device = torch.device(args.device)
-    images, targets = (part.to(device) for part in scene(args))
+    images, targets = (
+        part.to(device) for part in scene(args.batch, args.side, args.objects, CLASSES)
+    )
     photo = drawn_scene(256, 320)
     predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
 
