@@ -7,22 +7,18 @@ out or repaired and listed as a fault. Images are looked for on the disk but not
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from maskwright.structures import Skeleton
 
 from .images import file_problem, image_header, max_pixels
 from .objects import CocoObject, shown, whole_number
-from .records import Columns, Dataset, Fault
+from .packing import Packer
+from .records import Dataset, Fault
 from .segments import BadSegment
 
 BACKGROUND = ("_background_", "__background__")
@@ -76,7 +72,8 @@ class Builder:
         self,
         images: list[Any],
         roots: list[Path],
-        entries: list[tuple[int, dict[str, Any]]],
+        entries: Iterable[tuple[int, dict[str, Any]]],
+        masks: bool,
         classes: Classes,
         skeleton: Skeleton | None = None,
         jointed: AbstractSet[int] = frozenset(),
@@ -86,7 +83,8 @@ class Builder:
         Args:
             images: entries with `id`, `file_name`, `height` and `width`.
             roots: folders in which the images may lie; the one that holds most is taken.
-            entries: annotations by their id.
+            entries: annotations by their id, taken one by one.
+            masks: whether any of them has a mask.
             classes: see `classes`.
             skeleton: names of the keypoints.
             jointed: ids of the categories that have keypoints.
@@ -96,9 +94,11 @@ class Builder:
         """
         root, usable = self._images(images, roots)
         joints = {number: len(skeleton or ()) for number in jointed}
-        objects = self._objects(entries, usable, classes.labels, joints)
+        packer = Packer(len(skeleton or ()))
+        for item in self._objects(entries, masks, usable, classes.labels, joints):
+            packer.add(item)
         return Dataset(
-            _pack(usable, objects, len(skeleton or ())),
+            packer.columns(usable),
             root=root,
             split=self.split,
             names=classes.names,
@@ -110,7 +110,7 @@ class Builder:
         )
 
     def classes(
-        self, categories: list[Any], used: list[Any], names: Sequence[str] | None
+        self, categories: list[Any], used: Iterable[Any], names: Sequence[str] | None
     ) -> Classes:
         """Return the classes of a split.
 
@@ -273,15 +273,17 @@ class Builder:
 
     def _objects(
         self,
-        entries: list[tuple[int, dict[str, Any]]],
+        entries: Iterable[tuple[int, dict[str, Any]]],
+        masks: bool,
         images: dict[int, tuple[str, int, int]],
         labels: dict[int, int],
         joints: dict[int, int],
-    ) -> list[CocoObject]:
-        """Return the usable objects, sorted by image in the order of the file.
+    ) -> Iterator[CocoObject]:
+        """Yield the usable objects in the order of the file.
 
         Args:
             entries: the annotations by id.
+            masks: whether any of them has a mask.
             images: path and size by image id.
             labels: label by category id.
             joints: number of keypoints by category id, for the categories that have them.
@@ -290,8 +292,6 @@ class Builder:
         known = set(position) | {
             fault.image_id for fault in self.faults if fault.image_id is not None
         }
-        masks = any(entry.get("segmentation") for _, entry in entries)
-        objects: list[CocoObject] = []
         for number, entry in entries:
             image = whole_number(entry.get("image_id"))
             where: dict[str, Any] = {"image": image, "annotation": number}
@@ -316,49 +316,7 @@ class Builder:
             for kind, message in item.segment.notes:
                 message = f"annotation {number} of {images[image][0]}: {message}"
                 self.fault(kind, message, "repaired", **where)
-            objects.append(item)
-        objects.sort(key=lambda item: item.row)
-        return objects
-
-
-def _pack(
-    images: dict[int, tuple[str, int, int]], objects: list[CocoObject], num_joints: int
-) -> Columns:
-    """Turn what was read into flat arrays."""
-    points, point_first, part_first = array("d"), array("q", [0]), array("q", [0])
-    rle_bytes, rle_first = bytearray(), array("q", [0])
-    for item in objects:
-        for part in item.segment.parts:
-            points.frombytes(part.tobytes())
-            point_first.append(len(points) // 2)
-        part_first.append(len(point_first) - 1)
-        rle_bytes += item.segment.counts
-        rle_first.append(len(rle_bytes))
-    paths = [name.encode() for name, _, _ in images.values()]
-    rows = [item.row for item in objects]
-    keypoints = np.zeros((len(objects), num_joints, 3), np.float32)
-    for slot, item in zip(keypoints, objects, strict=True):
-        if item.keypoints is not None:
-            slot[:] = item.keypoints
-    return Columns(
-        image_ids=torch.tensor(list(images), dtype=torch.int64),
-        sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
-        path_first=_offsets([len(path) for path in paths]),
-        path_bytes=_tensor(np.frombuffer(b"".join(paths), np.uint8)),
-        ann_first=_offsets(np.bincount(rows, minlength=len(images)) if rows else [0] * len(images)),
-        ann_ids=torch.tensor([item.number for item in objects], dtype=torch.int64),
-        boxes=torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4),
-        areas=torch.tensor([item.area for item in objects], dtype=torch.float64),
-        labels=torch.tensor([item.label for item in objects], dtype=torch.int64),
-        crowd=torch.tensor([item.crowd for item in objects], dtype=torch.bool),
-        kinds=torch.tensor([item.segment.kind for item in objects], dtype=torch.uint8),
-        part_first=_tensor(np.array(part_first, np.int64)),
-        point_first=_tensor(np.array(point_first, np.int64)),
-        points=_tensor(np.array(points, np.float64).reshape(-1, 2)),
-        rle_first=_tensor(np.array(rle_first, np.int64)),
-        rle_bytes=_tensor(np.frombuffer(bytes(rle_bytes), np.uint8)),
-        keypoints=_tensor(keypoints),
-    )
+            yield item
 
 
 def clean_path(name: str) -> str | None:
@@ -378,11 +336,3 @@ def _best_root(roots: Sequence[Path], names: list[str]) -> Path:
     """Return the folder that holds most of a sample of the files, the first of equals."""
     sample = names[:: max(len(names) // 20, 1)]
     return max(roots, key=lambda root: sum(file_problem(root / name) is None for name in sample))
-
-
-def _offsets(lengths: Sequence[int] | np.ndarray) -> Tensor:
-    return _tensor(np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64))
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.copy())

@@ -8,18 +8,20 @@ skipped, and annotations without an id, box or area get one.
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from maskwright.structures import Skeleton
 
 from .builder import Builder
+from .json_stream import START, NoObject, json_members
 from .objects import shown, whole_number
 from .records import Dataset
 from .skeletons import read_skeleton
+
+LISTS = ("images", "annotations", "categories")
 
 
 def read_coco(
@@ -43,82 +45,108 @@ def read_coco(
         ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
             in `names`.
     """
-    # Millions of small objects, none of them garbage: collecting would take half of the time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _Reader(path, split).read(list(roots or [path.parent]), names)
-    finally:
-        if collecting:
-            gc.enable()
+    return _Reader(path, split).read(list(roots or [path.parent]), names)
 
 
-def load_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+@dataclass
+class _Survey:
+    """What has to be known of a file before its annotations can be checked one by one.
 
-    Raises:
-        ValueError: if it is missing, no JSON, or cut off.
+    Attributes:
+        images: the entries.
+        categories: the entries.
+        used: the category ids of the annotations.
+        repeated: annotation ids that occur more than once.
+        lowest: the smallest annotation id, at most 0.
+        masks: whether any annotation has a segmentation.
+        jointed: how many annotations have keypoints.
+        first_jointed: id of the first of these, if it has one.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is a folder, a pipe or a device, not a JSON file")
-    try:
-        return json.loads(path.read_bytes())  # from bytes: any UTF, with or without its mark
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply to be read") from None
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no valid JSON ({error}): it may be cut off; export or copy it again"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+
+    images: list[Any] = field(default_factory=list)
+    categories: list[Any] = field(default_factory=list)
+    used: set[int | None] = field(default_factory=set)
+    repeated: set[int] = field(default_factory=set)
+    lowest: int = 0
+    masks: bool = False
+    jointed: int = 0
+    first_jointed: int | None = None
+
+    def add(self, annotation: Any, seen: set[int]) -> None:
+        """Take note of an annotation; `seen` are the ids of those before."""
+        if not isinstance(annotation, dict):
+            return
+        number = whole_number(annotation.get("id"))
+        if number is not None:
+            (self.repeated if number in seen else seen).add(number)
+            self.lowest = min(self.lowest, number)
+        self.used.add(whole_number(annotation.get("category_id")))
+        self.masks = self.masks or bool(annotation.get("segmentation"))
+        if annotation.get("keypoints"):
+            self.first_jointed = self.first_jointed if self.jointed else number
+            self.jointed += 1
 
 
 class _Reader(Builder):
-    """State of reading one file."""
+    """State of reading one file, which is gone through twice: images may come last in it."""
 
     def read(self, roots: list[Path], names: Sequence[str] | None) -> Dataset:
-        content = load_json(self.path)
-        lists = ("images", "annotations", "categories")
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(key), list) for key in lists
-        ):
+        survey = self._survey()
+        classes = self.classes(survey.categories, survey.used, names)
+        skeleton, jointed = self._skeleton(survey, classes.labels)
+        entries = self._annotations(survey)
+        return self.build(survey.images, roots, entries, survey.masks, classes, skeleton, jointed)
+
+    def _survey(self) -> _Survey:
+        survey = _Survey()
+        found: dict[str, bool] = {}  # all keys, and whether their values are lists
+        seen: set[int] = set()
+        try:
+            for key, value in json_members(self.path, LISTS):
+                if value is START:
+                    if key in found:
+                        raise ValueError(f"{self.path} has the list {key!r} twice: join them")
+                    found[key] = True
+                elif not found.setdefault(key, False):
+                    continue
+                elif key == "annotations":
+                    survey.add(value, seen)
+                else:
+                    getattr(survey, key).append(value)
+        except NoObject as kind:
+            got = str(kind)
+        else:
+            got = str(sorted(found)[:8])
+        if not all(found.get(key) for key in LISTS):
             raise ValueError(
                 f"{self.path} is no COCO JSON: expected an object with the lists images, "
-                f"annotations and categories, got "
-                f"{sorted(content)[:8] if isinstance(content, dict) else type(content).__name__}"
+                f"annotations and categories, got {got}"
             )
-        entries = list(self._annotations(content["annotations"]))
-        classes = self.classes(
-            content["categories"], [entry.get("category_id") for _, entry in entries], names
-        )
-        skeleton, jointed = self._skeleton(content["categories"], classes.labels, entries)
-        return self.build(content["images"], roots, entries, classes, skeleton, jointed)
+        return survey
 
     def _skeleton(
-        self,
-        categories: list[dict[str, Any]],
-        labels: dict[int, int],
-        entries: list[tuple[int, dict[str, Any]]],
+        self, survey: _Survey, labels: dict[int, int]
     ) -> tuple[Skeleton | None, set[int]]:
         """Return the keypoints of the data set, and the ids of the categories that have them."""
-        skeleton, jointed, faults = read_skeleton(categories, labels)
+        skeleton, jointed, faults = read_skeleton(survey.categories, labels)
         for fault in faults:
             self.fault(*fault)
-        having = [number for number, entry in entries if entry.get("keypoints")]
-        if skeleton is None and having:
+        if skeleton is None and survey.jointed:
             self.fault(
                 "keypoints without names",
-                f"{len(having)} annotations have keypoints, but no category names them: add the "
-                'list "keypoints" with their names (and "skeleton", the lines between them)',
-                annotation=having[0],
+                f"{survey.jointed} annotations have keypoints, but no category names them: add "
+                'the list "keypoints" with their names (and "skeleton", the lines between them)',
+                annotation=survey.first_jointed,
             )
         return skeleton, jointed
 
-    def _annotations(self, entries: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _annotations(self, survey: _Survey) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (id, annotation) of every well-formed annotation, each id once."""
-        seen: dict[int, Any] = {}
-        nameless = 0
-        for entry in entries:
+        seen: dict[int, Any] = {}  # of those whose ids repeat
+        nameless = survey.lowest
+        for key, entry in json_members(self.path, LISTS):
+            if key != "annotations" or entry is START:
+                continue
             if not isinstance(entry, dict):
                 self.fault("bad annotation", f"an annotation is an object, got {shown(entry)}")
                 continue
@@ -140,5 +168,6 @@ class _Reader(Builder):
                     "repaired",
                     annotation=number,
                 )
-            seen[number] = entry
+            if number in survey.repeated:
+                seen[number] = entry
             yield number, entry

@@ -148,7 +148,9 @@ class _Reader(Builder):
         ]
         categories = [{"id": i, "name": name} for name, i in ids.items()]
         used = [entry["category_id"] for _, entry in annotations]
-        return self.build(found, [root], annotations, self.classes(categories, used, names))
+        classes = self.classes(categories, used, names)
+        having = any(entry.get("segmentation") for _, entry in annotations)
+        return self.build(found, [root], annotations, having, classes)
 
     def _ids(self, part: VocPart) -> Iterator[tuple[str, str]]:
         """Yield the ids of a list, each once, and where they stand ("file:line: ")."""
