@@ -6,7 +6,6 @@ calls. Heavy modules are imported inside, so that the help stays instant.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright.engine import console
+from maskwright.errors import nearest
 from maskwright.signatures import Option, parse_value, read_arguments
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,8 +28,7 @@ class UsageError(Exception):
 def unknown(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for a name that is near, otherwise all that are known."""
     known = list(dict.fromkeys(known))
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known) or 'none'}"
+    return nearest(name, known) or f"; known are {', '.join(known) or 'none'}"
 
 
 def keep_memory(device: str) -> None:
@@ -76,7 +75,7 @@ def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
         model: registered name.
         kinds: the options of the model.
     """
-    from maskwright.engine.recipe import TrainRecipe, nearest
+    from maskwright.engine.recipe import TrainRecipe
     from maskwright.models import list_models
 
     having = [other for other, entry in list_models().items() if name in entry.arguments()]

@@ -17,6 +17,7 @@ import torch
 
 from ..data.loader import Batch, Loader, make_loader
 from ..data.records import Dataset
+from ..errors import nearest
 from ..metrics.coco_map import coco_eval
 from ..metrics.voc_map import voc_eval
 from ..models.base import Detector, PostProcess
@@ -25,7 +26,6 @@ from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
 from .detect import Views, detect_views, to_detections
-from .recipe import nearest
 from .regions import proposal_store
 
 CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth

@@ -8,7 +8,6 @@ torch, because the command line reads its options before anything heavy is loade
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import math
 import textwrap
@@ -18,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import OptionError
+from ..errors import OptionError, nearest
 
 
 @dataclass(frozen=True)
@@ -310,12 +309,6 @@ _CHOICES = {
     "precision": ("32", "bf16"),
     "train_part": ("all", "rpn", "heads", "rpn-only", "heads-only"),
 }
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name nearest to `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_names(options: Iterable[str]) -> None:

@@ -7,11 +7,11 @@ backbone="resnet18")`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from ..errors import nearest
 from .base import Detector
 
 # (num_classes, options) -> detector; the options are a frozen dataclass of documented fields.
@@ -106,9 +106,8 @@ def get_entry(name: str) -> ModelEntry:
         ValueError: if there is no model of this name; the message suggests the nearest.
     """
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(name, _ENTRIES, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no model is called {name!r}{hint} (see `maskwright models`)")
+        meant = nearest(name, _ENTRIES)
+        raise ValueError(f"no model is called {name!r}{meant} (see `maskwright models`)")
     return _ENTRIES[name]
 
 
@@ -129,10 +128,9 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
     known = entry.arguments()
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"{name} has no option {option!r}{hint} (it has: {', '.join(sorted(known))})"
+                f"{name} has no option {option!r}{nearest(option, known)} "
+                f"(it has: {', '.join(sorted(known))})"
             )
     detector = entry.builder(num_classes, entry.options(**{**entry.presets, **options}))
     assert detector.task == entry.task
