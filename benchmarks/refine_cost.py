@@ -11,13 +11,13 @@ process of its own.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from typing import Any
 
 import torch
 from common import compare, header, line, machine
+from peak import peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskwright.engine.peer import drawn_scene, random_predictor
@@ -43,7 +43,7 @@ def show_memory(family: str, backbone: str, size: tuple[int, int]) -> None:
     predictor, images = prepare(family, backbone, size)
     with torch.inference_mode():
         predictor.network()(images, POST)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_memory())
 
 
 def main() -> None:

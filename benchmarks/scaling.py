@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from peak import peak_memory
 from PIL import Image
 
 MODEL = "mask_rcnn_lite0_fpn"
@@ -122,7 +122,7 @@ def reading(annotations: int) -> Work:
     path.write_text(json.dumps(document))
     # The reading has a process of its own: this one holds the whole document.
     code = (
-        "import sys, time, resource\n"
+        "import sys, time\n"
         "begin = time.perf_counter()\n"
         "from maskwright.data.anchor_sizes import suggest_anchor_sizes\n"
         "from maskwright.data.discover import open_dataset\n"
@@ -134,13 +134,18 @@ def reading(annotations: int) -> Work:
         "loader = make_loader(data, batch=2, resize=resize, augment=Augment(), seed=0, workers=0,"
         " shuffle=True)\n"
         "assert len(next(iter(loader))) == 2\n"
-        "print(len(data), time.perf_counter() - begin,"
-        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "seconds = time.perf_counter() - begin\n"
+        "from peak import peak_memory\n"
+        "print(len(data), seconds, peak_memory())"
     )
 
     def read() -> tuple[float, int]:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
+            [sys.executable, "-c", code, str(path)],
+            cwd=Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         found, seconds, megabytes = done.stdout.split()
         assert int(found) == count
@@ -223,7 +228,7 @@ def point(curve: Curve, value: int, repeats: int) -> tuple[float, int]:
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return statistics.median(seconds), peak_memory()
 
 
 def draw(rows: dict[str, list[tuple[int, float, int]]], path: Path) -> None:

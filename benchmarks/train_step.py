@@ -11,7 +11,6 @@ Losses of the same sampled regions are equal to 1e-4 (tests/parity/test_torchvis
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from common import compare, header, line, machine
+from peak import peak_memory
 
 import maskwright as mw
 from maskwright.converters.torchvision import from_maskwright
@@ -138,11 +138,11 @@ def main() -> None:
     made = make_sides(args)
     if args.only:
         step = made[args.only]()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak_memory()
         begin = time.perf_counter()
         for _ in range(3):
             step()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_memory()
         each = (time.perf_counter() - begin) / 3
         print(f"{args.only}: peak {peak:.0f} MB, {before:.0f} MB before; {each:.2f} s a step")
         return
