@@ -8,6 +8,7 @@ mask is predicted before any fine feature is seen. `fast` is the authors' later,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -30,6 +31,7 @@ _WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 _FAST_WEIGHTS = (0.5, 0.75, 0.75, 1.0)
 # Regions of one pass at inference: features of 112 a side are large.
 _CHUNK = 100
+_COCO = 80
 # What a fusion can do without, to see what it is worth.
 FUSION_PARTS = ("semantic", "instance_mask", "semantic_mask", "dilation")
 
@@ -230,6 +232,11 @@ class RefineMaskHead(nn.Module):
         agnostic = 1 if class_agnostic_last else 0
         self.class_rows = {f"logits.{k}": (1, False) for k in range(stages - agnostic)}
         init_convs(self)
+        # In the published code a layer of fewer outputs starts with larger weights. The logits of
+        # COCO's 80 classes begin small; those of one class would be 9 times as large, and hold up
+        # everything else in a short training.
+        for layer in filter(None, (*self.logits, self.semantic_logits)):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / max(layer.out_channels, _COCO)))
 
     def forward(
         self,

@@ -513,7 +513,23 @@ def test_size_and_start_are_those_of_the_original() -> None:
     dilated = head.stages[1].branches[2].weight
     expected = torch.tensor(2 / (9 * 128)).sqrt()
     torch.testing.assert_close(dilated.std(), expected, rtol=0.02, atol=0)
+    torch.testing.assert_close(
+        head.logits[1].weight.std(), torch.tensor(2 / 80).sqrt(), rtol=0.02, atol=0
+    )
     assert not any(p.any() for name, p in head.named_parameters() if name.endswith("bias"))
+
+
+@pytest.mark.parametrize("classes", [1, 80])
+def test_first_masks_are_as_undecided_for_one_class_as_for_eighty(classes: int) -> None:
+    torch.manual_seed(0)
+    head = RefineMaskHead(64, classes, width=64)
+    boxes = torch.tensor([[8.0, 8.0, 72.0, 72.0]]).repeat(4, 1)
+    feats, p2 = torch.randn(4, 64, 14, 14).relu(), torch.randn(1, 64, 24, 24)
+    zeros = torch.zeros(4, dtype=torch.int64)
+    masks, semantic = head(feats, p2, boxes, zeros, zeros)
+    # With the published rule those of one class spread by 4 to 20.
+    assert all(logits.std() < 4 for logits in masks)
+    assert semantic is not None and semantic.std() < 4
 
 
 def test_class_rows_leave_out_a_stage_without_classes() -> None:
