@@ -163,8 +163,9 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
         return True
     clock = time.monotonic()
     label = f"epoch {place.epoch + 1}/{run.epochs}"
-    images = len(run.train_data)
     block = recipe.batch * run.fabric.world_size  # images that the processes take together
+    batches = place.batch + (run.total - place.step) * recipe.accumulate  # the last epoch is cut
+    images = min(len(run.train_data), batches * block)
     with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
         bar.update(min(place.batch * block, images))
         for group in _groups(run, interrupt):
@@ -367,10 +368,12 @@ def _report(run: Session, result: Evaluation) -> None:
     keys = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
     shown = {k: v for k, v in result.metrics.items() if k in keys}
     text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
-    console.note(
-        f"epoch {run.place.epoch}/{run.epochs}: {text} (best {max(run.place.best, 0):.4f} in "
-        f"epoch {run.place.best_epoch})"
-    )
+    place = run.place
+    if place.fitted:  # the last stage, whose weights are kept
+        console.note(f"fitted: {text}")
+    else:
+        best = f"best {max(place.best, 0):.4f} in epoch {place.best_epoch}"
+        console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
     if not result.fitness:
         for reason in explain_zero(result.gt, result.detections, result.metrics):
             console.warn(reason)

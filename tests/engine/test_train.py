@@ -195,6 +195,17 @@ def test_steps_and_a_single_split(options: dict[str, Any], coins: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_progress_of_a_last_epoch_that_is_cut_ends_full(
+    options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {"steps": 5, "batch": 2, "val_every": 9}  # 7 images: 4 steps make an epoch
+    train(**{key: value for key, value in options.items() if key != "epochs"} | steps)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("epoch 1/2: 7/7 img, took")]
+    assert [line for line in lines if line.startswith("epoch 2/2: 2/2 img, took")]
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_patience_stops(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     options |= {"lr": 1e-9, "epochs": 9, "patience": 2, "batch": 7}
     result = train(**options)
