@@ -365,7 +365,8 @@ def proposals(
     console.table(
         f"{report.source} on {options['data']}, {options['split']} split: {recall.objects} "
         f"objects, {sum(report.counts) / max(len(report.counts), 1):.0f} proposals an image, "
-        f"{report.seconds:.2g} s an image",
+        f"{report.seconds:.2g} s an image"
+        + (f", {report.cached} of {len(report.counts)} from the cache" if report.cached else ""),
         ["proposals", *(f"recall at IoU {recall.ious[i]:g}" for i in shown), "average recall"],
         [
             [count, *(float(row[i]) for i in shown), float(average)]

@@ -28,7 +28,8 @@ class ProposalReport:
     Attributes:
         source: where they come from, with all its options.
         counts: proposals of each image.
-        seconds: seconds an image, where they were computed now; reading the image included.
+        cached: of how many images they were in the cache.
+        seconds: seconds an image, those in the cache as well; reading the image included.
         recall: over the objects that are no crowd regions.
         files: boxes (n, 4) and scores (n,) by the file name of the image; empty if two images
             have the same.
@@ -36,6 +37,7 @@ class ProposalReport:
 
     source: str
     counts: list[int]
+    cached: int
     seconds: float
     recall: ProposalRecall
     files: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -98,7 +100,8 @@ def proposals(
             "file of proposals could not tell them apart, so none is written"
         )
         files = {}
-    return ProposalReport(store.source.name, found.counts, seconds, recall, files)
+    cached = sum(one.cached for one in boxes.values())
+    return ProposalReport(store.source.name, found.counts, cached, seconds, recall, files)
 
 
 def save_report(report: ProposalReport, folder: Path) -> None:

@@ -35,11 +35,13 @@ class Proposals:
         boxes: (n, 4) float32 xyxy in pixels of the original image, inside it, with an area.
         scores: (n,) float32, falling; what they mean is up to the source.
         dropped: how many more there were that had no area inside the image.
+        cached: they were not computed now.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     dropped: int = 0
+    cached: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -11,7 +11,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class ProposalStore:
     ) -> Proposals:
         """Return the proposals of an image; see `Source`."""
         found = self._cached(image, file_name, image_id)
-        return Proposals(found.boxes[: self.count], found.scores[: self.count], found.dropped)
+        return replace(found, boxes=found.boxes[: self.count], scores=found.scores[: self.count])
 
     def path(self, image: np.ndarray) -> Path | None:
         """Return the cache file of an image; None without a cache."""
@@ -77,7 +77,7 @@ def _read(path: Path) -> Proposals:
     good = boxes.dtype == scores.dtype == np.float32 and boxes.shape == (len(scores), 4)
     if not good or not np.isfinite(boxes).all() or dropped.shape != ():
         raise ValueError("it holds something else than proposals")
-    return Proposals(boxes, scores, int(dropped))
+    return Proposals(boxes, scores, int(dropped), cached=True)
 
 
 def _write(path: Path, found: Proposals) -> None:

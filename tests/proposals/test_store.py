@@ -48,6 +48,7 @@ def test_an_image_is_computed_once(store: ProposalStore, counting: Counting) -> 
     first, second = store(IMAGE, file_name="a.png"), store(IMAGE.copy(), file_name="b.png")
     assert counting.calls == 1, "the same pixels under another name"
     assert np.array_equal(first.boxes, second.boxes)
+    assert (first.cached, second.cached) == (False, True)
     other = IMAGE.copy()
     other[3, 4] = 9
     store(other)
