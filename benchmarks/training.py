@@ -24,6 +24,7 @@ from maskwright.data.transforms import Augment
 from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.engine.detect import to_detections
 from maskwright.engine.evaluate import score, to_coco_rows
+from maskwright.engine.heap import give_back
 from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.hub import start_detector
@@ -139,6 +140,7 @@ def run(
 @torch.inference_mode()
 def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: TrainRecipe) -> dict:
     """Return box AP and, for both ways of pasting, mask AP, in percent."""
+    give_back()
     loader = make_loader(
         val,
         batch=1,

@@ -27,6 +27,7 @@ from . import console, health, pictures
 from .alternate import first_steps, whole_run
 from .evaluate import Evaluation, capped_notes, evaluate, to_device
 from .fitting import fit_after_training
+from .heap import give_back
 from .interrupt import Interrupt
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
@@ -244,6 +245,7 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
     """
     if keep:
         run.save_last(older_than=SAVE_BEFORE_VAL)
+    give_back()  # the first time, the loader's workers are forked now
     result = evaluate(
         run.detector if run.ema is None else run.ema.model,
         run.val_data,

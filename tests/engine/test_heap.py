@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,11 +30,11 @@ print(faults(5), keep_memory(), faults(5))
 glibc_only = pytest.mark.skipif(_glibc() is None, reason="needs glibc")
 
 
-def probe(**environment: str) -> list[str]:
+def probe(code: str = PROBE, **environment: str) -> list[str]:
     # The suite switches it off in its own process (tests/conftest.py).
     inherited = {name: value for name, value in os.environ.items() if name != SWITCH}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE],
+        [sys.executable, "-c", code],
         env={**inherited, "THP_MEM_ALLOC_ENABLE": "0", **environment},
         capture_output=True,
         text=True,
@@ -57,6 +58,34 @@ def test_the_environment_switches_it_off() -> None:
     assert int(during) > int(before) / 2
 
 
+SECOND = """
+import os
+import torch
+from maskwright.engine.heap import give_back, keep_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+assert keep_memory()
+blocks = [torch.ones(2 ** 20) for _ in range(100)]  # 400 MB
+last = torch.ones(1000)  # behind them, so that the heap cannot just shrink
+full = resident()
+del blocks
+kept = resident()
+give_back()
+print(full, kept, resident())
+"""
+
+
+@glibc_only
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_kept_memory_can_be_given_back() -> None:
+    full, kept, after = map(int, probe(SECOND))
+    assert kept > full - 50
+    assert after < full - 350
+
+
 def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from maskwright.engine import heap
 
@@ -65,5 +94,6 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
     _glibc.cache_clear()
     try:
         assert not heap.keep_memory()
+        heap.give_back()  # nothing to do
     finally:
         _glibc.cache_clear()
