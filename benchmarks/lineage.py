@@ -86,7 +86,7 @@ DETECTORS = [
         2014,
         "rcnn_lite0",
         150,
-        {**SEARCH, "proposals": 500, "rois": 32, "crop": 96, "context": 7, "pool": 3},
+        {**SEARCH, "proposals": 500, "rois": 32, "warp": 96, "context": 7, "pool": 3},
     ),
     Detector("SPPnet", 2014, "sppnet_lite0", 500, SEARCH),
     Detector("Fast R-CNN", 2015, "fast_rcnn_lite0", 400, SEARCH),

@@ -107,7 +107,7 @@ def environment(device: str) -> dict[str, str]:
     found = {"maskwright": __version__, "Python": _check_python().detail}
     for module, pip, _ in (*ESSENTIAL, *OPTIONAL):
         if importlib.util.find_spec(module) is not None:
-            found[module] = importlib.metadata.version(pip)
+            found[module] = _check_optional(module, pip, "").detail
     found["device"] = device
     if device.startswith("cuda"):
         found["device"] += f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"

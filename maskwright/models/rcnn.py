@@ -36,22 +36,22 @@ class RCNNOptions(RegionOptions):
 
     Attributes:
         stride: the map that a region's features come from, by its stride in the warped region.
-        crop: side of a warped region.
+        warp: side of a warped region.
         context: pixels of it on each side that lie around the region.
         pool: bins along each side of the map that the fully connected layers see.
         classifier: "svm": linear SVMs, fitted after training; "softmax": that of the training.
     """
 
     backbone: str = "alexnet"
-    crop: int = 224
+    warp: int = 224
     context: int = 16
     pool: int = 6
     classifier: str = "svm"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, {"crop": (8, 2048), "pool": (1, 64)})
-        check_ranges(self, {"context": (0, (self.crop - 1) // 2)})
+        check_ranges(self, {"warp": (8, 2048), "pool": (1, 64)})
+        check_ranges(self, {"context": (0, (self.warp - 1) // 2)})
         if self.scales:
             raise OptionError("R-CNN warps every region to one size: leave scales out")
 
@@ -82,7 +82,7 @@ class RCNN(SVMDetector, Trunk):
         return self
 
     def tail(self, x: Tensor) -> Tensor:
-        """Return features (R, C, pool, pool) of warped regions (R, 3, crop, crop)."""
+        """Return features (R, C, pool, pool) of warped regions (R, 3, warp, warp)."""
         (single,) = self.backbone(x)
         return F.adaptive_max_pool2d(single, self.pool)
 
@@ -102,7 +102,7 @@ def rcnn(num_classes: int, options: RCNNOptions) -> RCNN:
     )
     roi_heads = RoIHeads(
         head,
-        pooler=CropPooler(options.crop, options.context),
+        pooler=CropPooler(options.warp, options.context),
         matcher=IoUMatcher(0.5, 0.5),
         sampler=make_sampler(options.rois, options.ohem),
         part=PART,
@@ -124,7 +124,7 @@ register_family(
         "lite0": {
             "backbone": "tf_efficientnet_lite0",
             "stride": 32,
-            "crop": 128,
+            "warp": 128,
             "context": 9,
             "pool": 4,
             "box_width": 512,
@@ -135,7 +135,7 @@ register_family(
         "backbone": "resnet18",
         "stride": 8,
         "imgsz": None,
-        "crop": 32,
+        "warp": 32,
         "context": 4,
         "pool": 2,
     },

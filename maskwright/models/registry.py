@@ -132,7 +132,10 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
                 f"{name} has no option {option!r}{nearest(option, known)} "
                 f"(it has: {', '.join(sorted(known))})"
             )
-    detector = entry.builder(num_classes, entry.options(**{**entry.presets, **options}))
+    presets = dict(entry.presets)
+    if options.get("scales"):  # they take the place of a size
+        presets.pop("imgsz", None)
+    detector = entry.builder(num_classes, entry.options(**{**presets, **options}))
     assert detector.task == entry.task
     return detector
 

@@ -169,7 +169,7 @@ class CropPooler:
 
     def __init__(self, size: int, context: int) -> None:
         if not 0 <= 2 * context < size:
-            raise OptionError(f"context must lie between 0 and half of crop={size}, got {context}")
+            raise OptionError(f"context must lie between 0 and half of {size}, got {context}")
         self.size = size
         self.context = context
 

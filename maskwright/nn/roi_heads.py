@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..ops.soft_nms import SoftNMS
 from ..structures import Instances
-from .box_head import BoxBranch, BoxTargets
+from .box_head import BoxBranch, BoxOutput, BoxTargets
 from .dropout import RegionNoise
 from .keypoint_head import KeypointHead, KeypointTargets
 from .mask_head import MaskHead
@@ -40,7 +40,8 @@ class RoIHeads(nn.Module):
         trunk_stride: 2 if a stage that halves the size runs on regions before the heads.
         matcher: assigns proposals to ground truth.
         sampler: picks the proposals of the loss.
-        part: regions that are computed at once at test, to bound memory; None: all.
+        part: regions that are computed at once where no gradients are needed, to bound memory;
+            None: all.
     """
 
     def __init__(
@@ -236,10 +237,17 @@ class RoIHeads(nn.Module):
         roi = take(boxes, rows)
         goal = self._box_targets(targets, gt, state == 1, rows)
         with still_norms([self.box_head] if trunk is None else [self.box_head, trunk]):
-            feats = self.regions(maps, roi, rows // count, self.box_head.pool, trunk)
-            output = self.box_head(feats)
+            run = partial(self._raw, maps, trunk)
+            size = len(rows) if self.part is None else self.part
+            output = BoxOutput(*in_parts(run, max(size, 1), roi, rows // count))
         classes, box = self.box_head.losses_by_box(output, roi, goal)
         return put_back(classes + box, rows, (state.shape[0], count))
+
+    def _raw(
+        self, maps: Sequence[Tensor], trunk: Trunk | None, boxes: Tensor, image: Tensor
+    ) -> list[Tensor]:
+        """Return logits and deltas of boxes (R, 4) on the maps of their images."""
+        return [*self.box_head(self.regions(maps, boxes, image, self.box_head.pool, trunk))]
 
     def losses(
         self,

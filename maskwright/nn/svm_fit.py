@@ -195,9 +195,11 @@ class RegionFitter:
                     self._bias[label] = -10.0
                 elif not self._negatives[label].rows:
                     self._say(
-                        f"every region overlaps an object of the class {name!r}: its SVM has no "
-                        "negatives, so all its scores are the same"
+                        f"no region lies apart from the objects of the class {name!r}: its SVM has "
+                        "no negatives, so the class is never found; more proposals, or "
+                        "classifier=softmax, find it"
                     )
+                    self._bias[label] = -10.0
                 else:
                     self._fit(label)
                     if len(self._negatives[label].rows) == self._negatives[label].most:

@@ -47,7 +47,10 @@ class ProposalFile:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 yield arrays
-        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            *(OSError, ValueError, EOFError, TypeError, RuntimeError),
+            zipfile.BadZipFile,
+        ) as error:
             raise ValueError(f"{self.path}: cannot be read as arrays ({error})") from None
 
     def find(

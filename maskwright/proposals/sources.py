@@ -141,7 +141,7 @@ def make_source(text: str, *, split: str | None = None) -> Source:
         if option and not Path(option).is_file():
             raise ValueError(f"source={text}: there is no model of structured edges at {option}")
         return ComputedSource(str(text), partial(edge_boxes, model=option or None))
-    if kind == "sliding_window" and (not option or (option.isdigit() and int(option))):
+    if kind == "sliding_window" and (not option or (option.isdecimal() and int(option))):
         count = int(option or 2000)
         return ComputedSource(f"{kind}:{count}", partial(_windows, count=count))
     if str(text).endswith((".json", ".npz")):

@@ -215,7 +215,7 @@ def test_stopped_in_the_stage_after_training_it_begins_again(
 def test_rcnn_trains_on_warped_regions_and_gets_svms(
     fast: dict[str, Any], coins: Path, no_figures: None, capsys: Any
 ) -> None:
-    args = {"backbone": "test_efficientnet", "box_width": 16, "crop": 32, "context": 4, "pool": 2}
+    args = {"backbone": "test_efficientnet", "box_width": 16, "warp": 32, "context": 4, "pool": 2}
     args |= {"source": "sliding_window:100", "rois": 16}
     result = train(**fast | {"model": "rcnn_alexnet", "model_args": args, "epochs": 1})
     model = load_checkpoint(result.best).model

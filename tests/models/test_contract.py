@@ -399,6 +399,14 @@ def test_every_name_builds_and_says_its_task(key: str) -> None:
     assert detector.num_classes == 3
 
 
+@pytest.mark.parametrize("name", ["fast_rcnn_lite0", "sppnet_lite0"])
+def test_scales_take_the_place_of_the_size_of_a_preset(name: str) -> None:
+    model = build(name, 2, scales=(320, 480))
+    assert (model.resize.short, model.resize.long) == (480, 800)
+    with pytest.raises(ValueError, match="scales and imgsz both"):
+        build(name, 2, scales=(320, 480), imgsz=640)
+
+
 def test_unknown_names_and_options_suggest_the_nearest() -> None:
     with pytest.raises(ValueError, match="mask_rcnn_resnet50_fpn"):
         build("mask_rcnn_resnet_50_fpn", 1)

@@ -78,8 +78,10 @@ def run(heads: RoIHeads, maps: list[Tensor], p: Instances, t: Instances) -> dict
     return heads.losses(maps, p, t, sizes)
 
 
-def test_losses_and_gradients_equal_the_rule_spelt_out() -> None:
+@pytest.mark.parametrize("part", [None, 3])
+def test_losses_and_gradients_equal_the_rule_spelt_out(part: int | None) -> None:
     heads, maps, proposals, targets = make_case()
+    heads.part = part
     found = run(heads, maps, proposals, targets)
     expected = plain_ohem(heads, maps, proposals, targets)
     assert expected[1] > 0.1  # there are positives among the hardest

@@ -180,13 +180,13 @@ def test_a_class_without_objects_is_told_and_never_found() -> None:
     assert weight[0].any() and not ridge_weight[1].any() and not ridge_bias[1].any()
 
 
-def test_a_class_without_background_is_told() -> None:
+def test_a_class_without_background_is_told_and_never_found() -> None:
     last, objects = scene(0, classes=1)
     near = Objects(objects.gt, objects.gt, objects.labels, objects.crowd)
     feats = torch.cat([last[-2:], last[-2:]])
     _, ((weight, bias), _), said = fit([(feats, near)], names=["cat"])
-    assert len(said) == 1 and "no negatives" in said[0]
-    assert not weight.any() and not bias.any()
+    assert len(said) == 1 and "no negatives" in said[0] and "never found" in said[0]
+    assert not weight.any() and (bias == -10).all()
 
 
 def test_crowds_are_neither_positive_nor_negative() -> None:

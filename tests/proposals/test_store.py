@@ -65,7 +65,9 @@ def test_the_cache_holds_all_and_gives_the_best(store: ProposalStore, counting: 
     assert len(store(IMAGE)) == 3 and counting.calls == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "shape", "missing array", "nan"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "text", "method", "array", "shape", "missing array", "nan"]
+)
 def test_a_damaged_file_is_computed_anew_and_reported(
     store: ProposalStore, counting: Counting, damage: str
 ) -> None:
@@ -79,6 +81,12 @@ def test_a_damaged_file_is_computed_anew_and_reported(
         path.write_bytes(whole[: len(whole) // 2])
     elif damage == "text":
         path.write_text("no archive")
+    elif damage == "method":  # of compression, in the directory of the archive
+        at = whole.find(b"PK\x01\x02") + 10
+        path.write_bytes(whole[:at] + b"\x09" + whole[at + 1 :])
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
     else:
         boxes = np.zeros((2, 3 if damage == "shape" else 4), np.float32)
         if damage == "nan":
