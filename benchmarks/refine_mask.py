@@ -6,7 +6,8 @@
 
 DATA is a data set with the splits train and val, such as nuclei. All sides get the same backbone,
 weights, schedule and batches, image for image (EfficientNet-Lite0, the chosen one of
-`maskwright.recipes`); only the mask head differs. With `--out`, a run that was cut off goes on with
+`maskwright.recipes`); only the mask head differs, and with it, as published, the weight of the box
+losses. With `--out`, a run that was cut off goes on with
 the rows that it lacks; with `--save`, the trained weights are kept.
 """
 
@@ -66,15 +67,14 @@ def variant(recipe: TrainRecipe, family: str, options: dict[str, Any]) -> TrainR
 
 def report(rows: list[dict], sides: list[str]) -> str:
     """Return the means of all sides, and their paired differences from the first."""
-    lines = [f"| side | seeds | {' | '.join(FIGURES.values())} | s/step |"]
-    lines += ["| --- " * (len(FIGURES) + 3) + "|"]
+    lines = [f"| side | seeds | {' | '.join(FIGURES.values())} |"]
+    lines += ["| --- " * (len(FIGURES) + 2) + "|"]
     for side in sides:
         own = [row for row in rows if row["side"] == side]
         if not own:
             continue
-        means = [statistics.mean(row[key] for row in own) for key in (*FIGURES, "step")]
-        figures = " | ".join(f"{mean:.1f}" for mean in means[:-1])
-        lines.append(f"| {side} | {len(own)} | {figures} | {means[-1]:.2f} |")
+        figures = " | ".join(f"{statistics.mean(row[key] for row in own):.1f}" for key in FIGURES)
+        lines.append(f"| {side} | {len(own)} | {figures} |")
     for side in sides[1:]:
         lines += paired(rows, side, sides[0], FIGURES)
     return "\n".join(lines)
