@@ -222,9 +222,12 @@ def test_losses_by_image_do_not_depend_on_the_batch(detector) -> None:
     other = Instances(boxes, labels, valid, crowd=targets.crowd, masks=masks, keypoints=points)
     a = detector.losses(images, targets, generator=ImageNoise(keys))
     b = detector.losses(swapped, other, generator=ImageNoise(keys.flip(0)))
-    c = detector.losses(images, targets, generator=ImageNoise(keys + 9))
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    assert any(not torch.allclose(a[key], c[key], rtol=1e-4) for key in a)
+    # One other sample may chance to have nearly the same losses, as so few boxes are left out.
+    others = [
+        detector.losses(images, targets, generator=ImageNoise(keys + more)) for more in (9, 10, 20)
+    ]
+    assert any(not torch.allclose(a[key], c[key], rtol=1e-4) for c in others for key in a)
 
 
 def test_a_batch_without_images_trains(detector) -> None:
