@@ -123,4 +123,4 @@ def _array(values: array, dtype: type) -> np.ndarray:
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray | array) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))

@@ -107,7 +107,7 @@ def environment(device: str) -> dict[str, str]:
     found = {"maskwright": __version__, "Python": _check_python().detail}
     for module, pip, _ in (*ESSENTIAL, *OPTIONAL):
         if importlib.util.find_spec(module) is not None:
-            found[module] = _check_optional(module, pip, "").detail
+            found[module] = _version(pip)
     found["device"] = device
     if device.startswith("cuda"):
         found["device"] += f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
@@ -137,21 +137,21 @@ def _check_module(module: str, pip: str, use: str) -> Finding:
             f"cannot be imported: {_short(error)}",
             f"pip install --upgrade --force-reinstall {pair}",
         )
-    try:
-        version = importlib.metadata.version(pip)
-    except importlib.metadata.PackageNotFoundError:
-        version = str(getattr(loaded, "__version__", "installed"))
-    return Finding(module, "ok", version)
+    return Finding(module, "ok", _version(pip, getattr(loaded, "__version__", "installed")))
 
 
 def _check_optional(module: str, pip: str, use: str) -> Finding:
     """Look for an optional module without importing it: some take seconds."""
     if importlib.util.find_spec(module) is None:
         return Finding(module, "note", f"not installed ({use})", f"pip install {pip}")
+    return Finding(module, "ok", _version(pip))
+
+
+def _version(pip: str, otherwise: object = "installed") -> str:
     try:
-        return Finding(module, "ok", importlib.metadata.version(pip))
-    except importlib.metadata.PackageNotFoundError:  # from a package of another name
-        return Finding(module, "ok", "installed")
+        return importlib.metadata.version(pip)
+    except importlib.metadata.PackageNotFoundError:  # the module is from a package of another name
+        return str(otherwise)
 
 
 def _short(error: Exception) -> str:

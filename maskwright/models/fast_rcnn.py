@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import OptionError
 from ..nn.backbones import Backbone
@@ -52,6 +52,9 @@ class RegionOptions:
         scales: short sides of the images of a pyramid, in place of `imgsz`: each region is pooled
             where it is nearest to 224 x 224; published are 480,576,688,864,1200. (): one scale.
     """
+
+    # Given, the first takes the place of a preset of the second.
+    REPLACES: ClassVar[dict[str, str]] = {"scales": "imgsz"}
 
     backbone: str = "vgg16"
     norm: str | None = None

@@ -133,8 +133,9 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
                 f"(it has: {', '.join(sorted(known))})"
             )
     presets = dict(entry.presets)
-    if options.get("scales"):  # they take the place of a size
-        presets.pop("imgsz", None)
+    for option, replaced in getattr(entry.options, "REPLACES", {}).items():
+        if options.get(option):
+            presets.pop(replaced, None)
     detector = entry.builder(num_classes, entry.options(**{**presets, **options}))
     assert detector.task == entry.task
     return detector

@@ -129,9 +129,7 @@ class RoIHeads(nn.Module):
             output = self.box_head(feats)
             return [self.box_head.scores(output), output.deltas.float()]
 
-        regions = (box, rows // shape[1])
-        parts = run(*regions) if self.part is None else in_parts(run, self.part, *regions)
-        scores, deltas = parts
+        scores, deltas = self._in_parts(run, box, rows // shape[1])
         boxes, score, labels, valid = self.box_head.decode(
             put_back(scores, rows, shape),
             put_back(deltas, rows, shape),
@@ -238,10 +236,13 @@ class RoIHeads(nn.Module):
         goal = self._box_targets(targets, gt, state == 1, rows)
         with still_norms([self.box_head] if trunk is None else [self.box_head, trunk]):
             run = partial(self._raw, maps, trunk)
-            size = len(rows) if self.part is None else self.part
-            output = BoxOutput(*in_parts(run, max(size, 1), roi, rows // count))
+            output = BoxOutput(*self._in_parts(run, roi, rows // count))
         classes, box = self.box_head.losses_by_box(output, roi, goal)
         return put_back(classes + box, rows, (state.shape[0], count))
+
+    def _in_parts(self, run: Callable[..., list[Tensor]], *regions: Tensor) -> list[Tensor]:
+        """Run a head on `part` regions at a time; see `in_parts`."""
+        return run(*regions) if self.part is None else in_parts(run, self.part, *regions)
 
     def _raw(
         self, maps: Sequence[Tensor], trunk: Trunk | None, boxes: Tensor, image: Tensor

@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+# What a file that should hold arrays may raise: RuntimeError where its zip seems encrypted or has
+# an unknown method, TypeError where it is no zip but one array.
+UNREADABLE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile)
+
 
 class ProposalFile:
     """A file of proposals, opened.
@@ -47,10 +51,7 @@ class ProposalFile:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 yield arrays
-        except (
-            *(OSError, ValueError, EOFError, TypeError, RuntimeError),
-            zipfile.BadZipFile,
-        ) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{self.path}: cannot be read as arrays ({error})") from None
 
     def find(

@@ -10,20 +10,14 @@ import hashlib
 import os
 import tempfile
 import warnings
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from .files import UNREADABLE
 from .sources import Proposals, Source
 
-# A damaged zip fails in many ways: RuntimeError where it seems encrypted or packed by an unknown
-# method, TypeError where it is no zip but one array.
-_UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError),
-    zipfile.BadZipFile,
-)
 VERSION = 2  # of what is stored; raise it when a source finds something else
 
 
@@ -62,7 +56,7 @@ class ProposalStore:
         if path is not None and path.is_file():
             try:
                 return _read(path)
-            except _UNREADABLE as error:
+            except (*UNREADABLE, KeyError) as error:
                 reason = str(error) or type(error).__name__
                 warnings.warn(
                     f"{path}: damaged ({reason}); the proposals of {file_name or 'an image'} are "
