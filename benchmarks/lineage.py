@@ -274,6 +274,10 @@ def main() -> None:
         console.note(f"trained, but their speed is not measured yet: {', '.join(untimed)}")
     if timed := [row for row in rows.values() if "ms" in row]:
         show(timed, args.out)
+    elif not rows:
+        console.note(
+            f"nothing is trained yet in {args.out}: leave out --show, or name another --out"
+        )
 
 
 if __name__ == "__main__":

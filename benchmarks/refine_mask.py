@@ -4,30 +4,32 @@
     python benchmarks/refine_mask.py DATA --ablation stages     # 1, 2, 3 and 4 stages
     python benchmarks/refine_mask.py DATA --ablation fusion     # parts of the fusion, boundaries
 
-DATA is a data set with the splits train and val, such as nuclei. All sides get the same backbone,
-weights, schedule and batches, image for image (EfficientNet-Lite0, the chosen one of
+DATA is a data set with the splits train and val, such as nuclei; `--one-class` takes all objects of
+COCO data as one class, where there are too few images to learn their classes. All sides get the
+same backbone, weights, schedule and batches, image for image (EfficientNet-Lite0, the chosen one of
 `maskwright.recipes`); only the mask head differs, and with it, as published, the weight of the box
-losses. With `--out`, a run that was cut off goes on with
-the rows that it lacks; with `--save`, the trained weights are kept.
+losses. With `--out`, a run that was cut off goes on with the rows that it lacks; with `--save`, the
+trained weights are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from training import Ours, paired, run_all
+from training import Ours, one_class, paired, run_all
 
 from maskwright.engine.predict import pick_device
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.nn.refine_head import FUSION_PARTS
-from maskwright.recipes import nuclei, penn_fudan
+from maskwright.recipes import coco_subset, nuclei, penn_fudan
 
-RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
+RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan, "coco_subset": coco_subset}
 FIGURES = {
     "mask AP, grid paste": "mask AP",
     "mask AP75, grid paste": "mask AP75",
@@ -84,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
+    parser.add_argument("--one-class", action="store_true", help="take all objects as one class")
     parser.add_argument("--ablation", choices=[name for name in STUDIES if name])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="other than the recipe's")
@@ -92,6 +95,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
     parser.add_argument("--save", type=Path, help="folder for the trained weights")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.one_class:
+            args.data = one_class(args.data, Path(folder))
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train all sides of the study and print their tables."""
     recipe = RECIPES[args.recipe](args.data)
     steps = args.steps or recipe.steps
     assert steps is not None

@@ -56,6 +56,27 @@ class Ours(nn.Module):
         return to_detections(self.detector(images, self.post), images)
 
 
+def one_class(data: Path, folder: Path) -> Path:
+    """Write the splits train and val of COCO data with all classes as one; return the YAML file.
+
+    For data with too few images to learn their classes: the masks can be compared all the same.
+
+    Args:
+        data: folder with annotations/instances_{split}.json and images/{split}.
+        folder: what is written goes there; the images stay where they are.
+    """
+    for split in ("train", "val"):
+        content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
+        content["categories"] = [{"id": 1, "name": "object"}]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    images = {split: str((data / "images" / split).resolve()) for split in ("train", "val")}
+    file = folder / "data.yaml"
+    file.write_text(json.dumps({"train": "train.json", "val": "val.json", "images": images}))
+    return file
+
+
 def endless(loader: Loader) -> Iterator[Batch]:
     """Yield the batches of one epoch after the other."""
     for epoch in itertools.count():

@@ -124,7 +124,13 @@ def val(
     keep_memory(device)
     named: Any = model
     if weights is not None:
-        named = load(model, weights=weights, device=device, precision=options["precision"])
+        named = load(
+            model,
+            weights=weights,
+            device=device,
+            precision=options["precision"],
+            proposal_source=options["proposal_source"],
+        )
     metrics = run(named, device=device, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -202,7 +208,12 @@ def predict(
     sources = list_sources(options["source"])
     keep_memory(device)
     predictor = load(
-        model, weights=weights, device=device, precision=options["precision"], trust=trust
+        model,
+        weights=weights,
+        device=device,
+        precision=options["precision"],
+        trust=trust,
+        proposal_source=options["proposal_source"],
     )
     if "labels" in files and not predictor.detector.predicts_masks:
         raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")

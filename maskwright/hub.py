@@ -27,6 +27,7 @@ from .engine.checkpoint import (
 )
 from .engine.predict import Predictor
 from .engine.published import fetch, read_tensors
+from .engine.regions import take_regions_from
 from .errors import OptionError
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
 from .models.base import Detector, Meta
@@ -257,6 +258,7 @@ def load(
     device: str = "auto",
     precision: str = "float32",
     trust: bool = False,
+    proposal_source: str | None = None,
 ) -> Predictor:
     """Return a `Predictor`, ready to be called on images; see `load_detector`.
 
@@ -270,6 +272,8 @@ def load(
             GPUs about twice as fast, with boxes and scores that differ a little; fp16, on GPUs.
         trust: run the machine code of a file that `maskwright export format=aoti` wrote; other
             files hold none.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from, in place of the `source` that the model was trained with.
 
     Example:
         >>> import maskwright as mw
@@ -288,11 +292,15 @@ def load(
             raise OptionError(
                 f"{model}: an exported file has its own arithmetic; leave out precision={precision}"
             )
+        if proposal_source is not None:
+            raise OptionError(f"{model} finds its regions itself: leave out proposal_source")
         graph = open_graph(Path(model), trust=trust)
         return Predictor(graph, graph.spec.meta, device="cpu")
     detector, meta = load_detector(
         model, weights=weights, num_classes=num_classes, backbone=backbone
     )
+    if proposal_source is not None:
+        take_regions_from(detector, meta.model, proposal_source)
     return Predictor(detector, meta, device=device, precision=precision)
 
 

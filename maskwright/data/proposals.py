@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from maskwright.errors import OptionError
 from maskwright.proposals import Proposals, ProposalStore
 from maskwright.structures import Instances
 
@@ -31,7 +32,7 @@ def dataset_proposals(store: ProposalStore, dataset: Dataset, index: int, image:
         image: its pixels (H, W, 3) uint8.
     """
     record = dataset[index]
-    return store(image, file_name=record.path.name, image_id=record.image_id)
+    return store(image, image_file=record.path, image_id=record.image_id)
 
 
 def pack_proposals(boxes: Sequence[np.ndarray], ids: Sequence[np.ndarray]) -> Instances:
@@ -97,6 +98,10 @@ def find_proposals(
     Raises:
         ValueError: if an image cannot be read, or the source has nothing to say of it.
     """
+    if workers < 0:
+        raise OptionError(f"workers must be at least 0, got {workers}")
+    if not store.source.computes:
+        workers = 0  # looking up is quick, and one process notices images of the same name
     loader: DataLoader[Any] = DataLoader(
         _Finder(dataset, store), batch_size=None, num_workers=workers, collate_fn=_unchanged
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import OptionError
+from ..models import build
 from ..models.base import Detector, TwoStageDetector
 from .recipe import TrainRecipe
 from .resume import LAST, Resumed, find_run
@@ -75,6 +76,9 @@ def first_steps(
         The whole training, to go on with its last step; and, if a step was interrupted, its result.
     """
     if resumed is None:
+        with torch.device("meta"):  # before there is a folder
+            plain = build(recipe.model, 1, **recipe.model_args)
+        two_stage(plain, recipe.model, "alternate=true")
         folder = None
         if fabric.is_global_zero:
             folder = new_run_dir(recipe.project, "train", recipe.name)

@@ -26,6 +26,7 @@ from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import drawn_scene, has_peer, random_predictor
 from .predict import Predictor, read
+from .regions import take_regions_from
 from .result import Result
 from .sources import one_source
 from .turns import Apart, Ours, Runner, Side, Task, Theirs, take_turns
@@ -33,11 +34,13 @@ from .turns import Apart, Ours, Runner, Side, Task, Theirs, take_turns
 # Stages in the order of the table.
 STAGES = (
     "read and resize",
+    "find regions",
     "backbone",
     "pyramid",
     "proposal head",
     "proposals",
     "pool for boxes",
+    "last stage on regions",
     "box head",
     "choose boxes",
     "pool for masks, keypoints",
@@ -97,6 +100,7 @@ def benchmark(
     precision: str = "float32",
     fast: bool = True,
     apart: bool = False,
+    proposal_source: str | None = None,
 ) -> Benchmark:
     """Time inference from the photo to full-size masks, beside torchvision where it has the model.
 
@@ -116,6 +120,8 @@ def benchmark(
         fast: False: without folding and Winograd.
         apart: each side in a process of its own, with the memory that its users have: ours keeps
             what it frees, as the commands do. They still take turns.
+        proposal_source: where the regions come from, for models that take them with the image;
+            None: from where they came in training.
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
@@ -135,7 +141,7 @@ def benchmark(
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        make = partial(_make, model, weights, device, pixels, precision, fast)
+        make = partial(_make, model, weights, device, pixels, precision, fast, proposal_source)
         predictor = make()
         post = PostProcess(conf, iou, max_det)
         task = Task(make, pixels, post, imgsz, torch.get_num_threads())
@@ -151,11 +157,14 @@ def _make(
     pixels: np.ndarray,
     precision: str,
     fast: bool,
+    proposal_source: str | None,
 ) -> Predictor:
     if isinstance(model, Predictor):
         predictor = model
     else:
         predictor = comparable(model, weights, device, pixels, precision=precision)
+        if proposal_source is not None:
+            take_regions_from(predictor.detector, predictor.meta.model, proposal_source)
     predictor.fast = fast
     return predictor
 

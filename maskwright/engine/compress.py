@@ -48,6 +48,7 @@ def compress(
     device: str = "auto",
     project: str | Path = "runs",
     name: str | None = None,
+    proposal_source: str | None = None,
 ) -> Compressed:
     """Replace the fully connected layers of a detector by products of low rank.
 
@@ -61,6 +62,8 @@ def compress(
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; None: "compress".
+        proposal_source: where the regions come from that speed and AP are measured with. None: from
+            where they came in training.
 
     Returns:
         The run folder, and the figures before and after.
@@ -71,7 +74,7 @@ def compress(
     """
     from ..hub import load
 
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, proposal_source=proposal_source)
     detector, meta = predictor.detector, predictor.meta
     head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
     if "svd" not in get_entry(meta.model).arguments() or not isinstance(head, BoxHead):

@@ -225,8 +225,8 @@ class Predictor:
         regions = []
         for loaded in batch:
             path = loaded.source.path
-            name = None if path is None else Path(path).name
-            regions.append(self._proposals(loaded.pixels, file_name=name).boxes)
+            file = None if path is None else Path(path)
+            regions.append(self._proposals(loaded.pixels, image_file=file).boxes)
         return regions
 
     def infer(
@@ -296,6 +296,7 @@ def predict(
     save: str | Path | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
+    proposal_source: str | None = None,
 ) -> Iterator[Result]:
     """Predict over a source of any size, one result at a time.
 
@@ -319,6 +320,9 @@ def predict(
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from (selective_search, boxes.npz, ...). None: from where they came in
+            training; a `Predictor` keeps its own.
 
     Returns:
         An iterator of `Result` in the order of the source.
@@ -336,7 +340,7 @@ def predict(
     else:
         from ..hub import load
 
-        predictor = load(model, device=device, precision=precision)
+        predictor = load(model, device=device, precision=precision, proposal_source=proposal_source)
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     writer = None if save is None else ResultWriter(save)
     return _stream(predictor, sources, resize, post, views, batch, writer)

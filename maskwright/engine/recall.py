@@ -14,7 +14,7 @@ from ..data.proposals import find_proposals
 from ..errors import OptionError
 from ..metrics.proposal_recall import ProposalRecall, proposal_recall
 from ..proposals import Proposals, ProposalStore, make_source
-from ..proposals.files import write_proposals
+from ..proposals.files import short_names, write_proposals
 from . import console
 from .figures import colors, legend, new_figure, save_figure, style
 from .published import cache_dir
@@ -31,8 +31,7 @@ class ProposalReport:
         cached: of how many images they were in the cache.
         seconds: seconds an image, those in the cache as well; reading the image included.
         recall: over the objects that are no crowd regions.
-        files: boxes (n, 4) and scores (n,) by the file name of the image; empty if two images
-            have the same.
+        files: boxes (n, 4) and scores (n,) by the file name of the image, see `short_names`.
     """
 
     source: str
@@ -56,7 +55,8 @@ def proposals(
     Args:
         data: the data set, any format that `maskwright data check` reads.
         source: selective_search, selective_search:quality, edge_boxes, edge_boxes:MODEL_FILE,
-            sliding_window, sliding_window:COUNT, or a file of proposals (.json, .npz).
+            sliding_window, sliding_window:COUNT, or a file of proposals (.json, .npz); {split} in
+            its path stands for the split.
         split: which part of the data.
         count: most proposals of an image that are looked at, the best ones.
         workers: processes that compute; 0: only this one.
@@ -90,22 +90,14 @@ def proposals(
         record = dataset[index]
         objects.append(record.boxes[~record.crowd])
     recall = proposal_recall(objects, [boxes[index].boxes for index in range(len(dataset))])
-    files = {
-        dataset[index].path.name: (boxes[index].boxes, boxes[index].scores)
-        for index in range(len(dataset))
-    }
-    if len(files) < len(dataset):
-        console.warn(
-            f"{len(dataset) - len(files)} images of {data} have the file name of another one: a "
-            "file of proposals could not tell them apart, so none is written"
-        )
-        files = {}
+    names = short_names([dataset[index].path for index in range(len(dataset))])
+    files = {name: (boxes[i].boxes, boxes[i].scores) for i, name in enumerate(names)}
     cached = sum(one.cached for one in boxes.values())
     return ProposalReport(store.source.name, found.counts, cached, seconds, recall, files)
 
 
 def save_report(report: ProposalReport, folder: Path) -> None:
-    """Write `recall.csv`, `recall.png` and, if file names tell images apart, `proposals.npz`."""
+    """Write `recall.csv`, `recall.png` and `proposals.npz`."""
     recall = report.recall
     with (folder / "recall.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -115,8 +107,7 @@ def save_report(report: ProposalReport, folder: Path) -> None:
         for count, average, row in zip(recall.counts, recall.average, recall.recall, strict=True):
             writer.writerow([count, f"{average:.6f}", *(f"{value:.6f}" for value in row)])
     plot_recall({report.source: recall}, folder / "recall.png")
-    if report.files:
-        write_proposals(folder / "proposals.npz", report.files)
+    write_proposals(folder / "proposals.npz", report.files)
 
 
 def plot_recall(curves: dict[str, ProposalRecall], out: Path) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..data.proposals import Found, find_proposals
 from ..data.records import Dataset
+from ..errors import OptionError
 from ..models.base import Detector
 from ..proposals import ProposalStore, make_source
 from . import console
@@ -25,6 +28,49 @@ def proposal_store(detector: Detector, split: str | None = None) -> ProposalStor
     source = make_source(detector.proposal_source, split=split)
     folder = None if split is None else cache_dir() / "proposals"
     return ProposalStore(source, folder, detector.max_proposals)
+
+
+def take_regions_from(detector: Detector, name: str, source: str) -> None:
+    """Let a detector get its regions from another source than the one that it was trained with.
+
+    Args:
+        detector: the detector.
+        name: what it is called.
+        source: see `make_source`.
+
+    Raises:
+        OptionError: if it finds its regions itself.
+    """
+    if detector.proposal_source is None:
+        raise OptionError(f"{name} finds its regions itself: leave out proposal_source")
+    detector.proposal_source = str(source)
+
+
+def check_shared_ids(detector: Detector, *datasets: Dataset) -> None:
+    """Make sure that no two images of different splits take the same proposals from a file.
+
+    Args:
+        detector: names its source.
+        datasets: the splits.
+
+    Raises:
+        ValueError: if COCO results, which tell images by their id, serve several splits in which
+            the same id stands for different images.
+    """
+    source = detector.proposal_source or ""
+    if not source.endswith(".json") or "{split}" in source:
+        return
+    known: dict[int, Path] = {}
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            record = dataset[index]
+            other = known.setdefault(record.image_id, record.path)
+            if other != record.path:
+                raise ValueError(
+                    f"source={source}: the id {record.image_id} would stand for two images, "
+                    f"{other} and {record.path}; give each split a file of its own, as in "
+                    "source=proposals_{split}.json"
+                )
 
 
 def prepare_proposals(

@@ -33,7 +33,7 @@ from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .predict import pick_device
 from .recipe import TrainRecipe
-from .regions import prepare_proposals, proposal_store
+from .regions import check_shared_ids, prepare_proposals, proposal_store
 from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
@@ -337,6 +337,7 @@ def build_detector(
             f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
             "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
         )
+    detector.check_fitting()  # now, not after hours of training
     # Random features that never change would teach the heads nothing.
     detector.freeze(0 if meta.extra.get("random_start") else recipe.freeze)
     if recipe.train_part != "all":
@@ -409,6 +410,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         fitting = automatic_batch(step, probe.images, probe.targets)
         recipe = replace(recipe, batch=fabric.broadcast(fitting))
     rank, world = fabric.global_rank, fabric.world_size
+    check_shared_ids(detector, train_data, val_data)
     for part in (train_data, val_data):
         prepare_proposals(detector, part, workers=recipe.workers, rank=rank, world=world)
     fabric.barrier()

@@ -291,6 +291,12 @@ def finish_epoch(
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
     place.fitted = int(fitted)
     better = result is not None and (fitted or result.fitness > place.best)
+    if fitted and result is not None and result.fitness < place.best and run.first:
+        console.warn(
+            f"what was fitted finds less than the best epoch before it did ({result.fitness:.4f} "
+            f"instead of {place.best:.4f}); with few objects to learn from, classifier=softmax may "
+            "serve better"
+        )
     if result is not None and better:
         place.best, place.best_epoch = result.fitness, place.epoch
         place.best_metrics = result.metrics
@@ -425,9 +431,9 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
         else:
             metrics = run.place.best_metrics
             rows = [[key, value] for key, value in metrics.items() if key.count("/") == 1]
-            console.table(
-                f"Best epoch: {run.place.best_epoch} ({reason})", ["metric", "value"], rows
-            )
+            place = run.place
+            title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"
+            console.table(f"{title} ({reason})", ["metric", "value"], rows)
             _write_report(run)
             console.note(
                 f"next:\n  maskwright predict model={run.dir} source=<image or folder> save=true\n"

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..models.base import Detector, PostProcess, TwoStageDetector
+from ..models.regions import ProposalDetector
 from .heap import keep_memory
 from .peer import torchvision_model
 from .predict import Loaded, Predictor
@@ -85,7 +86,8 @@ class Ours:
         """Compute once; see `Runner`."""
         with _Stages(side, self.predictor.device.type == "cuda") as stages:
             stages.watch_ours(self.predictor.network())
-            stages.watch(self.predictor, "prepare", "read and resize")
+            stages.watch(self.predictor, "_scale", "read and resize")
+            stages.watch(self.predictor, "_regions", "find regions")
             self.last = self.predictor.infer([self.loaded], self.resize, self.post)[0]
             with stages.stage("paste masks"):
                 _ = self.last.masks
@@ -258,8 +260,8 @@ class _Stages:
         self.handles.append(lambda: owner.__dict__.pop(method))
 
     def watch_ours(self, network: Detector) -> None:
-        """Time the parts of a two-stage detector; of others only the whole."""
-        if not isinstance(network, TwoStageDetector):
+        """Time the parts of a detector with regions; of others only the whole."""
+        if not isinstance(network, TwoStageDetector | ProposalDetector):
             return
         heads = network.roi_heads
 
@@ -268,13 +270,14 @@ class _Stages:
             return "pool for boxes" if for_boxes else "pool for masks, keypoints"
 
         self.watch(network.backbone, "forward", "backbone")
-        if network.fpn is not None:
-            self.watch(network.fpn, "forward", "pyramid")
-        if network.trunk is not None:
-            self.watch(network.backbone, "tail", "last stage on regions")
+        if isinstance(network, TwoStageDetector):
+            if network.fpn is not None:
+                self.watch(network.fpn, "forward", "pyramid")
+            if network.trunk is not None:
+                self.watch(network.backbone, "tail", "last stage on regions")
+            self.watch(network.rpn, "forward", "proposal head")
+            self.watch(network.rpn, "propose", "proposals")
         self.watch(heads.box_head, "maps", "box head")
-        self.watch(network.rpn, "forward", "proposal head")
-        self.watch(network.rpn, "propose", "proposals")
         self.watch(heads, "pool", pool_stage)
         self.watch(heads.box_head, "forward", "box head")
         self.watch(heads.box_head, "decode", "choose boxes")

@@ -61,6 +61,7 @@ def val(
     voc: bool | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
+    proposal_source: str | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -88,6 +89,9 @@ def val(
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from (selective_search, boxes_{split}.npz, ...). None: from where they
+            came in training; a `Predictor` keeps its own.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -103,7 +107,7 @@ def val(
     if isinstance(model, str | Path):
         from ..hub import load
 
-        model = load(model, device=device, precision=precision)
+        model = load(model, device=device, precision=precision, proposal_source=proposal_source)
     detector = model.detector
     if boundary and not detector.predicts_masks:
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")

@@ -223,6 +223,13 @@ class Detector(nn.Module):
         """True if a stage follows the training: `fit_after_training`."""
         return False
 
+    def check_fitting(self) -> None:
+        """Make sure, before a training, that the stage after it can run.
+
+        Raises:
+            ImportError: if it needs a library that is not installed.
+        """
+
     def fit_after_training(
         self,
         batches: Callable[[], Iterable[tuple[Images, Instances]]],

@@ -41,7 +41,8 @@ class RegionOptions:
         dropout: share of their units that are dropped in training; 0.5 where they are those of
             AlexNet or VGG-16.
         source: where regions come from: selective_search, selective_search:quality, edge_boxes,
-            sliding_window, or a file of proposals (.json, .npz).
+            edge_boxes:MODEL_FILE, sliding_window, sliding_window:COUNT, or a file of proposals
+            (.json, .npz); {split} in its path stands for the split.
         proposals: most regions of an image, in training and at test.
         svd: ranks of the first fully connected layers, as `maskwright compress` sets them after
             training (truncated SVD); (): whole layers.
@@ -49,12 +50,7 @@ class RegionOptions:
         ohem: sample those with the largest losses (Shrivastava et al. 2016), not random ones;
             background may then overlap no object at all.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 600, 1000.
-        scales: short sides of the images of a pyramid, in place of `imgsz`: each region is pooled
-            where it is nearest to 224 x 224; published are 480,576,688,864,1200. (): one scale.
     """
-
-    # Given, the first takes the place of a preset of the second.
-    REPLACES: ClassVar[dict[str, str]] = {"scales": "imgsz"}
 
     backbone: str = "vgg16"
     norm: str | None = None
@@ -68,15 +64,36 @@ class RegionOptions:
     rois: int = 64
     ohem: bool = False
     imgsz: int | tuple[int, int] | str | None = None
-    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
         check_dropout(self.dropout)
-        for name in ("scales", "svd"):  # plain data has lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "svd", tuple(self.svd))  # plain data has lists
         if self.stride not in (4, 8, 16, 32):
             raise OptionError(f"stride must be 4, 8, 16 or 32, got {self.stride!r}")
+
+    def resize(self) -> Resize:
+        """Return the rule for the network input."""
+        return Resize(600, 1000) if self.imgsz is None else Resize.parse(self.imgsz)
+
+
+@dataclass(frozen=True)
+class MapOptions(RegionOptions):
+    """Options of those that pool regions from maps of the whole image, at one or several scales.
+
+    Attributes:
+        scales: short sides of the images of a pyramid, in place of `imgsz`: each region is pooled
+            where it is nearest to 224 x 224; published are 480,576,688,864,1200. (): one scale.
+    """
+
+    # Given, the first takes the place of a preset of the second.
+    REPLACES: ClassVar[dict[str, str]] = {"scales": "imgsz"}
+
+    scales: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "scales", tuple(self.scales))
         if not all(isinstance(side, int) and 16 <= side <= 8192 for side in self.scales):
             raise OptionError(f"scales must be whole numbers from 16 to 8192, got {self.scales}")
         if self.scales and self.imgsz is not None:
@@ -87,7 +104,7 @@ class RegionOptions:
         if self.scales:
             # As in the published code, the long side may be 2000 where the short one is 1200.
             return Resize(max(self.scales), max(self.scales) * 5 // 3)
-        return Resize(600, 1000) if self.imgsz is None else Resize.parse(self.imgsz)
+        return super().resize()
 
 
 _RANGES = {
@@ -99,7 +116,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class FastRCNNOptions(RegionOptions):
+class FastRCNNOptions(MapOptions):
     """Options of Fast R-CNN.
 
     Attributes:
@@ -167,7 +184,6 @@ def assemble_regions(
         roi_heads=roi_heads,
         proposal_source=options.source,
         max_proposals=options.proposals,
-        scales=options.scales,
         mean=backbone.mean,
         std=backbone.std,
         resize=options.resize(),
@@ -226,7 +242,12 @@ def fast_rcnn(num_classes: int, options: FastRCNNOptions) -> ProposalDetector:
         sampler=make_sampler(options.rois, options.ohem),
     )
     return assemble_regions(
-        ProposalDetector, num_classes, options, backbone=backbone, roi_heads=roi_heads
+        ProposalDetector,
+        num_classes,
+        options,
+        backbone=backbone,
+        roi_heads=roi_heads,
+        scales=options.scales,
     )
 
 

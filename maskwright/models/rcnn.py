@@ -16,7 +16,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import OptionError
 from ..nn.backbones import Backbone
 from ..nn.matchers import IoUMatcher
 from ..nn.poolers import CropPooler, Trunk
@@ -32,7 +31,7 @@ PART = 64  # regions that are warped and seen at once at test
 
 @dataclass(frozen=True)
 class RCNNOptions(RegionOptions):
-    """Options of R-CNN. `imgsz` is the size of the image that regions are cut from; None: its own.
+    """Options of R-CNN.
 
     Attributes:
         stride: the map that a region's features come from, by its stride in the warped region.
@@ -40,6 +39,8 @@ class RCNNOptions(RegionOptions):
         context: pixels of it on each side that lie around the region.
         pool: bins along each side of the map that the fully connected layers see.
         classifier: "svm": linear SVMs, fitted after training; "softmax": that of the training.
+        imgsz: size of the image that regions are cut from: long side, (short, long) or a factor as
+            "1.25x"; None: its own.
     """
 
     backbone: str = "alexnet"
@@ -52,8 +53,6 @@ class RCNNOptions(RegionOptions):
         super().__post_init__()
         check_ranges(self, {"warp": (8, 2048), "pool": (1, 64)})
         check_ranges(self, {"context": (0, (self.warp - 1) // 2)})
-        if self.scales:
-            raise OptionError("R-CNN warps every region to one size: leave scales out")
 
     def resize(self) -> Resize:
         """Return the rule for the image: its own size, or `imgsz`."""

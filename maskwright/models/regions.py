@@ -18,7 +18,7 @@ from ..nn.backbones import Backbone
 from ..nn.poolers import Trunk
 from ..nn.roi_heads import RoIHeads
 from ..nn.samplers import RandomSource
-from ..nn.svm_fit import MEMORY, Objects, RegionFitter
+from ..nn.svm_fit import MEMORY, Objects, RegionFitter, require_solver
 from ..nn.svm_head import SVMHead
 from ..structures import Images, Instances
 from .base import Detector, PostProcess
@@ -139,6 +139,11 @@ class SVMDetector(ProposalDetector):
     def fits_after_training(self) -> bool:
         """True: `fit_after_training` gives the head its SVMs and its box regression."""
         return True
+
+    def check_fitting(self) -> None:
+        """Make sure that the head's SVMs, if it gets any, can be fitted; see `Detector`."""
+        if getattr(self.roi_heads.box_head, "classifier", None) == "svm":
+            require_solver()
 
     @torch.no_grad()
     def fit_after_training(

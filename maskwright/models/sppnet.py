@@ -19,13 +19,13 @@ from ..nn.matchers import IoUMatcher
 from ..nn.poolers import MapPooler
 from ..nn.roi_heads import RoIHeads
 from ..nn.svm_head import SVMHead
-from .fast_rcnn import TINY, RegionOptions, assemble_regions, register_family
+from .fast_rcnn import TINY, MapOptions, assemble_regions, register_family
 from .regions import SVMDetector
 from .two_stage import make_sampler
 
 
 @dataclass(frozen=True)
-class SPPNetOptions(RegionOptions):
+class SPPNetOptions(MapOptions):
     """Options of SPPnet.
 
     Attributes:
@@ -74,7 +74,13 @@ def sppnet(num_classes: int, options: SPPNetOptions) -> SPPNet:
         sampler=make_sampler(options.rois, options.ohem),
     )
     return assemble_regions(
-        SPPNet, num_classes, options, backbone=backbone, roi_heads=roi_heads, pyramid_training=True
+        SPPNet,
+        num_classes,
+        options,
+        backbone=backbone,
+        roi_heads=roi_heads,
+        scales=options.scales,
+        pyramid_training=True,
     )
 
 

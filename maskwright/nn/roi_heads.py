@@ -248,7 +248,8 @@ class RoIHeads(nn.Module):
         self, maps: Sequence[Tensor], trunk: Trunk | None, boxes: Tensor, image: Tensor
     ) -> list[Tensor]:
         """Return logits and deltas of boxes (R, 4) on the maps of their images."""
-        return [*self.box_head(self.regions(maps, boxes, image, self.box_head.pool, trunk))]
+        output = self.box_head(self.regions(maps, boxes, image, self.box_head.pool, trunk))
+        return [output.logits, output.deltas]  # a head may return more
 
     def losses(
         self,

@@ -26,8 +26,9 @@ NEGATIVE_IOU, RIDGE_IOU = 0.3, 0.6
 HARD, EASY = -1.0, -1.2  # margins: above the first a negative is kept, below the second dropped
 REFIT = 2000  # new negatives of a class after which its SVM is fitted anew
 FIRST = 5000  # random negatives of a class to begin with
-MOST = 20_000  # negatives of a class, and regions for its ridge
-MEMORY = 2**30  # bytes for the negatives of all classes; the same for the ridge, and for features
+MOST = 20_000  # negatives of a class, its positives, and regions for its ridge
+# Bytes for the negatives of all classes; the same for positives, for the ridge, and for features.
+MEMORY = 2**30
 RIDGE_LAMBDA = 1000.0
 
 
@@ -109,6 +110,8 @@ class RegionFitter:
         most = max(min(MOST, MEMORY // (classes * width * 4)), 200)
         pairs = max(min(MOST, MEMORY // (classes * pooled * 4)), 100)
         self._positives: list[list[np.ndarray]] = [[] for _ in range(classes)]
+        self._most_positives = most
+        self._objects = [0] * classes
         self._negatives = [_Rows(most) for _ in range(classes)]
         self._pairs = [_Rows(pairs) for _ in range(classes)]
         self._goals: list[list[np.ndarray]] = [[] for _ in range(classes)]
@@ -150,7 +153,7 @@ class RegionFitter:
         if len(last):
             self._norms.append((float(last.norm(dim=1).sum()), len(last)))
         for number in (~objects.crowd).nonzero()[:, 0].tolist():
-            self._positives[int(labels[number])].append(last[len(boxes) + number].numpy().copy())
+            self._add_positive(int(labels[number]), last[len(boxes) + number].numpy())
         if len(pooled):
             self._pooled_norms.append((float(pooled.norm(dim=1).sum()), len(pooled)))
             goals = encode_deltas(gt[owner], boxes[rows], (1.0, 1.0, 1.0, 1.0)).numpy()
@@ -168,6 +171,15 @@ class RegionFitter:
                 count = min(self._first, len(candidates))
                 for row in self._rng.choice(candidates, count, replace=False) if count else ():
                     self._negatives[label].add(_key(image, int(row)), last[row].numpy())
+
+    def _add_positive(self, label: int, row: np.ndarray) -> None:
+        """Keep a positive; where there is no room for all, each has the same chance to stay."""
+        kept = self._positives[label]
+        self._objects[label] += 1
+        if len(kept) < self._most_positives:
+            kept.append(row.copy())
+        elif (place := int(self._rng.integers(self._objects[label]))) < self._most_positives:
+            kept[place] = row.copy()
 
     def _usable(self, objects: Objects) -> list[np.ndarray]:
         """Return for each class which regions (n,) are its negatives."""
@@ -187,6 +199,11 @@ class RegionFitter:
         self._scale = NORM / max(_mean(self._norms), 1e-12)
         if self.svm:
             for label, name in enumerate(self.names):
+                if self._objects[label] > self._most_positives:
+                    self._say(
+                        f"{self._objects[label]} objects of the class {name!r} are too many for "
+                        f"memory: its SVM learns from {self._most_positives} of them, at random"
+                    )
                 if not self._positives[label]:
                     self._say(
                         f"no object of the class {name!r} in the training images: its SVM has no "
@@ -266,6 +283,21 @@ class RegionFitter:
         self._bias[label] = bias
 
 
+def require_solver() -> None:
+    """Make sure that SVMs can be fitted.
+
+    Raises:
+        ImportError: if scikit-learn is not installed; the message tells what to install.
+    """
+    try:
+        import sklearn.svm  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "the SVMs of R-CNN and SPPnet are fitted by scikit-learn: pip install "
+            f"'maskwright[proposals]', or train with classifier=softmax ({error})"
+        ) from None
+
+
 def linear_svm(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, float, bool]:
     """Fit a linear SVM with hinge loss.
 
@@ -277,16 +309,12 @@ def linear_svm(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray
         weight (D,), bias, and whether the solver came to an end.
 
     Raises:
-        ImportError: if scikit-learn is not installed; the message tells what to install.
+        ImportError: see `require_solver`.
     """
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.svm import LinearSVC
-    except ImportError as error:
-        raise ImportError(
-            "the SVMs of R-CNN and SPPnet are fitted by scikit-learn: pip install "
-            f"'maskwright[proposals]', or train with classifier=softmax ({error})"
-        ) from None
+    require_solver()
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
     machine = LinearSVC(
         C=C,
         loss="hinge",

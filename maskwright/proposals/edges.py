@@ -34,10 +34,13 @@ def structured_edges(cv2: Any, image: np.ndarray, model: str) -> tuple[np.ndarra
         options = file.getNode("options")
         if not missing:
             missing = [part for part in _MODEL_OPTIONS if options.getNode(part).empty()]
-    except (cv2.error, SystemError) as error:
-        missing = [" ".join(str(error).split())]
+    except (cv2.error, SystemError):  # it is no XML, YAML or JSON; OpenCV tells where in its code
+        missing = list(_MODEL_PARTS)
     if missing:
-        raise ValueError(f"{model} is no structured edge model of OpenCV (lacks {missing[0]})")
+        raise ValueError(
+            f"{model} is no structured edge model of OpenCV, such as model.yml.gz of its contrib "
+            f"modules (it lacks {missing[0]})"
+        )
     detector = cv2.ximgproc.createStructuredEdgeDetection(model)
     edges = detector.detectEdges(image.astype(np.float32) / 255)
     angle = detector.computeOrientation(edges)

@@ -2,7 +2,8 @@
 
 `.json` is a list of {"image_id", "bbox": [x, y, width, height], "score"}; `.npz` holds for each
 image the arrays `boxes/<file name>` (n, 4) xyxy and, if there are scores, `scores/<file name>`
-(n,). Boxes are in pixels of the original image.
+(n,). Where two images have the same file name, each has that of its folder before it, as in
+`boxes/plate 1/07.png`. Boxes are in pixels of the original image.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class ProposalFile:
             raise ValueError(f"{path}: there is no such file of proposals")
         self._by_id: dict[int, np.ndarray] = {}
         self._names: set[str] = set()
+        self._asked: dict[str, Path] = {}
         if self.path.suffix == ".json":
             self._by_id = _read_results(self.path)
         else:
@@ -55,12 +57,13 @@ class ProposalFile:
             raise ValueError(f"{self.path}: cannot be read as arrays ({error})") from None
 
     def find(
-        self, file_name: str | None, image_id: int | None
+        self, image_file: Path | None, image_id: int | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return boxes (n, 4) xyxy and scores (n,), or None, of an image.
 
         Raises:
-            ValueError: if the file has nothing for it, or what it has is no array of boxes.
+            ValueError: if the file has nothing for it or the same for another image, or what it
+                has is no array of boxes.
         """
         if self.path.suffix == ".json":
             if image_id is None:
@@ -73,13 +76,7 @@ class ProposalFile:
             if rows is None:  # a results file has no rows for an image without proposals
                 return np.zeros((0, 4)), np.zeros(0)
             return rows[:, :4], rows[:, 4]
-        if file_name is None or file_name not in self._names:
-            raise ValueError(
-                f"{self.path} has no proposals for {file_name or 'an image without a file name'}; "
-                f"it has those of {min(self._names)} and {len(self._names) - 1} more. Is it the "
-                "file of another split or data set? Where each split has its own, {split} stands "
-                "for it, as in source=proposals_{split}.npz"
-            )
+        file_name = self._name(image_file)
         with self._open() as arrays:
             boxes = np.asarray(arrays[f"boxes/{file_name}"], dtype=np.float64)
             key = f"scores/{file_name}"
@@ -92,6 +89,49 @@ class ProposalFile:
                 f"{scores.shape}"
             )
         return boxes, scores
+
+    def _name(self, image_file: Path | None) -> str:
+        """Return under which name an image stands: the longest end of its path that there is."""
+        parts = () if image_file is None else image_file.parts
+        name = next((tail for tail in _tails(parts) if tail in self._names), None)
+        if name is None or image_file is None:
+            raise ValueError(
+                f"{self.path} has no proposals for {parts[-1] if parts else 'an image without a '}"
+                f"{'' if parts else 'file name'}; it has those of {min(self._names)} and "
+                f"{len(self._names) - 1} more. Is it the file of another split or data set? Where "
+                "each split has its own, {split} stands for it, as in source=proposals_{split}.npz"
+            )
+        if self._asked.setdefault(name, image_file) != image_file:
+            raise ValueError(
+                f"{self.path}: boxes/{name} would stand for two images, {self._asked[name]} and "
+                f"{image_file}: put the name of the folder before that of the file, as `maskwright "
+                "proposals` does where two files have the same name"
+            )
+        return name
+
+
+def _tails(parts: Sequence[str]) -> Iterator[str]:
+    """Yield the ends of a path, the longest first."""
+    for first in range(len(parts)):
+        yield "/".join(parts[first:])
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return names of image files for a file of proposals: no two images have the same.
+
+    The name of the file where no other image has it, else the shortest end of the path that tells
+    them apart.
+    """
+    depth = dict.fromkeys(paths, 1)
+    while True:
+        known: dict[str, set[Path]] = {}
+        for path, parts in depth.items():
+            known.setdefault("/".join(path.parts[-parts:]), set()).add(path)
+        shared = [path for same in known.values() if len(same) > 1 for path in same]
+        if not shared:
+            return ["/".join(path.parts[-depth[path] :]) for path in paths]
+        for path in shared:
+            depth[path] += 1
 
 
 def write_proposals(path: Path, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -8,6 +8,7 @@ run; EdgeBoxes without a model of structured edges takes plain image gradients (
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -52,20 +53,22 @@ class Source(Protocol):
 
     Attributes:
         name: the source with all its options, as `make_source` reads it.
+        key: the same for the cache: what it finds is told by this and the pixels alone.
         computes: False if the proposals are only looked up, which no cache makes faster.
     """
 
     name: str
+    key: str
     computes: bool
 
     def __call__(
-        self, image: np.ndarray, *, file_name: str | None = None, image_id: int | None = None
+        self, image: np.ndarray, *, image_file: Path | None = None, image_id: int | None = None
     ) -> Proposals:
         """Return the proposals of an image.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            file_name: name of its file, if it has one; sources that compute ignore it.
+            image_file: its file, if it has one; sources that compute ignore it.
             image_id: its id in the annotation file, if it has one; the same.
         """
         ...
@@ -78,18 +81,23 @@ class ComputedSource:
         name: see `Source`.
         find: takes the image (H, W, 3) uint8 RGB and returns boxes (n, 4) xyxy by falling merit
             and their scores (n,), or None for scores that only tell the order.
+        key: see `Source`; None: the name.
     """
 
     computes = True
 
     def __init__(
-        self, name: str, find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+        self,
+        name: str,
+        find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
+        key: str | None = None,
     ) -> None:
         self.name = name
+        self.key = key or name
         self._find = find
 
     def __call__(
-        self, image: np.ndarray, *, file_name: str | None = None, image_id: int | None = None
+        self, image: np.ndarray, *, image_file: Path | None = None, image_id: int | None = None
     ) -> Proposals:
         """Return the proposals of an image; see `Source`."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
@@ -138,16 +146,24 @@ def make_source(text: str, *, split: str | None = None) -> Source:
         mode = option or "fast"
         return ComputedSource(f"{kind}:{mode}", partial(selective_search, mode=mode))
     if kind == "edge_boxes":
-        if option and not Path(option).is_file():
+        if not option:
+            return ComputedSource(kind, edge_boxes)
+        if not Path(option).is_file():
             raise ValueError(f"source={text}: there is no model of structured edges at {option}")
-        return ComputedSource(str(text), partial(edge_boxes, model=option or None))
+        try:
+            digest = hashlib.blake2b(Path(option).read_bytes(), digest_size=16).hexdigest()
+        except OSError as error:
+            raise ValueError(f"source={text}: {error.strerror or error}") from None
+        find = partial(edge_boxes, model=option)
+        return ComputedSource(str(text), find, key=f"{kind}:{digest}")
     if kind == "sliding_window" and (not option or (option.isdecimal() and int(option))):
         count = int(option or 2000)
         return ComputedSource(f"{kind}:{count}", partial(_windows, count=count))
     if str(text).endswith((".json", ".npz")):
         if "{split}" in text and split is None:
             raise ValueError(
-                f"source={text} needs the split of a data set: give the file of a split itself"
+                f"source={text} means the files of a data set's splits, and a photo has none: "
+                "proposal_source= names another source, such as selective_search or a file"
             )
         return _FileSource(str(text), ProposalFile(text.replace("{split}", split or "")))
     raise OptionError(
@@ -160,14 +176,14 @@ class _FileSource:
     computes = False
 
     def __init__(self, name: str, file: ProposalFile) -> None:
-        self.name = name
+        self.name = self.key = name
         self._file = file
 
     def __call__(
-        self, image: np.ndarray, *, file_name: str | None = None, image_id: int | None = None
+        self, image: np.ndarray, *, image_file: Path | None = None, image_id: int | None = None
     ) -> Proposals:
         """Return the proposals that the file has for an image; see `Source`."""
-        boxes, scores = self._file.find(file_name, image_id)
+        boxes, scores = self._file.find(image_file, image_id)
         return clean(boxes, scores, image.shape[:2])
 
 

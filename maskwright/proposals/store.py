@@ -36,22 +36,24 @@ class ProposalStore:
     count: int = 2000
 
     def __call__(
-        self, image: np.ndarray, *, file_name: str | None = None, image_id: int | None = None
+        self, image: np.ndarray, *, image_file: Path | None = None, image_id: int | None = None
     ) -> Proposals:
         """Return the proposals of an image; see `Source`."""
-        found = self._cached(image, file_name, image_id)
+        found = self._cached(image, image_file, image_id)
         return replace(found, boxes=found.boxes[: self.count], scores=found.scores[: self.count])
 
     def path(self, image: np.ndarray) -> Path | None:
         """Return the cache file of an image; None without a cache."""
         if self.folder is None or not self.source.computes:
             return None
-        digest = hashlib.blake2b(repr((VERSION, self.source.name, image.shape)).encode())
+        digest = hashlib.blake2b(repr((VERSION, self.source.key, image.shape)).encode())
         digest.update(np.ascontiguousarray(image).data)
         name = digest.hexdigest()[:40]
         return self.folder / name[:2] / f"{name}.npz"
 
-    def _cached(self, image: np.ndarray, file_name: str | None, image_id: int | None) -> Proposals:
+    def _cached(
+        self, image: np.ndarray, image_file: Path | None, image_id: int | None
+    ) -> Proposals:
         path = self.path(image)
         if path is not None and path.is_file():
             try:
@@ -59,11 +61,11 @@ class ProposalStore:
             except (*UNREADABLE, KeyError) as error:
                 reason = str(error) or type(error).__name__
                 warnings.warn(
-                    f"{path}: damaged ({reason}); the proposals of {file_name or 'an image'} are "
-                    "computed anew",
+                    f"{path}: damaged ({reason}); the proposals of "
+                    f"{image_file.name if image_file else 'an image'} are computed anew",
                     stacklevel=3,
                 )
-        found = self.source(image, file_name=file_name, image_id=image_id)
+        found = self.source(image, image_file=image_file, image_id=image_id)
         if path is not None:
             _write(path, found)
         return found

@@ -6,7 +6,8 @@ from maskwright.recipes import nuclei
 mw.train(nuclei("data/nuclei"))
 """
 
+from .coco_subset import coco_subset
 from .nuclei import nuclei
 from .penn_fudan import penn_fudan
 
-__all__ = ["nuclei", "penn_fudan"]
+__all__ = ["coco_subset", "nuclei", "penn_fudan"]

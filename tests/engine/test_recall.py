@@ -36,7 +36,7 @@ def test_the_command_writes_curves_and_a_file_that_can_be_used(
     found = []
     for i in range(len(dataset)):
         image = dataset.image(i)
-        found.append(source(image, file_name=dataset[i].path.name).boxes)
+        found.append(source(image, image_file=dataset[i].path).boxes)
         assert np.array_equal(found[-1], direct(image).boxes)
     recall = proposal_recall([dataset[i].boxes for i in range(len(dataset))], found)
     assert float(rows[-1]["recall@0.5"]) == pytest.approx(recall.recall[-1, 0], abs=1e-6)

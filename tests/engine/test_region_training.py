@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,58 @@ def test_rcnn_trains_on_warped_regions_and_gets_svms(
     assert val(result.best, coins, workers=0)["box/AP"] == pytest.approx(result.metrics["box/AP"])
     small = load(result.best)(coins / "images" / "val" / "val0.png", conf=0.0, max_det=300)
     assert small.boxes.shape[1] == 4
+
+
+def test_a_trained_model_takes_regions_from_elsewhere(
+    fast: dict[str, Any], coins: Path, tmp_path: Path, no_figures: None, capsys: Any
+) -> None:
+    box = np.array([[10.0, 12, 40, 44]])
+    for split in ("train", "val"):
+        names = [path.name for path in (coins / "images" / split).glob("*.png")]
+        write_proposals(tmp_path / f"{split}.npz", {name: (box, np.ones(1)) for name in names})
+    fast["model_args"] = {**fast["model_args"], "source": str(tmp_path / "{split}.npz")}
+    model = train(**{**fast, "epochs": 1}).last
+    photo = np.asarray(Image.open(coins / "images" / "val" / "val0.png"))
+    with pytest.raises(ValueError, match="a photo has none: proposal_source= names another"):
+        load(model)(photo)
+    found = load(model, proposal_source="sliding_window:50")(photo, conf=0.0)
+    assert len(found) > 1
+    run = ["predict", f"model={model}", f"source={coins / 'images' / 'val'}", "conf=0"]
+    saved = f"project={tmp_path / 'runs'}"
+    assert main([*run, saved, "proposal_source=sliding_window:50"]) == 0
+    assert "1 coin" not in capsys.readouterr().out
+    assert main([*run, saved, f"proposal_source={tmp_path / 'val.npz'}"]) == 0
+    assert capsys.readouterr().out.count("1 coin") == 3
+    val(model, coins, workers=0, save=False)
+    with pytest.raises(ValueError, match=r"train\.npz has no proposals for val\d\.png"):
+        val(model, coins, workers=0, save=False, proposal_source=str(tmp_path / "train.npz"))
+    assert main(["predict", "model=nuclei", *run[2:], "proposal_source=edge_boxes"]) == 2
+    assert "finds its regions itself" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_results_file_for_two_splits_with_equal_ids_is_an_error(
+    fast: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "boxes.json").write_text("[]")
+    fast["model_args"] = {**fast["model_args"], "source": str(tmp_path / "boxes.json")}
+    with pytest.raises(ValueError, match=r"the id \d+ would stand for two images.*\{split\}"):
+        train(**fast)
+    assert not list(tmp_path.glob("runs/*/weights"))
+
+
+def test_missing_libraries_are_noticed_before_the_training(
+    fast: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    svm = fast | {"model": "sppnet_vgg16", "model_args": {**fast["model_args"], "levels": (1, 2)}}
+    with pytest.raises(ImportError, match=r"maskwright\[proposals\].*classifier=softmax"):
+        train(**svm)
+    assert not list(tmp_path.glob("runs/*/*.csv"))
+
+
+def test_alternating_needs_a_model_with_an_rpn_and_leaves_no_folder(
+    fast: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"alternate=true needs a model with an RPN"):
+        train(**fast, alternate=True)
+    assert not (tmp_path / "runs").exists()

@@ -153,6 +153,8 @@ def test_hard_sampler_refuses_numbers_out_of_range() -> None:
         "refine_mask_resnet50_fpn",
         "faster_rcnn_resnet50_c4",
         "fast_rcnn_vgg16",
+        "sppnet_vgg16",
+        "rcnn_vgg16",
     ],
 )
 def test_every_detector_with_regions_has_the_option(name: str) -> None:
@@ -164,7 +166,7 @@ def test_every_detector_with_regions_has_the_option(name: str) -> None:
     corner = torch.rand(1, 40, 2) * 40
     regions = torch.cat([corner, corner + 4 + torch.rand(1, 40, 2) * 20], 2)
     proposals = None
-    if name == "fast_rcnn_vgg16":
+    if name.startswith(("fast_rcnn", "sppnet", "rcnn")):
         labels = torch.zeros(1, 40, dtype=torch.int64)
         proposals = Instances(regions, labels, labels == 0)
     images = Images(torch.rand(1, 3, 64, 64) * 255, size, size, proposals)

@@ -13,7 +13,7 @@ import pytest
 from maskwright.errors import OptionError
 from maskwright.proposals import make_source, sources
 from maskwright.proposals.edges import gradient_edges
-from maskwright.proposals.files import write_proposals
+from maskwright.proposals.files import short_names, write_proposals
 from maskwright.proposals.sources import opencv, sliding_windows
 
 COMPUTED = ["selective_search", "selective_search:quality", "edge_boxes", "sliding_window:300"]
@@ -174,8 +174,8 @@ def test_results_file_gives_boxes_by_image_id(tmp_path: Path) -> None:
     assert found.scores.tolist() == [0.75, 0.25]
     assert len(source(scene(), image_id=99)) == 0, "no rows: no proposals"
     with pytest.raises(ValueError, match="outside a data set"):
-        source(scene(), file_name="photo.jpg")
-    with pytest.raises(ValueError, match="needs the split"):
+        source(scene(), image_file=Path("photo.jpg"))
+    with pytest.raises(ValueError, match="a photo has none: proposal_source="):
         make_source(str(tmp_path / "{split}.json"))
 
 
@@ -191,7 +191,7 @@ def test_boxes_outside_the_image_or_without_area_are_dropped_and_counted(tmp_pat
     )
     path = tmp_path / "boxes.npz"
     write_proposals(path, {"a.png": (boxes, np.linspace(1, 0, 5))})
-    found = make_source(str(path))(scene(), file_name="a.png")
+    found = make_source(str(path))(scene(), image_file=Path("a.png"))
     assert found.boxes.tolist() == [[0, 0, 30, 40]]
     assert found.dropped == 4
 
@@ -200,9 +200,9 @@ def test_arrays_without_scores_keep_their_order(tmp_path: Path) -> None:
     boxes = np.array([[5.0, 5, 9, 9], [1, 1, 50, 50]])
     np.savez(tmp_path / "boxes.npz", **{"boxes/a.png": boxes})
     source = make_source(str(tmp_path / "boxes.npz"))
-    assert source(scene(), file_name="a.png").boxes.tolist() == boxes.tolist()
+    assert source(scene(), image_file=Path("a.png")).boxes.tolist() == boxes.tolist()
     with pytest.raises(ValueError, match=r"for b\.png; it has those of a\.png and 0 more.*split"):
-        source(scene(), file_name="b.png")
+        source(scene(), image_file=Path("b.png"))
 
 
 @pytest.mark.parametrize(
@@ -231,15 +231,57 @@ def test_arrays_of_another_shape_or_kind_are_named(tmp_path: Path) -> None:
         make_source(str(path))
     np.savez(path, **{"boxes/a.png": np.zeros((2, 3))})
     with pytest.raises(ValueError, match=r"boxes/a\.png: expected \(n, 4\)"):
-        make_source(str(path))(scene(), file_name="a.png")
+        make_source(str(path))(scene(), image_file=Path("a.png"))
     np.savez(path, **{"boxes/a.png": np.zeros((2, 4)), "scores/a.png": np.zeros(3)})
     with pytest.raises(ValueError, match=r"scores/a\.png: expected 2 numbers"):
-        make_source(str(path))(scene(), file_name="a.png")
+        make_source(str(path))(scene(), image_file=Path("a.png"))
     np.savez(path, **{"boxes/a.png": np.array([{"pickled": 1}], dtype=object)})
     with pytest.raises(ValueError, match=r"a\.npz: cannot be read as arrays"):
-        make_source(str(path))(scene(), file_name="a.png")
+        make_source(str(path))(scene(), image_file=Path("a.png"))
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ValueError, match=r"nowhere\.npz"):
         make_source("nowhere.npz")
+
+
+def test_images_of_the_same_name_are_told_apart_by_their_folder(tmp_path: Path) -> None:
+    files = [Path(f"/data/{name}") for name in ("a/1.png", "b/1.png", "x/b/1.png", "b/2.png")]
+    names = short_names(files)
+    assert names == ["a/1.png", "data/b/1.png", "x/b/1.png", "2.png"]
+    path = tmp_path / "boxes.npz"
+    write_proposals(
+        path,
+        {
+            name: (np.array([[0.0, 0, 10 + i, 10]]), np.ones(1))
+            for i, name in enumerate(short_names([*files, files[0]]))
+        },
+    )
+    source = make_source(str(path))
+    for i, file in enumerate(files):
+        expected = 14 if i == 0 else 10 + i  # the same image twice has the same name
+        assert source(scene(), image_file=file).boxes.tolist() == [[0, 0, expected, 10]]
+
+
+def test_one_entry_for_two_images_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.npz"
+    write_proposals(path, {"1.png": (np.array([[0.0, 0, 9, 9]]), np.ones(1))})
+    source = make_source(str(path))
+    source(scene(), image_file=Path("a/1.png"))
+    source(scene(), image_file=Path("a/1.png"))
+    with pytest.raises(
+        ValueError, match=r"boxes/1\.png would stand for two images, a.1\.png and b"
+    ):
+        source(scene(), image_file=Path("b/1.png"))
+
+
+def test_another_model_of_edges_under_the_same_name_is_another_source(tmp_path: Path) -> None:
+    path = tmp_path / "model.yml"
+    path.write_text("first")
+    first = make_source(f"edge_boxes:{path}")
+    path.write_text("second")
+    second = make_source(f"edge_boxes:{path}")
+    copy = tmp_path / "copy.yml"
+    copy.write_text("second")
+    assert first.name == second.name and first.key != second.key
+    assert make_source(f"edge_boxes:{copy}").key == second.key

@@ -45,7 +45,10 @@ IMAGE = np.full((30, 40, 3), 5, np.uint8)
 
 
 def test_an_image_is_computed_once(store: ProposalStore, counting: Counting) -> None:
-    first, second = store(IMAGE, file_name="a.png"), store(IMAGE.copy(), file_name="b.png")
+    first, second = (
+        store(IMAGE, image_file=Path("a.png")),
+        store(IMAGE.copy(), image_file=Path("b.png")),
+    )
     assert counting.calls == 1, "the same pixels under another name"
     assert np.array_equal(first.boxes, second.boxes)
     assert (first.cached, second.cached) == (False, True)
@@ -96,7 +99,7 @@ def test_a_damaged_file_is_computed_anew_and_reported(
             del arrays["scores"]
         np.savez(path, **arrays)
     with pytest.warns(UserWarning, match=r"damaged .* a\.png are computed anew") as caught:
-        found = store(IMAGE, file_name="a.png")
+        found = store(IMAGE, image_file=Path("a.png"))
     assert str(path) in str(caught[0].message)
     assert counting.calls == 2
     assert np.array_equal(found.boxes, expected.boxes)
@@ -157,9 +160,9 @@ def test_regions_move_with_the_image(dataset: Dataset) -> None:
     """Regions that are the objects' boxes arrive where the objects do, whatever is done to both."""
 
     class Truth:
-        name, computes = "truth", False
+        name, key, computes = "truth", "truth", False
 
-        def __call__(self, image, *, file_name=None, image_id=None):  # type: ignore[no-untyped-def]
+        def __call__(self, image, *, image_file=None, image_id=None):  # type: ignore[no-untyped-def]
             from maskwright.proposals.sources import clean
 
             record = next(r for r in (dataset[i] for i in range(3)) if r.image_id == image_id)
