@@ -154,7 +154,6 @@ def test_sppnet_trains_on_all_scales_at_once() -> None:
         ("sppnet_vgg16", {"levels": ()}, "levels must be"),
         ("sppnet_vgg16", {"levels": (0,)}, "levels must be"),
         ("sppnet_vgg16", {"classifier": "tree"}, "classifier is"),
-        ("rcnn_alexnet", {"scales": (600,), "imgsz": None}, "has no option .scales"),
         ("rcnn_alexnet", {"warp": 32, "context": 16}, "context must be a whole number"),
         ("rcnn_alexnet", {"svd": (10**6,)}, "at most the rank"),
     ],
