@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+TITLES = {
+    "box": "Box AP",
+    "mask": "Mask AP",
+    "boundary": "Boundary AP",
+    "keypoints": "Keypoint AP",
+}
+
+
 def plot_results(csv_path: str | Path, out: str | Path) -> Path:
     """Draw the curves of a training run.
 
     Args:
         csv_path: `results.csv` of the run: `epoch`, `step`, `lr`, `images_per_s`, `train/...`
-            losses, `val/box/...` and `val/mask/...` metrics; empty where there is no value.
+            losses, `val/box/...`, `val/mask/...` and other metrics; empty where there is no value.
         out: file to write.
 
     Returns:
@@ -55,7 +63,7 @@ def plot_results(csv_path: str | Path, out: str | Path) -> Path:
         panels.append(("Training loss", "loss", {"loss": train.pop("loss")}))
     if train:
         panels.append(("Losses by part", "loss", train))
-    for kind, title in (("box", "Box AP"), ("mask", "Mask AP"), ("keypoints", "Keypoint AP")):
+    for kind, title in TITLES.items():
         prefix = f"val/{kind}/"
         shown = ("AP", "AP50", "AP75")
         curves = {key: columns[prefix + key] for key in shown if prefix + key in columns}

@@ -281,13 +281,13 @@ def plot_confusion(
 def plot_class_ap(
     metrics: Mapping[str, float], out: str | Path, objects: Mapping[str, int] | None = None
 ) -> Path:
-    """Draw the AP of every class as bars, masks beside boxes where both exist, the best first.
+    """Draw the AP of every class as bars, boxes, masks and others side by side, the best first.
 
     Of more classes than fit into two columns the best and the worst are shown.
 
     Args:
-        metrics: keys "box/AP/<class>" and "mask/AP/<class>", as `val` returns them; nan classes
-            have no objects and are left out.
+        metrics: keys "box/AP/<class>", "mask/AP/<class>" and so on, as `val` returns them; nan
+            classes have no objects and are left out.
         out: file to write.
         objects: class name -> number of objects, written beside the name.
 
@@ -295,7 +295,7 @@ def plot_class_ap(
         The path of the figure.
     """
     kinds = {}
-    for kind in ("box", "mask", "keypoints"):
+    for kind in ("box", "mask", "boundary", "keypoints"):
         prefix = f"{kind}/AP/"
         found = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
         found = {name: value for name, value in found.items() if math.isfinite(value)}

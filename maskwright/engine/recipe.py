@@ -143,6 +143,9 @@ class TrainRecipe:
     max_det: int = 100
     """Most detections per image in validation; raise it for crowded images."""
 
+    val_boundary: bool = False
+    """Score masks in validation by boundary IoU as well (`val/boundary/AP`, Cheng et al. 2021)."""
+
     val_every: int = 1
     """Epochs between validations; the last epoch always has one."""
 

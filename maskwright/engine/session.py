@@ -21,6 +21,7 @@ from ..data.discover import find_splits, open_dataset
 from ..data.loader import Loader, make_loader
 from ..data.records import Dataset, split_dataset
 from ..data.transforms import Augment
+from ..errors import OptionError
 from ..models.base import Detector, Meta
 from ..models.registry import get_entry
 from ..nn.parallel import share_batch_norm
@@ -337,6 +338,8 @@ def build_detector(
             f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
             "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
         )
+    if recipe.val_boundary and not detector.predicts_masks:
+        raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")
     detector.check_fitting()  # now, not after hours of training
     # Random features that never change would teach the heads nothing.
     detector.freeze(0 if meta.extra.get("random_start") else recipe.freeze)

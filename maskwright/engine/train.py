@@ -253,6 +253,7 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
         names=run.meta.names,
         post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
         skeleton=run.meta.keypoints,
+        boundary=run.recipe.val_boundary,
         stop=lambda: interrupt.wanted,
         gather=run.gather,
         enabled=run.first,

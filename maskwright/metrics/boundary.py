@@ -28,16 +28,19 @@ def edge_width(size: tuple[int, int], dilation: float = DILATION) -> int:
 
 def edge(mask: BoolArray, width: int) -> BoolArray:
     """Return what is left of a mask (H, W) minus its erosion by `width` pixels to all sides."""
-    inner = mask
-    for axis in (0, 1):
-        # Erosion by a square is one by a line along each axis: all of a window must be set.
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (width + 1, width)
-        sums = np.cumsum(np.pad(inner, pad), axis=axis, dtype=np.int64)
-        side = 2 * width + 1
-        first, last = np.arange(mask.shape[axis]), np.arange(mask.shape[axis]) + side
-        inner = sums.take(last, axis) - sums.take(first, axis) == side
-    found: BoolArray = mask & ~inner
+    side = 2 * width + 1
+    found = mask.copy()
+    if min(mask.shape) < side:  # a window always reaches beyond it
+        return found
+    # Erosion by a square is one by a line along each axis: all of a window must be set. Windows
+    # of a length are two shorter ones that overlap.
+    inner, length = mask, 1
+    while length < side:
+        step = min(length, side - length)
+        inner = inner[step:] & inner[:-step]
+        inner = inner[:, step:] & inner[:, :-step]
+        length += step
+    found[width:-width, width:-width] &= ~inner
     return found
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ops.rle import decode_rle, encode_crop
+from ..ops.rle import decode_rle
 from .boundary import DILATION, edge, edge_width
 
 IOU_TYPES = ("bbox", "segm", "keypoints", "boundary")
@@ -154,21 +154,7 @@ def accumulate(
         raise ValueError(f"sigmas belong to iou_type='keypoints', not to {iou_type!r}")
     truth, results = renumber(gt, detections, iou_type, len(spread or ()))
     call = (truth, results, iou_type, limits, iou_thrs, spread)
-    try:
-        if iou_type == "boundary":  # hotcoco has none
-            precision, recall = _with_pycocotools(*call, dilation=dilation)
-        else:
-            precision, recall = _with_hotcoco(*call)
-    except ImportError:
-        precision, recall = _with_pycocotools(*call)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # a panic of compiled Rust code is no Exception
-        warnings.warn(
-            f"hotcoco failed ({type(error).__name__}: {error}); pycocotools counts instead, slower",
-            stacklevel=3,
-        )
-        precision, recall = _with_pycocotools(*call)
+    precision, recall = _count(call, dilation)
     return Accumulated(
         precision,
         recall,
@@ -177,6 +163,24 @@ def accumulate(
         tuple(int(n) for n in limits),
         AREAS if spread is None else KEYPOINT_AREAS,
     )
+
+
+def _count(call: Any, dilation: float) -> tuple[FloatArray, FloatArray]:
+    """Return precision and recall from hotcoco, or from pycocotools what hotcoco has not."""
+    if call[2] == "boundary":
+        return _with_pycocotools(*call, dilation=dilation)
+    try:
+        return _with_hotcoco(*call)
+    except ImportError:
+        pass
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic of compiled Rust code is no Exception
+        warnings.warn(
+            f"hotcoco failed ({type(error).__name__}: {error}); pycocotools counts instead, slower",
+            stacklevel=4,
+        )
+    return _with_pycocotools(*call)
 
 
 def keypoint_sigmas(gt: dict[str, Any], sigmas: Sequence[float] | None) -> list[float]:
@@ -374,6 +378,7 @@ def _with_pycocotools(
     max_dets: list[int],
     iou_thrs: Sequence[float],
     sigmas: list[float] | None,
+    *,
     dilation: float = DILATION,
 ) -> tuple[FloatArray, FloatArray]:
     from pycocotools.coco import COCO
@@ -390,7 +395,7 @@ def _with_pycocotools(
             found = self._dts[imgId, catId]
             order = np.argsort([-d["score"] for d in found], kind="mergesort")
             found = [found[i] for i in order[: self.params.maxDets[-1]]]
-            return np.minimum(ious, _edge_ious(found, objects, dilation))
+            return _with_edges(np.asarray(ious), found, objects, min(iou_thrs), dilation)
 
     with contextlib.redirect_stdout(io.StringIO()):
         pair = []
@@ -409,19 +414,49 @@ def _with_pycocotools(
     return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
 
 
-def _edge_ious(
-    found: list[dict[str, Any]], objects: list[dict[str, Any]], dilation: float
+def _with_edges(
+    ious: FloatArray,
+    found: list[dict[str, Any]],
+    objects: list[dict[str, Any]],
+    least: float,
+    dilation: float,
 ) -> FloatArray:
-    """Return the IoU (D, G) of the edges of masks in compressed RLE, by COCO's rule for crowds."""
-    from pycocotools import mask as rle
+    """Return the lesser of mask IoU and boundary IoU (D, G), by COCO's rule for crowds.
 
-    sides = []
-    for entries in (found, objects):
-        codes = []
-        for entry in entries:
-            height, width = entry["segmentation"]["size"]
-            crop, frame = decode_rle(entry["segmentation"])
-            outline = edge(crop, edge_width((height, width), dilation))
-            codes.append(encode_crop(outline, frame, (height, width)))
-        sides.append(codes)
-    return np.asarray(rle.iou(*sides, [int(entry["iscrowd"]) for entry in objects]))
+    Args:
+        ious: (D, G) of the masks; what is below `least` matches nothing and becomes 0.
+        found, objects: detections and ground truth with masks in compressed RLE.
+        least: lowest threshold of a match.
+        dilation: see `coco_eval`.
+    """
+    result = np.zeros_like(ious)
+    pairs = np.argwhere(ious >= least - 1e-10)  # pycocotools takes 1 for 1 - 1e-10
+    detections = {d: _Outline(found[d]["segmentation"], dilation) for d in set(pairs[:, 0])}
+    truth = {g: _Outline(objects[g]["segmentation"], dilation) for g in set(pairs[:, 1])}
+    for d, g in pairs:
+        both = detections[d].overlap(truth[g])
+        alone = detections[d].area
+        union = alone if objects[g]["iscrowd"] else alone + truth[g].area - both
+        result[d, g] = min(ious[d, g], both / union if union else 0.0)
+    return result
+
+
+class _Outline:
+    """The edge of a mask in compressed RLE, in the mask's frame."""
+
+    def __init__(self, code: dict[str, Any], dilation: float) -> None:
+        mask, self.frame = decode_rle(code)
+        self.pixels = edge(mask, edge_width((code["size"][0], code["size"][1]), dilation))
+        self.area = int(self.pixels.sum())
+
+    def overlap(self, other: _Outline) -> int:
+        """Return how many pixels are in both."""
+        x1, y1 = (max(a, b) for a, b in zip(self.frame[:2], other.frame[:2], strict=True))
+        x2, y2 = (min(a, b) for a, b in zip(self.frame[2:], other.frame[2:], strict=True))
+        if x1 >= x2 or y1 >= y2:
+            return 0
+        first, second = (
+            one.pixels[y1 - one.frame[1] : y2 - one.frame[1], x1 - one.frame[0] : x2 - one.frame[0]]
+            for one in (self, other)
+        )
+        return int((first & second).sum())
