@@ -253,7 +253,10 @@ def export(*, model: str, weights: str | None = None, **options: Any) -> int:
     from maskwright.engine.export import export as run
     from maskwright.hub import load
 
-    named = model if weights is None else load(model, weights=weights, device="cpu")
+    named: Any = model
+    if weights is not None:
+        source = options["proposal_source"]
+        named = load(model, weights=weights, device="cpu", proposal_source=source)
     run(named, **options)
     return 0
 

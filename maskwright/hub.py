@@ -292,9 +292,9 @@ def load(
             raise OptionError(
                 f"{model}: an exported file has its own arithmetic; leave out precision={precision}"
             )
-        if proposal_source is not None:
-            raise OptionError(f"{model} finds its regions itself: leave out proposal_source")
         graph = open_graph(Path(model), trust=trust)
+        if proposal_source is not None:
+            take_regions_from(graph, str(model), proposal_source)
         return Predictor(graph, graph.spec.meta, device="cpu")
     detector, meta = load_detector(
         model, weights=weights, num_classes=num_classes, backbone=backbone

@@ -114,7 +114,12 @@ class Model:
         self.names = [name or f"class {i}" for i, name in enumerate(names)]
 
     def __call__(
-        self, image: str | Path | Image.Image | Array, *, conf: float = 0.25, max_det: int = 100
+        self,
+        image: str | Path | Image.Image | Array,
+        *,
+        conf: float = 0.25,
+        max_det: int = 100,
+        regions: Array | None = None,
     ) -> Found:
         """Return the objects of an image.
 
@@ -122,19 +127,24 @@ class Model:
             image: path, PIL image or (H, W, 3) uint8 RGB array.
             conf: smallest score; not below the one in the file.
             max_det: most objects; no more than the slots in the file.
+            regions: (n, 4) x1, y1, x2, y2 in pixels of the image, the best first: what may be
+                objects, for a model that does not look for itself (`spec["regions"]`).
 
         Raises:
-            ValueError: if the image cannot be read, or `conf` is below that of the file.
+            ValueError: if the image cannot be read, `conf` is below that of the file, or the model
+                takes no regions or lacks them.
         """
         if conf < self.spec["conf"]:
             raise ValueError(f"the file holds objects from conf={self.spec['conf']} on, not {conf}")
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
-        out = self.run(small)
+        ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
+        if regions is not None:
+            regions = np.asarray(regions, np.float32).reshape(-1, 4) / np.tile(ratio, 2)
+        out = self.run(small, regions)
         count = int(out["count"][0])
         keep = np.flatnonzero(out["scores"][0, :count] > conf)[:max_det]
-        ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
         boxes = out["boxes"][0, keep] * np.tile(ratio, 2)
         boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
         labels = out["labels"][0, keep]
@@ -172,11 +182,12 @@ class Model:
             sides = [min(side, most) for side, most in zip(sides, within, strict=True)]
         return sides[0], sides[1]
 
-    def run(self, pixels: Array) -> dict[str, Array]:
+    def run(self, pixels: Array, regions: Array | None = None) -> dict[str, Array]:
         """Run the graph on one image as it is, without resizing.
 
         Args:
             pixels: (3, h, w) float32 RGB, 0 to 255, no larger than a graph of fixed size.
+            regions: (n, 4) float32 in those pixels, for a model that takes them.
 
         Returns:
             The outputs by name, padded to the slots of the graph; see `docs/export.md`.
@@ -188,8 +199,19 @@ class Model:
         batch = np.zeros((self.spec["batch"] or 1, 3, *padded), np.float32)
         batch[:, :, :height, :width] = pixels
         sizes = np.tile(np.array([[height, width]], np.int64), (len(batch), 1))
+        given = {"pixels": batch, "sizes": sizes}
+        slots = (self.spec.get("regions") or {}).get("slots", 0)
+        if (regions is not None) != bool(slots):
+            raise ValueError(
+                "the model takes regions with the image: give regions=..."
+                if slots
+                else "the model finds its regions itself: leave out regions"
+            )
+        if regions is not None:
+            given["regions"] = np.zeros((len(batch), slots, 4), np.float32)
+            given["regions"][:, : len(regions)] = regions[:slots]
         names = self.spec["outputs"]
-        values = self._session.run(names, {"pixels": batch, "sizes": sizes})
+        values = self._session.run(names, given)
         return dict(zip(names, values, strict=True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from maskwright.errors import OptionError
 from maskwright.proposals import Proposals, ProposalStore
-from maskwright.structures import Instances
+from maskwright.structures import Images, Instances
 
 from .records import Dataset
 
@@ -59,6 +59,19 @@ def pack_proposals(boxes: Sequence[np.ndarray], ids: Sequence[np.ndarray]) -> In
         packed.ids[b, : len(part)] = torch.from_numpy(np.ascontiguousarray(names))
         packed.valid[b, : len(part)] = True
     return packed
+
+
+def with_regions(images: Images, regions: Sequence[np.ndarray]) -> Images:
+    """Return images with regions, packed into slots.
+
+    Args:
+        images: B images.
+        regions: (n, 4) xyxy in original pixels of each image.
+    """
+    ratio = (images.sizes / images.original_sizes).flip(1).repeat(1, 2).numpy()
+    boxes = [part * scale for part, scale in zip(regions, ratio, strict=True)]
+    packed = pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
+    return replace(images, proposals=packed)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,15 @@ import numpy as np
 import torch
 
 from ..data.images import collate_images, load_image, resize_image
+from ..data.proposals import with_regions
 from ..errors import OptionError
 from ..exporters.sessions import GraphDetector, open_graph
 from ..exporters.spec import GraphSpec
 from ..exporters.trace import trace, whole_model
 from ..exporters.writers import SUFFIXES, check_libraries, rewrite_graph, write_graph
 from ..models.base import Detector
+from ..models.regions import ProposalDetector
+from ..nn.poolers import MapPooler, Pooler
 from ..structures import Images
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
@@ -41,6 +44,7 @@ from .int8 import (
 )
 from .peer import drawn_scene
 from .predict import Predictor, make_post
+from .regions import proposal_store
 from .sources import list_sources
 
 # Photos that lie beside the package in its repository.
@@ -64,6 +68,21 @@ class Case:
     batch: int
     size: tuple[int, int]
     match: Match
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image to compare on.
+
+    Attributes:
+        name: what it is called.
+        pixels: (H, W, 3) uint8.
+        regions: (n, 4) xyxy in its pixels, for detectors that take them with the image; or None.
+    """
+
+    name: str
+    pixels: np.ndarray
+    regions: np.ndarray | None
 
 
 @dataclass
@@ -105,6 +124,7 @@ def export(
     iou: float = 0.5,
     max_det: int = 100,
     source: str | Path | None = None,
+    proposal_source: str | None = None,
     report: Callable[[ExportReport], None] | None = None,
 ) -> Path:
     """Write a detector as one graph from pixels to instances that runs without its code.
@@ -131,6 +151,8 @@ def export(
         max_det: slots of the result; prediction may ask for fewer.
         source: photos to compare on, as for predict; none: sample images of the repository, or
             drawn ones.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from; the file says so too. none: from where they came in training.
         report: is called with the report; none: it is printed.
 
     Returns:
@@ -160,15 +182,10 @@ def export(
     if not isinstance(model, Predictor):
         from ..hub import load
 
-        model = load(model, device="cpu")
+        model = load(model, device="cpu", proposal_source=proposal_source)
     detector = model.detector
     if isinstance(detector, GraphDetector):
         raise ValueError(f"{detector.source} is exported already: export the checkpoint it is from")
-    if detector.proposal_source is not None:
-        raise ValueError(
-            f"{model.meta.model} takes its regions from outside ({detector.proposal_source}): "
-            "an exported graph has pixels alone, so no format can hold it"
-        )
     if model.device.type != "cpu":
         raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")
     size = _graph_size(imgsz, detector.size_divisor)
@@ -178,7 +195,11 @@ def export(
         assert data is not None  # or its check would have refused
         plan = make_plan(detector, model.meta, data, max_drop=max_drop, calibration=calibration)
     result = ExportReport(target)
-    photos = _photos(source, result.notes)
+    store = proposal_store(detector)
+    photos = [
+        Photo(name, pixels, None if store is None else store(pixels, image_file=Path(name)).boxes)
+        for name, pixels in _photos(source, result.notes)
+    ]
     made = _write_checked(detector, spec, format, target, photos, result, plan)
     (report or print_report)(made)
     return made.path
@@ -223,7 +244,7 @@ def _write_checked(
     spec: GraphSpec,
     format: str,
     target: Path,
-    photos: Sequence[tuple[str, np.ndarray]],
+    photos: Sequence[Photo],
     report: ExportReport,
     plan: Int8Plan | None,
 ) -> ExportReport:
@@ -267,7 +288,7 @@ def _write_float(
     spec: GraphSpec,
     format: str,
     made: Path,
-    photos: Sequence[tuple[str, np.ndarray]],
+    photos: Sequence[Photo],
     report: ExportReport,
     between: Path | None = None,
 ) -> GraphDetector:
@@ -282,7 +303,7 @@ def _write_float(
         report: takes the figures.
         between: where the ONNX file stays from which the graph is made; None: nowhere.
     """
-    cases = _cases(spec, photos)
+    cases = _cases(detector, spec, photos)
     with console.progress("export", total=3 + len(cases), unit="step") as bar:
 
         def timed(step: str, since: float) -> None:
@@ -314,28 +335,42 @@ def _write_float(
 
 
 def _cases(
-    spec: GraphSpec, photos: Sequence[tuple[str, np.ndarray]]
+    detector: Detector, spec: GraphSpec, photos: Sequence[Photo]
 ) -> list[tuple[list[str], Images]]:
     """Return the calls of the comparison: names of the images, and the batch."""
-    (first, a), (second, b), (third, c) = photos
-    grey = np.full_like(b, _GREY)
+    first, second, third = photos
+    pooler = detector.roi_heads.pooler if isinstance(detector, ProposalDetector) else None
+    nothing = None if second.regions is None else second.regions[:0]
+    grey = Photo("flat grey", np.full_like(second.pixels, _GREY), nothing)
 
-    def batch(*pixels: np.ndarray, factor: float = 1.0) -> Images:
-        scaled = []
-        for image in pixels:
-            height, width = (
-                int(side * factor) for side in spec.resize.target_size(*image.shape[:2])
-            )
+    def batch(*images: Photo, factor: float = 1.0) -> tuple[list[str], Images]:
+        scaled, regions = [], []
+        for image in images:
+            whole = image.pixels.shape[:2]
+            height, width = (int(side * factor) for side in spec.resize.target_size(*whole))
             size = max(height, 1), max(width, 1)
-            scaled.append((resize_image(image, size, spec.resize.antialias), size))
+            scaled.append((resize_image(image.pixels, size, spec.resize.antialias), size))
+            if image.regions is not None:
+                ratio = np.divide(size, whole)[[1, 0, 1, 0]].astype(np.float32)
+                regions.append(_distinct(image.regions * ratio, pooler))
         buckets = [] if spec.size is None else [spec.size]
-        return collate_images(scaled, spec.divisor, buckets)
+        made = collate_images(scaled, spec.divisor, buckets)
+        made = with_regions(made, regions) if regions else made
+        return [image.name for image in images], made
 
-    return [
-        ([first], batch(a)),
-        ([second, "flat grey"], batch(b, grey)),
-        ([third], batch(c, factor=_SMALLER)),
-    ]
+    return [batch(first), batch(second, grey), batch(third, factor=_SMALLER)]
+
+
+def _distinct(boxes: np.ndarray, pooler: Pooler | None) -> np.ndarray:
+    """Return boxes (n, 4) in network-input pixels without those that pool what an earlier one does.
+
+    RoIPool cannot tell them apart, so their scores tie, and rounding says which one is kept.
+    """
+    if isinstance(pooler, MapPooler) and pooler.kind == "pool":
+        for ratio in pooler.ratios:
+            cells = np.floor(boxes * (ratio / pooler.stride) + 0.5)
+            boxes = boxes[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
+    return boxes
 
 
 def _compare(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..data.images import collate_images, load_image, resize_image
-from ..data.proposals import pack_proposals
+from ..data.proposals import with_regions
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
 from ..models.inference import pick_precision
@@ -207,10 +207,7 @@ class Predictor:
         detector = self.detector
         images = collate_images(scaled, detector.size_divisor, detector.buckets)
         if regions is not None:
-            ratio = (images.sizes / images.original_sizes).flip(1).repeat(1, 2).numpy()
-            boxes = [part * scale for part, scale in zip(regions, ratio, strict=True)]
-            packed = pack_proposals(boxes, [np.arange(len(part)) for part in boxes])
-            images = replace(images, proposals=packed)
+            images = with_regions(images, regions)
         images = images.to(self.device)
         if not self._channels_last:
             return images

@@ -173,5 +173,5 @@ def quantise(source: Path, target: Path, spec: GraphSpec, images: Iterable[Image
 def _inputs(images: Iterable[Images], spec: GraphSpec) -> Iterator[dict[str, np.ndarray]]:
     """Yield what the graph is fed with."""
     for batch in images:
-        for pixels, sizes, _ in fill_batches(batch, spec.batch):
-            yield {"pixels": pixels.numpy(), "sizes": sizes.numpy()}
+        for given, _ in fill_batches(batch, spec):
+            yield {name: value.numpy() for name, value in zip(spec.inputs, given, strict=True)}

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import OptionError
 from ..models.base import Detector, PostProcess
+from ..models.regions import require_proposals
 from ..structures import Images, Instances
 from .archive import ArchiveError, check_archive
 from .spec import KEY, GraphSpec
 from .torch_file import load_compiled, load_program
 from .trace import quiet
 
-Run = Callable[[Tensor, Tensor], list[Tensor]]
+Run = Callable[..., list[Tensor]]
 
 
 class GraphDetector(Detector):
@@ -30,7 +32,7 @@ class GraphDetector(Detector):
 
     Args:
         spec: the description in the file.
-        run: maps pixels and sizes to the outputs in the order of `spec.outputs`.
+        run: maps the tensors of `spec.inputs` to those of `spec.outputs`, both in order.
         source: what messages call it: the path of the file.
     """
 
@@ -47,6 +49,8 @@ class GraphDetector(Detector):
         self.num_keypoints = spec.num_keypoints
         self.size_divisor = spec.divisor
         self.buckets = [] if spec.size is None else [spec.size]
+        if spec.regions is not None:
+            self.proposal_source, self.max_proposals = spec.regions.source, spec.regions.slots
         self.source = source
         self._run = run
 
@@ -103,28 +107,39 @@ class GraphDetector(Detector):
     def _all(self, images: Images) -> list[Tensor]:
         """Run the graph on any number of images, in batches of its own size."""
         parts = [
-            [value[:used] for value in self._run(pixels, sizes)]
-            for pixels, sizes, used in fill_batches(images, self.spec.batch)
+            [value[:used] for value in self._run(*given)]
+            for given, used in fill_batches(images, self.spec)
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
-def fill_batches(images: Images, batch: int | None) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Yield pixels, sizes and the number of images that count, in batches that a graph takes.
+def fill_batches(images: Images, spec: GraphSpec) -> Iterator[tuple[list[Tensor], int]]:
+    """Yield the inputs of a graph and the number of images that count, in batches that it takes.
 
     Args:
         images: any number of images.
-        batch: what the graph takes, the last one filled up with copies; None: any number.
+        spec: of the graph; if it takes a number of images, the last batch is filled up with copies.
     """
-    step = batch or len(images)
+    values = [images.pixels, images.sizes]
+    if spec.regions is not None:
+        values.append(_regions(images, spec.regions.slots))
+    step = spec.batch or len(images)
     for first in range(0, len(images), step):
-        pixels = images.pixels[first : first + step].contiguous()
-        sizes = images.sizes[first : first + step].contiguous()
-        used = len(pixels)
+        given = [value[first : first + step].contiguous() for value in values]
+        used = len(given[0])
         if used < step:
-            pixels = torch.cat([pixels, pixels[-1:].expand(step - used, -1, -1, -1)])
-            sizes = torch.cat([sizes, sizes[-1:].expand(step - used, -1)])
-        yield pixels, sizes, used
+            given = [
+                torch.cat([value, value[-1:].expand(step - used, *value.shape[1:])])
+                for value in given
+            ]
+        yield given, used
+
+
+def _regions(images: Images, slots: int) -> Tensor:
+    """Return the regions of images (B, slots, 4); boxes of zeros in empty slots."""
+    found = require_proposals(images)
+    boxes = torch.where(found.valid[..., None], found.boxes, 0)[:, :slots]
+    return F.pad(boxes, (0, 0, 0, slots - boxes.shape[1]))
 
 
 def open_graph(path: Path, *, trust: bool = False) -> GraphDetector:
@@ -180,9 +195,9 @@ def _open_onnx(path: Path, _: bool) -> tuple[GraphSpec, Run]:
         raise _damaged(path, "ONNX", error) from None
     spec = _read_spec(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
-    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
-        given = {"pixels": pixels.numpy(), "sizes": sizes.numpy()}
-        return [_tensor(value) for value in session.run(spec.outputs, given)]
+    def run(*given: Tensor) -> list[Tensor]:
+        values = {name: value.numpy() for name, value in zip(spec.inputs, given, strict=True)}
+        return [_tensor(value) for value in session.run(spec.outputs, values)]
 
     return spec, run
 
@@ -212,8 +227,9 @@ def _open_openvino(path: Path, _: bool) -> tuple[GraphSpec, Run]:
         raise _damaged(path, "OpenVINO", error) from None
     spec = _read_spec(text, path)
 
-    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
-        found = compiled({"pixels": pixels.numpy(), "sizes": sizes.numpy()})
+    def run(*given: Tensor) -> list[Tensor]:
+        values = {name: value.numpy() for name, value in zip(spec.inputs, given, strict=True)}
+        found = compiled(values)
         return [_tensor(found[name]) for name in spec.outputs]
 
     return spec, run
@@ -242,9 +258,9 @@ def _open_pt2(path: Path, trust: bool) -> tuple[GraphSpec, Run]:
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, ".pt2", error) from None
 
-    def run(pixels: Tensor, sizes: Tensor) -> list[Tensor]:
+    def run(*given: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            return list(module(pixels, sizes))
+            return list(module(*given))
 
     return spec, run
 

@@ -22,6 +22,19 @@ OUTPUTS = ("boxes", "scores", "labels", "mask_probs", "count", "keypoints")
 
 
 @dataclass(frozen=True)
+class RegionInput:
+    """The regions that a graph takes with the pixels, for detectors that do not find them.
+
+    Attributes:
+        slots: of an image, no more regions.
+        source: where the detector got them from in training; see `proposals.make_source`.
+    """
+
+    slots: int
+    source: str
+
+
+@dataclass(frozen=True)
 class Quantised:
     """What int8 came to.
 
@@ -62,6 +75,7 @@ class GraphSpec:
         precision: "fp32"; "fp16": weights in half precision, arithmetic in single; "int8": most
             layers in 8-bit integers.
         quantised: what int8 came to; None for other precisions.
+        regions: what the graph takes beside the pixels; None: it finds its regions itself.
     """
 
     meta: Meta
@@ -75,6 +89,7 @@ class GraphSpec:
     num_keypoints: int
     precision: str
     quantised: Quantised | None = None
+    regions: RegionInput | None = None
 
     @classmethod
     def of(
@@ -97,6 +112,7 @@ class GraphSpec:
             licence=meta.licence,
             source=meta.source,
         )
+        source = detector.proposal_source
         return cls(
             bare,
             detector.task,
@@ -108,7 +124,13 @@ class GraphSpec:
             detector.paste_mode,
             detector.num_keypoints,
             "fp16" if half else "fp32",
+            regions=None if source is None else RegionInput(detector.max_proposals, source),
         )
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the graph's inputs, in order."""
+        return ["pixels", "sizes"] if self.regions is None else ["pixels", "sizes", "regions"]
 
     @property
     def outputs(self) -> list[str]:
@@ -142,6 +164,7 @@ class GraphSpec:
                 "paste_mode": self.paste_mode,
                 "precision": self.precision,
                 "int8": None if self.quantised is None else asdict(self.quantised),
+                "regions": None if self.regions is None else asdict(self.regions),
                 "outputs": self.outputs,
             },
             ensure_ascii=True,
@@ -162,6 +185,7 @@ class GraphSpec:
                     f"this one ({__version__}): update maskwright"
                 )
             size, batch, quantised = data["size"], data["batch"], data.get("int8")
+            regions = data.get("regions")
             within = data["resize"].get("within")
             spec = cls(
                 Meta.from_dict({"args": {}, **data}),
@@ -175,10 +199,12 @@ class GraphSpec:
                 int(data["num_keypoints"]),
                 str(data["precision"]),
                 None if quantised is None else Quantised.from_dict(quantised),
+                regions and RegionInput(int(regions["slots"]), str(regions["source"])),
             )
         except (TypeError, KeyError, IndexError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"its description is incomplete ({error!r})") from None
         sides = spec.size or (spec.divisor, spec.divisor)
-        if min(*sides, spec.divisor, spec.batch or 1) < 1 or sides[0] * sides[1] > MAX_INPUT:
+        slots = 1 if spec.regions is None else spec.regions.slots
+        if min(*sides, spec.divisor, spec.batch or 1, slots) < 1 or sides[0] * sides[1] > MAX_INPUT:
             raise ValueError(f"its description names impossible sizes: {sides}, {spec.batch}")
         return spec

@@ -4,7 +4,9 @@
     -> boxes (B, K, 4), scores (B, K), labels (B, K) int64, mask_probs (B, K, M, M), count (B,)
        int64, keypoints (B, K, J, 3)
 
-by falling score, in padded-image pixels; slots from `count` on are zeros.
+by falling score, in padded-image pixels; slots from `count` on are zeros. Detectors that take their
+regions from outside have a third input: regions (B, R, 4) in padded-image pixels, of which those
+without area do not count.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch.nn.utils import parametrize
 from ..models.base import Detector
 from ..models.inference import fast_network
 from ..nn.inference import share
-from ..structures import Images
+from ..structures import Images, Instances
 from .spec import GraphSpec
 
 # Of the example that a graph for any size is traced with: no side equals another one, on no level.
@@ -41,9 +43,15 @@ class WholeModel(nn.Module):
         self.detector = detector
         self.spec = spec
 
-    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, pixels: Tensor, sizes: Tensor, regions: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the outputs that `spec.outputs` names; see the module."""
-        found = self.detector(Images(pixels, sizes, sizes), self.spec.post)
+        proposals = None
+        if regions is not None:
+            valid = (regions[..., 2:] > regions[..., :2]).all(-1)
+            proposals = Instances(regions, torch.zeros_like(valid, dtype=torch.int64), valid)
+        found = self.detector(Images(pixels, sizes, sizes, proposals), self.spec.post)
         values = {
             "boxes": found.boxes,
             "scores": found.scores,
@@ -94,16 +102,20 @@ def trace(model: WholeModel) -> torch.export.ExportedProgram:
     height, width = spec.size or [64 * n for n in _EXAMPLE]
     pixels = torch.zeros(batch, 3, height, width)
     sizes = torch.tensor([[height, width]]).repeat(batch, 1)
-    dims: dict[str, dict[int, object]] = {"pixels": {}, "sizes": {}}
+    given = [pixels, sizes]
+    if spec.regions is not None:
+        # Not expanded: compiled graphs take the strides of the example for granted.
+        given.append(torch.tensor([0.0, 0, width, height]).repeat(batch, spec.regions.slots, 1))
+    dims: dict[str, dict[int, object]] = {name: {} for name in spec.inputs}
     if spec.batch is None:
         images = torch.export.Dim("batch", min=1, max=MOST_IMAGES)
-        dims = {"pixels": {0: images}, "sizes": {0: images}}
+        dims = {name: {0: images} for name in spec.inputs}
     if spec.size is None:
         for axis, name in ((2, "rows"), (3, "columns")):
             count = torch.export.Dim(name, min=1, max=MOST_PIXELS // spec.divisor)
             dims["pixels"][axis] = spec.divisor * count
     with torch.no_grad(), quiet():
-        return torch.export.export(model, (pixels, sizes), dynamic_shapes=dims, strict=False)
+        return torch.export.export(model, tuple(given), dynamic_shapes=dims, strict=False)
 
 
 @contextmanager

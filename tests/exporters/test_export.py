@@ -18,10 +18,9 @@ from maskwright.data.images import load_image
 from maskwright.engine import export as engine_export
 from maskwright.engine.agreement import agrees, compare
 from maskwright.engine.export import export
-from maskwright.engine.predict import Predictor
 from maskwright.errors import OptionError
 from maskwright.exporters.spec import KEY, GraphSpec
-from maskwright.models import Meta, PostProcess, build_tiny
+from maskwright.models import PostProcess
 
 
 def same(predictor, other, image, **options) -> int:
@@ -122,12 +121,6 @@ def test_what_belongs_to_a_checkpoint_is_refused(exported: Exported, tmp_path: P
         mw.load(exported.path, device="cuda")
     with pytest.raises(ValueError, match="exported already"):
         export(exported.path, "onnx", tmp_path / "again.onnx")
-
-
-def test_regions_from_outside_are_in_no_graph(tmp_path: Path) -> None:
-    predictor = Predictor(build_tiny("fast_rcnn_vgg16", 1), Meta("x", {}, ["a"]), device="cpu")
-    with pytest.raises(ValueError, match="regions from outside"):
-        export(predictor, "onnx", tmp_path / "a.onnx")
 
 
 @pytest.mark.filterwarnings("ignore:max_det")

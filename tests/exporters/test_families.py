@@ -37,10 +37,6 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
         options["conf"] = 0.34
     if fixed:
         options.update(imgsz=(96, 128), batch=1, half=True)
-    if predictor.detector.proposal_source is not None:
-        with pytest.raises(ValueError, match="regions from outside"):
-            export(predictor, format, target)
-        return
     try:
         export(predictor, format, target, source=source, report=reports.append, **options)
     except ValueError as error:

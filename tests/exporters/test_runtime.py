@@ -32,7 +32,7 @@ def as_detections(found: runtime.Found) -> Detections:
         torch.from_numpy(found.boxes),
         torch.from_numpy(found.scores),
         torch.from_numpy(found.labels),
-        torch.from_numpy(found.mask_probs),
+        None if found.mask_probs is None else torch.from_numpy(found.mask_probs),
     )
 
 

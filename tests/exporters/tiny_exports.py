@@ -12,6 +12,7 @@ from PIL import Image
 from maskwright.engine.export import ExportReport
 from maskwright.engine.predict import Predictor
 from maskwright.models import Meta, build_tiny
+from maskwright.nn.svm_head import SVMHead
 from maskwright.structures import COCO_PERSON, Skeleton
 
 
@@ -20,10 +21,19 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
     torch.manual_seed(0)
     detector = build_tiny(name, 2)
     head = detector.roi_heads.box_head
+    if detector.proposal_source is not None:
+        detector.proposal_source = "sliding_window:24"  # few: small maps make ties of many
     with torch.no_grad():
-        for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
-            layer.weight.normal_(std=spread)
-            layer.bias.zero_()
+        if isinstance(head, SVMHead):
+            svm, ridge = (
+                tuple(0.05 * torch.randn_like(value) for value in part)
+                for part in ((head.svm_weight, head.svm_bias), (head.ridge_weight, head.ridge_bias))
+            )
+            head.set_fit(svm, ridge)
+        else:
+            for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
+                layer.weight.normal_(std=spread)
+                layer.bias.zero_()
     skeleton = None
     if detector.num_keypoints:
         skeleton = Skeleton(COCO_PERSON.names[: detector.num_keypoints])
