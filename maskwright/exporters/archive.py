@@ -1,8 +1,10 @@
 """What may be in a `.pt2` file that we open: tensors and arithmetic, nothing that runs code.
 
 torch's reader trusts its files: it unpickles what they ask for, evaluates their symbolic sizes as
-Python, runs their guards as code and loads their machine code. So a file is read only after
-everything in it was found to be of the few kinds that `maskwright export` writes.
+Python, runs their guards as code, writes the names of values into code that it runs, and loads
+their machine code. So everything in a file must be of the few kinds that `maskwright export`
+writes; what is unknown is refused. And torch gets a new archive of what was checked, not the file:
+a zip can show one reader other contents than the next, and torch has two.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,17 +34,41 @@ _PLAIN = re.compile(r"_operator\.(add|sub|mul|neg|floordiv|mod|pow|getitem|lt|le
 _SYMBOLIC = re.compile(r"torch\.sym_(min|max|not|ite)|math\.(ceil|floor|trunc)")
 _FORBIDDEN = {"torch.ops.aten.from_file"}  # opens a file of any name
 _TREE = {"builtins.tuple", "builtins.list", "builtins.dict"}
+# Names of values, of which torch makes Python code; and paths of weights, which have dots.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATH = re.compile(r"(?!__)\w+(\.(?!__)\w+)*", re.ASCII)
+_SUM = re.compile(r"[a-z0-9*+ -]+")  # of sizes, under which their bounds stand
+_PATHS = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn"}
+_OTHER = {"torch_version": re.compile(r"[\w.+-]*"), "as_float": re.compile(r"-?[A-Za-z]+")}
+# What torch writes beside graph, weights and our description.
+_MARKS = {
+    "archive_format": re.compile(rb"pt2"),
+    "archive_version": re.compile(rb"\d{1,9}"),
+    "byteorder": re.compile(rb"little"),
+}
+_WRITERS_OWN = {".data/serialization_id", ".data/version", "version"}
 
 
 class ArchiveError(ValueError):
     """A file holds something that is not to be read; the message says what."""
 
 
-def check_archive(data: bytes) -> tuple[str, bool]:
-    """Look a `.pt2` file over without running anything in it.
+class Archive(NamedTuple):
+    """What `check_archive` found.
 
-    Returns:
-        The description of the file ("" if there is none), and whether it holds machine code.
+    Attributes:
+        text: the description of the file; "" if there is none.
+        code: whether it holds machine code.
+        graph: a new archive of what was checked; empty if it is machine code.
+    """
+
+    text: str
+    code: bool
+    graph: bytes
+
+
+def check_archive(data: bytes) -> Archive:
+    """Look a `.pt2` file over without running anything in it.
 
     Raises:
         ArchiveError: if the graph holds more than tensors and arithmetic.
@@ -61,7 +87,19 @@ def check_archive(data: bytes) -> tuple[str, bool]:
             raise ArchiveError("it holds no graph, or several")
         _check_files(reader, names)
         _check_graph(json.loads(reader.get_record("models/model.json")))
-    return text, code
+    return Archive(text, code, b"" if code else _copy(reader, names))
+
+
+def _copy(reader: Any, names: list[str]) -> bytes:
+    """Return a new archive of the records of one that was checked."""
+    made = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(made)
+    for name in names:
+        if name not in _WRITERS_OWN and name != "byteorder":
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    return made.getvalue()
 
 
 def _check_files(reader: Any, names: list[str]) -> None:
@@ -69,6 +107,10 @@ def _check_files(reader: Any, names: list[str]) -> None:
     for name in names:
         kind, _, rest = name.removeprefix("data/").partition("/")
         if not name.startswith("data/"):
+            known = name in _WRITERS_OWN | {"models/model.json", f"extra/{GRAPH_FILE}"}
+            mark = _MARKS.get(name)
+            if not known and not (mark and mark.fullmatch(reader.get_record(name).strip())):
+                raise ArchiveError(f"it holds {name[:80]!r}")
             continue
         config = rest == f"model_{kind}_config.json"
         if kind == "sample_inputs":
@@ -106,6 +148,22 @@ def _check_graph(graph: dict[str, Any]) -> None:
             raise ArchiveError("its nodes carry notes, which ours do not")
         elif key in ("as_custom_obj", "custom_obj", "treespec_namedtuple_fields") and value:
             raise ArchiveError("it holds objects beside tensors")
+        else:
+            _check_names(key, value)
+
+
+def _check_names(key: str, value: Any) -> None:
+    """Check a key of the graph and the texts that stand under it."""
+    wanted = _PATH if key in _PATHS else _OTHER.get(key, _NAME)
+    waiting = [value]
+    while waiting:
+        text = waiting.pop()
+        if isinstance(text, list):
+            waiting += text
+        elif isinstance(text, str) and text and not wanted.fullmatch(text):
+            raise ArchiveError(f"it has the name {text[:80]!r}")
+    if not _NAME.fullmatch(key) and not _SUM.fullmatch(key):
+        raise ArchiveError(f"it has the name {key[:80]!r}")
 
 
 def _check_tree(text: str) -> None:

@@ -238,7 +238,7 @@ def _open_openvino(path: Path, _: bool) -> tuple[GraphSpec, Run]:
 def _open_pt2(path: Path, trust: bool) -> tuple[GraphSpec, Run]:
     data = path.read_bytes()
     try:
-        text, code = check_archive(data)
+        text, code, graph = check_archive(data)
     except ArchiveError as error:
         raise ValueError(
             f"{path} is not opened: {error}; reading it might run code, and no file of `maskwright "
@@ -254,8 +254,8 @@ def _open_pt2(path: Path, trust: bool) -> tuple[GraphSpec, Run]:
         )
     try:
         with quiet():
-            module: Any = load_compiled(path) if code else load_program(data)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            module: Any = load_compiled(path) if code else load_program(graph)
+    except Exception as error:  # what torch raises for a graph that does not hold together
         raise _damaged(path, ".pt2", error) from None
 
     def run(*given: Tensor) -> list[Tensor]:

@@ -35,7 +35,7 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec
 
 
 def load_program(data: bytes) -> Any:
-    """Return what calls the graph in the bytes of a `.pt2` file that `check_archive` passed."""
+    """Return what calls the graph in what `check_archive` made of a `.pt2` file."""
     with _silent("torch.export"):
         return torch.export.load(io.BytesIO(data)).module()
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import maskwright as mw
 from maskwright.errors import OptionError
-from maskwright.exporters import torch_file
+from maskwright.exporters import sessions, torch_file
 from maskwright.exporters.sessions import open_graph
 from maskwright.exporters.spec import GraphSpec
 from maskwright.exporters.trace import WholeModel, trace
@@ -250,6 +250,49 @@ def test_graphs_that_could_run_code_are_refused(member, change, message, tmp_pat
     rewrite(path, member, lambda data: make(data or b"{}"))
     with pytest.raises(ValueError, match=f"(?s)is not opened.*{message}"):
         mw.load(path)
+
+
+@pytest.mark.parametrize("name", ["sizes", "p_scale", "layer.weight", "aten"])
+def test_names_that_would_become_code_are_refused(name: str, tmp_path: Path) -> None:
+    """torch writes the names of values into Python code and runs it."""
+    path, _ = write("pt2", tmp_path)
+    trace_of_code = tmp_path / "it ran"
+    evil = f"x=__import__('pathlib').Path({str(trace_of_code)!r}).touch()"
+    found = []
+
+    def change(data: bytes) -> bytes:
+        old = json.dumps(name).encode()
+        found.append(old in data)
+        return data.replace(old, json.dumps(evil).encode())
+
+    rewrite(path, "models/model.json", change)
+    assert found == [True]
+    with pytest.raises(ValueError, match="is not opened: it has the name"):
+        mw.load(path)
+    assert not trace_of_code.exists()
+
+
+def test_torch_gets_a_new_archive_of_what_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip can show its readers different contents, and torch has a second one to fall back on."""
+    path, toy = write("pt2", tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"what a reader may find here " * 20
+        known = {name.split("/", 1)[1] for name in archive.namelist()}
+    given: list[bytes] = []
+    load = torch_file.load_program
+    monkeypatch.setattr(sessions, "load_program", lambda data: given.append(data) or load(data))
+    check(path, toy, [2.5, 0.0, 9.0])
+    assert b"what a reader may find" in path.read_bytes()
+    assert b"what a reader may find" not in given[0]
+    with zipfile.ZipFile(io.BytesIO(given[0])) as archive:
+        assert {name.split("/", 1)[1] for name in archive.namelist()} <= known | {"version"}
+    for name in ("serialized_exported_program.json", "extra/other.json", "data/pickled"):
+        other, _ = write("pt2", tmp_path)
+        rewrite(other, name, lambda data: b"{}")
+        with pytest.raises(ValueError, match="is not opened: it holds"):
+            mw.load(other)
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:
