@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 VERSION = 1  # of the descriptions that this module reads
+PASTE_MODES = ("grid", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -105,37 +106,39 @@ class Model:
             text = self._session.get_modelmeta().custom_metadata_map["maskwright"]
             self.spec: dict[str, Any] = json.loads(text)
             newer = self.spec["version"] > VERSION
-            names = self.spec["names"]
-            self._resize, self._divisor = self.spec["resize"], int(self.spec["divisor"])
+            if not newer:
+                _check(self.spec, [value.name for value in self._session.get_outputs()])
+            self._resize, self._divisor = self.spec["resize"], self.spec["divisor"]
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} was not written by `maskwright export`") from None
         if newer:
             raise ValueError(f"{path} was written by a newer maskwright: update this one")
-        self.names = [name or f"class {i}" for i, name in enumerate(names)]
+        self.names = [name or f"class {i}" for i, name in enumerate(self.spec["names"])]
 
     def __call__(
         self,
         image: str | Path | Image.Image | Array,
         *,
-        conf: float = 0.25,
-        max_det: int = 100,
+        conf: float | None = None,
+        max_det: int | None = None,
         regions: Array | None = None,
     ) -> Found:
         """Return the objects of an image.
 
         Args:
             image: path, PIL image or (H, W, 3) uint8 RGB array.
-            conf: smallest score; not below the one in the file.
-            max_det: most objects; no more than the slots in the file.
+            conf: smallest score; not below the one in the file. None: 0.25, or that of the file if
+                it is higher.
+            max_det: most objects; no more than the slots in the file. None: 100, or all slots if
+                they are fewer.
             regions: (n, 4) x1, y1, x2, y2 in pixels of the image, the best first: what may be
                 objects, for a model that does not look for itself (`spec["regions"]`).
 
         Raises:
-            ValueError: if the image cannot be read, `conf` is below that of the file, or the model
-                takes no regions or lacks them.
+            ValueError: if the image cannot be read, the file does not hold what is asked for, or
+                the model takes no regions or lacks them.
         """
-        if conf < self.spec["conf"]:
-            raise ValueError(f"the file holds objects from conf={self.spec['conf']} on, not {conf}")
+        conf, max_det = self._limits(conf, max_det)
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
@@ -162,6 +165,21 @@ class Model:
             points,
             self.spec["paste_mode"],
         )
+
+    def _limits(self, conf: Any, max_det: Any) -> tuple[float, int]:
+        """Return the smallest score and the most objects, if the file holds so many."""
+        least, slots = self.spec["conf"], self.spec["max_det"]
+        conf = max(0.25, least) if conf is None else conf
+        max_det = min(100, slots) if max_det is None else max_det
+        if not isinstance(conf, int | float) or not 0 <= conf <= 1:
+            raise ValueError(f"conf lies between 0 and 1, got {conf!r}")
+        if conf < least:
+            raise ValueError(f"the file holds objects from conf={least} on, not {conf}")
+        if not isinstance(max_det, int) or max_det < 1:
+            raise ValueError(f"max_det is a whole number of at least 1, got {max_det!r}")
+        if max_det > slots:
+            raise ValueError(f"the file holds at most {slots} objects, not {max_det}")
+        return conf, max_det
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) to which the model resizes an image of this size."""
@@ -211,8 +229,35 @@ class Model:
             given["regions"] = np.zeros((len(batch), slots, 4), np.float32)
             given["regions"][:, : len(regions)] = regions[:slots]
         names = self.spec["outputs"]
-        values = self._session.run(names, given)
+        try:
+            values = self._session.run(names, given)
+        except Exception as error:  # its errors have no common class
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the graph does not fit its description ({reason})") from None
         return dict(zip(names, values, strict=True))
+
+
+def _check(spec: dict[str, Any], outputs: list[str]) -> None:
+    """Raise a ValueError, KeyError or TypeError unless a description is whole."""
+    rule = spec["resize"]
+    size, within, regions = spec["size"], rule["within"], spec.get("regions")
+    batch = spec["batch"]
+    counts = [spec["max_det"], spec["divisor"], *(size or ()), *(within or ())]
+    counts += [] if batch is None else [batch]
+    counts += [] if regions is None else [regions["slots"]]
+    sides = [rule[name] for name in ("factor", "long", "short") if rule[name] is not None]
+    whole = all(isinstance(count, int) and count >= 1 for count in counts)
+    positive = all(isinstance(side, int | float) and side > 0 for side in sides)
+    named = all(name is None or isinstance(name, str) for name in spec["names"])
+    good = whole and positive and named and (sides or within) and spec["names"]
+    if not good or not {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]):
+        raise ValueError
+    if not set(spec["outputs"]) <= set(outputs) or not 0 <= spec["conf"] <= 1:
+        raise ValueError
+    if spec["paste_mode"] not in PASTE_MODES or rule["rounding"] not in ("nearest", "floor"):
+        raise ValueError
+    if not isinstance(rule["antialias"], bool):
+        raise TypeError
 
 
 def load(path: str | Path, **options: Any) -> Model:
@@ -229,7 +274,7 @@ def read_image(image: str | Path | Image.Image | Array) -> Array:
     from PIL import Image, ImageOps
 
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(
                 f"an image array is (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
             )
@@ -297,7 +342,7 @@ def paste_masks(
         mode: "grid" samples the probabilities at pixel centres in the real-valued box,
             "torchvision" in the box cut to whole pixels.
     """
-    if mode not in ("grid", "torchvision"):
+    if mode not in PASTE_MODES:
         raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
     masks = np.zeros((len(probs), *size), bool)
     side = probs.shape[-1]

@@ -33,6 +33,8 @@ from .regions import proposal_store
 from .result import Result
 from .sources import Source, Sources, list_sources, one_source
 
+DEFAULTS = PostProcess(score_thresh=0.25, nms_thresh=0.5, max_det=100)
+
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
     """Return the device that `device` names; "auto" is CUDA, else Apple's MPS, else the CPU.
@@ -163,13 +165,14 @@ class Predictor:
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
-        post = make_post(conf, iou, max_det, soft_nms)
+        post = self.detector.limits(make_post(conf, iou, max_det, soft_nms), DEFAULTS)
         resize, views = self.resize_rule(imgsz), Views.parse(tta)
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
         # One by one: padding to a larger neighbour would change the numbers a little.
         results = [self.infer([read(source)], resize, post, views)[0] for source in sources]
-        _warn_capped([result for result in results if len(result) >= max_det], max_det)
+        most = post.max_det
+        _warn_capped([result for result in results if len(result) >= most], most)
         return results if many else results[0]
 
     def network(self) -> Detector:
@@ -338,6 +341,7 @@ def predict(
         from ..hub import load
 
         predictor = load(model, device=device, precision=precision, proposal_source=proposal_source)
+    post = predictor.detector.limits(post, DEFAULTS)
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     writer = None if save is None else ResultWriter(save)
     return _stream(predictor, sources, resize, post, views, batch, writer)

@@ -10,6 +10,7 @@ from ..data.discover import open_dataset
 from ..data.records import describe_faults
 from ..errors import OptionError
 from ..metrics.diagnostics import explain_zero
+from ..models.base import PostProcess
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
@@ -38,6 +39,9 @@ class ValResult(dict[str, float]):
         super().__init__(metrics)
         self.dir = dir
         self.diagnosis = diagnosis
+
+
+DEFAULTS = PostProcess(score_thresh=0.001, nms_thresh=0.5, max_det=100)
 
 
 def val(
@@ -109,6 +113,12 @@ def val(
 
         model = load(model, device=device, precision=precision, proposal_source=proposal_source)
     detector = model.detector
+    asked, post = post.score_thresh, detector.limits(post, DEFAULTS)
+    if post.score_thresh > asked:
+        console.warn(
+            f"{called} has no objects below conf={post.score_thresh:g}, so AP is a little lower "
+            "than papers would give it: they count from 0.001 on; export with conf=0.001 for that"
+        )
     if boundary and not detector.predicts_masks:
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
     dataset = open_dataset(data, split, keypoints=detector.num_keypoints > 0)

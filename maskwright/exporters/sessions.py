@@ -7,6 +7,7 @@ instances. Thresholds are part of a graph, so that it can only be asked for less
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ class GraphDetector(Detector):
             keypoints=clean.get("keypoints"),
         )
 
+    def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
+        """Return the thresholds with those of the graph in place of defaults that it cannot meet.
+
+        The suppression is part of the graph, so its IoU is that of the file unless another is asked
+        for; see `Detector.limits`.
+        """
+        own = self.spec.post
+        conf, iou, most = post.score_thresh, post.nms_thresh, post.max_det
+        return replace(
+            post,
+            score_thresh=max(conf, own.score_thresh) if conf == default.score_thresh else conf,
+            nms_thresh=own.nms_thresh if iou == default.nms_thresh else iou,
+            max_det=min(most, own.max_det) if most == default.max_det else most,
+        )
+
     def _check(self, post: PostProcess, size: tuple[int, ...]) -> None:
         own = self.spec.post
         wrong = None
@@ -99,7 +115,8 @@ class GraphDetector(Detector):
             )
         if wrong:
             raise OptionError(
-                f"{self.source} was exported with {wrong}: export it anew, or take the model itself"
+                f"{self.source} was exported with {wrong}: leave it out, export it anew, or take "
+                "the model itself"
             )
         if self.spec.size is not None and size != self.spec.size:
             raise ValueError(f"{self.source} takes pixels of {self.spec.size}, not {size}")
@@ -107,10 +124,34 @@ class GraphDetector(Detector):
     def _all(self, images: Images) -> list[Tensor]:
         """Run the graph on any number of images, in batches of its own size."""
         parts = [
-            [value[:used] for value in self._run(*given)]
+            [value[:used] for value in self._one(given)]
             for given, used in fill_batches(images, self.spec)
         ]
         return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+    def _one(self, given: list[Tensor]) -> list[Tensor]:
+        """Run the graph on one batch of its own size.
+
+        Raises:
+            ValueError: if it is not the graph of its description.
+        """
+        try:
+            values = self._run(*given)
+        except MemoryError:
+            raise
+        except Exception as error:  # of ONNX Runtime, OpenVINO or torch
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{self.source} does not fit its own description ({reason}): export it again"
+            ) from None
+        slots = [len(given[0]), self.spec.post.max_det]
+        for name, value in zip(self.spec.outputs, values, strict=True):
+            if list(value.shape[:2]) != (slots[:1] if name == "count" else slots):
+                raise ValueError(
+                    f"{self.source} does not fit its own description ({name} has the shape "
+                    f"{tuple(value.shape)}): export it again"
+                )
+        return values
 
 
 def fill_batches(images: Images, spec: GraphSpec) -> Iterator[tuple[list[Tensor], int]]:

@@ -18,6 +18,10 @@ KEY = "maskwright"  # of the metadata, in every format
 GRAPH_FILE = f"{KEY}.json"  # of the description, where it is a file of an archive
 VERSION = 1  # of the JSON
 # Outputs in their order; masks and keypoints only where the model has them.
+TASKS = ("detect", "segment", "keypoints", "segment+keypoints")
+PASTE_MODES = ("grid", "torchvision")
+PRECISIONS = ("fp32", "fp16", "int8")
+MOST_SLOTS = 100_000
 OUTPUTS = ("boxes", "scores", "labels", "mask_probs", "count", "keypoints")
 
 
@@ -207,4 +211,16 @@ class GraphSpec:
         slots = 1 if spec.regions is None else spec.regions.slots
         if min(*sides, spec.divisor, spec.batch or 1, slots) < 1 or sides[0] * sides[1] > MAX_INPUT:
             raise ValueError(f"its description names impossible sizes: {sides}, {spec.batch}")
+        if spec.resize.within != spec.size:
+            raise ValueError(f"its description resizes to {spec.resize.within}, not {spec.size}")
+        known = (
+            (spec.task, TASKS),
+            (spec.paste_mode, PASTE_MODES),
+            (spec.precision, PRECISIONS),
+        )
+        for value, values in known:
+            if value not in values:
+                raise ValueError(f"its description says {value!r}, not {' or '.join(values)}")
+        if max(spec.post.max_det, slots) > MOST_SLOTS or not 0 <= spec.num_keypoints <= MOST_SLOTS:
+            raise ValueError("its description names impossible numbers of objects or keypoints")
         return spec

@@ -193,6 +193,15 @@ class Detector(nn.Module):
         """
         raise NotImplementedError
 
+    def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
+        """Return the thresholds to predict with; an exported graph has its own.
+
+        Args:
+            post: what is asked for.
+            default: what is asked for where nobody says anything: it gives way.
+        """
+        return post
+
     def refine(self, images: Images, found: Instances) -> Instances | None:
         """Return boxes from elsewhere with the masks and keypoints that the model finds in them.
 

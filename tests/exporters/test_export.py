@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny_exports import Exported, tiny_predictor
+from tiny_exports import Exported, photos, tiny_predictor
 
 import maskwright as mw
+from maskwright import runtime
 from maskwright.cli import main
 from maskwright.data.images import load_image
 from maskwright.engine import export as engine_export
@@ -81,12 +82,34 @@ def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(OptionError, match=r"conf=0\.05, so it has no objects down to 0\.01"):
         loaded(image, conf=0.01, max_det=20)
-    with pytest.raises(OptionError, match="max_det=20, so it cannot find 100"):
-        loaded(image)
+    with pytest.raises(OptionError, match="max_det=20, so it cannot find 21"):
+        loaded(image, max_det=21)
     with pytest.raises(OptionError, match=r"iou=0\.5, which is part of its graph"):
         loaded(image, iou=0.6, max_det=20)
     with pytest.raises(OptionError, match="plain NMS in its graph"):
         loaded(image, max_det=20, soft_nms="linear")
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_what_nobody_asks_for_comes_from_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor, source = tiny_predictor(), photos(tmp_path)
+    options = {"conf": 0.3, "iou": 0.6, "max_det": 15}
+    path = export(predictor, "onnx", tmp_path / "own.onnx", imgsz=None, source=source, **options)
+    wanted = predictor(source / "0.png", **options)
+    found = mw.load(path)(source / "0.png")
+    assert agrees([compare(wanted.detections, found.detections, PostProcess(0.3, 0.6, 15), "grid")])
+    assert len(found) == len(wanted) > 3
+    assert len(runtime.load(path)(source / "0.png")) == len(found)
+    assert main(["predict", f"model={path}", f"source={source / '0.png'}", "save=false"]) == 0
+    assert runtime.main([str(path), str(source / "0.png")]) == 0
+    assert capsys.readouterr().out.count('"score"') == len(found)
+    for wrong in ({"conf": 0.2}, {"max_det": 16}, {"max_det": 0}, {"conf": float("nan")}):
+        with pytest.raises(ValueError, match=r"the file holds|conf lies|max_det is"):
+            runtime.load(path)(source / "0.png", **wrong)
+    more = mw.load(path)(source / "0.png", conf=0.5, max_det=2)
+    assert len(more) <= 2 and bool((more.scores > 0.5).all())
 
 
 def test_a_graph_of_one_size_takes_no_other(exported: Exported) -> None:
