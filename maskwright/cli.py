@@ -143,6 +143,18 @@ COMMANDS = {
 }
 
 
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: some libraries turn it into one of theirs."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     tokens = list(sys.argv[1:] if argv is None else argv)
@@ -154,7 +166,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"maskwright\.")
-            return _dispatch(tokens)
+            try:
+                return _dispatch(tokens)
+            except Exception as error:
+                if _was_interrupted(error):
+                    raise KeyboardInterrupt from None
+                raise
     except (UsageError, OptionError) as error:
         if debug and isinstance(error, OptionError):
             raise

@@ -42,6 +42,7 @@ from .int8 import (
     print_int8,
     write_int8,
 )
+from .interrupt import stoppable
 from .peer import drawn_scene
 from .predict import Predictor, make_post
 from .regions import proposal_store
@@ -51,6 +52,7 @@ from .sources import list_sources
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
 _SMALLER = 0.75  # the second image size
 _GREY = 127
+MAX_DROP, CALIBRATION = 0.5, 64
 
 
 @dataclass(frozen=True)
@@ -170,12 +172,19 @@ def export(
         raise OptionError(f"batch is a number of images or none, got {batch}")
     if int8:
         check_options(format, half, data, max_drop, calibration)
-    elif data is not None:
-        raise OptionError(
-            "data=... is for int8=true alone: other graphs are compared with eager torch"
-        )
+    else:
+        given = {"data": data, "max_drop": max_drop, "calibration": calibration}
+        usual = {"data": None, "max_drop": MAX_DROP, "calibration": CALIBRATION}
+        if others := [f"{name}=..." for name, value in given.items() if value != usual[name]]:
+            raise OptionError(
+                f"{', '.join(others)}: for int8=true alone; other graphs are compared with eager "
+                "torch"
+            )
     check_libraries(format, int8=int8)
-    name = model.meta.model if isinstance(model, Predictor) else Path(model).stem
+    if isinstance(model, Predictor):
+        name = model.meta.model
+    else:  # a run folder may have a dot in its name
+        name = Path(model).name if Path(model).is_dir() else Path(model).stem
     target = Path(f"{name}{SUFFIXES[format]}" if path is None else path)
     if target.suffix != SUFFIXES[format]:
         raise OptionError(f"path={target}: a file of {format} ends in {SUFFIXES[format]}")
@@ -200,7 +209,8 @@ def export(
         Photo(name, pixels, None if store is None else store(pixels, image_file=Path(name)).boxes)
         for name, pixels in _photos(source, result.notes)
     ]
-    made = _write_checked(detector, spec, format, target, photos, result, plan)
+    with stoppable():
+        made = _write_checked(detector, spec, format, target, photos, result, plan)
     (report or print_report)(made)
     return made.path
 
@@ -233,7 +243,9 @@ def _photos(source: str | Path | None, notes: list[str]) -> list[tuple[str, np.n
         if len(photos) == 3:
             break
         photos.append((item.name, load_image(item.data)))
-    while len(photos) < 3:  # the same ones again, mirrored
+    if len(photos) < 3:
+        notes.append(f"compared on {len(photos)} of your photos, and on mirror images of them")
+    while len(photos) < 3:
         name, pixels = photos[len(photos) - 1]
         photos.append((f"{name}, mirrored", np.ascontiguousarray(pixels[:, ::-1])))
     return photos
@@ -249,6 +261,7 @@ def _write_checked(
     plan: Int8Plan | None,
 ) -> ExportReport:
     """Write into a folder beside the target, compare, and only then give the files their names."""
+    parents = [path for path in target.parents if not path.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
@@ -272,6 +285,8 @@ def _write_checked(
             report.seconds |= report.int8.seconds
             report.notes += report.int8.notes
         report.size_bytes = files_size(folder)
+        if target.exists():
+            report.notes.append(f"{target} was there before and is replaced")
         for file in folder.iterdir():
             if file.is_file():
                 file.replace(target.parent / file.name)
@@ -280,6 +295,8 @@ def _write_checked(
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
+            for parent in parents:  # those that stay empty, the innermost first
+                parent.rmdir()
     return report
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -13,6 +15,23 @@ from . import console
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # batch systems announce the end with the second one
 ECHO = 2.0  # seconds in which torchrun passes on a Ctrl-C that the terminal has delivered as well
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that what cleans up after the one does so after the other."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,31 @@ def test_wrong_options_are_usage_errors(options, message, tmp_path, monkeypatch,
     assert main(["export", "model=nuclei", *options]) == 2
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing(
+    how: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: object) -> None:
+        try:
+            signal.raise_signal(how)
+        except KeyboardInterrupt as error:  # as a library may have it
+            raise RuntimeError("a graph could not be made") from error
+
+    monkeypatch.setattr(engine_export, "trace", stop)
+    before = signal.getsignal(signal.SIGTERM)
+    line = f"export model=nuclei format=pt2 imgsz=64 path={tmp_path / 'a' / 'b' / 'x.pt2'}"
+    assert main(line.split()) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_is_for_int8_alone_is_refused_without_it(tmp_path: Path) -> None:
+    for option in ({"max_drop": 0.1}, {"calibration": 5}, {"data": tmp_path}):
+        with pytest.raises(OptionError, match=f"{next(iter(option))}=.*for int8=true alone"):
+            export(tiny_predictor(), "pt2", tmp_path / "x.pt2", **option)
