@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from maskwright.errors import OptionError
 from maskwright.proposals import Proposals, ProposalStore
+from maskwright.proposals.sources import Source
 from maskwright.structures import Images, Instances
 
 from .records import Dataset
@@ -121,6 +122,7 @@ def find_proposals(
     counts: list[int] = []
     without: list[str] = []
     messages: list[str] = []
+    _check_ids(dataset, store.source)
     dropped = 0
     for index, (found, said) in enumerate(loader):
         if isinstance(found, str):
@@ -134,6 +136,19 @@ def find_proposals(
             keep(index, found)
         progress(index + 1)
     return Found(counts, dropped, without, messages)
+
+
+def _check_ids(dataset: Dataset, source: Source) -> None:
+    """Make sure that the images have ids, if the source is a file that goes by them.
+
+    Raises:
+        ValueError: if they have none.
+    """
+    if dataset.format == "voc" and source.name.endswith(".json"):
+        raise ValueError(
+            f"{source.name} tells images by their id, which Pascal VOC has not: use a file of "
+            "arrays (.npz), which has file names"
+        )
 
 
 class _Finder(TorchDataset[Any]):

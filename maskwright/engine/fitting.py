@@ -7,10 +7,11 @@ goes on by beginning it again. Every process computes it; what the first one fou
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from ..nn.svm_fit import Piece
 from ..structures import Images, Instances
 from . import console
 from .checkpoint import load_checkpoint, load_state
@@ -49,11 +50,18 @@ def fit_after_training(run: Session, interrupt: Interrupt) -> bool:
                 yield batch.images, batch.targets
                 bar.update(len(batch))
 
+    def track(label: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        with console.progress(f"fit, {label}", total=len(pieces), enabled=run.first) as bar:
+            for piece in pieces:
+                if interrupt.wanted:
+                    raise _StoppedError
+                yield piece
+                bar.update(1)
+
     names = [name or f"class {label}" for label, name in enumerate(run.meta.names)]
     try:
-        detector.fit_after_training(
-            batches, len(run.train_data), names, console.warn if run.first else lambda text: None
-        )
+        say = console.warn if run.first else lambda text: None
+        detector.fit_after_training(batches, len(run.train_data), names, say, track)
         stopped = False
     except _StoppedError:
         stopped = True

@@ -21,6 +21,7 @@ from ..nn.fpn import FPN
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN
 from ..nn.samplers import RandomSource, streams
+from ..nn.svm_fit import Track
 from ..ops.soft_nms import SoftNMS
 from ..structures import Images, Instances, Resize, Skeleton
 
@@ -245,6 +246,7 @@ class Detector(nn.Module):
         count: int,
         names: Sequence[str],
         say: Callable[[str], None],
+        track: Track,
     ) -> None:
         """Fit what gradient descent does not train; the outcome depends on the weights alone.
 
@@ -254,6 +256,7 @@ class Detector(nn.Module):
             count: how many images they are.
             names: class names.
             say: is told what went otherwise than planned.
+            track: takes a label and the pieces of a long work, and yields them; raises to stop.
         """
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from ..nn.backbones import Backbone
 from ..nn.poolers import Trunk
 from ..nn.roi_heads import RoIHeads
 from ..nn.samplers import RandomSource
-from ..nn.svm_fit import MEMORY, Objects, RegionFitter, require_solver
+from ..nn.svm_fit import MEMORY, Objects, RegionFitter, Track, require_solver
 from ..nn.svm_head import SVMHead
 from ..structures import Images, Instances
 from .base import Detector, PostProcess
@@ -152,6 +152,7 @@ class SVMDetector(ProposalDetector):
         count: int,
         names: Sequence[str],
         say: Callable[[str], None],
+        track: Track,
     ) -> None:
         """Fit SVMs and box regression to the regions of the training images; see `Detector`."""
         head = self.roi_heads.box_head
@@ -163,6 +164,7 @@ class SVMDetector(ProposalDetector):
             svm=head.classifier == "svm",
             images=count,
             say=say,
+            track=track,
         )
         room = MEMORY if fitter.svm else 0
         seen: dict[int, tuple[Tensor, Objects]] = {}  # for the second pass, while there is memory
@@ -175,8 +177,8 @@ class SVMDetector(ProposalDetector):
                 seen[number] = (last, objects)
         fitter.begin()
         if fitter.svm and len(seen) == count:
-            for number, (last, objects) in seen.items():
-                fitter.mine(number, last, objects)
+            for number in track("hard negatives", range(count)):
+                fitter.mine(number, *seen[number])
         elif fitter.svm:
             for number, (image, objects) in enumerate(_one_by_one(batches())):
                 if number in seen:

@@ -40,7 +40,7 @@ def check_rank(rank: int, inputs: int, outputs: int) -> None:
     """Raise OptionError if a layer of these sizes cannot have the rank."""
     if not 1 <= rank <= min(inputs, outputs):
         raise OptionError(
-            f"svd: a layer of {inputs} to {outputs} has at most the rank {min(inputs, outputs)}, "
+            f"svd: a layer of {inputs} to {outputs} has a rank from 1 to {min(inputs, outputs)}, "
             f"got {rank}"
         )
 

@@ -5,14 +5,15 @@ an SVM, regions that overlap no object of the class by 0.3 its negatives, the ha
 are found in one pass over the images; features are scaled to a mean norm of 20; ridge regression
 with lambda 1000 learns from the regions that overlap an object by 0.6. Differences: the features
 of the ridge are scaled in the same way, since its lambda means something at one scale only, and
-its intercept is not shrunk; what is kept of either is bounded by memory.
+its intercept is not shrunk; what is kept of either is bounded by memory, a random sample of all.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..ops.boxes import box_ioa, box_iou, encode_deltas
 
+Piece = TypeVar("Piece")
 NORM = 20.0  # mean norm of the features that the SVMs see
 C, POSITIVE_WEIGHT, BIAS = 1e-3, 2.0, 10.0  # of the SVMs, as in the published code
 NEGATIVE_IOU, RIDGE_IOU = 0.3, 0.6
@@ -30,6 +32,14 @@ MOST = 20_000  # negatives of a class, its positives, and regions for its ridge
 # Bytes for the negatives of all classes; the same for positives, for the ridge, and for features.
 MEMORY = 2**30
 RIDGE_LAMBDA = 1000.0
+
+
+class Track(Protocol):
+    """Watches over a long work; see `RegionFitter`."""
+
+    def __call__(self, label: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """Yield the pieces one by one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,32 @@ class Objects:
         return torch.cat([self.boxes, self.gt])
 
 
+class _Sample:
+    """A bounded random sample of rows, in which each row given has the same chance to stay."""
+
+    def __init__(self, most: int, rng: np.random.Generator) -> None:
+        self.most = most
+        self.given = 0
+        self.rows: list[tuple[np.ndarray, ...]] = []
+        self._rng = rng
+
+    def add(self, *row: np.ndarray) -> None:
+        self.given += 1
+        place = self.given - 1
+        if place >= self.most:
+            place = int(self._rng.integers(self.given))
+        if place < len(self.rows):
+            self.rows[place] = tuple(part.copy() for part in row)
+        elif place < self.most:
+            self.rows.append(tuple(part.copy() for part in row))
+
+    def stacked(self, part: int = 0) -> np.ndarray:
+        return np.stack([row[part] for row in self.rows])
+
+
 @dataclass
 class _Rows:
-    """Rows of features with a bound on their number."""
+    """Rows of features that an SVM gets wrong, with a bound on their number."""
 
     most: int
     rows: list[np.ndarray] = field(default_factory=list)
@@ -89,6 +122,7 @@ class RegionFitter:
         svm: whether SVMs are wanted; without, `begin` and `mine` do nothing.
         images: how many images there are.
         say: is told what went otherwise than planned.
+        track: takes a label and the pieces of a long work, and yields them; may raise to stop.
     """
 
     def __init__(
@@ -100,21 +134,20 @@ class RegionFitter:
         svm: bool,
         images: int,
         say: Callable[[str], None],
+        track: Track = lambda label, pieces: iter(pieces),
     ) -> None:
         classes = len(names)
         self.names = names
         self.svm = svm
         self._say = say
+        self._track = track
         self._rng = np.random.default_rng(0)
-        self._first = max(FIRST // max(images, 1), 1)
         most = max(min(MOST, MEMORY // (classes * width * 4)), 200)
         pairs = max(min(MOST, MEMORY // (classes * pooled * 4)), 100)
-        self._positives: list[list[np.ndarray]] = [[] for _ in range(classes)]
-        self._most_positives = most
-        self._objects = [0] * classes
+        self._first = min(FIRST, most) / max(images, 1)  # random negatives of a class and image
+        self._positives = [_Sample(most, self._rng) for _ in range(classes)]
         self._negatives = [_Rows(most) for _ in range(classes)]
-        self._pairs = [_Rows(pairs) for _ in range(classes)]
-        self._goals: list[list[np.ndarray]] = [[] for _ in range(classes)]
+        self._pairs = [_Sample(pairs, self._rng) for _ in range(classes)]
         self._norms: list[tuple[float, int]] = []
         self._pooled_norms: list[tuple[float, int]] = []
         self._pooled = pooled
@@ -153,33 +186,19 @@ class RegionFitter:
         if len(last):
             self._norms.append((float(last.norm(dim=1).sum()), len(last)))
         for number in (~objects.crowd).nonzero()[:, 0].tolist():
-            self._add_positive(int(labels[number]), last[len(boxes) + number].numpy())
+            self._positives[int(labels[number])].add(last[len(boxes) + number].numpy())
         if len(pooled):
             self._pooled_norms.append((float(pooled.norm(dim=1).sum()), len(pooled)))
             goals = encode_deltas(gt[owner], boxes[rows], (1.0, 1.0, 1.0, 1.0)).numpy()
-            for k, (row, label) in enumerate(
-                zip(rows.tolist(), labels[owner].tolist(), strict=True)
-            ):
-                known = self._pairs[label]
-                before = len(known.rows)
-                known.add(_key(image, row), pooled[k].numpy())
-                if len(known.rows) > before:
-                    self._goals[label].append(goals[k])
+            for label, features, goal in zip(labels[owner].tolist(), pooled, goals, strict=True):
+                self._pairs[label].add(features.numpy(), goal)
         if self.svm:
             for label, usable in enumerate(self._usable(objects)):
                 candidates = np.flatnonzero(usable)
-                count = min(self._first, len(candidates))
+                wanted = int(self._first + self._rng.random())
+                count = min(wanted, len(candidates))
                 for row in self._rng.choice(candidates, count, replace=False) if count else ():
                     self._negatives[label].add(_key(image, int(row)), last[row].numpy())
-
-    def _add_positive(self, label: int, row: np.ndarray) -> None:
-        """Keep a positive; where there is no room for all, each has the same chance to stay."""
-        kept = self._positives[label]
-        self._objects[label] += 1
-        if len(kept) < self._most_positives:
-            kept.append(row.copy())
-        elif (place := int(self._rng.integers(self._objects[label]))) < self._most_positives:
-            kept[place] = row.copy()
 
     def _usable(self, objects: Objects) -> list[np.ndarray]:
         """Return for each class which regions (n,) are its negatives."""
@@ -198,13 +217,14 @@ class RegionFitter:
         """Fit the SVMs to all positives and the random negatives."""
         self._scale = NORM / max(_mean(self._norms), 1e-12)
         if self.svm:
-            for label, name in enumerate(self.names):
-                if self._objects[label] > self._most_positives:
+            for label in self._track("SVMs", range(len(self.names))):
+                name, positives = self.names[label], self._positives[label]
+                if positives.given > positives.most:
                     self._say(
-                        f"{self._objects[label]} objects of the class {name!r} are too many for "
-                        f"memory: its SVM learns from {self._most_positives} of them, at random"
+                        f"{positives.given} objects of the class {name!r} are too many for memory: "
+                        f"its SVM learns from {positives.most} of them, at random"
                     )
-                if not self._positives[label]:
+                if not positives.rows:
                     self._say(
                         f"no object of the class {name!r} in the training images: its SVM has no "
                         "positives, so the class is never found"
@@ -230,7 +250,7 @@ class RegionFitter:
         kept.keep(margins >= EASY)
 
     def _trained(self, label: int) -> bool:
-        return bool(self._positives[label]) and bool(self._negatives[label].rows)
+        return bool(self._positives[label].rows) and bool(self._negatives[label].rows)
 
     def mine(self, image: int, last: Tensor, objects: Objects) -> None:
         """Keep the negatives of an image that the SVMs get wrong or nearly so; see `see`."""
@@ -238,7 +258,7 @@ class RegionFitter:
             return
         margins = (last[: len(objects.boxes)] @ self._weight.T + self._bias).numpy()
         for label, usable in enumerate(self._usable(objects)):
-            if not self._positives[label]:
+            if not self._positives[label].rows:
                 continue
             kept = self._negatives[label]
             hard = np.flatnonzero(usable & (margins[:, label] > HARD))
@@ -256,16 +276,16 @@ class RegionFitter:
         The ridge's are (C, 4, pooled) and (C, 4); zeros for a class without regions to learn from.
         """
         if self.svm:
-            for label in range(len(self.names)):
+            for label in self._track("SVMs again", range(len(self.names))):
                 if self._trained(label) and self._negatives[label].fresh:
                     self._fit(label)
         scale = NORM / max(_mean(self._pooled_norms), 1e-12)
         weights, biases = [], []
-        for pairs, goals in zip(self._pairs, self._goals, strict=True):
+        for pairs in self._track("box regression", self._pairs):
             weight, bias = torch.zeros(self._pooled, 4), torch.zeros(4)
-            if goals:
-                features = torch.from_numpy(np.stack(pairs.rows)) * scale
-                weight, bias = ridge(features, torch.from_numpy(np.stack(goals)), RIDGE_LAMBDA)
+            if pairs.rows:
+                features = torch.from_numpy(pairs.stacked()) * scale
+                weight, bias = ridge(features, torch.from_numpy(pairs.stacked(1)), RIDGE_LAMBDA)
             weights.append(weight.T * scale)
             biases.append(bias)
         return (self._weight, self._bias), (torch.stack(weights), torch.stack(biases))
@@ -273,7 +293,7 @@ class RegionFitter:
     def _fit(self, label: int) -> None:
         negatives = self._negatives[label]
         weight, bias, settled = linear_svm(
-            np.stack(self._positives[label]) * self._scale,
+            self._positives[label].stacked() * self._scale,
             np.stack(negatives.rows) * self._scale,
         )
         if not settled:

@@ -83,6 +83,8 @@ class ProposalFile:
             scores = np.asarray(arrays[key], dtype=np.float64) if key in arrays else None
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"{self.path}, boxes/{file_name}: expected (n, 4), got {boxes.shape}")
+        if scores is not None and not np.isfinite(scores).all():
+            raise ValueError(f"{self.path}, scores/{file_name}: not all of them are numbers")
         if scores is not None and scores.shape != boxes.shape[:1]:
             raise ValueError(
                 f"{self.path}, scores/{file_name}: expected {len(boxes)} numbers, got "

@@ -9,6 +9,7 @@ run; EdgeBoxes without a model of structured edges takes plain image gradients (
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -115,7 +116,8 @@ def clean(boxes: np.ndarray, scores: np.ndarray | None, size: tuple[int, int]) -
         scores: (n,); None: falling evenly from 1 in the given order.
         size: of the image.
     """
-    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is left out below
+        boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     if scores is None:
         scores = 1 - np.arange(len(boxes)) / max(len(boxes), 1)
     scores = np.asarray(scores, dtype=np.float32)
@@ -146,8 +148,10 @@ def make_source(text: str, *, split: str | None = None) -> Source:
         mode = option or "fast"
         return ComputedSource(f"{kind}:{mode}", partial(selective_search, mode=mode))
     if kind == "edge_boxes":
-        if not option:
+        if text == kind:
             return ComputedSource(kind, edge_boxes)
+        if not option:
+            raise OptionError(f"source={text} names no model of structured edges behind the colon")
         if not Path(option).is_file():
             raise ValueError(f"source={text}: there is no model of structured edges at {option}")
         try:
@@ -160,6 +164,8 @@ def make_source(text: str, *, split: str | None = None) -> Source:
         count = int(option or 2000)
         return ComputedSource(f"{kind}:{count}", partial(_windows, count=count))
     if str(text).endswith((".json", ".npz")):
+        if (wrong := re.search(r"\{(?!split\}).*?\}", text)) and not Path(text).exists():
+            raise OptionError(f"source={text}: only {{split}} stands for something, not {wrong[0]}")
         if "{split}" in text and split is None:
             raise ValueError(
                 f"source={text} means the files of a data set's splits, and a photo has none: "

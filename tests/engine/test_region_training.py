@@ -15,12 +15,15 @@ from test_train import interrupt_at
 from tiny_runs import table
 
 from maskwright.cli import main
+from maskwright.data.discover import open_dataset
+from maskwright.data.voc_write import write_voc
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.predict import Predictor
 from maskwright.engine.train import train
 from maskwright.engine.val import val
 from maskwright.hub import load, start_detector
 from maskwright.models.fast_rcnn import TINY
+from maskwright.nn import svm_fit
 from maskwright.nn.svm_fit import RegionFitter
 from maskwright.proposals.files import write_proposals
 
@@ -140,7 +143,7 @@ def test_compressing_writes_a_model_that_is_described_by_its_ranks(
     same = load(tmp_path / "runs" / "compress" / "compress2")
     a, b = (p(picture, conf=0.0, max_det=300) for p in (whole, same))
     torch.testing.assert_close(a.scores, b.scores, rtol=1e-3, atol=1e-4)
-    for wrong, message in (("33", "at most the rank 32, got 33"), ("4,4,4", "up to 2 layers")):
+    for wrong, message in (("33", "a rank from 1 to 32, got 33"), ("4,4,4", "up to 2 layers")):
         assert main(f"compress model={run} rank={wrong}".split()) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert main(f"compress model={folder} rank=4".split()) == 1
@@ -280,3 +283,39 @@ def test_alternating_needs_a_model_with_an_rpn_and_leaves_no_folder(
     with pytest.raises(ValueError, match=r"alternate=true needs a model with an RPN"):
         train(**fast, alternate=True)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_fit_can_be_stopped_between_its_pieces(
+    spp: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    calls: list[str] = []
+    fit, mine = svm_fit.linear_svm, RegionFitter.mine
+
+    def stop(*args: Any) -> Any:
+        calls.append("fit")
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return fit(*args)
+
+    def watch(*args: Any) -> None:
+        calls.append("mine")
+        mine(*args)
+
+    monkeypatch.setattr(svm_fit, "linear_svm", stop)
+    monkeypatch.setattr(RegionFitter, "mine", watch)
+    part = train(**spp)
+    assert part.interrupted and calls == ["fit"]
+    whole = train(resume=part.dir)
+    assert not whole.interrupted and calls.count("mine") == 7
+
+
+def test_ids_do_not_tell_voc_images_apart(
+    fast: dict[str, Any], coins: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        write_voc(open_dataset(coins, split), tmp_path / "voc", masks=False)
+    (tmp_path / "boxes_train.json").write_text("[]")
+    source = str(tmp_path / "boxes_{split}.json")
+    fast |= {"data": tmp_path / "voc", "model_args": {**fast["model_args"], "source": source}}
+    with pytest.raises(ValueError, match="by their id, which Pascal VOC has not"):
+        train(**fast)

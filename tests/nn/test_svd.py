@@ -34,7 +34,7 @@ def test_the_full_rank_loses_nothing_and_a_higher_one_is_an_error() -> None:
     x = torch.randn(3, 5)
     torch.testing.assert_close(truncate(layer, 5)(x), layer(x), rtol=1e-5, atol=1e-6)
     for rank in (6, 0):
-        with pytest.raises(OptionError, match=f"5 to 8 has at most the rank 5, got {rank}"):
+        with pytest.raises(OptionError, match=f"5 to 8 has a rank from 1 to 5, got {rank}"):
             truncate(layer, rank)
 
 
@@ -42,7 +42,7 @@ def test_a_head_is_built_with_ranks() -> None:
     head = BoxHead(4, 2, pool=3, fcs=2, width=16, ranks=(5,))
     assert isinstance(head.fcs[0], LowRankLinear) and isinstance(head.fcs[1], torch.nn.Linear)
     assert head(torch.randn(7, 4, 3, 3)).logits.shape == (7, 3)
-    with pytest.raises(OptionError, match="at most the rank 16, got 17"):
+    with pytest.raises(OptionError, match="a rank from 1 to 16, got 17"):
         BoxHead(4, 2, pool=3, fcs=2, width=16, ranks=(17,))
     with pytest.raises(OptionError, match="3 ranks for 2"):
         BoxHead(4, 2, pool=3, fcs=2, width=16, ranks=(4, 4, 4))

@@ -253,3 +253,29 @@ def test_scores_and_boxes_change_once_fitted(classifier: str) -> None:
 def test_there_are_two_classifiers() -> None:
     with pytest.raises(OptionError, match="classifier is 'svm' or 'softmax'"):
         SVMHead(4, 2, classifier="forest")
+
+
+def test_what_memory_has_no_room_for_is_left_out_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the last images: those would often be another kind of picture."""
+    monkeypatch.setattr(svm_fit, "MOST", 100)
+    count = 600
+    gt = torch.tensor([[10.0, 10, 50, 50]])
+    said: list[str] = []
+    fitter = RegionFitter(["cat"], 4, 3, svm=True, images=count, say=said.append)
+    for number in range(count):
+        shift = 4.0 if number < count // 2 else -4.0
+        boxes = torch.tensor([[10 + shift, 10, 50 + shift, 50], [70.0, 70, 90, 90]])
+        objects = Objects(boxes, gt, torch.tensor([0]), torch.zeros(1, dtype=torch.bool))
+        rows, owner = fitter.pairs(objects)
+        assert rows.tolist() == [0]
+        last = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, shift]])
+        fitter.see(number, last, objects, rows, owner, torch.zeros(1, 3))
+    fitter.begin()
+    assert said == [
+        "600 objects of the class 'cat' are too many for memory: its SVM learns from 200 of them, "
+        "at random"
+    ]
+    (weight, _), (_, bias) = fitter.finish()
+    # The mean offset of a hundred regions: plus or minus a tenth of their width, evenly.
+    assert abs(float(bias[0, 0])) < 0.03 and abs(4 / 40 - abs(float(bias[0, 0]))) > 0.05
+    assert abs(float(weight[0, 3])) < abs(float(weight[0, 2]))

@@ -285,3 +285,27 @@ def test_another_model_of_edges_under_the_same_name_is_another_source(tmp_path: 
     copy.write_text("second")
     assert first.name == second.name and first.key != second.key
     assert make_source(f"edge_boxes:{copy}").key == second.key
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("edge_boxes:", "names no model of structured edges"),
+        ("boxes_{spli}.npz", r"only \{split\} stands for something, not \{spli\}"),
+    ],
+)
+def test_half_written_sources_are_named(name: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make_source(name, split="val")
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_must_be_numbers_and_huge_boxes_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    boxes = np.array([[1.0, 1, 9, 9], [0, 0, 1e39, 1e300], [-1e39, 0, 5, 5]])
+    write_proposals(path, {"a.png": (boxes, np.array([0.1, 0.2, np.nan]))})
+    with pytest.raises(ValueError, match=r"scores/a\.png: not all of them are numbers"):
+        make_source(str(path))(scene(), image_file=Path("a.png"))
+    write_proposals(path, {"a.png": (boxes, np.array([0.1, 0.2, 0.3]))})
+    found = make_source(str(path))(scene(), image_file=Path("a.png"))
+    assert found.boxes.tolist() == [[1, 1, 9, 9]] and found.dropped == 2
