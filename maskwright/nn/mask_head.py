@@ -20,6 +20,7 @@ from ..structures import Instances
 from .norm import conv_block, init_convs
 from .parallel import mean_count
 from .ragged import in_parts
+from .winograd import REGIONS
 
 _REGIONS = 16  # so many upsampled features stay in the cache
 
@@ -136,7 +137,9 @@ class ConvMaskHead(nn.Module):
         self.binary_targets = binary_targets
         self.aligned = aligned
         sizes = [channels] + [width] * convs
-        self.convs = nn.ModuleList(conv_block(a, b, norm=norm) for a, b in pairwise(sizes))
+        self.convs = nn.ModuleList(
+            conv_block(a, b, norm=norm, tiles=REGIONS) for a, b in pairwise(sizes)
+        )
         self.upsample = nn.ConvTranspose2d(sizes[-1], width, 2, stride=2)
         self.logits = nn.Conv2d(width, num_classes, 1)
         init_convs(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
-from .winograd import Conv2d
+from .winograd import EXACT, Conv2d
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -117,12 +117,21 @@ def conv_block(
     *,
     norm: str | None = None,
     relu: bool = True,
+    tiles: Sequence[int] = EXACT,
 ) -> nn.Sequential:
-    """Return convolution, optional norm, optional ReLU; size kept; bias only without a norm."""
-    layers: list[nn.Module] = [
-        Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
-    ]
-    layers += make_norm(norm, out_channels)
+    """Return convolution, optional norm, optional ReLU; size kept; bias only without a norm.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: side of the kernel.
+        norm: see `make_norm`.
+        relu: whether there is one.
+        tiles: see `Conv2d`.
+    """
+    conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm is None)
+    conv.tiles = tiles
+    layers: list[nn.Module] = [conv, *make_norm(norm, out_channels)]
     if relu:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

@@ -25,6 +25,7 @@ from .mask_head import MaskOutput, MaskTargets, own_rows
 from .norm import conv_block, init_convs
 from .ragged import in_parts
 from .refine_stages import double, mask_loss, merge_stages, resize_union, semantic_loss
+from .winograd import REGIONS
 
 _MOST_STAGES = 4
 _WEIGHTS = (0.25, 0.5, 0.75, 1.0)
@@ -206,7 +207,7 @@ class RefineMaskHead(nn.Module):
         self.loss_weights = _FAST_WEIGHTS if fast else _WEIGHTS
         self.upsample_logits = fast and not upsample_features and fusions > 0
         self.instance_convs = nn.Sequential(
-            *(conv_block(c, width, norm=norm) for c in (in_channels, width))
+            *(conv_block(c, width, norm=norm, tiles=REGIONS) for c in (in_channels, width))
         )
         # The fine features of the whole image serve the fusions, and the semantic logits.
         self.semantic_convs: nn.Sequential | None = None

@@ -490,8 +490,8 @@ def test_more_regions_than_fit_at_once_give_the_same_masks() -> None:
 
 def test_the_head_can_be_rearranged_for_inference() -> None:
     torch.manual_seed(0)
-    head = RefineMaskHead(64, 2).eval()
-    feats, p2 = torch.randn(9, 64, 14, 14), torch.randn(1, 64, 32, 32)
+    head = RefineMaskHead(128, 2).eval()
+    feats, p2 = torch.randn(9, 128, 14, 14), torch.randn(1, 128, 32, 32)
     boxes = torch.rand(9, 4) * 60
     boxes[:, 2:] += boxes[:, :2] + 8
     where = (boxes, torch.zeros(9, dtype=torch.int64), torch.arange(9) % 2)

@@ -2,33 +2,52 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from maskwright.nn.winograd import Conv2d, WinogradConv2d, repays, suits_winograd
+from maskwright.nn.winograd import (
+    EXACT,
+    REGIONS,
+    Conv2d,
+    WinogradConv2d,
+    best_tile,
+    convolve,
+    repays,
+    suits_winograd,
+    transform_filters,
+)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    "shape", [(1, 64, 28, 28), (2, 64, 29, 31), (5, 96, 30, 26), (1, 64, 4, 300), (3, 256, 14, 14)]
+    "shape",
+    [(1, 128, 28, 28), (2, 128, 29, 31), (5, 160, 30, 26), (1, 128, 4, 300), (3, 256, 14, 14)],
 )
-def test_equals_the_direct_convolution(shape: tuple[int, ...], bias: bool) -> None:
+@pytest.mark.parametrize(("tiles", "rounding"), [((4,), 6e-6), ((7,), 4e-4), (REGIONS, 4e-4)])
+def test_equals_the_direct_convolution(
+    shape: tuple[int, ...], bias: bool, tiles: tuple[int, ...], rounding: float
+) -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(shape[1], shape[1] + 8, 3, padding=1, bias=bias)
+    conv = Conv2d(shape[1], shape[1] + 8, 3, padding=1, bias=bias)
+    conv.tiles = tiles
     x = torch.randn(shape)
     with torch.no_grad():
         # In double precision: neither side's rounding counts as truth.
         exact = conv.double()(x.double())
         found = WinogradConv2d(conv.float())(x)
+        assert not torch.equal(found, conv(x)), "it was the direct convolution"
         channels_last = WinogradConv2d(conv)(x.contiguous(memory_format=torch.channels_last))
     assert found.shape == exact.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-5 * exact.abs().max().item())
+    torch.testing.assert_close(
+        found.double(), exact, rtol=0, atol=rounding * exact.abs().max().item()
+    )
     assert torch.equal(found, channels_last)
 
 
 def test_small_maps_take_the_direct_way_to_the_bit() -> None:
-    conv = nn.Conv2d(64, 64, 3, padding=1)
-    for shape in ((1, 64, 8, 8), (0, 64, 40, 40), (20, 64, 7, 7)):
+    conv = nn.Conv2d(128, 128, 3, padding=1)
+    for shape in ((1, 128, 8, 8), (0, 128, 40, 40), (20, 128, 7, 7)):
         x = torch.randn(shape)
         with torch.no_grad():
             assert torch.equal(WinogradConv2d(conv)(x), conv(x))
@@ -37,14 +56,14 @@ def test_small_maps_take_the_direct_way_to_the_bit() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(64, 64, 1),
-        nn.Conv2d(64, 64, 3, padding=1, stride=2),
-        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
-        nn.Conv2d(64, 64, 3),
-        nn.Conv2d(64, 64, 3, padding=1, groups=2),
-        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(16, 64, 3, padding=1),
-        nn.Conv2d(64, 64, 3, padding=1, dtype=torch.float64),
+        nn.Conv2d(128, 128, 1),
+        nn.Conv2d(128, 128, 3, padding=1, stride=2),
+        nn.Conv2d(128, 128, 3, padding=2, dilation=2),
+        nn.Conv2d(128, 128, 3),
+        nn.Conv2d(128, 128, 3, padding=1, groups=2),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1, dtype=torch.float64),
         nn.ReLU(),
     ],
 )
@@ -56,13 +75,15 @@ def test_what_it_cannot_replace_is_refused(layer: nn.Module) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
-    "shape", [(1, 64, 28, 28), (2, 64, 29, 31), (1, 64, 4, 300), (4, 256, 14, 14)]
+    "shape", [(1, 128, 28, 28), (2, 128, 29, 31), (1, 128, 4, 300), (4, 256, 14, 14)]
 )
+@pytest.mark.parametrize(("tiles", "rounding"), [((4,), 1e-5), ((7,), 1e-3)])
 def test_gradients_equal_those_of_the_direct_convolution(
-    shape: tuple[int, ...], bias: bool
+    shape: tuple[int, ...], bias: bool, tiles: tuple[int, ...], rounding: float
 ) -> None:
     torch.manual_seed(0)
     conv = Conv2d(shape[1], shape[1] + 8, 3, padding=1, bias=bias)
+    conv.tiles = tiles
     exact = nn.Conv2d(shape[1], shape[1] + 8, 3, padding=1, bias=bias).double()
     exact.load_state_dict(conv.state_dict())
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
@@ -77,13 +98,13 @@ def test_gradients_equal_those_of_the_direct_convolution(
     if bias:
         pairs.append((conv.bias.grad, exact.bias.grad))
     for mine, truth in pairs:
-        limit = 1e-4 * truth.abs().max().item()
+        limit = rounding * truth.abs().max().item()
         torch.testing.assert_close(mine.double(), truth, rtol=0, atol=limit)
 
 
 def test_only_what_needs_a_gradient_gets_one() -> None:
-    conv = Conv2d(64, 64, 3, padding=1)
-    x = torch.randn(1, 64, 32, 32)
+    conv = Conv2d(128, 128, 3, padding=1)
+    x = torch.randn(1, 128, 32, 32)
     conv(x).sum().backward()
     assert x.grad is None and conv.weight.grad is not None
     conv.requires_grad_(False)
@@ -93,11 +114,28 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
 
 
 def test_without_gradients_it_is_the_plain_convolution_to_the_bit() -> None:
-    conv = Conv2d(64, 64, 3, padding=1)
-    x = torch.randn(1, 64, 32, 32)
+    conv = Conv2d(128, 128, 3, padding=1)
+    x = torch.randn(1, 128, 32, 32)
     with torch.no_grad():
         assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
     conv.requires_grad_(False)
     assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
-    small = torch.randn(1, 64, 8, 8).requires_grad_()
+    small = torch.randn(1, 128, 8, 8).requires_grad_()
     assert torch.equal(conv(small), nn.Conv2d.forward(conv, small))
+
+
+def test_masks_have_tiles_that_fit_them_and_large_maps_do_not() -> None:
+    assert best_tile((256, 14, 14), 256, REGIONS) == 7
+    assert best_tile((1, 256, 14, 14), 256) == EXACT[0] == 4
+    for shape in ((256, 28, 28), (256, 16, 16), (128, 200, 304)):
+        assert best_tile(shape, shape[0], REGIONS) == 4
+
+
+@pytest.mark.parametrize("tile", REGIONS)
+def test_a_tile_is_the_convolution_in_double_precision(tile: int) -> None:
+    """Without rounding, the rule is exact."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 2 * tile + 1, 3 * tile, dtype=torch.float64)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64)
+    found = convolve(x, transform_filters(weight, tile), None)
+    torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), rtol=0, atol=1e-11)
