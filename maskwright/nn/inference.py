@@ -2,8 +2,8 @@
 
 `prepare` returns a copy of a module that shares its tensors except where it does better: batch
 norm with fixed statistics becomes part of the convolution before it, and on a CPU 3x3 convolutions
-go through Winograd's filtering. Outputs agree up to rounding (about 1e-5 of the largest value, in mask heads 1e-4),
-unless a shorter type is asked for.
+go through Winograd's filtering. Outputs agree up to rounding (about 1e-5 of the largest value, in
+mask heads 1e-4), unless a shorter type is asked for.
 """
 
 from __future__ import annotations
