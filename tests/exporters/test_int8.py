@@ -331,7 +331,7 @@ def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) 
         (["format=pt2", "data=x"], "format=onnx and format=openvino, not for format=pt2"),
         (["format=onnx", "data=x", "max_drop=-1"], "max_drop is points of AP"),
         (["format=onnx", "data=x", "calibration=0"], "calibration is a number of images"),
-        (["format=onnx", "data=x", "int8=false"], "data=... is for int8=true alone"),
+        (["format=onnx", "data=x", "int8=false"], "data=...: for int8=true alone"),
     ],
 )
 def test_wrong_options_are_usage_errors(options, message, tmp_path, monkeypatch, capsys) -> None:
