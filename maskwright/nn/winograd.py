@@ -150,8 +150,8 @@ def best_tile(shape: tuple[int, ...], out_channels: int, tiles: Sequence[int] = 
 
 def transform_filters(weight: Tensor, tile: int = 4) -> Tensor:
     """Return the filters (patch ** 2, C, K) of weights (K, C, 3, 3)."""
-    taps = weight.permute(2, 3, 1, 0).reshape(9, -1).double()
-    filters = (_rule(tile).to_filter @ taps).to(weight.dtype)
+    taps = weight.permute(2, 3, 1, 0).reshape(9, -1)
+    filters = _rule(tile).to_filter.to(weight.dtype) @ taps
     return filters.view(-1, weight.shape[1], weight.shape[0])
 
 
@@ -380,7 +380,8 @@ class WinogradConv2d(nn.Module):
             tile = best_tile(x.shape, self.weight.shape[0], self.tiles)
             if tile not in self._filters:
                 with torch.inference_mode(False), torch.no_grad():
-                    self._filters[tile] = transform_filters(self.weight, tile)
+                    exact = transform_filters(self.weight.double(), tile)
+                    self._filters[tile] = exact.to(self.weight.dtype)
             return convolve(x, self._filters[tile], self.bias)
         return F.conv2d(x, self.weight, self.bias, padding=1)
 
