@@ -238,17 +238,20 @@ def draw(rows: dict[str, list[tuple[int, float, int]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, len(rows), figsize=(3.2 * len(rows), 5.5), squeeze=False)
+    figure, axes = pyplot.subplots(2, len(rows), figsize=(2.7 * len(rows), 5), squeeze=False)
     for column, (name, points) in enumerate(rows.items()):
         curve = CURVES[name]
         values = [row[0] for row in points]
         for line, (index, label) in enumerate(((1, "seconds"), (2, "peak memory, MB"))):
             axis = axes[line][column]
-            axis.plot(values, [row[index] for row in points], marker="o")
-            axis.set_ylim(bottom=0)
+            heights = [row[index] for row in points]
+            axis.plot(values, heights, marker="o")
             if values[-1] > 100 * values[0]:
                 axis.set_xscale("log")
-                axis.set_yscale("log" if line == 0 else "linear")
+            if max(heights) > 10 * min(heights):
+                axis.set_yscale("log")
+            else:
+                axis.set_ylim(0, 1.15 * max(heights))
             axis.set_xlabel(curve.unit)
             if column == 0:
                 axis.set_ylabel(label)
