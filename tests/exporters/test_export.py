@@ -244,8 +244,12 @@ def test_stopping_leaves_nothing(
 
     monkeypatch.setattr(engine_export, "trace", stop)
     before = signal.getsignal(signal.SIGTERM)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     line = f"export model=nuclei format=pt2 imgsz=64 path={tmp_path / 'a' / 'b' / 'x.pt2'}"
-    assert main(line.split()) == 130
+    try:
+        assert main(line.split()) == 130
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert "stopped by Ctrl-C" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) == before
