@@ -145,7 +145,7 @@ def val(
     )
     assert result is not None
     notes = [
-        *capped_notes(result, max_det),
+        *capped_notes(result, post.max_det),
         *explain_zero(result.gt, result.detections, result.metrics, names=model.meta.names),
     ]
     for text in notes:
@@ -171,7 +171,7 @@ def val(
         "split": split,
         "conf": conf,
         "iou": iou,
-        "max_det": max_det,
+        "max_det": post.max_det,
         "device": where,
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
@@ -185,7 +185,7 @@ def val(
         result,
         dataset,
         title=f"Validation of {called} on {data}, {split} split",
-        max_det=max_det,
+        max_det=post.max_det,
         options=options,
         device=where,
         notes=notes,
