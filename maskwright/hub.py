@@ -293,14 +293,12 @@ def load(
                 f"{model}: an exported file has its own arithmetic; leave out precision={precision}"
             )
         graph = open_graph(Path(model), trust=trust)
-        if proposal_source is not None:
-            take_regions_from(graph, str(model), proposal_source)
+        take_regions_from(graph, str(model), proposal_source)
         return Predictor(graph, graph.spec.meta, device="cpu")
     detector, meta = load_detector(
         model, weights=weights, num_classes=num_classes, backbone=backbone
     )
-    if proposal_source is not None:
-        take_regions_from(detector, meta.model, proposal_source)
+    take_regions_from(detector, meta.model, proposal_source)
     return Predictor(detector, meta, device=device, precision=precision)
 
 

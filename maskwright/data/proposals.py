@@ -114,6 +114,7 @@ def find_proposals(
     """
     if workers < 0:
         raise OptionError(f"workers must be at least 0, got {workers}")
+    _check_ids(dataset, store.source)
     if not store.source.computes:
         workers = 0  # looking up is quick, and one process notices images of the same name
     loader: DataLoader[Any] = DataLoader(
@@ -122,7 +123,6 @@ def find_proposals(
     counts: list[int] = []
     without: list[str] = []
     messages: list[str] = []
-    _check_ids(dataset, store.source)
     dropped = 0
     for index, (found, said) in enumerate(loader):
         if isinstance(found, str):

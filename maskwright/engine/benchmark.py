@@ -121,7 +121,7 @@ def benchmark(
         apart: each side in a process of its own, with the memory that its users have: ours keeps
             what it frees, as the commands do. They still take turns.
         proposal_source: where the regions come from, for models that take them with the image;
-            None: from where they came in training.
+            None: from where they came in training; a `Predictor` keeps its own.
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
@@ -163,8 +163,7 @@ def _make(
         predictor = model
     else:
         predictor = comparable(model, weights, device, pixels, precision=precision)
-        if proposal_source is not None:
-            take_regions_from(predictor.detector, predictor.meta.model, proposal_source)
+        take_regions_from(predictor.detector, predictor.meta.model, proposal_source)
     predictor.fast = fast
     return predictor
 

@@ -180,12 +180,17 @@ def progress(
 
 
 def track(
-    items: Iterable[T], label: str, *, total: int | None = None, unit: str = "it"
+    items: Iterable[T],
+    label: str,
+    *,
+    total: int | None = None,
+    unit: str = "it",
+    enabled: bool = True,
 ) -> Iterator[T]:
     """Yield `items` with a progress display; `total` is asked of `items` when not given."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with progress(label, total=total, unit=unit) as bar:
+    with progress(label, total=total, unit=unit, enabled=enabled) as bar:
         for item in items:
             yield item
             bar.update()

@@ -7,6 +7,7 @@ graph that has passed this, and has kept its AP on the user's data (`int8`).
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 import time
@@ -52,7 +53,6 @@ from .sources import list_sources
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
 _SMALLER = 0.75  # the second image size
 _GREY = 127
-MAX_DROP, CALIBRATION = 0.5, 64
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def export(
         source: photos to compare on, as for predict; none: sample images of the repository, or
             drawn ones.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
-            where these come from; the file says so too. none: from where they came in training.
+            where these come from; the file says so too. none: from where they came in training; a
+            `Predictor` keeps its own.
         report: is called with the report; none: it is printed.
 
     Returns:
@@ -174,8 +175,9 @@ def export(
         check_options(format, half, data, max_drop, calibration)
     else:
         given = {"data": data, "max_drop": max_drop, "calibration": calibration}
-        usual = {"data": None, "max_drop": MAX_DROP, "calibration": CALIBRATION}
-        if others := [f"{name}=..." for name, value in given.items() if value != usual[name]]:
+        usual = inspect.signature(export).parameters
+        others = [f"{name}=..." for name, value in given.items() if value != usual[name].default]
+        if others:
             raise OptionError(
                 f"{', '.join(others)}: for int8=true alone; other graphs are compared with eager "
                 "torch"

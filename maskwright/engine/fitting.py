@@ -51,12 +51,10 @@ def fit_after_training(run: Session, interrupt: Interrupt) -> bool:
                 bar.update(len(batch))
 
     def track(label: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
-        with console.progress(f"fit, {label}", total=len(pieces), enabled=run.first) as bar:
-            for piece in pieces:
-                if interrupt.wanted:
-                    raise _StoppedError
-                yield piece
-                bar.update(1)
+        for piece in console.track(pieces, f"fit, {label}", enabled=run.first):
+            if interrupt.wanted:
+                raise _StoppedError
+            yield piece
 
     names = [name or f"class {label}" for label, name in enumerate(run.meta.names)]
     try:

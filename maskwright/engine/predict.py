@@ -7,10 +7,12 @@ and the boxes that come back are mapped to the original image by the ratio of ea
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -32,8 +34,6 @@ from .network import FastNetwork
 from .regions import proposal_store
 from .result import Result
 from .sources import Source, Sources, list_sources, one_source
-
-DEFAULTS = PostProcess(score_thresh=0.25, nms_thresh=0.5, max_det=100)
 
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
@@ -165,7 +165,7 @@ class Predictor:
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
-        post = self.detector.limits(make_post(conf, iou, max_det, soft_nms), DEFAULTS)
+        post = self.detector.limits(make_post(conf, iou, max_det, soft_nms), default_post(predict))
         resize, views = self.resize_rule(imgsz), Views.parse(tta)
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
@@ -341,7 +341,7 @@ def predict(
         from ..hub import load
 
         predictor = load(model, device=device, precision=precision, proposal_source=proposal_source)
-    post = predictor.detector.limits(post, DEFAULTS)
+    post = predictor.detector.limits(post, default_post(predict))
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     writer = None if save is None else ResultWriter(save)
     return _stream(predictor, sources, resize, post, views, batch, writer)
@@ -420,6 +420,13 @@ def make_post(
         raise OptionError(f"max_det must be at least 1, got {max_det}")
     soft = parse_soft_nms(soft_nms)
     return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det, soft_nms=soft)
+
+
+@cache
+def default_post(function: Callable[..., Any]) -> PostProcess:
+    """Return the post-processing of a function's own `conf`, `iou` and `max_det`."""
+    parameters = inspect.signature(function).parameters
+    return make_post(*(parameters[name].default for name in ("conf", "iou", "max_det")))
 
 
 def parse_soft_nms(value: str | SoftNMS | None) -> SoftNMS | None:

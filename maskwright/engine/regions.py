@@ -30,20 +30,22 @@ def proposal_store(detector: Detector, split: str | None = None) -> ProposalStor
     return ProposalStore(source, folder, detector.max_proposals)
 
 
-def take_regions_from(detector: Detector, name: str, source: str) -> None:
+def take_regions_from(detector: Detector, name: str, source: str | None) -> None:
     """Let a detector get its regions from another source than the one that it was trained with.
 
     Args:
         detector: the detector.
         name: what it is called.
-        source: see `make_source`.
+        source: see `make_source`; None: it keeps its own.
 
     Raises:
         OptionError: if it finds its regions itself.
     """
+    if source is None:
+        return
     if detector.proposal_source is None:
         raise OptionError(f"{name} finds its regions itself: leave out proposal_source")
-    detector.proposal_source = str(source)
+    detector.proposal_source = source
 
 
 def check_shared_ids(detector: Detector, *datasets: Dataset) -> None:

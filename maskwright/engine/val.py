@@ -10,11 +10,10 @@ from ..data.discover import open_dataset
 from ..data.records import describe_faults
 from ..errors import OptionError
 from ..metrics.diagnostics import explain_zero
-from ..models.base import PostProcess
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
-from .predict import make_post
+from .predict import default_post, make_post
 from .regions import prepare_proposals
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ class ValResult(dict[str, float]):
         super().__init__(metrics)
         self.dir = dir
         self.diagnosis = diagnosis
-
-
-DEFAULTS = PostProcess(score_thresh=0.001, nms_thresh=0.5, max_det=100)
 
 
 def val(
@@ -113,7 +109,7 @@ def val(
 
         model = load(model, device=device, precision=precision, proposal_source=proposal_source)
     detector = model.detector
-    asked, post = post.score_thresh, detector.limits(post, DEFAULTS)
+    asked, post = post.score_thresh, detector.limits(post, default_post(val))
     if post.score_thresh > asked:
         console.warn(
             f"{called} has no objects below conf={post.score_thresh:g}, so AP is a little lower "

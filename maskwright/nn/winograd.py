@@ -122,10 +122,11 @@ def suits_winograd(conv: nn.Module) -> bool:
 def repays(shape: tuple[int, ...], out_channels: int) -> bool:
     """Whether maps of this shape (B, C, H, W) are large enough to gain from Winograd."""
     images, channels, height, width = shape
-    high, wide = -(-height // 4), -(-width // 4)
+    tile = EXACT[0]
+    high, wide = -(-height // tile), -(-width // tile)
     if images * high * wide < MIN_TILES:
         return False
-    waste = 16 * high * wide / (height * width)
+    waste = tile * tile * high * wide / (height * width)
     return waste <= MAX_WASTE or min(channels, out_channels) >= WIDE
 
 
