@@ -293,10 +293,10 @@ def finish_epoch(
     place.fitted = int(fitted)
     better = result is not None and (fitted or result.fitness > place.best)
     if fitted and result is not None and result.fitness < place.best and run.first:
+        advice = run.detector.fit_advice
         console.warn(
             f"what was fitted finds less than the best epoch before it did ({result.fitness:.4f} "
-            f"instead of {place.best:.4f}); with few objects to learn from, classifier=softmax may "
-            "serve better"
+            f"instead of {place.best:.4f})" + (f"; {advice}" if advice else "")
         )
     if result is not None and better:
         place.best, place.best_epoch = result.fitness, place.epoch

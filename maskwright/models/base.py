@@ -233,6 +233,11 @@ class Detector(nn.Module):
         """True if a stage follows the training: `fit_after_training`."""
         return False
 
+    @property
+    def fit_advice(self) -> str:
+        """What may serve better where the weights before that stage found more; or nothing."""
+        return ""
+
     def check_fitting(self) -> None:
         """Make sure, before a training, that the stage after it can run.
 

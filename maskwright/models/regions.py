@@ -140,9 +140,19 @@ class SVMDetector(ProposalDetector):
         """True: `fit_after_training` gives the head its SVMs and its box regression."""
         return True
 
+    @property
+    def fit_advice(self) -> str:
+        """Softmax scores, if SVMs are fitted; see `Detector`."""
+        text = "with few objects to learn from, classifier=softmax may serve better"
+        return text if self._wants_svm else ""
+
+    @property
+    def _wants_svm(self) -> bool:
+        return getattr(self.roi_heads.box_head, "classifier", None) == "svm"
+
     def check_fitting(self) -> None:
         """Make sure that the head's SVMs, if it gets any, can be fitted; see `Detector`."""
-        if getattr(self.roi_heads.box_head, "classifier", None) == "svm":
+        if self._wants_svm:
             require_solver()
 
     @torch.no_grad()

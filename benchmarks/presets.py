@@ -1,0 +1,127 @@
+"""Train the light presets beside ResNet-50 on one data set, seed by seed: AP, time and memory.
+
+    python benchmarks/presets.py DATA [--recipe nuclei] [--seeds 3] [--out rows.json]
+    python benchmarks/presets.py DATA --recipe penn_fudan --memory
+
+DATA is a data set with the splits train and val, such as nuclei. All get the same images, batch
+for batch, and the same optimiser and schedule, that of `maskwright.recipes`; pyramid, heads and
+number of regions are each preset's own. Backbones start from ImageNet weights where there are any:
+those of the light presets come with the package, ResNet-50's are fetched or, offline, replaced by
+a random start with batch norm that trains, and a warning says so. With `--out`, a run that was cut
+off goes on with the rows that it lacks. `--memory` trains nothing: it gives the largest memory of
+a process that makes training steps, and of one that predicts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from peak import peak_memory
+from training import Ours, Trainer, paired, run_all
+
+from maskwright.data.discover import open_dataset
+from maskwright.data.loader import make_loader
+from maskwright.engine.predict import pick_device
+from maskwright.engine.recipe import TrainRecipe
+from maskwright.recipes import nuclei, penn_fudan
+from maskwright.structures import Resize
+
+RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
+# The last one is what the others are compared with.
+MODELS = ("mask_rcnn_lite0_fpn", "mask_rcnn_mobilenet_v2_fpn", "mask_rcnn_resnet50_fpn")
+FIGURES = {
+    "box AP": "box AP",
+    "mask AP, grid paste": "mask AP",
+    "mask AP75, grid paste": "mask AP75",
+}
+WORK = ("training", "prediction")
+STEPS = 3
+
+
+def report(rows: list[dict]) -> str:
+    """Return the means of all models with their seeds, and the differences from the last one."""
+    lines = [f"| model | {' | '.join(FIGURES.values())} | s/step |"]
+    lines += ["| --- " * (len(FIGURES) + 2) + "|"]
+    for model in MODELS:
+        own = [row for row in rows if row["side"] == model]
+        if not own:
+            continue
+        cells = []
+        for key in FIGURES:
+            single = ", ".join(f"{row[key]:.1f}" for row in own)
+            cells.append(f"{statistics.mean(row[key] for row in own):.1f} ({single})")
+        step = statistics.median(row["step"] for row in own)
+        lines.append(f"| {model} | {' | '.join(cells)} | {step:.2f} |")
+    for model in MODELS[:-1]:
+        lines += paired(rows, model, MODELS[-1], FIGURES)
+    return "\n".join(lines)
+
+
+def work(recipe: TrainRecipe, kind: str) -> int:
+    """Make a few training steps, or predict a few images; return the peak memory in MB."""
+    device = torch.device("cpu")
+    if kind == "training":
+        trainer = Trainer(Ours, 0, recipe, device, 0)
+        for _ in range(STEPS):
+            trainer.step()
+    else:
+        val = open_dataset(recipe.data, "val")
+        side = Ours(recipe, val.names).to(memory_format=torch.channels_last).eval()
+        resize = Resize.parse(recipe.imgsz)
+        images = make_loader(
+            val, batch=1, resize=resize, augment=None, seed=0, workers=0, shuffle=False
+        )
+        with torch.inference_mode():
+            for batch in islice(images, STEPS):
+                side.detect(batch.images)
+    return peak_memory()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
+    parser.add_argument("--save", type=Path, help="folder for the trained weights")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    recipes = {name: replace(RECIPES[args.recipe](args.data), model=name) for name in args.models}
+    if args.only:
+        print(work(recipes[args.models[0]], args.only))
+        return
+    if args.memory:
+        print(f"| model | {' | '.join(f'{kind}, MB' for kind in WORK)} |\n| --- | ---: | ---: |")
+        for name in args.models:
+            again = [sys.executable, __file__, str(args.data), "--recipe", args.recipe]
+            peaks = [
+                subprocess.run(
+                    [*again, "--models", name, "--only", kind],
+                    check=True,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                ).stdout.strip()
+                for kind in WORK
+            ]
+            print(f"| {name} | {' | '.join(peaks)} |", flush=True)
+        return
+    sides = {name: (Ours, recipe) for name, recipe in recipes.items()}
+    device = pick_device(args.device)
+    rows = run_all(sides, args.seeds, device, args.workers, args.out, args.save)
+    print(f"\ntorch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
