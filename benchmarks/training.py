@@ -91,6 +91,7 @@ class Trainer:
         self, make: Maker, seed: int, recipe: TrainRecipe, device: torch.device, workers: int
     ) -> None:
         train = open_dataset(recipe.data, "train")
+        give_back()  # what the run before has kept would stay a second time in the loader's workers
         torch.manual_seed(seed)
         self.device, self.recipe, self.done = device, recipe, 0
         self.side = make(recipe, train.names).to(device)
