@@ -30,14 +30,14 @@ from maskwright.metrics import boundary_iou
 from maskwright.models.base import TwoStageDetector
 from maskwright.ops.boxes import box_iou
 from maskwright.ops.masks import paste_masks
-from maskwright.ops.rle import decode_rle
+from maskwright.ops.rle import decode_rle, rasterise_polygons
 from maskwright.structures import Instances
 
 FIGURES = {"iou": "mask IoU", "boundary": "boundary IoU"}
 
 
 def truths(data: Dataset) -> dict[int, list[dict]]:
-    """Return the annotations of each image id that are no crowds, masks as run-length codes."""
+    """Return the annotations of each image id that are no crowds."""
     found: dict[int, list[dict]] = {}
     for row in data.to_coco()["annotations"]:
         if not row["iscrowd"]:
@@ -45,10 +45,13 @@ def truths(data: Dataset) -> dict[int, list[dict]]:
     return found
 
 
-def full(code: dict) -> np.ndarray:
-    """Return the mask (H, W) of a run-length code."""
-    crop, (x1, y1, x2, y2) = decode_rle(code)
-    mask = np.zeros(code["size"], bool)
+def full(segmentation: dict | list, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) of a run-length code or polygons."""
+    if isinstance(segmentation, dict):
+        crop, (x1, y1, x2, y2) = decode_rle(segmentation)
+    else:
+        crop, (x1, y1, x2, y2) = rasterise_polygons(segmentation, size)
+    mask = np.zeros(size, bool)
     mask[y1:y2, x1:x2] = crop
     return mask
 
@@ -75,7 +78,8 @@ def pairs(file: Path, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, f
         masks = paste_masks(found.mask_probs, found.boxes, found.size, mode="grid")
         for row, overlap in zip(own, overlaps, strict=True):
             best = int(overlap.argmax())
-            yield np.asarray(masks[best], bool), full(row["segmentation"]), float(overlap[best])
+            goal = full(row["segmentation"], found.size)
+            yield np.asarray(masks[best], bool), goal, float(overlap[best])
 
 
 def quality(file: Path, data: Dataset) -> dict[str, float]:
