@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from training import one_class, paired
 
 import maskwright as mw
@@ -30,30 +29,9 @@ from maskwright.metrics import boundary_iou
 from maskwright.models.base import TwoStageDetector
 from maskwright.ops.boxes import box_iou
 from maskwright.ops.masks import paste_masks
-from maskwright.ops.rle import decode_rle, rasterise_polygons
 from maskwright.structures import Instances
 
 FIGURES = {"iou": "mask IoU", "boundary": "boundary IoU"}
-
-
-def truths(data: Dataset) -> dict[int, list[dict]]:
-    """Return the annotations of each image id that are no crowds."""
-    found: dict[int, list[dict]] = {}
-    for row in data.to_coco()["annotations"]:
-        if not row["iscrowd"]:
-            found.setdefault(row["image_id"], []).append(row)
-    return found
-
-
-def full(segmentation: dict | list, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) of a run-length code or polygons."""
-    if isinstance(segmentation, dict):
-        crop, (x1, y1, x2, y2) = decode_rle(segmentation)
-    else:
-        crop, (x1, y1, x2, y2) = rasterise_polygons(segmentation, size)
-    mask = np.zeros(size, bool)
-    mask[y1:y2, x1:x2] = crop
-    return mask
 
 
 @torch.inference_mode()
@@ -61,35 +39,38 @@ def pairs(file: Path, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, f
     """Yield the found and the true mask (H, W) of every object, and how well their boxes agree."""
     detector = mw.load(file, device="cpu").detector
     assert isinstance(detector, TwoStageDetector)
-    goals = truths(data)
     for batch in console.track(eval_loader(detector, data), file.stem):
-        known = batch.targets
+        known, index = batch.targets, batch.indices[0]
         assert known.crowd is not None
         use = known.valid & ~known.crowd
         given = Instances(known.boxes, known.labels, use, torch.ones_like(known.boxes[..., 0]))
         (found,) = to_detections(detector.refine(batch.images, given), batch.images)
-        assert found.mask_probs is not None
-        own = goals.get(data[batch.indices[0]].image_id, [])
-        if not own:
+        record = data[index]
+        own = np.flatnonzero(~record.crowd)
+        if not len(own):
             continue
-        corners = torch.tensor([row["bbox"] for row in own], dtype=torch.float32)
-        corners[:, 2:] += corners[:, :2]
-        overlaps: Tensor = box_iou(corners, found.boxes)
+        assert found.mask_probs is not None
+        overlaps = box_iou(torch.as_tensor(record.boxes[own]).float(), found.boxes)
         masks = paste_masks(found.mask_probs, found.boxes, found.size, mode="grid")
-        for row, overlap in zip(own, overlaps, strict=True):
+        for k, overlap in zip(own.tolist(), overlaps, strict=True):
             best = int(overlap.argmax())
-            goal = full(row["segmentation"], found.size)
+            goal = np.zeros(found.size, bool)
+            crop, (x1, y1, x2, y2) = data.mask(index, k)
+            goal[y1:y2, x1:x2] = crop
             yield np.asarray(masks[best], bool), goal, float(overlap[best])
 
 
 def quality(file: Path, data: Dataset) -> dict[str, float]:
     """Return the mean IoUs of the masks and of their borders, in percent."""
-    ious, borders = [], []
+    ious, borders, without = [], [], 0
     for found, goal, overlap in pairs(file, data):
         if overlap < 0.9:  # the object got no box of its own, so nothing was asked for it
+            without += 1
             continue
         ious.append((found & goal).sum() / max((found | goal).sum(), 1))
         borders.append(boundary_iou(found, goal))
+    if without:
+        console.warn(f"{without} of {without + len(ious)} objects had no box of their own")
     return {"iou": 100 * float(np.mean(ious)), "boundary": 100 * float(np.mean(borders))}
 
 

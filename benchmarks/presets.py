@@ -8,8 +8,8 @@ for batch, and the same optimiser and schedule, that of `maskwright.recipes`; py
 number of regions are each preset's own. Backbones start from ImageNet weights where there are any:
 those of the light presets come with the package, ResNet-50's are fetched or, offline, replaced by
 a random start with batch norm that trains, and a warning says so. With `--out`, a run that was cut
-off goes on with the rows that it lacks. `--memory` trains nothing: it gives the largest memory of
-a process that makes training steps, and of one that predicts.
+off goes on with the rows that it lacks. `--memory` gives only the largest memory
+of a process that makes a few training steps, and of one that predicts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from peak import peak_memory
 from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.discover import open_dataset
-from maskwright.data.loader import make_loader
+from maskwright.engine.evaluate import eval_loader
 from maskwright.engine.predict import pick_device
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.recipes import nuclei, penn_fudan
@@ -74,10 +74,7 @@ def work(recipe: TrainRecipe, kind: str) -> int:
     else:
         val = open_dataset(recipe.data, "val")
         side = Ours(recipe, val.names).to(memory_format=torch.channels_last).eval()
-        resize = Resize.parse(recipe.imgsz)
-        images = make_loader(
-            val, batch=1, resize=resize, augment=None, seed=0, workers=0, shuffle=False
-        )
+        images = eval_loader(side.detector, val, resize=Resize.parse(recipe.imgsz))
         with torch.inference_mode():
             for batch in islice(images, STEPS):
                 side.detect(batch.images)
