@@ -13,6 +13,7 @@ with small sizes runs the same script, to see that it works.
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,8 @@ def networks(predictor: Predictor, args: argparse.Namespace) -> dict[str, Any]:
     cuda = args.device.startswith("cuda")
     made: dict[str, Any] = {"float32": predictor.network()}
     for precision in ("bf16", "fp16") if cuda else ("bf16",):
-        detector, meta = predictor.detector, predictor.meta
+        # A copy: half types lay the weights out in another order, in place.
+        detector, meta = copy.deepcopy(predictor.detector), predictor.meta
         other = Predictor(detector, meta, device=args.device, precision=precision)
         made[precision] = other.network()
     if cuda:

@@ -12,7 +12,9 @@ or as a training step; `annotations` reads a synthetic COCO JSON up to the first
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -80,6 +82,7 @@ def reading(annotations: int) -> Work:
     """
 
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     rng = np.random.default_rng(0)
     per_image = 10
     count = max(annotations // per_image, 1)

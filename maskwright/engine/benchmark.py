@@ -7,6 +7,7 @@ Every detection of torchvision is looked for among ours.
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 from contextlib import ExitStack
@@ -20,12 +21,11 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
-from ..models.base import PostProcess
 from ..ops.masks import paste_masks
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import drawn_scene, has_peer, random_predictor
-from .predict import Predictor, read
+from .predict import Predictor, make_post, read, whole_number
 from .regions import take_regions_from
 from .result import Result
 from .sources import one_source
@@ -121,21 +121,29 @@ def benchmark(
         apart: each side in a process of its own, with the memory that its users have: ours keeps
             what it frees, as the commands do. They still take turns.
         proposal_source: where the regions come from, for models that take them with the image;
-            None: from where they came in training; a `Predictor` keeps its own.
+            None: from where they came in training.
+
+    A `Predictor` as model keeps its own weights, device, precision and regions.
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
     """
-    if repeats < 1:
-        raise OptionError(f"repeats must be at least 1, got {repeats}")
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads must be at least 1, got {threads}")
+    repeats = whole_number("repeats", repeats)
+    threads = None if threads is None else whole_number("threads", threads)
     if precision != "float32" and not fast:
         raise OptionError(
             f"precision={precision} belongs to the fast network: leave out fast=false"
         )
-    if apart and isinstance(model, Predictor):
-        raise OptionError("apart=True makes the model in each process: give its name or its file")
+    if isinstance(model, Predictor):
+        if apart:
+            raise OptionError(
+                "apart=True makes the model in each process: give its name or its file"
+            )
+        own = {"weights": None, "device": "auto", "precision": "float32", "proposal_source": None}
+        given = (weights, device, precision, proposal_source)
+        for (name, usual), value in zip(own.items(), given, strict=True):
+            if value != usual:
+                raise OptionError(f"{name}={value}: a Predictor keeps its own; load it with that")
     pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
     before = torch.get_num_threads()
     try:
@@ -143,7 +151,7 @@ def benchmark(
             torch.set_num_threads(threads)
         make = partial(_make, model, weights, device, pixels, precision, fast, proposal_source)
         predictor = make()
-        post = PostProcess(conf, iou, max_det)
+        post = make_post(conf, iou, max_det)
         task = Task(make, pixels, post, imgsz, torch.get_num_threads())
         return _compare(task, predictor, repeats, apart)
     finally:
@@ -160,7 +168,7 @@ def _make(
     proposal_source: str | None,
 ) -> Predictor:
     if isinstance(model, Predictor):
-        predictor = model
+        predictor = copy.copy(model)  # whose `fast` may be set
     else:
         predictor = comparable(model, weights, device, pixels, precision=precision)
         take_regions_from(predictor.detector, predictor.meta.model, proposal_source)
@@ -300,7 +308,10 @@ def report(result: Benchmark) -> None:
         rows,
     )
     if theirs is None:
-        console.note("torchvision has no such model: nothing to compare with")
+        console.note(
+            "torchvision has no such model, weights, options and image size (its imgsz is "
+            "SHORT,LONG): nothing to compare with"
+        )
     if result.match is not None:
         match = result.match
         wanted = [f"{BOX_PX} px", f"score {SCORE}"]

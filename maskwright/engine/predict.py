@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -332,8 +333,7 @@ def predict(
             image or all images cannot be read.
     """
     post = make_post(conf, iou, max_det, soft_nms)
-    if batch < 1:
-        raise OptionError(f"batch must be at least 1, got {batch}")
+    batch = whole_number("batch", batch)
     sources = list_sources(source)
     if isinstance(model, Predictor):
         predictor = model
@@ -410,16 +410,29 @@ def make_post(
     Raises:
         ValueError: if an option is out of range, by the name that users know.
     """
-    for name, value in (("conf", conf), ("iou", iou), ("max_det", max_det)):
-        if not isinstance(value, int | float):
-            raise OptionError(f"{name} is a number, got {value!r}")
-    for name, value in (("conf", conf), ("iou", iou)):
-        if not 0 <= value <= 1:
-            raise OptionError(f"{name} lies between 0 and 1, got {value}")
-    if max_det < 1:
-        raise OptionError(f"max_det must be at least 1, got {max_det}")
-    soft = parse_soft_nms(soft_nms)
-    return PostProcess(score_thresh=conf, nms_thresh=iou, max_det=max_det, soft_nms=soft)
+    most, soft = whole_number("max_det", max_det), parse_soft_nms(soft_nms)
+    return PostProcess(_share("conf", conf), _share("iou", iou), most, soft_nms=soft)
+
+
+def _share(name: str, value: object) -> float:
+    if not isinstance(value, Real):  # numpy's as well
+        raise OptionError(f"{name} is a number, got {value!r}")
+    if not 0 <= float(value) <= 1:
+        raise OptionError(f"{name} lies between 0 and 1, got {value}")
+    return float(value)
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return an option that counts something.
+
+    Raises:
+        OptionError: if it is no whole number, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise OptionError(f"{name} is a whole number, got {value!r}")
+    if value < least:
+        raise OptionError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 @cache

@@ -27,7 +27,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     Raises:
         OptionError: if there is no such one, or not on this device.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise OptionError(f"precision is one of {', '.join(PRECISIONS)}; got {precision!r}")
     if precision == "fp16" and device.type == "cpu":
         raise OptionError("precision=fp16 is for GPUs: few CPUs compute in it; use precision=bf16")
@@ -59,7 +59,8 @@ def fast_network(
         regions = Instances(whole, valid.long(), valid)  # for detectors that take them
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         images = Images(pixels, size, size, regions)
-        return module(images, PostProcess(score_thresh=0.0, max_det=1))
+        with torch.autocast(device.type, enabled=False):  # rounded, no fold would look right
+            return module(images, PostProcess(score_thresh=0.0, max_det=1))
 
     network = prepare(detector, run, winograd=winograd, dtype=dtype)
     if network is not detector:

@@ -2,8 +2,8 @@
 
 `prepare` returns a copy of a module that shares its tensors except where it does better: batch
 norm with fixed statistics becomes part of the convolution before it, and on a CPU 3x3 convolutions
-go through Winograd's filtering. Outputs agree up to rounding (about 1e-5 of the largest value, in
-mask heads 1e-4), unless a shorter type is asked for.
+go through Winograd's filtering. Layers with hooks stay as they are. Outputs agree up to rounding
+(about 1e-5 of the largest value, in mask heads 1e-4), unless a shorter type is asked for.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def prepare(
         round_weights(copied, dtype)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and replaced(child):
+            if isinstance(child, nn.Conv2d) and replaced(child) and not _is_hooked(child):
                 setattr(parent, name, WinogradConv2d(child))
     return copied
 
@@ -81,6 +81,9 @@ def share(module: Net) -> Net:
             new = made[old] = copy.copy(old)
             for kind in ("_parameters", "_buffers", "_modules"):
                 new.__dict__[kind] = dict(old.__dict__[kind])
+            for kind, hooks in vars(old).items():
+                if kind.endswith("hooks") and isinstance(hooks, dict):
+                    new.__dict__[kind] = hooks.copy()  # or ours would fire in other threads
             for name, child in old.named_children():
                 new._modules[name] = walk(child)
         return made[old]
@@ -177,9 +180,17 @@ def _watch(
     pairs = {
         norm: made_by[value]
         for norm, value in fed.items()
-        if value in made_by and readers[value] == 1 and not shared & {norm, made_by[value]}
+        if value in made_by
+        and readers[value] == 1
+        and not shared & {norm, made_by[value]}
+        and not any(_is_hooked(module.get_submodule(name)) for name in (norm, made_by[value]))
     }
     return pairs, outputs
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether somebody reads or changes what goes in or out: then the layer has to be called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_norm(layer: nn.Module) -> bool:

@@ -46,7 +46,8 @@ def take(values: Tensor, rows: Tensor) -> Tensor:
 def put_back(values: Tensor, rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return (B, K, ...) with `values` (R, ...) at flat positions `rows`, zeros elsewhere."""
     full = values.new_zeros((shape[0] * shape[1], *values.shape[1:]))
-    return full.index_copy(0, rows, values).reshape(*shape, *values.shape[1:])
+    # In place: as many slots as a caller asks for may be gigabytes of masks.
+    return full.index_copy_(0, rows, values).reshape(*shape, *values.shape[1:])
 
 
 def in_parts(run: Callable[..., list[Tensor]], size: int, *values: Tensor) -> list[Tensor]:

@@ -169,10 +169,11 @@ class RoIHeads(nn.Module):
         crops = points = None
         if self.mask_head is not None:
             masks = self.mask_head(pooled[self.mask_head.pool], pyramid, box, image, label)
-            crops = put_back(self.mask_head.decode(masks).float(), rows, shape) * used
+            crops = put_back(self.mask_head.decode(masks).float(), rows, shape).mul_(used)
         if self.keypoint_head is not None:
             maps = self.keypoint_head(pooled[self.keypoint_head.pool])
-            points = put_back(self.keypoint_head.decode(maps, box, longest), rows, shape) * used
+            points = self.keypoint_head.decode(maps, box, longest)
+            points = put_back(points, rows, shape).mul_(used)
         return replace(found, mask_crops=crops, keypoints=points)
 
     @torch.no_grad()

@@ -5,7 +5,8 @@ F(7x7, 3x3), for the maps of masks, of which 14 x 14 is a multiple, from 81 inst
 The transforms are products with constant matrices and the products over channels a batched matrix
 product, so it is pure PyTorch, multi-threaded, and 1.2 to 1.9 times as fast as the direct
 convolution in channels-last order; so are its gradients, which are the transposed transforms and
-products. Sums are rounded differently: by 3e-6 of the largest output, by 1e-4 with tiles of 7.
+products. Sums are rounded differently: by 3e-6 of the largest output, with tiles of 7 by 1e-4
+(2e-4 at worst), gradients alike. An infinite input makes its whole tile nan.
 
 `Conv2d` takes it in training, `WinogradConv2d`, with filters transformed once, at inference.
 """
@@ -323,7 +324,8 @@ class _Convolution(torch.autograd.Function):
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, in training on the CPU by Winograd's filtering where that is faster.
 
-    Without a gradient in view it is `nn.Conv2d` to the bit; `WinogradConv2d` serves inference.
+    Without a gradient in view it is `nn.Conv2d` to the bit; `WinogradConv2d` serves inference. Its
+    gradient has no gradient of its own (no double backward, no `torch.func`).
 
     Attributes:
         tiles: sides of tiles that it may be computed with; see `best_tile`.
@@ -339,6 +341,7 @@ class Conv2d(nn.Conv2d):
             and suits_winograd(self)
             and input.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
+            and input.dim() == 4
             and repays(input.shape, self.out_channels)
         ):
             result: Tensor = _Convolution.apply(input, weight, bias, self.tiles)
@@ -361,7 +364,8 @@ class WinogradConv2d(nn.Module):
     Maps too small to gain from it go through the direct convolution.
 
     Args:
-        conv: the layer to replace, see `suits_winograd`; its tensors are shared.
+        conv: the layer to replace, see `suits_winograd`; its tensors are shared, and its weights
+            are not looked at again once a map was seen.
 
     Shape: (B, C, H, W) to (B, K, H, W), channels-last in memory.
     """

@@ -134,7 +134,8 @@ def _pasted_grid(
     (col, col_frac), (row, row_frac) = _cells(gx, side), _cells(gy, side)
     # The separable sum differs from grid_sample in the last bits. Where that could decide, within
     # this distance from the threshold, grid_sample itself is asked.
-    doubt = 1e-6 * side * probs.abs().amax().item() if probs.numel() else 0.0
+    largest = probs.nan_to_num(0.0).abs().flatten(1).amax(1) if probs.numel() else probs.sum((1, 2))
+    doubts = (1e-6 * side * largest).tolist()
     for i, frame in enumerate(_grid_frames(boxes, size, side)):
         left, top, right, bottom = frame
         crop = torch.zeros((bottom - top, right - left), dtype=torch.bool, device=probs.device)
@@ -152,8 +153,8 @@ def _pasted_grid(
                 across.index_select(0, at + 1), row_frac[i, begin:end, None]
             )
             block = crop[begin - top : end - top]
-            torch.ge(value, thresh + doubt, out=block)
-            near = value.ge(thresh - doubt).logical_xor_(block).nonzero()
+            torch.ge(value, thresh + doubts[i], out=block)
+            near = value.ge(thresh - doubts[i]).logical_xor_(block).nonzero()
             if len(near):
                 dy, dx = near.unbind(1)
                 points = torch.stack([gx[i, left + dx], gy[i, begin + dy]], -1)

@@ -21,6 +21,7 @@ from .roi_gather import (
     check_integers,
     compute_dtype,
     gather,
+    only_finite,
     scatter,
 )
 from .roi_plan import MapInfo, Plan, Sampling
@@ -38,8 +39,8 @@ def ps_roi_pool(
 
     Args:
         features: (B, C * h * w, H, W): bin (i, j) of class c reads channel (c * h + i) * w + j.
-        boxes: (R, 4) xyxy in input pixels; corners are rounded to whole map pixels. No gradient
-            flows to them.
+        boxes: (R, 4) xyxy in input pixels; corners are rounded to whole map pixels; zeros for
+            one that is not finite. No gradient flows to them.
         batch_index: (R,) int64, image of each box.
         stride: input pixels per pixel of the map.
         output_size: bins (h, w), or one number for both.
@@ -144,7 +145,7 @@ def _plan(
     like: Tensor,
 ) -> Plan:
     info = MapInfo((shape[0], shape[1], shape[2], shape[3]), stride, False)
-    level = torch.zeros_like(batch_index)
+    boxes, level = only_finite(boxes, torch.zeros_like(batch_index))
     return Plan(boxes, batch_index, level, [info], how, compute_dtype(like))
 
 

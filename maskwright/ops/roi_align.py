@@ -26,6 +26,7 @@ from .roi_gather import (
     empty_map,
     gather,
     is_rows,
+    only_finite,
     product,
     scatter,
 )
@@ -57,7 +58,8 @@ def roi_align(
     Args:
         features: one map (B, C, H, W) or several, fine to coarse. Read fastest in channels-last
             memory order; gradients arrive in the order of the map.
-        boxes: (R, 4) xyxy in input pixels. No gradient flows to them.
+        boxes: (R, 4) xyxy in input pixels; zeros for one that is not finite. No gradient flows to
+            them.
         batch_index: (R,) int64, image of each box.
         strides: input pixels per pixel of each map.
         output_size: bins (h, w), or one number for both.
@@ -169,6 +171,7 @@ def _roi_align(
         for m, stride in zip(features, strides, strict=True)
     ]
     how = Sampling((output_size[0], output_size[1]), sampling_ratio, aligned)
+    boxes, levels = only_finite(boxes, levels)
     by_kernel, rest = _split(levels, maps, how, _kernel_cost(first, _KERNEL_FORWARD))
     if rest is None:
         rows.zero_()
@@ -203,6 +206,7 @@ def _roi_align_backward(
     grads: list[Tensor | None] = [None] * len(maps)
     if grad.numel() > 0:
         how = Sampling((grad.shape[2], grad.shape[3]), sampling_ratio, aligned)
+        boxes, levels = only_finite(boxes, levels)
         by_kernel, rest = _split(levels, maps, how, _kernel_cost(grad, _KERNEL_BACKWARD))
         if rest is not None:
             plan = Plan(boxes, batch_index, rest, maps, how, dtype)
@@ -265,8 +269,7 @@ def _kernel_cost(tensor: Tensor, cost: float) -> float:
 def _is_product(fmap: Tensor, boxes: Tensor, how: Sampling, dtype: torch.dtype) -> bool:
     """Whether products take less time than torchvision's kernel: several boxes of many bins."""
     many = how.size[0] * how.size[1] >= _PRODUCT_BINS and len(boxes) >= _PRODUCT_BOXES
-    plain = fmap.device.type == "cpu" and fmap.dtype == dtype and how.ratio > 0
-    return many and plain and bool(boxes.isfinite().all())
+    return many and fmap.device.type == "cpu" and fmap.dtype == dtype and how.ratio > 0
 
 
 def _rois(boxes: Tensor, batch_index: Tensor, how: Sampling, dtype: torch.dtype) -> Tensor:

@@ -108,6 +108,15 @@ def check_boxes(boxes: Tensor, batch_index: Tensor) -> None:
     check_length("batch_index", batch_index, boxes)
 
 
+def only_finite(boxes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return boxes (R, 4) and levels (R,) with zeros and -1, no map, for boxes with a nan or inf.
+
+    torchvision's kernels read beyond the map for them.
+    """
+    finite = boxes.isfinite().all(1)
+    return boxes.masked_fill(~finite[:, None], 0), levels.masked_fill(~finite, -1)
+
+
 def check_length(name: str, index: Tensor, boxes: Tensor) -> None:
     """Raise ValueError unless `index` has one number for each box."""
     if index.dim() != 1 or index.shape[0] != boxes.shape[0]:

@@ -23,6 +23,8 @@ CHUNK_VALUES = 1 << 20
 # What the tables cost, in pixels that torchvision's kernel visits: per call, bin and pixel; and
 # what that kernel pays for copying a pixel of a channels-last map.
 _FIXED, _PER_BIN, _PER_PIXEL, _COPY = 2500, 3, 3, 10
+# Where a box with nan or inf is put, in input pixels; torchvision's kernel reads beyond the map.
+_OUTSIDE = -1e6
 
 
 def roi_pool(
@@ -37,8 +39,8 @@ def roi_pool(
 
     Args:
         features: (B, C, H, W).
-        boxes: (R, 4) xyxy in input pixels; the last pixel counts as inside. No gradient flows to
-            them.
+        boxes: (R, 4) xyxy in input pixels; the last pixel counts as inside. One that is not finite
+            lies outside the map. No gradient flows to them.
         batch_index: (R,) int64, image of each box.
         stride: input pixels per pixel of the map.
         output_size: bins (h, w), or one number for both.
@@ -197,6 +199,7 @@ def _roi_pool(
     check_images(batch_index, features)
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     boxes, scale = boxes.to(dtype), 1 / stride
+    boxes = torch.where(boxes.isfinite().all(1, True), boxes, _OUTSIDE)
     few = features.device.type == "cpu" and _is_little(boxes * scale, features, h * w)
     if with_argmax or few or features.device.type != "cpu":
         import torchvision.ops  # noqa: F401  (registers the operator)

@@ -16,6 +16,7 @@ from maskwright.engine.predict import Predictor
 from maskwright.engine.result import Result
 from maskwright.engine.turns import Apart, Ours, Side, Task
 from maskwright.errors import OptionError
+from maskwright.hub import load
 from maskwright.models import PostProcess
 from maskwright.structures import Detections
 
@@ -155,3 +156,14 @@ def fail() -> Predictor:
 
 def die() -> Predictor:
     os._exit(3)
+
+
+def test_a_predictor_stays_as_it_was() -> None:
+    predictor, photo = load("nuclei", device="cpu"), drawn_scene(64, 64)
+    for fast in (False, True):
+        predictor.fast = fast
+        benchmark(predictor, photo, repeats=1, fast=not fast)
+        assert predictor.fast == fast
+    for wrong in ({"weights": "x.pth"}, {"precision": "bf16"}, {"device": "cuda:7"}):
+        with pytest.raises(ValueError, match="a Predictor keeps its own"):
+            benchmark(predictor, photo, repeats=1, **wrong)

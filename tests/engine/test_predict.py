@@ -156,6 +156,9 @@ def test_options_reach_the_model() -> None:
         ({"conf": 1.5}, "conf lies between 0 and 1, got 1.5"),
         ({"iou": -0.1}, "iou lies between 0 and 1"),
         ({"max_det": 0}, "max_det must be at least 1, got 0"),
+        ({"max_det": 2.5}, "max_det is a whole number, got 2.5"),
+        ({"max_det": True}, "max_det is a whole number, got True"),
+        ({"conf": "much"}, "conf is a number, got 'much'"),
     ],
 )
 def test_wrong_options(options: dict[str, float], message: str) -> None:

@@ -139,3 +139,12 @@ def test_a_tile_is_the_convolution_in_double_precision(tile: int) -> None:
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64)
     found = convolve(x, transform_filters(weight, tile), None)
     torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), rtol=0, atol=1e-11)
+
+
+def test_a_map_without_batch_goes_to_the_direct_convolution() -> None:
+    torch.manual_seed(0)
+    conv = Conv2d(128, 128, 3, padding=1)
+    plain = nn.Conv2d(128, 128, 3, padding=1)
+    plain.load_state_dict(conv.state_dict())
+    x = torch.rand(128, 40, 40)
+    assert torch.equal(conv(x), plain(x))

@@ -98,6 +98,21 @@ def test_boxes_that_show_nothing(mode: str) -> None:
     assert paste_rle(torch.ones(5, 4, 4), boxes, (20, 30), mode=mode) == full_codes(masks)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("mode", ["grid", "torchvision"])
+def test_a_broken_mask_leaves_the_others_alone(mode: str, bad: float) -> None:
+    probs = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[5.0, 5, 40, 40], [10, 10, 50, 30], [3.3, 4.4, 60, 60]])
+    alone = paste_masks(probs, boxes, (64, 64), mode=mode)
+    broken = probs.clone()
+    broken[0] = bad
+    masks = paste_masks(broken, boxes, (64, 64), mode=mode)
+    assert torch.equal(masks[1:], alone[1:])
+    assert alone[1:].flatten(1).any(1).all()
+    if mode == "grid" and bad != bad:
+        assert torch.equal(masks, full_grid(broken, boxes, (64, 64), 0.5))
+
+
 @pytest.mark.parametrize("mode", ["grid", "torchvision"])
 def test_no_masks(mode: str) -> None:
     assert paste_masks(torch.zeros(0, 4, 4), torch.zeros(0, 4), (5, 6), mode=mode).shape == (

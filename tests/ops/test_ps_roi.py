@@ -151,3 +151,15 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
         given = dict(options)
         features, boxes, index = (given.pop(k) for k in ("features", "boxes", "batch_index"))
         ps_roi_align(features, boxes, index, **given, sampling_ratio=-1)
+
+
+@pytest.mark.parametrize("kind", ["pool", "align"])
+def test_boxes_that_are_not_finite_give_zeros(kind: str) -> None:
+    x = torch.rand(1, 18, 24, 34, requires_grad=True)
+    boxes = torch.tensor([[1.0, 1, 20, 20], [float("nan"), 1, 9, 9], [1, 1, float("inf"), 9]])
+    index = torch.zeros(3, dtype=torch.int64)
+    out = ours(kind, x, boxes, index, (3, 3), 2)
+    assert torch.equal(out[:1], ours(kind, x, boxes[:1], index[:1], (3, 3), 2))
+    assert not out[1:].any()
+    out.sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()

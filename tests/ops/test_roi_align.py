@@ -125,6 +125,29 @@ def test_few_boxes(memory: torch.memory_format, count: int) -> None:
         check(draw_map(memory), boxes[at], index[at], 1, (7, 7), 2, True)
 
 
+@pytest.mark.parametrize("count", [2, 60])
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_boxes_that_are_not_finite_give_zeros(
+    memory: torch.memory_format, count: int, ratio: int, bad: float
+) -> None:
+    fmap = draw_map(memory).requires_grad_()
+    boxes, index = draw_boxes()
+    boxes, index = boxes[5 : 5 + count].clone(), index[5 : 5 + count]
+    boxes[1, 2] = bad
+    out = roi_align(fmap, boxes, index, strides=[1], output_size=7, sampling_ratio=ratio)
+    assert not out[1].any()
+    keep = torch.arange(count) != 1
+    want = reference(fmap, boxes[keep], index[keep], 1, (7, 7), ratio, True)
+    assert (out[keep] - want).abs().max() <= 1e-5 * want.abs().max()
+    (grad,) = torch.autograd.grad(out.sum(), fmap, retain_graph=True)
+    (wanted,) = torch.autograd.grad(want.sum(), fmap)
+    assert (grad - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    maps = [torch.rand(2, 5, 64 // s, 64 // s) for s in STRIDES]
+    pyramid = roi_align(maps, boxes, index, strides=STRIDES, output_size=7, sampling_ratio=ratio)
+    assert not pyramid[1].any() and pyramid.isfinite().all()
+
+
 def test_equals_a_loop_over_the_samples() -> None:
     """The definition, sample by sample: independent of any kernel."""
     torch.manual_seed(0)

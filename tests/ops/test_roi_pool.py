@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import pytest
 import torch
@@ -205,3 +206,17 @@ def test_an_index_of_no_image_is_an_error(memory: torch.memory_format, wrong: in
     index[3] = wrong
     with pytest.raises(ValueError, match="batch_index: expected 0 to 1, got"):
         roi_pool(fmap, boxes, index, stride=1, output_size=7)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("fixed", [-1e9, 1e9])
+def test_boxes_that_are_not_finite_give_zeros(
+    memory: torch.memory_format, monkeypatch: pytest.MonkeyPatch, grad: bool, fixed: float
+) -> None:
+    monkeypatch.setattr(module, "_FIXED", fixed)
+    fmap = torch.rand(1, 5, 24, 34).contiguous(memory_format=memory).requires_grad_(grad)
+    boxes = torch.tensor([[1.0, 1, 20, 20], [math.nan, 1, 9, 9], [1, 1, math.inf, 9]])
+    index = torch.zeros(3, dtype=torch.int64)
+    out = roi_pool(fmap, boxes, index, stride=1, output_size=7)
+    assert torch.equal(out[:1], roi_pool(fmap, boxes[:1], index[:1], stride=1, output_size=7))
+    assert not out[1:].any()
