@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .converters import CONVERTERS, Converted, ConvertReport, detect_format
+from .converters import CHECKS, CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.common import default_skeleton
 from .engine.backbone_weights import apply_pretrained, load_backbone
 from .engine.checkpoint import (
@@ -26,7 +26,7 @@ from .engine.checkpoint import (
     save_checkpoint,
 )
 from .engine.predict import Predictor
-from .engine.published import fetch, read_tensors
+from .engine.published import fetch, read_tensors, read_weights
 from .engine.regions import take_regions_from
 from .errors import OptionError
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
@@ -129,11 +129,11 @@ def _convert(
     drop_unused: bool = False,
     conventions: str | None = None,
 ) -> Converted:
-    tensors = read_tensors(path)
+    tensors, told = read_weights(path)
     ours = list(_blank(entry, 1, options).state_dict())
     try:
         to_ours, _ = CONVERTERS[detect_format(tensors)]
-        return to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+        converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
@@ -141,6 +141,14 @@ def _convert(
             f"{path}: its tensors have not the shapes of {entry.name} ({error}); is it another "
             "model?"
         ) from None
+    if told is not None and len(told) == len(converted.names):
+        converted.names[:] = told
+    elif told is not None:
+        converted.report.notes.append(
+            f"the file names {len(told)} classes, its tensors have {len(converted.names)}: the "
+            "names are left out"
+        )
+    return converted
 
 
 def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
@@ -411,14 +419,14 @@ def convert(
             "is how its readers know it"
         )
     ours = src.is_dir() or (src.is_file() and _is_ours(src))
-    if source == "auto":
-        try:
-            source = "maskwright" if ours else detect_format(read_tensors(src))
-        except ValueError as error:
-            message = str(error)
-            raise ValueError(
-                message if message.startswith(str(src)) else f"{src}: {message}"
-            ) from None
+    try:
+        found = "maskwright" if ours else detect_format(read_tensors(src))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(src)) else f"{src}: {message}") from None
+    if source not in ("auto", found):
+        raise ValueError(f"{src} has the format {found!r}, not {source!r}")
+    source = found
     if source == target:
         raise ValueError(f"{src} already has the format {target!r}")
     if target == "maskwright":
@@ -430,6 +438,10 @@ def convert(
                 raise ValueError(
                     f"{src}: {key} is {tuple(tensor.shape)}, {model} needs "
                     f"{tuple(own[key].shape)}; is it another model?"
+                )
+            if own[key].is_floating_point() != tensor.is_floating_point():
+                raise ValueError(
+                    f"{src}: {key} holds {tensor.dtype}, {model} needs {own[key].dtype}"
                 )
         meta = Meta(
             model,
@@ -444,8 +456,16 @@ def convert(
     checkpoint = load_checkpoint(src)
     if checkpoint.meta.model != model:
         raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
+    if target in CHECKS:
+        CHECKS[target](checkpoint.meta.model, checkpoint.meta.args)
     _, from_ours = CONVERTERS[target]
     tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
+    rules = str(checkpoint.meta.args.get("conventions", "maskwright"))
+    if not rules.startswith(target):
+        report.notes.append(
+            f"made with conventions={rules}: {target} samples regions and resizes images by rules "
+            "of its own, so its numbers will differ a little"
+        )
     try:
         dst.parent.mkdir(parents=True, exist_ok=True)
         if dst.suffix == ".safetensors":
@@ -453,7 +473,10 @@ def convert(
 
             save_file(tensors, dst)
         else:
-            wrapped = {"meta": {}, "state_dict": tensors} if target == "mmdetection" else tensors
+            wrapped: dict[str, Any] = dict(tensors)
+            if target == "mmdetection":
+                names = tuple(name or f"class {i}" for i, name in enumerate(checkpoint.meta.names))
+                wrapped = {"meta": {"CLASSES": names}, "state_dict": tensors}
             with dst.open("wb") as file:
                 torch.save(wrapped, file)
     except OSError as error:

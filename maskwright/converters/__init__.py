@@ -13,4 +13,7 @@ CONVERTERS = {
     "mmdetection": (mmdetection.to_maskwright, mmdetection.from_maskwright),
 }
 
-__all__ = ["CONVERTERS", "ConvertReport", "Converted", "detect_format"]
+# format: what refuses a model by its options before it is written
+CHECKS = {"mmdetection": mmdetection.check_options}
+
+__all__ = ["CHECKS", "CONVERTERS", "ConvertReport", "Converted", "detect_format"]

@@ -49,6 +49,38 @@ _STAGE_LOGITS = re.compile(r"roi_heads\.mask_head\.logits\.(\d+)\.")
 _CLASSES = "roi_head.bbox_head.fc_cls."
 _BOXES = "roi_head.bbox_head.fc_reg."
 _COUNTER = "num_batches_tracked"
+# Options of RefineMask of which the published code knows one value.
+_PUBLISHED = {
+    "mask_stages": 4,
+    "boundary": True,
+    "boundary_width": 1,
+    "sigmoid_masks": True,
+    "upsample_features": False,
+}
+_SLOW = {"masks_first": False, "avg_branch": False}
+_PARTS = ("semantic", "instance_mask", "semantic_mask", "dilation")
+
+
+def check_options(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse models that mmdetection would load and compute otherwise.
+
+    Args:
+        model: registered name.
+        options: builder options of the model that is to be written.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    fast = bool(options.get("fast", model.startswith("refine_mask_fast")))
+    for name, value in {**_PUBLISHED, **({} if fast else _SLOW)}.items():
+        if options.get(name, value) != value:
+            raise ValueError(
+                f"mmdetection's RefineMask has {name}={value}, not {options[name]}: it would give "
+                "other masks"
+            )
+    parts = options.get("fusion_parts", _PARTS)
+    if missing := [part for part in _PARTS if part not in parts and not (fast and "mask" in part)]:
+        raise ValueError(f"mmdetection's RefineMask has no fusion without {', '.join(missing)}")
 
 
 def their_names(names: Iterable[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import urllib.request
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -63,7 +64,16 @@ def fetch(weights: PublishedWeights) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of `read_weights`."""
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
     """Read a state dict from a `.safetensors` or a torch file, executing nothing.
+
+    Returns:
+        The tensors by name, and the names of the classes if the file tells them as mmdetection's
+        do (`meta.CLASSES`, later `meta.dataset_meta.classes`).
 
     Raises:
         ValueError: if the file is missing, is no such file, or would run code on loading.
@@ -80,16 +90,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
         for key, value in tensors.items():
             require_finite(path, key, value)
-        return tensors
+        return tensors, None
     _refuse_bomb(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds
         reason = (str(error).splitlines() or ["nothing in it"])[0][:200]
+        if isinstance(error, UnpicklingError):  # torch's text advises to let it run code
+            reason = "an object in it is no tensor, or it is damaged"
         raise ValueError(
             f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
             f"because it could run code ({type(error).__name__}: {reason})"
         ) from None
+    names = _class_names(content)
     for key in ("model", "state_dict"):  # training scripts wrap the weights
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -111,7 +124,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 "in the file; save the weights with `torch.save(model.state_dict(), path)`"
             )
         require_finite(path, key, value)
-    return tensors
+    return tensors, names
+
+
+def _class_names(content: Any) -> list[str] | None:
+    for keys in (("meta", "CLASSES"), ("meta", "dataset_meta", "classes")):
+        found = content
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        names = [found] if isinstance(found, str) else found
+        if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
+            return list(names)
+    return None
 
 
 def _refuse_bomb(path: Path) -> None:

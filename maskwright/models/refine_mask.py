@@ -1,8 +1,10 @@
 """RefineMask (Zhang et al. 2021, arXiv 2104.08569): Mask R-CNN with masks refined to 112 a side.
 
 Two families: `refine_mask_...`, and `refine_mask_fast_...`, the authors' later variant. Network and
-losses follow the published code, with which the published weights were made; box losses weigh
-double, as there. In training masks come from whole bitmaps, as for Cityscapes there.
+losses of masks follow the published code, with which the published weights were made; box losses
+weigh double, as there. `conventions="mmdetection"` takes its rules of boxes and sampling as well.
+In training masks come from whole bitmaps, as for Cityscapes there. Only the logits start otherwise:
+as for COCO's 80 classes, however few there are.
 """
 
 from __future__ import annotations
@@ -50,6 +52,13 @@ class RefineMaskOptions(FPNOptions):
         fusion_parts: what the fusions have; leave out some to see what they are worth: semantic,
             instance_mask, semantic_mask, dilation.
         boundary: later stages learn and decide near boundaries only; else everywhere.
+        boundary_loss_width: width of the boundary regions in training, in pixels of the coarser
+            of two stages.
+        boundary_width: the same where stages are merged to one mask.
+        sigmoid_masks: the fusions see probabilities; False: logits.
+        avg_branch: the fusions add the mean over the region (always so in the faster variant).
+        upsample_features: of the faster variant: the last stage upsamples its features instead of
+            its logits.
     """
 
     box_loss_weight: float = 2.0
@@ -60,6 +69,11 @@ class RefineMaskOptions(FPNOptions):
     masks_first: bool = False
     fusion_parts: tuple[str, ...] = FUSION_PARTS
     boundary: bool = True
+    boundary_loss_width: int = 2
+    boundary_width: int = 1
+    sigmoid_masks: bool = True
+    avg_branch: bool = False
+    upsample_features: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +88,12 @@ class FastRefineMaskOptions(RefineMaskOptions):
     class_agnostic_last: bool = True
 
 
-_RANGES = {"mask_stages": (1, 4), "mask_width": (1, 8192)}
+_RANGES = {
+    "mask_stages": (1, 4),
+    "mask_width": (1, 8192),
+    "boundary_loss_width": (1, 14),
+    "boundary_width": (1, 14),
+}
 TINY: dict[str, Any] = {"mask_width": 32}
 SMALL: dict[str, Any] = {"mask_width": 128}
 
@@ -90,6 +109,11 @@ def refine_mask(num_classes: int, options: RefineMaskOptions) -> TwoStageDetecto
         masks_first=options.masks_first,
         parts=options.fusion_parts,
         boundary=options.boundary,
+        loss_width=options.boundary_loss_width,
+        merge_width=options.boundary_width,
+        sigmoid_masks=options.sigmoid_masks,
+        avg_branch=options.avg_branch,
+        upsample_features=options.upsample_features,
         width=options.mask_width,
         norm=options.head_norm,
     )

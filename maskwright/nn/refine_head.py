@@ -194,6 +194,7 @@ class RefineMaskHead(nn.Module):
                 f"{stages} stages halve the channels {fusions} times and add masks to the rest: "
                 f"their width must be a multiple of {2**fusions} and at least {least}, got {width}"
             )
+        parts = [parts] if isinstance(parts, str) else parts
         for part in parts:
             if part not in FUSION_PARTS:
                 raise OptionError(f"a fusion has no part {part!r}: {', '.join(FUSION_PARTS)}")

@@ -222,8 +222,14 @@ def semantic_target(
 
     Returns:
         (B, h, w) float32, 0 or 1.
+
+    Raises:
+        ValueError: for masks that are larger than the padded images.
     """
     height, width = padded_size
+    for m in masks:
+        if m.shape[1] > height or m.shape[2] > width:
+            raise ValueError(f"masks of {tuple(m.shape[1:])} in padded images of {padded_size}")
     union = [F.pad((m != 0).any(0), (0, width - m.shape[2], 0, height - m.shape[1])) for m in masks]
     return resize_union(torch.stack(union), out_size)
 

@@ -314,7 +314,10 @@ class RoIHeads(nn.Module):
             goal = replace(goal, masks=tuple(mask[rows] for mask in goal.masks))
             label = take(gather_slots(targets.labels, gt), rows)
             output = self.mask_head(pooled[self.mask_head.pool], pyramid, roi, image, label)
-            losses.update(self.mask_head.loss(output, goal, counts))
+            frames = targets.masks.frames
+            has_mask = (frames[..., 2:] > frames[..., :2]).all(-1)  # the others say nothing of it
+            known = counts & take(gather_slots(has_mask, gt), rows)
+            losses.update(self.mask_head.loss(output, goal, known))
         if self.keypoint_head is not None:
             joints = self.keypoint_head.num_keypoints
             if targets.keypoints is None or targets.keypoints.shape[2] != joints:

@@ -447,3 +447,15 @@ def test_no_keypoint_to_be_seen_costs_nothing(detector, name: str) -> None:
     losses["roi/keypoints"].backward()
     for parameter in detector.roi_heads.keypoint_head.parameters():
         assert parameter.grad is not None and not parameter.grad.any()
+
+
+def test_objects_without_a_mask_teach_no_mask(name: str, detector) -> None:
+    if "segment" not in get_entry(name).task:
+        pytest.skip("no masks")
+    targets = make_targets(OBJECTS)
+    frames = torch.zeros_like(targets.masks.frames)
+    targets = replace(targets, masks=replace(targets.masks, frames=frames))
+    losses = detector.train().losses(make_images(SIZES), targets)
+    assert losses["roi/mask"] == 0
+    assert all(bool(value.isfinite()) for value in losses.values())
+    losses["roi/mask"].backward(retain_graph=True)  # no mask, but a graph to it

@@ -573,6 +573,12 @@ def test_options_reach_the_head() -> None:
         detector = build("refine_mask_fast_lite0_fpn", 3, mask_stages=3)
         fewer = build("refine_mask_resnet18_fpn", 3, box_loss_weight=1.0, masks_first=True)
         bare = build("refine_mask_lite0_fpn", 3, fusion_parts=("dilation",), boundary=False)
+        logits = {"sigmoid_masks": False, "avg_branch": True}
+        widths = {"boundary_loss_width": 3, "boundary_width": 2}
+        other = build("refine_mask_lite0_fpn", 3, fusion_parts="dilation", **logits, **widths)
+        larger = build("refine_mask_fast_lite0_fpn", 3, upsample_features=True)
+        with pytest.raises(OptionError, match="boundary_width"):
+            build("refine_mask_lite0_fpn", 3, boundary_width=0)
         with pytest.raises(OptionError, match="box_loss_weight"):
             build("refine_mask_resnet18_fpn", 3, box_loss_weight=-1.0)
     head = detector.roi_heads.mask_head
@@ -584,3 +590,8 @@ def test_options_reach_the_head() -> None:
     assert fewer.roi_heads.mask_head.stages[0].masks_first
     assert bare.roi_heads.mask_head.semantic_convs is None
     assert bare.roi_heads.mask_head.merge_width is None
+    head = other.roi_heads.mask_head
+    assert (head.loss_width, head.merge_width, head.sigmoid_masks) == (3, 2, False)
+    assert head.stages[0].avg_branch and len(head.stages[0].branches) == 3
+    assert larger.roi_heads.mask_head.stages[-1].upsample
+    assert not detector.roi_heads.mask_head.stages[-1].upsample

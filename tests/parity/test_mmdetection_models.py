@@ -14,8 +14,8 @@ from maskwright.converters import detect_format
 from maskwright.converters.mmdetection import from_maskwright, to_maskwright
 from maskwright.converters.torchvision import from_maskwright as to_torchvision
 from maskwright.converters.torchvision import to_maskwright as from_torchvision
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.models import build
+from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.models import Meta, build
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -168,6 +168,78 @@ def test_refine_mask_through_files(tmp_path: Path) -> None:
         hub.convert(ours, back, model=name, target="torchvision")
     with pytest.raises(ValueError, match="stage_instance_logits"):
         hub.convert(source, ours, model="refine_mask_fast_resnet50_fpn")
+
+
+SMALL = {
+    "backbone": "resnet18",
+    "width": 32,
+    "box_width": 32,
+    "mask_width": 32,
+    "conventions": "mmdetection",
+}
+
+
+def save_refine_mask(path: Path, name: str, **options: object) -> None:
+    args = {**SMALL, **options}
+    detector = build(name, 3, **args)
+    meta = Meta(name, args, ["cat", "dog", "cow"], [1, 2, 3])
+    save_checkpoint(path, meta, detector.state_dict())
+
+
+@pytest.mark.parametrize("name", ["refine_mask_resnet50_fpn", "refine_mask_fast_resnet50_fpn"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_stages": 3}, "mask_stages=4, not 3"),
+        ({"boundary": False}, "boundary=True, not False"),
+        ({"fusion_parts": ("semantic", "instance_mask", "semantic_mask")}, "without dilation"),
+        ({"fusion_parts": ("dilation", "instance_mask", "semantic_mask")}, "without semantic"),
+        ({"masks_first": True}, "masks_first=False, not True"),
+        ({"fusion_parts": ("semantic", "instance_mask", "dilation")}, "without semantic_mask"),
+    ],
+)
+def test_what_mmdetection_would_compute_otherwise_is_refused(
+    tmp_path: Path, name: str, options: dict, message: str
+) -> None:
+    ours, theirs = tmp_path / "o.safetensors", tmp_path / "t.pth"
+    save_refine_mask(ours, name, **options)
+    if "fast" in name and ("masks_first" in options or "semantic_mask" in message):
+        hub.convert(ours, theirs, model=name, target="mmdetection")  # so it always is there
+        return
+    with pytest.raises(ValueError, match=message):
+        hub.convert(ours, theirs, model=name, target="mmdetection")
+    assert not theirs.exists()
+
+
+def test_names_of_classes_go_through_files(tmp_path: Path) -> None:
+    ours, theirs, again = (tmp_path / file for file in ("o.safetensors", "t.pth", "a.safetensors"))
+    name = "refine_mask_resnet50_fpn"
+    options = {key: value for key, value in SMALL.items() if key != "conventions"}
+    detector = build(name, 3, **options)
+    save_checkpoint(ours, Meta(name, options, ["cat", "dog", "cow"]), detector.state_dict())
+    report = hub.convert(ours, theirs, model=name, target="mmdetection")
+    assert "conventions=maskwright" in report.notes[0]
+    content = torch.load(theirs, weights_only=True)
+    assert content["meta"] == {"CLASSES": ("cat", "dog", "cow")}
+    assert hub.read_weights(theirs)[1] == ["cat", "dog", "cow"]
+    shapes = refine_table(3, 3, False)
+    full = {f"roi_head.mask_head.{key}": shape for key, (shape, _) in shapes.items()}
+    state = random_file({**detector_shapes(50, 3), **with_biases(full)})
+    for classes, expected in (
+        (("cat", "dog", "cow"), ["cat", "dog", "cow"]),
+        (("cat", "dog"), ["class_1", "class_2", "class_3"]),
+    ):
+        meta = {"dataset_meta": {"classes": classes}}
+        torch.save({"meta": meta, "state_dict": state}, theirs)
+        report = hub.convert(theirs, again, model=name)
+        assert load_checkpoint(again).meta.names == expected
+        assert bool(report.notes) == (len(classes) != 3)
+    with pytest.raises(ValueError, match="has the format 'mmdetection', not 'torchvision'"):
+        hub.convert(theirs, again, model=name, source="torchvision")
+    key = "roi_head.mask_head.semantic_logits.weight"
+    torch.save({**state, key: state[key].long()}, theirs)
+    with pytest.raises(ValueError, match=r"semantic_logits.weight holds torch.int64"):
+        hub.convert(theirs, again, model=name)
 
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn"])
