@@ -68,11 +68,13 @@ def variant(recipe: TrainRecipe, family: str, options: dict[str, Any]) -> TrainR
 
 
 def report(rows: list[dict], sides: list[str]) -> str:
-    """Return the means of all sides, and their paired differences from the first."""
+    """Return the means of all sides over their common seeds, and their paired differences."""
+    seeds = [{row["seed"] for row in rows if row["side"] == side} for side in sides]
+    common = set.intersection(*filter(None, seeds)) if any(seeds) else set()
     lines = [f"| side | seeds | {' | '.join(FIGURES.values())} |"]
     lines += ["| --- " * (len(FIGURES) + 2) + "|"]
     for side in sides:
-        own = [row for row in rows if row["side"] == side]
+        own = [row for row in rows if row["side"] == side and row["seed"] in common]
         if not own:
             continue
         figures = " | ".join(f"{statistics.mean(row[key] for row in own):.1f}" for key in FIGURES)
