@@ -31,6 +31,7 @@ class Conventions:
         smooth_l1_beta: where the box losses turn from square to linear.
         binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
         keypoint_scores: "probability" or "logit", see `nn.keypoint_head.KeypointHead`.
+        kept_for_training: proposals that survive in training, times those of inference.
     """
 
     resize: Resize
@@ -43,6 +44,7 @@ class Conventions:
     smooth_l1_beta: float
     binary_mask_targets: bool
     keypoint_scores: str
+    kept_for_training: int = 2
 
 
 CONVENTIONS = {
@@ -70,6 +72,7 @@ CONVENTIONS = {
         smooth_l1_beta=0.0,
         binary_mask_targets=True,
         keypoint_scores="probability",
+        kept_for_training=1,
     ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),

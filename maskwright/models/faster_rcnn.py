@@ -108,7 +108,7 @@ def two_stage_fpn(
     rules = get_conventions(options.conventions)
     backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
-    kept = (2 * options.proposals, options.proposals)
+    most = options.proposals
     box_head = BoxHead(
         options.width,
         num_classes,
@@ -129,8 +129,8 @@ def two_stage_fpn(
             options.width,
             options.anchor_sizes,
             fpn.strides,
-            pre_nms=kept,
-            post_nms=kept,
+            pre_nms=(2 * most, most),
+            post_nms=(rules.kept_for_training * most, most),
         ),
         roi_heads=RoIHeads(
             box_head,

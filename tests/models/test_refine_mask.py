@@ -595,3 +595,11 @@ def test_options_reach_the_head() -> None:
     assert head.stages[0].avg_branch and len(head.stages[0].branches) == 3
     assert larger.roi_heads.mask_head.stages[-1].upsample
     assert not detector.roi_heads.mask_head.stages[-1].upsample
+
+
+def test_the_published_training_keeps_as_many_proposals_as_inference() -> None:
+    with torch.device("meta"):
+        ours = build("refine_mask_lite0_fpn", 3, proposals=500)
+        theirs = build("refine_mask_lite0_fpn", 3, proposals=500, conventions="mmdetection")
+    assert ours.rpn.pre_nms == theirs.rpn.pre_nms == (1000, 500)  # of a level
+    assert (ours.rpn.post_nms, theirs.rpn.post_nms) == ((1000, 500), (500, 500))
