@@ -105,7 +105,8 @@ def benchmark(
     """Time inference from the photo to full-size masks, beside torchvision where it has the model.
 
     Args:
-        model: registered name, checkpoint or run folder; `maskwright models` lists the names.
+        model: registered name, checkpoint or run folder; `maskwright models` lists the names. In
+            Python also a `Predictor`, which keeps its weights, device, precision and regions.
         source: a photo; None: a drawn scene of 800 x 1216 pixels.
         weights: for a registered name: published weights such as coco, or a checkpoint. None:
             random weights, scaled so that the model finds many objects.
@@ -122,8 +123,6 @@ def benchmark(
             what it frees, as the commands do. They still take turns.
         proposal_source: where the regions come from, for models that take them with the image;
             None: from where they came in training.
-
-    A `Predictor` as model keeps its own weights, device, precision and regions.
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
