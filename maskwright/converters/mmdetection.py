@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..nn.refine_head import FUSION_PARTS
 from .common import COCO_91_NAMES, Converted, ConvertReport, count_rows, flat_columns, require
 
 _HEAD = "roi_heads.mask_head."
@@ -58,7 +59,6 @@ _PUBLISHED = {
     "upsample_features": False,
 }
 _SLOW = {"masks_first": False, "avg_branch": False}
-_PARTS = ("semantic", "instance_mask", "semantic_mask", "dilation")
 
 
 def check_options(model: str, options: Mapping[str, Any]) -> None:
@@ -78,8 +78,9 @@ def check_options(model: str, options: Mapping[str, Any]) -> None:
                 f"mmdetection's RefineMask has {name}={value}, not {options[name]}: it would give "
                 "other masks"
             )
-    parts = options.get("fusion_parts", _PARTS)
-    if missing := [part for part in _PARTS if part not in parts and not (fast and "mask" in part)]:
+    needed = [part for part in FUSION_PARTS if not (fast and "mask" in part)]
+    parts = options.get("fusion_parts", needed)
+    if missing := [part for part in needed if part not in parts]:
         raise ValueError(f"mmdetection's RefineMask has no fusion without {', '.join(missing)}")
 
 
