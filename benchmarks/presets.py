@@ -2,14 +2,16 @@
 
     python benchmarks/presets.py DATA [--recipe nuclei] [--seeds 3] [--out rows.json]
     python benchmarks/presets.py DATA --recipe penn_fudan --memory
+    python benchmarks/presets.py DATA --models mask_rcnn_lite0_fpn --precisions 32 bf16
 
 DATA is a data set with the splits train and val, such as nuclei. All get the same images, batch
 for batch, and the same optimiser and schedule, that of `maskwright.recipes`; pyramid, heads and
 number of regions are each preset's own. Backbones start from ImageNet weights where there are any:
 those of the light presets come with the package, ResNet-50's are fetched or, offline, replaced by
-a random start with batch norm that trains, and a warning says so. With `--out`, a run that was cut
-off goes on with the rows that it lacks. `--memory` gives only the largest memory
-of a process that makes a few training steps, and of one that predicts.
+a random start with batch norm that trains, and a warning says so. With `--precisions`, a model
+trains once with each of them; all are evaluated in float32. With `--out`, a run that was cut off
+goes on with the rows that it lacks. `--memory` gives only the largest memory of a process that
+makes a few training steps, and of one that predicts.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ from maskwright.structures import Resize
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 # The last one is what the others are compared with.
 MODELS = ("mask_rcnn_lite0_fpn", "mask_rcnn_mobilenet_v2_fpn", "mask_rcnn_resnet50_fpn")
+# Those of the arithmetic in training, with what they add to the name of a side; likewise, the first
+# one is what the other is compared with.
+PRECISIONS = {"32": "", "bf16": ", bf16"}
 FIGURES = {
     "box AP": "box AP",
     "mask AP, grid paste": "mask AP",
@@ -46,11 +51,11 @@ STEPS = 3
 
 
 def report(rows: list[dict]) -> str:
-    """Return the means of all models with their seeds, and the differences from the last one."""
+    """Return the means of all sides with their seeds, and their differences by model and type."""
     lines = [f"| model | {' | '.join(FIGURES.values())} | s/step |"]
     lines += ["| --- " * (len(FIGURES) + 2) + "|"]
-    for model in MODELS:
-        own = [row for row in rows if row["side"] == model]
+    for side in (model + added for model in MODELS for added in PRECISIONS.values()):
+        own = [row for row in rows if row["side"] == side]
         if not own:
             continue
         cells = []
@@ -58,9 +63,11 @@ def report(rows: list[dict]) -> str:
             single = ", ".join(f"{row[key]:.1f}" for row in own)
             cells.append(f"{statistics.mean(row[key] for row in own):.1f} ({single})")
         step = statistics.median(row["step"] for row in own)
-        lines.append(f"| {model} | {' | '.join(cells)} | {step:.2f} |")
+        lines.append(f"| {side} | {' | '.join(cells)} | {step:.2f} |")
     for model in MODELS[:-1]:
         lines += paired(rows, model, MODELS[-1], FIGURES)
+    for model in MODELS:
+        lines += paired(rows, model + PRECISIONS["bf16"], model, FIGURES)
     return "\n".join(lines)
 
 
@@ -86,6 +93,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", choices=RECIPES, default="nuclei")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["32"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=2)
@@ -113,7 +121,11 @@ def main() -> None:
             ]
             print(f"| {name} | {' | '.join(peaks)} |", flush=True)
         return
-    sides = {name: (Ours, recipe) for name, recipe in recipes.items()}
+    sides = {
+        name + PRECISIONS[precision]: (Ours, replace(recipe, precision=precision))
+        for name, recipe in recipes.items()
+        for precision in args.precisions
+    }
     device = pick_device(args.device)
     rows = run_all(sides, args.seeds, device, args.workers, args.out, args.save)
     print(f"\ntorch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")

@@ -1,6 +1,7 @@
 """A training step of Mask R-CNN against torchvision's: same weights, images, objects, optimiser.
 
     python benchmarks/train_step.py [--repeats 5] [--batch 2] [--side 512] [--objects 8]
+    python benchmarks/train_step.py --precision bf16    # of our side; torchvision's is float32
     python benchmarks/train_step.py --memory    # peak memory, each side in a process of its own
 
 Both sides train ResNet-50 with a pyramid from C3 on (frozen batch norm, as in fine-tuning), 512
@@ -89,7 +90,14 @@ def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
         detector = predictor.detector.train()
         detector.freeze(2)
         generator = torch.Generator(device).manual_seed(0)
-        return steps(detector, lambda: detector.losses(images, targets, generator=generator))
+        half = args.precision == "bf16"
+
+        def losses() -> dict[str, torch.Tensor]:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+                found = detector.losses(images, targets, generator=generator)
+            return {name: value.float() for name, value in found.items()}
+
+        return steps(detector, losses)
 
     def theirs() -> Step:
         from torchvision.models.detection import MaskRCNN
@@ -120,6 +128,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=8, help="in an image")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="of our side")
     parser.add_argument(
         "--keep-memory", action="store_true", help="mw.keep_memory() for both sides"
     )

@@ -119,7 +119,10 @@ class Trainer:
         assert self.recipe.steps is not None
         set_lr(self.optimizer, lr_factor(self.recipe, self.done, self.recipe.steps))
         generator = self.generator.manual_seed(self.done)
-        loss = sum(self.side.losses(batch.to(self.device), generator).values())
+        half = self.recipe.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            losses = self.side.losses(batch.to(self.device), generator)
+        loss = sum(value.float() for value in losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
