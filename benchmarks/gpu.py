@@ -99,18 +99,12 @@ def inference(args: argparse.Namespace) -> None:
 
 def training(args: argparse.Namespace) -> None:
     """Compare training steps, ours also in bf16 autocast."""
-    kind = torch.device(args.device).type
     for batch in args.batches:
-        options = argparse.Namespace(batch=batch, side=args.side, objects=8, device=args.device)
-        sides = train_step.make_sides(options)
-        theirs, ours = sides["torchvision"](), sides["maskwright"]()
-
-        def cast(step: Callable[[], float] = ours) -> float:
-            with torch.autocast(kind, torch.bfloat16):
-                return step()
-
-        for title, side in (("float32", ours), ("ours in bf16 autocast", cast)):
-            row(f"training step, batch {batch}, {title}", theirs, side, args, images=batch)
+        sides = train_step.make_sides(batch, args.side, 8, args.device)
+        theirs = sides["torchvision"]()
+        for precision, title in (("32", "float32"), ("bf16", "ours in bf16 autocast")):
+            ours = sides[train_step.OURS[precision]]()
+            row(f"training step, batch {batch}, {title}", theirs, ours, args, images=batch)
 
 
 def operators(args: argparse.Namespace) -> None:

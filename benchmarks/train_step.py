@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from maskwright.engine.peer import drawn_scene, random_predictor
 from maskwright.structures import Images, Instances, PackedMasks
 
 MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 20
+# Our side by the precision of its arithmetic.
+OURS = {"32": "maskwright", "bf16": "maskwright, bf16"}
 Step = Callable[[], float]
 
 
@@ -76,21 +79,25 @@ def steps(module: Any, losses: Callable[[], dict[str, torch.Tensor]]) -> Step:
     return step
 
 
-def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
-    """Return what makes the step of each side, so that a process may hold one alone."""
-    options = {"conventions": "torchvision", "norm": "frozen"}
-    device = torch.device(args.device)
-    images, targets = (
-        part.to(device) for part in scene(args.batch, args.side, args.objects, CLASSES)
-    )
-    photo = drawn_scene(256, 320)
-    predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
+def make_sides(batch: int, side: int, objects: int, where: str) -> dict[str, Callable[[], Step]]:
+    """Return what makes the step of each side, so that a process may hold one alone.
 
-    def ours() -> Step:
+    Args:
+        batch: number of images.
+        side: of an image.
+        objects: in an image.
+        where: device.
+    """
+    options = {"conventions": "torchvision", "norm": "frozen"}
+    device = torch.device(where)
+    images, targets = (part.to(device) for part in scene(batch, side, objects, CLASSES))
+    photo = drawn_scene(256, 320)
+    predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=where)
+
+    def ours(half: bool) -> Step:
         detector = predictor.detector.train()
         detector.freeze(2)
         generator = torch.Generator(device).manual_seed(0)
-        half = args.precision == "bf16"
 
         def losses() -> dict[str, torch.Tensor]:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -111,13 +118,14 @@ def make_sides(args: argparse.Namespace) -> dict[str, Callable[[], Step]]:
         photos = [photo.contiguous() / 255 for photo in images.pixels]
         given = []
         for boxes, labels in zip(targets.boxes, targets.labels, strict=True):
-            masks = torch.zeros(len(boxes), args.side, args.side, dtype=torch.uint8, device=device)
+            masks = torch.zeros(len(boxes), side, side, dtype=torch.uint8, device=device)
             for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
                 mask[y1:y2, x1:x2] = 1
             given.append({"boxes": boxes, "labels": labels + 1, "masks": masks})
         return steps(peer, lambda: peer(photos, given))
 
-    return {"torchvision": theirs, "maskwright": ours}
+    own = {name: partial(ours, precision == "bf16") for precision, name in OURS.items()}
+    return {"torchvision": theirs, **own}
 
 
 def main() -> None:
@@ -128,7 +136,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=8, help="in an image")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="of our side")
+    parser.add_argument("--precision", choices=OURS, default="32", help="of our side")
     parser.add_argument(
         "--keep-memory", action="store_true", help="mw.keep_memory() for both sides"
     )
@@ -141,10 +149,10 @@ def main() -> None:
         mw.keep_memory()
     if args.memory:
         rest = [word for word in sys.argv[1:] if word != "--memory"]
-        for side in ("torchvision", "maskwright"):
+        for side in ("torchvision", OURS[args.precision]):
             subprocess.run([sys.executable, __file__, *rest, "--only", side], check=True)
         return
-    made = make_sides(args)
+    made = make_sides(args.batch, args.side, args.objects, args.device)
     if args.only:
         step = made[args.only]()
         before = peak_memory()
@@ -156,7 +164,7 @@ def main() -> None:
         print(f"{args.only}: peak {peak:.0f} MB, {before:.0f} MB before; {each:.2f} s a step")
         return
     print(f"{machine()}\n\n{header('torchvision')}")
-    theirs, ours = made["torchvision"](), made["maskwright"]()
+    theirs, ours = made["torchvision"](), made[OURS[args.precision]]()
     title = f"step, {args.batch} images of {args.side} x {args.side}, {args.objects} objects each"
     print(line(compare(title, theirs, ours, repeats=args.repeats, warmup=1)))
 
