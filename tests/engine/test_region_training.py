@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -181,6 +182,43 @@ def test_svms_are_fitted_after_training_and_are_the_best(
     assert torch.equal(
         detector.state_dict()[head + "logits.weight"], best.model[head + "logits.weight"]
     )
+
+
+def test_a_fit_that_finds_less_is_told_with_what_may_serve_better(
+    spp: dict[str, Any],
+    coins: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_figures: None,
+    capsys: Any,
+) -> None:
+    corners = np.array([[0.0, 0, 20, 20], [76, 0, 96, 20], [0, 52, 20, 72], [76, 52, 96, 72]])
+    regions = {}
+    for split in ("train", "val"):
+        content = json.loads((coins / "annotations" / f"{split}.json").read_text())
+        for image in content["images"]:
+            own = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
+            true = np.array(own, dtype=float).reshape(-1, 4)
+            true[:, 2:] += true[:, :2]
+            boxes = np.concatenate([true, corners])
+            regions[image["file_name"]] = boxes, np.ones(len(boxes))
+    write_proposals(tmp_path / "own.npz", regions)
+    spp["model_args"] = {**spp["model_args"], "source": str(tmp_path / "own.npz")}
+    fit = svm_fit.linear_svm
+
+    def upside_down(*args: Any) -> tuple[np.ndarray, float, bool]:
+        weight, bias, settled = fit(*args)
+        return -weight, -bias, settled
+
+    monkeypatch.setattr(svm_fit, "linear_svm", upside_down)
+    result = train(**spp)
+    *trained, fitted = (float(row["val/box/AP"]) for row in table(result.dir))
+    assert fitted < max(trained)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"finds less than the best epoch before it did ({fitted:.4f} instead of" in said
+    assert "with few objects to learn from, classifier=softmax may serve better" in said
+    # What was asked for stays the result.
+    assert result.metrics["box/AP"] == pytest.approx(fitted)
 
 
 def test_softmax_in_place_of_svms(spp: dict[str, Any], no_figures: None) -> None:
