@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from pathlib import Path
@@ -194,14 +193,9 @@ def test_a_fit_that_finds_less_is_told_with_what_may_serve_better(
 ) -> None:
     corners = np.array([[0.0, 0, 20, 20], [76, 0, 96, 20], [0, 52, 20, 72], [76, 52, 96, 72]])
     regions = {}
-    for split in ("train", "val"):
-        content = json.loads((coins / "annotations" / f"{split}.json").read_text())
-        for image in content["images"]:
-            own = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
-            true = np.array(own, dtype=float).reshape(-1, 4)
-            true[:, 2:] += true[:, :2]
-            boxes = np.concatenate([true, corners])
-            regions[image["file_name"]] = boxes, np.ones(len(boxes))
+    for record in (*open_dataset(coins, "train"), *open_dataset(coins, "val")):
+        boxes = np.concatenate([record.boxes, corners])
+        regions[record.path.name] = boxes, np.ones(len(boxes))
     write_proposals(tmp_path / "own.npz", regions)
     spp["model_args"] = {**spp["model_args"], "source": str(tmp_path / "own.npz")}
     fit = svm_fit.linear_svm
