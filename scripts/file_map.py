@@ -17,7 +17,7 @@ FOLDERS = [
     *(
         f"maskwright/{part}"
         for part in [
-            *("ops", "nn", "models", "proposals", "data", "metrics", "engine"),
+            *("ops", "nn", "models", "proposals", "drawing", "data", "metrics", "engine"),
             *("converters", "recipes"),
         ]
     ),

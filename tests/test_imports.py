@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each layer and what it may import beside itself. A layer is a folder or a module.
 BASE = {"errors", "structures", "ops", "_version"}
-PARTS = BASE | {"nn", "models", "proposals", "data", "metrics"}
+PARTS = BASE | {"nn", "models", "proposals", "data", "metrics", "drawing"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
@@ -22,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "converters": BASE | {"nn", "models"},
     "exporters": BASE | {"nn", "models"},
     "proposals": BASE,
-    "data": BASE | {"proposals"},
     "metrics": BASE,
+    "drawing": BASE | {"metrics"},
+    "data": BASE | {"proposals", "drawing"},
     "engine": PARTS | {"converters", "exporters"},
     "recipes": BASE | {"engine"},
     "hub": PARTS | {"converters", "exporters", "engine"},

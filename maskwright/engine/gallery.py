@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+from ..drawing.figures import plural
 from ..errors import OptionError
-from .figures import plural
 from .page import render
 from .result import Result
 from .rundir import write_whole

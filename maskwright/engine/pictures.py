@@ -13,8 +13,8 @@ import numpy as np
 
 from ..data.loader import Batch
 from ..data.records import Dataset
+from ..drawing.draw import draw_instances, mosaic
 from .diagnosis import SHOWN_SCORE, save_numbers
-from .draw import draw_instances, mosaic
 from .rundir import write_whole
 
 if TYPE_CHECKING:

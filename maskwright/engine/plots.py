@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .figures import (
+from ..drawing.figures import (
     SERIES,
     FloatArray,
     as_text,

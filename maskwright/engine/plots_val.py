@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics.error_split import KINDS, SPECIAL, ErrorSplit
-from ..metrics.scores import Calibration, ScoreCurves
-from .figures import (
+from ..drawing.figures import (
     COLORS,
     INK,
     SERIES,
@@ -26,6 +24,8 @@ from .figures import (
     say,
     style,
 )
+from ..metrics.error_split import KINDS, SPECIAL, ErrorSplit
+from ..metrics.scores import Calibration, ScoreCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..data.discover import open_dataset
 from ..data.proposals import find_proposals
+from ..drawing.figures import colors, legend, new_figure, save_figure, style
 from ..errors import OptionError
 from ..metrics.proposal_recall import ProposalRecall, proposal_recall
 from ..proposals import Proposals, ProposalStore, make_source
 from ..proposals.files import short_names, write_proposals
 from . import console
-from .figures import colors, legend, new_figure, save_figure, style
 from .published import cache_dir
 from .regions import report_proposals
 

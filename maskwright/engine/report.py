@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.records import Dataset
+from ..drawing.figures import plural
 from ..metrics.error_split import KINDS, MEANING, SPECIAL
 from ..metrics.scores import SMALLEST_SCORE, ImageScore
 from . import console
 from .diagnosis import IOU_TYPES, SHOWN_SCORE, Diagnosis, diagnose, save_numbers
 from .doctor import environment
-from .figures import plural
 from .page import render
 from .rundir import write_whole
 from .worst import LEGEND, draw_worst

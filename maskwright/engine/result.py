@@ -153,7 +153,7 @@ class Result:
 
     def plot(self) -> Image.Image:
         """Return the image with the objects drawn on it."""
-        from .draw import draw_instances
+        from ..drawing.draw import draw_instances
 
         # Masks go by their codes: full-size ones of a crowd would fill the memory.
         masks = None if self.rle is None else [decode_rle(code) for code in self.rle]

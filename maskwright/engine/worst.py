@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.records import Dataset
+from ..drawing.draw import Color, draw_instances, mosaic
+from ..drawing.figures import plural
 from ..metrics.error_split import KINDS, error_kinds
 from ..metrics.evaluator import compressed_rle
 from ..metrics.scores import ImageScore
 from ..metrics.table import IntArray
 from .diagnosis import Diagnosis, KindDiagnosis
-from .draw import Color, draw_instances, mosaic
-from .figures import plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from maskwright.engine.draw import FILL, draw_instances, instance_colors, mosaic
+from maskwright.drawing.draw import FILL, draw_instances, instance_colors, mosaic
 from maskwright.structures import Skeleton
 
 HEIGHT, WIDTH = 120, 160

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.engine import figures as shared
+from maskwright.drawing import figures as shared
 from maskwright.engine import plots, plots_val
 from maskwright.metrics.error_split import KINDS, SPECIAL, ErrorSplit
 from maskwright.metrics.scores import THRESHOLDS, Calibration, OperatingPoint, ScoreCurves

@@ -17,7 +17,7 @@ from PIL import Image
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
-from maskwright.engine import figures
+from maskwright.drawing import figures
 from maskwright.engine import report as module
 from maskwright.engine.evaluate import Evaluation, score
 from maskwright.engine.pictures import load_detections, save_validation

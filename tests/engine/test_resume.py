@@ -30,7 +30,7 @@ Start = Callable[..., BaseProcess]
 WARM = (
     *("torch", "torchvision", "timm", "lightning_fabric", "hotcoco", "pycocotools.mask"),
     *("matplotlib.figure", "torch.utils.tensorboard", "maskwright.cli", "maskwright.hub"),
-    *("maskwright.engine.train", "maskwright.engine.draw", "maskwright.metrics.coco_map"),
+    *("maskwright.engine.train", "maskwright.drawing.draw", "maskwright.metrics.coco_map"),
 )
 
 
