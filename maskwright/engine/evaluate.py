@@ -7,7 +7,6 @@ the size of the images.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from ..models.inference import fast_network, pick_precision
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
+from .best import fitness
 from .detect import Views, detect_views, to_detections
 from .regions import proposal_store
 
@@ -55,13 +55,8 @@ class Evaluation:
 
     @property
     def fitness(self) -> float:
-        """The number by which checkpoints are compared; nan counts as 0.
-
-        The mean of mask AP and keypoint AP, where the model has either; else box AP.
-        """
-        finer = [self.metrics[key] for key in ("mask/AP", "keypoints/AP") if key in self.metrics]
-        values = finer or [self.metrics["box/AP"]]
-        return sum(0.0 if math.isnan(value) else value for value in values) / len(values)
+        """The number by which checkpoints are compared, nan if there is none; see `best`."""
+        return fitness(self.metrics)
 
 
 def eval_loader(

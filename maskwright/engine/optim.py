@@ -48,10 +48,10 @@ def lr_factor(recipe: TrainRecipe, step: int, total: int) -> float:
 
     Args:
         recipe: options.
-        step: number of steps done before.
+        step: number of steps done before; below 0 counts as 0.
         total: number of steps of the whole training.
     """
-    warmup = recipe.warmup_steps(total)
+    warmup, step = recipe.warmup_steps(total), max(step, 0)
     if step < warmup:
         return (step + 1) / warmup
     if recipe.schedule == "constant":

@@ -26,6 +26,7 @@ from ..models.base import Detector, Meta
 from ..models.registry import get_entry
 from ..nn.parallel import share_batch_norm
 from .alternate import last_step, load_proposer, two_stage
+from .best import fitness, waited
 from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
 from .ema import Ema
@@ -55,8 +56,9 @@ class Place:
         images: number of images seen in this epoch, by all processes.
         seconds: time spent in this epoch.
         fitted: 1 once the stage after the training is done, for a detector that has one.
-        best: best AP so far, -1 before the first validation.
+        best: best AP so far, -1 before the first validation and as long as it is undefined.
         best_epoch: epochs done when it was reached.
+        unscored: epochs since then whose AP is undefined.
         best_metrics: all numbers of that validation.
     """
 
@@ -72,6 +74,7 @@ class Place:
     fitted: int = 0
     best: float = -1.0
     best_epoch: int = 0
+    unscored: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,11 +160,11 @@ class Session:
 
     def trained(self) -> str | None:
         """Return why no further epoch follows, or None."""
-        waited = self.place.epoch - self.place.best_epoch
+        epochs = waited(self.place)
         if self.place.step >= self.total and self.place.batch == 0:
             return f"all {self.total} steps are done"
-        if self.recipe.patience and waited >= self.recipe.patience and self.place.best >= 0:
-            return f"no better AP for {waited} epochs (patience={self.recipe.patience})"
+        if self.recipe.patience and epochs >= self.recipe.patience and self.place.best >= 0:
+            return f"no better AP for {epochs} epochs (patience={self.recipe.patience})"
         return None
 
     def save_last(self, *, older_than: float = 0.0) -> None:
@@ -233,6 +236,8 @@ class Session:
             key: math.nan if value is None else value
             for key, value in self.place.best_metrics.items()
         }
+        if self.place.best_metrics and math.isnan(fitness(self.place.best_metrics)):
+            self.place.best = -1.0  # older versions wrote 0 for what is undefined
         if self.first:
             self.table.truncate(self.place.epoch)
 

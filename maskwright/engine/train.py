@@ -25,6 +25,7 @@ from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
+from .best import is_better, undefined_note
 from .evaluate import Evaluation, capped_notes, evaluate, to_device
 from .fitting import fit_after_training
 from .heap import give_back
@@ -291,15 +292,19 @@ def finish_epoch(
     place.epoch, place.batch = place.epoch + 1, 0
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
     place.fitted = int(fitted)
-    better = result is not None and (fitted or result.fitness > place.best)
-    if fitted and result is not None and result.fitness < place.best and run.first:
+    score, before = math.nan if result is None else result.fitness, place.best
+    if result is not None and math.isnan(score) and run.first and (text := undefined_note(place)):
+        console.warn(text)
+    better = result is not None and is_better(
+        place, score, every=run.recipe.val_every, wanted=fitted
+    )
+    if fitted and score < before and run.first:
         advice = run.detector.fit_advice
         console.warn(
-            f"what was fitted finds less than the best epoch before it did ({result.fitness:.4f} "
-            f"instead of {place.best:.4f})" + (f"; {advice}" if advice else "")
+            f"what was fitted finds less than the best epoch before it did ({score:.4f} "
+            f"instead of {before:.4f})" + (f"; {advice}" if advice else "")
         )
     if result is not None and better:
-        place.best, place.best_epoch = result.fitness, place.epoch
         place.best_metrics = result.metrics
         run.save_best()
     if run.first:
@@ -375,13 +380,14 @@ def _introduce(run: Session) -> None:
 
 def _report(run: Session, result: Evaluation) -> None:
     keys = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
-    shown = {k: v for k, v in result.metrics.items() if k in keys}
-    text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
+    shown = {k: v for k, v in result.metrics.items() if k in keys and math.isfinite(v)}
+    text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items()) or "AP undefined"
     place = run.place
     if place.fitted:  # the last stage, whose weights are kept
         console.note(f"fitted: {text}")
     else:
-        best = f"best {max(place.best, 0):.4f} in epoch {place.best_epoch}"
+        best = f"best {place.best:.4f}" if place.best >= 0 else "the latest is the best"
+        best += f" in epoch {place.best_epoch}" if place.best >= 0 else ""
         console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
     if not result.fitness:
         for reason in explain_zero(result.gt, result.detections, result.metrics):
@@ -431,10 +437,14 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
             console.note(f"{reason}; the weights are in {last}")
         else:
             metrics = run.place.best_metrics
-            rows = [[key, value] for key, value in metrics.items() if key.count("/") == 1]
+            numbers = {key: v for key, v in metrics.items() if math.isfinite(v)}
+            rows = [[key, value] for key, value in numbers.items() if key.count("/") == 1]
             place = run.place
             title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"
-            console.table(f"{title} ({reason})", ["metric", "value"], rows)
+            if rows:
+                console.table(f"{title} ({reason})", ["metric", "value"], rows)
+            else:
+                console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
             _write_report(run)
             console.note(
                 f"next:\n  maskwright predict model={run.dir} source=<image or folder> save=true\n"

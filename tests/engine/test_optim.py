@@ -134,3 +134,15 @@ def test_average_follows_the_recurrence() -> None:
     for key, value in ema.model.state_dict().items():
         torch.testing.assert_close(value.double(), expected[key], rtol=1e-5, atol=1e-5)
     assert not ema.model.training and not any(p.requires_grad for p in ema.model.parameters())
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "multistep", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 2])
+@pytest.mark.parametrize("total", [0, 1, 2])
+def test_the_first_and_the_zeroth_step(schedule: str, warmup: int, total: int) -> None:
+    """What was reached before any step counts as the first one: a number above 0, at most 1."""
+    recipe = TrainRecipe(data="x", schedule=schedule, warmup=warmup, epochs=1)
+    factors = [lr_factor(recipe, step, total) for step in (-1, 0, 1)]
+    assert factors[0] == factors[1] and all(0 <= factor <= 1 for factor in factors)
+    if total:
+        assert factors[0] > 0 or (schedule == "multistep" and total == 1)
