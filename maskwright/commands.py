@@ -293,6 +293,7 @@ def models(name: str | None = None) -> int:
     Args:
         name: a model; none: all of them.
     """
+    from maskwright.engine.backbone_weights import pretrained_place
     from maskwright.hub import SHIPPED_MODELS
     from maskwright.models import get_entry, list_models
 
@@ -311,19 +312,20 @@ def models(name: str | None = None) -> int:
     rows = []
     for entry in list_models().values():
         licences = {weights.licence for weights in entry.weights.values()}
+        backbone = str(entry.arguments()["backbone"])
         rows.append(
             [
                 entry.name,
                 entry.task,
-                entry.arguments().get("backbone"),
+                backbone,
+                pretrained_place(backbone),
                 f"{count_parameters(entry.name) / 1e6:.1f} M",
                 ", ".join(entry.weights) or None,
                 ", ".join(sorted(licences)) or None,
             ]
         )
-    console.table(
-        "Models", ["name", "task", "backbone", "parameters", "weights", "licence of weights"], rows
-    )
+    columns = ["name", "task", "backbone", "its ImageNet weights", "parameters"]
+    console.table("Models", [*columns, "weights=", "licence of these"], rows)
     trained = [key for key, file in SHIPPED_MODELS.items() if (WEIGHTS / file).is_file()]
     if trained:
         console.note(f"Trained models that come with the package: {', '.join(trained)}.")

@@ -15,6 +15,7 @@ from PIL import Image
 
 import maskwright as mw
 from maskwright.cli import COMMANDS, main
+from maskwright.commands import WEIGHTS
 from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.models import Meta, build, get_entry, list_models
 
@@ -318,7 +319,10 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for name, entry in list_models().items():
         line = next(line for line in text.splitlines() if line.split()[:1] == [name])
-        assert entry.task in line and str(entry.arguments()["backbone"]) in line
+        backbone = str(entry.arguments()["backbone"])
+        assert entry.task in line and backbone in line
+        inside = [file.name for file in WEIGHTS.glob(f"{backbone}_imagenet.safetensors")]
+        assert ("in the package" in line) == bool(inside)
     row = next(line for line in text.splitlines() if line.split()[:1] == [NAME])
     count = sum(p.numel() for p in build(NAME, 80).parameters())
     assert f"{count / 1e6:.1f} M" in row and "coco" in row and "BSD-3-Clause" in row

@@ -38,6 +38,13 @@ _CLASSIFIER_NAMES = (
 )
 
 
+def pretrained_place(name: str) -> str:
+    """Return in a few words where the ImageNet weights of a backbone are: here, or with whom."""
+    if name in SHIPPED_BACKBONES:
+        return "in the package"
+    return "fetched from torchvision" if name in _TORCHVISION_BACKBONES else "fetched from timm"
+
+
 def load_backbone(detector: Detector) -> str:
     """Give the backbone of a detector its ImageNet weights, and return where they come from.
 
