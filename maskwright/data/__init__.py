@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from .check import CheckReport, check_data
     from .coco import read_coco
     from .discover import find_splits, open_dataset
+    from .holdout import split_dataset
     from .images import collate_images, load_image, resize_image
     from .loader import Batch, Loader, make_loader
-    from .records import Dataset, Fault, Record, split_dataset
+    from .records import Dataset, Fault, Record
     from .transforms import Augment
     from .voc import read_voc
     from .voc_write import write_voc
@@ -33,7 +34,7 @@ _HOMES = {
     "read_coco": "coco",
     "read_voc": "voc",
     "resize_image": "images",
-    "split_dataset": "records",
+    "split_dataset": "holdout",
     "write_voc": "voc_write",
 }
 

@@ -270,6 +270,28 @@ class Dataset:
             return rasterise_polygons(parts, (height, width))
         return decode_rle({"size": (height, width), "counts": self._rle(row)})
 
+    def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which image has which class, without crowd regions: each pair once, sorted.
+
+        Returns:
+            positions (P,) of the images and labels (P,), both int64.
+        """
+        table, rows = self._columns, self._rows.numpy()
+        first = table.ann_first.numpy()
+        owner = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        real = ~table.crowd.numpy()
+        keys = np.unique(owner[real] * len(self.names) + table.labels.numpy()[real])
+        owners, labels = np.divmod(keys, len(self.names))
+        begin = np.searchsorted(owners, rows)
+        counts = np.searchsorted(owners, rows, side="right") - begin
+        images = np.repeat(np.arange(len(rows)), counts)
+        inside = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return images, labels[np.repeat(begin, counts) + inside]
+
+    def files(self) -> set[str]:
+        """Return the paths of all images, as text."""
+        return {str(self.root / self._relative_path(row)) for row in self._rows.tolist()}
+
     def select(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """Return a data set of the images at these positions; it shares the memory."""
         return Dataset(
@@ -357,32 +379,4 @@ def describe_faults(dataset: Dataset, most: int = 3) -> str | None:
     return (
         f"{dataset.source}: {', '.join(parts)}{more}; the first: {dataset.faults[0].message}; "
         "`maskwright data check` lists all"
-    )
-
-
-def split_dataset(
-    dataset: Dataset, fraction: float = 0.2, seed: int = 0
-) -> tuple[Dataset, Dataset]:
-    """Return (train, val): a random part of the images is held out, each side gets at least one.
-
-    Args:
-        dataset: at least two images.
-        fraction: share of the images in val, in (0, 1).
-        seed: the same seed gives the same parts.
-
-    Raises:
-        ValueError: if there are fewer than two images or `fraction` is out of range.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
-    if len(dataset) < 2:
-        raise ValueError(
-            f"{dataset.source} has {len(dataset)} usable image(s): at least two are needed to hold "
-            "out some for validation"
-        )
-    order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(dataset))
-    count = min(max(round(len(dataset) * fraction), 1), len(dataset) - 1)
-    return (
-        dataset.select(np.sort(order[count:]), "train"),
-        dataset.select(np.sort(order[:count]), "val"),
     )

@@ -150,7 +150,12 @@ class TrainRecipe:
     """Epochs between validations; the last epoch always has one."""
 
     val_fraction: float = 0.15
-    """Share of the images held out for validation when the data has one split only."""
+    """Share of the images held out for validation when the data has one split only; 0: none, all
+    are trained on and the newest weights are the best."""
+
+    holdout: Literal["stratified", "random"] = "stratified"
+    """How these images are chosen: stratified (images with objects and every class in both parts,
+    in proportion) or random (whatever is in them)."""
 
     alternate: bool = False
     """4-step alternating training of a two-stage detector (Ren et al. 2015) in place of the joint
@@ -303,13 +308,14 @@ _NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {
     "rotate90": _SHARE,
     "max_det": _COUNT,
     "val_every": _COUNT,
-    "val_fraction": _INSIDE,
+    "val_fraction": ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1"),
 }
 _MAY_BE_NONE = ("steps", "lr", "weight_decay", "warmup", "clip", "ema")
 _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "multistep", "constant"),
     "precision": ("32", "bf16"),
+    "holdout": ("stratified", "random"),
     "train_part": ("all", "rpn", "heads", "rpn-only", "heads-only"),
 }
 

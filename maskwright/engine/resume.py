@@ -89,7 +89,7 @@ def find_run(options: dict[str, Any], given: TrainRecipe) -> Resumed:
         )
     scalars = checkpoint.training.scalars
     try:
-        recipe = TrainRecipe.from_dict(scalars["recipe"])
+        recipe = _read_recipe(scalars["recipe"])
         step, world = int(scalars["place"]["step"]), int(scalars["world"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise damaged(found, error) from None
@@ -146,9 +146,17 @@ def _from_the_start(options: dict[str, Any], given: TrainRecipe, folder: Path) -
             "new run"
         )
     plain, resolved = read_args(args)
-    recipe = _changed(TrainRecipe.from_dict(plain), options, given, None)
+    recipe = _changed(_read_recipe(plain), options, given, None)
     note = f"{folder} was stopped before its first checkpoint: the run starts anew, in its folder"
     return Resumed(folder, recipe, int(resolved["processes"]), None, False, (note,))
+
+
+def _read_recipe(options: dict[str, Any]) -> TrainRecipe:
+    """Return the options of a run, which keeps its own validation images.
+
+    A run without `holdout` was begun when they were drawn by chance alone.
+    """
+    return TrainRecipe.from_dict({"holdout": "random", **options})
 
 
 def _changed(

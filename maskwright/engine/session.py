@@ -18,8 +18,9 @@ import torch
 from torch.optim import Optimizer
 
 from ..data.discover import find_splits, open_dataset
+from ..data.holdout import hold_out
 from ..data.loader import Loader, make_loader
-from ..data.records import Dataset, split_dataset
+from ..data.records import Dataset
 from ..data.transforms import Augment
 from ..errors import OptionError
 from ..models.base import Detector, Meta
@@ -98,7 +99,7 @@ class Session:
         recipe: the options, with the batch size that was chosen.
         fabric: devices and processes.
         dir: the run folder.
-        train_data, val_data: the images.
+        train_data, val_data: the images; None: there is no validation.
         loader, val_loader: batches of them, this process's share.
         detector: the bare model.
         step: the training step as Fabric wraps it.
@@ -119,9 +120,9 @@ class Session:
     fabric: Any
     dir: Path
     train_data: Dataset
-    val_data: Dataset
+    val_data: Dataset | None
     loader: Loader
-    val_loader: Loader
+    val_loader: Loader | None
     detector: Detector
     step: Any
     optimizer: Optimizer
@@ -262,18 +263,23 @@ def make_fabric(device: str) -> Any:
     return fabric
 
 
-def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset]:
-    """Return the training and the validation images; holds some out if there is one split."""
+def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset | None]:
+    """Return the training and the validation images.
+
+    Of a data set with one split, a part is held out; nothing (None) with `val_fraction=0`.
+    """
     keypoints = "num_keypoints" in get_entry(recipe.model).arguments()
     train = open_dataset(recipe.data, "train", keypoints=keypoints, difficult=recipe.difficult)
     if "val" in find_splits(recipe.data, keypoints=keypoints):
         val = open_dataset(recipe.data, "val", names=train.names, keypoints=keypoints)
         return train, val
-    train, val = split_dataset(train, recipe.val_fraction, recipe.seed)
-    if recipe.difficult:
+    if not recipe.val_fraction:
+        return train, None
+    kept, held = hold_out(train, recipe.val_fraction, recipe.seed, holdout=recipe.holdout)
+    same = train
+    if recipe.difficult:  # learned from, but never scored
         same = open_dataset(recipe.data, "train", keypoints=keypoints)
-        val = split_dataset(same, recipe.val_fraction, recipe.seed)[1]
-    return train, val
+    return train.select(kept, "train"), same.select(held, "val")
 
 
 def build_detector(
@@ -399,8 +405,9 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         assert folder is not None  # the steps before the last one are in it
         own = last_step(recipe, folder)
     detector, meta, report = build_detector(own, train_data, checkpoint)
-    match_classes(meta.names, val_data.names)  # now, not after the first epoch
-    match_keypoints(meta.keypoints, val_data)
+    if val_data is not None:
+        match_classes(meta.names, val_data.names)  # now, not after the first epoch
+        match_keypoints(meta.keypoints, val_data)
     if fabric.world_size > 1:
         share_batch_norm(detector)
     detector.to(fabric.device)
@@ -418,12 +425,15 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         fitting = automatic_batch(step, probe.images, probe.targets)
         recipe = replace(recipe, batch=fabric.broadcast(fitting))
     rank, world = fabric.global_rank, fabric.world_size
-    check_shared_ids(detector, train_data, val_data)
-    for part in (train_data, val_data):
+    parts = [part for part in (train_data, val_data) if part is not None]
+    check_shared_ids(detector, *parts)
+    for part in parts:
         prepare_proposals(detector, part, workers=recipe.workers, rank=rank, world=world)
     fabric.barrier()
     loader = training_loader(recipe, train_data, detector, rank=rank, world=world)
-    val_loader = eval_loader(detector, val_data, workers=recipe.workers, rank=rank, world=world)
+    val_loader = None
+    if val_data is not None:
+        val_loader = eval_loader(detector, val_data, workers=recipe.workers, rank=rank, world=world)
     lr = recipe.peak_lr(recipe.batch * recipe.accumulate * world)
     optimizer = build_optimizer(recipe, detector, lr)
     with warnings.catch_warnings():

@@ -46,7 +46,8 @@ class TrainResult:
 
     Attributes:
         dir: the run folder.
-        best: checkpoint of the best validation; None if there was none yet.
+        best: checkpoint of the best validation, without validation images that of the last epoch;
+            None if there was none yet.
         last: checkpoint that `resume` goes on from.
         metrics: numbers of the best validation.
         interrupted: True if Ctrl-C ended it before its time.
@@ -123,7 +124,8 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
         if resumed is not None and (reason := run.finished()):
             from .report import REPORT
 
-            if run.gather((run.dir / REPORT).exists())[0]:  # else it was stopped while writing it
+            # Without a report, the run was stopped while writing it.
+            if run.val_data is None or run.gather((run.dir / REPORT).exists())[0]:
                 raise ValueError(f"{run.dir}: nothing to resume, {reason}")
         _introduce(run)
         try:
@@ -149,7 +151,7 @@ def _run(run: Session) -> TrainResult:
             if not done:
                 break
             result: Evaluation | None = None
-            if fits or _validates(run):
+            if run.val_data is not None and (fits or _validates(run)):
                 result = validate(run, interrupt, keep=not fits)
                 if result is None:
                     break
@@ -244,6 +246,7 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
         keep: write `last`, if it is old or there is an interruption; False after the stage that
             follows the training, which is done again as a whole.
     """
+    assert run.val_data is not None and run.val_loader is not None
     if keep:
         run.save_last(older_than=SAVE_BEFORE_VAL)
     give_back()  # the first time, the loader's workers are forked now
@@ -307,11 +310,14 @@ def finish_epoch(
     if result is not None and better:
         place.best_metrics = result.metrics
         run.save_best()
+    if run.val_data is None:  # nothing to choose by: the newest weights are the best
+        place.best_epoch = place.epoch
+        run.save_best()
     if run.first:
         run.table.append(row)
         if result is not None:
             _report(run, result)
-            if better:
+            if better and run.val_data is not None:
                 pictures.save_validation(run.dir, result, run.val_data)
         curves.add(row)
     run.save_last()
@@ -349,14 +355,14 @@ def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
 def _introduce(run: Session) -> None:
     if not run.first:
         return
-    data, recipe = run.train_data, run.recipe
+    data, val, recipe = run.train_data, run.val_data, run.recipe
     objects = sum(len(data[i].labels) for i in range(len(data)))
     names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
     parameters = sum(p.numel() for p in run.detector.parameters())
     trainable = sum(p.numel() for p in run.detector.parameters() if p.requires_grad)
     processes = run.fabric.world_size
     rows = [
-        ["data", f"{recipe.data}: {len(data)} train, {len(run.val_data)} val images"],
+        ["data", f"{recipe.data}: {len(data)} train, {len(val or ())} val images"],
         ["objects", f"{objects} of {len(data.names)} classes: {names}"],
         [
             "model",
@@ -373,9 +379,19 @@ def _introduce(run: Session) -> None:
         ["folder", str(run.dir)],
     ]
     console.table("Training", ["what", "value"], rows)
-    for part in {dataset.source: dataset for dataset in (data, run.val_data)}.values():
+    for part in {dataset.source: dataset for dataset in (data, val) if dataset}.values():
         if faults := describe_faults(part):
             console.warn(faults)
+    if val is None:
+        console.note(
+            "no validation (val_fraction=0): all images train, patience has nothing to wait for, "
+            "and the newest weights are kept as best"
+        )
+    elif shared := len(data.files() & val.files()):
+        console.warn(
+            f"{shared} of {len(val)} validation images are training images: AP tells how well they "
+            "are remembered, not how well new images will do"
+        )
 
 
 def _report(run: Session, result: Evaluation) -> None:
@@ -403,6 +419,7 @@ def _write_report(run: Session) -> None:
     from .report import announce, write_report
 
     place, recipe = run.place, run.recipe
+    assert run.val_data is not None
     best = Evaluation(
         place.best_metrics,
         run.val_data.to_coco(),
@@ -432,6 +449,11 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
             console.note(
                 f"interrupted at step {run.place.step} of {run.total}; go on with\n"
                 f"  maskwright train resume={whole_run(run.dir)}"
+            )
+        elif run.val_data is None:
+            console.note(
+                f"{reason}, without a validation; next:\n"
+                f"  maskwright predict model={run.dir} source=<image or folder> save=true"
             )
         elif not found:
             console.note(f"{reason}; the weights are in {last}")

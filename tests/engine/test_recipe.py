@@ -52,7 +52,7 @@ def test_round_trip_through_yaml_and_json(recipe: TrainRecipe) -> None:
         ({"backbone_lr": -1.0}, "at least 0"),
         ({"flip": 1.5}, "between 0 and 1"),
         ({"ema": 1.0}, "between 0 and 1"),
-        ({"val_fraction": 0.0}, "between 0 and 1"),
+        ({"val_fraction": 1.0}, "from 0 up to 1"),
         ({"optimizer": "adamm"}, "did you mean 'adamw'"),
         ({"schedule": "linear"}, "cosine, multistep, constant"),
         ({"precision": "16"}, "32, bf16"),
