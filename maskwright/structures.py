@@ -105,6 +105,28 @@ class Instances(_Movable):
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
+    def with_a_slot(self) -> Instances:
+        """Return the same instances in at least one slot: an empty one where there is none.
+
+        What reads slots by their index needs one to read, and masks what it read.
+        """
+        if self.valid.shape[1]:
+            return self
+        padded: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                padded[field.name] = _with_a_slot(value)
+            elif isinstance(value, PackedMasks):
+                offsets, frames = _with_a_slot(value.offsets), _with_a_slot(value.frames)
+                padded[field.name] = PackedMasks(value.data, offsets, frames)
+        return replace(self, **padded)
+
+
+def _with_a_slot(values: Tensor) -> Tensor:
+    """Return (B, 1, ...) zeros for values (B, 0, ...)."""
+    return values.new_zeros((values.shape[0], 1, *values.shape[2:]))
+
 
 @dataclass(frozen=True)
 class Detections:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics.evaluator import compressed_rle
+from ..metrics.entries import compressed_rle
 from ..structures import Skeleton
 
 if TYPE_CHECKING:

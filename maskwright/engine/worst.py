@@ -17,8 +17,8 @@ import numpy as np
 from ..data.records import Dataset
 from ..drawing.draw import Color, draw_instances, mosaic
 from ..drawing.figures import plural
+from ..metrics.entries import compressed_rle
 from ..metrics.error_split import KINDS, error_kinds
-from ..metrics.evaluator import compressed_rle
 from ..metrics.scores import ImageScore
 from ..metrics.table import IntArray
 from .diagnosis import Diagnosis, KindDiagnosis

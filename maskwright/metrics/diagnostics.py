@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .evaluator import Accumulated, accumulate, read_ground_truth
+from .entries import read_ground_truth
+from .evaluator import Accumulated, accumulate
 from .explain import explain_zero
 from .table import FloatArray, IntArray, box_iou, by_image, read_table
 

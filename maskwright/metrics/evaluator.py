@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from ..ops.rle import decode_rle
 from .boundary import DILATION, edge, edge_width
+from .entries import class_names, read_ground_truth, renumber, sorted_categories
 
 IOU_TYPES = ("bbox", "segm", "keypoints", "boundary")
 # The ten thresholds of COCO, with the rounding of pycocotools (0.9 is 0.8999999999999999).
@@ -66,50 +66,6 @@ class Accumulated:
     iou_thrs: tuple[float, ...]
     max_dets: tuple[int, ...]
     areas: tuple[str, ...] = AREAS
-
-
-def read_ground_truth(gt: Path | str | dict[str, Any]) -> dict[str, Any]:
-    """Return COCO ground truth as a dict, read from its file where a path is given.
-
-    Raises:
-        ValueError: if the file is missing or no JSON, or one of its three lists is missing.
-    """
-    where = "gt"
-    if not isinstance(gt, dict):
-        where = str(gt)
-        try:
-            gt = json.loads(Path(gt).read_bytes())
-        except FileNotFoundError:
-            raise ValueError(f"gt: there is no file {where}") from None
-        except ValueError as error:
-            raise ValueError(f"gt: {where} is not JSON ({error})") from None
-    missing = [
-        key
-        for key in ("images", "annotations", "categories")
-        if not isinstance(gt, dict) or not isinstance(gt.get(key), list)
-    ]
-    if missing:
-        raise ValueError(
-            f"{where}: COCO ground truth needs the lists 'images', 'annotations' and "
-            f"'categories'; missing: {', '.join(missing)}"
-        )
-    assert isinstance(gt, dict)
-    return gt
-
-
-def sorted_categories(gt: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the categories in the order of their ids, which is the order of class indices."""
-    return sorted(gt["categories"], key=lambda category: category["id"])
-
-
-def class_names(gt: dict[str, Any]) -> list[str]:
-    """Return one name per class, by category id; equal names get their id appended."""
-    categories = sorted_categories(gt)
-    names = [str(category.get("name", category["id"])) for category in categories]
-    return [
-        name if names.count(name) == 1 else f"{name}#{category['id']}"
-        for name, category in zip(names, categories, strict=True)
-    ]
 
 
 def accumulate(
@@ -204,152 +160,6 @@ def keypoint_sigmas(gt: dict[str, Any], sigmas: Sequence[float] | None) -> list[
     return [float(sigma) for sigma in sigmas]
 
 
-def renumber(
-    gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str, joints: int = 0
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return ground truth and detections as two data sets with ids from 1 and only known fields.
-
-    Images and categories keep the order of their ids, which decides between equal scores;
-    annotations keep their order.
-
-    Args:
-        gt: COCO ground truth.
-        detections: COCO results.
-        iou_type: what they are compared by.
-        joints: number of keypoints, for "keypoints".
-
-    Raises:
-        ValueError: where a field that `iou_type` needs is missing.
-    """
-    masks = iou_type in ("segm", "boundary")
-    sizes = {image["id"]: image for image in gt["images"]}
-    image_ids = {key: i for i, key in enumerate(sorted(sizes), start=1)}
-    category_ids = {c["id"]: i for i, c in enumerate(sorted_categories(gt), start=1)}
-    # RLE carries its size; only polygons need that of the image.
-    images = [
-        {"id": i, "height": sizes[key].get("height", 0), "width": sizes[key].get("width", 0)}
-        for key, i in image_ids.items()
-    ]
-    categories = [{"id": i, "name": str(i)} for i in category_ids.values()]
-
-    annotations = []
-    for i, ann in enumerate(gt["annotations"], start=1):
-        try:
-            entry = {
-                "id": i,
-                "image_id": image_ids[ann["image_id"]],
-                "category_id": category_ids[ann["category_id"]],
-                "iscrowd": int(ann.get("iscrowd", 0)),
-                "bbox": ann["bbox"],
-            }
-            if masks:
-                entry["segmentation"] = ann["segmentation"]
-            if iou_type == "keypoints":
-                # An object without keypoints is none that could be missed.
-                entry["keypoints"] = _keypoints(ann.get("keypoints") or [0] * 3 * joints, joints)
-                shown = sum(v > 0 for v in entry["keypoints"][2::3])
-                entry["num_keypoints"] = ann.get("num_keypoints", shown)
-        except KeyError as error:
-            raise ValueError(
-                f"gt: annotation {ann.get('id', i - 1)} of image {ann.get('image_id')}: {error} is "
-                f"missing or unknown, and iou_type={iou_type!r} needs it"
-            ) from None
-        area = ann.get("area")
-        if area is None:
-            area = _area(entry, sizes[ann["image_id"]])
-        entry["area"] = area
-        annotations.append(entry)
-
-    results: list[dict[str, Any]] = []
-    strangers = []
-    field = "segmentation" if masks else iou_type
-    for det in detections:
-        try:
-            image_id = image_ids.get(det["image_id"])
-            category_id = category_ids.get(det["category_id"])
-            score = float(det["score"])
-            shape = det[field]
-            box = det.get("bbox")
-        except KeyError as error:
-            raise ValueError(
-                f"detections: {error} is missing in an entry of image {det.get('image_id')}; "
-                f"iou_type={iou_type!r} needs image_id, category_id, score and {field}"
-            ) from None
-        if score != score:
-            raise ValueError(f"detections: a score of image {det['image_id']} is NaN")
-        if image_id is None:
-            strangers.append(det["image_id"])
-        elif category_id is not None:
-            entry = {
-                "id": len(results) + 1,
-                "image_id": image_id,
-                "category_id": category_id,
-                "score": score,
-                "iscrowd": 0,
-            }
-            if masks:
-                entry["segmentation"] = shape
-            if iou_type == "keypoints":
-                entry["keypoints"] = _keypoints(shape, joints)
-            if box is not None:
-                entry["bbox"] = box
-            entry["area"] = box[2] * box[3] if box is not None else _area(entry, {})
-            results.append(entry)
-    if strangers:
-        warnings.warn(
-            f"detections: {len(strangers)} of {len(detections)} are on images that the ground "
-            f"truth lacks (image_id {strangers[0]!r}, ...) and are left out",
-            stacklevel=4,
-        )
-    return (
-        {"images": images, "categories": categories, "annotations": annotations},
-        {"images": images, "categories": categories, "annotations": results},
-    )
-
-
-def _keypoints(value: Any, joints: int) -> list[float]:
-    """Return x, y, visibility of each keypoint as one list.
-
-    Raises:
-        ValueError: if there are more or fewer.
-    """
-    if len(value) != 3 * joints:
-        raise ValueError(
-            f"an entry has {len(value)} numbers under keypoints, expected 3 for each of {joints}"
-        )
-    return [float(number) for number in value]
-
-
-def _area(entry: dict[str, Any], image: dict[str, Any]) -> float:
-    """Return the area of an entry in square pixels: of its mask, its keypoints' extent, its box."""
-    shape = entry.get("segmentation")
-    if "bbox" not in entry and "keypoints" in entry:
-        x, y = entry["keypoints"][::3], entry["keypoints"][1::3]
-        return float((max(x) - min(x)) * (max(y) - min(y)))
-    if not shape:
-        return float(entry["bbox"][2] * entry["bbox"][3])
-    from pycocotools import mask as rle
-
-    return float(rle.area(compressed_rle(shape, image)))
-
-
-def compressed_rle(shape: Any, image: dict[str, Any]) -> dict[str, Any]:
-    """Return a COCO `segmentation` (polygons or RLE of either kind) as compressed RLE.
-
-    Args:
-        shape: list of polygons (x1, y1, x2, y2, ...) or RLE dict.
-        image: the entry of its image, whose `height` and `width` polygons need.
-    """
-    from pycocotools import mask as rle
-
-    if isinstance(shape, list):
-        shape = rle.merge(rle.frPyObjects(shape, image["height"], image["width"]))
-    elif isinstance(shape["counts"], list):
-        shape = rle.frPyObjects(shape, *shape["size"])
-    assert isinstance(shape, dict)
-    return shape
-
-
 def _with_hotcoco(
     truth: dict[str, Any],
     results: dict[str, Any],
@@ -421,7 +231,10 @@ def _with_edges(
     least: float,
     dilation: float,
 ) -> FloatArray:
-    """Return the lesser of mask IoU and boundary IoU (D, G), by COCO's rule for crowds.
+    """Return the lesser of mask IoU and boundary IoU (D, G); for crowds that of the masks alone.
+
+    A crowd has no edge where its objects end: what lies inside it is ignored by COCO's share of
+    the detection inside, as in the code of Cheng et al. 2021.
 
     Args:
         ious: (D, G) of the masks; what is below `least` matches nothing and becomes 0.
@@ -429,14 +242,15 @@ def _with_edges(
         least: lowest threshold of a match.
         dilation: see `coco_eval`.
     """
-    result = np.zeros_like(ious)
-    pairs = np.argwhere(ious >= least - 1e-10)  # pycocotools takes 1 for 1 - 1e-10
+    crowd = np.array([bool(entry["iscrowd"]) for entry in objects], bool)
+    result = np.where(crowd, ious, 0.0)
+    # pycocotools takes 1 for 1 - 1e-10
+    pairs = np.argwhere((ious >= least - 1e-10) & ~crowd)
     detections = {d: _Outline(found[d]["segmentation"], dilation) for d in set(pairs[:, 0])}
     truth = {g: _Outline(objects[g]["segmentation"], dilation) for g in set(pairs[:, 1])}
     for d, g in pairs:
         both = detections[d].overlap(truth[g])
-        alone = detections[d].area
-        union = alone if objects[g]["iscrowd"] else alone + truth[g].area - both
+        union = detections[d].area + truth[g].area - both
         result[d, g] = min(ious[d, g], both / union if union else 0.0)
     return result
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .evaluator import class_names, compressed_rle, read_ground_truth, sorted_categories
+from .entries import class_names, compressed_rle, read_ground_truth, sorted_categories
 from .table import FloatArray, Table, box_iou, by_image, read_table
 
 # An AP below this counts as zero: even an accident hits something by chance.

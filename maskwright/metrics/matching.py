@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .evaluator import class_names, compressed_rle, read_ground_truth
+from .entries import class_names, compressed_rle, read_ground_truth
 from .table import FloatArray, IntArray, Table, by_image, read_table
 
 BoolArray = npt.NDArray[np.bool_]

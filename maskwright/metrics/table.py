@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .evaluator import sorted_categories
+from .entries import box_of, sorted_categories
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -50,7 +50,9 @@ def read_table(gt: dict[str, Any], entries: Sequence[dict[str, Any]]) -> Table:
     """Return annotations or detections (COCO dicts with `bbox` xywh or RLE) as a table."""
     images = {image["id"]: i for i, image in enumerate(gt["images"])}
     labels = {category["id"]: i for i, category in enumerate(sorted_categories(gt))}
-    boxes = np.array([_box(entry) for entry in entries], np.float64).reshape(-1, 4)
+    sizes = {image["id"]: image for image in gt["images"]}
+    boxes = np.array([box_of(e, sizes.get(e["image_id"], {})) for e in entries], np.float64)
+    boxes = boxes.reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Table(
         np.array([images.get(entry["image_id"], -1) for entry in entries], np.int64),
@@ -59,14 +61,6 @@ def read_table(gt: dict[str, Any], entries: Sequence[dict[str, Any]]) -> Table:
         np.array([entry.get("score", 1.0) for entry in entries], np.float64),
         np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
     )
-
-
-def _box(entry: dict[str, Any]) -> Any:
-    if "bbox" in entry:
-        return entry["bbox"]
-    from pycocotools import mask as rle
-
-    return rle.toBbox(entry["segmentation"])
 
 
 def by_image(count: int, *tables: Table) -> Iterator[tuple[int, tuple[IntArray, ...]]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .evaluator import class_names, read_ground_truth, renumber
+from .entries import class_names, read_ground_truth, renumber
 from .table import box_iou, by_image, read_table
 
 BoolArray = npt.NDArray[np.bool_]

@@ -119,6 +119,7 @@ class RoIHeads(nn.Module):
             `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
             if there is a keypoint head.
         """
+        proposals = proposals.with_a_slot()
         shape = (proposals.valid.shape[0], proposals.valid.shape[1])
         rows = active_slots(proposals.valid)
         box = take(proposals.boxes, rows)
@@ -278,6 +279,7 @@ class RoIHeads(nn.Module):
         Raises:
             ValueError: if there is a head and `targets` lacks what it learns.
         """
+        targets, proposals = targets.with_a_slot(), proposals.with_a_slot()
         maps = self.box_head.maps(pyramid)
         boxes, gt, sample = self.sample(
             proposals,

@@ -162,6 +162,7 @@ class RPN(nn.Module):
         `parallel.mean_count`), as in all current implementations; there, with 256 of them, about
         2400 cells and a lambda of 10, the box term weighs 1.07 times as much.
         """
+        targets = targets.with_a_slot()
         logits, deltas = torch.cat(output.logits, 1), torch.cat(output.deltas, 1)
         anchors = torch.cat(output.anchors)
         with torch.no_grad():

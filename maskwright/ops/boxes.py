@@ -1,7 +1,8 @@
 """Boxes: areas, the IoU family, clipping, format changes and the delta codec of the R-CNN line.
 
-All boxes are xyxy in continuous pixels, without "+1". Ren et al. 2015 (Faster R-CNN) for the
-codec; Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (DIoU, CIoU).
+All boxes are xyxy in continuous pixels, without "+1"; integers and half types are computed, and
+come back, in float32 (see `checks`). Ren et al. 2015 (Faster R-CNN) for the codec; Rezatofighi et
+al. 2019 (GIoU), Zheng et al. 2020 (DIoU, CIoU).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from .checks import as_float
 
 # Boxes may grow at most from 16 to 1000 pixels in one step; beyond it exp() overflows.
 DELTA_CLAMP = math.log(1000.0 / 16)
@@ -24,11 +27,13 @@ def box_area(boxes: Tensor) -> Tensor:
     Returns:
         (...) in square pixels.
     """
+    boxes = as_float(boxes)
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
     """Return the pairwise intersection areas (..., N, M) of (..., N, 4) and (..., M, 4)."""
+    a, b = as_float(a), as_float(b)
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     return (high - low).clamp(min=0).prod(-1)
@@ -71,6 +76,7 @@ def box_ioa(a: Tensor, b: Tensor) -> Tensor:
 
 def _hull(a: Tensor, b: Tensor) -> Tensor:
     """Return (..., N, M, 2) width and height of the smallest box around each pair."""
+    a, b = as_float(a), as_float(b)
     low = torch.minimum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.maximum(a[..., :, None, 2:], b[..., None, :, 2:])
     return (high - low).clamp(min=0)
@@ -105,6 +111,7 @@ def distance_box_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Reference: Zheng et al. 2020, eq. 7.
     """
+    a, b = as_float(a), as_float(b)
     diagonal = _hull(a, b).square().sum(-1)
     centre_a = (a[..., :2] + a[..., 2:]) / 2
     centre_b = (b[..., :2] + b[..., 2:]) / 2
@@ -124,6 +131,7 @@ def complete_box_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Reference: Zheng et al. 2020, eq. 8 to 11; the weight of the aspect term has no gradient.
     """
+    a, b = as_float(a), as_float(b)
     iou = box_iou(a, b)
     size_a = (a[..., 2:] - a[..., :2]).clamp(min=1e-12)
     size_b = (b[..., 2:] - b[..., :2]).clamp(min=1e-12)
@@ -146,6 +154,7 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int] | Tensor) -> Tensor:
     Returns:
         (..., 4) xyxy.
     """
+    boxes = as_float(boxes)
     if isinstance(size, Tensor):
         limit = size.flip(-1).to(boxes.dtype)
         limit = torch.cat([limit, limit], -1)
@@ -158,23 +167,27 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int] | Tensor) -> Tensor:
 
 def boxes_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Return (..., 4) boxes as centre x, centre y, width, height."""
+    boxes = as_float(boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def boxes_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     """Return (..., 4) centre x, centre y, width, height as xyxy."""
+    boxes_cxcywh = as_float(boxes_cxcywh)
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
 def boxes_xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """Return (..., 4) boxes as left, top, width, height (COCO)."""
+    boxes = as_float(boxes)
     return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def boxes_xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
     """Return (..., 4) left, top, width, height (COCO) as xyxy."""
+    boxes_xywh = as_float(boxes_xywh)
     return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], -1)
 
 
@@ -194,6 +207,7 @@ def encode_deltas(
 
     Reference: Girshick et al. 2014 (R-CNN), eq. 6 to 9; Ren et al. 2015, eq. 2.
     """
+    boxes, anchors = as_float(boxes), as_float(anchors)
     # max(side, tiny) leaves every real side untouched to the bit.
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6)
     centre = boxes[..., :2] + 0.5 * (boxes[..., 2:] - boxes[..., :2])
@@ -223,6 +237,7 @@ def decode_deltas(
 
     Reference: Girshick et al. 2014 (R-CNN), eq. 1 to 4.
     """
+    deltas, anchors = as_float(deltas), as_float(anchors)
     low, high = clamp if isinstance(clamp, tuple) else (None, clamp)
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     anchor_centre = anchors[..., :2] + 0.5 * anchor_size

@@ -36,15 +36,19 @@ def locate_keypoints(maps: Tensor, boxes: Tensor, *, longest: int | None = None)
         (R, J, 3) float32, without gradient: x, y in the frame of `boxes`, and the enlarged map's
         value there.
 
+    Raises:
+        ValueError: if the shapes do not fit.
+
     Example:
         >>> maps = torch.zeros(1, 1, 4, 4)
         >>> maps[0, 0, 2, 1] = 1.0
         >>> locate_keypoints(maps, torch.tensor([[10.0, 20, 14, 24]])).tolist()
         [[[11.5, 22.5, 1.0]]]
     """
-    if maps.ndim != 4 or maps.shape[2] != maps.shape[3] or boxes.shape != (maps.shape[0], 4):
+    square = maps.ndim == 4 and maps.shape[2] == maps.shape[3] > 0
+    if not square or boxes.shape != (maps.shape[0], 4):
         raise ValueError(
-            "expected maps (R, J, M, M) and boxes (R, 4), "
+            "expected maps (R, J, M, M), M from 1 on, and boxes (R, 4), "
             f"got {tuple(maps.shape)} and {tuple(boxes.shape)}"
         )
     result: Tensor = _locate_keypoints(maps, boxes, longest)
@@ -59,7 +63,8 @@ def _locate_keypoints(maps: Tensor, boxes: Tensor, longest: int | None = None) -
     lengths = extent.ceil()  # (R, 2): columns and rows of the enlarged map
     found = torch.zeros((count, joints, 3), dtype=torch.float32, device=maps.device)
     with torch.autocast(maps.device.type, enabled=False):
-        for members in _size_groups(lengths.tolist(), joints):  # the only wait for the device
+        groups = _size_groups(lengths.tolist(), joints) if joints else ()
+        for members in groups:  # the only wait for the device
             at = torch.tensor(members, device=maps.device)
             found[at] = _highest(maps[at].detach().float(), lengths[at])
     scale = extent / lengths

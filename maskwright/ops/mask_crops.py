@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..structures import PackedMasks
+from .checks import as_index
 
 # On the CPU windows up to this many pixels are gathered together, larger ones cut one by one.
 _SMALL = 64 * 64
@@ -38,7 +39,7 @@ def crop_masks(
     Args:
         masks: packed masks of the ground truth, padded-image pixels.
         boxes: (B, S, 4) xyxy, padded-image pixels.
-        gt_index: (B, S) int64, which mask of its image each box reads.
+        gt_index: (B, S) integers, which mask of its image each box reads.
         valid: (B, S) bool.
         size: side of the squares.
         sampling_ratio: samples per bin and axis; 0: the box side over `size`, rounded up.
@@ -48,13 +49,18 @@ def crop_masks(
 
     Returns:
         (B, S, size, size) float32 in [0, 1], without gradient; zeros where not valid.
+
+    Raises:
+        ValueError: if `gt_index` holds no integers, or `size` is below 1.
     """
+    if size < 1:
+        raise ValueError(f"size: expected 1 or more, got {size}")
     result: Tensor = _crop_masks(
         masks.data,
         masks.offsets,
         masks.frames,
         boxes,
-        gt_index,
+        as_index("gt_index", gt_index),
         valid,
         image_sizes,
         size,

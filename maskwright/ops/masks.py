@@ -108,9 +108,10 @@ def _pasted(
 ) -> Iterator[tuple[int, Frame, Tensor]]:
     """Yield the number, the frame and the (h, w) bool crop of each mask, in order."""
     count = len(probs)
-    if probs.ndim != 3 or probs.shape[1] != probs.shape[2] or boxes.shape != (count, 4):
+    square = probs.ndim == 3 and probs.shape[1] == probs.shape[2] > 0
+    if not square or boxes.shape != (count, 4):
         raise ValueError(
-            "expected probs (N, M, M) and boxes (N, 4), "
+            "expected probs (N, M, M), M from 1 on, and boxes (N, 4), "
             f"got {tuple(probs.shape)} and {tuple(boxes.shape)}"
         )
     if not 0 < thresh < 1:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import as_float
+
 
 def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
     """Return the boxes that no better box overlaps by more than `iou_thresh`.
@@ -24,8 +26,18 @@ def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
     """
     from torchvision.ops import nms as torchvision_nms
 
+    boxes = as_float(boxes)
+    if scores.dtype != boxes.dtype:
+        # The kernel takes one type. Ranks keep the order of the scores, which a cast may not.
+        order = scores.argsort(stable=True, descending=True)
+        return order[torchvision_nms(boxes[order], _ranks(boxes), iou_thresh)]
     kept: Tensor = torchvision_nms(boxes, scores, iou_thresh)
     return kept
+
+
+def _ranks(boxes: Tensor) -> Tensor:
+    """Return (N,) falling scores for boxes (N, 4) in the order of their merit."""
+    return torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
@@ -40,6 +52,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float
     Returns:
         (K,) int64 positions by falling score, equal scores by rising position.
     """
+    boxes = as_float(boxes)
     order = scores.argsort(stable=True, descending=True)
     return order[_greedy(boxes[order], labels[order], iou_thresh, len(order))]
 
@@ -67,6 +80,7 @@ def nms_padded(
         index (B, max_out) int64 into the N slots, by falling score, 0 where empty;
         valid (B, max_out) bool.
     """
+    boxes = as_float(boxes)
     result: tuple[Tensor, Tensor] = _nms_padded(boxes, scores, valid, iou_thresh, max_out, labels)
     return result
 
@@ -127,7 +141,7 @@ def _greedy(boxes: Tensor, labels: Tensor | None, iou_thresh: float, limit: int)
 
 def _survivors(boxes: Tensor, labels: Tensor | None, iou_thresh: float) -> Tensor:
     """Return the positions, rising, that NMS keeps of boxes in falling score order."""
-    rank = torch.arange(len(boxes), 0, -1, device=boxes.device, dtype=boxes.dtype)
+    rank = _ranks(boxes)
     if labels is None:
         return nms(boxes, rank, iou_thresh)
     labels, order = labels.sort(stable=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_ioa, box_iou
+from .checks import as_float
 
 # Elements of one block of overlaps.
 _BLOCK = 2**24
@@ -50,6 +51,9 @@ def best_overlaps(
         gt_crowd: (B, K) bool, which ground truth is a crowd region; None: none.
         usable_boxes: (B, N) bool: the others overlap nothing; None: all are usable.
     """
+    boxes, gt_boxes = as_float(boxes), as_float(gt_boxes)
+    both = torch.promote_types(boxes.dtype, gt_boxes.dtype)
+    boxes, gt_boxes = boxes.to(both), gt_boxes.to(both)
     return Overlaps(*_best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes))
 
 

@@ -15,15 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import (
-    check_boxes,
-    check_images,
-    check_integers,
-    compute_dtype,
-    gather,
-    only_finite,
-    scatter,
-)
+from .checks import box_index, check_boxes, check_images, check_maps, check_size, compute_dtype
+from .roi_gather import gather, only_finite, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 
@@ -41,7 +34,7 @@ def ps_roi_pool(
         features: (B, C * h * w, H, W): bin (i, j) of class c reads channel (c * h + i) * w + j.
         boxes: (R, 4) xyxy in input pixels; corners are rounded to whole map pixels; zeros for
             one that is not finite. No gradient flows to them.
-        batch_index: (R,) int64, image of each box.
+        batch_index: (R,) integers, image of each box.
         stride: input pixels per pixel of the map.
         output_size: bins (h, w), or one number for both.
 
@@ -49,7 +42,7 @@ def ps_roi_pool(
         (R, C, h, w) in the type of `features`; 0 for bins outside the map.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes, types or options that do not fit together, a map without pixels.
 
     Reference: Dai et al. 2016, eq. 1.
 
@@ -59,14 +52,15 @@ def ps_roi_pool(
         >>> ps_roi_pool(torch.rand(1, 18, 16, 16), boxes, index, stride=4, output_size=3).shape
         torch.Size([1, 2, 3, 3])
     """
-    size = _size(output_size)
-    _check(features, boxes, batch_index, stride, size)
+    size = check_size(output_size)
+    boxes, batch_index = _check(features, boxes, batch_index, stride, size)
     if features.device.type != "cpu":
         from torchvision.ops import ps_roi_pool as torchvision_ps_roi_pool
 
-        rois = torch.cat([batch_index[:, None].to(boxes), boxes], 1)
-        kernel: Tensor = torchvision_ps_roi_pool(features, rois, size, 1 / stride)
-        return kernel
+        dtype = compute_dtype(features)
+        rois = torch.cat([batch_index[:, None].to(dtype), boxes.to(dtype)], 1)
+        kernel: Tensor = torchvision_ps_roi_pool(features.to(dtype), rois, size, 1 / stride)
+        return kernel.to(features.dtype)
     out: Tensor = _ps_roi(features, boxes, batch_index, stride, list(size), 1, True)
     return out
 
@@ -85,7 +79,7 @@ def ps_roi_align(
     Args:
         features: see `ps_roi_pool`.
         boxes: (R, 4) xyxy in input pixels, sampled with the half-pixel shift of `roi_align`.
-        batch_index: (R,) int64, image of each box.
+        batch_index: (R,) integers, image of each box.
         stride: input pixels per pixel of the map.
         output_size: bins (h, w), or one number for both.
         sampling_ratio: samples a bin along each axis; 0: adaptive, see `roi_align`.
@@ -94,46 +88,40 @@ def ps_roi_align(
         (R, C, h, w) in the type of `features`.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes, types or options that do not fit together, a map without pixels.
 
     Reference: Dai et al. 2016, eq. 1, with the sampling of He et al. 2017.
     """
-    size = _size(output_size)
-    _check(features, boxes, batch_index, stride, size)
+    size = check_size(output_size)
+    boxes, batch_index = _check(features, boxes, batch_index, stride, size)
     if sampling_ratio < 0:
         raise ValueError(f"sampling_ratio: expected 0 (adaptive) or more, got {sampling_ratio}")
     if features.device.type != "cpu":
         from torchvision.ops import ps_roi_align as torchvision_ps_roi_align
 
-        rois = torch.cat([batch_index[:, None].to(boxes), boxes], 1)
+        dtype = compute_dtype(features)
+        rois = torch.cat([batch_index[:, None].to(dtype), boxes.to(dtype)], 1)
         ratio = sampling_ratio or -1
-        kernel: Tensor = torchvision_ps_roi_align(features, rois, size, 1 / stride, ratio)
-        return kernel
+        kernel: Tensor = torchvision_ps_roi_align(features.to(dtype), rois, size, 1 / stride, ratio)
+        return kernel.to(features.dtype)
     out: Tensor = _ps_roi(features, boxes, batch_index, stride, list(size), sampling_ratio, False)
     return out
 
 
-def _size(output_size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(output_size, int):
-        return output_size, output_size
-    return output_size[0], output_size[1]
-
-
 def _check(
     features: Tensor, boxes: Tensor, batch_index: Tensor, stride: int, size: tuple[int, int]
-) -> None:
-    if min(size) < 1:
-        raise ValueError(f"output_size: expected one or two positive integers, got {size}")
+) -> tuple[Tensor, Tensor]:
+    """Return the boxes as floats and the index as int64."""
+    check_maps(features)
     if stride <= 0:
         raise ValueError(f"stride: expected a positive number, got {stride}")
     bins = size[0] * size[1]
-    if features.dim() != 4 or features.shape[1] % bins or not features.is_floating_point():
+    if features.shape[1] % bins:
         raise ValueError(
-            f"features: expected floating-point maps (B, C * {bins}, H, W), got "
-            f"{tuple(features.shape)} {features.dtype}"
+            f"features: expected maps (B, C * {bins}, H, W), got {tuple(features.shape)}"
         )
-    check_boxes(boxes, batch_index)
-    check_integers("batch_index", batch_index)
+    boxes = check_boxes(boxes)
+    return boxes, box_index("batch_index", batch_index, boxes)
 
 
 def _plan(

@@ -17,19 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import (
-    check_boxes,
-    check_images,
-    check_integers,
-    check_length,
-    compute_dtype,
-    empty_map,
-    gather,
-    is_rows,
-    only_finite,
-    product,
-    scatter,
-)
+from .checks import box_index, check_boxes, check_images, check_maps, check_size, compute_dtype
+from .roi_gather import empty_map, gather, is_rows, only_finite, product, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
 # A map that is not channels-last must be copied first, which few boxes do not repay: those go to
@@ -60,14 +49,14 @@ def roi_align(
             memory order; gradients arrive in the order of the map.
         boxes: (R, 4) xyxy in input pixels; zeros for one that is not finite. No gradient flows to
             them.
-        batch_index: (R,) int64, image of each box.
+        batch_index: (R,) integers, image of each box.
         strides: input pixels per pixel of each map.
         output_size: bins (h, w), or one number for both.
         sampling_ratio: samples a bin along each axis; 0: adaptive, the box side over the number of
             bins, rounded up.
         aligned: boxes shifted by half a pixel, so that pixel centres are at half-integers. False:
             the older rule without shift, sides of at least one pixel.
-        levels: (R,) int64 index into `features`; an index outside of them gives zeros. None: the
+        levels: (R,) integers, index into `features`; one outside of them gives zeros. None: the
             rule of FPN, clamped to the maps given (as torchvision, without P6, when P2 to P5 are).
 
     Returns:
@@ -75,7 +64,7 @@ def roi_align(
         computed in float32.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes, types or options that do not fit together, a map without pixels.
 
     Reference: He et al. 2017, sec. 3 (RoIAlign); Lin et al. 2017, eq. 1 (levels).
 
@@ -87,48 +76,27 @@ def roi_align(
         torch.Size([1, 8, 7, 7])
     """
     maps = [features] if isinstance(features, Tensor) else list(features)
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    strides = list(strides)
-    _check(maps, boxes, batch_index, strides, size, sampling_ratio, levels)
-    if levels is None:
-        levels = _fpn_levels(boxes, strides)
+    size, strides = check_size(output_size), list(strides)
+    _check(maps, strides, sampling_ratio, by_size=levels is None)
+    boxes = check_boxes(boxes)
+    batch_index = box_index("batch_index", batch_index, boxes)
+    levels = _fpn_levels(boxes, strides) if levels is None else box_index("levels", levels, boxes)
     out: Tensor = _roi_align(
         maps, boxes, batch_index, levels, strides, list(size), sampling_ratio, aligned
     )
     return out
 
 
-def _check(
-    maps: list[Tensor],
-    boxes: Tensor,
-    batch_index: Tensor,
-    strides: list[int],
-    size: tuple[int, ...],
-    ratio: int,
-    levels: Tensor | None,
-) -> None:
+def _check(maps: list[Tensor], strides: list[int], ratio: int, *, by_size: bool) -> None:
+    """Check maps and options; `by_size`: the boxes choose their maps by the FPN rule."""
     if not maps:
         raise ValueError("features: expected at least one map, got none")
-    first = maps[0]
-    for fmap in maps:
-        if fmap.dim() != 4 or fmap.shape[:2] != first.shape[:2]:
-            shapes = [tuple(m.shape) for m in maps]
-            raise ValueError(f"features: expected (B, C, H, W) with equal B and C, got {shapes}")
-        if fmap.dtype != first.dtype or not fmap.is_floating_point():
-            types = [str(m.dtype) for m in maps]
-            raise ValueError(f"features: expected one floating-point type, got {types}")
-    check_boxes(boxes, batch_index)
-    check_integers("batch_index", batch_index)
-    if levels is not None:
-        check_length("levels", levels, boxes)
-        check_integers("levels", levels)
+    check_maps(*maps)
     if len(strides) != len(maps) or min(strides) <= 0:
         raise ValueError(f"strides: expected {len(maps)} positive, one per map, got {strides}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"output_size: expected one or two positive integers, got {size}")
     if ratio < 0:
         raise ValueError(f"sampling_ratio: expected 0 (adaptive) or more, got {ratio}")
-    if levels is None and any(b != 2 * a for a, b in pairwise(strides)):
+    if by_size and any(b != 2 * a for a, b in pairwise(strides)):
         raise ValueError(
             f"strides: the FPN rule needs maps that halve from one to the next, got {strides}; "
             "pass levels"

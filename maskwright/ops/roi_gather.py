@@ -101,13 +101,6 @@ def _sum_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> 
     )[0]
 
 
-def check_boxes(boxes: Tensor, batch_index: Tensor) -> None:
-    """Raise ValueError unless boxes are (R, 4) and `batch_index` (R,)."""
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes: expected (R, 4) xyxy, got {tuple(boxes.shape)}")
-    check_length("batch_index", batch_index, boxes)
-
-
 def only_finite(boxes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Return boxes (R, 4) and levels (R,) with zeros and -1, no map, for boxes with a nan or inf.
 
@@ -115,33 +108,6 @@ def only_finite(boxes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """
     finite = boxes.isfinite().all(1)
     return boxes.masked_fill(~finite[:, None], 0), levels.masked_fill(~finite, -1)
-
-
-def check_length(name: str, index: Tensor, boxes: Tensor) -> None:
-    """Raise ValueError unless `index` has one number for each box."""
-    if index.dim() != 1 or index.shape[0] != boxes.shape[0]:
-        expected = f"({boxes.shape[0]},) as boxes"
-        raise ValueError(f"{name}: expected {expected}, got {tuple(index.shape)}")
-
-
-def check_integers(name: str, index: Tensor) -> None:
-    """Raise ValueError unless `index` holds integers."""
-    if index.is_floating_point() or index.dtype == torch.bool:
-        raise ValueError(f"{name}: expected integers, got {index.dtype}")
-
-
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the type in which a tensor is pooled: half types in float32."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def check_images(batch_index: Tensor, fmap: Tensor) -> None:
-    """Raise ValueError if an index names no image; on the CPU only, elsewhere it would wait."""
-    if batch_index.device.type == "cpu":
-        low, high = (int(v) for v in batch_index.aminmax())
-        if low < 0 or high >= len(fmap):
-            got = f"{low} to {high}"
-            raise ValueError(f"batch_index: expected 0 to {len(fmap) - 1}, got {got}")
 
 
 def is_rows(fmap: Tensor) -> bool:

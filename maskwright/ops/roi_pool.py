@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .roi_gather import check_boxes, check_images, columns, is_rows, table_width
+from .checks import box_index, check_boxes, check_images, check_maps, check_size
+from .roi_gather import columns, is_rows, table_width
 
 # Values of a chunk of bins: small enough to stay in the cache.
 CHUNK_VALUES = 1 << 20
@@ -41,7 +42,7 @@ def roi_pool(
         features: (B, C, H, W).
         boxes: (R, 4) xyxy in input pixels; the last pixel counts as inside. One that is not finite
             lies outside the map. No gradient flows to them.
-        batch_index: (R,) int64, image of each box.
+        batch_index: (R,) integers, image of each box.
         stride: input pixels per pixel of the map.
         output_size: bins (h, w), or one number for both.
 
@@ -49,7 +50,7 @@ def roi_pool(
         (R, C, h, w), contiguous, in the type of `features`; 0 for bins outside the map.
 
     Raises:
-        ValueError: shapes or options that do not fit together.
+        ValueError: shapes, types or options that do not fit together, a map without pixels.
 
     Reference: Girshick 2015, sec. 2.1.
 
@@ -59,16 +60,12 @@ def roi_pool(
         >>> roi_pool(torch.rand(1, 8, 16, 16), boxes, index, stride=4, output_size=7).shape
         torch.Size([1, 8, 7, 7])
     """
-    pair = (output_size, output_size) if isinstance(output_size, int) else output_size
-    size = list(pair)
-    if features.dim() != 4 or not features.is_floating_point():
-        got = f"{tuple(features.shape)} {features.dtype}"
-        raise ValueError(f"features: expected (B, C, H, W) of a floating-point type, got {got}")
-    check_boxes(boxes, batch_index)
+    size = list(check_size(output_size))
+    check_maps(features)
+    boxes = check_boxes(boxes)
+    batch_index = box_index("batch_index", batch_index, boxes)
     if stride <= 0:
         raise ValueError(f"stride: expected a positive number, got {stride}")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"output_size: expected one or two positive integers, got {size}")
     argmax = torch.is_grad_enabled() and features.requires_grad
     out: Tensor = _roi_pool(features, boxes, batch_index, stride, size, argmax)[0]
     return out

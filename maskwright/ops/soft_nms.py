@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
+from .checks import as_float
 from .nms import nms_padded
 
 METHODS = ("linear", "gaussian")
@@ -67,12 +68,12 @@ def soft_nms_padded(
 
     Returns:
         index (B, max_out) int64 into the N slots, by falling new score, equal ones by rising
-        position, 0 where empty; scores (B, max_out), lowered, 0 where empty; valid (B, max_out)
-        bool.
+        position, 0 where empty; scores (B, max_out), lowered, 0 where empty, half types as float32;
+        valid (B, max_out) bool.
     """
     result: tuple[Tensor, Tensor, Tensor] = _soft_nms_padded(
-        boxes,
-        scores,
+        as_float(boxes),
+        as_float(scores),
         valid,
         rule.sigma if rule.method == "gaussian" else 0.0,
         rule.floor,

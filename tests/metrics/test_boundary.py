@@ -131,8 +131,9 @@ class PlainEval(COCOeval):
             for j, ann in enumerate(objects):
                 a, b = (rle.decode(entry["segmentation"]) > 0 for entry in (det, ann))
                 edges = plain_edge(a, self.dilation), plain_edge(b, self.dilation)
-                crowd = bool(ann["iscrowd"])
-                ious[i, j] = min(plain_iou(a, b, crowd), plain_iou(*edges, crowd))
+                ious[i, j] = min(plain_iou(a, b), plain_iou(*edges))
+                if ann["iscrowd"]:  # its own edge is none of an object
+                    ious[i, j] = plain_iou(a, b, crowd=True)
         return ious
 
 
@@ -165,3 +166,26 @@ def test_boundary_ap_equals_whole_masks_in_the_coco_protocol(dilation: float) ->
         if not ann["iscrowd"]
     ]
     assert coco_eval(gt, whole, "boundary")["AP"] == pytest.approx(1)
+
+
+def test_a_detection_in_a_crowd_is_ignored_whatever_its_edge() -> None:
+    def code(low: int, high: int) -> dict[str, Any]:
+        mask = np.zeros((100, 100), np.uint8, order="F")
+        mask[low:high, low:high] = 1
+        found = rle.encode(mask)
+        return {"size": found["size"], "counts": found["counts"].decode()}
+
+    common = {"image_id": 1, "category_id": 1}
+    gt = {
+        "images": [{"id": 1, "height": 100, "width": 100}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            common | {"id": 1, "iscrowd": 0, "segmentation": code(5, 25)},
+            common | {"id": 2, "iscrowd": 1, "segmentation": code(40, 100)},
+        ],
+    }
+    inside = common | {"score": 0.9, "segmentation": code(55, 75)}
+    right = common | {"score": 0.8, "segmentation": code(5, 25)}
+    assert coco_eval(gt, [inside, right], "boundary")["AP"] == pytest.approx(1)
+    outside = common | {"score": 0.9, "segmentation": code(20, 40)}
+    assert coco_eval(gt, [outside, right], "boundary")["AP"] == pytest.approx(0.5)

@@ -215,3 +215,58 @@ def test_broken_file_is_named(tmp_path):
     path.write_text('{"images": [')
     with pytest.raises(ValueError, match=r"half\.json is not JSON"):
         coco_eval(path, [], "bbox")
+
+
+OPTIONAL = {"segm": ("bbox", "area", "iscrowd", "id"), "bbox": ("area", "iscrowd", "id")}
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "boundary"])
+def test_only_what_an_evaluation_needs_must_be_there(coco_gt, coco_found, iou_type):
+    """Fields that can be told from others may lack, be null or (boxes) be empty."""
+    gt = {key: coco_gt[key] for key in ("images", "annotations", "categories")}
+    plain = [a for a in gt["annotations"] if not a["iscrowd"]][::3]
+    gt["annotations"] = plain
+    expected = coco_eval(gt, coco_found, iou_type)
+    for blank in ("missing", None):
+        for field in OPTIONAL["bbox" if iou_type == "bbox" else "segm"]:
+            bare = [dict(ann) for ann in plain]
+            for ann in bare:
+                del ann[field]
+                if blank is None:
+                    ann[field] = None
+            found = coco_eval(gt | {"annotations": bare}, coco_found, iou_type)
+            # Without its area an object may change its class of size only.
+            keys = [k for k in expected if field != "area" or "_" not in k]
+            assert {k: found[k] for k in keys} == pytest.approx(
+                {k: expected[k] for k in keys}, nan_ok=True
+            )
+    if iou_type == "segm":
+        bare = [{k: v for k, v in ann.items() if k != "bbox"} for ann in gt["annotations"]]
+        assert_same(found, reference(gt | {"annotations": bare}, coco_found, "segm", 100))
+
+
+def test_boxes_of_masks_are_scored_as_pycocotools_does(nuclei_gt, nuclei_found):
+    """Results with masks alone get the boxes around them, and areas of their masks."""
+    bare = [{k: v for k, v in det.items() if k != "bbox"} for det in nuclei_found]
+    ours = coco_eval(nuclei_gt, bare, "bbox")
+    assert_same(ours, reference(nuclei_gt, bare, "bbox", 100))
+    assert 0.1 < ours["AP"] < 1
+
+
+def test_what_cannot_be_told_is_named():
+    box, square = [1, 1, 4, 4], [[1.0, 1, 5, 1, 5, 5, 1, 5]]
+    image = {"id": 7, "height": 9, "width": 9}
+    ann = {"id": 3, "image_id": 7, "category_id": 1}
+    gt = {"images": [image], "categories": [{"id": 1, "name": "a"}]}
+    for iou_type, fields, said in (
+        ("bbox", {}, "bbox"), ("segm", {"bbox": box}, "segmentation"),
+        ("keypoints", {"keypoints": [2, 2, 2]}, "bbox"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"annotation 3 of image 7: '{said}' is missing"):
+            coco_eval(gt | {"annotations": [ann | fields]}, [], iou_type)
+    with_mask = gt | {"annotations": [ann | {"segmentation": square}]}
+    assert coco_eval(with_mask, [ann | {"score": 1, "bbox": box}], "bbox")["AP"] == pytest.approx(1)
+    for side in ("height", "width"):
+        for size in ({side: None}, {side: 0}):
+            with pytest.raises(ValueError, match=f"'{side}' is missing"):
+                coco_eval(with_mask | {"images": [image | size]}, [], "segm")

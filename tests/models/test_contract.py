@@ -188,6 +188,49 @@ def test_images_without_objects_train(detector, objects) -> None:
     assert not missing
 
 
+def test_no_slots_at_all_train_as_empty_ones(detector) -> None:
+    """Targets (B, 0, ...) are those of images without objects; proposals (B, 0, 4) are none."""
+    detector.train()
+    images, empty = make_images(SIZES), make_targets([[], []])
+    noise = ImageNoise(torch.tensor([1, 2]))
+    none = tree_map(lambda value: value if value.ndim == 1 else value[:, :0], empty)
+    assert none.boxes.shape == (2, 0, 4) and none.masks.frames.shape == (2, 0, 4)
+    expected = detector.losses(images, empty, generator=noise)
+    losses = detector.losses(images, none, generator=noise)
+    torch.testing.assert_close(losses, expected)
+    assert not any(value.any() for key, value in losses.items() if key.endswith(("box", "mask")))
+    sum(losses.values()).backward()
+    for key, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), key
+    regions = images.proposals
+    without = tree_map(lambda value: value[:, :0], regions)
+    invalid = replace(regions, valid=torch.zeros_like(regions.valid))
+    for targets in (none, empty, make_targets(OBJECTS)):
+        torch.testing.assert_close(
+            detector.losses(replace(images, proposals=without), targets, generator=noise),
+            detector.losses(replace(images, proposals=invalid), targets, generator=noise),
+        )
+
+
+def test_images_without_a_region_find_nothing(detector) -> None:
+    images = make_images(SIZES)
+    if detector.proposal_source is None:  # makes its own regions; boxes from elsewhere may lack
+        blank = Instances(*(torch.zeros(2, 0, *rest) for rest in [(4,), (), ()]))
+        blank = replace(blank, labels=blank.labels.long(), valid=blank.valid.bool())
+        with torch.no_grad():
+            refined = detector.eval().refine(images, blank)
+        assert refined.boxes.shape == (2, 0, 4)
+        for more in (refined.mask_crops, refined.keypoints):
+            assert more is None or more.shape[:2] == (2, 0)
+        return
+    none = replace(images, proposals=tree_map(lambda value: value[:, :0], images.proposals))
+    with torch.no_grad():
+        out = detector.eval()(none, PostProcess(score_thresh=0.01, max_det=5))
+    assert out.boxes.shape == (2, 5, 4)
+    assert not out.valid.any() and not out.boxes.any() and not out.scores.any()
+
+
 def test_crowds_train_as_neither_object_nor_background(detector) -> None:
     images, targets = make_images(SIZES), make_targets(OBJECTS)
     crowd = targets.valid.clone()
