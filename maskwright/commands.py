@@ -104,8 +104,8 @@ def model_options(options: type) -> dict[str, Option]:
 
 def val(
     *,
-    model: str,
-    weights: str | None = None,
+    model: str | Path,
+    weights: str | Path | None = None,
     device: str = "auto",
     save: bool = True,
     **options: Any,
@@ -164,13 +164,13 @@ def val(
 
 def predict(
     *,
-    model: str,
-    weights: str | None = None,
+    model: str | Path,
+    weights: str | Path | None = None,
     device: str = "auto",
     save: bool = True,
     formats: str | None = None,
     show: bool = False,
-    project: str = "runs",
+    project: str | Path = "runs",
     name: str | None = None,
     trust: bool = False,
     **options: Any,
@@ -243,7 +243,7 @@ def predict(
     return 0
 
 
-def export(*, model: str, weights: str | None = None, **options: Any) -> int:
+def export(*, model: str | Path, weights: str | Path | None = None, **options: Any) -> int:
     """Write a model as one graph, from pixels to objects, that runs without its code.
 
     Args:
@@ -269,7 +269,7 @@ def convert(**options: Any) -> int:
     return 0
 
 
-def benchmark(*, save: str | None = None, **options: Any) -> int:
+def benchmark(*, save: str | Path | None = None, **options: Any) -> int:
     """Time inference stage by stage, beside torchvision where it has the model.
 
     Args:
@@ -362,7 +362,7 @@ def compress(**options: Any) -> int:
 
 
 def proposals(
-    *, save: bool = True, project: str = "runs", name: str | None = None, **options: Any
+    *, save: bool = True, project: str | Path = "runs", name: str | None = None, **options: Any
 ) -> int:
     """Compute region proposals of a data set and measure how many objects they find.
 
@@ -414,7 +414,7 @@ def doctor() -> int:
 
 
 def data_check(
-    *, save: bool = True, project: str = "runs", name: str | None = None, **options: Any
+    *, save: bool = True, project: str | Path = "runs", name: str | None = None, **options: Any
 ) -> int:
     """Look for faults in a data set and draw samples, before any training.
 

@@ -33,6 +33,7 @@ from .exporters.sessions import GRAPH_SUFFIXES, open_graph
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, build, get_entry, list_models
 from .models.transfer import transfer
+from .paths import home_path, takes_paths
 from .structures import Skeleton
 
 _PACKAGE = Path(__file__).parent / "weights"
@@ -195,6 +196,7 @@ def _is_ours(path: Path) -> bool:
         return True  # let the checkpoint reader say what is wrong
 
 
+@takes_paths
 def load_detector(
     model: str | Path,
     *,
@@ -257,6 +259,7 @@ def load_detector(
     return detector, found.meta
 
 
+@takes_paths
 def load(
     model: str | Path,
     *,
@@ -310,6 +313,7 @@ def load(
     return Predictor(detector, meta, device=device, precision=precision)
 
 
+@takes_paths
 def start_detector(
     model: str,
     names: list[str],
@@ -341,7 +345,7 @@ def start_detector(
     entry = _entry(model)
     options = dict(options or {})
     if str(weights).startswith(LOCAL_BACKBONE):
-        path = Path(str(weights).removeprefix(LOCAL_BACKBONE))
+        path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
         detector = build(model, len(names), **options)
         report = apply_pretrained(detector, read_tensors(path), str(path))
         return detector, options, f"backbone starts from {report}"
@@ -381,6 +385,7 @@ def start_detector(
     return detector, options, f"{weights}: {report}"
 
 
+@takes_paths
 def convert(
     src: str | Path,
     dst: str | Path,

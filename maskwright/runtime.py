@@ -13,6 +13,7 @@ into another project. On the command line: `python -m maskwright.runtime model.o
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Model:
     ) -> None:
         import onnxruntime
 
+        path = os.path.expanduser(path)  # noqa: PTH111
         if not Path(path).is_file():
             raise ValueError(f"{path} does not exist")
         options = onnxruntime.SessionOptions()
@@ -283,7 +285,7 @@ def read_image(image: str | Path | Image.Image | Array) -> Array:
     try:
         if not isinstance(image, Image.Image):
             name = str(image)
-            image = Image.open(image)
+            image = Image.open(os.path.expanduser(image))  # noqa: PTH111
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):
             raise ValueError(f"samples of the mode {image.mode}: bring them to 8 bits")

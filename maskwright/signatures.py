@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskwright.paths import home_path, names_path
+
 REQUIRED = object()  # the default of an option that must be given
 
 
@@ -95,11 +97,13 @@ def parse_value(kind: str, text: str) -> Any:
     Args:
         kind: type as written in the source: a union of None, bool, int, float, str, Path,
             Literal[...] and tuple[...]. Other members are passed over.
-        text: "none" is None; the items of a tuple stand between commas: "800,1333".
+        text: "none" is None; the items of a tuple stand between commas: "800,1333"; `~` at the
+            beginning of a path is the home directory.
 
     Raises:
         ValueError: if `text` is no value of this type; the message says what is expected.
     """
+    text = home_path(text) if names_path(kind) else text
     members = _split(kind, "|")
     literals = [ast.literal_eval(member[7:]) for member in members if member.startswith("Literal[")]
     if any(text in (choices if isinstance(choices, list) else [choices]) for choices in literals):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from maskwright.errors import OptionError
+from maskwright.paths import takes_paths
 
 from .discover import find_splits, open_dataset
 from .images import image_header, load_image
@@ -104,6 +105,7 @@ class CheckReport:
         return "\n".join(lines)
 
 
+@takes_paths
 def check_data(
     data: str | Path | Mapping[str, Any],
     *,

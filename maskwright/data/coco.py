@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskwright.paths import takes_paths
 from maskwright.structures import Skeleton
 
 from .builder import Builder
@@ -24,8 +25,9 @@ from .skeletons import read_skeleton
 LISTS = ("images", "annotations", "categories")
 
 
+@takes_paths
 def read_coco(
-    path: Path,
+    path: str | Path,
     roots: Sequence[Path] | None = None,
     *,
     split: str = "train",
@@ -45,6 +47,7 @@ def read_coco(
         ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
             in `names`.
     """
+    path = Path(path)
     return _Reader(path, split).read(list(roots or [path.parent]), names)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright.errors import OptionError
+from maskwright.paths import home_path, nearest_path
 
 from .coco import read_coco
 from .records import Dataset
@@ -143,7 +144,7 @@ def find_splits(
 def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[str, Source]:
     if isinstance(data, Mapping):
         return _from_mapping(data, Path(), keypoints)
-    path = Path(data)
+    path = Path(home_path(data))
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
             return _from_mapping(_load_yaml(path), path.parent, keypoints)
@@ -160,7 +161,7 @@ def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[
     if path.exists() and not path.is_dir():
         raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
-        raise ValueError(f"data={str(data)!r} does not exist; expected, for example:\n{LAYOUTS}")
+        raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
     found: dict[str, Source] = {}
     looked = [path / "annotations", path, *(sub for sub in _folders(path) if split_name(sub.name))]
     for folder in looked:
@@ -290,19 +291,21 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
         values = value.values() if isinstance(value, Mapping) else [value]
         if not all(item is None or isinstance(item, str | Path) for item in values):
             raise ValueError(f"the entry {key} must name a folder, got a {type(value).__name__}")
-    base = base / str(content.get("path") or ".")
+    base = base / home_path(str(content.get("path") or "."))
     found: dict[str, Source] = {}
     for key, value in content.items():
         split = split_name(str(key))
         several = value if isinstance(value, list) else [value]
         if split is None or not all(isinstance(one, str | Path) for one in several):
             continue
-        files = [_entry_file(base / one, split, keypoints) for one in several]
+        files = [_entry_file(base / home_path(one), split, keypoints) for one in several]
         if len(files) == 1 and files[0].suffix.lower() == ".json" and files[0].is_file():
             images = content.get("images")
             if isinstance(images, Mapping):
                 images = images.get(key)
-            found[split] = _source(files[0], split, base / str(images) if images else None)
+            found[split] = _source(
+                files[0], split, base / home_path(str(images)) if images else None
+            )
             continue
         parts: list[VocPart] = []
         for name, file in zip(several, files, strict=True):

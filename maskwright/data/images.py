@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskwright.paths import home_path
 from maskwright.structures import Images
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def load_image(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarra
     elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         name, stream = source, io.BytesIO(_download(source))
     elif isinstance(source, str | Path):
-        name, stream = str(source), _open_file(Path(source))
+        name, stream = str(source), _open_file(Path(home_path(source)))
     else:
         raise ValueError(
             "an image is a path, a URL, bytes, a PIL image or a uint8 array (H, W, 3); "

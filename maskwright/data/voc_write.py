@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from maskwright.paths import takes_paths
+
 from .records import Dataset
 from .voc import CLASS_FILES
 from .voc_layout import read_lines
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+@takes_paths
 def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Path:
     """Write a data set as Pascal VOC, one split at a time.
 

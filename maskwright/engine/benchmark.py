@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..ops.masks import paste_masks
+from ..paths import takes_paths
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import drawn_scene, has_peer, random_predictor
@@ -85,6 +86,7 @@ class Benchmark:
         )
 
 
+@takes_paths
 def benchmark(
     model: str | Path | Predictor = "mask_rcnn_resnet50_fpn",
     source: Any = None,

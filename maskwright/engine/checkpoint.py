@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import Meta
+from ..paths import takes_paths
 from .rundir import replacing
 
 FORMAT = 1
@@ -107,6 +108,7 @@ def save_checkpoint(
     return path
 
 
+@takes_paths
 def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
     """Read a checkpoint, or the best one of a run folder.
 
@@ -224,6 +226,7 @@ def _kind(tensor: Tensor) -> tuple[bool, bool]:
     return tensor.is_floating_point(), tensor.is_complex()
 
 
+@takes_paths
 def resolve_checkpoint(path: str | Path, which: str = "best") -> Path:
     """Return the checkpoint file that `path` means: itself, or one inside a run folder.
 

@@ -18,6 +18,7 @@ from ..models.base import Detector, PostProcess
 from ..models.registry import build, get_entry, list_models
 from ..nn.box_head import BoxHead
 from ..nn.svd import truncate
+from ..paths import takes_paths
 from .checkpoint import save_checkpoint
 from .evaluate import eval_loader, evaluate
 from .regions import prepare_proposals
@@ -38,6 +39,7 @@ class Compressed:
     rows: list[tuple[str, int, float | None, float | None, float | None]]
 
 
+@takes_paths
 def compress(
     model: str | Path,
     *,

@@ -30,6 +30,7 @@ from ..exporters.writers import SUFFIXES, check_libraries, rewrite_graph, write_
 from ..models.base import Detector
 from ..models.regions import ProposalDetector
 from ..nn.poolers import MapPooler, Pooler
+from ..paths import takes_paths
 from ..structures import Images
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
@@ -110,6 +111,7 @@ class ExportReport:
     int8: Int8Report | None = None
 
 
+@takes_paths
 def export(
     model: str | Path | Predictor,
     format: str,

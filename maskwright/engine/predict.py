@@ -27,6 +27,7 @@ from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
 from ..models.inference import pick_precision
 from ..ops.soft_nms import SoftNMS
+from ..paths import takes_paths
 from ..proposals import ProposalStore
 from ..structures import Images, Resize
 from .detect import Views, detect_views, to_detections
@@ -283,6 +284,7 @@ class Predictor:
         ]
 
 
+@takes_paths
 def predict(
     model: str | Path | Predictor,
     source: Any,

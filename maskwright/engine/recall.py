@@ -14,6 +14,7 @@ from ..data.proposals import find_proposals
 from ..drawing.figures import colors, legend, new_figure, save_figure, style
 from ..errors import OptionError
 from ..metrics.proposal_recall import ProposalRecall, proposal_recall
+from ..paths import takes_paths
 from ..proposals import Proposals, ProposalStore, make_source
 from ..proposals.files import short_names, write_proposals
 from . import console
@@ -42,6 +43,7 @@ class ProposalReport:
     files: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+@takes_paths
 def proposals(
     data: str | Path,
     source: str = "selective_search",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import OptionError, nearest
+from ..paths import home_path, names_path
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,9 @@ class TrainRecipe:
             value = getattr(self, name)
             if isinstance(value, list):
                 set_field(self, name, tuple(value))
+        for entry in fields(self):
+            if names_path(str(entry.type)):
+                set_field(self, entry.name, home_path(getattr(self, entry.name)))
         set_field(self, "model_args", dict(self.model_args))
         self._check_numbers()
         self._check_combinations()

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..ops.masks import paste_masks, paste_rle
 from ..ops.outlines import Part, trace_parts
 from ..ops.rle import decode_rle
+from ..paths import home_path
 from ..structures import Detections, Skeleton
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class Result:
         Raises:
             ValueError: if the suffix is that of no image format.
         """
-        path = Path(path)
+        path = Path(home_path(path))
         data = {".json": self.to_json, ".geojson": self.to_geojson}.get(path.suffix.lower())
         if data is None and path.suffix.lower() not in _writable():
             raise ValueError(
@@ -351,7 +352,7 @@ class Result:
         """
         from PIL import Image
 
-        path = Path(path)
+        path = Path(home_path(path))
         if path.suffix.lower() != ".png":
             raise ValueError(f"save_labels: {str(path)!r} must end in .png, which keeps 16 bits")
         labels = self.label_image()

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
+from ..paths import takes_paths
 
 
+@takes_paths
 def new_run_dir(project: str | Path, task: str, name: str | None = None) -> Path:
     """Make a new folder `project/task/name`, with 2, 3, ... behind the name if it is taken.
 

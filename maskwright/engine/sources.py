@@ -6,13 +6,14 @@ image, or a list of those. Nothing is read here: only names are listed.
 
 from __future__ import annotations
 
-import difflib
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from ..paths import home_path, nearest_path
 
 # What Pillow reads everywhere; other files of a folder are passed over without a word.
 IMAGE_SUFFIXES = (
@@ -101,8 +102,8 @@ def _number(item: Source, index: int) -> Source:
 
 
 def _list_path(source: str | Path) -> Sources:
-    text = str(source)
-    path = Path(source).expanduser()
+    text = str(home_path(source))
+    path = Path(text)
     if text and path.is_file():  # before the pattern: a file name may hold brackets
         _check_suffix(path)
         return Sources([_file(path)], single=True)
@@ -116,7 +117,7 @@ def _list_path(source: str | Path) -> Sources:
             what = f"{len(found)} files, none an image ({_suffixes()})" if found else "nothing"
             raise ValueError(f"source: the pattern {text!r} matches {what}")
         return Sources([_file(file) for file in images], single=False)
-    raise ValueError(f"source: {text!r} does not exist{_nearest(path)}")
+    raise ValueError(f"source: {text!r} does not exist{nearest_path(path)}")
 
 
 def _file(path: Path) -> Source:
@@ -152,22 +153,3 @@ def _list_folder(path: Path) -> list[Path]:
             f"{str(below)!r}, or everything below: source='{path}/**/*'?"
         )
     raise ValueError(f"source: the folder {str(path)!r} holds no image ({_suffixes()})")
-
-
-def _nearest(path: Path) -> str:
-    """Return "; did you mean ...?" with the name in the file system nearest to `path`."""
-    missing = path
-    while not missing.parent.is_dir() and missing.parent != missing:
-        missing = missing.parent
-    try:
-        names = sorted(entry.name for entry in missing.parent.iterdir())
-    except OSError:
-        names = []
-    # A wrong suffix or case is a frequent slip, a wrong stem among numbered files is another file.
-    same = [name for name in names if Path(name).stem.lower() == missing.stem.lower()]
-    near = same or difflib.get_close_matches(missing.name, names, 1, 0.6)
-    if near:
-        return f"; did you mean {str(missing.parent / near[0])!r}?"
-    if missing != path:
-        return f": there is no {str(missing)!r}"
-    return f" (looked in {str(missing.parent.resolve())!r})"

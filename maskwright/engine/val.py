@@ -10,6 +10,7 @@ from ..data.discover import open_dataset
 from ..data.records import describe_faults
 from ..errors import OptionError
 from ..metrics.diagnostics import explain_zero
+from ..paths import takes_paths
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
@@ -40,6 +41,7 @@ class ValResult(dict[str, float]):
         self.diagnosis = diagnosis
 
 
+@takes_paths
 def val(
     model: str | Path | Predictor,
     data: str | Path,

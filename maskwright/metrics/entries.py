@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..paths import takes_paths
 
+
+@takes_paths
 def read_ground_truth(gt: Path | str | dict[str, Any]) -> dict[str, Any]:
     """Return COCO ground truth as a dict, read from its file where a path is given.
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import OptionError
+from ..paths import home_path
 from .edges import gradient_edges, structured_edges
 from .files import ProposalFile
 
@@ -143,7 +144,9 @@ def make_source(text: str, *, split: str | None = None) -> Source:
         OptionError: if it names none.
         ValueError: if the file cannot be read.
     """
+    text = home_path(text)
     kind, _, option = str(text).partition(":")
+    option = home_path(option)
     if kind == "selective_search" and option in ("", "fast", "quality"):
         mode = option or "fast"
         return ComputedSource(f"{kind}:{mode}", partial(selective_search, mode=mode))
