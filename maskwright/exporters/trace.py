@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..models.base import Detector
+from ..models.base import Detector, PostProcess
 from ..models.inference import fast_network
 from ..nn.inference import share
+from ..nn.same_padding import fix_padding
 from ..structures import Images, Instances
 from .spec import GraphSpec
 
@@ -71,10 +72,24 @@ def whole_model(detector: Detector, spec: GraphSpec) -> WholeModel:
         spec: its description.
     """
     network = share(fast_network(detector, winograd=False))
+    if spec.size is None:
+        fix_padding(network, _run_blocks)
     if spec.precision == "fp16":
         _halve(network)
     model = WholeModel(network, spec).eval()
     return model
+
+
+def _run_blocks(network: nn.Module, blocks: int) -> object:
+    """Run a detector on an image of so many times `size_divisor` a side."""
+    assert isinstance(network, Detector)
+    side = blocks * network.size_divisor
+    size = torch.tensor([[side, side]])
+    whole = torch.tensor([[[0.0, 0.0, side, side]]])
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    regions = Instances(whole, valid.long(), valid)  # for detectors that take them
+    images = Images(torch.zeros(1, 3, side, side), size, size, regions)
+    return network(images, PostProcess(score_thresh=0.0, max_det=1))
 
 
 class _Widen(nn.Module):
