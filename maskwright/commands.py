@@ -159,6 +159,7 @@ def val(
         from maskwright.engine.report import announce
 
         announce(metrics.diagnosis, metrics.dir)
+        console.note(f"next:\n  {metrics.command}")
     return 0
 
 

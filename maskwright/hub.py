@@ -305,12 +305,23 @@ def load(
             )
         graph = open_graph(Path(model), trust=trust)
         take_regions_from(graph, str(model), proposal_source)
-        return Predictor(graph, graph.spec.meta, device="cpu")
+        predictor = Predictor(graph, graph.spec.meta, device="cpu")
+        predictor.origin = _origin(model, trust=trust, proposal_source=proposal_source)
+        return predictor
     detector, meta = load_detector(
         model, weights=weights, num_classes=num_classes, backbone=backbone
     )
     take_regions_from(detector, meta.model, proposal_source)
-    return Predictor(detector, meta, device=device, precision=precision)
+    predictor = Predictor(detector, meta, device=device, precision=precision)
+    if num_classes is None and backbone is None:  # which the command line does not take
+        predictor.origin = _origin(model, weights=weights, proposal_source=proposal_source)
+    return predictor
+
+
+def _origin(model: str | Path, **options: Any) -> dict[str, str]:
+    """Return the options of the command line that load a model, by name."""
+    given = {"model": model} | {name: value for name, value in options.items() if value}
+    return {name: "true" if value is True else str(value) for name, value in given.items()}
 
 
 @takes_paths

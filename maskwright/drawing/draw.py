@@ -364,7 +364,12 @@ def _font(points: float) -> ImageFont.FreeTypeFont:
 
 
 def mosaic(
-    images: Sequence[Any], titles: Sequence[str], columns: int, cell: int = 480
+    images: Sequence[Any],
+    titles: Sequence[str],
+    columns: int,
+    cell: int = 480,
+    *,
+    heading: str = "",
 ) -> Image.Image:
     """Return images side by side, each fitted into a square cell under its title.
 
@@ -373,6 +378,7 @@ def mosaic(
         titles: one text per image; empty for none.
         columns: cells in a row.
         cell: side of a cell in pixels.
+        heading: a line above all of them; empty for none.
 
     Raises:
         ValueError: if there are no images, or not as many titles as images.
@@ -390,15 +396,20 @@ def mosaic(
     points = float(np.clip(cell / 30, 10, 18))
     font = _font(points)
     head = round(points * 1.7) if any(titles) else 0
+    crown = round(points * 2.2) if heading else 0
     board = Image.new(
         "RGB",
-        (columns * (cell + gap) + gap, rows * (cell + head + gap) + gap),
+        (columns * (cell + gap) + gap, rows * (cell + head + gap) + gap + crown),
         (24, 26, 31),
     )
     pen = _pen(board)
+    if heading:
+        large = _font(points * 1.25)
+        text = _shorten(pen, heading, large, board.width - 2 * gap)
+        pen.text((gap, gap + crown // 2), text, font=large, fill="white", anchor="lm")
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         left = gap + (i % columns) * (cell + gap)
-        top = gap + (i // columns) * (cell + head + gap)
+        top = gap + crown + (i // columns) * (cell + head + gap)
         picture = _picture(image)
         scale = cell / max(picture.size)
         new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))

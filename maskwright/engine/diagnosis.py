@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
-SHOWN_SCORE = 0.25  # smallest score of a detection in a picture and in the confusion matrix
+DEFAULT_CONF = 0.25  # of `predict`: shown where no score can be advised
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Diagnosis:
         names: class names.
         objects: number of objects by class name, crowd regions left out.
         kinds: "box" and, where masks were scored, "mask".
-        confusion: (C + 1, C + 1) confusion matrix of the boxes from `SHOWN_SCORE` on.
-        images: how each image came out, worst first, by masks where there are any.
-        conf: the score threshold behind `images`.
+        confusion: (C + 1, C + 1) confusion matrix of the boxes above `conf`.
+        images: how each image came out above `conf`, worst first, by masks where there are any.
+        conf: the score threshold of all that is shown and advised: that of the best F1, or 0.25
+            where there is none.
         keypoints: precision-recall curves of the keypoints, by object keypoint similarity and
             class; None where they were not scored.
     """
@@ -85,6 +86,11 @@ class Diagnosis:
     def best(self) -> OperatingPoint | None:
         """The best score threshold; None where nothing was found."""
         return self.lead.scores.best
+
+    @property
+    def conf_text(self) -> str:
+        """The threshold `conf`, and why it is taken."""
+        return describe_conf(self.conf, self.best)
 
 
 def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
@@ -108,17 +114,37 @@ def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
         )
     lead = kinds.get("mask", kinds["box"])
     best = lead.scores.best
-    conf = SHOWN_SCORE if best is None else best.conf
+    conf = DEFAULT_CONF if best is None else best.conf
     names = lead.matches.names
     return Diagnosis(
         names,
         dict(zip(names, lead.matches.objects_per_class().tolist(), strict=True)),
         kinds,
-        confusion_matrix(result.gt, result.detections, conf=SHOWN_SCORE),
+        confusion_matrix(result.gt, result.detections, conf=conf),
         score_images(lead.matches, conf),
         conf,
         _keypoint_curves(result, max_det),
     )
+
+
+def advise(result: Evaluation, max_det: int) -> OperatingPoint | None:
+    """Return the score threshold that `diagnose` advises, without the rest of the diagnosis.
+
+    Args:
+        result: the evaluation.
+        max_det: detections counted per image and class.
+
+    Returns:
+        The threshold with the best F1, of masks where there are any; None where none is best.
+    """
+    iou_type = IOU_TYPES["mask" if "mask/AP" in result.metrics else "box"]
+    return score_curves(match(result.gt, result.detections, iou_type, max_det=max_det)).best
+
+
+def describe_conf(conf: float, best: OperatingPoint | None) -> str:
+    """Return a score threshold and why it is taken, as text."""
+    why = "no best F1: nothing right was found" if best is None else f"best F1: {best.f1:.3f}"
+    return f"conf={conf:g} ({why})"
 
 
 def _keypoint_curves(result: Evaluation, max_det: int) -> dict[str, Curves] | None:
@@ -183,7 +209,7 @@ def _numbers(found: Diagnosis, files: Sequence[str]) -> dict[str, Any]:
     return {
         "objects": found.objects,
         "confusion_matrix": {
-            "conf": SHOWN_SCORE,
+            "conf": found.conf,
             "rows": "true, the last is the background",
             "counts": list(found.confusion),
         },

@@ -14,7 +14,8 @@ import numpy as np
 from ..data.loader import Batch
 from ..data.records import Dataset
 from ..drawing.draw import draw_instances, mosaic
-from .diagnosis import SHOWN_SCORE, save_numbers
+from ..metrics.scores import OperatingPoint, above
+from .diagnosis import DEFAULT_CONF, describe_conf, save_numbers
 from .rundir import write_whole
 
 if TYPE_CHECKING:
@@ -73,14 +74,19 @@ def save_labels(path: Path, dataset: Dataset) -> None:
     )
 
 
-def save_validation(folder: Path, result: Evaluation, dataset: Dataset) -> None:
+def save_validation(
+    folder: Path, result: Evaluation, dataset: Dataset, best: OperatingPoint | None
+) -> None:
     """Write the metrics, the detections and pictures of an evaluation; the report comes on top.
+
+    The pictures hold the detections that `predict` would find with the advised threshold.
 
     Args:
         folder: the run folder; gets `metrics.json`, `detections.json` (see `load_detections`),
             `val_batch0_labels.jpg` and `val_batch0_pred.jpg`.
         result: the evaluation.
         dataset: the images that were evaluated.
+        best: the advised score threshold, see `diagnosis.advise`.
     """
     save_numbers(folder / "metrics.json", result.metrics, None)
     rows = [json.dumps(_with_text(row), separators=(",", ":")) for row in result.detections]
@@ -88,11 +94,13 @@ def save_validation(folder: Path, result: Evaluation, dataset: Dataset) -> None:
     count = min(len(dataset), MAX_CELLS)
     ids = {dataset[i].image_id for i in range(count)}
     truth = [row for row in result.gt["annotations"] if row["image_id"] in ids]
-    found = [
-        row for row in result.detections if row["image_id"] in ids and row["score"] >= SHOWN_SCORE
-    ]
-    _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth)
-    _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found)
+    found = [row for row in result.detections if row["image_id"] in ids]
+    conf = DEFAULT_CONF if best is None else best.conf
+    passed = above(np.array([row["score"] for row in found], np.float64), conf)
+    found = [row for row, shown in zip(found, passed, strict=True) if shown]
+    _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth, "Ground truth")
+    heading = f"Found at {describe_conf(conf, best)}"
+    _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found, heading)
 
 
 def load_detections(folder: Path) -> list[dict[str, Any]]:
@@ -166,7 +174,9 @@ class Curves:
         self._cost = self._drawn - start
 
 
-def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str, Any]]) -> None:
+def _save_rows(
+    path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str, Any]], heading: str
+) -> None:
     """Draw COCO annotations or results on the first images of a data set."""
     by_image: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
@@ -195,7 +205,7 @@ def _save_rows(path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str
             )
         )
         titles.append(record.path.name)
-    _save(path, pictures, titles)
+    _save(path, pictures, titles, heading)
 
 
 def _as_rle(mask: Any, size: tuple[int, int]) -> dict[str, Any] | None:
@@ -223,6 +233,6 @@ def _crops(batch: Batch, i: int, slots: Sequence[int]) -> list[Any] | None:
     return crops
 
 
-def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str]) -> None:
+def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str], heading: str = "") -> None:
     columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-    mosaic(pictures, titles, columns).save(path, quality=QUALITY)
+    mosaic(pictures, titles, columns, heading=heading).save(path, quality=QUALITY)

@@ -205,7 +205,7 @@ def plot_errors(splits: Mapping[str, ErrorSplit], out: str | Path) -> Path:
 
 
 def plot_confusion(
-    matrix: npt.NDArray[np.integer], names: Sequence[str | None], out: str | Path
+    matrix: npt.NDArray[np.integer], names: Sequence[str | None], out: str | Path, at: str = ""
 ) -> Path:
     """Draw a confusion matrix: of each true class, how much was taken for what.
 
@@ -215,6 +215,7 @@ def plot_confusion(
         matrix: (C + 1, C + 1) counts, rows true, columns predicted, background last.
         names: the C class names.
         out: file to write.
+        at: the score threshold of the detections, for the title.
 
     Returns:
         The path of the figure.
@@ -249,7 +250,7 @@ def plot_confusion(
     side = min(max(3.2, 0.62 * count), 13.0)
     figure = new_figure(side + 0.075 * longest + 1.0, side + 0.06 * longest + 0.5)
     ax = figure.add_subplot()
-    style(ax, "Confusion matrix", "predicted", "true")
+    style(ax, f"Confusion matrix{at and ' at '}{at}", "predicted", "true")
     ax.grid(False)
     picture = ax.imshow(shown, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
     points = 8.5 if count <= 20 else max(8.5 * 20 / count * 1.5, 5.2)

@@ -89,6 +89,8 @@ class Predictor:
         meta: what its checkpoint says of itself.
         names: class names by label.
         device: where it computes.
+        origin: the options of the command line that load the same model, by name; empty where it
+            has none.
 
     Example:
         >>> import maskwright as mw
@@ -111,6 +113,7 @@ class Predictor:
         self._network = FastNetwork(self.detector, dtype)
         self._proposals: ProposalStore | None = None
         self.meta = meta
+        self.origin: dict[str, str] = {}
         self.names = [
             name if name is not None else f"class {i}" for i, name in enumerate(meta.names)
         ]

@@ -20,7 +20,7 @@ from ..drawing.figures import plural
 from ..metrics.error_split import KINDS, MEANING, SPECIAL
 from ..metrics.scores import SMALLEST_SCORE, ImageScore
 from . import console
-from .diagnosis import IOU_TYPES, SHOWN_SCORE, Diagnosis, diagnose, save_numbers
+from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .doctor import environment
 from .page import render
 from .rundir import write_whole
@@ -38,33 +38,31 @@ NONE_RIGHT = '<span title="no detection of this class is right">–</span>'
 
 def write_report(
     folder: Path,
+    found: Diagnosis,
     result: Evaluation,
     dataset: Dataset,
     *,
     title: str,
-    max_det: int,
+    command: str,
     options: Mapping[str, Any],
     device: str,
     notes: Sequence[str] = (),
-) -> Diagnosis:
+) -> None:
     """Write `report.html`, its figures and `metrics.json` into a run folder.
 
     The curves of a training are taken from `results.png` of the folder, where it is there.
 
     Args:
         folder: the run folder.
+        found: the diagnosis of the evaluation.
         result: the evaluation.
         dataset: the images that were evaluated.
         title: heading of the page.
-        max_det: detections counted per image and class.
+        command: the prediction that finds what the report shows.
         options: options of the run by name.
         device: where the model ran.
         notes: what the reader should know first, such as warnings.
-
-    Returns:
-        What the report is made of.
     """
-    found = diagnose(result, max_det)
     figures = _draw(folder, found, result)
     worst = draw_worst(folder, found, result, dataset)
     files = [image["file_name"] for image in result.gt["images"]]
@@ -93,15 +91,20 @@ def write_report(
         footer="All numbers are in metrics.json.",
     )
     write_whole(folder / REPORT, page)
-    return found
 
 
 def announce(found: Diagnosis, folder: Path) -> None:
-    """Print the suggested score threshold and where the report is."""
+    """Print the advised score threshold and where the report is."""
     if found.best is not None:
         console.note(
             f"best F1 {found.best.f1:.3f} (precision {found.best.precision:.3f}, recall "
-            f"{found.best.recall:.3f}) at: maskwright predict conf={found.best.conf:g}"
+            f"{found.best.recall:.3f}) at conf={found.best.conf:g}: pictures, confusion matrix "
+            "and the command below use it"
+        )
+    else:
+        console.note(
+            f"no best F1, because nothing right was found: pictures, confusion matrix and the "
+            f"command below use conf={found.conf:g}"
         )
     console.note(f"report: {folder / REPORT}")
 
@@ -112,7 +115,9 @@ def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
 
     kinds = found.kinds
     plots.plot_class_ap(result.metrics, folder / "class_ap.png", found.objects)
-    plots.plot_confusion(found.confusion, found.names, folder / "confusion_matrix.png")
+    plots.plot_confusion(
+        found.confusion, found.names, folder / "confusion_matrix.png", found.conf_text
+    )
     for kind, one in kinds.items():
         panels = {f"{TITLES[kind]}, {name}": curves for name, curves in one.curves.items()}
         plots.plot_pr(panels, folder / f"{kind}_pr.png")
@@ -226,7 +231,7 @@ def _mixups(found: Diagnosis) -> str:
     matrix = found.confusion[:-1, :-1].copy()
     np.fill_diagonal(matrix, 0)
     text = (
-        f"<p>Boxes with a score of at least {SHOWN_SCORE:g}, matched at IoU 0.5 whatever their "
+        f"<p>Boxes found at {found.conf_text}, matched at IoU 0.5 whatever their "
         "class. The last column holds missed objects, the last row false detections.</p>"
     )
     order = np.argsort(-matrix, axis=None, kind="stable")[:MIXUPS]

@@ -26,10 +26,12 @@ from ..models.base import PostProcess
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
 from .best import is_better, undefined_note
+from .diagnosis import DEFAULT_CONF, advise, diagnose
 from .evaluate import Evaluation, capped_notes, evaluate, to_device
 from .fitting import fit_after_training
 from .heap import give_back
 from .interrupt import Interrupt
+from .next_command import command, predict_command
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
 from .resume import Resumed, find_run
@@ -137,8 +139,8 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
                 raise
             raise TrainingError(
                 f"another process of this training has ended (its own message tells why), so this "
-                f"one stops at step {run.place.step}; go on with\n"
-                f"  maskwright train resume={whole_run(run.dir)}"
+                f"one stops at step {run.place.step}; go on with\n  "
+                + command("maskwright", "train", f"resume={whole_run(run.dir)}")
             ) from error
 
 
@@ -318,7 +320,8 @@ def finish_epoch(
         if result is not None:
             _report(run, result)
             if better and run.val_data is not None:
-                pictures.save_validation(run.dir, result, run.val_data)
+                best = advise(result, run.recipe.max_det)
+                pictures.save_validation(run.dir, result, run.val_data, best)
         curves.add(row)
     run.save_last()
     run.fabric.barrier()
@@ -412,10 +415,14 @@ def _report(run: Session, result: Evaluation) -> None:
         console.warn(text)
 
 
-def _write_report(run: Session) -> None:
-    """Write the report of the best epoch from the detections that it left."""
+def _write_report(run: Session) -> str | None:
+    """Write the report of the best epoch from the detections that it left.
+
+    Returns:
+        The prediction that finds what the report shows; None if there is no report.
+    """
     if not (run.dir / pictures.DETECTIONS).is_file():
-        return  # best before such files were written: `maskwright val` makes the report
+        return None  # best before such files were written: `maskwright val` makes the report
     from .report import announce, write_report
 
     place, recipe = run.place, run.recipe
@@ -427,17 +434,22 @@ def _write_report(run: Session) -> None:
         [],
         math.nan,
     )
-    found = write_report(
+    found = diagnose(best, recipe.max_det)
+    words = [f"model={run.dir}"]
+    line = predict_command(words, run.val_data, found.conf, {"max_det": recipe.max_det})
+    write_report(
         run.dir,
+        found,
         best,
         run.val_data,
         title=f"Training of {recipe.model} on {recipe.data}, best epoch {place.best_epoch}",
-        max_det=recipe.max_det,
+        command=line,
         options=recipe.to_dict(),
         device=str(run.fabric.device),
         notes=explain_zero(best.gt, best.detections, best.metrics),
     )
     announce(found, run.dir)
+    return line
 
 
 def _conclude(run: Session, reason: str | None) -> TrainResult:
@@ -447,13 +459,13 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
     if run.first:
         if reason is None:
             console.note(
-                f"interrupted at step {run.place.step} of {run.total}; go on with\n"
-                f"  maskwright train resume={whole_run(run.dir)}"
+                f"interrupted at step {run.place.step} of {run.total}; go on with\n  "
+                + command("maskwright", "train", f"resume={whole_run(run.dir)}")
             )
         elif run.val_data is None:
             console.note(
-                f"{reason}, without a validation; next:\n"
-                f"  maskwright predict model={run.dir} source=<image or folder> save=true"
+                f"{reason}, without a validation, so no score is advised; next:\n  "
+                + predict_command([f"model={run.dir}"], run.train_data, DEFAULT_CONF, {})
             )
         elif not found:
             console.note(f"{reason}; the weights are in {last}")
@@ -467,11 +479,11 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
                 console.table(f"{title} ({reason})", ["metric", "value"], rows)
             else:
                 console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
-            _write_report(run)
-            console.note(
-                f"next:\n  maskwright predict model={run.dir} source=<image or folder> save=true\n"
-                f"  maskwright val model={run.dir} data={run.recipe.data}"
-            )
+            following = [
+                _write_report(run),
+                command("maskwright", "val", f"model={run.dir}", f"data={run.recipe.data}"),
+            ]
+            console.note("next:\n  " + "\n  ".join(line for line in following if line))
     return TrainResult(
         run.dir, best if found else None, last, run.place.best_metrics, reason is None
     )

@@ -28,6 +28,7 @@ class ValResult(dict[str, float]):
     Attributes:
         dir: the run folder; None without `save`.
         diagnosis: what the report is made of; None without `save`.
+        command: the prediction that finds what the report shows; None without `save`.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class ValResult(dict[str, float]):
         metrics: Mapping[str, float],
         dir: Path | None = None,
         diagnosis: Diagnosis | None = None,
+        command: str | None = None,
     ) -> None:
         super().__init__(metrics)
         self.dir = dir
         self.diagnosis = diagnosis
+        self.command = command
 
 
 @takes_paths
@@ -157,6 +160,8 @@ def val(
         console.note(text)
     if not save:
         return ValResult(result.metrics)
+    from .diagnosis import diagnose
+    from .next_command import predict_command
     from .pictures import save_validation
     from .report import write_report
     from .rundir import new_run_dir, write_args
@@ -177,15 +182,20 @@ def val(
         "tta": tta,
     }
     write_args(folder / "args.yaml", options)
-    save_validation(folder, result, dataset)
-    diagnosis = write_report(
+    diagnosis = diagnose(result, post.max_det)
+    origin = [f"{key}={value}" for key, value in model.origin.items()]
+    same = {**options, "imgsz": imgsz, "precision": model.precision}
+    command = predict_command(origin, dataset, diagnosis.conf, same)
+    save_validation(folder, result, dataset, diagnosis.best)
+    write_report(
         folder,
+        diagnosis,
         result,
         dataset,
         title=f"Validation of {called} on {data}, {split} split",
-        max_det=post.max_det,
+        command=command,
         options=options,
         device=where,
         notes=notes,
     )
-    return ValResult(result.metrics, folder, diagnosis)
+    return ValResult(result.metrics, folder, diagnosis, command)

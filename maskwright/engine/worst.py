@@ -19,7 +19,7 @@ from ..drawing.draw import Color, draw_instances, mosaic
 from ..drawing.figures import plural
 from ..metrics.entries import compressed_rle
 from ..metrics.error_split import KINDS, error_kinds
-from ..metrics.scores import ImageScore
+from ..metrics.scores import ImageScore, above
 from ..metrics.table import IntArray
 from .diagnosis import Diagnosis, KindDiagnosis
 
@@ -90,7 +90,10 @@ def draw_worst(
         files.append((file, one))
         pictures += pair
         titles += heads
-    mosaic(pictures, titles, 4, CELL * 2 // 3).save(folder / "worst.jpg", quality=QUALITY)
+    board = mosaic(
+        pictures, titles, 4, CELL * 2 // 3, heading=f"The worst images at {found.conf_text}"
+    )
+    board.save(folder / "worst.jpg", quality=QUALITY)
     return files
 
 
@@ -102,7 +105,7 @@ def _draw_pair(
     matches, masks = lead.matches, "mask" in found.kinds
     pixels, names = dataset.image(image), found.names
     objects = np.nonzero(matches.objects.image == image)[0]
-    dets = np.nonzero((matches.found.image == image) & (matches.found.scores >= found.conf))[0]
+    dets = np.nonzero((matches.found.image == image) & above(matches.found.scores, found.conf))[0]
     lost = np.array([o for o in objects.tolist() if not _is_found(lead, o, found.conf)], np.int64)
     truth = [result.gt["annotations"][row] for row in matches.object_rows[objects].tolist()]
     rows = [result.detections[row] for row in matches.found_rows[dets].tolist()]
@@ -131,7 +134,7 @@ def _draw_pair(
 
 def _is_found(lead: KindDiagnosis, o: int, conf: float) -> bool:
     d = int(lead.matches.taken[o])
-    return d >= 0 and float(lead.matches.found.scores[d]) >= conf
+    return d >= 0 and bool(above(lead.matches.found.scores[d : d + 1], conf)[0])
 
 
 def _mark(lead: KindDiagnosis, d: int, kind: int, names: Sequence[str]) -> tuple[Color, str]:

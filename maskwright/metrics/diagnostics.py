@@ -11,6 +11,7 @@ import numpy as np
 from .entries import read_ground_truth
 from .evaluator import Accumulated, accumulate
 from .explain import explain_zero
+from .scores import above
 from .table import FloatArray, IntArray, box_iou, by_image, read_table
 
 __all__ = ["confusion_matrix", "explain_zero", "pr_curve", "pr_curves"]
@@ -96,7 +97,7 @@ def confusion_matrix(
         gt: COCO ground truth, or the path of its file.
         detections: COCO results with `bbox` (or `segmentation` as RLE).
         iou: smallest box IoU of a pair.
-        conf: smallest score of a detection that counts.
+        conf: the score above which a detection counts, as in `predict`.
         num_classes: classes C; those of the ground truth by default.
 
     Returns:
@@ -113,7 +114,7 @@ def confusion_matrix(
         raise ValueError(f"num_classes={classes}, but the ground truth has {known} categories")
     objects = read_table(gt, gt["annotations"])
     found = read_table(gt, detections)
-    found = found[(found.scores >= conf) & (found.label >= 0)]
+    found = found[above(found.scores, conf) & (found.label >= 0)]
     crowds, objects = objects[objects.crowd], objects[~objects.crowd]
 
     matrix = np.zeros((classes + 1, classes + 1), np.int64)

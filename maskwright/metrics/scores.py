@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import Matches
+from .matching import BoolArray, Matches
 from .table import FloatArray, IntArray
 
 # Thresholds that people would type.
@@ -19,9 +19,18 @@ THRESHOLDS: FloatArray = np.concatenate([[0.001], np.arange(1, 100) / 100])
 SMALLEST_SCORE = 0.05
 
 
+def above(scores: FloatArray, conf: float) -> BoolArray:
+    """Return which scores (N,) a detector with the threshold `conf` would let pass.
+
+    A detector computes in float32 and wants scores above the threshold, not equal to it: the score
+    0.3 is no detection at conf=0.3, nor one of 1 at conf=1.
+    """
+    return np.asarray(scores, np.float32) > np.float32(conf)
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A score threshold, and what detections from it on are worth.
+    """A score threshold, and what detections above it are worth.
 
     Attributes:
         conf: the threshold with the highest F1, the middle one of equals.
@@ -96,7 +105,9 @@ def _curves(
     if label is not None:
         mine &= matches.found.label == label
     scores, right = matches.found.scores[mine][::-1], matches.right[mine][::-1]  # rising
-    first = np.searchsorted(scores, THRESHOLDS, side="left")
+    # See `above`.
+    limits = THRESHOLDS.astype(np.float32)
+    first = np.searchsorted(scores.astype(np.float32), limits, side="right")
     hits = np.append(np.cumsum(right[::-1])[::-1], 0)[first].astype(float)
     kept = (len(scores) - first).astype(float)
     precision = np.divide(hits, kept, out=np.full(len(kept), np.nan), where=kept > 0)
@@ -162,11 +173,11 @@ class ImageScore:
 
 
 def score_images(matches: Matches, conf: float) -> list[ImageScore]:
-    """Return how well each image came out with the detections of at least `conf`, worst first.
+    """Return how well each image came out with the detections above `conf`, worst first.
 
     Images stand by rising F1, those of equal F1 by falling number of errors.
     """
-    shown = matches.found.scores >= conf
+    shown = above(matches.found.scores, conf)
     image = matches.found.image
     right = np.bincount(image[shown & matches.right], minlength=matches.images)
     wrong = np.bincount(image[shown & matches.wrong], minlength=matches.images)

@@ -19,6 +19,7 @@ from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.drawing import figures
 from maskwright.engine import report as module
+from maskwright.engine.diagnosis import advise, diagnose
 from maskwright.engine.evaluate import Evaluation, score
 from maskwright.engine.pictures import load_detections, save_validation
 from maskwright.engine.report import write_report
@@ -140,11 +141,11 @@ def write(folder: Path, result: Evaluation, data: Dataset, **changes: Any) -> Pa
     folder.mkdir(exist_ok=True)
     options: dict[str, Any] = {
         "title": "Validation",
-        "max_det": 100,
+        "command": "maskwright predict model=m source=s conf=0.5",
         "options": {"conf": 0.001, "imgsz": None},
         "device": "cpu",
     }
-    write_report(folder, result, data, **{**options, **changes})
+    write_report(folder, diagnose(result, 100), result, data, **{**options, **changes})
     page = Page(folder / "report.html")
     assert page.open == []
     return page
@@ -200,7 +201,7 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
     assert numbers["box/AP50"] == pytest.approx(cat / 2) and numbers["box/AP_large"] is None
     more = numbers["diagnostics"]
     assert more["confusion_matrix"]["counts"] == [
-        [2, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0],
+        [2, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0],  # above the conf of the best F1
     ]  # fmt: skip
     assert [row["missed"] for row in more["images"]["worst_first"]] == [1, 1, 0]
     curve = more["mask"]["precision_at_recall_0_to_1"]["IoU 0.5"]
@@ -315,7 +316,7 @@ def test_detections_come_back_as_they_were(tmp_path: Path) -> None:
     data = make_data(tmp_path / "d", ["a", "b"], [[(0, 5)], [(1, 60)]])
     rows = [found(0, 0, 5, 1 / 3), found(1, 1, 59, 0.9)]
     result = evaluate(data, rows)
-    save_validation(tmp_path, result, data)
+    save_validation(tmp_path, result, data, advise(result, 100))
     again = load_detections(tmp_path)
     assert len(again) == 2 and again[0]["score"] == 1 / 3
     assert score(result.gt, again, masks=True, max_det=100) == pytest.approx(
@@ -326,7 +327,7 @@ def test_detections_come_back_as_they_were(tmp_path: Path) -> None:
     assert [k for k, v in result.metrics.items() if math.isnan(v)] == [
         k for k, v in stored.items() if v is None
     ]
-    save_validation(tmp_path, evaluate(data, []), data)
+    save_validation(tmp_path, evaluate(data, []), data, None)
     assert load_detections(tmp_path) == []
 
 
@@ -335,12 +336,10 @@ def test_suggestion_and_path_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
-    found_it = write_report(
-        tmp_path, evaluate(data, [found(0, 0, 5, 0.61)]), data,
-        title="t", max_det=100, options={}, device="cpu",
-    )  # fmt: skip
-    module.announce(found_it, tmp_path)
+    result = evaluate(data, [found(0, 0, 5, 0.61)])
+    write(tmp_path, result, data)
+    module.announce(diagnose(result, 100), tmp_path)
     output = capsys.readouterr().out
     assert "best F1 1.000 (precision 1.000, recall 1.000)" in output
-    assert "maskwright predict conf=0.3\n" in output
+    assert "at conf=0.3: pictures, confusion matrix and the command below use it\n" in output
     assert output.endswith(f"report: {tmp_path / 'report.html'}\n")

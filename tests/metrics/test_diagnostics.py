@@ -69,7 +69,7 @@ def plain_matrix(gt: dict, found: list[dict], iou: float, conf: float, classes: 
         here = [a for a in gt["annotations"] if a["image_id"] == image["id"]]
         objects = [a for a in here if not a["iscrowd"]]
         crowds = [a for a in here if a["iscrowd"]]
-        dets = [d for d in found if d["image_id"] == image["id"] and d["score"] >= conf]
+        dets = [d for d in found if d["image_id"] == image["id"] and d["score"] > conf]
         while True:
             best, pair = iou, None
             for a in objects:

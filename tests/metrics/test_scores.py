@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from maskwright.metrics.matching import match
-from maskwright.metrics.scores import calibration, score_curves, score_images
+from maskwright.metrics.scores import above, calibration, score_curves, score_images
 
 
 def toy(found, objects=2, crowd=False):
@@ -34,17 +35,29 @@ def toy(found, objects=2, crowd=False):
 
 
 def test_best_threshold_by_hand():
-    # F1 is 2/3 from 0.9 on, 1/2 with the false one of 0.6, 4/5 from 0.3 down.
+    # F1 is 2/3 below 0.9, 1/2 with the false one of 0.6, 4/5 below 0.3.
     curves = score_curves(toy([(0, 0.9), (50, 0.6), (100, 0.3)]))
     assert curves.best is not None
     assert (curves.best.precision, curves.best.recall) == (2 / 3, 1)
     assert curves.best.f1 == pytest.approx(0.8)
-    assert curves.best.conf == 0.15  # the middle of 0.001 to 0.3
+    assert curves.best.conf == 0.14  # the middle of 0.001 to 0.29
     at = dict(zip(curves.thresholds.tolist(), curves.f1.tolist(), strict=True))
-    assert at[0.3] == pytest.approx(0.8) and at[0.31] == pytest.approx(0.5)
+    assert at[0.29] == pytest.approx(0.8) and at[0.3] == pytest.approx(0.5)
     assert at[0.61] == pytest.approx(2 / 3) and at[0.91] == 0
     assert math.isnan(curves.precision[-1]) and curves.recall[-1] == 0
     assert list(curves.per_class) == ["a"] and curves.per_class["a"] == curves.best
+
+
+def test_scores_pass_as_they_pass_a_detector():
+    # torch compares float32 with the threshold as float32, and a score must be above it.
+    ties = [0.001, 0.1, 0.25, 0.3, 0.7, 0.95, 1.0]
+    scores = torch.tensor([0.2, 0.7, 0.95, 1.0, *ties])
+    for conf in ties:
+        expected = (scores > conf).tolist()
+        assert above(scores.double().numpy(), conf).tolist() == expected, conf
+    # All detections score 1: the best threshold is one that lets them pass.
+    best = score_curves(toy([(0, 1.0), (100, 1.0)])).best
+    assert best is not None and best.f1 == 1 and above(np.array([1.0]), best.conf).all()
 
 
 def test_nothing_found_and_nothing_to_find():
@@ -58,7 +71,9 @@ def test_nothing_found_and_nothing_to_find():
 def test_curves_equal_matching_anew_at_each_threshold(coco_gt, coco_found):
     curves = score_curves(match(coco_gt, coco_found, "bbox"))
     for t in (0.001, 0.2, 0.55, 0.9):
-        alone = match(coco_gt, [d for d in coco_found if d["score"] >= t], "bbox")
+        alone = match(
+            coco_gt, [d for d in coco_found if np.float32(d["score"]) > np.float32(t)], "bbox"
+        )
         i = curves.thresholds.tolist().index(t)
         right, wrong = alone.right.sum(), alone.wrong.sum()
         assert curves.precision[i] == pytest.approx(right / (right + wrong))
