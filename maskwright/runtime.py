@@ -6,15 +6,17 @@
     found = model("photo.jpg", conf=0.5)
     found.boxes, found.scores, found.names, found.masks
 
-Nothing of torch is imported and nothing else of this package, so that this one file can be copied
-into another project. On the command line: `python -m maskwright.runtime model.onnx photo.jpg`.
+Nothing of torch or of this package is imported: this one file can be copied into another project.
+On the command line: `python -m maskwright.runtime model.onnx photo.jpg`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,24 +126,34 @@ class Model:
         conf: float | None = None,
         max_det: int | None = None,
         regions: Array | None = None,
+        window: tuple[float, float] | None = None,
     ) -> Found:
         """Return the objects of an image.
 
         Args:
-            image: path, PIL image or (H, W, 3) uint8 RGB array.
-            conf: smallest score; not below the one in the file. None: 0.25, or that of the file if
-                it is higher.
+            image: path, PIL image or (H, W, 3) RGB or (H, W) grey array; see `read_image`.
+            conf: smallest score, not below the one in the file; None: 0.25, or that if higher.
             max_det: most objects; no more than the slots in the file. None: 100, or all slots if
                 they are fewer.
             regions: (n, 4) x1, y1, x2, y2 in pixels of the image, the best first: what may be
                 objects, for a model that does not look for itself (`spec["regions"]`).
+            window: values that become 0 and 255 in images of more than 8 bits. None: those in the
+                file (`spec["window"]`); has it none, each image's own percentiles, with a warning.
 
         Raises:
             ValueError: if the image cannot be read, the file does not hold what is asked for, or
                 the model takes no regions or lacks them.
         """
         conf, max_det = self._limits(conf, max_det)
-        pixels = read_image(image)
+        samples = read_samples(image)
+        scale = self.spec.get("window") if window is None else _checked_window(window)
+        if samples.dtype != np.uint8 and scale is None:
+            warnings.warn(
+                "the model knows 8-bit images alone, this one has more: it is stretched from its "
+                "own 0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
+                stacklevel=2,
+            )
+        pixels = to_eight_bit(samples, scale)
         height, width = pixels.shape[:2]
         small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
         ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
@@ -260,40 +272,113 @@ def _check(spec: dict[str, Any], outputs: list[str]) -> None:
         raise ValueError
     if not isinstance(rule["antialias"], bool):
         raise TypeError
+    if spec.get("window") is not None:
+        _checked_window(spec["window"])
 
 
 def load(path: str | Path, **options: Any) -> Model:
-    """Return the model in an exported file; see `Model`."""
+    """Return the model in an exported file."""
     return Model(path, **options)
 
 
-def read_image(image: str | Path | Image.Image | Array) -> Array:
-    """Return the pixels of an image, (H, W, 3) uint8 RGB, turned upright by its orientation.
+def read_image(
+    image: str | Path | Image.Image | Array, window: tuple[float, float] | None = None
+) -> Array:
+    """Return the pixels of an image, (H, W, 3) uint8 RGB; see `read_samples`, `to_eight_bit`."""
+    return to_eight_bit(read_samples(image), window)
+
+
+def read_samples(image: str | Path | Image.Image | Array) -> Array:
+    """Return the samples of an image turned upright: (H, W, 3) uint8 RGB, or deeper also (H, W).
 
     Raises:
-        ValueError: if it cannot be read, or has other samples than those of 8 bits.
+        ValueError: if it cannot be read, or has more bits in its file than Pillow gives.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype.kind not in "uif" or not shaped or not image.size:
             raise ValueError(
-                f"an image array is (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
+                f"an image array is (H, W, 3) RGB or (H, W) grey, got {image.shape} {image.dtype}"
             )
         return image
-    name = "the image"
     try:
         if not isinstance(image, Image.Image):
-            name = str(image)
-            image = Image.open(os.path.expanduser(image))  # noqa: PTH111
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F" or image.mode.startswith("I"):
-            raise ValueError(f"samples of the mode {image.mode}: bring them to 8 bits")
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
+            with Image.open(os.path.expanduser(image)) as opened:  # noqa: PTH111
+                return _from_pillow(opened)
+        return _from_pillow(image)
     except Exception as error:  # decoders raise what they like on broken bytes
+        name = "the image" if isinstance(image, Image.Image) else image
         raise ValueError(f"{name} cannot be read: {error}") from None
+
+
+def _from_pillow(image: Image.Image) -> Array:
+    from PIL import ImageOps
+
+    if reason := _lost_bits(image):
+        raise ValueError(
+            f"{reason}, which Pillow does not give: read it with tifffile, give arrays"
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        samples = np.array(image)
+        return samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    by_way_of = {"La": "LA", "RGBa": "RGBA", "P": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode)
+    return np.array(image.convert(by_way_of).convert("RGB"))
+
+
+def _lost_bits(image: Image.Image) -> str | None:
+    """Return what a file that Pillow has opened stores beyond the values that Pillow gives."""
+    deep_grey = image.mode == "F" or image.mode.startswith("I")
+    tiles: list[Any] = list(getattr(image, "tile", ()))
+    if image.format == "TIFF" and tiles:
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        bits, kinds = max(tags.get(258) or (1,)), set(tags.get(339) or (1,))
+        if (bits > 8 or kinds - {1, 4}) and not deep_grey:
+            return "its samples have more than 8 bits, or a sign"
+        if deep_grey and (tags.get(262) == 0 or (bits == 32 and kinds == {1})):
+            return "its samples are deep, and unsigned with 32 bits or the smallest is white"
+    elif image.format == "PPM" and any("ppm" in tile[0] and tile[3][-1] > 255 for tile in tiles):
+        return "its samples have more than 8 bits"
+    elif not deep_grey and any(";16" in str(tile[3]) for tile in tiles):
+        return "its colours have more than 8 bits per channel"
+    return None
+
+
+def _checked_window(window: Any) -> tuple[float, float]:
+    low, high = (float(value) for value in window)
+    if -math.inf < low < high < math.inf:
+        return low, high
+    raise ValueError(f"window is the smallest and the largest sample value, got {window}")
+
+
+def to_eight_bit(samples: Array, window: Sequence[float] | None = None) -> Array:
+    """Return (H, W, 3) uint8: deeper samples than that, (H, W, 3) or (H, W), stretched linearly.
+
+    The window holds the values that become 0 and 255; None: those that 0.1 % of the samples do not
+    reach, and exceed. Infinite samples are clipped, one that is no number becomes 0.
+    """
+    if samples.dtype != np.uint8:
+        low, high = own_window(samples) if window is None else window
+        values = samples.astype(np.float64)
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low).clip(low, high)
+        samples = ((values - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+    return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
+
+
+def own_window(samples: Array) -> tuple[float, float]:
+    """Return the 0.1 and 99.9 percentile of the finite samples, or their ends if these are one."""
+    values = samples.ravel()
+    if samples.dtype not in (np.uint16, np.int16):
+        values = values[:: max(-(-values.size // 2**24), 1)]
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.percentile(values, (0.1, 99.9), method="inverted_cdf").tolist()
+    if low == high:  # a few bright spots on an empty background
+        low, high = values.min().item(), values.max().item()
+    return float(low), float(high if low < high else low + max(1.0, abs(low)))
 
 
 def resize_image(pixels: Array, size: tuple[int, int], antialias: bool) -> Array:

@@ -15,7 +15,8 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
-from .images import file_problem, image_header, max_pixels
+from .images import file_problem, image_header
+from .limits import max_pixels, mend
 from .objects import CocoObject, shown, whole_number
 from .packing import Packer
 from .records import Dataset, Fault
@@ -264,8 +265,8 @@ class Builder:
             return None
         if rows * columns > max_pixels():
             message = (
-                f"{found}: more than the {max_pixels()} pixels that Pillow decodes; cut the "
-                "image into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS"
+                f"{found}: more than the limit of {max_pixels()} pixels, which keeps small files "
+                f"from filling the memory; {mend(rows * columns)}"
             )
             self.fault("bad image size", message, image=number)
             return None

@@ -1,6 +1,7 @@
 """Pixels: from any source to uint8 RGB, from there to a padded batch of network input.
 
-Reading is done by Pillow, URLs by urllib. Every failure is a ValueError that names the file.
+Reading is done by Pillow, URLs by urllib; samples of more than 8 bits by what keeps them (`deep`),
+and stretched to 8 bits (`depth`). Every failure is a ValueError that names the file.
 Resizing follows the `Resize` rule of a model: with a low-pass filter on the 8-bit image (Pillow,
 detectron2) or without one on the float image (torchvision's detection models).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,12 @@ from torch import Tensor
 
 from maskwright.paths import home_path
 from maskwright.structures import Images
+from maskwright.window import Window
+
+from . import deep
+from .arrays import as_array, check_array, read_stream, upright
+from .depth import to_eight_bit
+from .limits import check_pixels, mend, own_limit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +55,7 @@ class Header:
         mode: Pillow's name of the kind of pixels, such as "RGB", "L", "CMYK", "I;16".
         frames: images in the file: of an animation, or pages.
         broken_exif: whether its EXIF block cannot be read, and with it the orientation.
+        deep: whether its samples have more than 8 bits, and so are stretched to them.
     """
 
     size: tuple[int, int]
@@ -56,49 +65,86 @@ class Header:
     mode: str
     frames: int
     broken_exif: bool
+    deep: bool
 
 
-def load_image(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def load_image(
+    source: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    window: Window | str | None = None,
+) -> np.ndarray:
     """Return the pixels of an image as 8-bit RGB, turned upright by its EXIF orientation.
 
     Grey images are repeated over three channels, an alpha channel is dropped (the colours under it
-    are kept), of an animation the first frame is taken. Samples of more than 8 bits are brought to
-    8: values up to 255 stay, values up to 4095 (12-bit cameras) are divided by 16, all others by
-    256; floating-point samples within 0 to 1 are multiplied by 255.
+    are kept), of an animation the first frame is taken. Samples of other kinds than unsigned ones
+    of 8 bits are stretched linearly from a window of values to 0 to 255.
 
     Args:
-        source: path, http(s) URL, bytes of an encoded image, PIL image, or uint8 array (H, W),
-            (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
-        size: (height, width) for which annotations were made. An annotation tool that ignores the
-            EXIF orientation writes the size of the stored pixels: only then (`size` is the stored
-            size and not the upright one) the pixels stay as they are stored.
+        source: see `load_samples`.
+        size: see `load_samples`.
+        window: (low, high), "minmax" or "percentile" of these samples; None: percentile, from the
+            value that 0.1 % of them do not reach to the one that 0.1 % exceed. 8-bit images stay
+            as they are.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: if the source is missing, no image, truncated, or larger than Pillow's limit.
+        ValueError: as `load_samples` does.
+    """
+    return to_eight_bit(load_samples(source, size=size), window)
+
+
+def load_samples(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the samples of an image as they are stored, turned upright by its EXIF orientation.
+
+    Args:
+        source: path, http(s) URL, bytes of an encoded image, an open file or other binary stream
+            (read from its beginning), PIL image; or an array (H, W), (H, W, 1), (H, W, 3) RGB or
+            (H, W, 4) RGBA of numbers, or a torch tensor, also with its channels in front. False
+            and True are black and white.
+        size: (height, width) for which annotations were made. An annotation tool that ignores the
+            EXIF orientation writes the size of the stored pixels: only then (`size` is the stored
+            size and not the upright one) the pixels stay as they are stored.
+
+    Returns:
+        (H, W, 3) uint8, or of other types of numbers (H, W) or (H, W, 3), native byte order.
+
+    Raises:
+        ValueError: if the source is missing, no image, truncated, larger than the limit (see
+            `limits`), or has samples that nothing here reads in full depth.
     """
     from PIL import Image
 
+    if isinstance(source, Tensor):
+        source = as_array(source)
     if isinstance(source, np.ndarray):
-        return _check_array(source)
+        return check_array(source)
     if isinstance(source, Image.Image):
         return _decode(source, "the given PIL image", size)
-    if isinstance(source, bytes | bytearray):
+    if hasattr(source, "read"):
+        source = read_stream(source)
+    if isinstance(source, bytes | bytearray | memoryview):
         stream: BinaryIO = io.BytesIO(source)
-        name = f"image of {len(source)} bytes"
+        name = f"image of {len(bytes(source))} bytes"
     elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         name, stream = source, io.BytesIO(_download(source))
     elif isinstance(source, str | Path):
         name, stream = str(source), _open_file(Path(home_path(source)))
     else:
         raise ValueError(
-            "an image is a path, a URL, bytes, a PIL image or a uint8 array (H, W, 3); "
-            f"got {type(source).__name__}"
+            "an image is a path, a URL, bytes, an open binary file, a PIL image, or an array or "
+            f"tensor (H, W, 3); got {type(source).__name__}"
         )
-    with _exif_warnings(), stream, _open(stream, name) as image:
-        return _decode(image, name, size)
+    with _exif_warnings(), own_limit(), stream:
+        if _beyond_pillow(stream):
+            _, _, _, turn = deep.tiff_size(stream, name)
+            stream.seek(0)
+            return upright(deep.read_tiff(stream.read(), name), turn, size)
+        with _open(stream, name) as image:
+            check_pixels(image.height, image.width, name)
+            return _decode(image, name, size)
 
 
 def load_indices(path: Path) -> np.ndarray:
@@ -130,30 +176,49 @@ def image_header(path: Path) -> Header:
     """
     from PIL import Image
 
-    with (
-        _exif_warnings() as caught,
-        _open_file(path) as stream,
-        _open(stream, str(path)) as image,
-    ):
-        height, width = stored = image.size[::-1]
-        orientation = _orientation(image)
-        turned = (orientation or 1) > 4
-        frames = 1
-        if image.format != "MPO":  # a photo with its preview
-            try:
-                frames = getattr(image, "n_frames", 1)
-            except Exception:  # a broken animation: decoding will tell
-                frames = 1
-        suffixes = [s for s, kind in Image.registered_extensions().items() if kind == image.format]
-        return Header(
-            (width, height) if turned else stored,
-            stored,
-            image.format or "",
-            tuple(suffixes),
-            image.mode,
-            frames,
-            orientation is None or any(map(_about_exif, caught)),
-        )
+    with _exif_warnings() as caught, own_limit(), _open_file(path) as stream:
+        if _beyond_pillow(stream):
+            stored, kind, frames, turn = deep.tiff_size(stream, str(path))
+            size = stored[::-1] if turn > 4 else stored
+            many = kind not in ("uint8", "bool")
+            return Header(size, stored, "TIFF", (".tif", ".tiff"), kind, frames, False, many)
+        with _open(stream, str(path)) as image:
+            height, width = stored = image.size[::-1]
+            more = deep.stores_more(image)  # before Pillow loads the pixels, to look for EXIF
+            orientation = _orientation(image)
+            turned = (orientation or 1) > 4
+            frames = 1
+            if image.format != "MPO":  # a photo with its preview
+                try:
+                    frames = getattr(image, "n_frames", 1)
+                except Exception:  # a broken animation: decoding will tell
+                    frames = 1
+            known = Image.registered_extensions().items()
+            return Header(
+                (width, height) if turned else stored,
+                stored,
+                image.format or "",
+                tuple(suffix for suffix, kind in known if kind == image.format),
+                image.mode,
+                frames,
+                orientation is None or any(map(_about_exif, caught)),
+                more,
+            )
+
+
+def has_deep_samples(path: Path) -> bool:
+    """Return whether the samples of an image file have more than 8 bits, by its first bytes.
+
+    Raises:
+        ValueError: if the file is missing or no image.
+    """
+    with _open_file(path) as stream:
+        start = stream.read(26)
+    if start.startswith((b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")):
+        return False  # these have 8 bits
+    if start.startswith(b"\x89PNG") and len(start) == 26:
+        return start[24] > 8
+    return image_header(path).deep
 
 
 def file_problem(path: Path) -> tuple[str, str] | None:
@@ -178,13 +243,6 @@ def file_problem(path: Path) -> tuple[str, str] | None:
     if not os.access(path, os.R_OK, effective_ids=effective):
         return "unreadable image", f"image file {path} may not be read: change its permissions"
     return None
-
-
-def max_pixels() -> int:
-    """Return the number of pixels from which on Pillow refuses an image."""
-    from PIL import Image
-
-    return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else 2**31
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -212,19 +270,23 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _check_array(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.uint8:
-        raise ValueError(f"an image array must be uint8 with values 0 to 255, got {array.dtype}")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(
-            "an image array has the shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; "
-            f"got {array.shape}"
-        )
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array[..., :3])
+def _beyond_pillow(stream: BinaryIO) -> bool:
+    """Return whether a file is a TIFF of a kind that Pillow cannot open; the stream is rewound."""
+    from PIL import Image
+
+    start = stream.read(4)
+    stream.seek(0)
+    if start not in deep.TIFF_STARTS:
+        return False
+    try:
+        with Image.open(stream):
+            return False
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
+    except Exception:  # decoders raise what they like on broken bytes
+        return True
+    finally:
+        stream.seek(0)
 
 
 def _open(stream: Any, name: str) -> Image.Image:
@@ -235,9 +297,9 @@ def _open(stream: Any, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not an image in a format that Pillow reads") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
         raise ValueError(
-            f"{name} is refused: {error}; cut it into tiles, or raise "
-            "PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            f"{name} is refused: {error}; {mend(int(found[1]) if found else None)}"
         ) from None
     except Exception as error:  # decoders raise what they like on broken bytes
         raise ValueError(f"{name} cannot be read as an image: {error}") from None
@@ -251,27 +313,38 @@ def _open(stream: Any, name: str) -> Image.Image:
 def _decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
     from PIL import Image as Pillow
 
-    transpose = Pillow.Transpose
-    turns = {
-        2: transpose.FLIP_LEFT_RIGHT,
-        3: transpose.ROTATE_180,
-        4: transpose.FLIP_TOP_BOTTOM,
-        5: transpose.TRANSPOSE,
-        6: transpose.ROTATE_270,
-        7: transpose.TRANSVERSE,
-        8: transpose.ROTATE_90,
-    }
     try:
-        stored = image.size[::-1]
+        samples = deep.read_deep(image, name) if _stores_more(image) else None
+        if samples is not None:
+            return upright(samples, _orientation(image) or 1, size)
+        transpose = Pillow.Transpose
+        turns = {
+            2: transpose.FLIP_LEFT_RIGHT,
+            3: transpose.ROTATE_180,
+            4: transpose.FLIP_TOP_BOTTOM,
+            5: transpose.TRANSPOSE,
+            6: transpose.ROTATE_270,
+            7: transpose.TRANSVERSE,
+            8: transpose.ROTATE_90,
+        }
+        stored, tags = image.size[::-1], deep.GreyTags.of(image)
         image.load()
         orientation = _orientation(image) or 1
-        upright = stored[::-1] if orientation > 4 else stored
-        unturned = size is not None and tuple(size) == stored != upright
+        turned = stored[::-1] if orientation > 4 else stored
+        unturned = size is not None and tuple(size) == stored != turned
         if orientation > 1 and not unturned:
             image = image.transpose(turns[orientation])
-        return _to_rgb(image)
+        return _from_pillow(image, tags)
+    except deep.RefusedError:
+        raise
     except Exception as error:  # decoders raise what they like on broken bytes
         raise ValueError(_damaged(name, error)) from None
+
+
+def _stores_more(image: Image.Image) -> bool:
+    """Return whether the file behind an image, not loaded yet, holds more than Pillow gives."""
+    loaded = getattr(image, "fp", None) is None or not deep.tiles(image)
+    return not loaded and deep.stores_more(image)
 
 
 def _damaged(name: str, error: Exception) -> str:
@@ -305,29 +378,20 @@ def _orientation(image: Image.Image) -> int | None:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _to_eight_bit(np.asarray(image))
+def _from_pillow(image: Image.Image, tags: deep.GreyTags | None) -> np.ndarray:
+    """Return the samples of a loaded image: (H, W, 3) uint8 RGB, or deep grey ones (H, W)."""
+    if deep.is_full_grey(image.mode):
+        samples = np.array(image)
+        samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+        return samples if tags is None else tags.apply(samples)
+    if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode in ("P", "PA"):
         # Straight to RGB, Pillow warns about palettes with transparency.
         image = image.convert("RGBA")
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.array(image)
-
-
-def _to_eight_bit(samples: np.ndarray) -> np.ndarray:
-    """Bring (H, W) samples of 16 or 32 bits or floats to (H, W, 3) uint8; see `load_image`."""
-    values = np.nan_to_num(samples.astype(np.float64), posinf=0.0, neginf=0.0)
-    top = values.max(initial=0.0)
-    if samples.dtype.kind == "f" and top <= 1.0:
-        values = values * 255.0
-    elif top > 4095:
-        values = values / 256.0
-    elif top > 255:
-        values = values / 16.0
-    grey = values.clip(0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def resize_image(

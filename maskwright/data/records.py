@@ -20,6 +20,7 @@ from torch import Tensor
 
 from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
 from maskwright.structures import Skeleton
+from maskwright.window import Window
 
 from .images import load_image
 from .segments import NO_MASK, POLYGONS, RLE
@@ -130,6 +131,7 @@ class Dataset:
         faults: what was wrong in the files; see `Fault`.
         source: the annotation file.
         format: "coco" or "voc": what the annotations were stored in, and so how others score it.
+        window: what is stretched to 8 bits of deeper images, see `images.load_image`.
     """
 
     def __init__(
@@ -154,6 +156,7 @@ class Dataset:
         self.faults = list(faults)
         self.source = source
         self.format = format
+        self.window: Window | str | None = None
         self._columns = columns
         self._rows = torch.arange(len(columns.image_ids)) if rows is None else rows
 
@@ -219,7 +222,7 @@ class Dataset:
         record = self[index]
         hint = f"image id {record.image_id}; `maskwright data check` lists every such file"
         try:
-            pixels = load_image(record.path, size=record.size)
+            pixels = load_image(record.path, size=record.size, window=self.window)
         except ValueError as error:
             raise ValueError(f"{error} ({hint})") from None
         if pixels.shape[:2] != record.size:
@@ -294,7 +297,7 @@ class Dataset:
 
     def select(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """Return a data set of the images at these positions; it shares the memory."""
-        return Dataset(
+        part = Dataset(
             self._columns,
             root=self.root,
             split=split or self.split,
@@ -306,6 +309,8 @@ class Dataset:
             format=self.format,
             rows=self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))],
         )
+        part.window = self.window
+        return part
 
     def to_coco(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Return the ground truth in COCO's form, for an evaluator.

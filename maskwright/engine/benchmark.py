@@ -26,7 +26,8 @@ from ..paths import takes_paths
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import drawn_scene, has_peer, random_predictor
-from .predict import Predictor, make_post, read, whole_number
+from .predict import Predictor, make_post, whole_number
+from .reading import read
 from .regions import take_regions_from
 from .result import Result
 from .sources import one_source

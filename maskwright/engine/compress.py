@@ -105,6 +105,7 @@ def compress(
         ms = ap = ap50 = None
         if data is not None:
             dataset = open_dataset(data, split)
+            dataset.window = meta.window
             prepare_proposals(network, dataset, workers=workers)
             result = evaluate(
                 network,

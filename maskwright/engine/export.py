@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..models.regions import ProposalDetector
 from ..nn.poolers import MapPooler, Pooler
 from ..paths import takes_paths
 from ..structures import Images
+from ..window import Window, parse_window
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, agrees, compare
 from .detect import to_detections
@@ -49,6 +50,7 @@ from .peer import drawn_scene
 from .predict import Predictor, make_post
 from .regions import proposal_store
 from .sources import list_sources
+from .windows import chosen_window
 
 # Photos that lie beside the package in its repository.
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
@@ -128,6 +130,7 @@ def export(
     iou: float = 0.5,
     max_det: int = 100,
     source: str | Path | None = None,
+    window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
     report: Callable[[ExportReport], None] | None = None,
 ) -> Path:
@@ -155,6 +158,9 @@ def export(
         max_det: slots of the result; prediction may ask for fewer.
         source: photos to compare on, as for predict; none: sample images of the repository, or
             drawn ones.
+        window: sample values that the file takes for 0 to 255 in images of more than 8 bits, as in
+            0,4095; percentile: each image's own. None: auto, as the model was trained; percentile,
+            if that was on 8-bit images.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from; the file says so too. none: from where they came in training; a
             `Predictor` keeps its own.
@@ -169,6 +175,11 @@ def export(
         ImportError: if the libraries of the format are missing.
     """
     post = make_post(conf, iou, max_det)
+    if parse_window(window) == "minmax":
+        raise OptionError(
+            "window=minmax: exported files know a declared window, as in window=0,4095, or "
+            "window=percentile"
+        )
     if format not in SUFFIXES:
         raise OptionError(f"format is one of {', '.join(SUFFIXES)}; got {format!r}")
     if batch is not None and batch < 1:
@@ -202,16 +213,18 @@ def export(
     if model.device.type != "cpu":
         raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")
     size = _graph_size(imgsz, detector.size_divisor)
-    spec = GraphSpec.of(detector, model.meta, post, size=size, batch=batch, half=half)
+    scale = chosen_window(model.meta, window)
+    meta = replace(model.meta, window=scale if isinstance(scale, tuple) else None)
+    spec = GraphSpec.of(detector, meta, post, size=size, batch=batch, half=half)
     plan = None
     if int8:
         assert data is not None  # or its check would have refused
-        plan = make_plan(detector, model.meta, data, max_drop=max_drop, calibration=calibration)
+        plan = make_plan(detector, meta, data, max_drop=max_drop, calibration=calibration)
     result = ExportReport(target)
     store = proposal_store(detector)
     photos = [
         Photo(name, pixels, None if store is None else store(pixels, image_file=Path(name)).boxes)
-        for name, pixels in _photos(source, result.notes)
+        for name, pixels in _photos(source, meta.window, result.notes)
     ]
     with stoppable():
         made = _write_checked(detector, spec, format, target, photos, result, plan)
@@ -234,7 +247,9 @@ def _graph_size(imgsz: Any, divisor: int) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _photos(source: str | Path | None, notes: list[str]) -> list[tuple[str, np.ndarray]]:
+def _photos(
+    source: str | Path | None, window: Window | None, notes: list[str]
+) -> list[tuple[str, np.ndarray]]:
     """Return three photos with their names."""
     if source is None and not _EXAMPLES.is_dir():
         notes.append("compared on drawn scenes: source=... takes photos of your own")
@@ -246,7 +261,7 @@ def _photos(source: str | Path | None, notes: list[str]) -> list[tuple[str, np.n
     for item in listed:
         if len(photos) == 3:
             break
-        photos.append((item.name, load_image(item.data)))
+        photos.append((item.name, load_image(item.data, window=window)))
     if len(photos) < 3:
         notes.append(f"compared on {len(photos)} of your photos, and on mirror images of them")
     while len(photos) < 3:

@@ -139,6 +139,7 @@ def make_plan(
     if faults := describe_faults(val):
         console.warn(faults)
     train = open_dataset(data, "train", keypoints=joints)
+    val.window = train.window = meta.window
     count = min(calibration, len(train))
     chosen = train.select([i * len(train) // count for i in range(count)])
     return Int8Plan(chosen, len(train), val, str(data), max_drop)

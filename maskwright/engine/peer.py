@@ -17,7 +17,8 @@ from ..converters.torchvision import from_maskwright
 from ..models.base import Meta, PostProcess, TwoStageDetector
 from ..models.registry import build
 from ..nn.norm import FrozenBatchNorm2d
-from .predict import Loaded, Predictor
+from .predict import Predictor
+from .reading import Loaded
 from .sources import one_source
 
 # torchvision's name of a model.

@@ -11,7 +11,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from numbers import Integral, Real
@@ -21,7 +21,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from ..data.images import collate_images, load_image, resize_image
+from ..data.images import collate_images, resize_image
 from ..data.proposals import with_regions
 from ..errors import OptionError
 from ..models.base import Detector, Meta, PostProcess
@@ -30,12 +30,15 @@ from ..ops.soft_nms import SoftNMS
 from ..paths import takes_paths
 from ..proposals import ProposalStore
 from ..structures import Images, Resize
+from ..window import Window, parse_window
 from .detect import Views, detect_views, to_detections
 from .gallery import ResultWriter
 from .network import FastNetwork
+from .reading import Loaded, read, read_all
 from .regions import proposal_store
 from .result import Result
-from .sources import Source, Sources, list_sources, one_source
+from .sources import Sources, list_sources, one_source
+from .windows import chosen_window, own_window_warning
 
 
 def pick_device(device: str | int | torch.device = "auto") -> torch.device:
@@ -66,15 +69,6 @@ def pick_device(device: str | int | torch.device = "auto") -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={device!r}: MPS is not available here; use device=cpu")
     return torch.device(name)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An image in memory: where it came from, (H, W, 3) uint8 RGB, milliseconds it took to read."""
-
-    source: Source
-    pixels: np.ndarray
-    load_ms: float
 
 
 class Predictor:
@@ -129,6 +123,7 @@ class Predictor:
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
         tta: str | Views | None = None,
+        window: Window | str | None = None,
     ) -> list[Result]: ...
 
     @overload
@@ -142,6 +137,7 @@ class Predictor:
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
         tta: str | Views | None = None,
+        window: Window | str | None = None,
     ) -> Result: ...
 
     def __call__(
@@ -154,18 +150,21 @@ class Predictor:
         imgsz: Any = None,
         soft_nms: str | SoftNMS | None = None,
         tta: str | Views | None = None,
+        window: Window | str | None = None,
     ) -> Result | list[Result]:
         """Return the objects of an image.
 
         Args:
-            image: path, http(s) address, PIL image or (H, W, 3) uint8 RGB array; a list of them
-                gives a list of results, each the same as if the image had come alone.
+            image: path, http(s) address, encoded bytes, open file, PIL image, or array or tensor
+                (H, W, 3) RGB, (H, W) grey; a list of them gives a list of results, each the same
+                as if the image had come alone.
             conf: smallest score, in [0, 1].
             iou: of two boxes of one class that overlap more than this, the weaker is dropped.
             max_det: most objects; a warning says when an image reached it.
             imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
             soft_nms: see `predict`.
             tta: see `predict`.
+            window: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
@@ -175,7 +174,15 @@ class Predictor:
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
         # One by one: padding to a larger neighbour would change the numbers a little.
-        results = [self.infer([read(source)], resize, post, views)[0] for source in sources]
+        scale = chosen_window(self.meta, window)
+        results = []
+        deep = False
+        for source in sources:
+            loaded = read(source, scale)
+            deep = deep or loaded.deep
+            results += self.infer([loaded], resize, post, views)
+        if deep and scale is None:
+            warnings.warn(own_window_warning(self.meta), stacklevel=2)
         most = post.max_det
         _warn_capped([result for result in results if len(result) >= most], most)
         return results if many else results[0]
@@ -302,6 +309,7 @@ def predict(
     save: str | Path | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
+    window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
 ) -> Iterator[Result]:
     """Predict over a source of any size, one result at a time.
@@ -326,6 +334,9 @@ def predict(
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
+        window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
+            the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
+            model was trained; percentile, if that was on 8-bit images.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, boxes.npz, ...). None: from where they came in
             training; a `Predictor` keeps its own.
@@ -337,7 +348,7 @@ def predict(
         ValueError: if the source, the model or an option is wrong; while iterating, if the only
             image or all images cannot be read.
     """
-    post = make_post(conf, iou, max_det, soft_nms)
+    post, _ = make_post(conf, iou, max_det, soft_nms), parse_window(window)
     batch = whole_number("batch", batch)
     sources = list_sources(source)
     if isinstance(model, Predictor):
@@ -348,8 +359,9 @@ def predict(
         predictor = load(model, device=device, precision=precision, proposal_source=proposal_source)
     post = predictor.detector.limits(post, default_post(predict))
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
+    scale = chosen_window(predictor.meta, window)
     writer = None if save is None else ResultWriter(save)
-    return _stream(predictor, sources, resize, post, views, batch, writer)
+    return _stream(predictor, sources, resize, post, views, scale, batch, writer)
 
 
 def _stream(
@@ -358,12 +370,16 @@ def _stream(
     resize: Resize,
     post: PostProcess,
     views: Views | None,
+    window: Window | str | None,
     batch: int,
     writer: ResultWriter | None,
 ) -> Iterator[Result]:
-    capped = False
-    images = _read_all(sources)
+    capped = stretched = False
+    images = read_all(sources, window)
     while group := list(islice(images, batch)):
+        if window is None and not stretched and any(loaded.deep for loaded in group):
+            stretched = True
+            warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
         for result in predictor.infer(group, resize, post, views):
             if len(result) >= post.max_det and not capped:
                 capped = True
@@ -371,40 +387,6 @@ def _stream(
             if writer is not None:
                 writer.write(result)
             yield result
-
-
-def _read_all(sources: Sources) -> Iterator[Loaded]:
-    failed = 0
-    for source in sources:
-        try:
-            loaded = read(source)
-        except ValueError as error:
-            if sources.single:
-                raise
-            failed += 1
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-            continue
-        yield loaded
-    if failed == len(sources):
-        raise ValueError(f"none of the {failed} images could be read")
-    if failed:
-        warnings.warn(
-            f"{failed} of {len(sources)} images could not be read and were skipped", stacklevel=2
-        )
-
-
-def read(source: Source) -> Loaded:
-    """Read the pixels of an image.
-
-    Raises:
-        ValueError: if it cannot be read; the message names the file.
-    """
-    start = time.perf_counter()
-    try:
-        pixels = load_image(source.data)
-    except ValueError as error:
-        raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
-    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start))
 
 
 def make_post(

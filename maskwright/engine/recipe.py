@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ..errors import OptionError, nearest
 from ..paths import home_path, names_path
+from ..window import parse_window
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,11 @@ class TrainRecipe:
     """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
     objects nor as background. In validation they never count."""
 
+    window: tuple[float, float] | str | None = None
+    """Sample values that become 0 to 255 in images of more than 8 bits: the smallest and the
+    largest, as in 0,4095; minmax: of the training images. None: auto, like percentile: from the 0.1
+    to the 99.9 percentile of the training images. The window stays in the checkpoint."""
+
     max_det: int = 100
     """Most detections per image in validation; raise it for crowded images."""
 
@@ -176,7 +182,7 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen
-        for name in ("imgsz", "milestones", "scale_jitter", "crop"):
+        for name in ("imgsz", "milestones", "scale_jitter", "crop", "window"):
             value = getattr(self, name)
             if isinstance(value, list):
                 set_field(self, name, tuple(value))
@@ -184,6 +190,7 @@ class TrainRecipe:
             if names_path(str(entry.type)):
                 set_field(self, entry.name, home_path(getattr(self, entry.name)))
         set_field(self, "model_args", dict(self.model_args))
+        parse_window(self.window)
         self._check_numbers()
         self._check_combinations()
 

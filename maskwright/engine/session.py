@@ -40,6 +40,7 @@ from .regions import check_shared_ids, prepare_proposals, proposal_store
 from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch
 from .rundir import ResultsTable, new_run_dir, write_args
 from .step import TrainStep, automatic_batch
+from .windows import share_window, with_window
 
 
 @dataclass
@@ -400,11 +401,13 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         checkpoint, folder = resumed.checkpoint, resumed.folder
         recipe = share_batch(resumed.recipe, resumed.processes, fabric.world_size)
     train_data, val_data = open_splits(recipe)
+    words = share_window(recipe.window, train_data, val_data, checkpoint, fabric)
     own = recipe
     if recipe.alternate:
         assert folder is not None  # the steps before the last one are in it
         own = last_step(recipe, folder)
     detector, meta, report = build_detector(own, train_data, checkpoint)
+    meta = with_window(meta, train_data.window, words)
     if val_data is not None:
         match_classes(meta.names, val_data.names)  # now, not after the first epoch
         match_keypoints(meta.keypoints, val_data)

@@ -65,7 +65,9 @@ def list_sources(source: Any) -> Sources:
     """
     if isinstance(source, Sources):
         return source
-    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+    if isinstance(source, Sequence) and not isinstance(
+        source, str | bytes | bytearray | memoryview
+    ):
         if not source:
             raise ValueError("source is an empty list: name at least one image")
         items = [item for part in source for item in list_sources(part)]
@@ -75,7 +77,8 @@ def list_sources(source: Any) -> Sources:
         return Sources([Source(source, name, source)], single=True)
     if isinstance(source, str | Path):
         return _list_path(source)
-    filename = getattr(source, "filename", "")  # a PIL image read from a file knows its name
+    # A PIL image that was read from a file knows its name, and so does an open file.
+    filename = getattr(source, "filename" if hasattr(source, "filename") else "name", "")
     if isinstance(filename, str) and filename:
         return Sources([Source(source, Path(filename).name, filename)], single=True)
     return Sources([Source(source, "image", None)], single=True)

@@ -379,6 +379,7 @@ def _introduce(run: Session) -> None:
         ["lr", f"{run.lr:.3g} ({recipe.optimizer}, {recipe.schedule})"],
         ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],
         ["weights", run.start],
+        *([["window", run.meta.extra["window"]]] if "window" in run.meta.extra else []),
         ["folder", str(run.dir)],
     ]
     console.table("Training", ["what", "value"], rows)

@@ -24,7 +24,8 @@ from ..models.base import Detector, PostProcess, TwoStageDetector
 from ..models.regions import ProposalDetector
 from .heap import keep_memory
 from .peer import torchvision_model
-from .predict import Loaded, Predictor
+from .predict import Predictor
+from .reading import Loaded
 from .result import Result
 from .sources import one_source
 

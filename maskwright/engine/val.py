@@ -11,11 +11,13 @@ from ..data.records import describe_faults
 from ..errors import OptionError
 from ..metrics.diagnostics import explain_zero
 from ..paths import takes_paths
+from ..window import describe_window, parse_window
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
 from .predict import default_post, make_post
 from .regions import prepare_proposals
+from .windows import chosen_window, warn_of_own_windows
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis
@@ -66,6 +68,7 @@ def val(
     voc: bool | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
+    window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
@@ -94,6 +97,9 @@ def val(
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
+        window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
+            the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
+            model was trained; percentile, if that was on 8-bit images.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, boxes_{split}.npz, ...). None: from where they
             came in training; a `Predictor` keeps its own.
@@ -108,12 +114,13 @@ def val(
             model does not know.
     """
     post, views = make_post(conf, iou, max_det, soft_nms), Views.parse(tta)
+    parse_window(window)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
         from ..hub import load
 
         model = load(model, device=device, precision=precision, proposal_source=proposal_source)
-    detector = model.detector
+    detector, scale = model.detector, chosen_window(model.meta, window)
     asked, post = post.score_thresh, detector.limits(post, default_post(val))
     if post.score_thresh > asked:
         console.warn(
@@ -125,6 +132,8 @@ def val(
     dataset = open_dataset(data, split, keypoints=detector.num_keypoints > 0)
     if faults := describe_faults(dataset):
         console.warn(faults)
+    dataset.window = scale
+    warn_of_own_windows(model.meta, dataset)
     resize = model.resize_rule(imgsz)
     prepare_proposals(detector, dataset, workers=workers)
     loaders = [
@@ -180,6 +189,7 @@ def val(
         "batch": batch,
         "soft_nms": soft_nms,
         "tta": tta,
+        "window": None if scale is None else describe_window(scale),
     }
     write_args(folder / "args.yaml", options)
     diagnosis = diagnose(result, post.max_det)

@@ -67,7 +67,8 @@ class GraphSpec:
     """The description of an exported detector.
 
     Attributes:
-        meta: names, category ids, keypoints, licence and source; `args` and `extra` are empty.
+        meta: names, category ids, keypoints, licence, source and window; `args` and `extra` are
+            empty.
         task: see `Detector`.
         post: thresholds in the graph.
         size: (height, width) of `pixels`; None: any multiples of `divisor`.
@@ -115,6 +116,7 @@ class GraphSpec:
             meta.keypoints,
             licence=meta.licence,
             source=meta.source,
+            window=meta.window,
         )
         source = detector.proposal_source
         return cls(
@@ -158,6 +160,7 @@ class GraphSpec:
                 "num_keypoints": self.num_keypoints,
                 "licence": meta.licence,
                 "source": meta.source,
+                "window": meta.window,
                 "conf": self.post.score_thresh,
                 "iou": self.post.nms_thresh,
                 "max_det": self.post.max_det,

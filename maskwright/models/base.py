@@ -24,6 +24,7 @@ from ..nn.samplers import RandomSource, streams
 from ..nn.svm_fit import Track
 from ..ops.soft_nms import SoftNMS
 from ..structures import Images, Instances, Resize, Skeleton
+from ..window import Window, parse_window
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Meta:
         source: where the weights come from: data set, command or publisher.
         metrics: figures on the validation split, keys as `mask/AP`.
         extra: anything else worth keeping, as plain data.
+        window: (low, high): the sample values that it was trained with as 0 to 255, where images
+            had more than 8 bits; None: it knows 8-bit images alone.
     """
 
     model: str
@@ -75,6 +78,7 @@ class Meta:
     source: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _META_TYPES.items():
@@ -84,6 +88,8 @@ class Meta:
             raise ValueError("the checkpoint's class names are not all text")
         if not all(type(number) is int for number in self.category_ids):
             raise ValueError("the checkpoint's category ids are not all whole numbers")
+        if self.window is not None:
+            self.window = _read_window(self.window)
         if not self.category_ids:
             self.category_ids = list(range(1, len(self.names) + 1))
         if len(self.category_ids) != len(self.names):
@@ -112,6 +118,16 @@ class Meta:
         except (TypeError, KeyError) as error:
             raise ValueError(f"the checkpoint's description is incomplete: {error}") from None
         return meta
+
+
+def _read_window(value: Any) -> Window:
+    try:
+        window = parse_window(value)
+    except OptionError:
+        window = None
+    if not isinstance(window, tuple):
+        raise ValueError("the checkpoint's field 'window' is no pair of rising numbers")
+    return window
 
 
 _META_TYPES: dict[str, type] = {

@@ -112,16 +112,14 @@ def test_images_are_read_upright_and_faults_are_told(tmp_path: Path, exported: E
     assert np.array_equal(runtime.read_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
     assert np.array_equal(load_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
     (tmp_path / "bad.png").write_bytes(b"no image")
-    Image.fromarray(np.zeros((3, 3), np.uint16)).save(tmp_path / "deep.png")
     for name, message in (
         ("bad.png", "cannot be read"),
-        ("deep.png", "8 bits"),
         ("a.png", "a.png"),
     ):
         with pytest.raises(ValueError, match=message):
             runtime.read_image(tmp_path / name)
-    with pytest.raises(ValueError, match="uint8 RGB"):
-        runtime.read_image(np.zeros((3, 3), np.uint8))
+    with pytest.raises(ValueError, match="RGB or "):
+        runtime.read_image(np.zeros((3, 3, 2), np.uint8))
     (tmp_path / "bad.onnx").write_bytes(exported.path.read_bytes()[:1000])
     for name, message in (("bad.onnx", "damaged"), ("none.onnx", "does not exist")):
         with pytest.raises(ValueError, match=message):

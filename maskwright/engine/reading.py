@@ -1,0 +1,76 @@
+"""Images of a source into memory, one after the other; what cannot be read among many is told."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.depth import is_deep, to_eight_bit
+from ..data.images import load_samples
+from ..window import Window
+from .sources import Source, Sources
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image in memory.
+
+    Attributes:
+        source: where it came from.
+        pixels: (H, W, 3) uint8 RGB.
+        load_ms: milliseconds it took to read.
+        deep: whether its samples had more than 8 bits.
+    """
+
+    source: Source
+    pixels: np.ndarray
+    load_ms: float
+    deep: bool = False
+
+
+def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
+    """Yield the images of a source; of many, one that cannot be read is warned of and passed over.
+
+    Raises:
+        ValueError: if the only image or all images cannot be read.
+    """
+    failed = 0
+    for source in sources:
+        try:
+            loaded = read(source, window)
+        except ValueError as error:
+            if sources.single:
+                raise
+            failed += 1
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+            continue
+        yield loaded
+    if failed == len(sources):
+        raise ValueError(f"none of the {failed} images could be read")
+    if failed:
+        warnings.warn(
+            f"{failed} of {len(sources)} images could not be read and were skipped", stacklevel=2
+        )
+
+
+def read(source: Source, window: Window | str | None = None) -> Loaded:
+    """Read the pixels of an image.
+
+    Args:
+        source: the image.
+        window: see `data.images.load_image`.
+
+    Raises:
+        ValueError: if it cannot be read; the message names the file.
+    """
+    start = time.perf_counter()
+    try:
+        samples = load_samples(source.data)
+    except ValueError as error:
+        raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
+    pixels = to_eight_bit(samples, window)
+    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), is_deep(samples))
