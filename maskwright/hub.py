@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .converters import CHECKS, CONVERTERS, Converted, ConvertReport, detect_format
 from .converters.common import default_skeleton
-from .engine.backbone_weights import apply_pretrained, load_backbone
+from .engine.backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .engine.checkpoint import (
     Checkpoint,
     check_state,
@@ -130,7 +130,8 @@ def _convert(
     drop_unused: bool = False,
     conventions: str | None = None,
 ) -> Converted:
-    tensors, told = read_weights(path)
+    file = read_weights(path)
+    tensors, told = file.tensors, file.names
     ours = list(_blank(entry, 1, options).state_dict())
     try:
         to_ours, _ = CONVERTERS[detect_format(tensors)]
@@ -142,6 +143,8 @@ def _convert(
             f"{path}: its tensors have not the shapes of {entry.name} ({error}); is it another "
             "model?"
         ) from None
+    for key in file.beside:
+        converted.report.ignored[key] = f"beside the weights, which stand at {file.place}"
     if told is not None and len(told) == len(converted.names):
         converted.names[:] = told
     elif told is not None:
@@ -358,7 +361,7 @@ def start_detector(
     if str(weights).startswith(LOCAL_BACKBONE):
         path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
         detector = build(model, len(names), **options)
-        report = apply_pretrained(detector, read_tensors(path), str(path))
+        report = apply_pretrained(detector, read_tensors(path, backbone_names(detector)), str(path))
         return detector, options, f"backbone starts from {report}"
     if weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)

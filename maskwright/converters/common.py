@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,18 @@ def default_skeleton(count: int) -> Skeleton | None:
     return Skeleton(tuple(f"keypoint_{i}" for i in range(1, count + 1)))
 
 
+# Tensors that tell whose names a file uses; older torchvision has no ".0".
+_MARKS = {
+    "torchvision": re.compile(r"backbone\.fpn\.inner_blocks\.\d+\.(\d+\.)?(weight|bias)"),
+    "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
+}
+
+
+def is_known_name(key: str) -> bool:
+    """Whether a tensor's name tells that its file is of a known library; see `detect_format`."""
+    return any(mark.fullmatch(key) for mark in _MARKS.values())
+
+
 def detect_format(keys: Iterable[str]) -> str:
     """Return whose names these are: "torchvision" or "mmdetection".
 
@@ -88,10 +101,9 @@ def detect_format(keys: Iterable[str]) -> str:
         ValueError: if no known library uses such names.
     """
     keys = list(keys)
-    if any(key.startswith("backbone.fpn.inner_blocks.") for key in keys):
-        return "torchvision"
-    if any(key.startswith("neck.lateral_convs.") for key in keys):
-        return "mmdetection"
+    for name, mark in _MARKS.items():
+        if any(mark.fullmatch(key) for key in keys):
+            return name
     raise ValueError(
         "these are no weights of a known library: expected torchvision's names "
         "(backbone.fpn.inner_blocks...) or mmdetection's (neck.lateral_convs...), "

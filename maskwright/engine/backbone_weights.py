@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,23 @@ def load_backbone(detector: Detector) -> str:
     return apply_pretrained(detector, state, source)
 
 
+def backbone_names(detector: Detector) -> Callable[[str], bool]:
+    """Return what tells whether a classifier's tensor is one of the backbone, by its name."""
+    own = set(_network(detector).state_dict())
+
+    def known(key: str) -> bool:
+        return key in own or any(re.sub(mark, ours, key) in own for mark, ours in _CLASSIFIER_NAMES)
+
+    return known
+
+
+def _network(detector: Detector) -> nn.Module:
+    """Return the network whose tensors are called as in a classifier."""
+    body: Any = detector.backbone.body
+    network: nn.Module = body.body if hasattr(body, "body") else body
+    return network
+
+
 def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
     """Give the backbone of a detector the weights of a classifier, and return what was given.
 
@@ -101,8 +118,7 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
         ValueError: if it lacks a tensor of the backbone.
     """
     name = detector.backbone.name
-    body: Any = detector.backbone.body
-    target: nn.Module = body.body if hasattr(body, "body") else body
+    target = _network(detector)
     # timm's maps of a VGG call "features_0" what the classifier calls "features.0"; torchvision
     # calls the layers of its head by their places among dropouts and ReLUs.
     for pattern, ours in _CLASSIFIER_NAMES:

@@ -163,7 +163,9 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
 
 def require_finite(source: str | Path, key: str, tensor: Tensor) -> None:
     """Raise ValueError if a tensor holds NaN or infinity: such a model finds nothing, silently."""
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    # Types of 8 bits have no such test of their own.
+    values = tensor.float() if tensor.itemsize == 1 else tensor
+    if tensor.is_floating_point() and not torch.isfinite(values).all():
         raise ValueError(
             f"{source}: {key} holds numbers that are not finite: the training that wrote it had "
             "failed, or the file is damaged; take an earlier checkpoint"

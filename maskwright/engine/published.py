@@ -7,14 +7,23 @@ import os
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..converters.common import is_known_name
+from ..converters.state_dicts import (
+    TooMuchError,
+    class_names,
+    contents,
+    named_tensors,
+    subset,
+    weights_prefix,
+)
+from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
 from ..models.registry import PublishedWeights
 from .checkpoint import require_finite
 from .console import progress
@@ -63,79 +72,94 @@ def fetch(weights: PublishedWeights) -> Path:
     return path
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class WeightsFile:
+    """The weights in a file of anyone.
+
+    Attributes:
+        tensors: by the names that their network gives them.
+        names: the names of the classes, if the file tells them.
+        place: what stood before these names in the file: wrappers and prefixes.
+        beside: full names of the other tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    names: list[str] | None = None
+    place: str = ""
+    beside: tuple[str, ...] = ()
+
+
+def read_tensors(path: Path, known: Callable[[str], bool] = is_known_name) -> dict[str, Tensor]:
     """Return the tensors of `read_weights`."""
-    return read_weights(path)[0]
+    return read_weights(path, known).tensors
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
-    """Read a state dict from a `.safetensors` or a torch file, executing nothing.
+def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> WeightsFile:
+    """Read the weights in a `.safetensors` or a torch file, executing nothing.
 
-    Returns:
-        The tensors by name, and the names of the classes if the file tells them as mmdetection's
-        do (`meta.CLASSES`, later `meta.dataset_meta.classes`).
+    They may stand below any wrapper and behind any prefix, beside any other objects, and in a
+    network that was saved whole.
+
+    Args:
+        path: the file.
+        known: tells the names that are looked for; by default those of known detectors.
 
     Raises:
-        ValueError: if the file is missing, is no such file, or would run code on loading.
+        ValueError: if the file is missing, damaged, no such file, or holds no tensors by name.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
-        for key, value in tensors.items():
-            require_finite(path, key, value)
-        return tensors, None
+        return _chosen(path, _read_safetensors(path), known, None)
     _refuse_bomb(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds
-        reason = (str(error).splitlines() or ["nothing in it"])[0][:200]
-        if isinstance(error, UnpicklingError):  # torch's text advises to let it run code
-            reason = "an object in it is no tensor, or it is damaged"
+        content = open_torch_file(path)
+        found = named_tensors(content)
+    except (UnpicklingError, OSError, TooMuchError) as error:
+        raise ValueError(f"{path}: cannot be read as a torch file: {error}") from None
+    if not found:
         raise ValueError(
-            f"{path}: cannot be read as a torch file of plain tensors, and nothing else is loaded "
-            f"because it could run code ({type(error).__name__}: {reason})"
-        ) from None
-    names = _class_names(content)
-    for key in ("model", "state_dict"):  # training scripts wrap the weights
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path}: holds no dictionary of tensors")
-    tensors = {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise ValueError(f"{path}: holds no dictionary of tensors")
-    for key, value in tensors.items():
-        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        # A view may repeat one number over terabytes.
-        if not plain or value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            f"{path}: holds no dictionary of tensors, but {contents(content)}; save the weights "
+            "with `torch.save(model.state_dict(), path)`"
+        )
+    return _chosen(path, found, known, class_names(content))
+
+
+def _chosen(
+    path: Path,
+    found: Mapping[str, TensorRecord | Tensor],
+    known: Callable[[str], bool],
+    names: list[str] | None,
+) -> WeightsFile:
+    """Return the weights among all tensors of a file, checked."""
+    place = weights_prefix(found, known)
+    tensors = {}
+    for key, record in subset(found, place).items():
+        try:
+            tensors[key] = record if isinstance(record, Tensor) else record.load()
+        except CutOffError:
             raise ValueError(
-                f"{path}: {key} is no plain tensor: its {tuple(value.shape)} numbers are not all "
-                "in the file; save the weights with `torch.save(model.state_dict(), path)`"
-            )
-        require_finite(path, key, value)
-    return tensors, names
+                f"{path}: damaged, the numbers of {key} are not all there: copy it again"
+            ) from None
+        except NoTensorError as error:
+            raise ValueError(
+                f"{path}: {key} is no plain tensor: {error}; save the weights with "
+                "`torch.save(model.state_dict(), path)`"
+            ) from None
+        require_finite(path, key, tensors[key])
+    beside = tuple(key for key in found if not key.startswith(place))
+    return WeightsFile(tensors, names, place, beside)
 
 
-def _class_names(content: Any) -> list[str] | None:
-    for keys in (("meta", "CLASSES"), ("meta", "dataset_meta", "classes")):
-        found = content
-        for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        names = [found] if isinstance(found, str) else found
-        if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
-            return list(names)
-    return None
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+    return tensors
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -144,7 +168,12 @@ def _refuse_bomb(path: Path) -> None:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            # What is read; the code of TorchScript beside it may be compressed.
+            entries = [
+                entry
+                for entry in archive.infolist()
+                if entry.filename.endswith("data.pkl") or "/data/" in entry.filename
+            ]
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: damaged, cannot be read as a torch file ({error})") from None
     claimed = sum(entry.file_size for entry in entries)

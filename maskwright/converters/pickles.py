@@ -1,0 +1,195 @@
+"""Read pickles of anyone without calling anything in them: what they would build becomes records.
+
+A pickle is a program whose instructions name functions and call them. Here no instruction can: a
+name becomes a `Global`, a call a `Thing` that notes what was called with what, dictionaries are
+things too, since their keys could be anything. Only lists, tuples, numbers, text and bytes are made
+as they are. What torch and NumPy say of tensors and arrays in this way is read in `torch_file`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, ClassVar
+
+_Pure: Any = pickle._Unpickler  # in Python: each instruction is a method that can be replaced
+
+
+@dataclass(frozen=True)
+class Global:
+    """The name of a class or function in a pickle."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Thing:
+    """An object of a pickle that is not made: a dictionary, or whatever a call would return.
+
+    Attributes:
+        kind: what was called; None for a plain dictionary.
+        args: with what.
+        items: what it was given as a dictionary, by text; other keys are left out.
+        elements: what it was given as a set, or as a list of another class.
+        state: what it was given as its attributes; None: nothing.
+    """
+
+    kind: Any = None
+    args: tuple[Any, ...] = ()
+    items: dict[str, Any] = field(default_factory=dict)
+    elements: list[Any] = field(default_factory=list)
+    state: Any = None
+
+
+# Functions of whose calls something is read: name to what makes a record of the arguments, or
+# raises TypeError or ValueError where these are not those of the function.
+Makers = dict[tuple[str, str], Callable[..., Any]]
+
+
+class InertUnpickler(_Pure):
+    """An unpickler that calls nothing.
+
+    Args:
+        file: where the pickle begins.
+        makers: see `Makers`; what they get may be anything.
+        persistent: reads the mark of an object that is stored elsewhere in the file.
+    """
+
+    def __init__(
+        self, file: BinaryIO, makers: Makers, persistent: Callable[[Any], Any] | None = None
+    ) -> None:
+        # Text of Python 2 may be bytes; they come back with the same error handler.
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")
+        self._makers = makers
+        self._persistent = persistent
+
+    def find_class(self, module: str, name: str) -> Global:
+        """Return a name; nothing is looked up."""
+        return Global(str(module), str(name))
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return what stands for an object that is stored elsewhere."""
+        return Thing(args=(pid,)) if self._persistent is None else self._persistent(pid)
+
+    def _make(self, kind: Any, args: Any) -> Any:
+        args = tuple(args) if isinstance(args, list | tuple) else ()
+        if isinstance(kind, Global):
+            maker = self._makers.get((kind.module, kind.name))
+            if maker is not None:
+                with contextlib.suppress(TypeError, ValueError):
+                    return maker(*args)
+        return Thing(kind, args)
+
+    def _reduce(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = self._make(self.stack[-1], args)
+
+    def _newobj_ex(self) -> None:
+        self.stack.pop()  # named arguments
+        self._reduce()
+
+    def _inst(self) -> None:
+        module, name = (self.readline()[:-1].decode("utf-8", "replace") for _ in range(2))
+        args = self.pop_mark()  # and with it another `append`
+        self.append(self._make(Global(module, name), args))
+
+    def _obj(self) -> None:
+        kind, *args = self.pop_mark()
+        self.append(self._make(kind, args))
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Thing):
+            self.stack[-1].state = state
+
+    def _empty(self) -> None:
+        self.append(Thing())
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append(Thing())
+        self._put(items)
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put([key, value])
+
+    def _setitems(self) -> None:
+        self._put(self.pop_mark())
+
+    def _put(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Thing):
+            for key, value in zip(items[::2], items[1::2], strict=False):
+                if type(key) is str:
+                    target.items[key] = value
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    def _appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+        elif isinstance(target, Thing):
+            target.elements.extend(values)
+
+    def _frozenset(self) -> None:
+        elements = self.pop_mark()
+        self.append(Thing(elements=elements))
+
+    def _bytearray8(self) -> None:
+        # As bytes: the base class takes the memory before it looks whether the file has so much.
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("it uses numbers for classes that only its writer knows")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **_Pure.dispatch,
+        pickle.REDUCE[0]: _reduce,
+        pickle.NEWOBJ[0]: _reduce,
+        pickle.NEWOBJ_EX[0]: _newobj_ex,
+        pickle.INST[0]: _inst,
+        pickle.OBJ[0]: _obj,
+        pickle.BUILD[0]: _build,
+        pickle.EMPTY_DICT[0]: _empty,
+        pickle.EMPTY_SET[0]: _empty,
+        pickle.DICT[0]: _dict,
+        pickle.SETITEM[0]: _setitem,
+        pickle.SETITEMS[0]: _setitems,
+        pickle.APPEND[0]: _append,
+        pickle.APPENDS[0]: _appends,
+        pickle.ADDITEMS[0]: _appends,
+        pickle.FROZENSET[0]: _frozenset,
+        pickle.BYTEARRAY8[0]: _bytearray8,
+        **dict.fromkeys((op[0] for op in (pickle.EXT1, pickle.EXT2, pickle.EXT4)), _refuse),
+    }
+
+
+def read_pickle(
+    file: BinaryIO, makers: Makers, persistent: Callable[[Any], Any] | None = None
+) -> Any:
+    """Return the records of the pickle that begins at the file's position.
+
+    Raises:
+        pickle.UnpicklingError: if there is no whole pickle.
+    """
+    try:
+        return InertUnpickler(file, makers, persistent).load()
+    except pickle.UnpicklingError:
+        raise
+    except EOFError:
+        raise pickle.UnpicklingError("damaged, it ends in the middle: copy it again") from None
+    except Exception as error:  # instructions without sense end in any of a dozen kinds
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
