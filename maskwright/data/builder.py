@@ -47,6 +47,7 @@ class Builder:
         path: the annotation file that faults and errors name.
         split: name of the split.
         faults: what was wrong so far.
+        elsewhere: ids of images that belong to another split.
         format: what the annotations are stored in; see `Dataset`.
     """
 
@@ -56,6 +57,7 @@ class Builder:
         self.path = path
         self.split = split
         self.faults: list[Fault] = []
+        self.elsewhere: set[int | None] = set()
 
     def fault(
         self,
@@ -290,9 +292,11 @@ class Builder:
             joints: number of keypoints by category id, for the categories that have them.
         """
         position = {number: row for row, number in enumerate(images)}
-        known = set(position) | {
-            fault.image_id for fault in self.faults if fault.image_id is not None
-        }
+        known = (
+            set(position)
+            | self.elsewhere
+            | {fault.image_id for fault in self.faults if fault.image_id is not None}
+        )
         for number, entry in entries:
             image = whole_number(entry.get("image_id"))
             where: dict[str, Any] = {"image": image, "annotation": number}

@@ -8,7 +8,7 @@ skipped, and annotations without an id, box or area get one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def read_coco(
     *,
     split: str = "train",
     names: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
 ) -> Dataset:
     """Read one COCO JSON.
 
@@ -42,13 +43,15 @@ def read_coco(
         split: name of the split.
         names: class names of another split or of a model, which give the labels; None: the
             categories of the file in the order of their ids.
+        only: file names of the images to read, as they stand in the file; the others belong to
+            another split. None: all.
 
     Raises:
         ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
             in `names`.
     """
     path = Path(path)
-    return _Reader(path, split).read(list(roots or [path.parent]), names)
+    return _Reader(path, split).read(list(roots or [path.parent]), names, only)
 
 
 @dataclass
@@ -93,12 +96,27 @@ class _Survey:
 class _Reader(Builder):
     """State of reading one file, which is gone through twice: images may come last in it."""
 
-    def read(self, roots: list[Path], names: Sequence[str] | None) -> Dataset:
+    def read(
+        self, roots: list[Path], names: Sequence[str] | None, only: Collection[str] | None
+    ) -> Dataset:
         survey = self._survey()
+        if only is not None:
+            survey.images = self._divide(survey.images, only)
         classes = self.classes(survey.categories, survey.used, names)
         skeleton, jointed = self._skeleton(survey, classes.labels)
         entries = self._annotations(survey)
         return self.build(survey.images, roots, entries, survey.masks, classes, skeleton, jointed)
+
+    def _divide(self, images: list[Any], only: Collection[str]) -> list[Any]:
+        """Return the entries of the split; what cannot be told apart stays, to be a fault."""
+        kept = []
+        for entry in images:
+            name = entry.get("file_name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name in only:
+                kept.append(entry)
+            else:
+                self.elsewhere.add(whole_number(entry.get("id")))
+        return kept
 
     def _survey(self) -> _Survey:
         survey = _Survey()

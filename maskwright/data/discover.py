@@ -1,82 +1,28 @@
 """Finds out what `data=` points to: which annotation file and images make up each split.
 
-Known so far: COCO JSON in its usual layouts, among them Roboflow's export, and Pascal VOC folders,
-one or several. All names of the validation split (val, valid, validation, dev) are one and the
-same.
+What is known stands in `layouts.TABLE`: COCO JSON, among them Roboflow's export, and Pascal VOC
+folders, one or several. All names of the validation split (val, valid, validation, dev) are one and
+the same, in any case. Nothing that looks like a part of the data set is passed over in silence.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskwright.errors import OptionError
 from maskwright.paths import home_path, nearest_path
 
-from .coco import read_coco
+from .coco_layout import by_folders, by_lists, coco_source
+from .folders import ANNOTATION_FOLDERS, SPLITS, Tree, folder_split, split_name
+from .layouts import ROWS, Look, Source, VocSource, describe, examples, recognise, seen
 from .records import Dataset
-from .voc import read_voc
-from .voc_layout import VocPart, voc_part, voc_splits
+from .sniff import BROKEN, COCO, sniff
+from .voc_layout import VocPart, voc_part
 
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-LAYOUTS = """\
-  my_data/annotations/train.json      my_data/annotations/val.json
-  my_data/images/train/*.jpg          my_data/images/val/*.jpg
-or train.json and val.json beside the folder images, or instances_train*.json and
-instances_val*.json (COCO), or train/_annotations.coco.json and valid/_annotations.coco.json
-(Roboflow), or one COCO JSON, or a YAML file with the entries train, val and images, or Pascal VOC:
-  my_data/Annotations/*.xml     my_data/JPEGImages/*.jpg     my_data/ImageSets/Main/train.txt
-or a folder of such folders, or XML files beside the images, or a list such as
-VOC2007/ImageSets/Main/trainval.txt, or a YAML file whose entries name such lists"""
-# A split and the name of a list that stands for it where there is no list of its own name.
-STAND_INS = {"train": "trainval"}
-
-
-@dataclass(frozen=True)
-class CocoSource:
-    """Where one split lies: COCO JSON.
-
-    Attributes:
-        annotations: the JSON file.
-        roots: folders in which its images may lie, likely ones first.
-    """
-
-    annotations: Path
-    roots: tuple[Path, ...]
-
-    def read(self, split: str, names: Sequence[str] | None, difficult: bool) -> Dataset:
-        """Return the data set; see `open_dataset`."""
-        return read_coco(self.annotations, self.roots, split=split, names=names)
-
-
-@dataclass(frozen=True)
-class VocSource:
-    """Where one split lies: Pascal VOC.
-
-    Attributes:
-        parts: the lists of its images.
-    """
-
-    parts: tuple[VocPart, ...]
-
-    @property
-    def annotations(self) -> Path:
-        """What faults and errors name: the first list, or its folder of XML files."""
-        return self.parts[0].source
-
-    def read(self, split: str, names: Sequence[str] | None, difficult: bool) -> Dataset:
-        """Return the data set; see `open_dataset`."""
-        return read_voc(self.parts, split=split, names=names, difficult=difficult)
-
-
-Source = CocoSource | VocSource
+# Folders inside a data set that are sometimes given in place of it.
+INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")
 
 
 def open_dataset(
@@ -115,7 +61,10 @@ def open_dataset(
             f"{_describe(data)} has no {wanted!r} split, only {', '.join(map(repr, splits))}: name "
             f"one of these, or add the annotations of the other"
         )
-    return splits[wanted].read(wanted, names, difficult)
+    source = splits[wanted]
+    dataset = source.read(wanted, list(names) if names is not None else None, difficult)
+    dataset.faults.extend(source.faults)
+    return dataset
 
 
 def find_splits(
@@ -150,119 +99,66 @@ def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[
             return _from_mapping(_load_yaml(path), path.parent, keypoints)
         except ValueError as error:
             message = str(error)
+            if (kind := sniff(path)) in ROWS:
+                message += f". By its entries it is a {kind}, not read: {ROWS[kind].todo}"
             raise ValueError(
                 message if message.startswith(str(path)) else f"{path}: {message}"
             ) from None
     if path.is_file():
-        split = split_name(path.stem) or _folder_split(path.parent) or "train"
-        if path.suffix.lower() == ".txt":
-            return {split: VocSource((voc_part(path),))}
-        return {split: _source(path, split)}
+        return _in_order(_from_file(path, keypoints))
     if path.exists() and not path.is_dir():
         raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
         raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
-    found: dict[str, Source] = {}
-    looked = [path / "annotations", path, *(sub for sub in _folders(path) if split_name(sub.name))]
-    for folder in looked:
-        inside = _folder_split(folder) if folder == path else split_name(folder.name)
-        for split, file in _annotation_files(folder, inside, keypoints).items():
-            found.setdefault(split, _source(file, split))
-    found = found or _voc_sources(path)
+    look = Look(path, keypoints)
+    found = recognise(look)
     if not found:
-        places = ", ".join(str(folder) for folder in looked if folder.is_dir())
         raise ValueError(
-            f"no annotations found for data={str(data)!r}: looked for *.json in {places}, and for "
-            f"*.xml of Pascal VOC in it, in Annotations and in the folders below. "
-            f"Expected, for example:\n{LAYOUTS}"
+            f"no annotations found for data={str(path)!r}{_elsewhere(path, keypoints)}. It has: "
+            f"{seen(look)}. What is read, for example:\n{examples()}\nor a YAML file with the "
+            "entries train, val and images"
         )
+    return _in_order(found)
+
+
+def _in_order(found: dict[str, Source]) -> dict[str, Source]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _voc_sources(path: Path) -> dict[str, Source]:
-    """Return the splits of a folder of Pascal VOC folders; lists of one class are none."""
-    lists = voc_splits(path)
-    found: dict[str, Source] = {}
-    for split, aliases in SPLITS.items():
-        names = [name for name in lists if name.lower() in aliases]
-        stand_in = STAND_INS.get(split)
-        if not names and stand_in in lists:
-            names = [stand_in]
-        parts = [part for name in names for part in lists[name]]
-        if parts:
-            found[split] = VocSource(tuple(parts))
-    unlisted = [part for parts in lists.values() for part in parts if part.listing is None]
-    if not found and unlisted:  # folders without lists whose names tell no split
-        found["train"] = VocSource(tuple(unlisted))
-    return found
+def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
+    """Return the splits of a COCO JSON, or the one of a list of Pascal VOC."""
+    split = split_name(path.stem) or folder_split(path.parent)
+    kind = sniff(path)
+    suffix = path.suffix.lower()
+    if suffix == ".txt" and kind in ("text", "empty file"):
+        return {split or "train": VocSource((voc_part(path),))}
+    row = ROWS.get(kind)
+    if suffix != ".json" or (row is not None and row.find is None):
+        raise ValueError(
+            f"data: {describe(path)}; data= takes a COCO JSON, a list of Pascal VOC, a YAML file "
+            "or a folder"
+        )
+    look = Look(path.parent, keypoints)
+    if path.parent.name.lower() in ANNOTATION_FOLDERS:
+        look = Look(path.parent.parent, keypoints)
+    if split is None and kind in (COCO, BROKEN):
+        divided = by_lists(look.coco, path) or by_folders(look.coco, path) if kind == COCO else {}
+        if divided:
+            return dict(divided)
+    return {split or "train": coco_source(look.tree, path, split or "train")}
 
 
-def split_name(text: str) -> str | None:
-    """Return "train", "val" or "test" for a name like instances_val2017 or valid, else None."""
-    words = re.findall("[a-z]+", text.lower())
-    for split, aliases in SPLITS.items():
-        if any(word in aliases for word in words):
-            return split
-    return None
-
-
-def _folder_split(folder: Path) -> str | None:
-    """Return the split of a folder named train, valid, test2017; not of one named test_project."""
-    name = folder.name.lower().rstrip("0123456789")
-    return next((split for split, aliases in SPLITS.items() if name in aliases), None)
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir())
-
-
-def _annotation_files(folder: Path, inside: str | None, keypoints: bool) -> dict[str, Path]:
-    """Return the annotation file of each split that lies directly in a folder.
-
-    A file whose name tells no split belongs to `inside`, the split of the folder, or if it is the
-    only one, to train.
-
-    Of several for one split, instances_* wins over a plain name, and both over person_keypoints_*,
-    captions_* and the like; with `keypoints`, person_keypoints_* comes first.
-    """
-    best: dict[str, tuple[int, str, Path]] = {}
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    for file in files:
-        split = split_name(file.stem) or inside or ("train" if len(files) == 1 else None)
-        if split is None:
+def _elsewhere(path: Path, keypoints: bool) -> str:
+    """Return "; did you mean ...?" with a folder above or below that is a data set."""
+    places = [one for one in (path, *path.parents[:1]) if one.name.lower() in INNER]
+    nearby = [place.parent for place in places] + Tree().folders(path)[:20]
+    for folder in nearby:
+        try:
+            if recognise(Look(folder, keypoints)):
+                return f"; did you mean data={str(folder)!r}?"
+        except (OSError, ValueError):
             continue
-        stem = file.stem.lower()
-        rank = 0 if stem.startswith("instances") else 1
-        if re.match("person_keypoints|captions|panoptic|stuff|image_info", stem):
-            rank = 2
-        if keypoints and stem.startswith("person_keypoints"):
-            rank = -1
-        # Of equal rank, the shorter name: train.json before train_small.json.
-        key = (rank, f"{len(stem):04}{stem}", file)
-        best[split] = min(best.get(split, key), key)
-    return {split: file for split, (rank, _, file) in best.items() if rank < 2}
-
-
-def _source(file: Path, split: str, images: Path | None = None) -> CocoSource:
-    """Return annotation file and image folders; `images`, where given, comes first."""
-    here, above = file.parent, file.parent.parent
-    suffix = file.stem.split("_")[-1]  # instances_train2017 -> train2017
-    aliases = list(dict.fromkeys((suffix, *SPLITS[split])))
-    parts = [
-        *(f"images/{alias}" for alias in aliases),
-        *aliases,
-        "images",
-        "JPEGImages",
-        "data",
-    ]
-    roots = [here, *(here / part for part in parts)]
-    if here.name in ("annotations", "labels") or _folder_split(here):
-        roots += [*(above / part for part in parts), above]
-    else:
-        roots += [above / "images"]
-    if images is not None:
-        roots = [images, *(images / alias for alias in aliases)]
-    return CocoSource(file, tuple(roots))
+    return ""
 
 
 def _load_yaml(path: Path) -> Mapping[str, Any]:
@@ -303,9 +199,8 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
             images = content.get("images")
             if isinstance(images, Mapping):
                 images = images.get(key)
-            found[split] = _source(
-                files[0], split, base / home_path(str(images)) if images else None
-            )
+            place = base / home_path(str(images)) if images else None
+            found[split] = coco_source(Tree(), files[0], split, place)
             continue
         parts: list[VocPart] = []
         for name, file in zip(several, files, strict=True):
@@ -325,13 +220,16 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
             f"expected the entries train and val, each a COCO JSON or lists of Pascal VOC, got "
             f"{sorted(map(str, content))}"
         )
-    return {split: found[split] for split in SPLITS if split in found}
+    return _in_order(found)
 
 
 def _entry_file(file: Path, split: str, keypoints: bool) -> Path:
     """Return the COCO JSON in a folder as Roboflow exports it, beside the images; else `file`."""
     if file.is_dir():
-        return _annotation_files(file, split, keypoints).get(split, file)
+        found = recognise(Look(file, keypoints))
+        source = found.get(split) or (next(iter(found.values())) if len(found) == 1 else None)
+        if source is not None and not isinstance(source, VocSource):
+            return source.annotations
     return file
 
 
@@ -341,16 +239,16 @@ def _voc_parts(file: Path, split: str) -> list[VocPart]:
         return [voc_part(file)]
     if not file.is_dir():
         return []
-    sources = _voc_sources(file)
-    source = sources.get(split)
-    if source is None and len(sources) == 1:  # a folder with one split is the one asked for
-        source = next(iter(sources.values()))
-    if source is None and sources:
+    sources = Look(file).voc.parts
+    parts = sources.get(split)
+    if parts is None and len(sources) == 1:  # a folder with one split is the one asked for
+        parts = next(iter(sources.values()))
+    if parts is None and sources:
         raise ValueError(
             f"{file} has no list for {split!r}, only for {', '.join(map(repr, sources))}: name the "
             "list, such as ImageSets/Main/trainval.txt"
         )
-    return list(source.parts) if isinstance(source, VocSource) else []
+    return parts or []
 
 
 def _describe(data: Any) -> str:

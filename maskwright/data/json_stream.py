@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from .sniff import by_bytes
+
 CHUNK = 1 << 22  # characters read at once
 # A decoder that reached the end of what was read complains at most so far before it: about
 # "-Infinit" or "\ud83d\udc0".
@@ -21,6 +23,13 @@ START = object()  # stands before the elements of a list, so that an empty one i
 
 class NoObject(ValueError):  # noqa: N818 - an outcome of reading
     """The file holds a list, a number or the like; the message says what."""
+
+
+class OtherFileError(ValueError):
+    """The file is of another kind, whatever its name says."""
+
+
+UNPACK = ": unpack it, or fetch the file again"
 
 
 def json_members(path: Path, lists: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -39,12 +48,16 @@ def json_members(path: Path, lists: Collection[str]) -> Iterator[tuple[str, Any]
         raise ValueError(f"{path} is a folder, a pipe or a device, not a JSON file")
     try:
         with path.open("rb") as head:
-            encoding = json.detect_encoding(head.read(8))
+            first = head.read(512)
+        kind = by_bytes(first)
+        if kind is not None and kind != "empty file":
+            raise OtherFileError(f"{path} is no JSON but, by its first bytes, a {kind}{UNPACK}")
+        encoding = json.detect_encoding(first[:8])
         with path.open(encoding=encoding, errors="surrogatepass", newline="") as file:
             yield from _Walk(file).members(lists)
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply to be read") from None
-    except NoObject:
+    except (NoObject, OtherFileError):
         raise
     except ValueError as error:
         raise ValueError(

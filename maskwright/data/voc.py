@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .builder import Builder, clean_path
+from .folders import is_file, read_lines
 from .objects import shown
 from .records import Dataset
-from .voc_layout import ImageFiles, VocPart, is_file, listed_id, read_lines
+from .voc_layout import ImageFiles, VocPart, find_xml, listed_id
 from .voc_masks import ObjectMasks, read_object_masks
 from .xml_tree import BadXml, Node, read_xml
 
@@ -110,7 +111,8 @@ class _Reader(Builder):
             root = Path(os.path.commonpath([part.images for part in parts]))
         for part in parts:
             for name, where in self._ids(part):
-                image = _Image(len(entries) + 1, part, name, part.annotations / f"{name}.xml")
+                xml = find_xml(part.annotations, name) or part.annotations / f"{name}.xml"
+                image = _Image(len(entries) + 1, part, name, xml)
                 entry: dict[str, Any] = {
                     "id": image.number,
                     "file_name": None,
@@ -157,6 +159,8 @@ class _Reader(Builder):
         if part.listing is None:
             names = sorted(self.files.stems(part.annotations, (".xml",)))
             without = sorted(self.files.stems(part.images) - set(names))
+            if part.divided:
+                names = self._of_folder(part, names)
             if without:
                 self.fault(
                     "image without annotations",
@@ -168,10 +172,11 @@ class _Reader(Builder):
             yield from ((name, "") for name in names)
             return
         seen: dict[str, int] = {}
+        left_out = set(self._listed(part.without, part)) if part.without else set()
         for line, text in enumerate(read_lines(part.listing), 1):
             where = f"{part.listing}:{line}: "
-            name = listed_id(text.strip(), part.annotations)
-            if name is None:
+            name = listed_id(text.strip(), part.annotations, self.files)
+            if name is None or name in left_out:
                 continue
             if clean_path(f"{name}.xml") != f"{name}.xml":
                 self.fault(
@@ -188,6 +193,33 @@ class _Reader(Builder):
             else:
                 seen[name] = line
                 yield name, where
+
+    def _listed(self, listing: Path, part: VocPart) -> Iterator[str]:
+        for text in read_lines(listing):
+            name = listed_id(text.strip(), part.annotations, self.files)
+            if name is not None:
+                yield name
+
+    def _of_folder(self, part: VocPart, names: list[str]) -> list[str]:
+        """Return those of all ids whose images lie in the folder of the split."""
+        homes = {place: self.files.stems(place) for place in part.divided}
+        nowhere = [name for name in names if not any(name in stems for stems in homes.values())]
+        if nowhere and part.images == part.divided[0]:  # once, not for every split
+            places = ", ".join(str(place) for place in part.divided)
+            self.fault(
+                "missing image",
+                f"{len(nowhere)} XML file(s) of {part.annotations} have no image in {places}, "
+                f"first {nowhere[0]}",
+                file=part.annotations,
+            )
+        twice = [name for name in names if sum(name in stems for stems in homes.values()) > 1]
+        if twice:
+            raise ValueError(
+                f"{part.annotations}: images named {twice[0]} lie in several of "
+                f"{', '.join(str(place) for place in part.divided)}, so that {twice[0]}.xml may "
+                "belong to any: give each image a name of its own, or each split its XML files"
+            )
+        return [name for name in names if name in homes[part.images]]
 
     def _read_xml(self, image: _Image, where: str) -> Node | None:
         """Return the tree of an image's annotations, None after noting a fault."""

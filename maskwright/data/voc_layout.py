@@ -1,14 +1,37 @@
-"""Where things lie in Pascal VOC folders: XML files, images, and the lists of ImageSets."""
+"""Where things lie in Pascal VOC folders: XML files, images, and the lists of images.
+
+A list is read wherever it lies: ImageSets/Main, ImageSets/Segmentation, ImageSets itself or another
+folder in it, the VOC folder. What looks like a list and is not used is noted, or an error.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-IMAGE_FOLDERS = ("JPEGImages", "images", "PNGImages")
-MAX_LIST_BYTES = 64 * 2**20
+from .folders import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    LABEL_PICTURES,
+    SPLITS,
+    Tree,
+    folder_split,
+    image_suffixes,
+    is_file,
+    read_lines,
+    split_name,
+)
+from .sniff import VOC, sniff
+
 NOT_IMAGES = (".xml", ".txt", ".json", ".csv")
+NO_LISTS = ("classes", "class_names", "labels", "readme", "license", "licence", "requirements")
+LIST_FOLDERS = ("lists", "splits", "split", "sets")
+# Lists of ImageSets that divide other tasks; those of Main are there as well.
+OTHER_TASKS = ("layout", "action")
+STAND_IN = "trainval"  # is train where there is no list train
+SAMPLE = 50  # lines or files that tell what the others are
 
 
 @dataclass(frozen=True)
@@ -20,16 +43,23 @@ class VocPart:
         annotations: folder of its XML files.
         images: folder of its images.
         listing: text file with an id in every line; None: every XML file.
+        without: a list whose images are left out: val, where trainval stands for train.
+        divided: folders of images that divide the XML files among the splits, `images` is one of
+            them; empty: nothing divides them.
     """
 
     folder: Path
     annotations: Path
     images: Path
     listing: Path | None = None
+    without: Path | None = None
+    divided: tuple[Path, ...] = ()
 
     @property
     def source(self) -> Path:
         """What faults and errors name: the list, or the folder of the XML files."""
+        if self.listing is None and self.divided:
+            return self.images
         return self.listing or self.annotations
 
 
@@ -39,80 +69,311 @@ def voc_part(listing: Path) -> VocPart:
     Raises:
         ValueError: if the file does not lie in a VOC folder.
     """
+    tree = Tree()
     above = listing.absolute().parents[:3]
-    folder = next((one for one in above if (one / "Annotations").is_dir()), above[0])
-    return _part(folder, listing)
+    folder = next((one for one in above if _xml_folder(tree, one)), above[0])
+    annotations = _xml_folder(tree, folder)
+    if annotations is None:
+        raise ValueError(
+            f"{listing} belongs to no Pascal VOC folder: there is no {folder / 'Annotations'} with "
+            "XML files"
+        )
+    return VocPart(folder, annotations, _image_folder(tree, folder, annotations), listing)
 
 
-def voc_splits(path: Path) -> dict[str, list[VocPart]]:
-    """Return the Pascal VOC lists below a folder by name: train, trainval, val, test, ...
+class VocFinder:
+    """What a folder has of Pascal VOC.
 
-    A folder is a VOC folder (Annotations, JPEGImages, ImageSets), one with several of these (such
-    as VOCdevkit: lists of one name are united), one with XML files beside images, or one with such
-    folders for the splits. Without lists the name is that of the folder.
+    Attributes:
+        parts: of each split.
+        passed: what looks like a part of the data set and is not read, and why.
     """
-    found: dict[str, list[VocPart]] = {}
-    if _has_xml(path / "Annotations"):
-        folders = [path]
-    else:
-        below = sorted(entry for entry in path.iterdir() if entry.is_dir())
-        below += sorted(e for e in (path / "VOCdevkit").glob("*") if e.is_dir())
-        folders = [path] if _has_xml(path) else []
-        folders += [one for one in below if _has_xml(one) or _has_xml(one / "Annotations")]
-    for folder in folders:
-        lists = [*(folder / "ImageSets/Main").glob("*.txt")]
-        if not lists:
-            lists = [*(folder / "ImageSets/Segmentation").glob("*.txt")]
-        for listing in sorted(lists):
-            found.setdefault(listing.stem, []).append(_part(folder, listing))
-        if not lists:
-            found.setdefault(folder.name, []).append(_part(folder, None))
-    return found
 
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.parts: dict[str, list[VocPart]] = {}
+        self.passed: list[tuple[Path, str]] = []
 
-def _part(folder: Path, listing: Path | None) -> VocPart:
-    annotations = folder / "Annotations"
-    if not annotations.is_dir():
-        if not _has_xml(folder):
+    def look(self, path: Path) -> None:
+        """Look through a folder: a VOC folder, one with several of these, or one for each split.
+
+        Raises:
+            ValueError: if the names of its lists do not tell which is which.
+        """
+        below = self.tree.folders(path)
+        for devkit in self.tree.named(path, ("VOCdevkit",)):
+            below += self.tree.folders(devkit)
+        inner = set(self.tree.named(path, ANNOTATION_FOLDERS))
+        own = self._splits_of(path)
+        unlisted: list[tuple[Path, VocPart]] = []
+        for folder, found in [(path, own)] + [
+            (one, self._splits_of(one)) for one in below if not (own and one in inner)
+        ]:
+            for split, parts in found.items():
+                if split == "":
+                    unlisted += [(folder, part) for part in parts]
+                elif own and folder != path and split in own:
+                    self._pass(folder, f"{path} has a {split} split of its own")
+                else:
+                    self.parts.setdefault(split, []).extend(parts)
+        if not self.parts and unlisted:  # folders without lists whose names tell no split
+            self.parts["train"] = [part for _, part in unlisted]
+        else:
+            for folder, _ in unlisted:
+                self._pass(folder, "it has no list, and its name tells no split")
+        self.parts = {split: self.parts[split] for split in SPLITS if split in self.parts}
+
+    def _pass(self, path: Path, why: str) -> None:
+        self.passed.append((path, why))
+
+    def _splits_of(self, folder: Path) -> dict[str, list[VocPart]]:
+        """Return the parts of one VOC folder by split; "" where nothing tells which."""
+        tree = self.tree
+        annotations = _xml_folder(tree, folder)
+        if annotations is None:  # Annotations/train/*.xml
+            found: dict[str, list[VocPart]] = {}
+            for outer in tree.named(folder, ANNOTATION_FOLDERS):
+                for inner in tree.folders(outer):
+                    split = folder_split(inner)
+                    if split and _has_voc(tree, inner):
+                        images = _image_folder(tree, folder, inner, split)
+                        found.setdefault(split, []).append(VocPart(folder, inner, images))
+            return found
+        part = VocPart(folder, annotations, _image_folder(tree, folder, annotations))
+        folders = self._divided(part)
+        lists = self._lists(part)
+        if lists:
+            _compare(lists, part, folders, tree)
+            return {split: parts for split, parts in lists.items() if parts}
+        if len(folders) > 1:
+            divided = tuple(folders.values())
+            return {
+                split: [replace(part, images=images, divided=divided)]
+                for split, images in folders.items()
+            }
+        return {folder_split(folder) or "": [part]}
+
+    def _divided(self, part: VocPart) -> dict[str, Path]:
+        """Return folders of images for each split, if they divide the XML files of one folder."""
+        stems = {file.stem for file in self.tree.files(part.annotations, ".xml")}
+        found: dict[str, Path] = {}
+        for base in dict.fromkeys((part.images, part.images.parent, part.folder)):
+            for one in self.tree.folders(base):
+                split = folder_split(one)
+                if split is None or split in found or not base.is_relative_to(part.folder):
+                    continue
+                if stems & {file.stem for file in self.tree.images(one)}:
+                    found[split] = one
+        return found
+
+    def _lists(self, part: VocPart) -> dict[str, list[VocPart]]:
+        """Return the parts that lists make, by split."""
+        lists, of_classes = self._list_files(part)
+        if not lists and of_classes:
             raise ValueError(
-                f"{listing or folder} belongs to no Pascal VOC folder: there is no "
-                f"{folder / 'Annotations'} with XML files"
+                f"{of_classes[0].parent} has lists of one class only ("
+                f"{', '.join(file.name for file in of_classes[:3])}): add a list of all images, "
+                f"such as train.txt, or name one of these, as in data={of_classes[0]}"
             )
-        return VocPart(folder, folder, folder, listing)
-    places = [folder / name for name in IMAGE_FOLDERS]
-    return VocPart(
-        folder, annotations, next((one for one in places if one.is_dir()), folder), listing
-    )
+        by_split: dict[str, list[Path]] = {}
+        unknown: list[Path] = []
+        both: list[Path] = []
+        for file in lists:
+            name = file.stem.lower()
+            exact = next((split for split, names in SPLITS.items() if name in names), None)
+            if exact:
+                by_split.setdefault(exact, []).append(file)
+            elif STAND_IN in re.findall("[a-z]+", name):
+                both.append(file)
+        for file in lists:
+            split = split_name(file.stem)
+            if file in both or any(file in files for files in by_split.values()):
+                continue
+            if split is None:
+                unknown.append(file)
+            elif any(f.stem.lower() in SPLITS[split] for f in by_split.get(split, ())):
+                self._pass(file, f"{by_split[split][0].name} is the list of the {split} split")
+            else:
+                by_split.setdefault(split, []).append(file)
+        if "train" not in by_split and (both or unknown):
+            by_split["train"] = both or unknown
+            unknown = unknown if both else []
+        for file in unknown:
+            self._pass(file, "its name tells no split, and there is a list of the train split")
+        for split, files in by_split.items():
+            if len(files) > 1:
+                names = ", ".join(file.name for file in files)
+                raise ValueError(
+                    f"{files[0].parent}: which list is that of the {split} split, {names}? Rename "
+                    "one to train.txt and another to val.txt, or name them in a YAML file with the "
+                    "entries train and val"
+                )
+        found = {split: [replace(part, listing=files[0])] for split, files in by_split.items()}
+        if both and by_split.get("train") == both and "val" in by_split:
+            found["train"] = [replace(found["train"][0], without=by_split["val"][0])]
+        return found
+
+    def _list_files(self, part: VocPart) -> tuple[list[Path], list[Path]]:
+        """Return the lists of a VOC folder, one of each name, and those of one class."""
+        tree, folder = self.tree, part.folder
+        sets = tree.named(folder, ("ImageSets",))
+        inside = [one for outer in sets for one in tree.folders(outer)]
+        order = {"main": 0, "segmentation": 2}
+        inside = [one for one in inside if one.name.lower() not in OTHER_TASKS]
+        inside.sort(key=lambda one: order.get(one.name.lower(), 1))
+        bases = [*inside, *sets, folder, *tree.named(folder, LIST_FOLDERS)]
+        named: dict[str, Path] = {}
+        of_classes: list[Path] = []
+        for base in bases:
+            if named and base.name.lower() == "segmentation":
+                continue  # a part of those of Main
+            for file in tree.files(base, ".txt"):
+                kind = _list_kind(file, part.annotations, base in inside or base in sets)
+                if kind == "list of one class":
+                    of_classes.append(file)
+                elif kind == "list":
+                    first = named.setdefault(file.stem.lower(), file)
+                    if first != file:
+                        self._pass(file, f"{first} has the same name")
+        return list(named.values()), of_classes
 
 
-def _has_xml(folder: Path) -> bool:
-    return next(folder.glob("*.xml"), None) is not None
+def _list_kind(file: Path, annotations: Path, strict: bool) -> str | None:
+    """Return "list", "list of one class" or None for a text file.
+
+    Args:
+        file: the file.
+        annotations: the XML files that its lines may name.
+        strict: it lies where only lists lie.
+    """
+    name = file.stem.lower()
+    plain = name == STAND_IN or any(name in names for names in SPLITS.values())
+    if name in NO_LISTS and not strict:
+        return None
+    try:
+        rows = [line.strip() for line in read_lines(file)]
+    except ValueError:
+        return "list" if strict or plain else None  # whose reader says what is wrong
+    rows = [row for row in rows if row][:SAMPLE]
+    if "_" in name and rows and all(re.fullmatch(r"\S.*\s(-1|0|1)", row) for row in rows):
+        return "list of one class"
+    hits = sum(find_xml(annotations, listed_id(row, annotations) or "") is not None for row in rows)
+    good = strict or plain or (hits and 2 * hits >= len(rows))
+    return "list" if good else None
+
+
+def _compare(
+    lists: dict[str, list[VocPart]], part: VocPart, folders: dict[str, Path], tree: Tree
+) -> None:
+    """Raise if a list and the folder in which an image lies tell different splits."""
+    if len(folders) < 2:
+        return
+    places = {file.stem: split for split, one in folders.items() for file in tree.images(one)}
+    for split, (one, *_) in lists.items():
+        if one.listing is None or split not in folders:
+            continue
+        for line in read_lines(one.listing):
+            name = PurePosixPath(listed_id(line.strip(), part.annotations) or "").name
+            other = places.get(name, split)
+            if other != split and other in lists:
+                raise ValueError(
+                    f"{one.listing} has {name} in the {split} split, but its image lies in "
+                    f"{folders[other]}: correct one of the two"
+                )
+
+
+def _xml_folder(tree: Tree, folder: Path) -> Path | None:
+    """Return the folder of the XML files of a VOC folder, None if it is none."""
+    for one in tree.named(folder, ANNOTATION_FOLDERS):
+        if _has_voc(tree, one):
+            return one
+    return folder if _has_voc(tree, folder) else None
+
+
+def _has_voc(tree: Tree, folder: Path) -> bool:
+    """Return True for a folder with XML files, unless all looked at are of another format."""
+    kinds = [sniff(file) for file in tree.files(folder, ".xml")[:5]]
+    unsure = ("XML of no known format", "empty file")
+    return VOC in kinds or any(kind in unsure or "unreadable" in kind for kind in kinds)
+
+
+def _image_folder(tree: Tree, folder: Path, annotations: Path, split: str | None = None) -> Path:
+    """Return the folder of the images that belong to XML files: that with most of them.
+
+    Args:
+        tree: the file system.
+        folder: the VOC folder.
+        annotations: the XML files.
+        split: a folder of this split comes first.
+    """
+    if annotations == folder:
+        return folder
+    stems = {file.stem for file in tree.files(annotations, ".xml")[:SAMPLE]}
+    named = tree.named(folder, IMAGE_FOLDERS)
+    places = [
+        *named,
+        folder,
+        *(o for o in tree.folders(folder) if not LABEL_PICTURES.fullmatch(o.name)),
+    ]
+    inner = [one for place in places[: len(named)] for one in tree.folders(place)]
+    places += [one for one in inner if folder_split(one) in (None, split)] + [annotations]
+
+    def hits(place: Path) -> tuple[int, bool]:
+        own = split is not None and folder_split(place) == split
+        return len(stems & {file.stem for file in tree.images(place)}), own
+
+    best = max(dict.fromkeys(places), key=hits)
+    return best if hits(best)[0] else next(iter(named), folder)
 
 
 class ImageFiles:
-    """Which files lie in a folder, listed once."""
+    """Which files lie in a folder, listed once; names are found in any case."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[str]]] = {}
+        self._folds: dict[Path, dict[str, list[str]]] = {}
 
     def _listed(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._folders:
             files: dict[str, list[str]] = {}
             for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
-                files.setdefault(PurePosixPath(name).stem, []).append(name)
+                if not name.startswith("."):
+                    files.setdefault(PurePosixPath(name).stem, []).append(name)
             self._folders[folder] = files
+            folds: dict[str, list[str]] = {}
+            for stem in files:
+                folds.setdefault(stem.casefold(), []).append(stem)
+            self._folds[folder] = folds
         return self._folders[folder]
+
+    def _named(self, folder: Path, stem: str) -> list[str]:
+        """Return the files with a stem; where there is none, those with it in another case."""
+        files = self._listed(folder)
+        if stem in files:
+            return files[stem]
+        others = self._folds[folder].get(stem.casefold(), [])
+        return files[others[0]] if len(others) == 1 else []
 
     def stems(self, folder: Path, suffixes: Sequence[str] | None = None) -> set[str]:
         """Return the names without suffix of the files with one of these suffixes; None: images."""
-        from PIL import Image
-
-        wanted = set(Image.registered_extensions() if suffixes is None else suffixes)
+        wanted = set(image_suffixes() if suffixes is None else suffixes)
         return {
             stem
             for stem, names in self._listed(folder).items()
             if any(PurePosixPath(name).suffix.lower() in wanted for name in names)
         }
+
+    def xml(self, annotations: Path, name: str) -> str | None:
+        """Return the id as the name of the XML file has it, None if there is no such file."""
+        if find_xml(annotations, name) is not None:
+            return name
+        try:
+            place = (annotations / name).parent
+            found = self._named(place, PurePosixPath(f"{name}.xml").stem)
+        except (OSError, ValueError):  # a name that the file system refuses
+            return None
+        stems = [PurePosixPath(file).stem for file in found if file.lower().endswith(".xml")]
+        return (place.relative_to(annotations) / stems[0]).as_posix() if stems else None
 
     def find(self, folder: Path, name: str, named: str) -> Path:
         """Return the image of an id, whether it exists or not.
@@ -126,64 +387,58 @@ class ImageFiles:
             named: the file name that the XML file gives.
         """
         place = (folder / name).parent
-        files = self._listed(place)
         named = PurePosixPath(named.replace("\\", "/")).name
         having = [
             file
-            for file in files.get(PurePosixPath(f"{name}.xml").stem, ())
+            for file in self._named(place, PurePosixPath(f"{name}.xml").stem)
             if PurePosixPath(file).suffix.lower() not in NOT_IMAGES
         ]
         if having:
             having.sort(key=lambda file: (file != named, not file.lower().endswith("jpg")))
             return place / having[0]
-        if named in files.get(PurePosixPath(named).stem, ()):
+        if named in self._listed(place).get(PurePosixPath(named).stem, ()):
             return place / named
         return folder / f"{name}.jpg"
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, whatever their ends, without a byte order mark.
-
-    Raises:
-        ValueError: if it is missing, no text, or too large.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is a folder, a pipe or a device, not a text file")
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise ValueError(f"{path} has more than {MAX_LIST_BYTES} bytes: no list of names")
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}): save it as UTF-8") from None
+def find_xml(annotations: Path, name: str) -> Path | None:
+    """Return the XML file of an id, whatever the case of its suffix; None if there is none."""
+    if not name:
+        return None
+    places = (annotations / f"{name}{suffix}" for suffix in (".xml", ".XML", ".Xml"))
+    return next((place for place in places if is_file(place)), None)
 
 
-def listed_id(line: str, annotations: Path) -> str | None:
+def listed_id(line: str, annotations: Path, files: ImageFiles | None = None) -> str | None:
     """Return the id in a line of a list; None in an empty one, or for an image without the class.
 
     Lists of one class, such as aeroplane_train.txt, have a flag after the id: -1 where the image
     has no object of the class, 1 where it has, 0 where all are difficult. Files are taken for
     their id.
+
+    Args:
+        line: without blanks around it.
+        annotations: folder of the XML files.
+        files: finds ids in another case as well.
     """
-    if not line or is_file(annotations / f"{line}.xml"):
-        return line or None
+
+    def known(name: str) -> str | None:
+        if files is not None:
+            return files.xml(annotations, name)
+        return name if find_xml(annotations, name) else None
+
+    if not line:
+        return None
+    if found := known(line):
+        return found
     words = line.rsplit(maxsplit=1)
     if len(words) == 2 and words[1] in ("-1", "0", "1"):
         if words[1] == "-1":
             return None
         line = words[0]
-    path = PurePosixPath(line)
-    if path.suffix and not is_file(annotations / f"{line}.xml"):
+    path = PurePosixPath(line.replace("\\", "/"))
+    if path.suffix and not known(line):
         for name in (str(path.with_suffix("")), path.stem):  # a.jpg, JPEGImages/a.jpg
-            if is_file(annotations / f"{name}.xml"):
-                return name
-    return line
-
-
-def is_file(path: Path) -> bool:
-    """Return True for a file that is there, whatever its name is made of."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that the file system refuses
-        return False
+            if found := known(name):
+                return found
+    return known(line) or line

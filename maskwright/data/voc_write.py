@@ -12,9 +12,9 @@ import numpy as np
 
 from maskwright.paths import takes_paths
 
+from .folders import read_lines
 from .records import Dataset
 from .voc import CLASS_FILES
-from .voc_layout import read_lines
 from .voc_masks import VOID
 
 if TYPE_CHECKING:

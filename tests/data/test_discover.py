@@ -110,7 +110,7 @@ def test_yaml_and_mapping(tmp_path: Path, write_png: WritePng) -> None:
 def test_what_is_missing_is_said(tmp_path: Path, write_png: WritePng) -> None:
     with pytest.raises(ValueError, match=r"nowhere' does not exist \(looked in"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"(?s)looked for \*\.json in.*_annotations\.coco\.json"):
+    with pytest.raises(ValueError, match=r"(?s)It has: nothing.*_annotations\.coco\.json"):
         open_dataset(tmp_path)
     write_json(tmp_path / "train.json")
     write_png(tmp_path / "a.png")

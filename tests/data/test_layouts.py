@@ -1,0 +1,525 @@
+"""Every row of the table of layouts: what is found by it, and what comes near and is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from maskwright.data import check_data, find_splits, open_dataset
+from maskwright.data.layouts import ROWS, TABLE, Look
+from maskwright.data.sniff import sniff
+
+VOC = (
+    "<annotation><size><width>40</width><height>30</height></size><object><name>cat</name>"
+    "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>12</xmax><ymax>12</ymax></bndbox></object>"
+    "</annotation>"
+)
+LABELME = '{"version": "5", "shapes": [{"points": [[1, 1]]}], "imagePath": "a.png"}'
+STUDIO = '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": []}]}]'
+
+
+def coco(*images: str) -> str:
+    return json.dumps(
+        {
+            "images": [
+                {"id": i, "file_name": name, "height": 30, "width": 40}
+                for i, name in enumerate(images, 1)
+            ],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 9, 9]}
+                for i in range(1, len(images) + 1)
+            ],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+    )
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    """Write files; the text of an XML file is an annotation, that of an image nothing."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".png", ".jpg"):
+            Image.new("RGB", (40, 30)).save(path)
+        else:
+            path.write_text(text or VOC, encoding="utf-8", newline="")
+    return root
+
+
+def images(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "")
+
+
+def found(root: Path) -> dict[str, list[str]]:
+    """The names of the images of each split."""
+    return {
+        split: [data[i].path.name for i in range(len(data))]
+        for split in find_splits(root)
+        for data in [open_dataset(root, split)]
+    }
+
+
+A = {"train": ["a.png"]}
+AB = {"train": ["a.png"], "val": ["b.png"]}
+XML = {"Annotations/a.xml": "", "Annotations/b.xml": ""}
+JPEG = images("JPEGImages/a.png", "JPEGImages/b.png")
+# Row of the table, files, and what is found.
+CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "json for each split": (
+        "COCO JSON for each split",
+        {"annotations/train.json": coco("a.png"), "annotations/val.json": coco("b.png")}
+        | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
+    "any case": (
+        "COCO JSON for each split",
+        {"Annotations/TRAIN.JSON": coco("a.png"), "Annotations/Valid.Json": coco("b.png")}
+        | images("Images/Train/a.png", "Images/VAL/b.png"),
+        AB,
+    ),
+    "labels of each split": (
+        "COCO JSON for each split",
+        {"train/labels/x.json": coco("a.png"), "val/labels/x.json": coco("b.png")}
+        | images("train/images/a.png", "val/images/b.png"),
+        AB,
+    ),
+    "annotations of each split": (
+        "COCO JSON for each split",
+        {"annotations/train/x.json": coco("a.png"), "annotations/val/x.json": coco("b.png")}
+        | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
+    "beside a split, a single unknown one is train": (
+        "COCO JSON for each split",
+        {"everything.json": coco("a.png"), "val.json": coco("b.png")} | images("a.png", "b.png"),
+        AB,
+    ),
+    "keypoints alone": (
+        "COCO JSON for each split",
+        {"annotations/person_keypoints_train.json": coco("a.png")} | images("images/a.png"),
+        A,
+    ),
+    "one json, lists": (
+        "one COCO JSON, divided by lists of images",
+        {"result.json": coco("images/a.png", "images/b.png"), "train.txt": "a\r\n\r\n"}
+        | {"VAL.txt": "\ufeffimages/b.png\n"}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "one json, a list of val": (
+        "one COCO JSON, divided by lists of images",
+        {"annotations/all.json": coco("a.png", "b.png"), "val.txt": "b.png"}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "one json, trainval without val": (
+        "one COCO JSON, divided by lists of images",
+        {"x.json": coco("a.png", "b.png"), "splits/val.txt": "b", "splits/trainval.txt": "a\nb"}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "one json, folders": (
+        "one COCO JSON, divided by folders of images",
+        {"annotations/annotations.json": coco("a.png", "b.png")}
+        | images("train/a.png", "Validation/b.png"),
+        AB,
+    ),
+    "one json, folders inside": (
+        "one COCO JSON, divided by folders of images",
+        {"all.json": coco("train/a.png", "val/a.png")}
+        | images("images/train/a.png", "images/val/a.png"),
+        {"train": ["a.png"], "val": ["a.png"]},
+    ),
+    "one json": ("one COCO JSON", {"result.json": coco("a.png")} | images("images/a.png"), A),
+    "one json of several": (
+        "one COCO JSON",
+        {"result.json": coco("a.png"), "notes.json": "{}", "tasks.json": STUDIO}
+        | images("images/a.png"),
+        A,
+    ),
+    "cvat": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/default.txt": "a\nb\n"},
+        {"train": ["a.png", "b.png"]},
+    ),
+    "lists of ImageSets": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/train.txt": "a\n", "ImageSets/val.txt": "b\n"},
+        AB,
+    ),
+    "lists at the top": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"train.txt": "JPEGImages/a.png", "val.txt": "b", "classes.txt": "cat\n"},
+        AB,
+    ),
+    "lists in any case": (
+        "Pascal VOC with lists",
+        {"annotations/a.XML": "", "annotations/b.xml": ""}
+        | images("jpegimages/A.PNG", "jpegimages/b.png")
+        | {"imagesets/main/TRAIN.TXT": "A\r\n", "imagesets/main/Val.txt": "\ufeffb 1\r\n\r\n"},
+        {"train": ["A.PNG"], "val": ["b.png"]},
+    ),
+    "trainval without val": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/trainval.txt": "a\nb\n", "ImageSets/Main/val.txt": "b\n"},
+        AB,
+    ),
+    "lists of a class are none": (
+        "Pascal VOC with lists",
+        XML
+        | JPEG
+        | {f"ImageSets/Main/{n}.txt": "a\n" for n in ("train",)}
+        | {"ImageSets/Main/val.txt": "b\n", "ImageSets/Main/cat_train.txt": "b  1\na -1\n"}
+        | {"ImageSets/Layout/train.txt": "b\n", "ImageSets/Segmentation/val.txt": "a\n"},
+        AB,
+    ),
+    "another folder of lists": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Mine/train.txt": "a\n", "ImageSets/Mine/val.txt": "b\n"},
+        AB,
+    ),
+    "lists with a prefix": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/cells_train.txt": "a", "ImageSets/Main/cells_val.txt": "b"},
+        AB,
+    ),
+    "one unknown list": ("Pascal VOC with lists", XML | JPEG | {"mine.txt": "a\n"}, A),
+    "xml in labels": (
+        "Pascal VOC",
+        {"labels/a.xml": "", "labels/b.xml": ""} | images("images/a.png", "images/b.png"),
+        {"train": ["a.png", "b.png"]},
+    ),
+    "images under a name of their own": (
+        "Pascal VOC",
+        {"Annotations/a.xml": ""} | images("microscope/a.png"),
+        A,
+    ),
+    "xml beside images": ("Pascal VOC", {"a.xml": ""} | images("a.png"), A),
+    "xml beside images, folders": (
+        "Pascal VOC",
+        {"train/a.xml": "", "Valid/b.XML": ""} | images("train/a.png", "Valid/b.png"),
+        AB,
+    ),
+    "labels of each split as xml": (
+        "Pascal VOC",
+        {"labels/train/a.xml": "", "labels/val/b.xml": ""}
+        | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
+    "a VOC folder for each split": (
+        "Pascal VOC",
+        {"train/Annotations/a.xml": "", "val/annotations/b.xml": ""}
+        | images("train/JPEGImages/a.png", "val/images/b.png"),
+        AB,
+    ),
+    "folders of images": (
+        "Pascal VOC, a folder for each split",
+        XML | images("JPEGImages/train/a.png", "JPEGImages/val/b.png"),
+        AB,
+    ),
+    "folders of images beside": (
+        "Pascal VOC, a folder for each split",
+        XML | images("train/a.png", "val/b.png"),
+        AB,
+    ),
+    "an other JSON beside": (
+        "Pascal VOC",
+        {"a.xml": "", "settings.json": '{"theme": "dark"}'} | images("a.png"),
+        A,
+    ),
+    "hidden files": (
+        "one COCO JSON",
+        {"result.json": coco("a.png"), "._result.json": "\0", ".settings.json": "{}"}
+        | images("images/a.png"),
+        A,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_read(case: str, tmp_path: Path) -> None:
+    row, files, expected = CASES[case]
+    root = lay(tmp_path / "data", files)
+    look = Look(root)
+    first = next(one for one in TABLE if one.find is not None and one.find(look))
+    assert first.name == row
+    assert found(root) == expected
+    assert check_data(root).ok
+
+
+def test_every_row_that_is_read_has_a_case() -> None:
+    rows = {one.name for one in TABLE if one.find is not None}
+    assert {row for row, _, _ in CASES.values()} == rows - {"a JSON that its reader refuses"}
+    assert {row for row, _, _ in REFUSED.values() if row} | set(FOREIGN) >= rows - {"Pascal VOC"}
+
+
+# Row that it comes near to, files, and what the error says.
+REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "another format for a split": (
+        "COCO JSON for each split",
+        {"train.json": coco("a.png"), "val.json": STUDIO} | images("a.png"),
+        r"val\.json, by its name the val split, is Label Studio JSON",
+    ),
+    "two unknown files": (
+        "one COCO JSON",
+        {"x.json": coco("a.png"), "y.json": coco("a.png")} | images("images/a.png"),
+        r"2 COCO JSON files whose names tell no split \(x\.json, y\.json\): rename them",
+    ),
+    "a list of other images": (
+        "one COCO JSON, divided by lists of images",
+        {"x.json": coco("a.png"), "train.txt": "a", "val.txt": "q.png"} | images("images/a.png"),
+        r"val\.txt names 0 images of .*x\.json, and 1 that are not in it, first 'q\.png'",
+    ),
+    "list and folder": (
+        "one COCO JSON, divided by lists of images",
+        {"x.json": coco("a.png", "b.png"), "train.txt": "b", "val.txt": "a"}
+        | images("images/train/a.png", "images/val/b.png"),
+        r"has [ab]\.png in the (train|val) split, but it lies in the folder of the",
+    ),
+    "one name in two folders": (
+        "one COCO JSON, divided by folders of images",
+        {"x.json": coco("a.png")} | images("images/train/a.png", "images/val/a.png"),
+        r"names the image a\.png, and there is one in the folders of train and val",
+    ),
+    "two unknown lists": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/one.txt": "a", "ImageSets/Main/two.txt": "b"},
+        r"which list is that of the train split, one\.txt, two\.txt\?",
+    ),
+    "lists of one class alone": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/cat_train.txt": "a  1\nb -1\n"},
+        r"has lists of one class only \(cat_train\.txt\)",
+    ),
+    "voc list and folder": (
+        "Pascal VOC, a folder for each split",
+        XML | images("train/a.png", "val/b.png") | {"train.txt": "b\n", "val.txt": "a\n"},
+        r"train\.txt has b in the train split, but its image lies in .*val: correct one",
+    ),
+    "no list at all in it": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/train.txt": "nothing\nhere\n"},
+        r"gives no usable image of 2; the first fault: .*train\.txt:1: .*nothing\.xml",
+    ),
+    "a ZIP archive": (
+        "a JSON that its reader refuses",
+        {"annotations.json": "PK\x03\x04"} | images("images/a.png"),
+        r"annotations\.json is no JSON but, by its first bytes, a ZIP archive: unpack it",
+    ),
+    "half a file": (
+        "a JSON that its reader refuses",
+        {"annotations.json": coco("a.png")[:-9]} | images("images/a.png"),
+        r"annotations\.json is no valid JSON",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused(case: str, tmp_path: Path) -> None:
+    _, files, message = REFUSED[case]
+    root = lay(tmp_path / "data", files)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        open_dataset(root)
+
+
+LIST = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}]'
+# Format, file, and its content.
+FOREIGN: dict[str, tuple[str, str]] = {
+    "LabelMe JSON": ("a.json", LABELME),
+    "LabelMe XML": ("a.xml", "<annotation><object><polygon></polygon></object></annotation>"),
+    "Label Studio JSON": ("project.json", STUDIO),
+    "CVAT XML": ("annotations.xml", "<?xml?><!-- x --><annotations><image id='0'/></annotations>"),
+    "CreateML JSON": (
+        "x.json",
+        '[{"image": "a.png", "annotations": [{"label": "c", "coordinates": {"x": 1}}]}]',
+    ),
+    "Supervisely JSON": ("ann/a.png.json", '{"tags": [], "size": {}, "objects": []}'),
+    "Cityscapes JSON": ("gt/a.json", '{"imgHeight": 1, "imgWidth": 2, "objects": []}'),
+    "VIA JSON": ("via.json", '{"a.png12": {"filename": "a.png", "regions": []}}'),
+    "BDD100K JSON": ("det.json", '[{"name": "a", "labels": []}]'),
+    "Datumaro JSON": ("default.json", '{"categories": {}, "items": [{"annotations": []}]}'),
+    "Labelbox JSON": ("export.json", '[{"data_row": {}, "projects": {}}]'),
+    "GeoJSON": ("x.json", '{"type": "F", "features": [{"geometry": {}}]}'),
+    "YOLO labels": ("labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.3\n"),
+    "YOLO data.yaml": ("data.yaml", "train: images/train\nnc: 1\nnames: [cat]\n"),
+    "CSV table": ("labels.csv", "filename,xmin\n"),
+    "TFRecord": ("train.tfrecord", "x"),
+    "JSON lines": ("x.jsonl", '{"image": 1}\n'),
+    "mask images": ("masks/a.png", ""),
+    "COCO captions": (
+        "x.json",
+        '{"images": [], "annotations": [{"image_id": 1, "caption": "a"}]}',
+    ),
+    "COCO panoptic segments": ("x.json", '{"images": [], "annotations": [{"segments_info": []}]}'),
+    "COCO results (detections)": ("x.json", LIST),
+    "ZIP archive": ("data.zip", "PK\x03\x04"),
+    "gzip archive": ("data.tar.gz", ""),
+    "tar archive": ("data.tar", "x" * 257 + "ustar"),
+    "bzip2 archive": ("x.bz2", "BZh"),
+    "RAR archive": ("x.rar", "Rar!"),
+    "Parquet table": ("x.parquet", "PAR1"),
+    "Git LFS pointer": ("x.json", "version https://git-lfs.github.com/spec/v1\n"),
+    "HTML page": ("x.json", "<!DOCTYPE html><html>"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_formats_are_named(kind: str, tmp_path: Path) -> None:
+    name, text = FOREIGN[kind]
+    root = lay(tmp_path / "data", {name: text} | images("images/a.png"))
+    if kind == "gzip archive":
+        (root / name).write_bytes(b"\x1f\x8b\x08\0")
+    row = ROWS[kind]
+    assert row.find is None and row.todo
+    with pytest.raises(ValueError) as refused:
+        open_dataset(root)
+    message = str(refused.value)
+    assert kind.split(" archive")[0] in message
+    assert str(Path(name).parent if kind == "mask images" else name) in message
+    assert row.todo in message or "unpack it" in message or "no JSON but" in message
+
+
+def test_what_was_seen_is_counted(tmp_path: Path) -> None:
+    files = {f"{i}.json": LABELME for i in range(3)} | images("0.png", "1.png")
+    root = lay(tmp_path / "data", files)
+    with pytest.raises(ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x LabelMe JSON") as error:
+        find_splits(root)
+    assert "2 image(s)" in str(error.value)
+
+
+Change = Callable[[Path], Any]
+
+
+@pytest.mark.parametrize(
+    ("files", "passed", "why"),
+    [
+        (
+            {"train.json": coco("a.png"), "extra.json": coco("a.png")} | images("a.png"),
+            "extra.json",
+            "its name tells no split, and others do",
+        ),
+        (
+            {"train.json": coco("a.png"), "train_small.json": coco("a.png")} | images("a.png"),
+            "train_small.json",
+            "train.json is the file of the train split",
+        ),
+        (
+            {"annotations/train.json": coco("a.png"), "train.json": coco("a.png")}
+            | images("images/a.png"),
+            "train.json",
+            "is the file of the train split",
+        ),
+        ({"x.json": coco("a.png"), "y.json": STUDIO} | images("a.png"), "y.json", "Label Studio"),
+        ({"x.json": coco("a.png"), "y.json": "{}"} | images("a.png"), "y.json", "no known format"),
+        ({"x.json": coco("a.png"), "a.xml": ""} | images("a.png"), "", "Pascal VOC beside"),
+        (
+            XML | JPEG | {"ImageSets/Main/train.txt": "a", "ImageSets/Main/default.txt": "b"},
+            "ImageSets/Main/default.txt",
+            "its name tells no split",
+        ),
+        (
+            XML | JPEG | {"ImageSets/Main/train.txt": "a", "train.txt": "b"},
+            "train.txt",
+            "same name",
+        ),
+        (
+            {"one/ImageSets/Main/train.txt": "a", "one/Annotations/a.xml": ""}
+            | {"two/Annotations/b.xml": ""}
+            | images("one/JPEGImages/a.png", "two/JPEGImages/b.png"),
+            "two",
+            "it has no list",
+        ),
+    ],
+)
+def test_what_is_passed_over_is_said(
+    files: dict[str, str], passed: str, why: str, tmp_path: Path
+) -> None:
+    root = lay(tmp_path / "data", files)
+    faults = [f for f in open_dataset(root).faults if f.kind == "file passed over"]
+    assert [(Path(fault.file), fault.action) for fault in faults] == [(root / passed, "left out")]
+    assert why in faults[0].message
+    assert [f for _, f in check_data(root).faults if f.kind == "file passed over"] == faults
+
+
+def test_files_that_belong_to_coco_are_not_told_of(tmp_path: Path) -> None:
+    others = {
+        f"annotations/{name}_train2017.json": coco("a.png")
+        for name in ("instances", "person_keypoints", "stuff")
+    }
+    others["annotations/captions_train2017.json"] = FOREIGN["COCO captions"][1]
+    others["annotations/image_info_test2017.json"] = coco("q.png")
+    others["annotations/panoptic_train2017.json"] = FOREIGN["COCO panoptic segments"][1]
+    root = lay(tmp_path / "data", others | images("train2017/a.png"))
+    assert list(find_splits(root)) == ["train"]
+    assert open_dataset(root).faults == []
+    assert open_dataset(root).source.name == "instances_train2017.json"
+
+
+def test_folders_given_too_high_or_too_low(tmp_path: Path) -> None:
+    root = lay(tmp_path / "a/b", {"x.json": coco("a.png")} | images("images/a.png"))
+    with pytest.raises(ValueError, match=f"did you mean data='{root}'"):
+        find_splits(tmp_path / "a")
+    with pytest.raises(ValueError, match=f"did you mean data='{root}'"):
+        find_splits(root / "images")
+    voc = lay(tmp_path / "voc", XML | JPEG | {"ImageSets/Main/train.txt": "a"})
+    with pytest.raises(ValueError, match=f"did you mean data='{voc}'"):
+        find_splits(voc / "ImageSets/Main")
+
+
+def test_files_given_directly(tmp_path: Path) -> None:
+    root = lay(
+        tmp_path / "d", {"all.json": coco("a.png", "b.png"), "train.txt": "a"} | {"val.txt": "b"}
+    )
+    lay(root, images("images/a.png", "images/b.png"))
+    assert found(root / "all.json") == AB
+    with zipfile.ZipFile(root / "data.zip", "w") as file:
+        file.writestr("x", "y")
+    for name, text, message in (
+        ("data.zip", None, "is a ZIP archive: unpack it and give the folder"),
+        ("x.xml", "<annotations><image/></annotations>", "is CVAT XML: export it from CVAT"),
+        ("a.txt", "0 0.5 0.5 0.1 0.1\n", "is YOLO labels: export them"),
+        ("x.csv", "a,b\n", "is a CSV table: convert it"),
+        ("y.json", LABELME, "is LabelMe JSON: export it"),
+        ("z.json", LIST, "these are detections"),
+        ("pixels.png", "", "is a PNG image"),
+    ):
+        if text is not None:
+            lay(root, {name: text})
+        with pytest.raises(ValueError, match=message):
+            find_splits(root / name)
+
+
+def test_a_yolo_yaml_says_what_it_is(tmp_path: Path) -> None:
+    text = "path: .\ntrain: images/train\nval: images/val\nnames: {0: cat}\n"
+    root = lay(tmp_path / "d", {"data.yaml": text, "labels/train/a.txt": "0 0.5 0.5 0.1 0.1\n"})
+    lay(root, images("images/train/a.png", "images/val/b.png"))
+    for data in (root, root / "data.yaml"):
+        with pytest.raises(ValueError, match=r"data\.yaml.*YOLO"):
+            find_splits(data)
+
+
+def test_a_folder_of_thousands_is_looked_at_quickly(tmp_path: Path) -> None:
+    root = lay(tmp_path / "d", {"0.json": LABELME})
+    for i in range(1, 1500):
+        os.link(root / "0.json", root / f"{i}.json")
+    with pytest.raises(ValueError, match=r"LabelMe JSON.*files more that were not looked into"):
+        find_splits(root)
+
+
+def test_only_beginnings_are_read(tmp_path: Path) -> None:
+    long = json.dumps({"info": "x" * 3_000_000})[:-1] + ', "images": []}'
+    file = tmp_path / "x.json"
+    file.write_text(long)
+    assert sniff(file) == "JSON of no known format"
+    filler = json.dumps({"images": [{"id": i, "file_name": f"{i}.png"} for i in range(60_000)]})
+    file.write_text(filler[:-1] + ', "annotations": [{"image_id": 1, "caption": "x"}]}')
+    assert sniff(file) == "COCO captions"
+    file.write_text(filler[:-1] + ', "annotations": [{"image_id": 1, "bbox": [1]}]}')
+    assert sniff(file) == "COCO JSON"
