@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from maskwright.signatures import (
     parse_value,
     read_options,
 )
+from maskwright.tokens import Words, read_words
 
 if TYPE_CHECKING:
     import cyclopts
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokens.remove("--debug")
         debug = True
     try:
-        with warnings.catch_warnings():
+        with console.lenient_streams(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"maskwright\.")
             try:
@@ -181,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error("stopped by Ctrl-C")
         return 130
     except BrokenPipeError:  # the reader of the output went away: `maskwright models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError, AttributeError):  # there may be no stdout, or one without a number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, ImportError, TrainingError) as error:
         if debug:
@@ -216,10 +218,15 @@ def _one_line(error: BaseException) -> str:
 
 def _dispatch(tokens: list[str]) -> int:
     name, rest = _split_command(tokens)
-    arguments, extra = _read_tokens(name, rest) if name else (rest, {})
+    words, arguments = Words(), rest
+    if name:
+        more = isinstance(COMMANDS[name], TrainCommand)
+        words = read_words(name, rest, COMMANDS[name].options, takes_more=more)
+        given = [f"--{key}={text}" for key, text in words.given.items()]
+        arguments = ["--help"] if words.help else given
     from cyclopts import CycloptsError
 
-    app = _app(name, extra)
+    app = _app(name, words)
     try:
         status = app(
             [*name.split(), *arguments],
@@ -251,75 +258,7 @@ def _split_command(tokens: list[str]) -> tuple[str, list[str]]:
     raise UsageError(f"unknown command {tokens[0]!r}{unknown(tokens[0], COMMANDS)}")
 
 
-def _read_tokens(name: str, tokens: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Bring `key=value` and `--key value` to one form and take out the extra options."""
-    if "--help" in tokens or "-h" in tokens:
-        return ["--help"], {}
-    known = COMMANDS[name].options
-    takes_more = isinstance(COMMANDS[name], TrainCommand)
-    arguments: list[str] = []
-    extra: dict[str, str] = {}
-    rest = iter(tokens)
-    for token in rest:
-        match = re.match(r"(?:--)?([A-Za-z][\w-]*)=(.*)$", token, re.DOTALL)
-        flag = re.match(r"--([A-Za-z][\w-]*)$", token)
-        if match is None and flag is None:
-            if token == "=" or token.endswith("="):
-                raise UsageError("write options as key=value, without spaces around '='")
-            arguments.append(token)
-            continue
-        found = match or flag
-        assert found is not None
-        key = found[1].replace("-", "_")
-        negated = key.removeprefix("no_")
-        if flag and key not in known and known.get(negated, _TEXT).kind == "bool":
-            arguments.append(f"--{negated}=false")
-            continue
-        if key not in known and not takes_more:
-            raise UsageError(f"{name} has no option {key!r}{unknown(key, known)}")
-        if match:
-            value = match[2]
-        elif known.get(key, _TEXT).kind == "bool":
-            value = "true"
-        else:
-            value = next(rest, "")
-            if value == "=":
-                raise UsageError(f"write {key}=value, without spaces around '='")
-            if not value or re.match(r"--[A-Za-z]", value):
-                raise UsageError(f"{name}: the option {key!r} needs a value: {key}=...")
-        if not value:
-            raise UsageError(f"{name}: the option {key!r} is empty; leave it out or give a value")
-        if key in known:
-            arguments.append(f"--{key}={value}")
-        else:
-            extra[key] = value
-    _check_complete(name, arguments)
-    return arguments, extra
-
-
-def _check_complete(name: str, arguments: list[str]) -> None:
-    """Raise for options that must be given and are not, and for positional ones too many."""
-    named = {argument[2:].split("=")[0] for argument in arguments if argument.startswith("--")}
-    free = [o for o in COMMANDS[name].options.values() if o.positional and o.name not in named]
-    values = [argument for argument in arguments if not argument.startswith("--")]
-    if len(values) > len(free):
-        raise UsageError(f"{name} does not know what {values[len(free)]!r} is: write key=value")
-    missing = [
-        option
-        for option in COMMANDS[name].options.values()
-        if option.default is REQUIRED
-        and option.name not in named
-        and option not in free[: len(values)]
-    ]
-    if missing:
-        needs = "; ".join(f"{option.name}=... ({option.help.rstrip('.')})" for option in missing)
-        raise UsageError(f"{name} needs {needs}")
-
-
-_TEXT = Option("", "str", REQUIRED, "")
-
-
-def _app(chosen: str, extra: dict[str, str]) -> cyclopts.App:
+def _app(chosen: str, words: Words) -> cyclopts.App:
     """Build the parser: of the chosen command all options, of the others what the help says."""
     from cyclopts import App
 
@@ -338,7 +277,7 @@ def _app(chosen: str, extra: dict[str, str]) -> cyclopts.App:
     for name, command in COMMANDS.items():
         parent, leaf = (data, name.split()[1]) if " " in name else (app, name)
         text = "\n\n".join(part for part in (command.summary, command.after) if part)
-        call = _callable(command, extra) if name == chosen else command.run
+        call = _callable(command, words) if name == chosen else command.run
         parent.command(call, name=leaf, help=text, help_epilogue=_example(name))
     return app
 
@@ -347,15 +286,17 @@ def _example(name: str) -> str:
     return f"Example: `maskwright {COMMANDS[name].example}`"
 
 
-def _callable(command: Command, extra: dict[str, str]) -> Callable[..., int]:
+def _callable(command: Command, words: Words) -> Callable[..., int]:
     """Return a function with the signature of a command, as the parser wants it."""
     from cyclopts import Parameter
 
     def call(*args: Any, **options: Any) -> int:
         options.update(zip(command.options, args, strict=False))
+        if words.files:
+            options["source"] = words.files
         if isinstance(command, TrainCommand):
             # Only what was given: a resumed run treats that differently from defaults.
-            return command.run(**options, extra=extra)
+            return command.run(**options, extra=words.extra)
         defaults = {
             name: option.default
             for name, option in command.options.items()

@@ -102,36 +102,18 @@ def model_options(options: type) -> dict[str, Option]:
     }
 
 
-def val(
-    *,
-    model: str | Path,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    save: bool = True,
-    **options: Any,
-) -> int:
+def val(*, model: str | Path, save: bool | str | Path | None = True, **options: Any) -> int:
     """Score a model on annotated images.
 
     Args:
         model: checkpoint, run folder or registered name; `maskwright models` lists the names.
-        weights: for a registered name: published weights such as coco, or a checkpoint.
-        device: where to compute: auto, cpu, cuda, cuda:1, mps.
-        save: write `report.html`, its figures and `metrics.json` into a new run folder.
+        save: write `report.html`, its figures and `metrics.json`: true into a new run folder, a
+            path into that folder, false nothing.
     """
     from maskwright.engine.val import val as run
-    from maskwright.hub import load
 
-    keep_memory(device)
-    named: Any = model
-    if weights is not None:
-        named = load(
-            model,
-            weights=weights,
-            device=device,
-            precision=options["precision"],
-            proposal_source=options["proposal_source"],
-        )
-    metrics = run(named, device=device, save=save, **options)
+    keep_memory(options["device"])
+    metrics = run(model, save=save, **options)
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         kind, metric = key.split("/", 1)
@@ -163,102 +145,43 @@ def val(
     return 0
 
 
-def predict(
-    *,
-    model: str | Path,
-    weights: str | Path | None = None,
-    device: str = "auto",
-    save: bool = True,
-    formats: str | None = None,
-    show: bool = False,
-    project: str | Path = "runs",
-    name: str | None = None,
-    trust: bool = False,
-    **options: Any,
-) -> int:
+def predict(*, model: str | Path, save: bool | str | Path | None = True, **options: Any) -> int:
     """Find objects in images; pictures, data and a page to look at go into a run folder.
 
     Args:
         model: checkpoint, run folder, registered name or exported file (.onnx, .xml, .pt2);
             `maskwright models` lists the names.
-        weights: for a registered name: published weights such as coco, or a checkpoint.
-        device: where to compute: auto, cpu, cuda, cuda:1, mps.
-        save: write a picture and a JSON file per image, and a page for several.
-        formats: further files per image, joined by commas: geojson (polygons with holes, for
-            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
-        show: open each picture in a window.
-        project: folder that holds the run folders.
-        name: name of the run folder, numbered if taken; none: "predict".
-        trust: run the machine code in a file of `maskwright export format=aoti`.
+        save: write a picture and a JSON file of each image, and a page that shows several: true
+            into a new run folder, a path into that folder, false nothing.
     """
-    from maskwright.engine.gallery import (
-        ResultWriter,
-        SavedResult,
-        check_formats,
-        write_gallery,
-    )
     from maskwright.engine.predict import predict as run
-    from maskwright.engine.rundir import new_run_dir
-    from maskwright.engine.sources import list_sources
-    from maskwright.hub import load
 
-    files = tuple(part.strip() for part in (formats or "").split(",") if part.strip())
-    if files and not save:
-        raise UsageError("formats= names files to write, but save=false writes none")
-    check_formats(files)
-    sources = list_sources(options["source"])
-    keep_memory(device)
-    predictor = load(
-        model,
-        weights=weights,
-        device=device,
-        precision=options["precision"],
-        trust=trust,
-        proposal_source=options["proposal_source"],
-    )
-    if "labels" in files and not predictor.detector.predicts_masks:
-        raise UsageError(f"formats=labels needs masks, and {model} predicts boxes alone")
-    results = run(predictor, **{**options, "source": sources})
-    writer: ResultWriter | None = None
+    keep_memory(options["device"])
+    results = run(model, save=save, **options)
     rows: list[list[object]] = []
-    saved: list[SavedResult] = []
-    with console.progress("predict", total=len(sources), unit="img") as bar:
+    with console.progress("predict", total=results.total, unit="img") as bar:
         for result in results:
             objects = ", ".join(f"{count} {what}" for what, count in result.counts().items())
             ms = round(sum(result.speed.values()))
-            rows.append([result.file_name, objects or "no objects", ms])
-            if save:
-                if writer is None:  # not before there is something to keep
-                    folder = new_run_dir(project, "predict", name)
-                    writer = ResultWriter(folder, originals=len(sources) > 1, formats=files)
-                saved.append(writer.write(result))
-            if show:
-                result.show()
+            rows.append([result.name, objects or "no objects", ms])
             bar.update(objects=len(result))
     console.table("", ["image", "objects", "ms"], rows)
-    if writer is not None:
-        console.note(f"pictures and data: {writer.folder}")
-        if len(sources) > 1:
-            page = write_gallery(saved, writer.folder, f"{options['source']}")
-            console.note(f"page: {page}")
-    return 0
+    if results.dir is not None:
+        console.note(f"pictures and data: {results.dir}")
+    if results.page is not None:
+        console.note(f"page: {results.page}")
+    return 1 if results.failed else 0
 
 
-def export(*, model: str | Path, weights: str | Path | None = None, **options: Any) -> int:
+def export(*, model: str | Path, **options: Any) -> int:
     """Write a model as one graph, from pixels to objects, that runs without its code.
 
     Args:
         model: checkpoint, run folder or registered name; `maskwright models` lists the names.
-        weights: for a registered name: published weights such as coco, or a checkpoint.
     """
     from maskwright.engine.export import export as run
-    from maskwright.hub import load
 
-    named: Any = model
-    if weights is not None:
-        source = options["proposal_source"]
-        named = load(model, weights=weights, device="cpu", proposal_source=source)
-    run(named, **options)
+    run(model, **options)
     return 0
 
 
@@ -270,21 +193,14 @@ def convert(**options: Any) -> int:
     return 0
 
 
-def benchmark(*, save: str | Path | None = None, **options: Any) -> int:
-    """Time inference stage by stage, beside torchvision where it has the model.
-
-    Args:
-        save: file for all figures, as JSON.
-    """
+def benchmark(**options: Any) -> int:
+    """Time inference stage by stage, beside torchvision where it has the model."""
     from maskwright.engine import benchmark as run
 
-    if save is not None and not Path(save).resolve().parent.is_dir():
-        raise ValueError(f"save={save}: there is no folder {Path(save).resolve().parent}")
     result = run.benchmark(**options)
     run.report(result)
-    if save is not None:
-        run.save(result, Path(save))
-        console.note(f"all figures: {save}")
+    if result.file is not None:
+        console.note(f"all figures: {result.file}")
     return 0
 
 
@@ -362,21 +278,16 @@ def compress(**options: Any) -> int:
     return 0
 
 
-def proposals(
-    *, save: bool = True, project: str | Path = "runs", name: str | None = None, **options: Any
-) -> int:
+def proposals(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """Compute region proposals of a data set and measure how many objects they find.
 
     Args:
-        save: write the recall curves and the proposals themselves into a run folder.
-        project: folder that holds the run folders.
-        name: name of the run folder, numbered if taken; none: "proposals".
+        save: write the recall curves and the proposals themselves: true into a new run folder, a
+            path into that folder, false nothing.
     """
     from maskwright.engine.recall import proposals as run
-    from maskwright.engine.recall import save_report
-    from maskwright.engine.rundir import new_run_dir, write_args
 
-    report = run(**options)
+    report = run(save=save, **options)
     recall = report.recall
     shown = [i for i, iou in enumerate(recall.ious) if iou in (0.5, 0.7, 0.9)]
     console.table(
@@ -392,11 +303,8 @@ def proposals(
             )
         ],
     )
-    if save:
-        folder = new_run_dir(project, "proposals", name)
-        write_args(folder / "args.yaml", {key: str(value) for key, value in options.items()})
-        save_report(report, folder)
-        console.note(f"curves, table and proposals: {folder}")
+    if report.dir is not None:
+        console.note(f"curves, table and proposals: {report.dir}")
     return 0
 
 
@@ -414,23 +322,15 @@ def doctor() -> int:
     return 0 if run() else 1
 
 
-def data_check(
-    *, save: bool = True, project: str | Path = "runs", name: str | None = None, **options: Any
-) -> int:
+def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """Look for faults in a data set and draw samples, before any training.
 
     Args:
-        save: write samples, statistics and the list of faults into a run folder.
-        project: folder that holds the run folders.
-        name: name of the run folder, numbered if taken; none: "check".
+        save: write samples, statistics and the list of faults: true into a new run folder, a path
+            into that folder, false nothing.
     """
-    from maskwright.data.check import check_data, require_samples
-    from maskwright.data.discover import find_splits
-    from maskwright.engine.rundir import new_run_dir
+    from maskwright.data.check import check_data
 
-    require_samples(options["samples"])
-    find_splits(options["data"])  # what is no data set leaves no run folder behind
-    folder = new_run_dir(project, "check", name) if save else None
     with ExitStack() as stack:
         bars: dict[str, console.Progress] = {}
 
@@ -442,7 +342,7 @@ def data_check(
             if done == total:
                 stack.close()
 
-        report = check_data(**options, save=folder, progress=show)
+        report = check_data(**options, save=save, progress=show)
     splits = report.splits
     console.table(
         f"{report.data}",
@@ -487,8 +387,8 @@ def data_check(
         console.note("Faults: none.")
     for note in report.notes:
         console.note(f"Note: {note}")
-    if folder is not None:
-        console.note(f"samples, statistics and all faults: {folder}")
+    if report.dir is not None:
+        console.note(f"samples, statistics and all faults: {report.dir}")
     if not report.ok:
         console.error("training would fail on this data: mend the faults marked 'error'")
     return 0 if report.ok else 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 
 class OptionError(ValueError):
@@ -14,7 +17,95 @@ class TrainingError(RuntimeError):
     """A training cannot go on; the message says why, and what to try."""
 
 
+# What other libraries call an option of ours, by ours.
+_ELSEWHERE = {
+    "conf": "confidence threshold thresh score min_score score_thresh score_thr conf_thres "
+    "conf_thresh confidence_threshold confidence_thresh box_score_thresh",
+    "iou": "iou_thres iou_thresh iou_threshold nms nms_thresh nms_threshold",
+    "max_det": "max_dets max_detections max_objects detections_per_img top_k topk",
+    "imgsz": "img_size image_size imgsize img_sz img size resolution input_size min_size max_size",
+    "lr": "learning_rate learningrate lr0 base_lr initial_lr eta",
+    "batch": "batch_size batchsize bs ims_per_batch",
+    "epochs": "num_epochs n_epochs max_epochs epoch",
+    "steps": "max_iter max_steps iterations iters num_steps",
+    "workers": "num_workers n_workers worker jobs",
+    "source": "input inputs image images photo files src",
+    "data": "dataset data_dir data_path datasets dataroot",
+    "save": "output out outdir output_dir out_dir save_dir dest",
+    "project": "output out outdir output_dir out_dir save_dir",
+    "path": "output out dest file",
+    "model": "checkpoint ckpt model_path arch architecture net network",
+    "weights": "pretrained init weight",
+    "device": "gpu gpus cuda devices",
+    "precision": "dtype amp fp16 bf16 half",
+    "weight_decay": "wd decay l2",
+    "optimizer": "optim opt solver",
+    "schedule": "scheduler lr_schedule lr_scheduler",
+    "patience": "early_stopping early_stop",
+    "tta": "augment",
+    "show": "view visualize display",
+    "num_classes": "classes nc n_classes",
+    "format": "fmt type",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def synonym(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that other libraries call `name`, or None."""
+    known = set(known)
+    return next(
+        (
+            ours
+            for ours, words in _ELSEWHERE.items()
+            if ours in known and _plain(name) in words.split()
+        ),
+        None,
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name nearest to `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Return "; did you mean 'x'?" for the known name that was meant by `name`, or nothing.
+
+    What other libraries call it comes first, then the names that begin like it, which are all
+    named up to four, then the one with the fewest letters changed.
+    """
+    known = list(dict.fromkeys(known))
+    ours = synonym(name, known)
+    if ours is not None:
+        return f"; did you mean {ours!r}?"
+    plain = {_plain(other): other for other in reversed(known)}
+    wanted = _plain(name)
+    longer = [other for other in known if len(wanted) > 2 and _plain(other).startswith(wanted)]
+    if longer:
+        shown = [repr(other) for other in longer[:4]]
+        *most, last = shown
+        more = f" ({len(longer) - 4} more begin so)" if len(longer) > 4 else ""
+        return f"; did you mean {', '.join(most) + ' or ' if most else ''}{last}?{more}"
+    close = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=0.5)
+    return f"; did you mean {plain[close[0]]!r}?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def checked_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function name the option that was meant by one that it does not have.
+
+    Raises:
+        TypeError: at the call, with the nearest name.
+    """
+    parameters = inspect.signature(function).parameters
+    names = [name for name in parameters if name != "self"]
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        for option in options:
+            if option not in parameters:
+                called = function.__qualname__.removesuffix(".__call__")
+                raise TypeError(f"{called} has no option {option!r}{nearest(option, names)}")
+        return function(*args, **options)
+
+    return call

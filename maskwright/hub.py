@@ -28,7 +28,7 @@ from .engine.checkpoint import (
 from .engine.predict import Predictor
 from .engine.published import fetch, read_tensors, read_weights
 from .engine.regions import take_regions_from
-from .errors import OptionError
+from .errors import OptionError, checked_options
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, build, get_entry, list_models
@@ -262,6 +262,7 @@ def load_detector(
     return detector, found.meta
 
 
+@checked_options
 @takes_paths
 def load(
     model: str | Path,
@@ -399,6 +400,7 @@ def start_detector(
     return detector, options, f"{weights}: {report}"
 
 
+@checked_options
 @takes_paths
 def convert(
     src: str | Path,

@@ -91,6 +91,11 @@ def read_arguments(doc: str) -> dict[str, str]:
     return meaning
 
 
+def members(kind: str) -> list[str]:
+    """Return the types of a union, a text last."""
+    return _split(kind, "|")
+
+
 def parse_value(kind: str, text: str) -> Any:
     """Return the value that a user wrote for an option.
 
@@ -150,9 +155,9 @@ def _parse_tuple(kinds: list[str], text: str) -> tuple[Any, ...]:
 
 
 def _parse_bool(text: str) -> bool:
-    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-        text.lower()
-    ]
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    return words[text.lower()]
 
 
 def _split(kind: str, separator: str) -> list[str]:

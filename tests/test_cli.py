@@ -211,7 +211,7 @@ def test_debug_shows_where(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "status", "message"),
     [
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-        (ValueError("two\nlines"), 1, "error: two\nlines"),
+        (ValueError("two\nlines"), 1, "error: two\n  lines"),
         (RuntimeError("CUDA out of memory. Tried"), 1, "lower batch or imgsz"),
     ],
 )

@@ -10,12 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Each layer and what it may import beside itself. A layer is a folder or a module.
-BASE = {"errors", "paths", "structures", "ops", "window", "_version"}
+BASE = {"errors", "paths", "structures", "ops", "runs", "text", "window", "_version"}
 PARTS = BASE | {"nn", "models", "proposals", "data", "metrics", "drawing"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "paths": set(),
+    "runs": {"errors", "paths"},
+    "text": set(),
     "structures": {"errors"},
     "window": {"errors"},
     "ops": {"errors", "structures"},
@@ -33,8 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": set(),  # predicts without torch, and stands alone
     "weights": set(),
     "signatures": {"paths"},
+    "tokens": {"commands", "errors", "signatures"},
     "commands": PARTS | {"converters", "exporters", "engine", "recipes", "hub", "signatures"},
-    "cli": {"_version", "commands", "engine", "errors", "signatures"},
+    "cli": {"_version", "commands", "engine", "errors", "signatures", "tokens"},
     "demo": PARTS | {"engine", "recipes", "hub"},
 }
 # `hub` returns what `engine` defines, while `val` and `train` find their model through `hub`:
@@ -45,8 +48,16 @@ HEAVY = {
     *("cv2", "sklearn"),
 }
 WITHOUT_TORCH = (
-    *("__init__.py", "__main__.py", "cli.py", "commands.py", "errors.py", "signatures.py"),
-    *("paths.py", "window.py"),
+    *(
+        "__init__.py",
+        "__main__.py",
+        "cli.py",
+        "commands.py",
+        "errors.py",
+        "signatures.py",
+        "text.py",
+    ),
+    *("paths.py", "runs.py", "tokens.py", "window.py"),
     *("engine/console.py", "engine/recipe.py"),
 )
 

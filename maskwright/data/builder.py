@@ -331,8 +331,9 @@ def clean_path(name: str) -> str | None:
         return None
     text = str(path)
     try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
+        # Half of a surrogate pair may stand for a byte of a file name that is no UTF-8.
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
         return None
     return None if text == "." else text
 

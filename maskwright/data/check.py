@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from maskwright.errors import OptionError
+from maskwright.errors import OptionError, checked_options
 from maskwright.paths import takes_paths
+from maskwright.runs import save_dir
 
 from .discover import find_splits, open_dataset
 from .images import image_header, load_image
@@ -72,6 +73,7 @@ class CheckReport:
         faults: pairs of split and fault.
         notes: things that are no faults but good to know.
         saved: files written.
+        dir: folder of these; None without `save`.
     """
 
     data: str
@@ -79,6 +81,7 @@ class CheckReport:
     faults: list[tuple[str, Fault]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
+    dir: Path | None = None
 
     @property
     def ok(self) -> bool:
@@ -105,11 +108,14 @@ class CheckReport:
         return "\n".join(lines)
 
 
+@checked_options
 @takes_paths
 def check_data(
     data: str | Path | Mapping[str, Any],
     *,
-    save: str | Path | None = None,
+    save: bool | str | Path | None = None,
+    project: str | Path = "runs",
+    name: str | None = None,
     samples: int = 16,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
@@ -117,7 +123,10 @@ def check_data(
 
     Args:
         data: a COCO JSON, a folder or a YAML file, as for training.
-        save: folder for drawn samples, a figure of the statistics and the list of faults.
+        save: write samples, statistics and the list of faults: true into a new run folder, a path
+            into that folder, false nothing.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "check".
         samples: images to draw for each split.
         progress: called with split, images done and images in all.
 
@@ -125,12 +134,14 @@ def check_data(
         ValueError: if there is no data set at all, or `samples` is negative.
     """
     require_samples(samples)
+    splits = find_splits(data)  # what is no data set leaves no run folder behind
+    folder = save_dir(save, project, "check", name)
     report = CheckReport(str(data))
     datasets: dict[str, Dataset] = {}
     names: list[str] | None = None
     hashes: dict[bytes, tuple[str, str]] = {}
     modes: dict[tuple[str, str], list[str]] = {}
-    for split, source in find_splits(data).items():
+    for split, source in splits.items():
         try:
             dataset = open_dataset(data, split, names=names)
         except ValueError as error:
@@ -154,8 +165,9 @@ def check_data(
             f"{split}: {len(files)} image(s) of mode {mode} are read as 8-bit RGB, first {files[0]}"
         )
     report.notes += _remarks(report.splits)
-    if save is not None:
-        _save(report, datasets, Path(save), samples)
+    if folder is not None:
+        report.dir = folder
+        _save(report, datasets, folder, samples)
     return report
 
 

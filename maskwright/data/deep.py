@@ -236,7 +236,8 @@ def tiff_size(stream: BinaryIO, name: str) -> tuple[tuple[int, int], str, int, i
             turn = page.tags.get(274)
             orientation = 1 if turn is None else int(turn.value)
             size = int(page.imagelength), int(page.imagewidth)
-            return size, str(page.dtype), len(file.pages), orientation
+            pages = sum(not getattr(one, "is_reduced", False) for one in list(file.pages))
+            return size, str(page.dtype), pages, orientation
     except (RefusedError, TooLargeError):
         raise
     except Exception as error:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
+
+from .kinds import image_suffixes
 
 SPLITS = {
     "train": ("train", "training"),
@@ -97,14 +98,6 @@ class Tree:
             for entry in self.folders(folder):
                 if not entry.is_symlink():
                     yield from self.below(entry, deepest - 1)
-
-
-@cache
-def image_suffixes() -> tuple[str, ...]:
-    """Return the suffixes of files that Pillow reads."""
-    from PIL import Image
-
-    return tuple(Image.registered_extensions())
 
 
 def read_lines(path: Path) -> list[str]:

@@ -32,6 +32,7 @@ from maskwright.window import Window
 from . import deep
 from .arrays import as_array, check_array, read_stream, upright
 from .depth import to_eight_bit
+from .kinds import PROGRAMS, count_frames
 from .limits import check_pixels, mend, own_limit
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 URL_TIMEOUT = 20.0  # seconds
 URL_MAX_BYTES = 256 * 2**20
-# Pillow would hand these to a program of their own; they are no pixels anyway.
-PROGRAMS = ("EPS", "WMF")
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,7 @@ def image_header(path: Path) -> Header:
             more = deep.stores_more(image)  # before Pillow loads the pixels, to look for EXIF
             orientation = _orientation(image)
             turned = (orientation or 1) > 4
-            frames = 1
-            if image.format != "MPO":  # a photo with its preview
-                try:
-                    frames = getattr(image, "n_frames", 1)
-                except Exception:  # a broken animation: decoding will tell
-                    frames = 1
+            frames = count_frames(image)
             known = Image.registered_extensions().items()
             return Header(
                 (width, height) if turned else stored,

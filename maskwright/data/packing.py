@@ -62,7 +62,7 @@ class Packer:
         rows = _array(self.rows, np.int64)
         count = len(rows)
         order = np.argsort(rows, kind="stable")
-        paths = [name.encode() for name, _, _ in images.values()]
+        paths = [name.encode("utf-8", "surrogateescape") for name, _, _ in images.values()]
         points = _array(self.points, np.float64).reshape(-1, 2)
         rle = np.frombuffer(self.rle, np.uint8)
         first, part_points = _offsets(self.parts), _array(self.part_points, np.int64)

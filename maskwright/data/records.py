@@ -193,7 +193,12 @@ class Dataset:
 
     def _relative_path(self, row: int) -> str:
         first, last = self._columns.path_first[row : row + 2].tolist()
-        return self._columns.path_bytes[first:last].numpy().tobytes().decode()
+        return (
+            self._columns.path_bytes[first:last]
+            .numpy()
+            .tobytes()
+            .decode("utf-8", "surrogateescape")
+        )
 
     def _annotation(self, index: int, k: int) -> int:
         row = self._rows.numpy()[index]

@@ -18,11 +18,11 @@ from .folders import (
     SPLITS,
     Tree,
     folder_split,
-    image_suffixes,
     is_file,
     read_lines,
     split_name,
 )
+from .kinds import image_suffixes
 from .sniff import VOC, sniff
 
 NOT_IMAGES = (".xml", ".txt", ".json", ".csv")

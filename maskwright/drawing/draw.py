@@ -371,9 +371,7 @@ def mosaic(
     *,
     heading: str = "",
 ) -> Image.Image:
-    """Return images side by side, each fitted into a cell under its title.
-
-    Cells are squares; a row of images that are all less high is lower.
+    """Return images side by side, each fitted into a square cell under its title.
 
     Args:
         images: PIL images or uint8 RGB arrays.
@@ -393,9 +391,7 @@ def mosaic(
             f"{len(titles)} titles and columns={columns}"
         )
     columns = min(columns, len(images))
-    pictures = [_fit(_picture(image), cell) for image in images]
-    highs = [max(p.height for p in pictures[i : i + columns]) for i in
-             range(0, len(pictures), columns)]  # fmt: skip
+    rows = -(-len(images) // columns)
     gap = max(cell // 60, 4)
     points = float(np.clip(cell / 30, 10, 18))
     font = _font(points)
@@ -403,7 +399,7 @@ def mosaic(
     crown = round(points * 2.2) if heading else 0
     board = Image.new(
         "RGB",
-        (columns * (cell + gap) + gap, sum(highs) + len(highs) * (head + gap) + gap + crown),
+        (columns * (cell + gap) + gap, rows * (cell + head + gap) + gap + crown),
         (24, 26, 31),
     )
     pen = _pen(board)
@@ -411,25 +407,20 @@ def mosaic(
         large = _font(points * 1.25)
         text = _shorten(pen, heading, large, board.width - 2 * gap)
         pen.text((gap, gap + crown // 2), text, font=large, fill="white", anchor="lm")
-    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         left = gap + (i % columns) * (cell + gap)
-        row = i // columns
-        top = gap + crown + sum(highs[:row]) + row * (head + gap)
-        offset = ((cell - picture.width) // 2, (highs[row] - picture.height) // 2)
+        top = gap + crown + (i // columns) * (cell + head + gap)
+        picture = _picture(image)
+        scale = cell / max(picture.size)
+        new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        if new != picture.size:
+            picture = picture.resize(new, Image.Resampling.LANCZOS)
+        offset = ((cell - new[0]) // 2, (cell - new[1]) // 2)
         board.paste(picture, (left + offset[0], top + head + offset[1]))
         if title:
             text = _shorten(pen, title, font, cell)
             pen.text((left, top + head // 2), text, font=font, fill=(226, 229, 236), anchor="lm")
     return board
-
-
-def _fit(picture: Image.Image, side: int) -> Image.Image:
-    """Return a picture whose long side is `side`."""
-    from PIL import Image
-
-    scale = side / max(picture.size)
-    new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    return picture if new == picture.size else picture.resize(new, Image.Resampling.LANCZOS)
 
 
 def _shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

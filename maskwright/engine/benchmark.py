@@ -8,10 +8,9 @@ Every detection of torchvision is looked for among ours.
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..ops.masks import paste_masks
 from ..paths import takes_paths
+from ..runs import check_save, save_dir
+from ..text import to_json
 from . import console
 from .agreement import BOX_PX, KEYPOINT_PX, MASK_IOU, SCORE, UNDECIDED, Match, pair
 from .peer import drawn_scene, has_peer, random_predictor
@@ -30,6 +31,7 @@ from .predict import Predictor, make_post, whole_number
 from .reading import read
 from .regions import take_regions_from
 from .result import Result
+from .rundir import write_whole
 from .sources import one_source
 from .turns import Apart, Ours, Runner, Side, Task, Theirs, take_turns
 
@@ -66,6 +68,7 @@ class Benchmark:
         ours: our times.
         theirs: torchvision's; None where it has no such model.
         match: how the detections agree; None if there was nothing to compare with.
+        file: where all figures are; None without `save`.
     """
 
     model: str
@@ -76,6 +79,7 @@ class Benchmark:
     ours: Side
     theirs: Side | None
     match: Match | None
+    file: Path | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -87,6 +91,7 @@ class Benchmark:
         )
 
 
+@checked_options
 @takes_paths
 def benchmark(
     model: str | Path | Predictor = "mask_rcnn_resnet50_fpn",
@@ -104,6 +109,9 @@ def benchmark(
     fast: bool = True,
     apart: bool = False,
     proposal_source: str | None = None,
+    save: bool | str | Path | None = None,
+    project: str | Path = "runs",
+    name: str | None = None,
 ) -> Benchmark:
     """Time inference from the photo to full-size masks, beside torchvision where it has the model.
 
@@ -126,6 +134,10 @@ def benchmark(
             what it frees, as the commands do. They still take turns.
         proposal_source: where the regions come from, for models that take them with the image;
             None: from where they came in training.
+        save: write all figures to `benchmark.json`: true into a new run folder, a path into that
+            folder, or into that file if it ends in .json, false nothing.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "benchmark".
 
     Raises:
         ValueError: if the model, the photo or an option is wrong.
@@ -143,9 +155,11 @@ def benchmark(
             )
         own = {"weights": None, "device": "auto", "precision": "float32", "proposal_source": None}
         given = (weights, device, precision, proposal_source)
-        for (name, usual), value in zip(own.items(), given, strict=True):
+        for (option, usual), value in zip(own.items(), given, strict=True):
             if value != usual:
-                raise OptionError(f"{name}={value}: a Predictor keeps its own; load it with that")
+                raise OptionError(f"{option}={value}: a Predictor keeps its own; load it with that")
+    file = _figures_file(save)
+    where = False if file is not None else check_save(save, project, name)
     pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
     before = torch.get_num_threads()
     try:
@@ -155,9 +169,27 @@ def benchmark(
         predictor = make()
         post = make_post(conf, iou, max_det)
         task = Task(make, pixels, post, imgsz, torch.get_num_threads())
-        return _compare(task, predictor, repeats, apart)
+        result = _compare(task, predictor, repeats, apart)
     finally:
         torch.set_num_threads(before)
+    folder = save_dir(where, project, "benchmark", name if where is True else None)
+    file = folder / "benchmark.json" if folder is not None else file
+    if file is not None:
+        figures = {**asdict(result), "ratio": result.ratio}
+        del figures["file"]
+        write_whole(file, to_json(figures, indent=1))
+        result = replace(result, file=file)
+    return result
+
+
+def _figures_file(save: bool | str | Path | None) -> Path | None:
+    """Return the file that `save` names, None if it names none; its folder must be there."""
+    if not isinstance(save, str | Path) or Path(save).suffix.lower() != ".json":
+        return None
+    folder = Path(save).resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"save={save}: there is no folder {folder}")
+    return Path(save)
 
 
 def _make(
@@ -334,8 +366,3 @@ def report(result: Benchmark) -> None:
                 f"is within {UNDECIDED} of the threshold, or by a box whose side rounding puts on "
                 "another whole pixel, which counts as equal"
             )
-
-
-def save(result: Benchmark, path: Path) -> None:
-    """Write all figures as JSON."""
-    path.write_text(json.dumps({**asdict(result), "ratio": result.ratio}, indent=1))

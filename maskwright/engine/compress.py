@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..data.discover import open_dataset
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..models.base import Detector, PostProcess
 from ..models.registry import build, get_entry, list_models
 from ..nn.box_head import BoxHead
@@ -39,6 +39,7 @@ class Compressed:
     rows: list[tuple[str, int, float | None, float | None, float | None]]
 
 
+@checked_options
 @takes_paths
 def compress(
     model: str | Path,

@@ -18,11 +18,16 @@ a command can be redirected and read by a program.
 
 from __future__ import annotations
 
+import io
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TextIO, TypeVar
+
+from ..text import encodable, one_line, printable
 
 T = TypeVar("T")
 
@@ -30,10 +35,81 @@ LINE_SECONDS = 10.0  # into a log: a line this often at the latest
 STEP_SECONDS = 2.0  # and at each tenth of the way, but not more often than this
 
 
-def on_terminal(stream: TextIO | None = None) -> bool:
-    """Tell whether `stream` (default: stderr, where progress goes) is a terminal."""
-    stream = sys.stderr if stream is None else stream
-    return bool(getattr(stream, "isatty", lambda: False)())
+class Outlet:
+    """One of the program's two streams: what is written never fails for its characters.
+
+    The stream is looked up at each use, for notebooks and tests replace it. There may be none, as
+    in a service or under pythonw, or a closed one: then nothing is written.
+    """
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self.name, self._stream = name, stream
+
+    def bound(self) -> Any:
+        """Return this stream for rich, which puts a catcher into its place while a bar is shown."""
+        return Outlet(self.name, self.stream)
+
+    @property
+    def stream(self) -> TextIO | None:
+        """The stream, or None where there is none that can be written to."""
+        stream: TextIO | None = self._stream or getattr(sys, self.name, None)
+        return None if stream is None or getattr(stream, "closed", False) else stream
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of the stream, UTF-8 where it has none."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write text, characters that the encoding lacks as escapes."""
+        stream = self.stream
+        if stream is not None:
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                stream.write(encodable(text, self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        if self.stream is not None:
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return bool(getattr(self.stream, "isatty", lambda: False)())
+
+    def fileno(self) -> int:
+        """Return the number of the stream, for its size in columns."""
+        if self.stream is None:
+            raise OSError(f"there is no {self.name}")
+        return self.stream.fileno()
+
+    def print(self, text: str = "") -> None:
+        """Write a line and pass it on."""
+        self.write(text + "\n")
+        self.flush()
+
+
+OUT, ERR = Outlet("stdout"), Outlet("stderr")
+
+
+@contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Let stdout and stderr take any character inside: libraries print to them as well."""
+    changed = []
+    for outlet in (OUT, ERR):
+        stream = outlet.stream
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+            changed.append(stream)
+    try:
+        yield
+    finally:
+        for stream in changed:
+            if not stream.closed:
+                with suppress(OSError):  # it passes on what was written, and its reader may be gone
+                    stream.reconfigure(errors="strict")
 
 
 def format_value(value: object) -> str:
@@ -54,25 +130,11 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def printable(text: str) -> str:
-    """Return text that any terminal shows as it is: control characters and broken ones escaped.
-
-    Names come from files that others made: one with an escape sequence in it must not steer the
-    terminal, and half of a surrogate pair must not end the program.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
 class Progress:
     """A progress display, used as a context manager; see `progress`."""
 
     def __init__(self, label: str, total: int | None, unit: str, enabled: bool) -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label, self.total, self.unit = one_line(label), total, unit
         self.done = 0
         self.fields: dict[str, Any] = {}
         self._enabled = enabled
@@ -83,7 +145,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._start = self._last_line = time.monotonic()
-        if self._enabled and on_terminal():
+        if self._enabled and ERR.isatty():
             self._open_bar()
         return self
 
@@ -131,7 +193,8 @@ class Progress:
         return f"{rate:.3g} {self.unit}/s" if rate < 1000 else f"{rate:.0f} {self.unit}/s"
 
     def _info(self, separator: str) -> str:
-        return separator.join(f"{name} {format_value(v)}" for name, v in self.fields.items())
+        shown = separator.join(f"{name} {format_value(v)}" for name, v in self.fields.items())
+        return one_line(shown)
 
     def _write_line(self, *, final: bool = False) -> None:
         seconds = time.monotonic() - self._start
@@ -143,7 +206,7 @@ class Progress:
             left = seconds / self.done * (self.total - self.done)
             parts.append(f"{format_seconds(left)} left")
         parts += [part for part in (self._speed(), self._info(", ")) if part]
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        ERR.print(", ".join(parts))
 
     def _open_bar(self) -> None:
         from rich.console import Console
@@ -157,9 +220,9 @@ class Progress:
             TextColumn("{task.fields[speed]}", style="cyan", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[info]}", style="dim", markup=False),
-            console=Console(stderr=True),
+            console=Console(file=ERR.bound()),
             # A redirected stdout must keep its lines: only what shares the terminal is caught.
-            redirect_stdout=on_terminal(sys.stdout),
+            redirect_stdout=OUT.isatty(),
         )
         self._bar.start()
         self._task = self._bar.add_task(self.label, total=self.total, speed="", info="")
@@ -209,9 +272,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(columns))
     ]
-    title = printable(title)
-    cells = [[printable(format_value(value)) for value in row] for row in rows]
-    if not on_terminal(sys.stdout):
+    title = encodable(printable(title), OUT.encoding)
+    cells = [
+        [encodable(one_line(format_value(value)), OUT.encoding) for value in row] for row in rows
+    ]
+    columns = [encodable(one_line(column), OUT.encoding) for column in columns]
+    if not OUT.isatty():
         _plain_table(title, columns, cells, right)
         return
     from rich import box
@@ -229,7 +295,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         drawn.add_column(Text(name), justify="right" if at_right else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)
+    Console(file=OUT.bound()).print(drawn)
 
 
 def _plain_table(
@@ -237,21 +303,31 @@ def _plain_table(
 ) -> None:
     """Print columns padded with spaces, never wrapped: for logs and other programs."""
     lines = [list(columns), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(columns))]
     if title:
-        print(title)
+        OUT.print(title)
     for line in lines:
         padded = (
-            cell.rjust(width) if at_right else cell.ljust(width)
+            " " * (width - _width(cell)) + cell if at_right else cell + " " * (width - _width(cell))
             for cell, width, at_right in zip(line, widths, right, strict=True)
         )
-        print("  ".join(padded).rstrip())
-    print(flush=True)
+        OUT.write("  ".join(padded).rstrip() + "\n")
+    OUT.print()
+
+
+def _width(text: str) -> int:
+    """Return how many columns text takes: Chinese characters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
 
 
 def note(message: str) -> None:
     """Print a line for the user to stdout."""
-    print(printable(message), flush=True)
+    OUT.print(printable(message))
 
 
 def warn(message: str) -> None:
@@ -265,13 +341,13 @@ def error(message: str) -> None:
 
 
 def _print_error(kind: str, message: str, style: str) -> None:
-    message = printable(message)
-    if not on_terminal():
-        print(f"{kind}: {message}", file=sys.stderr, flush=True)
+    # A line break in a name must not begin a line that looks like a message of its own.
+    message = printable(message).replace("\n", "\n  ")
+    if not ERR.isatty():
+        ERR.print(f"{kind}: {message}")
         return
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        Text.assemble((f"{kind}: ", style), message)
-    )
+    console = Console(file=ERR.bound(), highlight=False, soft_wrap=True)
+    console.print(Text.assemble((f"{kind}: ", style), message))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from ..metrics.scores import (
     score_images,
 )
 from ..metrics.table import IntArray
+from ..text import to_json
 from .rundir import write_whole
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def save_numbers(
     tree: dict[str, Any] = dict(metrics)
     if found is not None:
         tree["diagnostics"] = _numbers(found, files)
-    text = json.dumps(_plain(tree), indent=1, ensure_ascii=False, allow_nan=False)
+    text = to_json(_plain(tree), indent=1, allow_nan=False)
     # Numbers of a list go on one line. Text holds no bare line break, so it is never met.
     text = re.sub(r"\[\n[\d\s.,eE+nul-]*\]", lambda part: " ".join(part[0].split()), text)
     write_whole(path, text + "\n")

@@ -22,7 +22,7 @@ import torch
 
 from ..data.images import collate_images, load_image, resize_image
 from ..data.proposals import with_regions
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..exporters.sessions import GraphDetector, open_graph
 from ..exporters.spec import GraphSpec
 from ..exporters.trace import trace, whole_model
@@ -113,6 +113,7 @@ class ExportReport:
     int8: Int8Report | None = None
 
 
+@checked_options
 @takes_paths
 def export(
     model: str | Path | Predictor,
@@ -132,6 +133,7 @@ def export(
     source: str | Path | None = None,
     window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
+    weights: str | Path | None = None,
     report: Callable[[ExportReport], None] | None = None,
 ) -> Path:
     """Write a detector as one graph from pixels to instances that runs without its code.
@@ -164,6 +166,7 @@ def export(
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from; the file says so too. none: from where they came in training; a
             `Predictor` keeps its own.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
         report: is called with the report; none: it is printed.
 
     Returns:
@@ -206,7 +209,9 @@ def export(
     if not isinstance(model, Predictor):
         from ..hub import load
 
-        model = load(model, device="cpu", proposal_source=proposal_source)
+        model = load(model, weights=weights, device="cpu", proposal_source=proposal_source)
+    elif weights is not None:
+        raise OptionError("weights is for a model given by its name; this one has its own")
     detector = model.detector
     if isinstance(detector, GraphDetector):
         raise ValueError(f"{detector.source} is exported already: export the checkpoint it is from")

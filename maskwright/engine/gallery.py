@@ -6,26 +6,32 @@ it, so the folder can be zipped, mailed and opened without a network.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
 from ..drawing.figures import plural
-from ..errors import OptionError
-from .page import render
+from ..errors import OptionError, nearest
+from ..text import one_line
+from .page import escape, render
 from .result import Result
-from .rundir import write_whole
+from .rundir import write_fault, write_whole
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 MANY_CLASSES = 16
 # Further files of an image: polygons with holes, and a 16-bit PNG in `labels/` with the number of
 # the object at each pixel.
 FORMATS = ("geojson", "labels")
+MAX_STEM = 200  # bytes of a name; file systems take 255 with all that stands before and behind
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
 
 
@@ -34,7 +40,7 @@ class SavedResult:
     """Where the files of one image went, and what its row of the page says.
 
     Attributes:
-        name: file name of the source image.
+        name: what the source image is called, see `Result.name`.
         overlay: picture with the objects drawn.
         data: JSON file, see `Result.to_json`.
         original: copy of the image for the page, or None.
@@ -56,11 +62,20 @@ class ResultWriter:
     """Writes the files of results into a folder, under names that do not collide.
 
     `photo.jpg` becomes `photo.jpg` and `photo.json`; other formats than JPEG become PNG, which
-    keeps their pixels. A second image of the same name gets a number.
+    keeps their pixels. A second image of the same name gets a number, a very long name is cut.
+
+    Attributes:
+        folder: where the files go.
+        failed: why the files of an image could not be written, by the name of the image; see
+            `try_write`.
     """
 
     def __init__(
-        self, folder: str | Path, *, originals: bool = False, formats: Sequence[str] = ()
+        self,
+        folder: str | Path,
+        *,
+        originals: bool = False,
+        formats: str | Sequence[str] | None = None,
     ) -> None:
         """Make the folder.
 
@@ -73,11 +88,11 @@ class ResultWriter:
             OptionError: if a format is unknown.
             ValueError: if the folder cannot be made.
         """
-        check_formats(formats)
         self.folder = Path(folder)
-        self._formats = tuple(formats)
+        self._formats = check_formats(formats)
         self._originals = self.folder / "originals" if originals else None
         self._taken: set[str] = set()
+        self.failed: dict[str, str] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,18 +101,45 @@ class ResultWriter:
                 "give another one with save="
             ) from None
 
+    def try_write(self, result: Result) -> SavedResult | None:
+        """Write the files of one result; what cannot be written concerns this image alone.
+
+        Returns:
+            What was written, or None with a warning and an entry in `failed`.
+
+        Raises:
+            ValueError: if the disk takes nothing more, or the folder belongs to the images: then
+                it would be so for all others.
+        """
+        try:
+            return self.write(result)
+        except _NoPlaceError:
+            raise
+        except ValueError as error:
+            self.failed[result.name] = str(error)
+            warnings.warn(f"{one_line(result.name)}: not saved: {error}", stacklevel=2)
+            return None
+
     def write(self, result: Result) -> SavedResult:
         """Write the files of one result.
 
         Raises:
-            ValueError: if the picture would overwrite the image itself.
+            ValueError: if the picture would overwrite the image itself, or cannot be written.
         """
+        try:
+            return self._write(result)
+        except OSError as error:
+            kind = _NoPlaceError if error.errno in FULL_DISK else ValueError
+            path = self.folder if error.filename is None else Path(os.fsdecode(error.filename))
+            raise kind(str(write_fault(path, error))) from None
+
+    def _write(self, result: Result) -> SavedResult:
         source = Path(result.file_name)
         stem = self._free_stem(source.stem)
         suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
         overlay = self.folder / f"{stem}{suffix}"
         if result.path is not None and overlay.resolve() == Path(result.path).resolve():
-            raise ValueError(
+            raise _NoPlaceError(
                 f"save={str(self.folder)!r} would overwrite the image {result.path}: "
                 "give another folder"
             )
@@ -111,7 +153,7 @@ class ResultWriter:
         if self._originals is not None:
             original = self._write_original(result, f"{stem}.jpg")
         return SavedResult(
-            result.file_name,
+            result.name,
             overlay,
             data,
             original,
@@ -121,12 +163,12 @@ class ResultWriter:
         )
 
     def _free_stem(self, stem: str) -> str:
-        stem = re.sub(r"[^\w\-. ()+]", "_", stem) or "image"
+        stem = _cut(re.sub(r"[^\w\-. ()+]", "_", stem)) or "image"
         name, number = stem, 1
-        while name.lower() in self._taken:  # lower: some file systems do not tell case apart
+        while _same(name) in self._taken:
             number += 1
             name = f"{stem}_{number}"
-        self._taken.add(name.lower())
+        self._taken.add(_same(name))
         return name
 
     def _write_original(self, result: Result, name: str) -> Path:
@@ -141,11 +183,33 @@ class ResultWriter:
         return path
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Refuse names that are not in `FORMATS` with an `OptionError`."""
-    for name in formats:
+class _NoPlaceError(ValueError):
+    """What keeps the files of one image from being written keeps those of all others as well."""
+
+
+def _cut(stem: str) -> str:
+    """Return a name short enough for a number and any suffix behind it, on any file system."""
+    return stem.encode()[:MAX_STEM].decode(errors="ignore")
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that some file system does not tell apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of further files, given as a list or joined by commas.
+
+    Raises:
+        OptionError: if one is not in `FORMATS`.
+    """
+    parts = formats.split(",") if isinstance(formats, str) else formats or ()
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    for name in names:
         if name not in FORMATS:
-            raise OptionError(f"formats={name}: there are {' and '.join(FORMATS)}")
+            known = " and ".join(FORMATS)
+            raise OptionError(f"formats={name}: there are {known}{nearest(name, FORMATS)}")
+    return names
 
 
 def write_gallery(
@@ -219,7 +283,7 @@ def _objects(row: SavedResult) -> str:
 
 
 def _classes(row: SavedResult) -> str:
-    return escape("\n".join(row.counts) or "-")
+    return "\n".join(escape(name) for name in row.counts) or "-"
 
 
 def _card(row: SavedResult, index: int, folder: Path) -> str:

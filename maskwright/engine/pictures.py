@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,19 +127,10 @@ class Curves:
         folder: the run folder.
         enabled: False does nothing, for all processes but the first.
         step: optimiser steps done before; what a killed run has written beyond them is hidden.
-        schedule: the learning rate at each step from 0 on; None: known at the ends of epochs.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        enabled: bool = True,
-        step: int = 0,
-        schedule: Callable[[int], float] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, *, enabled: bool = True, step: int = 0) -> None:
         self.folder = folder
-        self._schedule = schedule
         self.enabled = enabled
         self._writer: Any = None
         self._drawn = -math.inf  # when, by the monotonic clock
@@ -178,7 +169,7 @@ class Curves:
         from .plots import plot_results
 
         start = time.monotonic()
-        plot_results(self.folder / "results.csv", self.folder / "results.png", self._schedule)
+        plot_results(self.folder / "results.csv", self.folder / "results.png")
         self._drawn, self._stale = time.monotonic(), False
         self._cost = self._drawn - start
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -23,21 +23,24 @@ import torch
 
 from ..data.images import collate_images, resize_image
 from ..data.proposals import with_regions
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..models.base import Detector, Meta, PostProcess
 from ..models.inference import pick_precision
 from ..ops.soft_nms import SoftNMS
 from ..paths import takes_paths
 from ..proposals import ProposalStore
+from ..runs import check_save
 from ..structures import Images, Resize
+from ..text import one_line, printable
 from ..window import Window, parse_window
 from .detect import Views, detect_views, to_detections
-from .gallery import ResultWriter
+from .gallery import check_formats
 from .network import FastNetwork
 from .reading import Loaded, read, read_all
 from .regions import proposal_store
 from .result import Result
 from .sources import Sources, list_sources, one_source
+from .stream import Results, Saver
 from .windows import chosen_window, own_window_warning
 
 
@@ -140,6 +143,7 @@ class Predictor:
         window: Window | str | None = None,
     ) -> Result: ...
 
+    @checked_options
     def __call__(
         self,
         image: Any,
@@ -289,11 +293,13 @@ class Predictor:
                 self.meta.category_ids,
                 self.detector.paste_mode,
                 self.meta.keypoints,
+                loaded.source.name if loaded.source.path is not None else "",
             )
             for loaded, found in zip(batch, detections, strict=True)
         ]
 
 
+@checked_options
 @takes_paths
 def predict(
     model: str | Path | Predictor,
@@ -306,12 +312,18 @@ def predict(
     batch: int = 1,
     device: str = "auto",
     precision: str = "float32",
-    save: str | Path | None = None,
+    save: bool | str | Path | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
-) -> Iterator[Result]:
+    weights: str | Path | None = None,
+    formats: str | tuple[str, ...] | None = None,
+    show: bool = False,
+    project: str | Path = "runs",
+    name: str | None = None,
+    trust: bool = False,
+) -> Results:
     """Predict over a source of any size, one result at a time.
 
     Names and options are checked at once, the images are read while you iterate. Of many images
@@ -329,7 +341,8 @@ def predict(
         batch: images that are computed at once.
         device: where to compute: auto, cpu, cuda, cuda:1, mps; a `Predictor` stays on its own.
         precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
-        save: folder for the picture and the JSON file of each image. None: nothing is written.
+        save: write a picture and a JSON file of each image, and a page that shows several: true
+            into a new run folder, a path into that folder, false nothing.
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
@@ -340,9 +353,17 @@ def predict(
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, boxes.npz, ...). None: from where they came in
             training; a `Predictor` keeps its own.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
+        formats: further files per image, joined by commas: geojson (polygons with holes, for
+            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
+        show: open each picture in a window, or show it in the notebook.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "predict".
+        trust: run the machine code in a file of `maskwright export format=aoti`.
 
     Returns:
-        An iterator of `Result` in the order of the source.
+        An iterator of `Result` in the order of the source; its `dir` and `page` tell where the
+        files are.
 
     Raises:
         ValueError: if the source, the model or an option is wrong; while iterating, if the only
@@ -350,18 +371,48 @@ def predict(
     """
     post, _ = make_post(conf, iou, max_det, soft_nms), parse_window(window)
     batch = whole_number("batch", batch)
+    where, files = check_save(save, project, name), check_formats(formats)
+    if files and where is False:
+        raise OptionError(
+            "formats names files to write, but save=false writes none: give save=true"
+        )
     sources = list_sources(source)
+    if sources.passed_over:
+        warnings.warn(printable(sources.passed_over), stacklevel=2)
     if isinstance(model, Predictor):
+        if weights is not None:
+            raise OptionError("weights is for a model given by its name; this one has its own")
         predictor = model
     else:
         from ..hub import load
 
-        predictor = load(model, device=device, precision=precision, proposal_source=proposal_source)
+        predictor = load(
+            model,
+            weights=weights,
+            device=device,
+            precision=precision,
+            trust=trust,
+            proposal_source=proposal_source,
+        )
+    if "labels" in files and not predictor.detector.predicts_masks:
+        raise OptionError(
+            f"formats=labels needs masks, and {predictor.meta.model} predicts boxes alone"
+        )
     post = predictor.detector.limits(post, default_post(predict))
     resize, views = predictor.resize_rule(imgsz), Views.parse(tta)
     scale = chosen_window(predictor.meta, window)
-    writer = None if save is None else ResultWriter(save)
-    return _stream(predictor, sources, resize, post, views, scale, batch, writer)
+    saver = None
+    if where is not False:
+        saver = Saver(
+            where,
+            project=project,
+            name=name,
+            formats=files,
+            title=str(source) if isinstance(source, str | Path) else "Predictions",
+            several=len(sources) > 1,
+        )
+    stream = _stream(predictor, sources, resize, post, views, scale, batch, saver, show)
+    return Results(stream, len(sources), predictor.meta.model, saver)
 
 
 def _stream(
@@ -372,8 +423,9 @@ def _stream(
     views: Views | None,
     window: Window | str | None,
     batch: int,
-    writer: ResultWriter | None,
-) -> Iterator[Result]:
+    saver: Saver | None,
+    show: bool,
+) -> Generator[Result]:
     capped = stretched = False
     images = read_all(sources, window)
     while group := list(islice(images, batch)):
@@ -384,9 +436,13 @@ def _stream(
             if len(result) >= post.max_det and not capped:
                 capped = True
                 _warn_capped([result], post.max_det)
-            if writer is not None:
-                writer.write(result)
+            if saver is not None:
+                saver.write(result)
+            if show:
+                result.show()
             yield result
+    if saver is not None:
+        saver.finish(len(sources))
 
 
 def make_post(
@@ -450,7 +506,9 @@ def parse_soft_nms(value: str | SoftNMS | None) -> SoftNMS | None:
 
 def _warn_capped(results: Sequence[Result], max_det: int) -> None:
     if results:
-        names = ", ".join(r.file_name for r in results[:3]) + (", ..." if len(results) > 3 else "")
+        names = ", ".join(one_line(r.name) for r in results[:3]) + (
+            ", ..." if len(results) > 3 else ""
+        )
         warnings.warn(
             f"max_det={max_det} was reached in {names}: there may be more objects; "
             f"raise it, such as max_det={max_det * 5}",

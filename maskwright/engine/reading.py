@@ -6,12 +6,15 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..data.depth import is_deep, to_eight_bit
-from ..data.images import load_samples
+from ..data.images import image_header, load_samples
+from ..text import one_line, printable
 from ..window import Window
+from .gallery import JPEG_SUFFIXES
 from .sources import Source, Sources
 
 
@@ -38,7 +41,7 @@ def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
     Raises:
         ValueError: if the only image or all images cannot be read.
     """
-    failed = 0
+    failed = several = 0
     for source in sources:
         try:
             loaded = read(source, window)
@@ -46,9 +49,16 @@ def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
             if sources.single:
                 raise
             failed += 1
-            warnings.warn(f"skipped: {error}", stacklevel=2)
+            warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
             continue
+        several += warn_frames(source)
         yield loaded
+    if several > 1:
+        warnings.warn(
+            f"{several} of {len(sources)} files have several pages or frames: of each only the "
+            "first was taken",
+            stacklevel=2,
+        )
     if failed == len(sources):
         raise ValueError(f"none of the {failed} images could be read")
     if failed:
@@ -74,3 +84,20 @@ def read(source: Source, window: Window | str | None = None) -> Loaded:
         raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
     pixels = to_eight_bit(samples, window)
     return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), is_deep(samples))
+
+
+def warn_frames(source: Source) -> bool:
+    """Warn of a file with pages or an animation, of which the first image is taken alone."""
+    if not isinstance(source.data, Path) or source.data.suffix.lower() in JPEG_SUFFIXES:
+        return False
+    try:
+        frames = image_header(source.data).frames
+    except ValueError:  # reading it has said so, or it is read in another way
+        return False
+    if frames > 1:
+        warnings.warn(
+            f"{one_line(source.name)} has {frames} pages or frames: only the first is taken; save "
+            "the others as files of their own to have them looked at",
+            stacklevel=3,
+        )
+    return frames > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,16 @@ import numpy as np
 from ..data.discover import open_dataset
 from ..data.proposals import find_proposals
 from ..drawing.figures import colors, legend, new_figure, save_figure, style
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..metrics.proposal_recall import ProposalRecall, proposal_recall
 from ..paths import takes_paths
 from ..proposals import Proposals, ProposalStore, make_source
 from ..proposals.files import short_names, write_proposals
+from ..runs import check_save, save_dir
 from . import console
 from .published import cache_dir
 from .regions import report_proposals
+from .rundir import write_args
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ProposalReport:
         seconds: seconds an image, those in the cache as well; reading the image included.
         recall: over the objects that are no crowd regions.
         files: boxes (n, 4) and scores (n,) by the file name of the image, see `short_names`.
+        dir: folder of the files; None without `save`.
     """
 
     source: str
@@ -41,8 +44,10 @@ class ProposalReport:
     seconds: float
     recall: ProposalRecall
     files: dict[str, tuple[np.ndarray, np.ndarray]]
+    dir: Path | None = None
 
 
+@checked_options
 @takes_paths
 def proposals(
     data: str | Path,
@@ -51,6 +56,9 @@ def proposals(
     split: str = "train",
     count: int = 2000,
     workers: int = 2,
+    save: bool | str | Path | None = None,
+    project: str | Path = "runs",
+    name: str | None = None,
 ) -> ProposalReport:
     """Compute the region proposals of a data set, or take them from the cache, and measure them.
 
@@ -62,6 +70,10 @@ def proposals(
         split: which part of the data.
         count: most proposals of an image that are looked at, the best ones.
         workers: processes that compute; 0: only this one.
+        save: write the recall curves and the proposals themselves: true into a new run folder, a
+            path into that folder, false nothing.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "proposals".
 
     Returns:
         Numbers of proposals, and recall against IoU and number.
@@ -71,6 +83,7 @@ def proposals(
     """
     if count < 1 or workers < 0:
         raise OptionError(f"count is at least 1 and workers at least 0, got {count} and {workers}")
+    where = check_save(save, project, name)
     dataset = open_dataset(data, split)
     store = ProposalStore(
         make_source(source, split=dataset.split), cache_dir() / "proposals", count
@@ -92,16 +105,25 @@ def proposals(
         record = dataset[index]
         objects.append(record.boxes[~record.crowd])
     recall = proposal_recall(objects, [boxes[index].boxes for index in range(len(dataset))])
-    names = short_names([dataset[index].path for index in range(len(dataset))])
-    files = {name: (boxes[i].boxes, boxes[i].scores) for i, name in enumerate(names)}
+    short = short_names([dataset[index].path for index in range(len(dataset))])
+    files = {file: (boxes[i].boxes, boxes[i].scores) for i, file in enumerate(short)}
     cached = sum(one.cached for one in boxes.values())
-    return ProposalReport(store.source.name, found.counts, cached, seconds, recall, files)
+    report = ProposalReport(store.source.name, found.counts, cached, seconds, recall, files)
+    folder = save_dir(where, project, "proposals", name)
+    if folder is None:
+        return report
+    options = {"data": data, "source": source, "split": split, "count": count, "workers": workers}
+    write_args(folder / "args.yaml", {key: str(value) for key, value in options.items()})
+    save_report(report, folder)
+    return replace(report, dir=folder)
 
 
 def save_report(report: ProposalReport, folder: Path) -> None:
     """Write `recall.csv`, `recall.png` and `proposals.npz`."""
     recall = report.recall
-    with (folder / "recall.csv").open("w", newline="") as file:
+    with (folder / "recall.csv").open(
+        "w", newline="", encoding="utf-8", errors="backslashreplace"
+    ) as file:
         writer = csv.writer(file)
         writer.writerow(
             ["proposals", "average_recall", *(f"recall@{iou:g}" for iou in recall.ious)]
@@ -119,7 +141,7 @@ def plot_recall(curves: dict[str, ProposalRecall], out: Path) -> Path:
         curves: recall by the name of the source.
         out: the file.
     """
-    figure = new_figure(7.2, 3.2)
+    figure = new_figure(9.5, 3.8)
     left, right = figure.subplots(1, 2)
     for (name, recall), color in zip(curves.items(), colors(len(curves)), strict=True):
         label = f"{name}, {recall.counts[-1]} proposals"

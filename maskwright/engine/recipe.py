@@ -336,7 +336,7 @@ def check_names(options: Iterable[str]) -> None:
     known = [entry.name for entry in fields(TrainRecipe)]
     for name in options:
         if name not in known:
-            raise TypeError(f"unknown training option {name!r}{nearest(name, known)}")
+            raise TypeError(f"train has no option {name!r}{nearest(name, known)}")
 
 
 @cache

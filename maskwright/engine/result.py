@@ -6,7 +6,7 @@ stay small squares in their boxes until somebody asks for them.
 
 from __future__ import annotations
 
-import json
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +24,12 @@ from ..ops.outlines import Part, trace_parts
 from ..ops.rle import decode_rle
 from ..paths import home_path
 from ..structures import Detections, Skeleton
+from ..text import one_line, to_json
 
 if TYPE_CHECKING:
     from PIL import Image
+
+NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -42,6 +45,7 @@ class Result:
         category_ids: the data set's own id of each class, for `to_coco`; empty: label + 1.
         paste_mode: how masks return to the image (see `ops.paste_masks`).
         skeleton: what the keypoints are called, and the lines between them.
+        source_name: how the image is called among the others of its source, see `name`.
 
     Example:
         >>> import numpy as np, torch
@@ -62,6 +66,7 @@ class Result:
     category_ids: Sequence[int] = ()
     paste_mode: str = "grid"
     skeleton: Skeleton | None = None
+    source_name: str = ""
 
     @property
     def boxes(self) -> Tensor:
@@ -115,6 +120,11 @@ class Result:
         text = unquote(urlsplit(self.path).path) if "://" in self.path else self.path
         return Path(text).name or "image"
 
+    @property
+    def name(self) -> str:
+        """What tells the image apart: its file name, with folders where the source has several."""
+        return self.source_name or self.file_name
+
     def counts(self) -> dict[str, int]:
         """Return the number of objects by class name, the most frequent first."""
         return dict(Counter(self.names[i] for i in self.labels.tolist()).most_common())
@@ -150,7 +160,15 @@ class Result:
     def __repr__(self) -> str:
         objects = ", ".join(f"{n} {what}" for what, n in self.counts().items()) or "no objects"
         time = f", {sum(self.speed.values()):.0f} ms" if self.speed else ""
-        return f"{self.file_name}: {objects}{time}"
+        return one_line(f"{self.name}: {objects}{time}")
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture of `plot` for a notebook, made smaller if it is large."""
+        picture = self.plot()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        return stream.getvalue()
 
     def plot(self) -> Image.Image:
         """Return the image with the objects drawn on it."""
@@ -206,7 +224,7 @@ class Result:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
-            path.write_text(data(), encoding="utf-8")
+            path.write_text(data(), encoding="utf-8", newline="")
             return path
         self.plot().save(path, quality=92)  # of JPEG and WebP; others ignore it
         return path
@@ -245,8 +263,8 @@ class Result:
     def to_json(self) -> str:
         """Return everything but the pixels as JSON text.
 
-        An object with `path`, `height`, `width`, `speed` and `objects`; each object has `name`,
-        `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
+        An object with `path`, `name`, `height`, `width`, `speed` and `objects`; each object has
+        `name`, `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
         `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the order of
         the document's `keypoint_names`).
         """
@@ -270,6 +288,7 @@ class Result:
         height, width = self.detections.size
         document: dict[str, Any] = {
             "path": self.path,
+            "name": self.name,
             "height": height,
             "width": width,
             "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
@@ -277,7 +296,7 @@ class Result:
         }
         if self.skeleton is not None:
             document["keypoint_names"] = list(self.skeleton.names)
-        return json.dumps(document, ensure_ascii=False)
+        return to_json(document)
 
     def polygons(self, tolerance: float = 0.0) -> list[list[Part]] | None:
         """Return the masks as polygons with holes, the parts of each object, or None.
@@ -326,7 +345,7 @@ class Result:
                 "box": box,
             }
             features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-        return json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False)
+        return to_json({"type": "FeatureCollection", "features": features})
 
     def label_image(self) -> np.ndarray:
         """Return (H, W) uint16: 0 is background, k the k-th object; the higher score lies above.

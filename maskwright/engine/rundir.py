@@ -16,41 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError
-from ..paths import takes_paths
-
-
-@takes_paths
-def new_run_dir(project: str | Path, task: str, name: str | None = None) -> Path:
-    """Make a new folder `project/task/name`, with 2, 3, ... behind the name if it is taken.
-
-    Args:
-        project: folder of all runs.
-        task: "train", "val" or "predict".
-        name: name of the run; None: as the task.
-
-    Raises:
-        ValueError: if the folder cannot be made.
-    """
-    parent = Path(project) / task
-    name = name or task
-    if Path(name).name != name or name in (".", ".."):
-        raise OptionError(f"name={name!r}: expected the name of a folder, without slashes")
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            path = parent / (name if number == 1 else f"{name}{number}")
-            try:
-                path.mkdir()  # fails if another run took the name meanwhile
-                return path
-            except FileExistsError:
-                number += 1
-    except OSError as error:
-        raise ValueError(
-            f"cannot make a run folder in {parent} ({error.strerror or error}); give another "
-            "place with project="
-        ) from None
+from ..runs import new_run_dir as new_run_dir
 
 
 @contextmanager
@@ -161,9 +127,13 @@ def read_args(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file by way of `replacing`: it is never half there."""
+    """Write a text file by way of `replacing`: it is never half there.
+
+    It is UTF-8 whatever the text holds: half a surrogate pair, as in the name of a file that is no
+    UTF-8, is written as an escape.
+    """
     with replacing(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 class ResultsTable:

@@ -7,19 +7,25 @@ image, or a list of those. Nothing is read here: only names are listed.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..data.images import image_header
+from ..data.kinds import image_suffixes
 from ..paths import home_path, nearest_path
 
-# What Pillow reads everywhere; other files of a folder are passed over without a word.
-IMAGE_SUFFIXES = (
-    *(".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg"),
-    *(".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-)
+MOST_FOLDERS = 100  # that are looked into for an image
+USUAL = ".jpg, .png, .tif or .webp"
+# Files that systems leave in folders: nobody means them.
+LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+# Images that Pillow reads with a package more, and such that other programs turn into TIFF.
+PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Source:
 
     Attributes:
         data: what `data.images.load_image` takes.
-        name: file name, or "image 3" for the third array of a list.
+        name: file name, with folders where the images of the source lie in several, or "image 3"
+            for the third array of a list.
         path: path or address as text; None for pixels in memory.
     """
 
@@ -45,10 +52,12 @@ class Sources:
         items: the images in order.
         single: True if the user named exactly one image, so that failing to read it is an error;
             one bad file among many is reported and passed over.
+        passed_over: what a folder or pattern holds beside these, and how to take it; "": nothing.
     """
 
     items: list[Source]
     single: bool
+    passed_over: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -70,9 +79,11 @@ def list_sources(source: Any) -> Sources:
     ):
         if not source:
             raise ValueError("source is an empty list: name at least one image")
-        items = [item for part in source for item in list_sources(part)]
-        return Sources([_number(item, i) for i, item in enumerate(items)], single=False)
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        parts = [list_sources(part) for part in source]
+        items = [_number(item, i) for i, item in enumerate(item for part in parts for item in part)]
+        notes = "; ".join(part.passed_over for part in parts if part.passed_over)
+        return Sources(_told_apart(items), single=False, passed_over=notes)
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         name = Path(unquote(urlsplit(source).path)).name or urlsplit(source).netloc
         return Sources([Source(source, name, source)], single=True)
     if isinstance(source, str | Path):
@@ -82,6 +93,39 @@ def list_sources(source: Any) -> Sources:
     if isinstance(filename, str) and filename:
         return Sources([Source(source, Path(filename).name, filename)], single=True)
     return Sources([Source(source, "image", None)], single=True)
+
+
+def _told_apart(items: list[Source]) -> list[Source]:
+    """Return the images with the folders in their names, if they do not lie in one.
+
+    Folders are given from the one that holds them all on; an address stands whole where another
+    image has its name.
+    """
+    local = [
+        None
+        if item.path is None or "://" in item.path
+        else Path(os.path.normpath(Path(item.path).absolute()))
+        for item in items
+    ]
+    folders = {str(path.parent) for path in local if path is not None}
+    if len(folders) > 1:
+        try:
+            root: str | None = os.path.commonpath(folders)
+        except ValueError:  # on different drives
+            root = None
+        items = [
+            item
+            if path is None
+            else replace(item, name=(path.relative_to(root) if root else path).as_posix())
+            for item, path in zip(items, local, strict=True)
+        ]
+    count = Counter(item.name for item in items)
+    return [
+        replace(item, name=item.path)
+        if item.path is not None and "://" in item.path and count[item.name] > 1
+        else item
+        for item in items
+    ]
 
 
 def one_source(image: Any, index: int = 0) -> Source:
@@ -108,18 +152,21 @@ def _list_path(source: str | Path) -> Sources:
     text = str(home_path(source))
     path = Path(text)
     if text and path.is_file():  # before the pattern: a file name may hold brackets
-        _check_suffix(path)
+        _check_image(path)
         return Sources([_file(path)], single=True)
     if text and path.is_dir():
-        return Sources([_file(file) for file in _list_folder(path)], single=False)
+        return _list_folder(path)
     if glob.has_magic(text):
         # glob takes absolute patterns and "**/*", which Path.glob does not before Python 3.13.
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         images = [file for file in found if _is_image(file)]
+        taken = set(images)
+        others = [file for file in found if file not in taken and file.is_file()]
         if not images:
-            what = f"{len(found)} files, none an image ({_suffixes()})" if found else "nothing"
+            what = f"{len(found)} files, none an image ({USUAL})" if found else "nothing"
             raise ValueError(f"source: the pattern {text!r} matches {what}")
-        return Sources([_file(file) for file in images], single=False)
+        note = _describe(text, len(images), [_count_kinds(others)])
+        return Sources(_told_apart([_file(file) for file in images]), False, note)
     raise ValueError(f"source: {text!r} does not exist{nearest_path(path)}")
 
 
@@ -128,31 +175,93 @@ def _file(path: Path) -> Source:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in image_suffixes() and path.is_file()
 
 
-def _suffixes() -> str:
-    return ", ".join(IMAGE_SUFFIXES)
-
-
-def _check_suffix(path: Path) -> None:
+def _check_image(path: Path) -> None:
     """Refuse what is surely no image; a file without a suffix is given the benefit of doubt."""
-    if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if not suffix or suffix in image_suffixes():
+        return
+    try:
+        image_header(path)  # an image under another name, such as scan.001
+    except ValueError:
+        if suffix in PLUGINS:
+            raise ValueError(f"source: {str(path)!r} is not read: {_plugin(suffix)}") from None
         raise ValueError(
-            f"source: {str(path)!r} is not an image: give a file that ends in one of {_suffixes()}"
-        )
+            f"source: {str(path)!r} is not an image: give a file such as {USUAL}"
+        ) from None
 
 
-def _list_folder(path: Path) -> list[Path]:
+def _plugin(suffix: str) -> str:
+    return f"Pillow needs {PLUGINS[suffix]} for {suffix}; or save it as JPEG, PNG or TIFF"
+
+
+def _list_folder(path: Path) -> Sources:
+    """Return the images of a folder, and what it holds beside them."""
     entries = sorted(path.iterdir())
-    images = [entry for entry in entries if _is_image(entry) and not entry.name.startswith(".")]
-    if images:
-        return images
+    images = [entry for entry in entries if _is_image(entry)]
+    hidden = [entry for entry in images if entry.name.startswith(".")]
+    shown = [entry for entry in images if not entry.name.startswith(".")]
     # Folders below are not searched unasked: they may hold label images or earlier results.
-    below = next((e for e in entries if e.is_dir() and any(map(_is_image, e.iterdir()))), None)
-    if below is not None:
+    below = [e for e in entries if not e.name.startswith(".") and e.is_dir() and _holds_image(e)]
+    taken = set(images)
+    others = [e for e in entries if e not in taken and not e.name.startswith(".") and e.is_file()]
+    if not shown and below:
         raise ValueError(
             f"source: the folder {str(path)!r} holds no image itself; did you mean "
-            f"{str(below)!r}, or everything below: source='{path}/**/*'?"
+            f"{str(below[0])!r}, or everything below: source='{path}/**/*'?"
         )
-    raise ValueError(f"source: the folder {str(path)!r} holds no image ({_suffixes()})")
+    if not shown:
+        kinds = "; ".join(filter(None, (_count_hidden(path, hidden), _count_kinds(others))))
+        raise ValueError(
+            f"source: the folder {str(path)!r} holds no image ({USUAL})"
+            + (f": there are {kinds}" if kinds else "")
+        )
+    folders = ""
+    if below:
+        what = "1 folder" if len(below) == 1 else f"{len(below)} folders"
+        folders = f"{what} with images (take all below with source='{path}/**/*')"
+    parts = [folders, _count_hidden(path, hidden), _count_kinds(others)]
+    return Sources([_file(file) for file in shown], False, _describe(str(path), len(shown), parts))
+
+
+def _holds_image(folder: Path) -> bool:
+    """Tell whether there is an image in a folder or below; one that may not be read has none.
+
+    Looking ends at the first image, and after so many folders that it would take long.
+    """
+    return any(
+        _is_image(Path(parent, name))
+        for parent, _, files in islice(os.walk(folder), MOST_FOLDERS)
+        for name in files
+    )
+
+
+def _describe(source: str, taken: int, parts: Iterable[str]) -> str:
+    """Return the line about what was passed over, or ""."""
+    said = "; ".join(part for part in parts if part)
+    images = "1 image" if taken == 1 else f"{taken} images"
+    return f"source {source!r}: {images} taken, passed over: {said}" if said else ""
+
+
+def _count_hidden(path: Path, hidden: list[Path]) -> str:
+    if not hidden:
+        return ""
+    what = "1 hidden image" if len(hidden) == 1 else f"{len(hidden)} hidden images"
+    return f"{what} (take them with source='{path}/.*')"
+
+
+def _count_kinds(files: Iterable[Path]) -> str:
+    """Return files that are no images, counted by suffix, with what mends it where it can be."""
+    kinds = Counter(
+        file.suffix.lower() or "no suffix" for file in files if file.name.lower() not in LITTER
+    )
+    if not kinds:
+        return ""
+    ranked = kinds.most_common()
+    told = ", ".join(f"{kind} ({count})" for kind, count in ranked[:6])
+    told += f" and {len(ranked) - 6} more kinds" if len(ranked) > 6 else ""
+    mends = "".join(f"; {_plugin(kind)}" for kind in kinds if kind in PLUGINS)
+    what = "1 file that is no image" if kinds.total() == 1 else f"{kinds.total()} files, no images"
+    return f"{what}: {told}{mends}"

@@ -145,12 +145,7 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
 
 
 def _run(run: Session) -> TrainResult:
-    curves = pictures.Curves(
-        run.dir,
-        enabled=run.first,
-        step=run.place.step,
-        schedule=lambda step: run.lr * lr_factor(run.recipe, step, run.total),
-    )
+    curves = pictures.Curves(run.dir, enabled=run.first, step=run.place.step)
     with Interrupt() as interrupt, curves:
         while not (reason := run.finished()):
             fits = run.fits

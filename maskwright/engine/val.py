@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..data.discover import open_dataset
 from ..data.records import describe_faults
-from ..errors import OptionError
+from ..errors import OptionError, checked_options
 from ..metrics.diagnostics import explain_zero
 from ..paths import takes_paths
+from ..runs import check_save, save_dir
 from ..window import describe_window, parse_window
 from . import console
 from .detect import Views
@@ -46,6 +47,7 @@ class ValResult(dict[str, float]):
         self.command = command
 
 
+@checked_options
 @takes_paths
 def val(
     model: str | Path | Predictor,
@@ -60,7 +62,7 @@ def val(
     imgsz: int | tuple[int, int] | str | None = None,
     batch: int = 1,
     workers: int = 2,
-    save: bool = False,
+    save: bool | str | Path | None = False,
     project: str | Path = "runs",
     name: str | None = None,
     sigmas: tuple[float, ...] | None = None,
@@ -70,6 +72,7 @@ def val(
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
+    weights: str | Path | None = None,
 ) -> ValResult:
     """Score a model on annotated images with the COCO metrics.
 
@@ -85,9 +88,10 @@ def val(
         imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
         batch: images computed at once.
         workers: processes that load images beside the one that computes.
-        save: write `report.html`, its figures and `metrics.json` into a new run folder.
+        save: write `report.html`, its figures and `metrics.json`: true into a new run folder, a
+            path into that folder, false nothing.
         project: folder that holds the run folders.
-        name: name of the run folder.
+        name: name of the run folder, numbered if taken; none: "val".
         sigmas: how far each keypoint may lie from the truth, relative to the size of its object.
             None: COCO's for the 17 keypoints of a person, 0.05 for all others.
         boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
@@ -103,6 +107,7 @@ def val(
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, boxes_{split}.npz, ...). None: from where they
             came in training; a `Predictor` keeps its own.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
 
     Returns:
         Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
@@ -115,11 +120,20 @@ def val(
     """
     post, views = make_post(conf, iou, max_det, soft_nms), Views.parse(tta)
     parse_window(window)
+    where = check_save(save, project, name)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
         from ..hub import load
 
-        model = load(model, device=device, precision=precision, proposal_source=proposal_source)
+        model = load(
+            model,
+            weights=weights,
+            device=device,
+            precision=precision,
+            proposal_source=proposal_source,
+        )
+    elif weights is not None:
+        raise OptionError("weights is for a model given by its name; this one has its own")
     detector, scale = model.detector, chosen_window(model.meta, window)
     asked, post = post.score_thresh, detector.limits(post, default_post(val))
     if post.score_thresh > asked:
@@ -167,16 +181,16 @@ def val(
         notes.append(f"{data} has no labelled keypoints: those found were not scored")
     for text in notes[said:]:
         console.note(text)
-    if not save:
+    folder = save_dir(where, project, "val", name)
+    if folder is None:
         return ValResult(result.metrics)
     from .diagnosis import diagnose
     from .next_command import predict_command
     from .pictures import save_validation
     from .report import write_report
-    from .rundir import new_run_dir, write_args
+    from .rundir import write_args
 
-    folder = new_run_dir(project, "val", name)
-    where = str(detector.mean.device)
+    used = str(detector.mean.device)
     options: dict[str, object] = {
         "model": called,
         "data": str(data),
@@ -184,7 +198,7 @@ def val(
         "conf": post.score_thresh,
         "iou": post.nms_thresh,
         "max_det": post.max_det,
-        "device": where,
+        "device": used,
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
         "soft_nms": soft_nms,
@@ -205,7 +219,7 @@ def val(
         title=f"Validation of {called} on {data}, {split} split",
         command=command,
         options=options,
-        device=where,
+        device=used,
         notes=notes,
     )
     return ValResult(result.metrics, folder, diagnosis, command)

@@ -106,7 +106,8 @@ def get_entry(name: str) -> ModelEntry:
         ValueError: if there is no model of this name; the message suggests the nearest.
     """
     if name not in _ENTRIES:
-        meant = nearest(name, _ENTRIES)
+        # Of names that begin alike, those with a pyramid are meant before the older ones.
+        meant = nearest(name, sorted(_ENTRIES, key=lambda other: not other.endswith("_fpn")))
         raise ValueError(f"no model is called {name!r}{meant} (see `maskwright models`)")
     return _ENTRIES[name]
 

@@ -295,7 +295,7 @@ def test_rows_of_classes_that_the_weights_lack_start_afresh(tmp_path: Path) -> N
 
 RESUMED = {
     "recipe of a list": ({"recipe": []}, "damaged"),
-    "unknown option": ({"recipe": {"evil": 1}}, "unknown training option 'evil'"),
+    "unknown option": ({"recipe": {"evil": 1}}, "train has no option 'evil'"),
     "option out of range": ({"recipe": {"data": "x", "epochs": -1}}, "epochs=-1"),
 }
 

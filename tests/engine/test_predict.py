@@ -274,7 +274,8 @@ def test_save_writes_pictures_and_data(folder: Path, tmp_path: Path) -> None:
     predictor, _ = make()
     results = list(predict(predictor, folder, save=tmp_path / "out"))
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["0.json", "0.png", "1.jpg", "1.json", "2.json", "2.png", "3.json", "3.png"]
+    saved = ["0.json", "0.png", "1.jpg", "1.json", "2.json", "2.png", "3.json", "3.png"]
+    assert files == [*saved, "index.html", "originals"]  # as the command line writes
     for result in results:
         data = tmp_path / "out" / f"{Path(result.file_name).stem}.json"
         assert json.loads(data.read_text(encoding="utf-8"))["path"] == result.path
