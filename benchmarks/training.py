@@ -184,7 +184,9 @@ def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: Tr
     result = {}
     for mode, kept in rows.items():
         own = mode == "grid"
-        metrics = score(val.to_coco(), kept, masks=True, max_det=recipe.max_det, boundary=own)
+        metrics = score(
+            val.to_coco(by_label=True), kept, masks=True, max_det=recipe.max_det, boundary=own
+        )
         result[f"mask AP, {mode} paste"] = 100 * metrics["mask/AP"]
         result["box AP"] = 100 * metrics["box/AP"]
         if own:

@@ -62,7 +62,7 @@ def find(args: argparse.Namespace) -> list[tuple]:
     """Return the objects that both models found, with their boundary IoUs, by rising difference."""
     data = open_dataset(args.data, "val")
     by_image: dict[int, list[dict]] = {}
-    for row in data.to_coco()["annotations"]:
+    for row in data.to_coco(by_label=True)["annotations"]:
         by_image.setdefault(row["image_id"], []).append(row["segmentation"])
     models = [mw.load(name, device="cpu") for name in (args.mask_rcnn, args.refine_mask)]
     found = []

@@ -262,7 +262,7 @@ def _find_twin(
 def _statistics(dataset: Dataset) -> SplitStats:
     stats = SplitStats(len(dataset), per_class=dict.fromkeys(dataset.names, 0))
     per_image, areas = [], []
-    truth = dataset.to_coco()
+    truth = dataset.to_coco(by_label=True)
     counts: Counter[int] = Counter()
     for entry in truth["annotations"]:
         if entry["iscrowd"]:

@@ -317,15 +317,30 @@ class Dataset:
         part.window = self.window
         return part
 
-    def to_coco(self, indices: Sequence[int] | None = None) -> dict[str, Any]:
+    @property
+    def own_ids(self) -> list[int]:
+        """Category id of each class in the annotation file; a new one for a class that it lacks."""
+        free = max([*self.category_ids, 0]) + 1
+        ids = []
+        for number in self.category_ids:
+            ids.append(free if number == -1 else number)
+            free += number == -1
+        return ids
+
+    def to_coco(
+        self, indices: Sequence[int] | None = None, *, by_label: bool = False
+    ) -> dict[str, Any]:
         """Return the ground truth in COCO's form, for an evaluator.
 
-        Annotation ids count from 1 (evaluators take id 0 for "not matched"), category ids are
-        label + 1, boxes and areas are as annotated.
+        Image and category ids are those of the annotation file, as in `Result.to_coco` and
+        `detections.json`; annotation ids count from 1 (evaluators take id 0 for "not matched"),
+        boxes and areas are as annotated.
 
         Args:
             indices: positions of the images; None: all.
+            by_label: category ids are label + 1 instead: the classes in the order of the labels.
         """
+        ids = [label + 1 for label in range(len(self.names))] if by_label else self.own_ids
         table = self._columns
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -347,7 +362,7 @@ class Dataset:
                 entry: dict[str, Any] = {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": int(table.labels[ann]) + 1,
+                    "category_id": ids[int(table.labels[ann])],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": float(table.areas[ann]),
                     "iscrowd": int(table.crowd[ann]),
@@ -365,7 +380,7 @@ class Dataset:
                     entry["num_keypoints"] = int((joints[:, 2] > 0).sum())
                 annotations.append(entry)
         categories: list[dict[str, Any]] = [
-            {"id": label + 1, "name": name} for label, name in enumerate(self.names)
+            {"id": number, "name": name} for number, name in zip(ids, self.names, strict=True)
         ]
         if self.skeleton is not None:
             for category in categories:

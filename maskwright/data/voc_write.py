@@ -49,7 +49,7 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / CLASS_FILES[0]).write_text("".join(f"{name}\n" for name in dataset.names), "utf-8")
-    truth = dataset.to_coco()
+    truth = dataset.to_coco(by_label=True)
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
     for entry in truth["annotations"]:
         objects[entry["image_id"]].append(entry)

@@ -8,6 +8,7 @@ the size of the images.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from .detect import Views, detect_views, to_detections
 from .regions import proposal_store
 
 CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth
+CAP_SHARE = 0.75  # nor has one with fewer objects than this share of its detections
 VOC_TITLES = {"VOC_AP50": False, "VOC07_AP50": True}  # whether by eleven points
 
 
@@ -39,9 +41,10 @@ class Evaluation:
     Attributes:
         metrics: keys "box/AP", "mask/AP50", "keypoints/AP", "mask/AP/<class name>", ...; in
             [0, 1] or nan.
-        gt: the ground truth in COCO's form.
-        detections: the detections as COCO results.
-        capped: ids of the images where `max_det` may have cut off real objects.
+        gt: the ground truth in COCO's form, category ids being label + 1.
+        detections: the detections as COCO results with the same ids.
+        capped: ids of the images where `max_det` may have cut off real objects: full of good
+            detections, and with about as many objects as detections, or more.
         ms: milliseconds of computing per image, loading not counted.
         sigmas: those of the keypoint AP, None for the default.
     """
@@ -166,7 +169,7 @@ def evaluate(
     if any(share_stopped for share_stopped, _ in shares):
         return None
     by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
-    gt = dataset.to_coco()
+    gt = dataset.to_coco(by_label=True)
     rows = [row for _, rows in by_image.values() for row in rows]
     metrics = score(
         gt,
@@ -178,7 +181,9 @@ def evaluate(
         boundary=boundary,
         voc=dataset.format == "voc" if voc is None else voc,
     )
-    capped = [image_id for image_id, (full, _) in by_image.items() if full]
+    objects = count_objects(gt)
+    near = CAP_SHARE * post.max_det
+    capped = [key for key, (full, _) in by_image.items() if full and objects[key] >= near]
     return Evaluation(metrics, gt, rows, capped, ms, sigmas)
 
 
@@ -305,11 +310,19 @@ def to_device(images: Images, device: torch.device) -> Images:
     return replace(images, pixels=pixels)
 
 
+def count_objects(gt: dict[str, Any]) -> Counter[Any]:
+    """Return how many objects each image of a ground truth has, without crowd regions."""
+    return Counter(ann["image_id"] for ann in gt["annotations"] if not ann["iscrowd"])
+
+
 def capped_notes(result: Evaluation, max_det: int) -> list[str]:
     """Return a warning where images had as many good detections as `max_det` allows."""
     if not result.capped:
         return []
+    objects = count_objects(result.gt)
+    most = max(objects[key] for key in result.capped)
     return [
-        f"{len(result.capped)} of {len(result.gt['images'])} images reached "
-        f"max_det={max_det}: more objects there count as missed; raise max_det"
+        f"{len(result.capped)} of {len(result.gt['images'])} images reached max_det={max_det}, and "
+        f"have about so many objects or more (up to {most}): those beyond it count as missed; "
+        "raise max_det"
     ]

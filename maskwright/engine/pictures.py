@@ -89,24 +89,37 @@ def save_validation(
         best: the advised score threshold, see `diagnosis.advise`.
     """
     save_numbers(folder / "metrics.json", result.metrics, None)
-    rows = [json.dumps(_with_text(row), separators=(",", ":")) for row in result.detections]
+    ids = dict(enumerate(dataset.own_ids, start=1))
+    own = (row | {"category_id": ids[row["category_id"]]} for row in result.detections)
+    rows = [json.dumps(_with_text(row), separators=(",", ":")) for row in own]
     write_whole(folder / DETECTIONS, "[" + ",\n".join(rows) + "]\n")
     count = min(len(dataset), MAX_CELLS)
-    ids = {dataset[i].image_id for i in range(count)}
-    truth = [row for row in result.gt["annotations"] if row["image_id"] in ids]
-    found = [row for row in result.detections if row["image_id"] in ids]
+    shown = {dataset[i].image_id for i in range(count)}
+    truth = [row for row in result.gt["annotations"] if row["image_id"] in shown]
+    found = [row for row in result.detections if row["image_id"] in shown]
     conf = DEFAULT_CONF if best is None else best.conf
     passed = above(np.array([row["score"] for row in found], np.float64), conf)
-    found = [row for row, shown in zip(found, passed, strict=True) if shown]
+    found = [row for row, good in zip(found, passed, strict=True) if good]
     _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth, "Ground truth")
     heading = f"Found at {describe_conf(conf, best)}"
     _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found, heading)
 
 
-def load_detections(folder: Path) -> list[dict[str, Any]]:
-    """Return the detections of the best epoch: COCO results, `category_id` counting from 1."""
+def load_detections(folder: Path, dataset: Dataset | None = None) -> list[dict[str, Any]]:
+    """Return the detections of the best epoch as COCO results.
+
+    Args:
+        folder: the run folder.
+        dataset: the images that were evaluated: category ids become label + 1, as in
+            `Evaluation`. None: they stay those of its annotation file.
+    """
     rows: list[dict[str, Any]] = json.loads((folder / DETECTIONS).read_bytes())
-    return rows
+    if dataset is None:
+        return rows
+    places = {number: k for k, number in enumerate(dataset.own_ids, start=1)}
+    if any(row["category_id"] not in places for row in rows):
+        return rows  # of a version that counted the classes from 1
+    return [row | {"category_id": places[row["category_id"]]} for row in rows]
 
 
 def _with_text(row: dict[str, Any]) -> dict[str, Any]:

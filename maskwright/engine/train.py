@@ -410,7 +410,7 @@ def _report(run: Session, result: Evaluation) -> None:
         best += f" in epoch {place.best_epoch}" if place.best >= 0 else ""
         console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
     if not result.fitness:
-        for reason in explain_zero(result.gt, result.detections, result.metrics):
+        for reason in explain_zero(result.gt, result.detections, result.metrics, by="training"):
             console.warn(reason)
     for text in capped_notes(result, run.recipe.max_det):
         console.warn(text)
@@ -430,8 +430,8 @@ def _write_report(run: Session) -> str | None:
     assert run.val_data is not None
     best = Evaluation(
         place.best_metrics,
-        run.val_data.to_coco(),
-        pictures.load_detections(run.dir),
+        run.val_data.to_coco(by_label=True),
+        pictures.load_detections(run.dir, run.val_data),
         [],
         math.nan,
     )
@@ -447,7 +447,7 @@ def _write_report(run: Session) -> str | None:
         command=line,
         options=recipe.to_dict(),
         device=str(run.fabric.device),
-        notes=explain_zero(best.gt, best.detections, best.metrics),
+        notes=explain_zero(best.gt, best.detections, best.metrics, by="model"),
     )
     announce(found, run.dir)
     return line

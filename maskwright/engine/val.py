@@ -170,7 +170,7 @@ def val(
     assert result is not None
     notes = [
         *capped_notes(result, post.max_det),
-        *explain_zero(result.gt, result.detections, result.metrics, names=model.meta.names),
+        *explain_zero(result.gt, result.detections, result.metrics, by="model"),
     ]
     for text in notes:
         console.warn(text)

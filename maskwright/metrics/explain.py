@@ -2,7 +2,8 @@
 
 Works from the ground truth and the detections alone. Each check looks for one known accident: ids
 of another numbering, pixels of another frame, class lists in another order, masks that came out
-empty, a network that has not learned.
+empty, a network that has not learned. Which accidents are possible depends on who made the
+detections: ids and frames of our own models are right, and early in a training little is found.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from .table import FloatArray, Table, box_iou, by_image, read_table
 ZERO = 5e-3
 # Shares of the objects that count as "found" and as "not found".
 MANY, FEW = 0.3, 0.05
+# Who made the detections: another program, a model of ours, or one in the middle of its training.
+OTHERS, MODEL, TRAINING = "others", "model", "training"
+USUAL = "usual in the first epochs"
 # Enough images and boxes to judge by, and few enough to try hundreds of scales in a second.
 SAMPLE_IMAGES, SAMPLE_BOXES = 12, 50
 
@@ -31,6 +35,7 @@ def explain_zero(
     metrics: dict[str, float],
     *,
     names: Sequence[str | None] | None = None,
+    by: str = OTHERS,
 ) -> list[str]:
     """Return the likely reasons for every AP of `metrics` that is zero or nan.
 
@@ -40,6 +45,8 @@ def explain_zero(
         metrics: numbers of `coco_eval` ("AP", "AP/<class>") or of `val` ("box/AP", "mask/AP",
             "keypoints/AP", "mask/AP/<class>").
         names: class names that the model knows, to compare with those of the ground truth.
+        by: who made the detections: "others", another program, whose ids, frames and classes may
+            be others; "model", a model of this package; "training", one that still learns.
 
     Returns:
         Sentences, the likeliest reason first; none where every AP is above zero.
@@ -59,7 +66,7 @@ def explain_zero(
     objects = objects[~objects.crowd]
     reasons = []
     if zero_keys:
-        reasons = _whole(gt, objects, detections, zero_keys)
+        reasons = _whole(gt, objects, detections, zero_keys, by)
     reasons += _names(gt, names)
     # Where everything is zero, a list of all the classes would say nothing new.
     if len(objects) and not zero_keys:
@@ -68,7 +75,11 @@ def explain_zero(
 
 
 def _whole(
-    gt: dict[str, Any], objects: Table, detections: Sequence[dict[str, Any]], zero_keys: list[str]
+    gt: dict[str, Any],
+    objects: Table,
+    detections: Sequence[dict[str, Any]],
+    zero_keys: list[str],
+    by: str,
 ) -> list[str]:
     """Reasons for which the mean over all classes is zero or undefined."""
     if not len(objects):
@@ -77,9 +88,10 @@ def _whole(
             "nothing at all), so AP is undefined: check the split and its annotation file."
         ]
     if not detections:
+        mend = "lower conf (val uses 0.001); if there are still none, train longer."
         return [
             f"There are no predictions on {len(gt['images'])} images with {len(objects)} objects: "
-            "lower conf (val uses 0.001); if there are still none, train longer."
+            + (f"{USUAL}." if by == TRAINING else mend)
         ]
     found = read_table(gt, detections)
     reasons = _ids(gt, detections, found)
@@ -87,23 +99,24 @@ def _whole(
     known = found[known_rows]
     if not len(known):
         return reasons
-    reasons += _scores(known)
+    reasons += _scores(known, by)
     hits, same = _hits(gt, objects, known)
-    if hits < FEW * len(objects):
+    if hits < FEW * len(objects) and by == OTHERS:
         reasons += _geometry(gt, objects, known, hits)
     elif hits >= MANY * len(objects) and same < 0.5 * hits:
-        reasons += _wrong_class(gt, objects, known, hits)
+        reasons += _wrong_class(gt, objects, known, hits, by)
     rows = [detections[i] for i in known_rows]
     if any(key in ("AP", "mask/AP") for key in zero_keys):
-        reasons += _masks(gt, rows, known, hits, len(objects))
+        reasons += _masks(gt, rows, known, hits, len(objects), by)
     if "keypoints/AP" in zero_keys:
-        reasons += _keypoints(gt, rows, known, hits)
+        reasons += _keypoints(gt, rows, known, hits, by)
     if not reasons:
         best = _best_overlap(gt, objects, known)
         reasons.append(
             f"The {len(known)} predictions overlap the objects too little: at IoU 0.5 they find "
-            f"{hits} of {len(objects)}, the median best IoU is {best:.2f}. Train longer, or "
-            "check that imgsz keeps the objects large enough to see."
+            f"{hits} of {len(objects)}, the median best IoU is {best:.2f}. "
+            + (f"That is {USUAL}; " if by == TRAINING else "Train longer, or ")
+            + "check that imgsz keeps the objects large enough to see."
         )
     return reasons
 
@@ -143,18 +156,28 @@ def _shift(theirs: set[Any], ours: set[Any]) -> int:
     return next((s for s in (1, -1) if {i + s for i in theirs} <= ours), 0)
 
 
-def _scores(found: Table) -> list[str]:
+def _scores(found: Table, by: str) -> list[str]:
     """Scores of a network that has not learned, or lost its weights."""
     low, high = float(found.scores.min()), float(found.scores.max())
     if len(found) >= 20 and high - low < 0.02:
+        mend = {
+            OTHERS: "check that the checkpoint was loaded (and its head not re-initialised).",
+            MODEL: "train the model on data like these, or take other weights.",
+            TRAINING: f"{USUAL}.",
+        }
         return [
             f"All {len(found)} scores lie between {low:.3f} and {high:.3f}, as those of untrained "
-            "weights do: check that the checkpoint was loaded (and its head not re-initialised)."
+            f"weights do: {mend[by]}"
         ]
     if high < 0.05:
+        mend = {
+            OTHERS: "Train longer, and check that the weights were loaded.",
+            MODEL: "Train longer, or on more data like these.",
+            TRAINING: f"That is {USUAL}.",
+        }
         return [
             f"The highest of {len(found)} scores is {high:.3f}: the network sees nothing for sure "
-            "yet. Train longer, and check that the weights were loaded."
+            f"yet. {mend[by]}"
         ]
     return []
 
@@ -249,7 +272,7 @@ def _best_overlap(gt: dict[str, Any], objects: Table, found: Table) -> float:
     return float(np.median(best))
 
 
-def _wrong_class(gt: dict[str, Any], objects: Table, found: Table, hits: int) -> list[str]:
+def _wrong_class(gt: dict[str, Any], objects: Table, found: Table, hits: int, by: str) -> list[str]:
     """Objects found under the name of another class."""
     pairs: Counter[tuple[int, int]] = Counter()
     for _, (rows, cols) in by_image(len(gt["images"]), objects, found):
@@ -268,6 +291,9 @@ def _wrong_class(gt: dict[str, Any], objects: Table, found: Table, hits: int) ->
         f"{names[t]!r} as {names[d]!r} {n} times" for (t, d), n in wrong.most_common(3)
     )
     text = f"The boxes hit {hits} of {len(objects)} objects, but with another class ({examples})"
+    if by != OTHERS:  # its classes are matched by name
+        more = USUAL if by == TRAINING else "train longer, or look for mixed-up labels in the data"
+        return [f"{text}: {more}."]
     shifts = Counter[int]()
     for (t, d), n in wrong.items():
         if isinstance(ids[t], int) and isinstance(ids[d], int):
@@ -279,7 +305,12 @@ def _wrong_class(gt: dict[str, Any], objects: Table, found: Table, hits: int) ->
 
 
 def _masks(
-    gt: dict[str, Any], detections: list[dict[str, Any]], found: Table, hits: int, objects: int
+    gt: dict[str, Any],
+    detections: list[dict[str, Any]],
+    found: Table,
+    hits: int,
+    objects: int,
+    by: str,
 ) -> list[str]:
     """Masks that are missing, empty, of another size, or in another place than their boxes."""
     from pycocotools import mask as rle
@@ -315,22 +346,30 @@ def _masks(
     )
     empty = int((areas == 0).sum())
     if empty > 0.5 * len(masks):
-        reasons.append(
-            f"{empty} of {len(masks)} predicted masks are empty: check the mask threshold and "
-            "that the weights of the mask head were loaded."
-        )
+        mend = {
+            OTHERS: "check the mask threshold and that the weights of the mask head were loaded.",
+            MODEL: "train longer.",
+            TRAINING: f"masks come after boxes, {USUAL}.",
+        }
+        reasons.append(f"{empty} of {len(masks)} predicted masks are empty: {mend[by]}")
     elif not reasons and hits >= MANY * objects:
         box_areas = np.clip(found.boxes[:, 2:] - found.boxes[:, :2], 1, None).prod(1)
+        look = "that the outlines lie on the objects (`maskwright data check` draws them)"
+        mend = {
+            OTHERS: "check that the weights of the mask head were loaded, and the frame in which "
+            "masks are pasted.",
+            MODEL: f"train longer, and check {look}.",
+            TRAINING: f"masks come after boxes, {USUAL}; if it stays so, check {look}.",
+        }
         reasons.append(
             f"The boxes hit {hits} of {objects} objects, but their masks do not (they fill "
-            f"{np.median(areas / box_areas):.0%} of their boxes in the median): check that the "
-            "weights of the mask head were loaded, and the frame in which masks are pasted."
+            f"{np.median(areas / box_areas):.0%} of their boxes in the median): {mend[by]}"
         )
     return reasons
 
 
 def _keypoints(
-    gt: dict[str, Any], detections: list[dict[str, Any]], found: Table, hits: int
+    gt: dict[str, Any], detections: list[dict[str, Any]], found: Table, hits: int, by: str
 ) -> list[str]:
     """Keypoints that are not labelled, not predicted, or in another place than their boxes."""
     labelled = [ann for ann in gt["annotations"] if any(v > 0 for v in _shown(ann))]
@@ -348,7 +387,7 @@ def _keypoints(
         room = max(x2 - x1, y2 - y1)  # a little outside of a box is nothing strange
         low, high = np.array([x1, y1]) - room, np.array([x2, y2]) + room
         outside += bool(((xy < low) | (xy > high)).any(1).mean() > 0.5) if len(xy) else 0
-    if outside > 0.5 * len(points):
+    if outside > 0.5 * len(points) and by == OTHERS:
         return [
             f"{outside} of {len(points)} predictions have their keypoints far outside of their "
             "boxes: they are in another frame; write x, y in original pixels."
@@ -356,8 +395,9 @@ def _keypoints(
     if hits >= MANY * len(labelled):
         return [
             f"The boxes hit {hits} objects, but the keypoints lie too far from the "
-            f"{len(labelled)} labelled ones: train longer, check the order of the keypoints, or "
-            "give larger sigmas if the labels are coarse."
+            f"{len(labelled)} labelled ones: "
+            + (f"{USUAL}; if it stays so, check" if by == TRAINING else "train longer, check")
+            + " the order of the keypoints, or give larger sigmas if the labels are coarse."
         ]
     return []
 

@@ -132,7 +132,7 @@ def found(image: int, label: int, x: int, score: float) -> dict[str, Any]:
 def evaluate(
     data: Dataset, detections: list[dict[str, Any]], *, masks: bool = True, more: Any = ()
 ) -> Evaluation:
-    gt = data.to_coco()
+    gt = data.to_coco(by_label=True)
     metrics = score(gt, detections, masks=masks, max_det=100) | dict(more)
     return Evaluation(metrics, gt, detections, [], 12.0)
 
@@ -317,7 +317,7 @@ def test_detections_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [found(0, 0, 5, 1 / 3), found(1, 1, 59, 0.9)]
     result = evaluate(data, rows)
     save_validation(tmp_path, result, data, advise(result, 100))
-    again = load_detections(tmp_path)
+    again = load_detections(tmp_path, data)
     assert len(again) == 2 and again[0]["score"] == 1 / 3
     assert score(result.gt, again, masks=True, max_det=100) == pytest.approx(
         result.metrics, nan_ok=True, abs=0

@@ -12,7 +12,14 @@ from PIL import Image, ImageDraw
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.data.voc_write import write_voc
-from maskwright.engine.evaluate import eval_loader, evaluate, match_classes
+from maskwright.engine.evaluate import (
+    capped_notes,
+    eval_loader,
+    evaluate,
+    match_classes,
+    score,
+)
+from maskwright.engine.pictures import load_detections
 from maskwright.engine.predict import Predictor
 from maskwright.engine.val import val
 from maskwright.models.base import Detector, Meta, PostProcess
@@ -156,6 +163,71 @@ def test_full_images_are_reported(data: Path) -> None:
     dataset = open_dataset(data, "val")
     result = run(Oracle(["dog", "cat"]), dataset, post=PostProcess(0.001, 0.5, max_det=2))
     assert result.capped == [50]
+
+
+def test_full_images_with_few_objects_are_none(data: Path) -> None:
+    """Good detections up to the limit: what has half as many objects has lost none of them."""
+    dataset = open_dataset(data, "val")
+    for copies, limit, capped in (
+        (2, 4, []),
+        (2, 2, [50]),
+        (1, 2, [50]),
+        (4, 3, []),
+        (1, 1, [50, 51]),
+    ):
+        post = PostProcess(0.001, 1.0, max_det=limit)
+        result = run(Oracle(["dog", "cat"], copies=copies), dataset, post=post)
+        assert result.capped == capped, (copies, limit)
+        notes = capped_notes(result, limit)
+        assert len(notes) == bool(capped)
+        assert not notes or f"{len(capped)} of 3 images reached max_det={limit}" in notes[0]
+        assert not notes or "(up to 2)" in notes[0]
+
+
+def test_detections_on_disk_fit_the_annotation_file_of_the_user(data: Path, tmp_path: Path) -> None:
+    """Ids of images and categories are those of the file, which pycocotools reads beside them."""
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    file = data / "annotations" / "val.json"
+    tree = json.loads(file.read_text())
+    for annotation in tree["annotations"]:
+        annotation["id"] += 1  # pycocotools takes an object with the id 0 for missed
+    file.write_text(json.dumps(tree))
+    detector = Oracle(["cat", "zebra", "dog"], copies=2)
+    predictor = Predictor(detector, Meta("oracle", {}, ["cat", "zebra", "dog"]), device="cpu")
+    metrics = val(predictor, data, iou=1.0, workers=0, save=True, project=tmp_path / "runs")
+    found = json.loads((metrics.dir / "detections.json").read_text())
+    assert {row["category_id"] for row in found} == set(IDS.values())
+    assert {row["image_id"] for row in found} == {50, 51}
+    dataset = open_dataset(data, "val")
+    ours = tmp_path / "gt.json"
+    ours.write_text(json.dumps(dataset.to_coco()))
+    for truth in (file, ours):
+        for kind, key in (("bbox", "box"), ("segm", "mask")):
+            with contextlib.redirect_stdout(io.StringIO()):
+                gt = COCO(str(truth))
+                reference = COCOeval(gt, gt.loadRes(str(metrics.dir / "detections.json")), kind)
+                reference.evaluate()
+                reference.accumulate()
+                reference.summarize()
+            assert reference.stats[0] > 0.9
+            assert metrics[f"{key}/AP"] == pytest.approx(reference.stats[0], abs=1e-12)
+    by_label = load_detections(metrics.dir, dataset)
+    again = score(dataset.to_coco(by_label=True), by_label, masks=True, max_det=100)
+    assert again["mask/AP"] == metrics["mask/AP"]
+
+
+def test_ids_of_classes_that_the_file_lacks_are_new(data: Path) -> None:
+    dataset = open_dataset(data, "val", names=["zebra", "dog", "ant", "cat"])
+    assert dataset.category_ids == [-1, 3, -1, 7] and dataset.own_ids == [8, 3, 9, 7]
+    truth = dataset.to_coco()
+    assert [c["id"] for c in truth["categories"]] == [8, 3, 9, 7]
+    assert sorted({a["category_id"] for a in truth["annotations"]}) == [3, 7]
+    assert {a["category_id"] for a in dataset.to_coco(by_label=True)["annotations"]} == {2, 4}
 
 
 def test_stop_ends_without_a_result(data: Path) -> None:

@@ -205,6 +205,36 @@ def test_scores_all_low_and_overlap_too_small(nuclei_gt):
     assert "overlap the objects too little" in text and "of 3020" in text
 
 
+@pytest.mark.parametrize("by", ["model", "training"])
+def test_a_user_reads_no_guesses_about_our_own_code(nuclei_gt, by):
+    """Ids, frames and weights of our own models are right: what is left is what a user can do."""
+    rng = np.random.default_rng(0)
+    halved = [{**det, "bbox": [0.62 * v for v in det["bbox"]]} for det in as_found(nuclei_gt)]
+    spoilt = {
+        "boxes of another scale": (halved, "bbox", "overlap the objects too little"),
+        "equal scores": ([{**d, "score": 0.5} for d in halved], "bbox", "untrained weights"),
+        "low scores": (
+            [{**d, "score": 0.04 * rng.random()} for d in halved], "bbox", "sees nothing for sure"
+        ),
+        "nothing": ([], "bbox", "no predictions"),
+    }  # fmt: skip
+    for found, kind, says in spoilt.values():
+        text = " ".join(reasons(nuclei_gt, found, kind, by=by))
+        assert says in text
+        for word in ("loaded", "re-initialised", "scaling", "pixels of another", "frame", "pasted"):
+            assert word not in text, text
+        assert ("usual in the first epochs" in text) == (by == "training")
+    empty = [det | {"segmentation": _empty(nuclei_gt, det)} for det in as_found(nuclei_gt)]
+    text = " ".join(reasons(nuclei_gt, empty, "segm", by=by))
+    assert "masks are empty" in text and "loaded" not in text
+
+
+def _empty(gt: dict[str, Any], det: dict[str, Any]) -> dict[str, Any]:
+    image = next(image for image in gt["images"] if image["id"] == det["image_id"])
+    size = [image["height"], image["width"]]
+    return {"size": size, "counts": [size[0] * size[1]]}
+
+
 def test_classes_one_by_one(coco_gt, coco_perfect):
     ids = {c["name"]: c["id"] for c in coco_gt["categories"]}
     found = [d for d in copy.deepcopy(coco_perfect) if d["category_id"] != ids["dog"]]
