@@ -18,9 +18,12 @@ import numpy as np
 from maskwright.errors import OptionError, checked_options
 from maskwright.paths import takes_paths
 from maskwright.runs import save_dir
+from maskwright.window import parse_window
 
+from .check_depth import check_depths
 from .discover import find_splits, open_dataset
 from .images import image_header, load_image
+from .limits import max_pixels
 from .records import Dataset, Fault
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
@@ -117,6 +120,7 @@ def check_data(
     project: str | Path = "runs",
     name: str | None = None,
     samples: int = 16,
+    window: tuple[float, float] | str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Decode every image and mask of all splits and report faults and statistics.
@@ -128,12 +132,15 @@ def check_data(
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "check".
         samples: images to draw for each split.
+        window: sample values that become 0 to 255 in images of more than 8 bits, as for training.
         progress: called with split, images done and images in all.
 
     Raises:
         ValueError: if there is no data set at all, or `samples` is negative.
     """
     require_samples(samples)
+    scale = parse_window(window)
+    max_pixels()  # a wrong limit is an error of its own, not one of each image
     splits = find_splits(data)  # what is no data set leaves no run folder behind
     folder = save_dir(save, project, "check", name)
     report = CheckReport(str(data))
@@ -164,6 +171,7 @@ def check_data(
         report.notes.append(
             f"{split}: {len(files)} image(s) of mode {mode} are read as 8-bit RGB, first {files[0]}"
         )
+    report.notes += check_depths(datasets, scale)
     report.notes += _remarks(report.splits)
     if folder is not None:
         report.dir = folder
@@ -214,7 +222,7 @@ def _check_image(
     if record.path.suffix.lower() not in header.suffixes:
         message = f"{file} is {header.format} by its content: other programs may refuse it"
         fault("wrong file suffix", message, "kept")
-    if header.mode != "RGB":
+    if header.mode != "RGB" and not header.deep:
         modes.setdefault((dataset.split, header.mode), []).append(record.path.name)
     masks: dict[int, Any] = {}
     for k in np.flatnonzero(~record.crowd).tolist() if dataset.has_masks else ():

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from . import deep
 from .arrays import as_array, check_array, read_stream, upright
 from .depth import to_eight_bit
 from .kinds import PROGRAMS, count_frames
-from .limits import check_pixels, mend, own_limit
+from .limits import check_pixels, has_own_limit, mend, own_limit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -348,14 +349,28 @@ def _damaged(name: str, error: Exception) -> str:
     )
 
 
+_threads = threading.local()
+
+
+def leave_warnings() -> None:
+    """Let Pillow warn as it likes in this thread: taking warnings aside is for one thread alone."""
+    _threads.leave_warnings = True
+
+
 @contextmanager
 def _exif_warnings() -> Iterator[list[Any]]:
     """Take Pillow's warnings aside, and pass on those that are not about a broken EXIF block."""
+    if getattr(_threads, "leave_warnings", False):
+        yield []
+        return
+    from PIL.Image import DecompressionBombWarning
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "(?i).*exif")
         yield caught
     for entry in caught:
-        if not _about_exif(entry):
+        limited = issubclass(entry.category, DecompressionBombWarning) and has_own_limit()
+        if not _about_exif(entry) and not limited:
             warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 

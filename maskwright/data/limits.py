@@ -65,6 +65,11 @@ def check_pixels(height: int, width: int, name: str) -> None:
         )
 
 
+def has_own_limit() -> bool:
+    """Return whether the environment variable sets the limit, in place of Pillow."""
+    return bool(os.environ.get(VARIABLE, "").strip())
+
+
 @contextmanager
 def own_limit() -> Iterator[None]:
     """Read images under the limit of the environment variable instead of Pillow's, where it is set.
@@ -74,7 +79,7 @@ def own_limit() -> Iterator[None]:
     global _inside, _before
     from PIL import Image
 
-    if not os.environ.get(VARIABLE, "").strip():
+    if not has_own_limit():
         yield
         return
     limit = max_pixels()

@@ -208,6 +208,11 @@ class Dataset:
         return int(first + k)
 
     @property
+    def sizes(self) -> Tensor:
+        """(N, 2) int64 height and width of the images, as annotated."""
+        return self._columns.sizes[self._rows]
+
+    @property
     def has_masks(self) -> bool:
         """True if any object that is no crowd region has a mask."""
         return bool(((self._columns.kinds != NO_MASK) & ~self._columns.crowd).any())

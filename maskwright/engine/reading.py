@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.depth import is_deep, to_eight_bit
 from ..data.images import image_header, load_samples
+from ..errors import OptionError
 from ..text import one_line, printable
 from ..window import Window
 from .gallery import JPEG_SUFFIXES
@@ -46,7 +47,7 @@ def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
         try:
             loaded = read(source, window)
         except ValueError as error:
-            if sources.single:
+            if sources.single or isinstance(error, OptionError):
                 raise
             failed += 1
             warnings.warn(printable(f"skipped: {error}"), stacklevel=2)

@@ -32,6 +32,7 @@ from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
 from .ema import Ema
 from .evaluate import eval_loader, match_classes, match_keypoints
+from .inspection import check_images
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .predict import pick_device
@@ -411,6 +412,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     if val_data is not None:
         match_classes(meta.names, val_data.names)  # now, not after the first epoch
         match_keypoints(meta.keypoints, val_data)
+    check_images(train_data, val_data, fabric=fabric)
     if fabric.world_size > 1:
         share_batch_norm(detector)
     detector.to(fabric.device)

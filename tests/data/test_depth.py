@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskwright.data.check import check_data
 from maskwright.data.depth import measure_depths, own_window, to_eight_bit
 from maskwright.data.discover import open_dataset
 from maskwright.data.images import load_image
@@ -171,3 +172,38 @@ def test_data_of_eight_bits_have_no_window(tmp_path: Path) -> None:
     pictures = [np.full((20, 20, 3), 9, np.uint8)] * 2
     found = measure_depths(open_dataset(deep_data(tmp_path, pictures)))
     assert (found.window, list(found.deep), found.sampled) == (None, [], 0)
+
+
+def test_data_check_says_what_training_would_take(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    deep = [(rng.gamma(2.0, 300.0, (60, 40))).astype(np.uint16) for _ in range(4)]
+    shallow = [rng.integers(0, 256, (60, 40, 3), np.uint8)]
+    every = np.stack(deep).ravel()
+    low, high = np.percentile(every, [0.1, 99.9], method="inverted_cdf")
+    data = deep_data(tmp_path / "mixed", [*deep, *shallow])
+    text = str(check_data(data))
+    assert (
+        f"4 of 5 images have more than 8 bits (uint16), with values from {every.min()} to" in text
+    )
+    assert f"window={low},{high} to 8 bits" in text and "the 1 of 8 bits" in text
+    assert f"values up to {every.max()} become white" in text
+    declared = str(check_data(data, window=(0, 65535)))
+    assert "window=0,65535 to 8 bits, as declared" in declared and "become" not in declared
+    assert f"window={every.min()},{every.max()} to 8" in str(check_data(data, window="minmax"))
+    with pytest.raises(OptionError, match="window=wide"):
+        check_data(data, window="wide")
+    assert "8 bits" not in str(check_data(deep_data(tmp_path / "shallow", shallow)))
+
+
+def test_data_check_compares_the_splits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    deep = [(rng.gamma(2.0, 300.0, (60, 40))).astype(np.uint16) for _ in range(2)]
+    for split, pictures in (("train", deep), ("val", [one // 16 for one in deep])):
+        source = deep_data(tmp_path / split, pictures)
+        (source / "annotations.json").rename(tmp_path / split / "_annotations.coco.json")
+        for file in (source / "images").iterdir():
+            file.rename(source / file.name)
+    assert "were they recorded alike?" in str(check_data(tmp_path))
+    for file in (tmp_path / "train").glob("*.png"):
+        Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(file)
+    assert "val: the training images have 8 bits" in str(check_data(tmp_path))
