@@ -7,6 +7,8 @@ out or repaired and listed as a fault. Images are looked for on the disk but not
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
+from .image_names import ImageNames, common_root
 from .images import file_problem, image_header
 from .limits import max_pixels, mend
 from .objects import CocoObject, shown, whole_number
@@ -193,6 +196,8 @@ class Builder:
     ) -> tuple[Path, dict[int, tuple[str, int, int]]]:
         """Return the root and, by image id, path below it, height and width."""
         named: dict[int, tuple[str, Any, Any]] = {}
+        foreign: dict[int, str] = {}  # paths of another machine
+        files = ImageNames(roots, self.split)
         owner: dict[str, int] = {}
         for entry in entries:
             number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
@@ -209,14 +214,16 @@ class Builder:
                     "cannot be told apart, give each image its own id",
                     image=number,
                 )
-            elif (clean := clean_path(name)) is None:
+            elif (clean := clean_path(name) or foreign_name(name, files)) is None:
                 self.fault(
                     "path outside the data set",
                     f"file_name {name!r} is absolute or leads out of the image folder: write it "
-                    "relative to the image folder",
+                    f"relative to the image folder{files.suggest(name)}",
                     image=number,
                 )
             else:
+                if clean_path(name) is None:
+                    foreign[number] = name
                 named[number] = (clean, entry.get("height"), entry.get("width"))
                 other = owner.setdefault(clean, number)
                 if other != number:
@@ -228,27 +235,68 @@ class Builder:
                         image=number,
                     )
         root = _best_root(roots, [name for name, _, _ in named.values()])
+        names = {number: name for number, (name, _, _) in named.items()}
+        root, places = self._places(root, names, foreign, files)
         images: dict[int, tuple[str, int, int]] = {}
-        for number, (name, height, width) in named.items():
-            size = self._image_size(root / name, number, height, width)
+        for number, (_, height, width) in named.items():
+            size = self._image_size(root / places[number], number, height, width, files)
             if size is not None:
-                images[number] = (name, *size)
+                images[number] = (places[number], *size)
         if not images:
             first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
-            looked = ", ".join(str(folder) for folder in roots)
-            raise ValueError(
-                f"{self.path} gives no usable image of {len(entries)}{first} "
-                f"(looked for images in {looked})"
-            )
+            where = "" if "did you mean" in first else f" ({files.places()})"
+            raise ValueError(f"{self.path} gives no usable image of {len(entries)}{first}{where}")
         return root, images
 
+    def _places(
+        self, root: Path, names: dict[int, str], foreign: dict[int, str], files: ImageNames
+    ) -> tuple[Path, dict[int, str]]:
+        """Return a root and, by image id, the path of each image below it, found or not.
+
+        Args:
+            root: where the images are to lie.
+            names: path of each image below it, by id.
+            foreign: paths of another machine as they were written, by id.
+            files: the image files.
+        """
+        missing = [n for n, name in names.items() if not lexists(root / name)]
+        found = {n: near for n in missing if (near := files.find(names[n])) is not None}
+        for n in sorted(foreign):
+            file = found[n][0] if n in found else root / names[n]
+            found[n] = file, "by the ends of their paths, which are those of another machine"
+        owners = Counter(file for file, _ in found.values())
+        taken = {root / names[n] for n in names if n not in found}
+        found = {
+            n: (file, how)
+            for n, (file, how) in found.items()
+            if owners[file] == 1 and file not in taken
+        }
+        if not found:
+            return root, names
+        for how in dict.fromkeys(how for _, how in found.values()):
+            those = [n for n, (_, other) in found.items() if other == how]
+            self.fault(
+                "image under another name",
+                f"{len(those)} image(s) of {self.path} are found {how}, the first: "
+                f"{foreign.get(those[0], names[those[0]])!r} is {found[those[0]][0]}",
+                "repaired",
+                file=self.path,
+            )
+        whole = common_root(root, [file for file, _ in found.values()])
+        places = {n: (root / name).relative_to(whole).as_posix() for n, name in names.items()}
+        places |= {n: file.relative_to(whole).as_posix() for n, (file, _) in found.items()}
+        return whole, places
+
     def _image_size(
-        self, file: Path, number: int, height: Any, width: Any
+        self, file: Path, number: int, height: Any, width: Any, files: ImageNames
     ) -> tuple[int, int] | None:
         """Return the size of an image whose file exists, or None after noting a fault."""
         problem = file_problem(file)
         if problem:
-            self.fault(*problem, image=number, file=file)
+            kind, message = problem
+            if kind == "missing image" and not lexists(file):
+                message += files.suggest(file.name)
+            self.fault(kind, message, image=number, file=file)
             return None
         if height is None and width is None:
             try:
@@ -336,6 +384,23 @@ def clean_path(name: str) -> str | None:
     except UnicodeEncodeError:
         return None
     return None if text == "." else text
+
+
+def foreign_name(name: str, files: ImageNames) -> str | None:
+    """Return an absolute path of another machine without its beginning, if its image is here."""
+    parts = PureWindowsPath(name).parts  # both kinds of slashes
+    if not PureWindowsPath(name).anchor or ".." in parts:
+        return None
+    clean = clean_path("/".join(parts[1:]))
+    return clean if clean and files.find(clean) is not None else None
+
+
+def lexists(path: Path) -> bool:
+    """Return True for a name that is there, be it a file, a folder or a broken link."""
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _best_root(roots: Sequence[Path], names: list[str]) -> Path:

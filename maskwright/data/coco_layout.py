@@ -24,7 +24,7 @@ from .folders import (
 )
 from .json_stream import START, json_members
 from .records import Dataset, Fault
-from .sniff import BROKEN, CAPTIONS, COCO, IMAGES_ONLY, PANOPTIC, sniff
+from .sniff import BROKEN, BY_BYTES, CAPTIONS, COCO, IMAGES_ONLY, PANOPTIC, sniff
 from .voc_layout import LIST_FOLDERS, NO_LISTS, STAND_IN
 
 # Files of COCO that describe the same images in other ways; those of objects come before them.
@@ -189,7 +189,7 @@ class CocoFinder:
 
 def _for_its_reader(kind: str) -> bool:
     """Return True for a file of COCO, and for one whose reader says best what is wrong with it."""
-    return kind in (COCO, BROKEN) or any(word in kind for word in ("archive", " file"))
+    return kind in (COCO, BROKEN, *BY_BYTES) or kind.endswith("file") or "unreadable" in kind
 
 
 def by_lists(finder: CocoFinder, file: Path) -> dict[str, CocoSource]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from .sniff import by_bytes
+from .sniff import MEND, by_bytes
 
 CHUNK = 1 << 22  # characters read at once
 # A decoder that reached the end of what was read complains at most so far before it: about
@@ -27,9 +27,6 @@ class NoObject(ValueError):  # noqa: N818 - an outcome of reading
 
 class OtherFileError(ValueError):
     """The file is of another kind, whatever its name says."""
-
-
-UNPACK = ": unpack it, or fetch the file again"
 
 
 def json_members(path: Path, lists: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -51,7 +48,8 @@ def json_members(path: Path, lists: Collection[str]) -> Iterator[tuple[str, Any]
             first = head.read(512)
         kind = by_bytes(first)
         if kind is not None and kind != "empty file":
-            raise OtherFileError(f"{path} is no JSON but, by its first bytes, a {kind}{UNPACK}")
+            todo = f": {MEND[kind]}" if kind in MEND else ""
+            raise OtherFileError(f"{path} is no JSON but, by its first bytes, a {kind}{todo}")
         encoding = json.detect_encoding(first[:8])
         with path.open(encoding=encoding, errors="surrogatepass", newline="") as file:
             yield from _Walk(file).members(lists)

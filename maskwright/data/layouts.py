@@ -15,7 +15,7 @@ from pathlib import Path
 from .coco_layout import CocoFinder, CocoSource, by_folders, by_lists
 from .folders import LABEL_PICTURES, Tree
 from .records import Dataset, Fault
-from .sniff import CAPTIONS, COCO, IMAGES_ONLY, PANOPTIC, RESULTS, inside_gzip, sniff
+from .sniff import CAPTIONS, COCO, IMAGES_ONLY, MEND, PANOPTIC, RESULTS, inside_gzip, sniff
 from .voc import read_voc
 from .voc_layout import VocFinder, VocPart
 
@@ -134,7 +134,6 @@ def _lone_json(look: Look) -> dict[str, Source]:
 
 
 EXPORT = "export it from the labelling tool as COCO JSON or Pascal VOC"
-UNPACK = "unpack it and give the folder"
 TABLE = (
     Layout(
         "COCO JSON for each split",
@@ -192,17 +191,7 @@ TABLE = (
     Layout(PANOPTIC, todo="give the file of objects, instances_*.json"),
     Layout(IMAGES_ONLY, todo="give the file that has the list annotations as well"),
     Layout(RESULTS, todo="these are detections: give the ground truth that they were scored with"),
-    Layout("ZIP archive", todo=UNPACK),
-    Layout("gzip archive", todo=UNPACK),
-    Layout("tar archive", todo=UNPACK),
-    Layout("bzip2 archive", todo=UNPACK),
-    Layout("xz archive", todo=UNPACK),
-    Layout("7-Zip archive", todo=UNPACK),
-    Layout("RAR archive", todo=UNPACK),
-    Layout("Zstandard archive", todo=UNPACK),
-    Layout("Parquet table", todo="export the data set as COCO JSON instead"),
-    Layout("Git LFS pointer", todo="fetch the file itself: git lfs pull"),
-    Layout("HTML page", todo="a download that went wrong: fetch the file again"),
+    *(Layout(kind, todo=todo) for kind, todo in MEND.items()),
 )
 ROWS = {row.name: row for row in TABLE}
 

@@ -34,6 +34,14 @@ OTHER_BYTES = (
     (b"<!DOCTYPE html", "HTML page"),
     (b"<html", "HTML page"),
 )
+MEND = {
+    **{name: "unpack it and give the folder" for _, name in ARCHIVES},
+    "tar archive": "unpack it and give the folder",
+    "Git LFS pointer": "fetch the file itself: git lfs pull",
+    "HTML page": "a download that went wrong: fetch the file again",
+    "Parquet table": "export the data set as COCO JSON instead",
+}
+BY_BYTES = {"empty file", "tar archive", *(name for _, name in (*ARCHIVES, *OTHER_BYTES))}
 TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}\[\],:])', re.DOTALL)
 COCO = "COCO JSON"
 VOC = "Pascal VOC XML"

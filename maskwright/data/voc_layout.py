@@ -323,7 +323,10 @@ def _image_folder(tree: Tree, folder: Path, annotations: Path, split: str | None
         return len(stems & {file.stem for file in tree.images(place)}), own
 
     best = max(dict.fromkeys(places), key=hits)
-    return best if hits(best)[0] else next(iter(named), folder)
+    if not hits(best)[0]:
+        return next(iter(named), folder)
+    beside = [one for one in inner if one.parent == best.parent and hits(one)[0]]
+    return best.parent if best in inner and len(beside) > 1 else best
 
 
 class ImageFiles:
@@ -332,6 +335,7 @@ class ImageFiles:
     def __init__(self) -> None:
         self._folders: dict[Path, dict[str, list[str]]] = {}
         self._folds: dict[Path, dict[str, list[str]]] = {}
+        self._deep: dict[Path, dict[str, list[Path]]] = {}
 
     def _listed(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._folders:
@@ -353,6 +357,18 @@ class ImageFiles:
             return files[stem]
         others = self._folds[folder].get(stem.casefold(), [])
         return files[others[0]] if len(others) == 1 else []
+
+    def _below(self, folder: Path) -> dict[str, list[Path]]:
+        """Return the images in the folders below one, by stem; not those of labels."""
+        if folder not in self._deep:
+            found: dict[str, list[Path]] = {}
+            tree = Tree()
+            for inner in tree.below(folder, 2):
+                if inner != folder and not LABEL_PICTURES.fullmatch(inner.name):
+                    for file in tree.images(inner):
+                        found.setdefault(file.stem, []).append(file)
+            self._deep[folder] = found
+        return self._deep[folder]
 
     def stems(self, folder: Path, suffixes: Sequence[str] | None = None) -> set[str]:
         """Return the names without suffix of the files with one of these suffixes; None: images."""
@@ -398,6 +414,9 @@ class ImageFiles:
             return place / having[0]
         if named in self._listed(place).get(PurePosixPath(named).stem, ()):
             return place / named
+        below = self._below(folder).get(PurePosixPath(f"{name}.xml").stem, [])
+        if len(below) == 1:
+            return below[0]
         return folder / f"{name}.jpg"
 
 

@@ -171,7 +171,11 @@ CASES: dict[str, tuple[Change, Outcome]] = {
         left_out_image("path outside the data set"),
     ),
     "absolute": (image(file_name="/etc/passwd"), left_out_image("path outside the data set")),
-    "drive": (image(file_name="C:\\a.png"), left_out_image("path outside the data set")),
+    "drive": (image(file_name="C:\\q.png"), left_out_image("path outside the data set")),
+    "of another machine": (
+        image(file_name="C:\\photos\\a.png"),
+        Listed("image under another name", "repaired", None, None, 3, 3, "of another machine"),
+    ),
     "zero in the name": (image(file_name="a\0.png"), left_out_image("path outside the data set")),
     "half a surrogate": (image(file_name="\ud800.png"), left_out_image("path outside")),
     "endless name": (image(file_name="a" * 5000), left_out_image("missing image")),
