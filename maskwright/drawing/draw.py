@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from ..metrics.entries import compressed_rle
 from ..structures import Skeleton
+from .fonts import Letters, warn_missing
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
 Color = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -29,6 +30,7 @@ MAX_LABELS = 40
 MAX_BOXES_WITH_MASKS = 25
 FEW = 6
 FILL = 0.42
+WIDEST = 0.5  # of the picture's width: a longer label is cut
 GOLDEN = 0.6180339887498949
 
 SHOWN_KEYPOINT = 0.05  # visibility or score above which a keypoint is drawn
@@ -119,6 +121,7 @@ def draw_instances(
             side = float(max(area[i], 1.0)) ** 0.5
             _draw_keypoints(pen, keypoints[i], bones, colors[i], line, side)
     if sum(map(bool, texts)) <= MAX_LABELS:
+        warn_missing(texts)
         _draw_labels(pen, picture.size, boxes, texts, colors, scores)
     return picture
 
@@ -311,15 +314,18 @@ def _draw_labels(
     points = float(np.clip(max(size) / 48, 10, 30))
     if len(boxes) > 15:
         points = max(points * 0.8, 9)
-    font = _font(points)
+    letters = Letters(points)
     pad_x, pad_y = round(points * 0.35), round(points * 0.16)
-    ascent, descent = font.getmetrics()
-    height = ascent + descent + 2 * pad_y
+    height = letters.height + 2 * pad_y
+    # A very long name is cut, its score stays.
+    digits = 0 if scores is None else len(" 0.00")
+    widest = max(WIDEST * size[0], 8 * points) - 2 * pad_x
+    texts = [letters.shorten(text, widest, end=digits) for text in texts]
     order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
     placed: list[Rect] = []
     for i in order:
         x1, y1, x2, y2 = boxes[i].tolist()
-        width = round(pen.textlength(texts[i], font=font)) + 2 * pad_x
+        width = round(letters.length(texts[i])) + 2 * pad_x
         if not texts[i] or max(x2 - x1, y2 - y1) < 1.6 * points:
             continue
         if len(boxes) > FEW and width * height > 1.5 * (x2 - x1) * (y2 - y1):
@@ -341,7 +347,7 @@ def _draw_labels(
             pen.rounded_rectangle(chip, radius=round(points * 0.25), fill=colors[i])
             # Dark or light text, whichever reads better on the colour.
             ink = (16, 18, 24) if _luminance(colors[i]) > 0.36 else (255, 255, 255)
-            pen.text((chip[0] + pad_x, chip[1] + pad_y), texts[i], font=font, fill=ink)
+            letters.draw(pen, chip[0] + pad_x, chip[1] + pad_y, texts[i], ink)
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -353,14 +359,6 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 def _luminance(color: Color) -> float:
     r, g, b = (float((v / 255) ** 2.2) for v in color)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
-def _font(points: float) -> ImageFont.FreeTypeFont:
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size=points)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
 
 
 def mosaic(
@@ -394,7 +392,7 @@ def mosaic(
     rows = -(-len(images) // columns)
     gap = max(cell // 60, 4)
     points = float(np.clip(cell / 30, 10, 18))
-    font = _font(points)
+    letters = Letters(points)
     head = round(points * 1.7) if any(titles) else 0
     crown = round(points * 2.2) if heading else 0
     board = Image.new(
@@ -403,10 +401,11 @@ def mosaic(
         (24, 26, 31),
     )
     pen = _pen(board)
+    warn_missing([heading, *titles])
     if heading:
-        large = _font(points * 1.25)
-        text = _shorten(pen, heading, large, board.width - 2 * gap)
-        pen.text((gap, gap + crown // 2), text, font=large, fill="white", anchor="lm")
+        large = Letters(points * 1.25)
+        text = large.shorten(" ".join(heading.split()), board.width - 2 * gap)
+        large.draw(pen, gap, gap + (crown - large.height) // 2, text, "white")
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         left = gap + (i % columns) * (cell + gap)
         top = gap + crown + (i // columns) * (cell + head + gap)
@@ -418,15 +417,6 @@ def mosaic(
         offset = ((cell - new[0]) // 2, (cell - new[1]) // 2)
         board.paste(picture, (left + offset[0], top + head + offset[1]))
         if title:
-            text = _shorten(pen, title, font, cell)
-            pen.text((left, top + head // 2), text, font=font, fill=(226, 229, 236), anchor="lm")
+            text = letters.shorten(" ".join(title.split()), cell)
+            letters.draw(pen, left, top + (head - letters.height) // 2, text, (226, 229, 236))
     return board
-
-
-def _shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    text = " ".join(text.split())  # of a line break there is no length
-    if pen.textlength(text, font=font) <= width:
-        return text
-    while text and pen.textlength(text + "…", font=font) > width:
-        text = text[:-1]
-    return text + "…"

@@ -6,12 +6,13 @@ meet; matplotlib loads when the first one is drawn. The format follows the endin
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .fonts import quiet_fonts, set_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,9 +52,8 @@ def save_figure(figure: Figure, out: str | Path) -> Path:
     """Write a figure, its folder made if needed, and return the path."""
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # Class names may be in scripts that the font of the figures lacks; the tables show them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    set_fonts(figure)
+    with quiet_fonts():
         figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     return path
 

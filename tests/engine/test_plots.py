@@ -205,6 +205,7 @@ def test_errors(tmp_path, figures):
     assert "7.0  (1,234)" in [text.get_text() for text in ax.texts]
 
 
+@pytest.mark.filterwarnings("ignore:no font here has")
 def test_names_are_drawn_as_they_are(tmp_path, figures):
     names = ["$x$", "_y", "$\\frac{", "日本"]
     plots_val.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
