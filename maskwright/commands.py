@@ -110,26 +110,21 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
         save: write `report.html`, its figures and `metrics.json`: true into a new run folder, a
             path into that folder, false nothing.
     """
+    from maskwright.engine.undefined import metric_rows, split_rows, undefined_line
     from maskwright.engine.val import val as run
 
     keep_memory(options["device"])
     metrics = run(model, save=save, **options)
-    rows: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        kind, metric = key.split("/", 1)
-        rows.setdefault(metric, {})[kind] = value
-    kinds = list(dict.fromkeys(key.split("/")[0] for key in metrics))
-    total = [row for row in rows if "/" not in row]
-    by_class: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        if key.count("/") > 1:
-            kind, metric, name = key.split("/", 2)
-            by_class.setdefault(name, {})[f"{kind} {metric}"] = value
-    console.table(
-        f"{model} on {options['data']}, {options['split']} split",
-        ["metric", *kinds],
-        [[name, *(rows[name].get(kind) for kind in kinds)] for name in total],
-    )
+    total, by_class = metric_rows(metrics)
+    total, without = split_rows(total)
+    by_class, absent = split_rows(by_class)
+    kinds = list(dict.fromkeys(kind for row in total.values() for kind in row))
+    if total:
+        console.table(
+            f"{model} on {options['data']}, {options['split']} split",
+            ["metric", *kinds],
+            [[name, *map(row.get, kinds)] for name, row in total.items()],
+        )
     if by_class:
         columns = list(dict.fromkeys(column for row in by_class.values() for column in row))
         console.table(
@@ -137,6 +132,8 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
             ["class", *columns],
             [[name, *map(row.get, columns)] for name, row in by_class.items()],
         )
+    if line := undefined_line(without, absent):
+        console.note(line)
     if metrics.dir is not None and metrics.diagnosis is not None:
         from maskwright.engine.report import announce
 

@@ -113,8 +113,8 @@ def lenient_streams() -> Iterator[None]:
 
 
 def format_value(value: object) -> str:
-    """Return a number with four digits that matter, anything else as text; None is a dash."""
-    if value is None:
+    """Return a number with four digits that matter, a dash for None and nan, or text."""
+    if value is None or value != value:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -265,7 +265,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     Args:
         title: the line above, "" for none.
         columns: their names.
-        rows: values in the order of the columns; None prints as a dash.
+        rows: values in the order of the columns; None and nan print as a dash.
     """
     rows = [list(row) for row in rows]
     right = [

@@ -23,6 +23,7 @@ from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .doctor import environment
 from .page import escape, render
 from .rundir import write_whole
+from .undefined import metric_rows, split_rows, undefined_line
 from .worst import LEGEND, draw_worst
 
 if TYPE_CHECKING:
@@ -159,11 +160,7 @@ def _key_figures(result: Evaluation, found: Diagnosis) -> list[tuple[str, str]]:
 
 def _metrics(metrics: Mapping[str, float]) -> str:
     """Return the table of the metrics over all classes, a column per family."""
-    rows: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        family, name = key.split("/", 1)
-        if "/" not in name:
-            rows.setdefault(name, {})[family] = value
+    rows, undefined = split_rows(metric_rows(metrics)[0])
     families = list(dict.fromkeys(key.split("/")[0] for key in metrics))
     table = _table(
         ["metric", *families],
@@ -174,6 +171,8 @@ def _metrics(metrics: Mapping[str, float]) -> str:
     )
     if any(math.isnan(value) for row in rows.values() for value in row.values()):
         table += "<p>–: undefined, because the data has no object of this kind.</p>"
+    if line := undefined_line(undefined):
+        table += f"<p>{escape(line[0].upper() + line[1:])}.</p>"
     return table
 
 

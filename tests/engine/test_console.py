@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 
 import pytest
@@ -105,6 +106,12 @@ def test_plain_table_is_aligned_and_never_wrapped(capsys: pytest.CaptureFixture[
     assert len(first) == len(second)
     console.table("", ["a"], [])
     assert capsys.readouterr().out == "a\n\n"
+
+
+def test_undefined_numbers_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table("", ["a", "b"], [["x", math.nan], ["y", 0.5], ["z", None]])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[:4] == [["a", "b"], ["x", "-"], ["y", "0.5"], ["z", "-"]]
 
 
 def test_messages(capsys: pytest.CaptureFixture[str]) -> None:

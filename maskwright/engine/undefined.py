@@ -1,0 +1,58 @@
+"""Rows of metrics that are undefined throughout, since the data holds nothing that they measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+Rows = dict[str, dict[str, float]]
+
+
+def is_defined(value: float | None) -> bool:
+    """Whether a metric was measured and has a value."""
+    return value is not None and not math.isnan(value)
+
+
+def metric_rows(metrics: Mapping[str, float]) -> tuple[Rows, Rows]:
+    """Return the numbers of an evaluation as rows of tables.
+
+    Args:
+        metrics: numbers by key, as `val` returns them.
+
+    Returns:
+        Over all classes: metric to what was measured ("box", "mask", ...) to number; and by class:
+        class name to "box AP", "mask AP", ... to number.
+    """
+    total: Rows = {}
+    by_class: Rows = {}
+    for key, value in metrics.items():
+        kind, metric, *name = key.split("/", 2)
+        if name:
+            by_class.setdefault(name[0], {})[f"{kind} {metric}"] = value
+        else:
+            total.setdefault(metric, {})[kind] = value
+    return total, by_class
+
+
+def split_rows(rows: Rows) -> tuple[Rows, list[str]]:
+    """Return the rows with a number, and the names of those without any."""
+    shown = {name: row for name, row in rows.items() if any(map(is_defined, row.values()))}
+    return shown, [name for name in rows if name not in shown]
+
+
+def undefined_line(metrics: Iterable[str], classes: Iterable[str] = (), most: int = 6) -> str:
+    """Return one sentence on what tables leave out, "" where they leave out nothing.
+
+    Args:
+        metrics, classes: names of the rows.
+        most: how many classes are named.
+    """
+    parts = list(metrics)
+    classes = list(classes)
+    if classes:
+        named = ", ".join(classes[:most]) + (", ..." if len(classes) > most else "")
+        what = "class" if len(classes) == 1 else f"{len(classes)} classes"
+        parts.append(f"the AP of the {what} {named}")
+    if not parts:
+        return ""
+    return f"undefined, because the data has no such object: {', '.join(parts)}"
