@@ -1,7 +1,8 @@
 """The command `maskwright`: its options are those of the Python functions, read from their source.
 
 Nothing here imports torch until a command runs. `key=value` and `--key value` are the same. Exit
-status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+status: 0 done, 1 failed, 2 wrong usage, 128 and its number where a signal stopped it (130 for
+Ctrl-C, 143 for SIGTERM).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from maskwright import commands
 from maskwright._version import __version__
 from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
-from maskwright.errors import OptionError, TrainingError
+from maskwright.engine.interrupt import ended_by_second_signal, stoppable
+from maskwright.errors import OptionError, TrainingError, WorkerError
+from maskwright.processes import Stopped, signal_name, stop_signal
 from maskwright.signatures import (
     REQUIRED,
     Option,
@@ -144,18 +147,6 @@ COMMANDS = {
 }
 
 
-def _was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind an error: some libraries turn it into one of theirs."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        if isinstance(cause, KeyboardInterrupt):
-            return True
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     tokens = list(sys.argv[1:] if argv is None else argv)
@@ -164,28 +155,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokens.remove("--debug")
         debug = True
     try:
-        with console.lenient_streams(), warnings.catch_warnings():
+        with (
+            console.lenient_streams(),
+            ended_by_second_signal(),
+            stoppable(),
+            warnings.catch_warnings(),
+        ):
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"maskwright\.")
             try:
                 return _dispatch(tokens)
             except Exception as error:
-                if _was_interrupted(error):
-                    raise KeyboardInterrupt from None
+                if number := stop_signal(error):  # some libraries make an error of it
+                    raise Stopped(number) from None
                 raise
     except (UsageError, OptionError) as error:
         if debug and isinstance(error, OptionError):
             raise
         console.error(str(error))
         return 2
-    except KeyboardInterrupt:
-        console.error("stopped by Ctrl-C")
-        return 130
+    except KeyboardInterrupt as error:
+        number = stop_signal(error) or 0
+        console.error(f"stopped by {signal_name(number)}")
+        return 128 + number
     except BrokenPipeError:  # the reader of the output went away: `maskwright models | head`
         with suppress(OSError, AttributeError):  # there may be no stdout, or one without a number
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError, TrainingError) as error:
+    except (ValueError, OSError, ImportError, TrainingError, WorkerError) as error:
         if debug:
             raise
         console.error(str(error).strip() or type(error).__name__)

@@ -64,7 +64,7 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
         options["model_args"] = model_args
     keep_memory(options.get("device", "auto"))
     result = run(**options)
-    return 130 if result.interrupted else 0
+    return 128 + result.signal if result.interrupted else 0
 
 
 def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:

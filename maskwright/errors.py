@@ -17,6 +17,10 @@ class TrainingError(RuntimeError):
     """A training cannot go on; the message says why, and what to try."""
 
 
+class WorkerError(RuntimeError):
+    """A helping process has ended or cannot go on; the message says why, and what to try."""
+
+
 # What other libraries call an option of ours, by ours.
 _ELSEWHERE = {
     "conf": "confidence threshold thresh score min_score score_thresh score_thr conf_thres "

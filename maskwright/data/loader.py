@@ -3,7 +3,7 @@
 Every random number is keyed by (seed, epoch, image), and the order of the images by (seed, epoch),
 so a batch depends on nothing else. In training the processes share a block of images, padded alike:
 together they see what one process sees. A worker makes whole batches; the data set that it holds is
-shared memory. An unreadable image raises a ValueError with the name of the file.
+shared memory (see `workers`). An unreadable image raises a ValueError with the name of the file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
 from maskwright.errors import OptionError
 from maskwright.proposals import ProposalStore
@@ -28,6 +28,7 @@ from .images import collate_images
 from .proposals import SLOT_STEP, pack_proposals
 from .records import Dataset
 from .transforms import Augment, Sample, draw_view, make_sample
+from .workers import Failure, Piped, handed_over, iterate, make_data_loader
 
 
 @dataclass(frozen=True)
@@ -116,19 +117,17 @@ class Loader:
     """Iterates over the batches of one epoch; made by `make_loader`.
 
     The epoch is 0 until `set_epoch` says otherwise. Workers live on between epochs.
+
+    Attributes:
+        dataset: the images.
+        workers: processes that make batches.
     """
 
     def __init__(self, batches: _Batches, order: _Order, workers: int) -> None:
         self.dataset = batches.dataset
         self._order = order
-        self._loader: DataLoader[Any] = DataLoader(
-            batches,
-            batch_size=None,  # an item is a batch already
-            sampler=order,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            persistent_workers=workers > 0,
-        )
+        self.workers = workers
+        self._loader = make_data_loader(batches, order, workers, keep=True)
 
     def __len__(self) -> int:
         """Return the number of batches of this process in an epoch."""
@@ -145,17 +144,7 @@ class Loader:
         self._order.start = start
 
     def __iter__(self) -> Iterator[Batch]:
-        for item in self._loader:
-            if isinstance(item, _Failure):
-                raise ValueError(item.message)
-            yield item
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A ValueError on its way out of a worker; the exception itself would bring a traceback."""
-
-    message: str
+        yield from iterate(self._loader)
 
 
 _Item = tuple[int, list[int], list[int]]
@@ -235,7 +224,7 @@ class _Batches(TorchDataset[Any]):
         self.masks = masks
         self.proposals = proposals
 
-    def __getitem__(self, item: _Item) -> Batch | _Failure:
+    def __getitem__(self, item: _Item) -> Batch | Failure | Piped:
         epoch, indices, others = item
         dataset, resize, augment = self.dataset, self.resize, self.augment
         masks = self.masks and dataset.has_masks
@@ -257,7 +246,7 @@ class _Batches(TorchDataset[Any]):
                 for index in others
             ]
         except ValueError as error:
-            return _Failure(str(error))
+            return Failure(str(error))
         images = collate_images(
             [(sample.pixels, sample.original_size) for sample in samples],
             self.divisor,
@@ -268,12 +257,15 @@ class _Batches(TorchDataset[Any]):
             images = replace(images, proposals=_regions(samples))
         joints = len(dataset.skeleton or ())
         keys = [image_key(self.seed, epoch, index) for index in indices]
-        return Batch(
-            images,
-            pack_targets(samples, masks=masks, keypoints=joints),
-            indices,
-            torch.tensor(keys, dtype=torch.int64),
+        made: Batch | Piped = handed_over(
+            Batch(
+                images,
+                pack_targets(samples, masks=masks, keypoints=joints),
+                indices,
+                torch.tensor(keys, dtype=torch.int64),
+            )
         )
+        return made
 
     def _random(self, epoch: int, index: int) -> np.random.Generator:
         return random_source(self.seed, epoch, index)
@@ -337,7 +329,3 @@ def _pack_masks(samples: Sequence[Sample], K: int) -> PackedMasks:
             used += crop.size
     data = np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
     return PackedMasks(torch.from_numpy(data), torch.from_numpy(offsets), torch.from_numpy(frames))
-
-
-def _unchanged(item: Any) -> Any:
-    return item

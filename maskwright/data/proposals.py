@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from maskwright.errors import OptionError
@@ -19,6 +18,7 @@ from maskwright.proposals.sources import Source
 from maskwright.structures import Images, Instances
 
 from .records import Dataset
+from .workers import iterate, make_data_loader
 
 SLOT_STEP = 8  # slots come in multiples of it: few different shapes
 
@@ -117,14 +117,12 @@ def find_proposals(
     _check_ids(dataset, store.source)
     if not store.source.computes:
         workers = 0  # looking up is quick, and one process notices images of the same name
-    loader: DataLoader[Any] = DataLoader(
-        _Finder(dataset, store), batch_size=None, num_workers=workers, collate_fn=_unchanged
-    )
+    loader = make_data_loader(_Finder(dataset, store), None, workers, keep=False)
     counts: list[int] = []
     without: list[str] = []
     messages: list[str] = []
     dropped = 0
-    for index, (found, said) in enumerate(loader):
+    for index, (found, said) in enumerate(iterate(loader)):
         if isinstance(found, str):
             raise ValueError(found)
         counts.append(len(found))
@@ -172,7 +170,3 @@ class _Finder(TorchDataset[Any]):
             except (ValueError, ImportError) as error:
                 return str(error), []
         return found, [str(entry.message) for entry in caught]
-
-
-def _unchanged(item: Any) -> Any:
-    return item

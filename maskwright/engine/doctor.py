@@ -197,7 +197,7 @@ def _check_threads() -> Finding:
 
 
 def _check_shared_memory() -> Iterator[Finding]:
-    """Loader processes hand batches over in /dev/shm; Docker's 64 MiB end in a bus error."""
+    """Loader processes hand batches over in /dev/shm; past Docker's 64 MiB through pipes."""
     if not os.path.isdir("/dev/shm"):  # noqa: PTH112 (absent outside Linux)
         return
     free = shutil.disk_usage("/dev/shm").free / 2**20
@@ -205,7 +205,7 @@ def _check_shared_memory() -> Iterator[Finding]:
         yield Finding(
             "shared memory",
             "note",
-            f"{free:.0f} MiB free in /dev/shm",
+            f"{free:.0f} MiB free in /dev/shm: larger batches go through pipes",
             "train with workers=0, or start the container with --shm-size=2g",
         )
     else:

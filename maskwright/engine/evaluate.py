@@ -140,7 +140,7 @@ def evaluate(
     was_training = detector.training
     network = fast_network(detector.eval(), dtype=pick_precision(precision, device))
     found: list[tuple[int, bool, list[dict[str, Any]]]] = []
-    seconds, stopped = 0.0, False
+    seconds = 0.0
     try:
         with console.progress(label, total=len(dataset), unit="img", enabled=enabled) as bar:
             for batches in zip(*loaders, strict=True):
@@ -160,10 +160,10 @@ def evaluate(
                 seconds += time.perf_counter() - start
                 bar.update(len(batch.indices))
                 if stop():
-                    stopped = True
                     break
     finally:
         detector.train(was_training)
+    stopped = stop()  # or the loader has heard it, and ended early
     ms = 1e3 * seconds / max(len(found), 1)
     shares = gather((stopped, found))
     if any(share_stopped for share_stopped, _ in shares):

@@ -21,7 +21,7 @@ from .session import Session
 
 
 class _StoppedError(Exception):
-    """Ctrl-C between two images."""
+    """A signal between two images."""
 
 
 def fit_after_training(run: Session, interrupt: Interrupt) -> bool:
@@ -44,11 +44,11 @@ def fit_after_training(run: Session, interrupt: Interrupt) -> bool:
         loader = eval_loader(detector, run.train_data, workers=run.recipe.workers)
         total, label = len(run.train_data), f"fit, pass {passes}"
         with console.progress(label, total=total, unit="img", enabled=run.first) as bar:
-            for batch in loader:
-                if interrupt.wanted:
-                    raise _StoppedError
+            for batch in interrupt.listen(loader, waits=loader.workers > 0):
                 yield batch.images, batch.targets
                 bar.update(len(batch))
+        if interrupt.left:
+            raise _StoppedError
 
     def track(label: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
         for piece in console.track(pieces, f"fit, {label}", enabled=run.first):

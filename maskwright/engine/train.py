@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,10 +20,10 @@ from typing import Any
 import torch
 
 from ..data.loader import Batch
-from ..data.records import describe_faults
-from ..errors import TrainingError
+from ..errors import TrainingError, WorkerError
 from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
+from ..processes import signal_name
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
 from .best import is_better, undefined_note
@@ -31,6 +32,7 @@ from .evaluate import Evaluation, capped_notes, evaluate, to_device
 from .fitting import fit_after_training
 from .heap import give_back
 from .interrupt import Interrupt
+from .introduce import introduce
 from .next_command import command, predict_command
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
@@ -53,7 +55,8 @@ class TrainResult:
             None if there was none yet.
         last: checkpoint that `resume` goes on from.
         metrics: numbers of the best validation.
-        interrupted: True if Ctrl-C ended it before its time.
+        interrupted: True if a signal, such as Ctrl-C, ended it before its time.
+        signal: number of that signal; 0 if there was none.
     """
 
     dir: Path
@@ -61,6 +64,7 @@ class TrainResult:
     last: Path
     metrics: dict[str, float]
     interrupted: bool
+    signal: int = 0
 
 
 def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResult:
@@ -80,6 +84,7 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
         ValueError: if options contradict each other or do not fit data and model.
         TrainingError: a RuntimeError: if the loss is not finite several times in a row, or another
             process of the training has ended.
+        WorkerError: a RuntimeError: if a process that loads images has ended.
 
     Example:
         >>> import maskwright as mw
@@ -121,7 +126,7 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
     # The caller's random numbers stay as they are.
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(cuda)):
-        run = prepare(recipe, resumed)
+        run = _prepare(recipe, resumed)
         for note in resumed.notes if resumed is not None and run.first else ():
             console.warn(note)
         if resumed is not None and (reason := run.finished()):
@@ -130,9 +135,13 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
             # Without a report, the run was stopped while writing it.
             if run.val_data is None or run.gather((run.dir / REPORT).exists())[0]:
                 raise ValueError(f"{run.dir}: nothing to resume, {reason}")
-        _introduce(run)
+        introduce(run)
         try:
             return _run(run)
+        except KeyboardInterrupt:
+            if run.first:
+                console.note(_go_on(run))
+            raise
         except OSError as error:  # pictures and events; what matters is written with more care
             raise write_fault(run.dir, error) from error
         except RuntimeError as error:
@@ -140,9 +149,24 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
                 raise
             raise TrainingError(
                 f"another process of this training has ended (its own message tells why), so this "
-                f"one stops at step {run.place.step}; go on with\n  "
-                + command("maskwright", "train", f"resume={whole_run(run.dir)}")
+                f"one stops at step {run.place.step}; {_go_on(run)}"
             ) from error
+
+
+def _prepare(recipe: TrainRecipe, resumed: Resumed | None) -> Session:
+    try:
+        return prepare(recipe, resumed)
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not health.lost_process(error):
+            raise
+        raise TrainingError(
+            "another process of this training has ended before the first step; its own message "
+            "tells why"
+        ) from error
+
+
+def _go_on(run: Session) -> str:
+    return "go on with\n  " + command("maskwright", "train", f"resume={whole_run(run.dir)}")
 
 
 def _run(run: Session) -> TrainResult:
@@ -159,7 +183,8 @@ def _run(run: Session) -> TrainResult:
                 if result is None:
                     break
             finish_epoch(run, result, curves, fitted=fits)
-    return _conclude(run, reason)
+    number = max(run.gather(interrupt.number)) if reason is None else 0
+    return _conclude(run, reason, number)
 
 
 def train_epoch(run: Session, interrupt: Interrupt) -> bool:
@@ -256,7 +281,7 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
     result = evaluate(
         run.detector if run.ema is None else run.ema.model,
         run.val_data,
-        run.val_loader,
+        interrupt.listen(run.val_loader, waits=run.val_loader.workers > 0),
         names=run.meta.names,
         post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
         skeleton=run.meta.keypoints,
@@ -339,64 +364,28 @@ def _validates(run: Session) -> bool:
 def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
     """Yield the batches of the epoch that are not done yet, as many as make one step.
 
-    An empty group comes when Ctrl-C has ended the loader's workers: nothing more can follow.
+    An empty group comes when a signal is heard between two steps: then nothing follows. Of several
+    processes none leaves alone; the next step tells them all.
+
+    Raises:
+        WorkerError: if a process that loads images has ended; `last` is written.
     """
     run.loader.set_epoch(run.place.epoch, start=run.place.batch)
+    alone = run.fabric.world_size == 1
     batches = iter(run.loader)
+    heard = interrupt.listen(batches, waits=run.loader.workers > 0) if alone else batches
     while True:
         try:
-            group = list(itertools.islice(batches, run.recipe.accumulate))
-        except RuntimeError:
-            if not interrupt.wanted:
-                raise
+            group = list(itertools.islice(heard, run.recipe.accumulate))
+        except WorkerError as error:
+            run.save_last()
+            raise WorkerError(f"{error}; {_go_on(run)}") from None
+        if interrupt.left:
             yield []
             return
         if not group:
             return
         yield group
-
-
-def _introduce(run: Session) -> None:
-    if not run.first:
-        return
-    data, val, recipe = run.train_data, run.val_data, run.recipe
-    objects = sum(len(data[i].labels) for i in range(len(data)))
-    names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
-    parameters = sum(p.numel() for p in run.detector.parameters())
-    trainable = sum(p.numel() for p in run.detector.parameters() if p.requires_grad)
-    processes = run.fabric.world_size
-    rows = [
-        ["data", f"{recipe.data}: {len(data)} train, {len(val or ())} val images"],
-        ["objects", f"{objects} of {len(data.names)} classes: {names}"],
-        [
-            "model",
-            f"{recipe.model}: {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained",
-        ],
-        [
-            "steps",
-            f"{run.total} in {run.epochs} epochs of {run.steps_per_epoch}, {run.place.step} done",
-        ],
-        ["batch", f"{recipe.batch} x {recipe.accumulate} x {processes} images a step"],
-        ["lr", f"{run.lr:.3g} ({recipe.optimizer}, {recipe.schedule})"],
-        ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],
-        ["weights", run.start],
-        *([["window", run.meta.extra["window"]]] if "window" in run.meta.extra else []),
-        ["folder", str(run.dir)],
-    ]
-    console.table("Training", ["what", "value"], rows)
-    for part in {dataset.source: dataset for dataset in (data, val) if dataset}.values():
-        if faults := describe_faults(part):
-            console.warn(faults)
-    if val is None:
-        console.note(
-            "no validation (val_fraction=0): all images train, patience has nothing to wait for, "
-            "and the newest weights are kept as best"
-        )
-    elif shared := len(data.files() & val.files()):
-        console.warn(
-            f"{shared} of {len(val)} validation images are training images: AP tells how well they "
-            "are remembered, not how well new images will do"
-        )
 
 
 def _report(run: Session, result: Evaluation) -> None:
@@ -454,16 +443,14 @@ def _write_report(run: Session) -> str | None:
     return line
 
 
-def _conclude(run: Session, reason: str | None) -> TrainResult:
+def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
     best = run.dir / "weights" / "best.safetensors"
     last = run.dir / "weights" / "last.safetensors"
     found = best.is_file()
     if run.first:
         if reason is None:
-            console.note(
-                f"interrupted at step {run.place.step} of {run.total}; go on with\n  "
-                + command("maskwright", "train", f"resume={whole_run(run.dir)}")
-            )
+            by = f" by {signal_name(number)}" if number else ""
+            console.note(f"interrupted at step {run.place.step} of {run.total}{by}; {_go_on(run)}")
         elif run.val_data is None:
             console.note(
                 f"{reason}, without a validation, so no score is advised; next:\n  "
@@ -490,5 +477,5 @@ def _conclude(run: Session, reason: str | None) -> TrainResult:
             ]
             console.note("next:\n  " + "\n  ".join(line for line in following if line))
     return TrainResult(
-        run.dir, best if found else None, last, run.place.best_metrics, reason is None
+        run.dir, best if found else None, last, run.place.best_metrics, reason is None, number
     )

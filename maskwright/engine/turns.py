@@ -8,7 +8,6 @@ take turns: one waits while the other computes.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ import torch
 
 from ..models.base import Detector, PostProcess, TwoStageDetector
 from ..models.regions import ProposalDetector
+from ..processes import be_helper, start_helpers
 from .heap import keep_memory
 from .peer import torchvision_model
 from .predict import Predictor
@@ -134,7 +134,7 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, kind, task), daemon=True)
-        self.process.start()
+        start_helpers(self.process.start)
         other.close()
 
     def __enter__(self) -> Self:
@@ -142,7 +142,7 @@ class Apart:
 
     def __exit__(self, *_: object) -> None:
         self.pipe.close()
-        self.process.terminate()
+        self.process.kill()  # it hears nothing else
         self.process.join()
 
     def __call__(self, side: Side) -> None:
@@ -172,7 +172,7 @@ class Apart:
 
 def _serve(pipe: Connection, kind: type[Ours] | type[Theirs], task: Task) -> None:
     """Run a side for `Apart`: answer each "turn" with its times, "result" with what was found."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    be_helper()
     try:
         if kind is Ours:
             keep_memory()

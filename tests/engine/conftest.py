@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import make_split, tiny_options
+from tiny_runs import make_split, run_in_log, tiny_options
+
+WARM = (
+    *("torch", "torchvision", "timm", "lightning_fabric", "hotcoco", "pycocotools.mask"),
+    *("matplotlib.figure", "torch.utils.tensorboard", "maskwright.cli", "maskwright.hub"),
+    *("maskwright.engine.train", "maskwright.drawing.draw", "maskwright.metrics.coco_map"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +44,17 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plot_results", "plot_labels"):
         monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
     monkeypatch.setattr("maskwright.engine.train._write_report", touch_report)
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., BaseProcess]:
+    """Start a training in a process of its own, forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(WARM))
+
+    def begin(log: Path, options: dict[str, Any], limit: int | None = None) -> BaseProcess:
+        process = context.Process(target=run_in_log, args=(log, options, limit))
+        process.start()
+        return process
+
+    return begin

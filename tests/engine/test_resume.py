@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_runs import run_in_log, table, tiny_options
+from tiny_runs import table, tiny_options
 
 from maskwright.cli import main
 from maskwright.engine.checkpoint import load_checkpoint
@@ -27,11 +26,6 @@ from maskwright.engine.resume import find_run, share_batch
 from maskwright.engine.train import train
 
 Start = Callable[..., BaseProcess]
-WARM = (
-    *("torch", "torchvision", "timm", "lightning_fabric", "hotcoco", "pycocotools.mask"),
-    *("matplotlib.figure", "torch.utils.tensorboard", "maskwright.cli", "maskwright.hub"),
-    *("maskwright.engine.train", "maskwright.drawing.draw", "maskwright.metrics.coco_map"),
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,20 +34,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(count)
-
-
-@pytest.fixture(scope="module")
-def start() -> Start:
-    """Start a training in a process of its own, forked from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(WARM))
-
-    def begin(log: Path, options: dict[str, Any], limit: int | None = None) -> BaseProcess:
-        process = context.Process(target=run_in_log, args=(log, options, limit))
-        process.start()
-        return process
-
-    return begin
 
 
 def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
