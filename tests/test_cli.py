@@ -341,7 +341,7 @@ def test_train_passes_on_what_was_given_and_nothing_else(
     seen: dict[str, object] = {}
 
     class Done:
-        interrupted = False
+        interrupted, signal = False, 2
 
     def train(**options: object) -> Done:
         seen.update(options)
