@@ -32,6 +32,7 @@ FEW = 6
 FILL = 0.42
 WIDEST = 0.5  # of the picture's width: a longer label is cut
 GOLDEN = 0.6180339887498949
+CROWD: Color = (150, 150, 150)  # of regions that hold many objects
 
 SHOWN_KEYPOINT = 0.05  # visibility or score above which a keypoint is drawn
 
@@ -47,6 +48,7 @@ def draw_instances(
     *,
     colors: Sequence[Color] | None = None,
     texts: Sequence[str] | None = None,
+    crowd: Any = None,
     skeleton: Skeleton | None = None,
     max_side: int | None = None,
     min_side: int | None = None,
@@ -65,6 +67,7 @@ def draw_instances(
         skeleton: names the keypoints and the lines to draw between them; None: no lines.
         colors: N colours; None: hues by class, see `instance_colors`.
         texts: N labels, "" for none; None: class name and score.
+        crowd: (N,) bool, regions of many objects: grey, and named so. None: there are none.
         max_side: most pixels of the long side of the picture; a larger image is made smaller
             before anything is drawn, so that lines and text stay sharp.
         min_side: least pixels of the long side; a smaller image is enlarged first.
@@ -82,7 +85,7 @@ def draw_instances(
     keypoints = None if keypoints is None else _array(keypoints).astype(np.float64)
     for name, value in (("labels", labels), ("scores", scores), ("masks", masks),
                         ("keypoints", keypoints), ("colors", colors),
-                        ("texts", texts)):  # fmt: skip
+                        ("texts", texts), ("crowd", crowd)):  # fmt: skip
         if value is not None and len(value) != len(boxes):
             raise ValueError(f"{name}: {len(value)} entries, but there are {len(boxes)} boxes")
 
@@ -99,6 +102,8 @@ def draw_instances(
         raise ValueError(f"keypoints: {joints} of each object, the skeleton has {len(skeleton)}")
     colors = instance_colors(labels, len(names)) if colors is None else list(colors)
     texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
+    for i in np.flatnonzero(() if crowd is None else _array(crowd)).tolist():
+        colors[i], texts[i] = CROWD, f"{texts[i]} (crowd)".strip()
     line = max(1, round(max(picture.size) / 700))
 
     # Large objects first: small ones on top of them stay visible.
@@ -369,7 +374,9 @@ def mosaic(
     *,
     heading: str = "",
 ) -> Image.Image:
-    """Return images side by side, each fitted into a square cell under its title.
+    """Return images side by side, each fitted into a cell under its title.
+
+    Cells are squares; a row of images that are all less high is lower.
 
     Args:
         images: PIL images or uint8 RGB arrays.
@@ -389,7 +396,9 @@ def mosaic(
             f"{len(titles)} titles and columns={columns}"
         )
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
+    pictures = [_fit(_picture(image), cell) for image in images]
+    highs = [max(p.height for p in pictures[i : i + columns]) for i in
+             range(0, len(pictures), columns)]  # fmt: skip
     gap = max(cell // 60, 4)
     points = float(np.clip(cell / 30, 10, 18))
     letters = Letters(points)
@@ -397,7 +406,7 @@ def mosaic(
     crown = round(points * 2.2) if heading else 0
     board = Image.new(
         "RGB",
-        (columns * (cell + gap) + gap, rows * (cell + head + gap) + gap + crown),
+        (columns * (cell + gap) + gap, sum(highs) + len(highs) * (head + gap) + gap + crown),
         (24, 26, 31),
     )
     pen = _pen(board)
@@ -406,17 +415,22 @@ def mosaic(
         large = Letters(points * 1.25)
         text = large.shorten(" ".join(heading.split()), board.width - 2 * gap)
         large.draw(pen, gap, gap + (crown - large.height) // 2, text, "white")
-    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         left = gap + (i % columns) * (cell + gap)
-        top = gap + crown + (i // columns) * (cell + head + gap)
-        picture = _picture(image)
-        scale = cell / max(picture.size)
-        new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-        if new != picture.size:
-            picture = picture.resize(new, Image.Resampling.LANCZOS)
-        offset = ((cell - new[0]) // 2, (cell - new[1]) // 2)
+        row = i // columns
+        top = gap + crown + sum(highs[:row]) + row * (head + gap)
+        offset = ((cell - picture.width) // 2, (highs[row] - picture.height) // 2)
         board.paste(picture, (left + offset[0], top + head + offset[1]))
         if title:
             text = letters.shorten(" ".join(title.split()), cell)
             letters.draw(pen, left, top + (head - letters.height) // 2, text, (226, 229, 236))
     return board
+
+
+def _fit(picture: Image.Image, side: int) -> Image.Image:
+    """Return a picture whose long side is `side`."""
+    from PIL import Image
+
+    scale = side / max(picture.size)
+    new = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    return picture if new == picture.size else picture.resize(new, Image.Resampling.LANCZOS)

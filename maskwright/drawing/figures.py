@@ -23,13 +23,16 @@ INK, SOFT, GRID = "#1b2130", "#667085", "#e6e9ef"
 COLORS = ("#2f5fd0", "#e07b00", "#009e73", "#c8408d", "#56b4e9", "#8a6d00", "#7a52c7", "#d1495b")
 SERIES = "#2f5fd0"
 DPI = 150
+# Inches and points: shown 500 pixels wide, no text of a figure is lower than 7 pixels.
+WIDTH, SMALL = 7.2, 7.8
+LONGEST = 26  # characters of a name in a figure; whole names stand in the tables
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
     """Give axes the look that all figures share."""
-    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
+    ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=8)
     ax.set_xlabel(xlabel, fontsize=9, color=SOFT)
     ax.set_ylabel(ylabel, fontsize=9, color=SOFT)
     ax.grid(True, color=GRID, linewidth=0.8)
@@ -38,14 +41,22 @@ def style(ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color("#c8cdd6")
-    ax.tick_params(colors=SOFT, labelsize=8.5, length=3, width=0.8)
+    ax.tick_params(colors=SOFT, labelsize=8.2, length=3, width=0.8)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
+    """Return an empty figure of a size in inches; those of reports are at most `WIDTH` wide."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def panels(count: int, height: float, width: float = WIDTH / 2) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels of a size in inches, two in a row."""
+    columns = min(max(count, 1), 2)
+    rows = -(-max(count, 1) // columns)
+    figure = new_figure(width * columns, height * rows)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
 def save_figure(figure: Figure, out: str | Path) -> Path:
@@ -60,7 +71,7 @@ def save_figure(figure: Figure, out: str | Path) -> Path:
 
 def legend(ax: Axes, **options: Any) -> None:
     """Add a legend without a frame."""
-    ax.legend(frameon=False, fontsize=8.5, labelcolor=INK, **options)
+    ax.legend(frameon=False, fontsize=8.2, labelcolor=INK, **options)
 
 
 def colors(count: int) -> list[Any]:
@@ -83,7 +94,13 @@ def plural(count: int, word: str) -> str:
 
 
 def as_text(name: str | None) -> str:
-    """Return a name as matplotlib shows it as it is: "$" is no formula, "_" hides no legend."""
+    """Return a name as matplotlib shows it as it is: "$" is no formula, "_" hides no legend.
+
+    Of a long name the middle is left out: what tells names apart often stands at their end.
+    """
     text = "".join(char for char in " ".join(str(name).split()) if char.isprintable())
+    if len(text) > LONGEST:
+        tail = LONGEST // 3
+        text = f"{text[: LONGEST - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

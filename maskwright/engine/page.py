@@ -78,10 +78,13 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 8px 15px; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
-th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.name { display: inline-block; max-width: 26ch; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; vertical-align: bottom; }
 footer { color: var(--soft); font-size: 13px; padding: 30px 0 40px; }
-@media (max-width: 560px) { .wrap { padding: 0 14px; } }
+@media (max-width: 560px) { .wrap { padding: 0 14px; } th, td { padding: 7px 9px; }
+  .name { max-width: 17ch; } }
 """
 
 _PAGE = """<!doctype html>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
                 targets.labels[i, kept],
                 dataset.names,
                 masks=_crops(batch, i, kept.tolist()),
+                crowd=None if targets.crowd is None else targets.crowd[i, kept],
                 keypoints=None if targets.keypoints is None else targets.keypoints[i, kept],
                 skeleton=dataset.skeleton,
                 min_side=CELL,
@@ -140,10 +141,19 @@ class Curves:
         folder: the run folder.
         enabled: False does nothing, for all processes but the first.
         step: optimiser steps done before; what a killed run has written beyond them is hidden.
+        schedule: the learning rate at each step from 0 on; None: known at the ends of epochs.
     """
 
-    def __init__(self, folder: Path, *, enabled: bool = True, step: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        enabled: bool = True,
+        step: int = 0,
+        schedule: Callable[[int], float] | None = None,
+    ) -> None:
         self.folder = folder
+        self._schedule = schedule
         self.enabled = enabled
         self._writer: Any = None
         self._drawn = -math.inf  # when, by the monotonic clock
@@ -182,7 +192,7 @@ class Curves:
         from .plots import plot_results
 
         start = time.monotonic()
-        plot_results(self.folder / "results.csv", self.folder / "results.png")
+        plot_results(self.folder / "results.csv", self.folder / "results.png", self._schedule)
         self._drawn, self._stale = time.monotonic(), False
         self._cost = self._drawn - start
 
@@ -211,6 +221,7 @@ def _save_rows(
                 dataset.names,
                 scores=[row["score"] for row in mine] if mine and "score" in mine[0] else None,
                 masks=masks if all(mask is not None for mask in masks) else None,
+                crowd=[bool(row.get("iscrowd")) for row in mine],
                 keypoints=np.reshape(points, (len(mine), -1, 3)) if full else None,
                 skeleton=dataset.skeleton,
                 min_side=CELL,

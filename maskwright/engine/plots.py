@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from ..drawing.figures import (
     SERIES,
+    WIDTH,
     FloatArray,
     as_text,
     colors,
     legend,
     new_figure,
+    panels,
     plural,
     save_figure,
     style,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+SCHEDULE_POINTS = 400
+MOST_CLASSES = 20  # with a bar of their own
 TITLES = {
     "box": "Box AP",
     "mask": "Mask AP",
@@ -35,13 +39,17 @@ TITLES = {
 }
 
 
-def plot_results(csv_path: str | Path, out: str | Path) -> Path:
+def plot_results(
+    csv_path: str | Path, out: str | Path, schedule: Callable[[int], float] | None = None
+) -> Path:
     """Draw the curves of a training run.
 
     Args:
         csv_path: `results.csv` of the run: `epoch`, `step`, `lr`, `images_per_s`, `train/...`
             losses, `val/box/...`, `val/mask/...` and other metrics; empty where there is no value.
         out: file to write.
+        schedule: the learning rate at each step from 0 on: between the ends of epochs, where the
+            table has it, it warms up. None: the points of the table.
 
     Returns:
         The path of the figure.
@@ -57,36 +65,47 @@ def plot_results(csv_path: str | Path, out: str | Path) -> Path:
     rows = len(next(iter(columns.values())))
     x = columns.get(axis, np.arange(1, rows + 1, dtype=float))
 
-    panels: list[tuple[str, str, dict[str, FloatArray]]] = []
+    shown_in: list[tuple[str, str, dict[str, FloatArray]]] = []
     train = {k.removeprefix("train/"): v for k, v in columns.items() if k.startswith("train/")}
     if "loss" in train:
-        panels.append(("Training loss", "loss", {"loss": train.pop("loss")}))
+        shown_in.append(("Training loss", "loss", {"loss": train.pop("loss")}))
     if train:
-        panels.append(("Losses by part", "loss", train))
+        shown_in.append(("Losses by part", "loss", train))
     for kind, title in TITLES.items():
         prefix = f"val/{kind}/"
         shown = ("AP", "AP50", "AP75")
         curves = {key: columns[prefix + key] for key in shown if prefix + key in columns}
         if curves:
-            panels.append((f"{title} on the validation split", "", curves))
+            shown_in.append((f"{title} on the val split", "", curves))
     if "lr" in columns:
-        panels.append(("Learning rate", "", {"lr": columns["lr"]}))
+        shown_in.append(("Learning rate", "", {"lr": columns["lr"]}))
     if "images_per_s" in columns:
-        panels.append(("Speed", "images per second", {"images_per_s": columns["images_per_s"]}))
-    if not panels:
+        shown_in.append(("Speed", "images per second", {"images_per_s": columns["images_per_s"]}))
+    if not shown_in:
         raise ValueError(f"{csv_path}: no column named train/..., val/..., lr or images_per_s")
 
-    wide = min(3, len(panels))
-    high = -(-len(panels) // wide)
-    figure = new_figure(4.6 * wide, 3.3 * high)
-    for i, (title, ylabel, curves) in enumerate(panels):
-        ax = figure.add_subplot(high, wide, i + 1)
+    figure, axes = panels(len(shown_in), 2.7)
+    for ax, (title, ylabel, curves) in zip(axes, shown_in, strict=True):
+        if "lr" in curves and schedule is not None and step is not None:
+            _draw_schedule(ax, schedule, int(step.max()))
+            continue
         style(ax, title, axis, ylabel)
         _draw_curves(ax, x, curves)
         ax.set_xlim(min(float(x.min()), 0.0), float(x.max()) * 1.03 + 0.01)
         if "images_per_s" in curves:
             ax.set_ylim(bottom=0)
     return save_figure(figure, out)
+
+
+def _draw_schedule(ax: Axes, schedule: Callable[[int], float], steps: int) -> None:
+    """Draw the learning rate of each step that was done, the first ones of the warm-up closely."""
+    early = np.arange(min(steps, SCHEDULE_POINTS))
+    late = np.linspace(0, max(steps - 1, 0), SCHEDULE_POINTS).astype(int)
+    x = np.unique(np.concatenate([early, late]))
+    style(ax, "Learning rate", "step")
+    ax.plot(x + 1, [schedule(int(i)) for i in x], color=SERIES, lw=1.7, label="lr")
+    ax.set_xlim(0, max(1.03 * steps, 1))
+    ax.set_ylim(bottom=0)
 
 
 def _draw_curves(ax: Axes, x: FloatArray, curves: dict[str, FloatArray]) -> None:
@@ -102,7 +121,7 @@ def _draw_curves(ax: Axes, x: FloatArray, curves: dict[str, FloatArray]) -> None
         ax.plot(x[best], main[best], "o", ms=7, mfc="white", mec=SERIES, mew=1.8)
         ax.annotate(
             f"{main[best]:.3f}", (x[best], main[best]), xytext=(0, -15),
-            textcoords="offset points", ha="center", fontsize=8.5, color=SERIES, fontweight="bold",
+            textcoords="offset points", ha="center", fontsize=8.2, color=SERIES, fontweight="bold",
         )  # fmt: skip
         top = max(float(np.nanmax(v)) for v in curves.values() if np.isfinite(v).any())
         ax.set_ylim(0, min(max(1.15 * top, 0.05), 1.05))
@@ -154,27 +173,18 @@ def plot_labels(
     labels, sizes, centres = np.asarray(labels), np.asarray(sizes), np.asarray(centres)
     per_image = np.asarray(per_image)
     counts = np.bincount(labels, minlength=len(names)) if len(labels) else np.zeros(len(names), int)
-    figure = new_figure(11, 8)
-    grid = figure.add_gridspec(2, 2)
+    named = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
+    figure = new_figure(WIDTH, 5.6 + 0.09 * len(named))
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.6 + 0.09 * len(named), 3))
 
     ax = figure.add_subplot(grid[0, 0])
-    order = np.argsort(-counts, kind="stable")
-    style(ax, f"{len(labels):,} objects in {len(names)} {plural(len(names), 'class')}")
-    words = [str(i) if names[i] is None else as_text(names[i]) for i in order]
-    ax.bar(range(len(words)), counts[order], color=SERIES, width=0.75)
-    ax.grid(False, axis="x")
-    points = 8.5 if len(words) <= 20 else max(170 / len(words), 4.6)
-    turn = 0 if len(words) <= 4 else 90
-    ax.set_xticks(range(len(words)), words, rotation=turn, fontsize=points)
-    ax.set_xlim(-0.6, max(len(words), 3) - 0.4)
-    if len(counts) > 3 and counts.max() > 200 * max(np.median(counts), 1):
-        ax.set_yscale("symlog")
+    words = [str(i) if names[i] is None else as_text(names[i]) for i in named]
+    draw_counts(ax, words, counts[named], len(labels), len(names))
 
     ax = figure.add_subplot(grid[0, 1])
     empty = int((per_image == 0).sum())
-    style(
-        ax, f"Objects per image ({len(per_image):,} images, {empty:,} empty)", "objects", "images"
-    )
+    title = f"{len(per_image):,} {plural(len(per_image), 'image')}, {empty:,} empty"
+    style(ax, title, "objects in an image", "images")
     if len(per_image):
         top = int(per_image.max())
         wide = -(-(top + 1) // 40)  # whole numbers, so that no bin is emptier by its width
@@ -195,6 +205,28 @@ def plot_labels(
             ax.set_xlim(0, 1)
             ax.set_ylim(1, 0)
     return save_figure(figure, out)
+
+
+def draw_counts(
+    ax: Axes, words: Sequence[str], counts: npt.NDArray[np.integer], objects: int, classes: int
+) -> None:
+    """Draw the objects of the most frequent classes as bars, the most frequent on top.
+
+    Args:
+        ax: where.
+        words: names of the classes that are shown.
+        counts: their objects.
+        objects: of all classes.
+        classes: number of all classes.
+    """
+    of = "" if len(words) == classes else f", the first {len(words)}"
+    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}{of}", "objects")
+    ax.grid(False, axis="y")
+    ax.barh(range(len(words)), counts, color=SERIES, height=0.75)
+    ax.set_yticks(range(len(words)), words)
+    ax.set_ylim(max(len(words), 3) - 0.4, -0.6)
+    if len(counts) > 3 and counts.max() > 200 * max(np.median(counts), 1):
+        ax.set_xscale("symlog")
 
 
 def _density(ax: Axes, points: FloatArray, limits: tuple[float, float] | None) -> None:

@@ -14,12 +14,15 @@ from ..drawing.figures import (
     COLORS,
     INK,
     SERIES,
+    SMALL,
     SOFT,
+    WIDTH,
     FloatArray,
     as_text,
     colors,
     legend,
     new_figure,
+    panels,
     save_figure,
     say,
     style,
@@ -32,27 +35,26 @@ if TYPE_CHECKING:
 
 # More curves or cells than this get no legend or numbers of their own.
 FEW = 10
-MANY_BARS = 45  # in a column
-MANY_CELLS = 130  # a name at each row of the matrix can be read up to here
+MANY_BARS = 40  # of more classes the best and the worst are shown
+MANY_CELLS = 20  # rows of the confusion matrix, the background not counted
 
 Curve = tuple[FloatArray, FloatArray]
 
 
-def plot_pr(panels: Mapping[str, Mapping[str, Curve]], out: str | Path) -> Path:
+def plot_pr(parts: Mapping[str, Mapping[str, Curve]], out: str | Path) -> Path:
     """Draw precision against recall, a panel per IoU with a line per class and their mean.
 
     Args:
-        panels: heading such as "Boxes, IoU 0.5" -> class name -> (recall, precision), see
+        parts: heading such as "Boxes, IoU 0.5" -> class name -> (recall, precision), see
             `metrics.pr_curves`; may be empty.
         out: file to write.
 
     Returns:
         The path of the figure.
     """
-    lines = max((min(len(curves), FEW) for curves in panels.values()), default=0)
-    figure = new_figure(4.1 * max(len(panels), 1), 3.7 + 0.19 * lines)
-    for i, (title, curves) in enumerate(panels.items()):
-        ax = figure.add_subplot(1, len(panels), i + 1)
+    lines = max((min(len(curves), FEW) for curves in parts.values()), default=0)
+    figure, axes = panels(len(parts), 3.3 + 0.19 * lines)
+    for ax, (title, curves) in zip(axes, parts.items(), strict=True):
         style(ax, title, "recall", "precision")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.03)
@@ -89,7 +91,7 @@ def _draw_pr(ax: Axes, curves: Mapping[str, Curve]) -> None:
             label = f"{as_text(name)}  {precision.mean():.3f}"
             ax.plot(recall, precision, color=color, lw=1.3, label=label)
     legend(ax, loc="upper left", bbox_to_anchor=(0, -0.17), title="class and AP", alignment="left",
-           title_fontproperties={"size": 8.5})  # fmt: skip
+           title_fontproperties={"size": SMALL})  # fmt: skip
 
 
 def plot_scores(curves: Mapping[str, ScoreCurves], out: str | Path) -> Path:
@@ -102,9 +104,8 @@ def plot_scores(curves: Mapping[str, ScoreCurves], out: str | Path) -> Path:
     Returns:
         The path of the figure.
     """
-    figure = new_figure(5.2 * max(len(curves), 1), 3.8)
-    for i, (kind, one) in enumerate(curves.items()):
-        ax = figure.add_subplot(1, len(curves), i + 1)
+    figure, axes = panels(len(curves), 3.3)
+    for ax, (kind, one) in zip(axes, curves.items(), strict=True):
         style(ax, f"{kind.capitalize()}: which conf?", "conf", "")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.03)
@@ -138,11 +139,11 @@ def plot_calibration(results: Mapping[str, Calibration], out: str | Path) -> Pat
     Returns:
         The path of the figure.
     """
-    figure = new_figure(4.4 * max(len(results), 1), 5.4)
+    figure = new_figure(3.6 * max(len(results), 1), 4.8)
     grid = figure.add_gridspec(2, max(len(results), 1), height_ratios=(3, 1))
     for i, (kind, one) in enumerate(results.items()):
         ax = figure.add_subplot(grid[0, i])
-        style(ax, f"{kind.capitalize()}: is a score a probability?", "", "share that is right")
+        style(ax, f"{kind.capitalize()}: can scores be believed?", "", "share that is right")
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.03)
         ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), zorder=3, label="perfect")
@@ -157,7 +158,7 @@ def plot_calibration(results: Mapping[str, Calibration], out: str | Path) -> Pat
         if filled.any():
             facts = f"ECE {one.error:.3f}, score − share {one.bias:+.3f}"
             legend(ax, loc="upper left", title=facts, alignment="left",
-                   title_fontproperties={"size": 8.5})  # fmt: skip
+                   title_fontproperties={"size": SMALL})  # fmt: skip
         else:
             say(ax, "no detections")
         below = figure.add_subplot(grid[1, i], sharex=ax)
@@ -178,29 +179,31 @@ def plot_errors(splits: Mapping[str, ErrorSplit], out: str | Path) -> Path:
     Returns:
         The path of the figure.
     """
-    rows = [*KINDS, *SPECIAL]
-    figure = new_figure(7.2, 3.9)
+    rows = [r for r in (*KINDS, *SPECIAL) if any(one.counts[r] for one in splits.values())]
+    figure = new_figure(WIDTH, 1.3 + 0.17 * len(rows) * (1 + len(splits)))
     ax = figure.add_subplot()
-    style(ax, "What each kind of error costs", "points of AP50 gained by mending it")
+    style(ax, "What each kind of error costs", "AP50 gained by mending it (number of errors)")
+    if not rows:
+        say(ax, "no errors")
+        return save_figure(figure, out)
     ax.grid(False, axis="y")
     thick = 0.78 / max(len(splits), 1)
-    place = np.arange(len(rows)) + 0.4 * (np.arange(len(rows)) >= len(KINDS))
+    place = np.arange(len(rows)) + 0.4 * np.isin(rows, SPECIAL)
     top = 0.0
     for i, (kind, split) in enumerate(splits.items()):
         where = place - 0.39 + thick * (i + 0.5)
-        gains = [0.0 if math.isnan(split.gains[row]) else 100 * split.gains[row] for row in rows]
+        gains = [0.0 if math.isnan(split.gains[row]) else split.gains[row] for row in rows]
         top = max(top, *gains)
         ax.barh(where, gains, height=thick, color=COLORS[i],
-                label=f"{kind}  AP50 {100 * split.ap:.1f}")  # fmt: skip
+                label=f"{kind}, AP50 {split.ap:.3f}")  # fmt: skip
         for y, gain, row in zip(where, gains, rows, strict=True):
-            ax.annotate(f"{gain:.1f}  ({split.counts[row]:,})", (gain, y), xytext=(4, 0),
-                        textcoords="offset points", va="center", fontsize=7.5,
+            ax.annotate(f"{gain:.3f}  ({split.counts[row]:,})", (gain, y), xytext=(4, 0),
+                        textcoords="offset points", va="center", fontsize=SMALL,
                         color=SOFT)  # fmt: skip
-    ax.set_xlim(0, max(1.2 * top, 1.0))
+    ax.set_xlim(0, max(1.25 * top, 0.01))
     ax.set_yticks(place.tolist(), rows, fontsize=9)
     ax.set_ylim(float(place[-1]) + 0.6, -0.6)
-    if splits:
-        legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
+    legend(ax, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return save_figure(figure, out)
 
 
@@ -230,11 +233,10 @@ def plot_confusion(
             f"matrix: expected ({count}, {count}) for {len(names)} names and the background, "
             f"got {matrix.shape}"
         )
+    matrix, words = _gather_classes(matrix, names)
+    count = len(words)
     from matplotlib.colors import LinearSegmentedColormap
 
-    words = [str(i) if name is None else as_text(name) for i, name in enumerate(names)] + [
-        "background"
-    ]
     total = np.broadcast_to(matrix.sum(1, keepdims=True), matrix.shape).copy()
     total[-1] = matrix.sum(0)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
@@ -247,36 +249,56 @@ def plot_confusion(
     ramp.set_bad("#ffffff")
 
     longest = max(len(word) for word in words)
-    side = min(max(3.2, 0.62 * count), 13.0)
-    figure = new_figure(side + 0.075 * longest + 1.0, side + 0.06 * longest + 0.5)
+    side = min(max(2.4, 0.62 * count), WIDTH - 0.07 * longest - 1.2)
+    figure = new_figure(side + 0.07 * longest + 1.2, side + 0.06 * longest + 0.9)
     ax = figure.add_subplot()
-    style(ax, f"Confusion matrix{at and ' at '}{at}", "predicted", "true")
+    title = "Confusion matrix" if not at else f"Confusion matrix at\n{at}"
+    style(ax, title, "predicted", "true")
     ax.grid(False)
     picture = ax.imshow(shown, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
-    points = 8.5 if count <= 20 else max(8.5 * 20 / count * 1.5, 5.2)
-    if count <= MANY_CELLS:
-        ax.set_xticks(range(count), words, rotation=0 if count <= 3 else 90, fontsize=points)
-        ax.set_yticks(range(count), words, fontsize=points)
-        ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-        ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-        ax.grid(which="minor", color="white", linewidth=1.5 if count <= 20 else 0.4)
-    else:
-        ax.set_xticks([])
-        ax.set_yticks([])
+    ax.set_xticks(range(count), words, rotation=0 if longest <= 10 and count <= 3 else 90)
+    ax.set_yticks(range(count), words)
+    ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="both", length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    if count <= FEW + 1:
+    if count <= 8:
         for row in range(count):
             for col in range(count):
                 if matrix[row, col]:
                     ink = "white" if share[row, col] > 0.5 else INK
                     text = f"{share[row, col]:.0%}\n{matrix[row, col]:,}"
-                    ax.text(col, row, text, ha="center", va="center", color=ink, fontsize=8)
+                    ax.text(col, row, text, ha="center", va="center", color=ink, fontsize=SMALL)
     bar = figure.colorbar(picture, ax=ax, fraction=0.035, pad=0.02, format="{x:.0%}")
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=SOFT, labelsize=8, length=0)
+    bar.ax.tick_params(colors=SOFT, labelsize=SMALL, length=0)
     return save_figure(figure, out)
+
+
+def _gather_classes(
+    matrix: npt.NDArray[np.integer], names: Sequence[str | None]
+) -> tuple[npt.NDArray[np.integer], list[str]]:
+    """Return the confusion matrix of the classes worth a row, with what to write at them.
+
+    Classes without objects and detections have no row; of many those with the most errors have
+    one, the rest share one. The background stays last.
+    """
+    words = [str(i) if name is None else as_text(name) for i, name in enumerate(names)]
+    errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+    used = [i for i in range(len(names)) if matrix[i].any() or matrix[:, i].any()]
+    kept = used
+    if len(used) > MANY_CELLS:
+        kept = sorted(sorted(used, key=lambda i: -errors[i])[: MANY_CELLS - 1])
+    groups = [[i] for i in kept]
+    labels = [words[i] for i in kept]
+    if rest := [i for i in used if i not in set(kept)]:
+        groups.append(rest)
+        labels.append(f"{len(rest)} other classes")
+    groups.append([len(names)])
+    pooled = np.array([[matrix[np.ix_(a, b)].sum() for b in groups] for a in groups])
+    return pooled, [*labels, "background"]
 
 
 def plot_class_ap(
@@ -284,7 +306,7 @@ def plot_class_ap(
 ) -> Path:
     """Draw the AP of every class as bars, boxes, masks and others side by side, the best first.
 
-    Of more classes than fit into two columns the best and the worst are shown.
+    Of many classes the best and the worst are shown.
 
     Args:
         metrics: keys "box/AP/<class>", "mask/AP/<class>" and so on, as `val` returns them; nan
@@ -305,23 +327,22 @@ def plot_class_ap(
     names = list(dict.fromkeys(name for found in kinds.values() for name in found))
     lead = next((kinds[kind] for kind in ("mask", "keypoints", "box") if kind in kinds), {})
     names.sort(key=lambda name: -lead.get(name, 0.0))
-    many = len(names) > 2 * MANY_BARS
-    columns = 1 if len(names) <= MANY_BARS else 2
-    rows = MANY_BARS if many else max(-(-len(names) // columns), 1)
-    parts = [names[:rows], names[-rows:] if many else names[rows:]][:columns]
+    many = len(names) > MANY_BARS
+    rows = MANY_BARS // 2 if many else max(len(names), 1)
+    parts = [names[:rows], names[-rows:]] if many else [names]
     first = f"The best {rows} of {len(names)} classes" if many else "AP by class"
-    titles = (first, f"The worst {rows}" if many else "")
+    titles = (first, f"The worst {rows}")
     height = 0.17 * rows * (1.0 + 0.45 * max(len(kinds) - 1, 0)) + 1.1
-    figure = new_figure(6.6 * columns, height)
+    figure = new_figure(WIDTH, height * len(parts))
     for column, part in enumerate(parts):
-        ax = figure.add_subplot(1, columns, column + 1)
+        ax = figure.add_subplot(len(parts), 1, column + 1)
         style(ax, titles[column], "AP")
         ax.grid(False, axis="y")
         ax.set_xlim(0, 1)
         _draw_bars(ax, part, kinds, rows)
         if objects is not None:
             words = [f"{as_text(name)}  ({objects.get(name, 0):,})" for name in part]
-            ax.set_yticks(range(len(part)), words, fontsize=8)
+            ax.set_yticks(range(len(part)), words)
         if column == 0 and kinds:
             legend(ax, loc="lower right")
         elif not kinds:
@@ -339,7 +360,9 @@ def _draw_bars(ax: Axes, names: list[str], kinds: dict[str, dict[str, float]], r
         ax.barh(where, values, height=thick, color=COLORS[i], label=f"{kind}  {mean:.3f}")
         ax.axvline(mean, color=COLORS[i], lw=1, ls=(0, (4, 3)), zorder=0.6)
         for y, value in zip(where, values, strict=True):
-            text = ax.text(value + 0.008, y, f"{value:.2f}", va="center", fontsize=6.5, color=SOFT)
+            text = ax.text(
+                value + 0.008, y, f"{value:.3f}", va="center", fontsize=SMALL, color=SOFT
+            )
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
-    ax.set_yticks(range(len(names)), [as_text(name) for name in names], fontsize=8)
+    ax.set_yticks(range(len(names)), [as_text(name) for name in names])
     ax.set_ylim(rows - 0.4, -0.6)

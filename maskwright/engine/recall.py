@@ -141,7 +141,7 @@ def plot_recall(curves: dict[str, ProposalRecall], out: Path) -> Path:
         curves: recall by the name of the source.
         out: the file.
     """
-    figure = new_figure(9.5, 3.8)
+    figure = new_figure(7.2, 3.2)
     left, right = figure.subplots(1, 2)
     for (name, recall), color in zip(curves.items(), colors(len(curves)), strict=True):
         label = f"{name}, {recall.counts[-1]} proposals"

@@ -6,7 +6,6 @@ It is written last and whole: an interruption leaves no half report.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,22 @@ from ..drawing.figures import plural
 from ..metrics.error_split import KINDS, MEANING, SPECIAL
 from ..metrics.scores import SMALLEST_SCORE, ImageScore
 from . import console
+from .advice import Step, next_steps, verdict
 from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .doctor import environment
 from .page import escape, render
+from .page_parts import (
+    DASH,
+    bullets,
+    images,
+    left_out,
+    name_cell,
+    number,
+    optional,
+    pairs,
+    section,
+    table,
+)
 from .rundir import write_whole
 from .undefined import metric_rows, split_rows, undefined_line
 from .worst import LEGEND, draw_worst
@@ -30,9 +42,10 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
 
 REPORT = "report.html"
+AT_ONCE = 3  # of the worst images; the others are folded away
 MIXUPS = 12  # rows of the table of confusions
+ALWAYS = ("AP", "AP50")  # rows of the table of metrics that stay, whatever they say
 TITLES = {"box": "Boxes", "mask": "Masks"}
-DASH = '<span title="undefined: no such object in the data">–</span>'
 NONE_RIGHT = '<span title="no detection of this class is right">–</span>'
 
 
@@ -68,19 +81,20 @@ def write_report(
     files = [image["file_name"] for image in result.gt["images"]]
     save_numbers(folder / "metrics.json", result.metrics, found, files)
     parts = [
-        _list(notes),
-        _section("Metrics", _metrics(result.metrics)),
-        _section("Training", *_images(folder, "results.png")),
-        _section("Classes", _classes(found, result.metrics), *_images(folder, figures["classes"])),
-        _section("Precision and recall", *_images(folder, *figures["pr"])),
-        _section("Which score threshold?", _thresholds(found), *_images(folder, figures["scores"])),
-        _section("Errors", _errors(found), *_images(folder, figures["errors"])),
-        _section("Confusion", _mixups(found), *_images(folder, figures["confusion"])),
-        _section("Calibration", _calibration(found), *_images(folder, figures["calibration"])),
-        _section("The worst images", *_worst(folder, found, worst)),
-        _section("Annotations", *_images(folder, "labels.jpg")),
-        _section("Options", _pairs(options)),
-        _section("Environment", _pairs(environment(device))),
+        bullets(notes),
+        section("What to do", _steps(next_steps(found, command))),
+        section("The worst images", *_worst(folder, found, worst)),
+        section("Metrics", _metrics(result.metrics)),
+        section("Which score threshold?", _thresholds(found), *images(folder, figures["scores"])),
+        section("Training", *images(folder, "results.png")),
+        section("Classes", _classes(found, result.metrics), *images(folder, figures["classes"])),
+        section("Precision and recall", *images(folder, *figures["pr"])),
+        section("Errors", _errors(found), *images(folder, figures["errors"])),
+        section("Confusion", _mixups(found), *images(folder, figures["confusion"])),
+        section("Calibration", _calibration(found), *images(folder, figures["calibration"])),
+        section("Annotations", *images(folder, "labels.jpg")),
+        section("Options", pairs(options)),
+        section("Environment", pairs(environment(device))),
     ]
     page = render(
         title,
@@ -144,7 +158,7 @@ def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
 def _key_figures(result: Evaluation, found: Diagnosis) -> list[tuple[str, str]]:
     metrics, objects = result.metrics, sum(found.objects.values())
     rows = [
-        (_number(value, "–"), key.replace("/", " "))
+        (number(value, "–"), key.replace("/", " "))
         for key, value in metrics.items()
         if key.count("/") == 1 and key.endswith("/AP")
     ]
@@ -158,22 +172,34 @@ def _key_figures(result: Evaluation, found: Diagnosis) -> list[tuple[str, str]]:
     return rows
 
 
+def _steps(steps: Sequence[Step]) -> str:
+    """Return the steps as a numbered list, each with its command."""
+    items = []
+    for step in steps:
+        line = "" if step.command is None else f"<pre>{escape(step.command)}</pre>"
+        items.append(f"<li><b>{escape(step.what)}.</b> {escape(step.why)}{line}</li>")
+    return f'<ol class="steps">{"".join(items)}</ol>'
+
+
 def _metrics(metrics: Mapping[str, float]) -> str:
     """Return the table of the metrics over all classes, a column per family."""
     rows, undefined = split_rows(metric_rows(metrics)[0])
     families = list(dict.fromkeys(key.split("/")[0] for key in metrics))
-    table = _table(
+    nought = [name for name, row in rows.items() if name not in ALWAYS and not any(row.values())]
+    shown = {name: row for name, row in rows.items() if name not in nought}
+    text = "<p>AP and AR lie between 0 and 1.</p>" + table(
         ["metric", *families],
         [
-            [name, *(_optional(row.get(family)) for family in families)]
-            for name, row in rows.items()
+            [name, *(optional(row.get(family)) for family in families)]
+            for name, row in shown.items()
         ],
     )
-    if any(math.isnan(value) for row in rows.values() for value in row.values()):
-        table += "<p>–: undefined, because the data has no object of this kind.</p>"
     if line := undefined_line(undefined):
-        table += f"<p>{escape(line[0].upper() + line[1:])}.</p>"
-    return table
+        text += f'<p class="soft">{escape(line[0].upper() + line[1:])}.</p>'
+    text += left_out("0 throughout, and left out", nought)
+    if any(math.isnan(value) for row in shown.values() for value in row.values()):
+        text += '<p class="soft">–: undefined, because the data has no object of this kind.</p>'
+    return text
 
 
 def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
@@ -182,10 +208,14 @@ def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
     head = ["class", "objects", *(kind.replace("/", " ") for kind in kinds)]
     for kind in found.kinds:
         head += [f"{kind} best F1", "at conf"]
-    rows = []
+    rows, absent = [], []
+    taken = dict(zip(found.names, found.confusion[:, :-1].sum(0).tolist(), strict=True))
     for name, count in found.objects.items():
-        row = [escape(name), f"{count:,}" if count else "0: AP is undefined"]
-        row += [_optional(metrics.get(f"{kind}/{name}")) for kind in kinds]
+        if not count and not taken[name]:
+            absent.append(name)
+            continue
+        row = [name_cell(name), f"{count:,}" if count else "0: AP is undefined"]
+        row += [optional(metrics.get(f"{kind}/{name}")) for kind in kinds]
         for one in found.kinds.values():
             point = one.scores.per_class.get(name)
             if point is not None:
@@ -193,16 +223,20 @@ def _classes(found: Diagnosis, metrics: Mapping[str, float]) -> str:
             else:
                 row += ["0.000", NONE_RIGHT] if count else [DASH, DASH]
         rows.append(row)
-    return _table(head, rows, sortable=True)
+    text = table(head, rows, sortable=True) if rows else ""
+    return text + left_out("Neither in the images nor found, and left out", absent)
 
 
 def _thresholds(found: Diagnosis) -> str:
     if found.best is None:
-        return "<p>No threshold to suggest: no detection found an object.</p>"
+        return (
+            f"<p>No threshold to advise: no detection found an object. conf={found.conf:g}, the "
+            "default, is shown instead.</p>"
+        )
     return (
-        f"<p>F1 over all classes is highest at <code>conf={found.best.conf:g}</code>: "
-        f"<code>maskwright predict conf={found.best.conf:g}</code>. Take a lower one to miss "
-        "less, a higher one for fewer false detections. Matches at IoU 0.5.</p>"
+        f"<p>F1 over all classes is highest at <code>conf={found.best.conf:g}</code>: worst "
+        "images, confusion matrix and the pictures of the folder show what it finds. Take a lower "
+        "one to miss less, a higher one for fewer false detections. Matches at IoU 0.5.</p>"
     )
 
 
@@ -210,18 +244,22 @@ def _errors(found: Diagnosis) -> str:
     head = ["error", "meaning"]
     for kind in found.kinds:
         head += [f"{kind}: number", "AP50 gained"]
-    rows = []
+    rows, none = [], []
     for error in (*KINDS, *SPECIAL):
+        if not any(one.errors.counts[error] for one in found.kinds.values()):
+            none.append(error)
+            continue
         row = [error, MEANING[error]]
         for one in found.kinds.values():
-            row += [f"{one.errors.counts[error]:,}", _optional(one.errors.gains[error])]
+            row += [f"{one.errors.counts[error]:,}", optional(one.errors.gains[error])]
         rows.append(row)
-    return (
+    text = (
         "<p>By how much AP at IoU 0.5 would rise if the errors of one kind alone were mended "
-        "(TIDE, Bolya et al. 2020). Every detection counts, also those of low score. The last two "
-        "rows take all false detections, or all that was not found, together.</p>"
-        + _table(head, rows)
+        "(TIDE, Bolya et al. 2020). Every detection counts, also those of low score. False "
+        "positives and false negatives take all false detections, or all that was not found, "
+        "together.</p>"
     )
+    return text + (table(head, rows) if rows else "") + left_out("No error of the kind", none)
 
 
 def _mixups(found: Diagnosis) -> str:
@@ -233,19 +271,23 @@ def _mixups(found: Diagnosis) -> str:
         "class. The last column holds missed objects, the last row false detections.</p>"
     )
     order = np.argsort(-matrix, axis=None, kind="stable")[:MIXUPS]
-    pairs = [divmod(int(i), len(found.names)) for i in order if matrix.flat[i]]
-    if not pairs:
+    mixed = [divmod(int(i), len(found.names)) for i in order if matrix.flat[i]]
+    if not mixed:
         return text
-    return text + _table(
+    return text + table(
         ["true class", "taken for", "times"],
-        [[escape(found.names[t]), escape(found.names[p]), f"{matrix[t, p]:,}"] for t, p in pairs],
+        [
+            [name_cell(found.names[t]), name_cell(found.names[p]), f"{matrix[t, p]:,}"]
+            for t, p in mixed
+        ],
     )
 
 
 def _calibration(found: Diagnosis) -> str:
+    judged = " ".join(verdict(kind, one.calibration) for kind, one in found.kinds.items())
     return (
-        "<p>Among detections with a score of 0.8, eight of ten should be right (IoU 0.5). ECE is "
-        "the mean distance between score and the share that is right; "
+        f"<p><b>{judged}</b></p><p>Among detections with a score of 0.8, eight of ten should be "
+        "right (IoU 0.5). ECE is the mean distance between score and the share that is right; "
         "scores that promise too much stand below the dashed line. Detections from "
         f"{SMALLEST_SCORE:g} on.</p>"
     )
@@ -262,95 +304,35 @@ def _worst(
         for name, (color, meaning) in LEGEND.items()
     )
     text = (
-        f"<p>By F1 of the {TITLES[kind].lower()} at conf={found.conf:g}, lowest first. Left the "
+        f"<p>By F1 of the {TITLES[kind].lower()} at {found.conf_text}, lowest first. Left the "
         f'ground truth, right what was found.</p><p class="keys">{swatches}</p>'
     )
-    return [text, *_images(folder, *(path.relative_to(folder).as_posix() for path, _ in worst))]
-
-
-def _section(title: str, *parts: str) -> str:
-    """Return a section, or nothing where it would be empty."""
-    body = "\n".join(part for part in parts if part)
-    return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
-
-
-def _images(folder: Path, *names: str) -> list[str]:
-    """Return the pictures of a folder that exist, as parts of the page."""
-    parts = []
-    for name in names:
-        path = folder / name
-        if path.is_file():
-            mime = "image/png" if path.suffix == ".png" else "image/jpeg"
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            parts.append(
-                f'<figure><img src="data:{mime};base64,{data}" alt="{escape(name)}">'
-                f"<figcaption>{escape(name)}</figcaption></figure>"
-            )
+    names = [path.relative_to(folder).as_posix() for path, _ in worst]
+    parts = [text, *images(folder, *names[:AT_ONCE], wide=True)]
+    if more := images(folder, *names[AT_ONCE:], wide=True):
+        parts.append(f"<details><summary>{len(more)} more</summary>{''.join(more)}</details>")
     return parts
-
-
-def _table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    sortable: bool = False,
-    numbers: bool = True,
-) -> str:
-    """Return a table of HTML cells; columns after the first hold numbers if all begin so."""
-    right = [
-        numbers and i > 0 and all(row[i][:1] in "0123456789–<" for row in rows)
-        for i in range(len(head))
-    ]
-    mark = [' class="n"' if at_right else "" for at_right in right]
-    top = "".join(f"<th{m}>{escape(name)}</th>" for name, m in zip(head, mark, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{m}>{c}</td>" for c, m in zip(row, mark, strict=True)) + "</tr>\n"
-        for row in rows
-    )
-    kind = ' class="sortable"' if sortable and len(rows) > 1 else ""
-    return (
-        f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>"
-    )
-
-
-def _pairs(options: Mapping[str, Any]) -> str:
-    rows = [
-        [escape(key), "none" if value is None else escape(str(value))]
-        for key, value in options.items()
-    ]
-    return _table(["name", "value"], rows, numbers=False)
-
-
-def _list(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
-
-
-def _number(value: float, dash: str) -> str:
-    return dash if math.isnan(value) else f"{value:.3f}"
-
-
-def _optional(value: float | None) -> str:
-    """Return a number as a cell; what is missing stays empty, what is undefined is a dash."""
-    return "" if value is None else _number(value, DASH)
 
 
 _STYLE = """
 .wrap { max-width: 1180px; }
 section { margin-bottom: 8px; }
 p { margin: 10px 0; max-width: 78ch; }
-code { background: var(--tint); border-radius: 5px; padding: 1px 6px; font-size: .93em;
-  overflow-wrap: anywhere; }
+code { background: var(--tint); border-radius: 5px; padding: 1px 6px; font-size: .93em; }
 section figure { margin: 16px 0; background: #fff; border: 1px solid var(--line);
   border-radius: 12px; padding: 12px; }
 section img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+section figure div { overflow-x: auto; }
 section figcaption { color: #667085; font-size: 12.5px; text-align: right; overflow-wrap: anywhere;
   padding-top: 6px; }
 .scroll { margin: 12px 0; max-height: 640px; overflow: auto; }
 thead th { position: sticky; top: 0; background: var(--card); }
-td { overflow-wrap: anywhere; }
+.steps { padding-left: 22px; max-width: 78ch; }
+.steps li { margin: 10px 0; }
+pre { background: var(--tint); border-radius: 8px; padding: 9px 12px; margin: 8px 0 0;
+  font-size: 13.5px; white-space: pre-wrap; overflow-wrap: anywhere; }
+.soft { color: var(--soft); font-size: 14px; }
+summary { cursor: pointer; }
 .sortable th { cursor: pointer; }
 .sortable th:hover { color: var(--accent); }
 .notes { background: var(--card); border: 1px solid var(--line); border-left: 4px solid #e07b00;
@@ -358,6 +340,8 @@ td { overflow-wrap: anywhere; }
 .keys { max-width: none; display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 13.5px; }
 .key i { display: inline-block; width: 13px; height: 13px; border: 1px solid #0006;
   border-radius: 3px; margin-right: 7px; vertical-align: -2px; }
+@media (max-width: 700px) { section figure { padding: 7px; }
+  .wide img { max-width: none; width: 860px; } }
 @media print {
   :root { color-scheme: light; --page: #fff; --card: #fff; --text: #000; --soft: #444;
     --line: #ccc; --tint: #eee; --accent: #000; }

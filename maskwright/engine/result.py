@@ -170,8 +170,12 @@ class Result:
         picture.save(stream, "PNG")
         return stream.getvalue()
 
-    def plot(self) -> Image.Image:
-        """Return the image with the objects drawn on it."""
+    def plot(self, *, labels: bool = True) -> Image.Image:
+        """Return the image with the objects drawn on it.
+
+        Args:
+            labels: write class and score at the objects.
+        """
         from ..drawing.draw import draw_instances
 
         # Masks go by their codes: full-size ones of a crowd would fill the memory.
@@ -184,11 +188,15 @@ class Result:
             self.scores,
             masks,
             self.keypoints,
+            texts=None if labels else [""] * len(self),
             skeleton=self.skeleton,
         )
 
-    def show(self) -> None:
+    def show(self, *, labels: bool = True) -> None:
         """Show the picture of `plot`: in the notebook, or in the system's image viewer.
+
+        Args:
+            labels: see `plot`.
 
         Raises:
             OSError: on a machine without a display.
@@ -198,16 +206,20 @@ class Result:
 
         notebook = sys.modules.get("IPython")
         if notebook is not None and getattr(notebook.get_ipython(), "kernel", None) is not None:
-            notebook.display.display(self.plot())
+            notebook.display.display(self.plot(labels=labels))
             return
         if sys.platform.startswith("linux") and not (
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         ):
             raise OSError("no display to show the image on: use result.save('overlay.png')")
-        self.plot().show(title=repr(self))
+        self.plot(labels=labels).show(title=repr(self))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, labels: bool = True) -> Path:
         """Write the picture of `plot`, or the data if `path` ends in .json or .geojson.
+
+        Args:
+            path: the file.
+            labels: of the picture, see `plot`.
 
         Returns:
             The path.
@@ -226,7 +238,7 @@ class Result:
         if data is not None:
             path.write_text(data(), encoding="utf-8", newline="")
             return path
-        self.plot().save(path, quality=92)  # of JPEG and WebP; others ignore it
+        self.plot(labels=labels).save(path, quality=92)  # of JPEG and WebP; others ignore it
         return path
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:

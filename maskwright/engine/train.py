@@ -170,7 +170,12 @@ def _go_on(run: Session) -> str:
 
 
 def _run(run: Session) -> TrainResult:
-    curves = pictures.Curves(run.dir, enabled=run.first, step=run.place.step)
+    curves = pictures.Curves(
+        run.dir,
+        enabled=run.first,
+        step=run.place.step,
+        schedule=lambda step: run.lr * lr_factor(run.recipe, step, run.total),
+    )
     with Interrupt() as interrupt, curves:
         while not (reason := run.finished()):
             fits = run.fits

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.records import Dataset
-from ..drawing.draw import Color, draw_instances, mosaic
+from ..drawing.draw import CROWD, Color, draw_instances, mosaic
 from ..drawing.figures import plural
 from ..metrics.entries import compressed_rle
 from ..metrics.error_split import KINDS, error_kinds
@@ -33,7 +33,6 @@ CELL = 640  # pixels of the long side of a picture
 QUALITY = 87  # of the JPEG files
 FOUND: Color = (86, 180, 233)
 MISSED: Color = (213, 94, 0)
-ON_CROWD: Color = (150, 150, 150)
 WRONG: dict[str, Color] = {
     "classification": (204, 121, 167),
     "localisation": (230, 159, 0),
@@ -49,7 +48,7 @@ LEGEND: dict[str, tuple[Color, str]] = {
     "badly placed": (WRONG["localisation"], "right class, overlap below 0.5"),
     "both": (WRONG["both"], "wrong class and overlap below 0.5"),
     "twice": (WRONG["duplicate"], "another detection of a found object"),
-    "on crowd": (ON_CROWD, "in a region of many, does not count"),
+    "on crowd": (CROWD, "in a region of many, does not count"),
 }
 
 
@@ -141,7 +140,7 @@ def _mark(lead: KindDiagnosis, d: int, kind: int, names: Sequence[str]) -> tuple
     """Return the colour of a detection and what is written at it."""
     matches = lead.matches
     if kind < 0:
-        return (FOUND, "") if matches.right[d] else (ON_CROWD, "")
+        return (FOUND, "") if matches.right[d] else (CROWD, "")
     name = KINDS[kind]
     text = names[int(matches.found.label[d])] if len(names) > 1 else ""
     if name == "classification":

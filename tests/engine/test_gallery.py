@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from maskwright.engine.gallery import MANY_CLASSES, ResultWriter, write_gallery
+from maskwright.engine.gallery import ResultWriter, write_gallery
+from maskwright.engine.gallery_page import MANY_CLASSES
 from maskwright.engine.result import Result
 from maskwright.structures import Detections
 
@@ -120,7 +125,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 def test_rare_classes_wait_behind_a_button(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(MANY_CLASSES + 4)]
     page = Page(write_gallery([make("a.png", list(range(len(names))), names)], tmp_path))
-    assert sum(hidden for _, hidden in page.classes) == 4
+    assert sum(hidden for name, hidden in page.classes if name != "-") == 4
     assert "4 more classes" in page.text
 
 
@@ -132,3 +137,53 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="cannot make the folder"):
         ResultWriter(tmp_path / "file" / "out")
+
+
+def page_data(path: Path) -> list[list[int]]:
+    text = path.read_text(encoding="utf-8")
+    found: list[list[int]] = json.loads(text.split("const DATA = ", 1)[1].split(";\n", 1)[0])
+    return found
+
+
+def test_the_script_gets_the_objects_as_numbers(tmp_path: Path) -> None:
+    evil = "</script><b>"
+    results = [make("a.png", [0, 1, 1], ["cell", evil]), make("b.png", [], ["cell", evil])]
+    path = write_gallery(results, tmp_path)
+    # Label by frequency, score in thousandths, rounded down, then x, y, width and height.
+    assert page_data(path) == [
+        [1, 899, 2, 2, 10, 10, 0, 699, 2, 2, 10, 10, 0, 500, 2, 2, 10, 10],
+        [],
+    ]
+    text = path.read_text(encoding="utf-8")
+    assert 'min="0.50"' in text  # of the slider: there all objects are shown
+    for wanted in ('value="count"', 'value="name"', "<dialog", "ArrowLeft", "ArrowRight"):
+        assert wanted in text
+    assert text.count("<script") == 1
+
+
+def test_pictures_load_late_and_links_work_without_the_script(tmp_path: Path) -> None:
+    path = write_gallery([make("a.png", [0], ["cell"])] * 3, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert text.count('loading="lazy"') == 3 and text.count("content-visibility: auto") == 1
+    assert text.count('class="view" href=') == 3
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_score_and_order_in_a_browser(tmp_path: Path) -> None:
+    results = [make("one.png", [0], ["cell"]), make("b.png", [], ["cell"]),
+               make("three.png", [0, 0, 0], ["cell"])]  # fmt: skip
+    path = write_gallery(results, tmp_path)
+    command = [
+        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-sync", "--disable-component-update"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"),
+        f"{path.as_uri()}#score=0.6&sort=count&view=2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    shown = tmp_path / "shown.html"
+    shown.write_text(done.stdout, encoding="utf-8")
+    page = Page(shown)
+    # Of the scores 0.9, 0.7, 0.5 two pass; the image with the most objects comes first.
+    assert "3 objects in 3 of 3 images: boxes redrawn" in page.text
+    assert re.findall(r'class="card" id="i(\d)"', done.stdout) == ["2", "0", "1"]
+    assert re.search(r"<dialog[^>]* open", done.stdout) and "1 of 3, 2 objects" in page.text

@@ -58,7 +58,7 @@ def test_results(tmp_path, figures):
     (figure,) = figures
     assert line(figure, "Training loss", "loss") == ([1, 2, 4], [2.0, 1.5, 1.0])
     assert line(figure, "Losses by part", "rpn/objectness")[1] == [0.5, 0.4, 0.3, 0.2]
-    assert line(figure, "Box AP on the validation split", "AP") == ([2, 3, 4], [0.1, 0.3, 0.2])
+    assert line(figure, "Box AP on the val split", "AP") == ([2, 3, 4], [0.1, 0.3, 0.2])
     assert line(figure, "Learning rate", "lr")[1] == [0.01, 0.02, 0.01, 0.0]
     (mask,) = (ax for ax in figure.axes if ax.get_title(loc="left").startswith("Mask"))
     assert [text.get_text() for text in mask.texts] == ["0.250"]
@@ -110,13 +110,18 @@ def test_confusion(tmp_path, figures, count):
     assert_picture(plots_val.plot_confusion(matrix, names, tmp_path / "c.png"))
     ax = figures[0].axes[0]
     ticks = [t.get_text() for t in ax.get_yticklabels()]
-    assert ticks[-1] == "background" if count < 130 else ticks == []
+    assert ticks[-1] == "background"
     shown = ax.images[0].get_array()
-    assert shown[0].sum() == 0 and shown.mask[-1, -1]
-    for row in range(1, count):
-        np.testing.assert_allclose(shown[row], matrix[row] / matrix[row].sum())
-    np.testing.assert_allclose(shown[-1, :-1], matrix[-1, :-1] / matrix.sum(0)[:-1])
-    assert bool(ax.texts) == (count <= 10)
+    assert shown.mask[-1, -1]
+    if count <= plots_val.MANY_CELLS:
+        assert len(ticks) == count + 1 and shown[0].sum() == 0
+        for row in range(1, count):
+            np.testing.assert_allclose(shown[row], matrix[row] / matrix[row].sum())
+        np.testing.assert_allclose(shown[-1, :-1], matrix[-1, :-1] / matrix.sum(0)[:-1])
+    else:  # those with the most errors have a row
+        assert len(ticks) == plots_val.MANY_CELLS + 1
+        assert ticks[-2] == f"{count - plots_val.MANY_CELLS + 1} other classes"
+    assert bool(ax.texts) == (count <= 7)
 
 
 def test_confusion_of_another_size(tmp_path):
@@ -137,7 +142,9 @@ def test_labels(tmp_path, figures, objects, classes):
     )
     assert_picture(path)
     first, second = figures[0].axes[:2]
-    assert sum(bar.get_height() for bar in first.patches) == objects
+    widths = [bar.get_width() for bar in first.patches]
+    assert widths == sorted(widths, reverse=True) and len(widths) == min(classes, 20)
+    assert sum(widths) == objects or (classes > 20 and 0 < sum(widths) < objects)
     assert sum(bar.get_height() for bar in second.patches) == 3
     assert f"3 images, {2 + (not objects)} empty" in second.get_title(loc="left")
 
@@ -155,11 +162,11 @@ def test_class_ap(tmp_path, figures):
     assert_picture(plots_val.plot_class_ap(many, tmp_path / "many.png", objects))
     assert len(figures[1].axes) == 2
     assert figures[1].axes[0].get_yticklabels()[0].get_text() == "class 79  (1,079)"
-    assert sum(len(ax.patches) for ax in figures[1].axes) == 80
+    assert sum(len(ax.patches) for ax in figures[1].axes) == 40
     hundreds = {f"box/AP/class {k}": k / 500 for k in range(500)}
     assert_picture(plots_val.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
     best, worst = figures[2].axes
-    assert best.get_title(loc="left") == "The best 45 of 500 classes"
+    assert best.get_title(loc="left") == "The best 20 of 500 classes"
     assert best.get_yticklabels()[0].get_text() == "class 499"
     assert worst.get_yticklabels()[-1].get_text() == "class 0"
     assert_picture(plots_val.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
@@ -201,8 +208,11 @@ def test_errors(tmp_path, figures):
     assert_picture(plots_val.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == rows
-    assert [round(bar.get_width(), 6) for bar in ax.patches] == [*range(8), *[0] * 8]
-    assert "7.0  (1,234)" in [text.get_text() for text in ax.texts]
+    assert [round(bar.get_width(), 6) for bar in ax.patches] == [
+        *(round(0.01 * i, 6) for i in range(8)),
+        *[0] * 8,
+    ]
+    assert "0.070  (1,234)" in [text.get_text() for text in ax.texts]
 
 
 @pytest.mark.filterwarnings("ignore:no font here has")
@@ -223,3 +233,74 @@ def test_pyplot_stays_unloaded(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def low_text(figure) -> list[str]:
+    """Return the texts of a figure that are below 7 pixels where it is shown 500 pixels wide."""
+    from matplotlib.text import Text
+
+    width = figure.get_figwidth()
+    texts = [one for one in figure.findobj(Text) if one.get_visible() and one.get_text().strip()]
+    assert len(texts) > 5
+    return [one.get_text() for one in texts if one.get_fontsize() * 500 / 72 / width < 7]
+
+
+@pytest.mark.parametrize("count", [1, 3, 120])
+def test_texts_are_legible_at_500_pixels_and_long_names_leave_room(tmp_path, figures, count):
+    names = [("x" * 200 + f" <b>{k}</b>") for k in range(count)]
+    source = tmp_path / "results.csv"
+    source.write_text(CSV)
+    plots.plot_results(source, tmp_path / "r.png", lambda step: 0.01)
+    labels = np.arange(count).repeat(3)
+    plots.plot_labels(
+        labels, np.full((len(labels), 2), 20.0), np.full((len(labels), 2), 0.5),
+        np.array([len(labels)]), names, tmp_path / "labels.jpg",
+    )  # fmt: skip
+    ramp = np.linspace(0, 1, 101)
+    curves = dict.fromkeys(names, (ramp, 1 - ramp))
+    plots_val.plot_pr({"IoU 0.5": curves, "IoU 0.75": curves}, tmp_path / "pr.png")
+    metrics = {f"{kind}/AP/{name}": 0.5 for kind in ("box", "mask") for name in names}
+    plots_val.plot_class_ap(metrics, tmp_path / "ap.png", dict.fromkeys(names, 3))
+    matrix = np.ones((count + 1, count + 1), int)
+    plots_val.plot_confusion(matrix, names, tmp_path / "c.png", "conf=0.5 (best F1: 0.9)")
+    splits = ErrorSplit(
+        0.5, dict.fromkeys((*KINDS, *SPECIAL), 3), dict.fromkeys((*KINDS, *SPECIAL), 0.1)
+    )
+    plots_val.plot_errors({"box": splits, "mask": splits}, tmp_path / "e.png")
+    assert len(figures) == 6
+    for figure in figures:
+        assert low_text(figure) == []
+        figure.canvas.draw()
+        for ax in figure.axes:  # names have left room for what they name
+            if ax.get_xlabel() or ax.get_ylabel():
+                assert ax.get_window_extent().width > 0.2 * figure.bbox.width
+
+
+def test_confusion_matrix_of_many_classes_keeps_every_count(tmp_path, figures):
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(0, 5, (91, 91))
+    matrix[3] = matrix[:, 3] = 0
+    shown, words = plots_val._gather_classes(matrix, [f"c{k}" for k in range(90)])
+    assert shown.sum() == matrix.sum() and len(shown) == len(words) == plots_val.MANY_CELLS + 1
+    assert words[-2:] == [f"{89 - plots_val.MANY_CELLS + 1} other classes", "background"]
+    assert (shown[-1, :-2] == matrix[-1, [int(w[1:]) for w in words[:-2]]]).all()
+    small, words = plots_val._gather_classes(np.diag([2, 0, 3, 0]), ["a", "b", "c"])
+    assert words == ["a", "c", "background"] and np.diag(small).tolist() == [2, 3, 0]
+
+
+def test_the_learning_rate_shows_its_warm_up(tmp_path, figures):
+    source = tmp_path / "results.csv"
+    source.write_text(CSV)
+    plots.plot_results(source, tmp_path / "r.png", lambda step: min(step + 1, 10) / 10)
+    x, y = line(figures[0], "Learning rate", "lr")
+    assert x[:11] == list(range(1, 12)) and x[-1] == 40
+    assert y[:11] == [k / 10 for k in (*range(1, 11), 10)]
+
+
+def test_names_are_shortened_in_the_middle():
+    long = "Escherichia coli " * 9 + "K-12"
+    assert len(shared.as_text(long)) <= shared.LONGEST
+    assert shared.as_text(long).startswith("Escherichia coli") and shared.as_text(long).endswith(
+        "K-12"
+    )
+    assert shared.as_text("short name") == "short name"

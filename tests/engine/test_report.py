@@ -19,11 +19,13 @@ from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.drawing import figures
 from maskwright.engine import report as module
+from maskwright.engine.advice import next_steps, verdict
 from maskwright.engine.diagnosis import advise, diagnose
 from maskwright.engine.evaluate import Evaluation, score
 from maskwright.engine.pictures import load_detections, save_validation
 from maskwright.engine.report import write_report
 from maskwright.engine.worst import FOUND, MISSED, WRONG
+from maskwright.metrics.scores import Calibration
 
 EVIL = "<script>alert(\"1\")</script>&'x' $y$"
 
@@ -58,9 +60,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "wbr"):
             self.open.append(tag)
-        self._in = tag
+        self._in = tag if tag != "wbr" else self._in
         self.loads += [str(v) for k, v in attrs if k in ("src", "href", "srcset", "data")]
         if tag == "tr":
             self.rows.append([])
@@ -168,9 +170,9 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
         Image.new("RGB", (40, 30)).save(out / name, kind)
     page = write(out, result, data, notes=["look here first"])
     assert page.headings == [
-        *("Metrics", "Training", "Classes", "Precision and recall", "Which score threshold?"),
-        *("Errors", "Confusion", "Calibration", "The worst images", "Annotations", "Options"),
-        "Environment",
+        *("What to do", "The worst images", "Metrics", "Which score threshold?", "Training"),
+        *("Classes", "Precision and recall", "Errors", "Confusion", "Calibration", "Annotations"),
+        *("Options", "Environment"),
     ]
     assert "look here first" in page.text
     assert page.row("metric") == ["metric", "box", "mask", "keypoints"]
@@ -178,18 +180,18 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
     cat = (34 + 33 * 2 / 3) / 101
     assert page.row("AP50") == ["AP50", f"{cat / 2:.3f}", f"{cat / 2:.3f}", ""]
     assert page.row("AP")[3] == "0.250"
-    assert not any(row and row[0] == "AP_large" for row in page.rows)
-    assert (
-        "Undefined, because the data has no such object: " in page.text and "AP_large" in page.text
-    )
-    cow = page.row("cow")
-    assert cow[1:5] == ["0: AP is undefined", "–", "–", ""] and set(cow[5:]) == {"–"}
+    # What is undefined everywhere has no row but is named, and so is a class that is not there.
+    assert "AP_large" not in [row[0] for row in page.rows if row]
+    assert re.search(r"Undefined, because the data has no such object: [^.]*AP_large", page.text)
+    assert "cow" not in [row[0] for row in page.rows if row]
+    assert "Neither in the images nor found, and left out: cow." in page.text
     assert page.row("cat")[1] == "3" and page.row("cat")[4] == "0.500"
     assert page.row("dog", 9) == ["dog", "1", "0.000", "0.000", "", *["0.000", "–"] * 2]
     assert page.row("dog", 3) == ["dog", "cat", "1"]  # confused
     errors = {row[0]: row[2::2] for row in page.rows if len(row) == 6}
     assert errors["classification"] == errors["localisation"] == errors["missed"] == ["1", "1"]
-    assert errors["false positives"] == ["2", "2"] and errors["background"] == ["0", "0"]
+    assert errors["false positives"] == ["2", "2"] and "background" not in errors
+    assert re.search(r"No error of the kind: [^.]*background", page.text)
     assert page.row("true class")[1] == "taken for"
     assert page.row("conf") == ["conf", "0.001"] and page.row("imgsz") == ["imgsz", "none"]
     assert page.row("device") == ["device", "cpu"] and page.row("torch")[1][0].isdigit()
@@ -349,3 +351,69 @@ def test_suggestion_and_path_are_printed(
     assert "best F1 1.000 (precision 1.000, recall 1.000)" in output
     assert "at conf=0.3: pictures, confusion matrix and the command below use it\n" in output
     assert output.endswith(f"report: {tmp_path / 'report.html'}\n")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_long_names_are_cut_on_the_page_alone(tmp_path: Path) -> None:
+    long = "w" * 200
+    data = make_data(tmp_path / "d", [long, "b", *(f"gone {i}" for i in range(20))], [[(0, 5)]])
+    page = write(tmp_path / "run", evaluate(data, [found(0, 1, 5, 0.9), found(0, 0, 6, 0.8)]), data)
+    source = (tmp_path / "run" / "report.html").read_text()
+    assert f'<span class="name" title="{long}">{long}</span>' in source  # CSS shortens it
+    assert page.row(long, 8)[1] == "1"
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"box/AP/{long}" in numbers and long in numbers["diagnostics"]["objects"]
+    # Many rows that are left out are folded away, but all are named.
+    assert "left out: 20" in page.text and all(f"gone {i}" in page.text for i in range(20))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_nothing_in_a_table_may_be_cut_or_broken_inside_a_word(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
+    write(tmp_path / "run", evaluate(data, [found(0, 0, 5, 0.9)]), data)
+    source = (tmp_path / "run" / "report.html").read_text()
+    style = source[source.index("<style>") : source.index("</style>")]
+    for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
+        if re.search(r"(^|[\s,])(td|th|table)\b", rule[0]):
+            assert "anywhere" not in rule[1] and "break-all" not in rule[1], rule
+    tables = source.count("<table")
+    assert tables == source.count('<div class="scroll" tabindex="0"><table') > 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "second"),
+    [
+        ([found(0, 0, 5, 0.9), found(0, 1, 60, 0.9), found(1, 0, 5, 0.8)], "conf=0.39", "Compare"),
+        ([found(0, 0, 5, 0.9), found(0, 0, 60, 0.9)], "conf=0.44", "larger objects"),
+        (
+            [found(i, 0, x, 0.9 - x / 500) for i in (0, 1) for x in (5, 60)]
+            + [found(i, 0, 30, 0.95) for i in (0, 1)],
+            "conf=",
+            "where nothing is annotated",
+        ),
+    ],
+    ids=["other class", "missed", "background"],
+)
+@pytest.mark.usefixtures("no_figures")
+def test_the_first_steps(tmp_path: Path, rows: Any, first: str, second: str) -> None:
+    data = make_data(tmp_path / "d", ["a", "b"], [[(0, 5), (0, 60)], [(0, 5), (0, 60)]])
+    result = evaluate(data, rows)
+    steps = next_steps(diagnose(result, 100), "the command")
+    assert len(steps) == 2 and steps[0].command == "the command"
+    assert steps[0].what.startswith(f"Predict with {first}")
+    assert second in steps[1].what, steps
+
+
+def test_calibration_in_one_sentence() -> None:
+    def bins(score: float, share: float) -> Calibration:
+        edges, nan = np.array([0, 0.5, 1.0]), math.nan
+        counts, scores = np.array([0, 10]), np.array([nan, score])
+        return Calibration(edges, counts, scores, np.array([nan, share]), 0.1, score - share)
+
+    assert "too high by 0.12 on average: the mean score is 0.82" in verdict("box", bins(0.82, 0.7))
+    assert "too low by 0.20" in verdict("mask", bins(0.6, 0.8))
+    assert "Box scores fit on average" in verdict("box", bins(0.71, 0.70))
+    none = Calibration(
+        np.array([0, 1.0]), np.array([0]), *[np.array([math.nan])] * 2, *[math.nan] * 2
+    )
+    assert "no detections" in verdict("box", none)
