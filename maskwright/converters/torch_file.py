@@ -18,12 +18,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .pickles import Global, Makers, Thing, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older form
+_OLD_HEAD = b"L%d" % _MAGIC  # the same in the oldest protocols of pickles
 _MAX_DIMS = 64
 _TYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _STORAGES = {
@@ -325,10 +327,16 @@ class _Zip(_Records):
             return _numbers(file, min(entry.file_size, self._path.stat().st_size))
 
 
-def _numbers(file: BinaryIO, nbytes: int) -> Tensor:
-    """Return the next bytes of a file, (nbytes,) uint8; fewer at its end."""
-    data = bytearray(file.read(nbytes))
-    return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+def _numbers(file: BinaryIO | mmap.mmap, nbytes: int) -> Tensor:
+    """Return the next bytes of a file, (nbytes,) uint8, copied once; fewer at its end."""
+    if isinstance(file, mmap.mmap):
+        at = file.tell()
+        count = min(nbytes, len(file) - at)
+        found = np.frombuffer(file, np.uint8, count, at).copy() if count > 0 else np.empty(0, "u1")
+        return torch.from_numpy(found)
+    found = np.empty(nbytes, np.uint8)
+    count = file.readinto(found.data) if nbytes else 0  # type: ignore[attr-defined]
+    return torch.from_numpy(found[:count])
 
 
 def _bytes(data: Tensor) -> bytes:
@@ -416,7 +424,7 @@ def open_torch_file(path: Path) -> Any:
             raise pickle.UnpicklingError(
                 "it is the pointer of Git LFS in place of the file: `git lfs pull` fetches it"
             )
-        if head[:1] not in (b"\x80", b"(", b"}", b"]", b"c"):
+        if head[:1] not in (b"\x80", b"(", b"}", b"]", b"c") and not head.startswith(_OLD_HEAD):
             raise pickle.UnpicklingError(f"it begins with {head[:16]!r}, which no such file does")
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _read_older(view)  # type: ignore[arg-type]
