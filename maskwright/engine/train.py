@@ -39,7 +39,7 @@ from .recipe import TrainRecipe, check_names, option_parameters
 from .resume import Resumed, find_run
 from .rundir import write_fault
 from .session import Session, make_fabric, prepare
-from .undefined import split_rows, undefined_line
+from .undefined import is_defined, undefined_line, undefined_metrics
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
@@ -465,15 +465,14 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
             console.note(f"{reason}; the weights are in {last}")
         else:
             metrics = run.place.best_metrics
-            every = {key: {"": value} for key, value in metrics.items() if key.count("/") == 1}
-            defined, undefined = split_rows(every)
-            rows = [[key, metrics[key]] for key in defined]
+            whole = {key: value for key, value in metrics.items() if key.count("/") == 1}
+            rows = [[key, value] for key, value in whole.items() if is_defined(value)]
             place = run.place
             title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"
             if rows:
                 console.table(f"{title} ({reason})", ["metric", "value"], rows)
-                if undefined:
-                    console.note(undefined_line(undefined))
+                if line := undefined_line(undefined_metrics(whole)):
+                    console.note(line)
             else:
                 console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
             following = [

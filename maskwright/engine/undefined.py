@@ -40,6 +40,19 @@ def split_rows(rows: Rows) -> tuple[Rows, list[str]]:
     return shown, [name for name in rows if name not in shown]
 
 
+def undefined_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Return the metrics without a number: those of all kinds at once, then the others by key."""
+    total = metric_rows(metrics)[0]
+    throughout = split_rows(total)[1]
+    others = [
+        f"{kind}/{name}"
+        for name, row in total.items()
+        for kind, value in row.items()
+        if name not in throughout and not is_defined(value)
+    ]
+    return throughout + others
+
+
 def undefined_line(metrics: Iterable[str], classes: Iterable[str] = (), most: int = 6) -> str:
     """Return one sentence on what tables leave out, "" where they leave out nothing.
 
