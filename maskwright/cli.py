@@ -321,7 +321,7 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
                 option.name,
                 place if option.positional else inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if option.default is REQUIRED else option.default,
-                annotation=Annotated[Any, parameter],
+                annotation=Annotated[str, parameter],
             )
         )
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

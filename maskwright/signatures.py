@@ -142,7 +142,10 @@ def describe_kind(kind: str) -> str:
             words.append(",".join([one] * len(inner)) if inner[-1] != "..." else f"{one},{one},...")
         elif member in _WORDS:
             words.append(_WORDS[member])
-    return " | ".join(dict.fromkeys(words)) or "TEXT"
+    words = list(dict.fromkeys(words))
+    if "PATH" in words and "TEXT" in words:  # a path is written as any text
+        words.remove("TEXT")
+    return " | ".join(words) or "TEXT"
 
 
 def _parse_tuple(kinds: list[str], text: str) -> tuple[Any, ...]:

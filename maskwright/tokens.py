@@ -94,9 +94,12 @@ class _Reader:
         """Read one option, with the word of its value, or keep one for a position."""
         match = re.match(r"(?:--)?([A-Za-z][\w-]*)=(.*)$", token, re.DOTALL)
         flag = re.match(r"--([A-Za-z][\w-]*)$", token)
-        if token == "=" or token.startswith("=") or self.next() == "=":
-            key = token.strip("-=") or "key"
-            raise UsageError(f"write {key}=value, without spaces around '='")
+        behind = self.next()
+        cut = match is not None and not match[2] and match[1].replace("-", "_") in self.known
+        if behind.startswith("=") or (cut and behind and "=" not in behind and behind[0] != "-"):
+            raise UsageError(f"write {token.strip('-=')}=value, without spaces around '='")
+        if token.startswith("="):
+            raise UsageError("write options as key=value, without spaces around '='")
         found = match or flag
         if found is None or (match and not token.startswith("--") and self._is_file(match)):
             if token.startswith("-") and len(token) > 1 and not _exists(token):
@@ -180,7 +183,15 @@ class _Reader:
         place = names.index("source") if "source" in names else len(free)
         files = [*first, *self.values[place:]] if place < len(free) or first else []
         odd = [file for file in files if not _exists(file)]
+        for word in self.values:
+            key = word.replace("-", "_")
+            if key in self.known and not _exists(word):
+                value = "true" if _is_switch(self.known[key]) else "..."
+                raise UsageError(f"{self.name}: the option {word!r} is written {key}={value}")
         if self.name == "predict" and files and not odd:
+            model = self.values[0] if place else self.given.get("model", "")
+            if os.path.isfile(model) and _suffix(model) == _suffix(files[0]):  # noqa: PTH113
+                raise UsageError(f"predict needs model=..., and was given {len(files) + 1} files")
             del self.values[place:]
             self.given["source"] = files[0]
             return files
@@ -209,6 +220,10 @@ def _plain_dashes(token: str) -> str:
 
 def _is_switch(option: Option) -> bool:
     return "bool" in members(option.kind)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def _exists(name: str) -> bool:

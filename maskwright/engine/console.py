@@ -134,7 +134,7 @@ class Progress:
     """A progress display, used as a context manager; see `progress`."""
 
     def __init__(self, label: str, total: int | None, unit: str, enabled: bool) -> None:
-        self.label, self.total, self.unit = one_line(label), total, unit
+        self.label, self.total, self.unit = one_line(label), total, one_line(unit)
         self.done = 0
         self.fields: dict[str, Any] = {}
         self._enabled = enabled

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from maskwright.text import encodable
+
 # What a file that should hold arrays may raise: RuntimeError where its zip seems encrypted or has
 # an unknown method, TypeError where it is no zip but one array.
 UNREADABLE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile)
@@ -115,7 +117,12 @@ class ProposalFile:
 def _tails(parts: Sequence[str]) -> Iterator[str]:
     """Yield the ends of a path, the longest first."""
     for first in range(len(parts)):
-        yield "/".join(parts[first:])
+        yield _stored("/".join(parts[first:]))
+
+
+def _stored(name: str) -> str:
+    """Return a name as a ZIP archive can hold it: bytes that are no UTF-8 are escaped."""
+    return encodable(name, "utf-8")
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -145,8 +152,8 @@ def write_proposals(path: Path, found: Mapping[str, tuple[np.ndarray, np.ndarray
     """
     arrays: dict[str, Any] = {}
     for name, (boxes, scores) in found.items():
-        arrays[f"boxes/{name}"] = boxes
-        arrays[f"scores/{name}"] = scores
+        arrays[f"boxes/{_stored(name)}"] = boxes
+        arrays[f"scores/{_stored(name)}"] = scores
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
