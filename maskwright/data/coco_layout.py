@@ -16,6 +16,7 @@ from .coco import read_coco
 from .folders import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
+    LIST_SUFFIXES,
     SPLITS,
     Tree,
     folder_split,
@@ -76,6 +77,7 @@ class CocoFinder:
 
     Attributes:
         passed: what looks like a part of the data set and is not read, and why.
+        faults: what else is wrong.
     """
 
     def __init__(self, tree: Tree, path: Path, keypoints: bool) -> None:
@@ -83,6 +85,7 @@ class CocoFinder:
         self.path = path
         self.keypoints = keypoints
         self.passed: list[tuple[Path, str]] = []
+        self.faults: list[Fault] = []
 
     @cached_property
     def candidates(self) -> list[Candidate]:
@@ -198,7 +201,7 @@ def by_lists(finder: CocoFinder, file: Path) -> dict[str, CocoSource]:
     Raises:
         ValueError: if a list names none of its images.
     """
-    lists = _lists(finder.tree, dict.fromkeys((finder.path, file.parent)))
+    lists = lists_of(finder.tree, finder.path, file)
     if not lists:
         return {}
     images = image_names(file)
@@ -210,7 +213,8 @@ def by_lists(finder: CocoFinder, file: Path) -> dict[str, CocoSource]:
     elif "train" not in found:
         found["train"] = set(images) - listed
     elif rest := sorted(set(images).difference(listed)):
-        finder.passed.append((file, f"{len(rest)} of its images are in no list, first {rest[0]}"))
+        message = f"{len(rest)} images of {file} are in no list of {finder.path}, first {rest[0]}"
+        finder.faults.append(Fault(str(file), None, None, "image in no list", message, "left out"))
     folders = _by_folder(finder, file, images)
     for split, names in found.items():
         for other, those in folders.items() if len(folders) > 1 else ():
@@ -289,14 +293,14 @@ def image_names(file: Path) -> list[str]:
     return names
 
 
-def _lists(tree: Tree, folders: Iterable[Path]) -> dict[str, Path]:
-    """Return the lists of images in some folders by split, or "trainval"."""
+def lists_of(tree: Tree, path: Path, annotations: Path) -> dict[str, Path]:
+    """Return the lists of images in a data set and beside its JSON, by split or "trainval"."""
     found: dict[str, Path] = {}
-    for folder in folders:
+    for folder in dict.fromkeys((path, annotations.parent)):
         sets = tree.named(folder, ("ImageSets",))
         inner = [one for outer in sets for one in tree.folders(outer)]
         for base in (folder, *inner, *sets, *tree.named(folder, LIST_FOLDERS)):
-            for file in tree.files(base, ".txt"):
+            for file in tree.files(base, *LIST_SUFFIXES):
                 words = re.findall("[a-z]+", file.stem.lower())
                 split = STAND_IN if STAND_IN in words else split_name(file.stem)
                 if split is None or file.stem.lower() in NO_LISTS or sniff(file) == "YOLO labels":

@@ -8,14 +8,24 @@ the same, in any case. Nothing that looks like a part of the data set is passed 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from maskwright.errors import OptionError
 from maskwright.paths import home_path, nearest_path
 
-from .coco_layout import by_folders, by_lists, coco_source
-from .folders import ANNOTATION_FOLDERS, SPLITS, Tree, folder_split, split_name
+from .coco_layout import CocoSource, by_folders, by_lists, coco_source
+from .folders import (
+    ANNOTATION_FOLDERS,
+    LIST_SUFFIXES,
+    SPLITS,
+    Tree,
+    folder_split,
+    is_file,
+    split_name,
+)
 from .layouts import ROWS, Look, Source, VocSource, describe, examples, recognise, seen
 from .records import Dataset
 from .sniff import BROKEN, COCO, sniff
@@ -94,6 +104,8 @@ def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[
     if isinstance(data, Mapping):
         return _from_mapping(data, Path(), keypoints)
     path = Path(home_path(data))
+    if not str(data).strip():
+        raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
             return _from_mapping(_load_yaml(path), path.parent, keypoints)
@@ -113,8 +125,9 @@ def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[
     look = Look(path, keypoints)
     found = recognise(look)
     if not found:
+        meant = _elsewhere(path, keypoints)
         raise ValueError(
-            f"no annotations found for data={str(path)!r}{_elsewhere(path, keypoints)}. It has: "
+            f"no annotations found for data={str(path)!r}{meant or '.'} It has: "
             f"{seen(look)}. What is read, for example:\n{examples()}\nor a YAML file with the "
             "entries train, val and images"
         )
@@ -130,7 +143,7 @@ def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
     split = split_name(path.stem) or folder_split(path.parent)
     kind = sniff(path)
     suffix = path.suffix.lower()
-    if suffix == ".txt" and kind in ("text", "empty file"):
+    if suffix in LIST_SUFFIXES and kind in ("text", "empty file"):
         return {split or "train": VocSource((voc_part(path),))}
     row = ROWS.get(kind)
     if suffix != ".json" or (row is not None and row.find is None):
@@ -151,8 +164,8 @@ def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
 def _elsewhere(path: Path, keypoints: bool) -> str:
     """Return "; did you mean ...?" with a folder above or below that is a data set."""
     places = [one for one in (path, *path.parents[:1]) if one.name.lower() in INNER]
-    nearby = [place.parent for place in places] + Tree().folders(path)[:20]
-    for folder in nearby:
+    below = islice(Tree().below(path, 3), 1, 60)
+    for folder in (*(place.parent for place in places), *below):
         try:
             if recognise(Look(folder, keypoints)):
                 return f"; did you mean data={str(folder)!r}?"
@@ -192,15 +205,32 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
     for key, value in content.items():
         split = split_name(str(key))
         several = value if isinstance(value, list) else [value]
-        if split is None or not all(isinstance(one, str | Path) for one in several):
+        if split is None:
+            _check_entry(key, value, base)
             continue
-        files = [_entry_file(base / home_path(one), split, keypoints) for one in several]
+        if value is None:  # as YOLO writes a split that there is not
+            continue
+        if not all(isinstance(one, str | Path) for one in several):
+            raise ValueError(
+                f"the entry {key} must name a file or a folder, or several in a list, got a "
+                f"{type(value).__name__}"
+            )
+        if split in found:
+            raise ValueError(f"two entries are the {split} split, {key} is the second: leave one")
+        files = [base / home_path(one) for one in several]
+        within = _coco_within(files[0], split, keypoints) if len(files) == 1 else None
+        if within is not None and not content.get("images"):
+            found[split] = within
+            continue
+        if within is not None:
+            files = [within.annotations]
         if len(files) == 1 and files[0].suffix.lower() == ".json" and files[0].is_file():
             images = content.get("images")
             if isinstance(images, Mapping):
                 images = images.get(key)
             place = base / home_path(str(images)) if images else None
-            found[split] = coco_source(Tree(), files[0], split, place)
+            only = None if within is None else within.only
+            found[split] = replace(coco_source(Tree(), files[0], split, place), only=only)
             continue
         parts: list[VocPart] = []
         for name, file in zip(several, files, strict=True):
@@ -209,8 +239,9 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
                 expected = "lists or folders of Pascal VOC" if len(files) > 1 else "a COCO JSON"
                 raise ValueError(
                     f"{key}: {name} must name an existing COCO JSON, or a list or folder of Pascal "
-                    f"VOC (looked for {file}, expected {expected}); images are given by the entry "
-                    "images"
+                    f"VOC (looked for {file}, expected {expected}"
+                    f"{'' if file.exists() else nearest_path(file)}); images are given by the "
+                    "entry images"
                 )
             parts += own
         if parts:
@@ -223,14 +254,25 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
     return _in_order(found)
 
 
-def _entry_file(file: Path, split: str, keypoints: bool) -> Path:
-    """Return the COCO JSON in a folder as Roboflow exports it, beside the images; else `file`."""
-    if file.is_dir():
-        found = recognise(Look(file, keypoints))
-        source = found.get(split) or (next(iter(found.values())) if len(found) == 1 else None)
-        if source is not None and not isinstance(source, VocSource):
-            return source.annotations
-    return file
+def _check_entry(key: Any, value: Any, base: Path) -> None:
+    """Raise for an entry that names annotations, but no split."""
+    if key in ("path", "images") or not isinstance(value, str | Path):
+        return
+    file = base / home_path(value)
+    if file.suffix.lower() in (".json", ".txt") and is_file(file):
+        raise ValueError(
+            f"the entry {key} names {value}, but {key} is no split: call it train, val or test, or "
+            "take it out"
+        )
+
+
+def _coco_within(file: Path, split: str, keypoints: bool) -> CocoSource | None:
+    """Return the COCO JSON of a split in a folder, such as Roboflow exports, beside the images."""
+    if not file.is_dir():
+        return None
+    found = recognise(Look(file, keypoints))
+    source = found.get(split) or (next(iter(found.values())) if len(found) == 1 else None)
+    return source if isinstance(source, CocoSource) else None
 
 
 def _voc_parts(file: Path, split: str) -> list[VocPart]:

@@ -22,6 +22,7 @@ ANNOTATION_FOLDERS = ("annotations", "labels", "annotation", "label", "xml", "xm
 IMAGE_FOLDERS = (
     *("JPEGImages", "images", "PNGImages", "image", "imgs", "img", "photos", "pictures", "data"),
 )
+LIST_SUFFIXES = (".txt", ".lst", ".list", "")  # of lists of images
 # Folders whose pictures are labels or results, not photographs.
 LABEL_PICTURES = re.compile(
     r"(?i)masks?|labels?|annotations?|segmentation.*|ground.?truth|gt|runs|overlays?|instances?"

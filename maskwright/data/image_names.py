@@ -18,7 +18,7 @@ from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from .folders import LABEL_PICTURES, Tree, folder_split, image_suffixes
+from .folders import LABEL_PICTURES, Tree, folder_split
 
 DEEPEST = 4  # levels of folders that are searched
 MOST = 500_000  # files that are searched
@@ -142,8 +142,3 @@ def common_root(root: Path, files: Sequence[Path]) -> Path:
     if all(file.is_relative_to(root) for file in files):
         return root
     return Path(os.path.commonpath([root, *(file.parent for file in files)]))
-
-
-def is_image_name(name: str) -> bool:
-    """Return True for a name that ends as images do."""
-    return PurePosixPath(name).suffix.lower() in image_suffixes()

@@ -7,22 +7,39 @@ rows: what was seen, why it was not taken, what to do about it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from .coco_layout import CocoFinder, CocoSource, by_folders, by_lists
-from .folders import LABEL_PICTURES, Tree
+from .coco_layout import CocoFinder, CocoSource, by_folders, by_lists, lists_of
+from .folders import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    LABEL_PICTURES,
+    Tree,
+    folder_split,
+    split_name,
+)
 from .records import Dataset, Fault
-from .sniff import CAPTIONS, COCO, IMAGES_ONLY, MEND, PANOPTIC, RESULTS, inside_gzip, sniff
+from .sniff import (
+    CAPTIONS,
+    COCO,
+    IMAGES_ONLY,
+    MEND,
+    MISNAMED,
+    PANOPTIC,
+    RESULTS,
+    inside_gzip,
+    sniff,
+)
 from .voc import read_voc
-from .voc_layout import VocFinder, VocPart
+from .voc_layout import LIST_FOLDERS, VocFinder, VocPart
 
 LOOKED_INTO = (
     *(".json", ".xml", ".txt", ".yaml", ".yml", ".csv", ".tfrecord", ".tfrecords", ".record"),
     *(".ndjson", ".jsonl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
-    *(".parquet", ".mat", ".h5", ".hdf5"),
+    *(".parquet", ".mat", ".h5", ".hdf5", ".lst", ".list", ""),
 )
 MOST = 400  # files of a folder whose bytes are looked at for a message
 DEEPEST = 3
@@ -186,6 +203,7 @@ TABLE = (
     Layout("CSV table", todo="convert it to COCO JSON"),
     Layout("TFRecord", todo="export the data set as COCO JSON or Pascal VOC instead"),
     Layout("JSON lines", todo=EXPORT),
+    Layout(MISNAMED, todo="let its name end in .json"),
     Layout("mask images", todo="write the objects as COCO JSON, polygons or RLE"),
     Layout(CAPTIONS, todo="give the file of objects, instances_*.json"),
     Layout(PANOPTIC, todo="give the file of objects, instances_*.json"),
@@ -222,18 +240,42 @@ def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
         passed += look.voc.passed
     read = {source.annotations for source in found.values()}
     told = {path for path, _ in passed}
+    if not isinstance(first, CocoSource):
+        read |= look.voc.lists
+    elif first.only is not None:
+        read |= set(lists_of(look.tree, look.path, first.annotations).values())
     known = (CAPTIONS, PANOPTIC, COCO)
     for one in look.coco.candidates:
         if one.file not in read | told and one.kind not in known:
             passed.append((one.file, f"it is {one.kind}"))
+    told |= read | {one.file for one in look.coco.candidates}
+    passed += _left(look, found, told)
     faults = tuple(
         Fault(str(path), None, None, "file passed over", f"{path} is not read: {why}", "left out")
         for path, why in passed
     )
+    faults += tuple(look.coco.faults)
     return {
         split: replace(source, faults=faults) if source is first else source
         for split, source in found.items()
     }
+
+
+def _left(
+    look: Look, found: Mapping[str, Source], told: Iterable[Path]
+) -> Iterable[tuple[Path, str]]:
+    """Yield what else has the name of a split: files, and folders of images of no known split."""
+    tree, path = look.tree, look.path
+    places = (path, *tree.named(path, ANNOTATION_FOLDERS), *tree.named(path, LIST_FOLDERS))
+    for file in (file for place in places for file in tree.files(place, *LOOKED_INTO)):
+        words = (split_name(file.stem), "trainval" in file.stem.lower())
+        if any(words) and file not in told and file.suffix.lower() != ".xml":
+            yield file, f"it is {sniff(file)}"
+    for folder in (path, *tree.named(path, IMAGE_FOLDERS)):
+        for one in tree.folders(folder):
+            split = folder_split(one)
+            if split and split not in found and tree.images(one):
+                yield one, f"its {len(tree.images(one))} image(s) have no annotations"
 
 
 def _voc_beside(look: Look) -> Iterable[Path]:
@@ -272,7 +314,7 @@ def seen(look: Look) -> str:
             count += 1
             if count <= MOST:
                 kinds.setdefault(sniff(file), []).append(file)
-    for folder in [one for one in images if LABEL_PICTURES.fullmatch(one.name)]:
+    for folder in [one for one in images if _of_labels(one.relative_to(look.path))]:
         kinds.setdefault("mask images", []).append(folder)
     lines = []
     for kind, files in sorted(kinds.items(), key=lambda item: (item[0] not in ROWS, -len(item[1]))):
@@ -284,8 +326,13 @@ def seen(look: Look) -> str:
     if count > MOST:
         lines.append(f"{count - MOST} files more that were not looked into")
     for folder, number in images.most_common(3):
-        lines.append(f"{folder.relative_to(look.path)}: {number} image(s)")
+        where = folder.relative_to(look.path).as_posix()
+        lines.append(f"{number} image(s) in {'it' if where == '.' else where}")
     return "; ".join(lines) or "nothing: no annotation file and no image"
+
+
+def _of_labels(folder: Path) -> bool:
+    return any(LABEL_PICTURES.fullmatch(part) for part in folder.parts)
 
 
 def examples() -> str:

@@ -46,6 +46,7 @@ TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}\[\],:])', re.DOTALL)
 COCO = "COCO JSON"
 VOC = "Pascal VOC XML"
 BROKEN = "JSON of no known format"
+MISNAMED = "JSON under another suffix"
 # Files of COCO that lie beside those of objects and describe the same images.
 CAPTIONS, PANOPTIC = "COCO captions", "COCO panoptic segments"
 IMAGES_ONLY, RESULTS = "COCO list of images without annotations", "COCO results (detections)"
@@ -205,6 +206,11 @@ def _xml(head: bytes) -> str:
 
 
 def _text(head: bytes, suffix: str) -> str:
+    rows_of_json = suffix in (".ndjson", ".jsonl")
+    begins = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if begins in (b"{", b"[") and not rows_of_json:
+        kind = _json(head)
+        return MISNAMED if kind in (COCO, BROKEN) else kind
     if suffix in (".yaml", ".yml"):
         names = re.search(rb"(?m)^(names|nc)\s*:", head)
         return "YOLO data.yaml" if names else "YAML"
@@ -212,7 +218,7 @@ def _text(head: bytes, suffix: str) -> str:
         return "CSV table"
     if suffix in (".tfrecord", ".tfrecords", ".record"):
         return "TFRecord"
-    if suffix == ".ndjson" or suffix == ".jsonl":
+    if rows_of_json:
         return "JSON lines"
     lines = [line.split() for line in head.decode(errors="replace").splitlines()[:-1][:20]]
     lines = lines or [line.split() for line in head.decode(errors="replace").splitlines()]

@@ -172,7 +172,7 @@ class _Reader(Builder):
             yield from ((name, "") for name in names)
             return
         seen: dict[str, int] = {}
-        left_out = set(self._listed(part.without, part)) if part.without else set()
+        left_out = {name for other in part.without for name in self._listed(other, part)}
         for line, text in enumerate(read_lines(part.listing), 1):
             where = f"{part.listing}:{line}: "
             name = listed_id(text.strip(), part.annotations, self.files)

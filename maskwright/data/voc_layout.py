@@ -15,6 +15,7 @@ from .folders import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
     LABEL_PICTURES,
+    LIST_SUFFIXES,
     SPLITS,
     Tree,
     folder_split,
@@ -43,7 +44,7 @@ class VocPart:
         annotations: folder of its XML files.
         images: folder of its images.
         listing: text file with an id in every line; None: every XML file.
-        without: a list whose images are left out: val, where trainval stands for train.
+        without: lists whose images are left out: val, where trainval stands for train.
         divided: folders of images that divide the XML files among the splits, `images` is one of
             them; empty: nothing divides them.
     """
@@ -52,7 +53,7 @@ class VocPart:
     annotations: Path
     images: Path
     listing: Path | None = None
-    without: Path | None = None
+    without: tuple[Path, ...] = ()
     divided: tuple[Path, ...] = ()
 
     @property
@@ -87,12 +88,14 @@ class VocFinder:
     Attributes:
         parts: of each split.
         passed: what looks like a part of the data set and is not read, and why.
+        lists: the lists that were found, used or not.
     """
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.parts: dict[str, list[VocPart]] = {}
         self.passed: list[tuple[Path, str]] = []
+        self.lists: set[Path] = set()
 
     def look(self, path: Path) -> None:
         """Look through a folder: a VOC folder, one with several of these, or one for each split.
@@ -209,8 +212,10 @@ class VocFinder:
                     "entries train and val"
                 )
         found = {split: [replace(part, listing=files[0])] for split, files in by_split.items()}
-        if both and by_split.get("train") == both and "val" in by_split:
-            found["train"] = [replace(found["train"][0], without=by_split["val"][0])]
+        if "train" in by_split and split_name(by_split["train"][0].stem) is None:
+            # trainval, default or all: what another list has is not trained on.
+            others = tuple(files[0] for split, files in by_split.items() if split != "train")
+            found["train"] = [replace(found["train"][0], without=others)]
         return found
 
     def _list_files(self, part: VocPart) -> tuple[list[Path], list[Path]]:
@@ -227,8 +232,10 @@ class VocFinder:
         for base in bases:
             if named and base.name.lower() == "segmentation":
                 continue  # a part of those of Main
-            for file in tree.files(base, ".txt"):
+            for file in tree.files(base, *LIST_SUFFIXES):
                 kind = _list_kind(file, part.annotations, base in inside or base in sets)
+                if kind is not None:
+                    self.lists.add(file)
                 if kind == "list of one class":
                     of_classes.append(file)
                 elif kind == "list":

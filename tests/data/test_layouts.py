@@ -190,6 +190,21 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         XML | JPEG | {"ImageSets/Main/cells_train.txt": "a", "ImageSets/Main/cells_val.txt": "b"},
         AB,
     ),
+    "an unknown list beside that of val": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"ImageSets/Main/default.txt": "a\nb\n", "ImageSets/Main/val.txt": "b\n"},
+        AB,
+    ),
+    "lists under other suffixes": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"train.lst": "a\n", "ImageSets/Main/val": "b\n"},
+        AB,
+    ),
+    "lists of paths of another machine": (
+        "Pascal VOC with lists",
+        XML | JPEG | {"train.txt": "/home/x/JPEGImages/a.png", "val.txt": "D:\\x\\b.png"},
+        AB,
+    ),
     "one unknown list": ("Pascal VOC with lists", XML | JPEG | {"mine.txt": "a\n"}, A),
     "xml in labels": (
         "Pascal VOC",
@@ -351,6 +366,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "YOLO data.yaml": ("data.yaml", "train: images/train\nnc: 1\nnames: [cat]\n"),
     "CSV table": ("labels.csv", "filename,xmin\n"),
     "TFRecord": ("train.tfrecord", "x"),
+    "JSON under another suffix": ("annotations.txt", coco("a.png")),
     "JSON lines": ("x.jsonl", '{"image": 1}\n'),
     "mask images": ("masks/a.png", ""),
     "COCO captions": (
@@ -429,6 +445,17 @@ Change = Callable[[Path], Any]
             "train.txt",
             "same name",
         ),
+        (XML | JPEG | {"val.csv": "b,1,2,3,4\n"}, "val.csv", "it is CSV table"),
+        (
+            {"x.json": coco("a.png"), "test.tfrecord": "x"} | images("images/a.png"),
+            "test.tfrecord",
+            "it is TFRecord",
+        ),
+        (
+            {"train.json": coco("a.png")} | images("train/a.png", "val/b.png"),
+            "val",
+            "its 1 image(s) have no annotations",
+        ),
         (
             {"one/ImageSets/Main/train.txt": "a", "one/Annotations/a.xml": ""}
             | {"two/Annotations/b.xml": ""}
@@ -503,6 +530,48 @@ def test_a_yolo_yaml_says_what_it_is(tmp_path: Path) -> None:
     for data in (root, root / "data.yaml"):
         with pytest.raises(ValueError, match=r"data\.yaml.*YOLO"):
             find_splits(data)
+
+
+def test_images_in_no_list_are_said(tmp_path: Path) -> None:
+    names = ("a.png", "b.png", "c.png")
+    root = lay(tmp_path, {"x.json": coco(*names), "train.txt": "a", "val.txt": "b"})
+    lay(root, images(*(f"images/{name}" for name in names)))
+    (fault,) = open_dataset(root).faults
+    assert (fault.kind, fault.action) == ("image in no list", "left out")
+    assert "1 images of" in fault.message and "first c.png" in fault.message
+    assert open_dataset(root, "val").faults == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: train.json\nval:\n", ""),
+        ("train: train.json\nnames: [cat]\nnc: 1\ndownload: https://x/y.json\n", ""),
+        ("train: train.json\nval: {json: val.json}\n", "the entry val must name a file"),
+        ("train: train.json\nval: [1]\n", "the entry val must name a file"),
+        ("train: train.json\neval: val.json\n", "eval names val.json, but eval is no split"),
+        ("train: train.json\nval: val.json\nvalid: val.json\n", "two entries are the val split"),
+        ("train: tarin.json\n", "did you mean '.*train.json'"),
+        ("train: many\n", "2 COCO JSON files whose names tell no split"),
+    ],
+)
+def test_entries_of_a_yaml_are_read_or_refused(text: str, message: str, tmp_path: Path) -> None:
+    root = lay(tmp_path, {"train.json": coco("a.png"), "val.json": coco("b.png"), "d.yaml": text})
+    lay(root, {"many/x.json": coco("a.png"), "many/y.json": coco("a.png")})
+    lay(root, images("a.png", "b.png"))
+    if message:
+        with pytest.raises(ValueError, match=rf"d\.yaml: .*{message}|many has {message}"):
+            find_splits(root / "d.yaml")
+    else:
+        assert found(root / "d.yaml") == A
+
+
+def test_a_yaml_of_a_divided_folder(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"d/x.json": coco("a.png", "b.png"), "d/train.txt": "a", "d/val.txt": "b"})
+    lay(root, images("d/images/a.png", "d/images/b.png", "e/a.png", "e/b.png"))
+    lay(root, {"1.yaml": "train: d\nval: d\n", "2.yaml": "train: d\nval: d\nimages: e\n"})
+    assert found(root / "1.yaml") == found(root / "2.yaml") == AB
+    assert open_dataset(root / "2.yaml")[0].path.parent.name == "e"
 
 
 def test_a_folder_of_thousands_is_looked_at_quickly(tmp_path: Path) -> None:
