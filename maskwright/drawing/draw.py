@@ -16,21 +16,18 @@ import numpy.typing as npt
 from ..metrics.entries import compressed_rle
 from ..structures import Skeleton
 from .fonts import Letters, warn_missing
+from .labels import FEW, Color, Rect, draw_labels
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
-Rect = tuple[int, int, int, int]
 Crop = tuple[npt.NDArray[np.bool_], Rect]
 
 # Above so many objects labels hide more than they tell; boxes around masks do so earlier.
 MAX_LABELS = 40
 MAX_BOXES_WITH_MASKS = 25
-FEW = 6
 FILL = 0.42
-WIDEST = 0.5  # of the picture's width: a longer label is cut
 GOLDEN = 0.6180339887498949
 CROWD: Color = (150, 150, 150)  # of regions that hold many objects
 
@@ -127,7 +124,7 @@ def draw_instances(
             _draw_keypoints(pen, keypoints[i], bones, colors[i], line, side)
     if sum(map(bool, texts)) <= MAX_LABELS:
         warn_missing(texts)
-        _draw_labels(pen, picture.size, boxes, texts, colors, scores)
+        draw_labels(pen, picture.size, boxes, texts, colors, scores)
     return picture
 
 
@@ -305,65 +302,6 @@ def _draw_keypoints(
         spot = (x - radius, y - radius, x + radius, y + radius)
         rim = "white" if radius >= 2 else color
         pen.ellipse(spot, fill=color, outline=rim)
-
-
-def _draw_labels(
-    pen: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    boxes: npt.NDArray[np.float64],
-    texts: list[str],
-    colors: list[Color],
-    scores: npt.NDArray[np.float64] | None,
-) -> None:
-    """Write each label on a chip of its colour, where it hides no other chip; not on tiny boxes."""
-    points = float(np.clip(max(size) / 48, 10, 30))
-    if len(boxes) > 15:
-        points = max(points * 0.8, 9)
-    letters = Letters(points)
-    pad_x, pad_y = round(points * 0.35), round(points * 0.16)
-    height = letters.height + 2 * pad_y
-    # A very long name is cut, its score stays.
-    digits = 0 if scores is None else len(" 0.00")
-    widest = max(WIDEST * size[0], 8 * points) - 2 * pad_x
-    texts = [letters.shorten(text, widest, end=digits) for text in texts]
-    order = range(len(boxes)) if scores is None else np.argsort(-scores, kind="stable").tolist()
-    placed: list[Rect] = []
-    for i in order:
-        x1, y1, x2, y2 = boxes[i].tolist()
-        width = round(letters.length(texts[i])) + 2 * pad_x
-        if not texts[i] or max(x2 - x1, y2 - y1) < 1.6 * points:
-            continue
-        if len(boxes) > FEW and width * height > 1.5 * (x2 - x1) * (y2 - y1):
-            continue
-        others = np.delete(boxes, i, 0)
-        spots = []
-        corners = ((x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1), (x1, y2 - height))
-        for rank, (x, y) in enumerate(corners):
-            left = min(max(round(x), 0), max(size[0] - width, 0))
-            top = min(max(round(y), 0), max(size[1] - height, 0))
-            chip = (left, top, left + width, top + height)
-            if not any(_overlap(chip, other) for other in placed):
-                # A corner further down the list must hide clearly less of the other objects.
-                hidden = sum(_overlap(chip, other) for other in others.tolist())
-                spots.append((hidden + 0.25 * rank * width * height, chip))
-        if spots:
-            chip = min(spots)[1]
-            placed.append(chip)
-            pen.rounded_rectangle(chip, radius=round(points * 0.25), fill=colors[i])
-            # Dark or light text, whichever reads better on the colour.
-            ink = (16, 18, 24) if _luminance(colors[i]) > 0.36 else (255, 255, 255)
-            letters.draw(pen, chip[0] + pad_x, chip[1] + pad_y, texts[i], ink)
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the area that two xyxy rectangles share."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0.0) * max(height, 0.0)
-
-
-def _luminance(color: Color) -> float:
-    r, g, b = (float((v / 255) ** 2.2) for v in color)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def mosaic(

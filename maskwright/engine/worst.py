@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.records import Dataset
-from ..drawing.draw import CROWD, Color, draw_instances, mosaic
+from ..drawing.draw import CROWD, draw_instances, mosaic
 from ..drawing.figures import plural
+from ..drawing.labels import Color
 from ..metrics.entries import compressed_rle
 from ..metrics.error_split import KINDS, error_kinds
 from ..metrics.scores import ImageScore, above

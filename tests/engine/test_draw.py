@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from maskwright.drawing.draw import FILL, draw_instances, instance_colors, mosaic
+from maskwright.drawing.draw import CROWD, FILL, draw_instances, instance_colors, mosaic
+from maskwright.drawing.labels import LEAST_POINTS, fit_label
 from maskwright.structures import Skeleton
 
 HEIGHT, WIDTH = 120, 160
@@ -255,3 +256,32 @@ def test_colours_and_texts_can_be_given():
     assert (np.asarray(drawn) != np.asarray(bare)).any()
     with pytest.raises(ValueError, match="texts: 1 entries, but there are 2 boxes"):
         draw_instances(image, boxes, labels, names, texts=["x"])
+
+
+@pytest.mark.parametrize("text", ["cat 0.93", "cat", "0.93", "w" * 200, "w" * 200 + " 0.93"])
+def test_labels_shrink_with_their_objects(text):
+    size = (640, 480)
+    for side in range(2, 200, 7):
+        crowded = fit_label(text, (side, 0.8 * side), size, 30)
+        if crowded is not None:  # no larger than the object, and legible
+            assert crowded.width <= side and crowded.height <= 0.8 * side
+            assert crowded.letters.points >= LEAST_POINTS
+            assert crowded.text == text or "…" in crowded.text or crowded.text == "0.93"
+            assert crowded.text.endswith("0.93") == text.endswith("0.93")
+        few = fit_label(text, (side, side), size, 2)
+        assert (few is None) == (side < 1.6 * LEAST_POINTS)
+        assert few is None or few.width <= max(0.5 * size[0], 8 * few.letters.points)
+    sizes = [fit_label("cat 0.93", (s, s), size, 30).letters.points for s in (50, 60, 90, 400)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_regions_of_many_objects_are_grey_and_named():
+    image = np.zeros((200, 200, 3), np.uint8)
+    boxes = np.array([[10, 40, 90, 90], [100, 120, 190, 180.0]])
+    crowd = np.array([False, True])
+    drawn = np.asarray(draw_instances(image, boxes, [0, 0], ["cat"], crowd=crowd))
+    assert drawn[60, 10].tolist() != list(CROWD) and drawn[150, 100].tolist() == list(CROWD)
+    plain = np.asarray(draw_instances(image, boxes, [0, 0], ["cat"]))
+    assert (drawn[100:125, 100:] != plain[100:125, 100:]).any()  # "cat (crowd)"
+    with pytest.raises(ValueError, match="crowd: 1 entries"):
+        draw_instances(image, boxes, [0, 0], ["cat"], crowd=[True])
