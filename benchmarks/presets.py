@@ -29,8 +29,8 @@ from peak import peak_memory
 from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.discover import open_dataset
+from maskwright.engine.device import pick_device
 from maskwright.engine.evaluate import eval_loader
-from maskwright.engine.predict import pick_device
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Resize

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from training import Ours, one_class, paired, run_all
 
-from maskwright.engine.predict import pick_device
+from maskwright.engine.device import pick_device
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.nn.refine_head import FUSION_PARTS
 from maskwright.recipes import coco_subset, nuclei, penn_fudan

@@ -34,7 +34,7 @@ from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.loader import Batch
 from maskwright.engine.backbone_weights import load_backbone
-from maskwright.engine.predict import pick_device
+from maskwright.engine.device import pick_device
 from maskwright.engine.recipe import TrainRecipe
 from maskwright.nn.backbones import Backbone
 from maskwright.recipes import nuclei, penn_fudan

@@ -34,7 +34,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
 def keep_memory(device: str) -> None:
     """Keep what is freed, where the CPU computes: this process has nothing else to do with it."""
     from maskwright.engine import heap
-    from maskwright.engine.predict import pick_device
+    from maskwright.engine.device import pick_device
 
     if pick_device(device).type == "cpu":
         heap.keep_memory()

@@ -2,120 +2,130 @@
 
 from __future__ import annotations
 
-import colorsys
-import math
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskwright.drawing.draw import draw_instances, mosaic
+from maskwright.drawing.figures import (
+    SOFT,
+    WIDTH,
+    as_text,
+    colors,
+    legend,
+    new_figure,
+    plural,
+    save_figure,
+    style,
+)
 from maskwright.structures import Resize
 
 from .records import Dataset
 from .transforms import make_sample
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from PIL import Image
 
     from .check import SplitStats
 
-TILE = 320  # pixels
+TILE = 480  # pixels
+MOST_CLASSES = 20  # with bars of their own
 
 
 def draw_samples(dataset: Dataset, count: int) -> Image.Image | None:
     """Return a mosaic of `count` images, evenly spread over the data set, with their objects.
 
-    Masks are tinted, each object in its own colour, keypoints are joined; boxes are named if there
-    are several classes. Images that cannot be read are passed over; None if there is nothing to
+    They look like the pictures of a training: masks, boxes, names on chips, crowd regions grey, the
+    file name above each. Images that cannot be read are passed over; None if there is nothing to
     draw.
     """
-    from PIL import Image
-
-    tiles = []
+    tiles, titles = [], []
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
     for index in chosen.tolist():
         try:
             tiles.append(_draw_tile(dataset, index))
         except ValueError:  # listed among the faults
             continue
+        record = dataset[index]
+        objects = int((~record.crowd).sum())
+        titles.append(f"{record.path.name}: {objects} {plural(objects, 'object')}")
     if not tiles:
         return None
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    mosaic = Image.new("RGB", (columns * TILE, rows * TILE), "white")
-    for position, tile in enumerate(tiles):
-        mosaic.paste(tile, (position % columns * TILE, position // columns * TILE))
-    return mosaic
+    heading = f"{dataset.split}: {len(tiles)} of {len(dataset)} {plural(len(dataset), 'image')}"
+    return mosaic(tiles, titles, int(np.ceil(np.sqrt(len(tiles)))), TILE, heading=heading)
 
 
 def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
-    from PIL import Image, ImageDraw
-
     rng = np.random.default_rng(0)  # without augmentation nothing is drawn from it
     sample = make_sample(dataset, index, Resize(None, TILE), None, rng)
-    pixels = sample.pixels.numpy().transpose(1, 2, 0).copy()
-    colours = [
-        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(0.618034 * k % 1, 0.8, 1.0))
-        for k in range(len(sample.boxes))
-    ]
-    for k, (crop, (x1, y1, x2, y2)) in enumerate(sample.masks or ()):
-        part = pixels[y1:y2, x1:x2]
-        part[crop] = 0.5 * part[crop] + 0.5 * np.array(colours[k])
-    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for k, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
-        colour = (255, 255, 255) if sample.crowd[k] else colours[k]
-        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour)
-        if sample.keypoints is not None and dataset.skeleton is not None:
-            points = sample.keypoints[k]
-            for a, b in dataset.skeleton.bones:
-                if points[a, 2] > 0 and points[b, 2] > 0:
-                    draw.line((*points[a, :2].tolist(), *points[b, :2].tolist()), fill=colour)
-            for x, y, shown in points.tolist():
-                if shown > 0:
-                    draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill="white")
-        if len(dataset.names) > 1:
-            text = dataset.names[sample.labels[k]].encode("latin-1", "replace").decode("latin-1")
-            draw.text((x1 + 2, y1 + 1), text, fill=colour)
-    return image
+    pixels = sample.pixels.numpy().transpose(1, 2, 0)
+    return draw_instances(
+        np.ascontiguousarray(pixels.clip(0, 255).astype(np.uint8)),
+        sample.boxes,
+        sample.labels,
+        dataset.names,
+        masks=sample.masks,
+        keypoints=sample.keypoints,
+        crowd=sample.crowd,
+        skeleton=dataset.skeleton,
+        min_side=TILE,
+    )
 
 
 def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
     """Save a figure: objects of each class, objects in an image, object sizes, image sizes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    classes, crowding, sizes, shapes = figure.subplots(2, 2).ravel()
-    names = list(next(iter(splits.values())).per_class)
+    names = list(dict.fromkeys(name for stats in splits.values() for name in stats.per_class))
     total = {name: sum(s.per_class.get(name, 0) for s in splits.values()) for name in names}
-    names = sorted(names, key=lambda name: -total[name])[:30]
-    bar = 0.8 / len(splits)
-    for number, (split, stats) in enumerate(splits.items()):
-        places = np.arange(len(names)) + number * bar
-        classes.bar(places, [stats.per_class.get(n, 0) for n in names], bar, label=split)
-        crowding.hist(stats.per_image, bins=30, alpha=0.6, label=split)
+    shown = sorted(names, key=lambda name: -total[name])[:MOST_CLASSES]
+    high = 2.4 + 0.09 * len(shown) * (1 + len(splits)) / 2
+    figure = new_figure(WIDTH, 2.9 + high)
+    grid = figure.add_gridspec(2, 2, height_ratios=(high, 2.9))
+    classes, crowding, sizes, shapes = (
+        figure.add_subplot(grid[place]) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
+    )
+    _draw_classes(classes, splits, shown, len(names))
+    style(crowding, "Objects in an image", "objects", "images")
+    style(sizes, "Object sizes", "root of the area, pixels", "objects")
+    style(shapes, "Image sizes", "width, pixels", "height, pixels")
+    top = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)
+    wide = -(-(top + 1) // 40)  # whole numbers, so that no bin is emptier by its width
+    edges = np.arange(0, top + 1 + wide, wide) - 0.5
+    for (split, stats), color in zip(splits.items(), colors(len(splits)), strict=True):
+        look = {"color": color, "alpha": 0.65, "label": split}
+        crowding.hist(stats.per_image, bins=edges.tolist(), **look)
         sides = np.sqrt(stats.areas[stats.areas > 0])
-        sizes.hist(sides, bins=np.geomspace(1, 2048, 34).tolist(), alpha=0.6, label=split)
-        height, width = np.array(list(stats.image_sizes)).T
-        weight = np.array(list(stats.image_sizes.values()))
-        shapes.scatter(width, height, s=10 + 200 * weight / weight.max(), alpha=0.5, label=split)
-    # A dollar sign would begin a formula.
-    shown = ["".join(c for c in " ".join(name.split()) if c.isprintable()) for name in names]
-    labels = [name[:20].replace("$", r"\$") for name in shown]
-    classes.set_xticks(np.arange(len(names)), labels, rotation=60, ha="right", fontsize=8)
-    classes.set_title("objects of each class" + (" (30 most)" if len(total) > 30 else ""))
-    crowding.set_title("objects in an image")
-    crowding.set_ylabel("images")
-    sizes.set_title("object sizes: square root of the area")
+        sizes.hist(
+            sides, bins=np.geomspace(1, max(2048, sides.max(initial=1)), 34).tolist(), **look
+        )
+        if stats.image_sizes:
+            height, width = np.array(list(stats.image_sizes)).T
+            weight = np.array(list(stats.image_sizes.values()))
+            shapes.scatter(width, height, s=12 + 160 * weight / weight.max(), linewidths=0, **look)
     sizes.set_xscale("log", base=2)
-    sizes.set_xlabel("pixels")
-    shapes.set_title("image sizes")
-    shapes.set_xlabel("width")
-    shapes.set_ylabel("height")
-    for axes in (classes, crowding, sizes, shapes):
-        axes.legend()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
-        figure.savefig(path, dpi=100)
+    sizes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    shapes.set_xlim(left=0)
+    shapes.set_ylim(bottom=0)
+    if len(splits) > 1:
+        legend(crowding, loc="upper right")
+    save_figure(figure, path)
+
+
+def _draw_classes(
+    ax: Axes, splits: Mapping[str, SplitStats], shown: list[str], classes: int
+) -> None:
+    """Draw the objects of the most frequent classes, a bar for each split."""
+    objects = sum(stats.objects for stats in splits.values())
+    of = "" if len(shown) == classes else f", the first {len(shown)}"
+    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}{of}", "objects")
+    ax.grid(False, axis="y")
+    thick = 0.8 / max(len(splits), 1)
+    palette = colors(len(splits))
+    for k, ((split, stats), color) in enumerate(zip(splits.items(), palette, strict=True)):
+        where = np.arange(len(shown)) - 0.4 + thick * (k + 0.5)
+        counts = [stats.per_class.get(name, 0) for name in shown]
+        ax.barh(where, counts, height=0.92 * thick, color=color, label=split)
+    ax.set_yticks(range(len(shown)), [as_text(name) for name in shown], color=SOFT)
+    ax.set_ylim(max(len(shown), 3) - 0.4, -0.6)

@@ -70,6 +70,7 @@ class ResultWriter:
         *,
         originals: bool = False,
         formats: str | Sequence[str] | None = None,
+        labels: bool = True,
     ) -> None:
         """Make the folder.
 
@@ -77,13 +78,14 @@ class ResultWriter:
             folder: where the files go.
             originals: also keep a copy of each image in `originals/`, for the page.
             formats: further files of each image: names of `FORMATS`.
+            labels: write class and score at the objects of the pictures.
 
         Raises:
             OptionError: if a format is unknown.
             ValueError: if the folder cannot be made.
         """
         self.folder = Path(folder)
-        self._formats = check_formats(formats)
+        self._formats, self._labels = check_formats(formats), labels
         self._originals = self.folder / "originals" if originals else None
         self._taken: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -137,7 +139,7 @@ class ResultWriter:
                 f"save={str(self.folder)!r} would overwrite the image {result.path}: "
                 "give another folder"
             )
-        result.save(overlay)
+        result.save(overlay, labels=self._labels)
         data = result.save(overlay.with_suffix(".json"))
         if "geojson" in self._formats:
             result.save(overlay.with_suffix(".geojson"))

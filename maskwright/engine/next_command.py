@@ -12,7 +12,8 @@ from typing import Any
 
 from ..data.records import Dataset
 
-SAME = ("iou", "max_det", "imgsz", "soft_nms", "tta", "precision")  # they change what is found
+# Options that change what is found.
+SAME = ("iou", "max_det", "imgsz", "soft_nms", "tta", "window", "precision")
 
 
 def command(*words: str) -> str:

@@ -34,6 +34,7 @@ from ..structures import Images, Resize
 from ..text import one_line, printable
 from ..window import Window, parse_window
 from .detect import Views, detect_views, to_detections
+from .device import pick_device
 from .gallery import check_formats
 from .network import FastNetwork
 from .reading import Loaded, read, read_all
@@ -42,36 +43,6 @@ from .result import Result
 from .sources import Sources, list_sources, one_source
 from .stream import Results, Saver
 from .windows import chosen_window, own_window_warning
-
-
-def pick_device(device: str | int | torch.device = "auto") -> torch.device:
-    """Return the device that `device` names; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: if there is no such device on this machine.
-    """
-    if isinstance(device, torch.device):
-        device = str(device)
-    name = str(device).strip().lower()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cpu" and torch.backends.mps.is_available():
-            name = "mps"
-    if name.isdigit():
-        name = f"cuda:{name}"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise OptionError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count <= int(index or 0):
-            raise ValueError(
-                f"device={device!r}: this torch ({torch.__version__}) sees {count} CUDA devices; "
-                "use device=cpu, or see `maskwright doctor`"
-            )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device={device!r}: MPS is not available here; use device=cpu")
-    return torch.device(name)
 
 
 class Predictor:
@@ -319,6 +290,7 @@ def predict(
     proposal_source: str | None = None,
     weights: str | Path | None = None,
     formats: str | tuple[str, ...] | None = None,
+    labels: bool = True,
     show: bool = False,
     project: str | Path = "runs",
     name: str | None = None,
@@ -356,6 +328,7 @@ def predict(
         weights: for a registered name: published weights such as coco, or a checkpoint.
         formats: further files per image, joined by commas: geojson (polygons with holes, for
             QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
+        labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "predict".
@@ -375,6 +348,11 @@ def predict(
     if files and where is False:
         raise OptionError(
             "formats names files to write, but save=false writes none: give save=true"
+        )
+    if not labels and where is False and not show:
+        raise OptionError(
+            "labels=false is about pictures, but none is made: give save=true or show=true; "
+            "result.plot(labels=False) draws one"
         )
     sources = list_sources(source)
     if sources.passed_over:
@@ -408,10 +386,11 @@ def predict(
             project=project,
             name=name,
             formats=files,
+            labels=labels,
             title=str(source) if isinstance(source, str | Path) else "Predictions",
             several=len(sources) > 1,
         )
-    stream = _stream(predictor, sources, resize, post, views, scale, batch, saver, show)
+    stream = _stream(predictor, sources, resize, post, views, scale, batch, saver, show, labels)
     return Results(stream, len(sources), predictor.meta.model, saver)
 
 
@@ -425,6 +404,7 @@ def _stream(
     batch: int,
     saver: Saver | None,
     show: bool,
+    labels: bool,
 ) -> Generator[Result]:
     capped = stretched = False
     images = read_all(sources, window)
@@ -439,7 +419,7 @@ def _stream(
             if saver is not None:
                 saver.write(result)
             if show:
-                result.show()
+                result.show(labels=labels)
             yield result
     if saver is not None:
         saver.finish(len(sources))

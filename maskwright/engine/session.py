@@ -30,12 +30,12 @@ from .alternate import last_step, load_proposer, two_stage
 from .best import fitness, waited
 from .checkpoint import Checkpoint, TrainingState, load_state, save_checkpoint
 from .data_options import own_anchors, own_keypoints
+from .device import pick_device
 from .ema import Ema
 from .evaluate import eval_loader, match_classes, match_keypoints
 from .inspection import check_images
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
-from .predict import pick_device
 from .recipe import TrainRecipe
 from .regions import check_shared_ids, prepare_proposals, proposal_store
 from .resume import LAST, PREVIOUS, Resumed, damaged, share_batch

@@ -29,6 +29,7 @@ class Saver:
         project: str | Path,
         name: str | None,
         formats: Sequence[str],
+        labels: bool,
         title: str,
         several: bool,
     ) -> None:
@@ -39,17 +40,20 @@ class Saver:
             project: folder of all runs.
             name: name of the run folder.
             formats: further files of each image, see `gallery.FORMATS`.
+            labels: write class and score at the objects of the pictures.
             title: heading of the page.
             several: whether there is to be a page.
         """
         self._project, self._name, self._formats = project, name, formats
-        self._title, self._several = title, several
+        self._labels, self._title, self._several = labels, title, several
         self._saved: list[SavedResult] = []
         self._writer = self._make(save) if isinstance(save, Path) else None
         self.page: Path | None = None
 
     def _make(self, folder: Path) -> ResultWriter:
-        return ResultWriter(folder, originals=self._several, formats=self._formats)
+        return ResultWriter(
+            folder, originals=self._several, formats=self._formats, labels=self._labels
+        )
 
     @property
     def dir(self) -> Path | None:

@@ -208,7 +208,7 @@ def val(
     write_args(folder / "args.yaml", options)
     diagnosis = diagnose(result, post.max_det)
     origin = [f"{key}={value}" for key, value in model.origin.items()]
-    same = {**options, "imgsz": imgsz, "precision": model.precision}
+    same = {**options, "imgsz": imgsz, "window": window, "precision": model.precision}
     command = predict_command(origin, dataset, diagnosis.conf, same)
     save_validation(folder, result, dataset, diagnosis.best)
     write_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.data import check_data
+from maskwright.data import check_data, check_figures, open_dataset
+from maskwright.data.check import SplitStats
+from maskwright.drawing.draw import CROWD
 
 Scene = Any  # of conftest.py
 
@@ -34,7 +37,8 @@ def test_mini_set(nuclei_mini: Path, tmp_path: Path) -> None:
         "val_samples.png",
     }
     with Image.open(tmp_path / "train_samples.png") as mosaic:
-        assert mosaic.size == (960, 640)
+        # Three columns and two rows of pictures, 480 pixels each, with gaps and titles.
+        assert 3 * 480 < mosaic.width < 3 * 500 and 2 * 480 < mosaic.height < 2 * 550
     assert "faults: none" in str(report)
 
 
@@ -97,3 +101,51 @@ def test_notes(scene: Scene, tmp_path: Path) -> None:
 def test_samples_out_of_range(nuclei_mini: Path) -> None:
     with pytest.raises(ValueError, match="samples"):
         check_data(nuclei_mini, samples=-1)
+
+
+def test_samples_are_drawn_as_in_training(scene: Scene, tmp_path: Path) -> None:
+    scene.content["images"][0].update(width=40, height=30)
+    first = {**scene.first, "id": 1, "bbox": [2, 2, 12, 12], "iscrowd": 0}
+    first["segmentation"] = [[2, 2, 14, 2, 14, 14, 2, 14]]
+    crowd = {**first, "id": 2, "iscrowd": 1, "bbox": [20, 10, 15, 15], "area": 225}
+    crowd["segmentation"] = [[20, 10, 35, 10, 35, 25, 20, 25]]
+    scene.content["annotations"] = [first, crowd]
+    data = open_dataset(scene.write(), "train")
+    index = next(i for i in range(len(data)) if len(data[i].boxes))
+    tile = np.asarray(check_figures._draw_tile(data, index)).astype(int)
+    scale = tile.shape[1] / 40
+
+    def edge(x: float, y: float) -> list[list[int]]:
+        """Return the pixels near a point at the left edge of a mask."""
+        near: list[list[int]] = tile[
+            round(y * scale), round(x * scale) - 3 : round(x * scale) + 4
+        ].tolist()
+        return near
+
+    assert list(CROWD) in edge(20, 20)
+    assert list(CROWD) not in edge(2, 12)
+    mosaic = check_figures.draw_samples(data, 4)
+    assert mosaic is not None and mosaic.size[0] > check_figures.TILE
+
+
+def test_statistics_are_legible_and_in_the_common_style(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.text import Text
+
+    kept: list[Any] = []
+    monkeypatch.setattr(check_figures, "save_figure", lambda figure, path: kept.append(figure))
+    names = [f"{'long ' * 40}{k}" for k in range(100)]
+    stats = SplitStats(
+        2, per_class=dict.fromkeys(names, 3), per_image=np.array([300, 0]),
+        areas=np.full(300, 900.0), image_sizes=Counter({(30, 40): 2}),
+    )  # fmt: skip
+    check_figures.plot_statistics({"train": stats, "val": stats}, tmp_path / "s.png")
+    check_figures.plot_statistics({"train": SplitStats(per_class={"a": 0})}, tmp_path / "s.png")
+    figure = kept[0]
+    texts = [one for one in figure.findobj(Text) if one.get_text().strip()]
+    assert all(t.get_fontsize() * 500 / 72 / figure.get_figwidth() >= 7 for t in texts)
+    first = figure.axes[0]
+    assert first.get_title(loc="left") == "600 objects, 100 classes, the first 20"
+    assert [round(bar.get_width()) for bar in first.patches] == [3] * 40
+    assert max(len(t.get_text()) for t in first.get_yticklabels()) < 30

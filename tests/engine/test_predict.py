@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from maskwright.engine.detect import to_detections
-from maskwright.engine.predict import Predictor, pick_device, predict
+from maskwright.engine.device import pick_device
+from maskwright.engine.predict import Predictor, predict
 from maskwright.engine.sources import list_sources
 from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
@@ -281,6 +282,24 @@ def test_save_writes_pictures_and_data(folder: Path, tmp_path: Path) -> None:
         assert json.loads(data.read_text(encoding="utf-8"))["path"] == result.path
         with Image.open(tmp_path / "out" / result.file_name) as saved:
             assert saved.size == result.detections.size[::-1]
+
+
+def test_labels_of_the_pictures_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    predictor, _ = make()
+    drawn = {}
+    for labels in (True, False):
+        out = tmp_path / str(labels)
+        (result, *_) = list(predict(predictor, folder, save=out, labels=labels))
+        name = Path(result.file_name).stem
+        (file,) = [path for path in out.glob(f"{name}.*") if path.suffix in (".png", ".jpg")]
+        with Image.open(file) as saved:
+            drawn[labels] = np.asarray(saved.convert("RGB")).astype(int)
+        plot = np.asarray(result.plot(labels=labels)).astype(int)
+        assert abs(drawn[labels] - plot).mean() < 4  # as far as JPEG keeps it
+        assert (tmp_path / str(labels) / f"{name}.json").is_file()
+    assert (drawn[True] != drawn[False]).any()
+    with pytest.raises(OptionError, match="labels=false is about pictures, but none is made"):
+        predict(predictor, folder, labels=False)
 
 
 def test_save_never_overwrites_the_images(folder: Path) -> None:
