@@ -130,7 +130,7 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
         console.table(
             "AP by class",
             ["class", *columns],
-            [[name, *map(row.get, columns)] for name, row in by_class.items()],
+            [[console.short(name), *map(row.get, columns)] for name, row in by_class.items()],
         )
     if line := undefined_line(without, absent):
         console.note(line)
@@ -158,7 +158,9 @@ def predict(*, model: str | Path, save: bool | str | Path | None = True, **optio
     rows: list[list[object]] = []
     with console.progress("predict", total=results.total, unit="img") as bar:
         for result in results:
-            objects = ", ".join(f"{count} {what}" for what, count in result.counts().items())
+            objects = ", ".join(
+                f"{count} {console.short(what)}" for what, count in result.counts().items()
+            )
             ms = round(sum(result.speed.values()))
             rows.append([result.name, objects or "no objects", ms])
             bar.update(objects=len(result))
@@ -369,7 +371,10 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     console.table(
         "Objects by class",
         ["class", *splits],
-        [[name, *(stats.per_class.get(name, 0) for stats in splits.values())] for name in classes],
+        [
+            [console.short(name), *(stats.per_class.get(name, 0) for stats in splits.values())]
+            for name in classes
+        ],
     )
     faults: dict[tuple[str, str, str], list[str]] = {}
     for split, fault in report.faults:

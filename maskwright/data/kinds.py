@@ -34,12 +34,8 @@ def _suffixes(registered: int) -> frozenset[str]:
 
     known = Image.registered_extensions()
     assert len(known) == registered
-    left_out = {*PROGRAMS, *STUBS}
-    return frozenset(
-        suffix.lower()
-        for suffix, kind in known.items()
-        if kind in Image.OPEN and kind not in left_out
-    )
+    opened = {*Image.OPEN, "MPO"} - {*PROGRAMS, *STUBS}  # an MPO file is opened as a JPEG
+    return frozenset(suffix.lower() for suffix, kind in known.items() if kind in opened)
 
 
 def count_frames(image: Image.Image) -> int:

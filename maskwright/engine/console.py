@@ -259,6 +259,17 @@ def track(
             bar.update()
 
 
+def short(name: str, most: int = 40) -> str:
+    """Return a name of a class for a table: on a terminal a very long one is cut in its middle.
+
+    In a log it stays whole, for programs that read it.
+    """
+    if len(name) <= most or not OUT.isatty():
+        return name
+    end = most // 3
+    return f"{name[: most - end - 1]}…{name[-end:]}"
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to stdout; columns that hold only numbers are set to the right.
 

@@ -7,14 +7,11 @@ and the boxes that come back are mapped to the original image by the ratio of ea
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import islice
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -37,6 +34,10 @@ from .detect import Views, detect_views, to_detections
 from .device import pick_device
 from .gallery import check_formats
 from .network import FastNetwork
+from .post import default_post as default_post
+from .post import make_post as make_post
+from .post import parse_soft_nms as parse_soft_nms
+from .post import whole_number as whole_number
 from .reading import Loaded, read, read_all
 from .regions import proposal_store
 from .result import Result
@@ -85,6 +86,14 @@ class Predictor:
         self.names = [
             name if name is not None else f"class {i}" for i, name in enumerate(meta.names)
         ]
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(one_line, self.names[:3])) + (", ..." if self.names[3:] else "")
+        count = "1 class" if len(self.names) == 1 else f"{len(self.names)} classes"
+        return (
+            f"<Predictor {self.meta.model}, {count} ({first}), on {self.device}: call it with an "
+            "image>"
+        )
 
     @overload
     def __call__(
@@ -423,65 +432,6 @@ def _stream(
             yield result
     if saver is not None:
         saver.finish(len(sources))
-
-
-def make_post(
-    conf: float, iou: float, max_det: int, soft_nms: str | SoftNMS | None = None
-) -> PostProcess:
-    """Return the post-processing for the options of a prediction, which `predict` describes.
-
-    Raises:
-        ValueError: if an option is out of range, by the name that users know.
-    """
-    most, soft = whole_number("max_det", max_det), parse_soft_nms(soft_nms)
-    return PostProcess(_share("conf", conf), _share("iou", iou), most, soft_nms=soft)
-
-
-def _share(name: str, value: object) -> float:
-    if not isinstance(value, Real):  # numpy's as well
-        raise OptionError(f"{name} is a number, got {value!r}")
-    if not 0 <= float(value) <= 1:
-        raise OptionError(f"{name} lies between 0 and 1, got {value}")
-    return float(value)
-
-
-def whole_number(name: str, value: object, least: int = 1) -> int:
-    """Return an option that counts something.
-
-    Raises:
-        OptionError: if it is no whole number, or below `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise OptionError(f"{name} is a whole number, got {value!r}")
-    if value < least:
-        raise OptionError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-@cache
-def default_post(function: Callable[..., Any]) -> PostProcess:
-    """Return the post-processing of a function's own `conf`, `iou` and `max_det`."""
-    parameters = inspect.signature(function).parameters
-    return make_post(*(parameters[name].default for name in ("conf", "iou", "max_det")))
-
-
-def parse_soft_nms(value: str | SoftNMS | None) -> SoftNMS | None:
-    """Return the rule that a text such as "linear", "gaussian" or "gaussian:0.3" names.
-
-    Raises:
-        OptionError: if it names none.
-    """
-    if value is None or isinstance(value, SoftNMS):
-        return value
-    method, colon, sigma = str(value).strip().lower().partition(":")
-    try:
-        if not colon:
-            return SoftNMS(method)
-        if method == "gaussian":
-            return SoftNMS(method, float(sigma))
-    except ValueError as error:
-        raise OptionError(f"soft_nms={value!r}: {error}") from None
-    raise OptionError(f"soft_nms={value!r}: only gaussian has a sigma, as in gaussian:0.3")
 
 
 def _warn_capped(results: Sequence[Result], max_det: int) -> None:

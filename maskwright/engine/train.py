@@ -24,6 +24,7 @@ from ..errors import TrainingError, WorkerError
 from ..metrics.diagnostics import explain_zero
 from ..models.base import PostProcess
 from ..processes import signal_name
+from ..text import one_line
 from . import console, health, pictures
 from .alternate import first_steps, whole_run
 from .best import is_better, undefined_note
@@ -65,6 +66,13 @@ class TrainResult:
     metrics: dict[str, float]
     interrupted: bool
     signal: int = 0
+
+    def __repr__(self) -> str:
+        """Say what a reader looks for first; all numbers are in `metrics`."""
+        kinds = ("mask/AP", "box/AP", "keypoints/AP")
+        found = [f"{kind} {self.metrics[kind]:.4g}" for kind in kinds if kind in self.metrics]
+        state = ", interrupted" if self.interrupted else ""
+        return f"<TrainResult {one_line(str(self.dir))}: {', '.join(found) or 'no AP'}{state}>"
 
 
 def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResult:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maskwright.data.images import image_header
 from maskwright.engine.detect import to_detections
 from maskwright.engine.device import pick_device
 from maskwright.engine.predict import Predictor, predict
@@ -385,3 +388,83 @@ def test_unknown_precisions_and_those_of_other_devices() -> None:
         Predictor(detector, meta, device="cpu", precision="int4")
     with pytest.raises(OptionError, match="precision=bf16"):
         Predictor(detector, meta, device="cpu", precision="fp16")
+
+
+def test_the_iterator_says_how_to_use_it(folder: Path) -> None:
+    predictor, _ = make()
+    stream = predict(predictor, folder)
+    assert isinstance(stream, Iterator) and iter(stream) is stream
+    assert "over 4 images, 0 taken" in repr(stream) and "for result in results" in repr(stream)
+    first = next(stream)
+    assert "1 taken" in repr(stream) and stream.dir is None
+    stream.close()
+    assert list(stream) == []
+    assert first._repr_png_().startswith(b"\x89PNG")
+    assert repr(predictor).startswith("<Predictor ") and len(repr(predictor)) < 200
+
+
+def test_save_true_makes_a_run_folder_with_a_page(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    predictor, _ = make()
+    stream = predict(predictor, folder, save=True, project="p", name="n", formats="geojson")
+    assert not Path("p").exists()  # not before there is something to keep
+    list(stream)
+    assert stream.dir == Path("p/predict/n") and stream.page == Path("p/predict/n/index.html")
+    assert len(list(Path("p/predict/n").glob("*.geojson"))) == 4
+    list(predict(predictor, folder, save=False))
+    assert sorted(path.name for path in Path().iterdir() if path != folder) != []
+    for options, message in (
+        ({"formats": "geojson"}, "save=false writes none"),
+        ({"weights": "coco"}, "has its own"),
+        ({"name": "x"}, "give save=true"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            predict(predictor, folder, **options)  # type: ignore[arg-type]
+
+
+def test_pages_and_animations_are_told(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 48), (40 * i, 0, 0)) for i in range(5)]
+    for name, kind in (("a.tif", "TIFF"), ("b.gif", "GIF"), ("c.webp", "WEBP"), ("d.png", "PNG")):
+        frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "e.mpo", "MPO", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "f.tif")
+    predictor, _ = make()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(list(predict(predictor, tmp_path))) == 6
+    said = [str(entry.message) for entry in caught if "pages or frames" in str(entry.message)]
+    for name in ("a.tif", "b.gif", "c.webp", "d.png"):
+        assert any(
+            f"{name} has 5 pages or frames: only the first is taken" in text for text in said
+        )
+    assert not any("e.mpo" in text or "f.tif" in text for text in said)
+    assert said[-1].startswith("4 of 6 files have several pages")
+
+
+def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        for level, side in enumerate((128, 64, 32)):
+            pixels = np.zeros((side, side, 3), np.uint8)
+            file.write(pixels, photometric="rgb", subfiletype=int(level > 0))
+    assert image_header(tmp_path / "pyramid.tif").frames == 1
+
+
+def test_names_of_several_folders_reach_results_and_files(tmp_path: Path) -> None:
+    for part in ("left", "right"):
+        (tmp_path / "in" / part).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "in" / part / "07.png")
+    predictor, _ = make()
+    stream = predict(predictor, f"{tmp_path}/in/**/*", save=tmp_path / "out")
+    results = list(stream)
+    assert [result.name for result in results] == ["left/07.png", "right/07.png"]
+    assert [result.file_name for result in results] == ["07.png", "07.png"]
+    found = {}
+    for file in (tmp_path / "out").glob("*.json"):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        found[data["name"]] = file.stem
+    assert found == {"left/07.png": "07", "right/07.png": "07_2"}
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "left/07.png" in page and "right/07.png" in page

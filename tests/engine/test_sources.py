@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskwright.data.folders import Tree
+from maskwright.data.kinds import image_suffixes
 from maskwright.engine.sources import list_sources, one_source
 
 
@@ -119,3 +121,69 @@ def test_one_source(folder: Path) -> None:
     assert one_source(np.zeros((4, 4, 3), np.uint8), 2).name == "image 3"
     with pytest.raises(ValueError, match=r"names 3: .*maskwright\.predict"):
         one_source(folder)
+
+
+def test_what_a_folder_holds_beside_its_images_is_counted(folder: Path) -> None:
+    (folder / "notes.md").touch()
+    (folder / ".DS_Store").touch()
+    (folder / "other").mkdir()
+    (folder / "raw.heic").write_bytes(b"abc")
+    said = list_sources(folder).passed_over
+    assert said.startswith(f"source '{folder}': 3 images taken, passed over: ")
+    assert f"1 folder with images (take all below with source='{folder}/**/*')" in said
+    assert f"1 hidden image (take them with source='{folder}/.*')" in said
+    assert "3 files, no images: " in said and ".txt (1)" in said and ".md (1)" in said
+    assert "Pillow needs pillow-heif for .heic" in said
+    assert names(f"{folder}/**/*") == ["a.JPG", "b.png", "c.tif", "deep/d.png"]
+    assert [Path(name).name for name in names(f"{folder}/.*")] == [".hidden.png"]
+    pattern = list_sources(f"{folder}/*")
+    assert "3 images taken, passed over: 3 files, no images" in pattern.passed_over
+    assert list_sources(f"{folder}/*.png").passed_over == ""
+
+
+def test_a_folder_of_images_alone_says_nothing(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "Thumbs.db").touch()
+    assert list_sources(tmp_path).passed_over == ""
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".apng", ".tga", ".jpf", ".dib", ".ppm", ".WEBP"])
+def test_what_training_reads_is_no_stranger_to_prediction(tmp_path: Path, suffix: str) -> None:
+    """One list for both: Pillow's formats that it opens itself."""
+    if suffix.lower() not in Image.registered_extensions():
+        pytest.skip("this Pillow has no such format")
+    Image.new("RGB", (8, 6)).save(tmp_path / f"a{suffix}", "PNG")
+    assert names(tmp_path) == [f"a{suffix}"]
+    assert suffix.lower() in image_suffixes()
+    assert Tree().images(tmp_path) == [tmp_path / f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".eps", ".pdf", ".wmf", ".mpg", ".h5", ".grib", ".ps"])
+def test_what_pillow_cannot_turn_into_pixels_is_no_image(suffix: str) -> None:
+    assert suffix not in image_suffixes()
+
+
+def test_an_image_under_another_name_is_taken_when_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "scan.001", "PNG")
+    assert names(tmp_path / "scan.001") == ["scan.001"]
+    (tmp_path / "x.heic").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="Pillow needs pillow-heif"):
+        list_sources(tmp_path / "x.heic")
+
+
+def test_equal_names_are_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("plate 1", "plate 2/left", "plate 2/right"):
+        (tmp_path / part).mkdir(parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / part / "07.png")
+    wanted = ["plate 1/07.png", "plate 2/left/07.png", "plate 2/right/07.png"]
+    assert names(f"{tmp_path}/**/*.png") == wanted
+    assert names([tmp_path / name for name in wanted]) == wanted
+    monkeypatch.chdir(tmp_path / "plate 2")
+    assert names(["left/07.png", "right/07.png"]) == ["left/07.png", "right/07.png"]
+    assert names(["../plate 1/07.png", "left"]) == ["plate 1/07.png", "plate 2/left/07.png"]
+    assert names(["left/07.png", "left/07.png"]) == ["07.png", "07.png"]
+    urls = ["https://a.org/x.png", "https://b.org/x.png", "https://b.org/y.png"]
+    assert names(urls) == [*urls[:2], "y.png"]
