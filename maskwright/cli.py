@@ -24,6 +24,7 @@ from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
 from maskwright.engine.interrupt import ended_by_second_signal, stoppable
 from maskwright.errors import OptionError, TrainingError, WorkerError
+from maskwright.files import EVERYWHERE, write_fault
 from maskwright.processes import Stopped, signal_name, stop_signal
 from maskwright.signatures import (
     REQUIRED,
@@ -185,6 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, TrainingError, WorkerError) as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in EVERYWHERE:
+            what = Path(os.fsdecode(error.filename or "the output"))
+            error = write_fault(what, error)
         console.error(str(error).strip() or type(error).__name__)
         return 1
     except RuntimeError as error:

@@ -17,6 +17,18 @@ class TrainingError(RuntimeError):
     """A training cannot go on; the message says why, and what to try."""
 
 
+class WriteError(ValueError):
+    """A file cannot be written; the message names it, and says why and what to do.
+
+    Attributes:
+        number: what the system calls the reason, as in the module `errno`; 0 if it does not say.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class WorkerError(RuntimeError):
     """A helping process has ended or cannot go on; the message says why, and what to try."""
 

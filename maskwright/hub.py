@@ -30,6 +30,7 @@ from .engine.published import fetch, read_tensors, read_weights
 from .engine.regions import take_regions_from
 from .errors import OptionError, checked_options
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
+from .files import replacing
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, build, get_entry, list_models
 from .models.transfer import transfer
@@ -487,19 +488,16 @@ def convert(
             f"made with conventions={rules}: {target} samples regions and resizes images by rules "
             "of its own, so its numbers will differ a little"
         )
-    try:
-        dst.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(dst) as temporary:
         if dst.suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file(tensors, dst)
+            save_file(tensors, temporary)
         else:
             wrapped: dict[str, Any] = dict(tensors)
             if target == "mmdetection":
                 names = tuple(name or f"class {i}" for i, name in enumerate(checkpoint.meta.names))
                 wrapped = {"meta": {"CLASSES": names}, "state_dict": tensors}
-            with dst.open("wb") as file:
+            with temporary.open("wb") as file:
                 torch.save(wrapped, file)
-    except OSError as error:
-        raise ValueError(f"{dst}: cannot be written ({error})") from None
     return report

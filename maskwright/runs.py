@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from .errors import OptionError
+from .files import reason
 from .paths import takes_paths
 
 
@@ -37,8 +38,8 @@ def new_run_dir(project: str | Path, task: str, name: str | None = None) -> Path
                 number += 1
     except OSError as error:
         raise ValueError(
-            f"cannot make a run folder in {parent} ({error.strerror or error}); give another "
-            "place with project="
+            f"cannot make a run folder in {parent} ({reason(error, parent)}); give another place "
+            "with project="
         ) from None
 
 
@@ -95,8 +96,7 @@ def save_dir(
         where.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"cannot make the folder {where} ({error.strerror or error}); give another one with "
-            "save="
+            f"cannot make the folder {where} ({reason(error, where)}); give another one with save="
         ) from None
     return where
 

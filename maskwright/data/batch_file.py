@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maskwright.files import replacing
 from maskwright.structures import Images, Instances, PackedMasks
 
 from .loader import Batch
@@ -34,7 +35,8 @@ def save_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
                 tensors[f"{prefix}.{name}"] = value
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     content = {"indices": batch.indices, "info": dict(info)}
-    save_file(tensors, path, {KEY: json.dumps(content)})
+    with replacing(path, durable=False) as temporary:
+        save_file(tensors, temporary, {KEY: json.dumps(content)})
 
 
 def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:

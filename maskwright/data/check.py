@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from maskwright.errors import OptionError, checked_options
+from maskwright.files import replacing_picture, write_whole
 from maskwright.paths import takes_paths
 from maskwright.runs import save_dir
 from maskwright.window import parse_window
@@ -344,23 +346,24 @@ def _describe(split: str, stats: SplitStats) -> list[str]:
 def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int) -> None:
     from .check_figures import draw_samples, plot_statistics
 
-    folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "faults.csv"
-    with listing.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["split", "file", "image", "annotation", "kind", "action", "message"])
-        for split, f in report.faults:
-            row = [split, f.file, f.image_id, f.annotation_id, f.kind, f.action, f.message]
-            writer.writerow(["" if value is None else value for value in row])
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["split", "file", "image", "annotation", "kind", "action", "message"])
+    for split, f in report.faults:
+        row = [split, f.file, f.image_id, f.annotation_id, f.kind, f.action, f.message]
+        writer.writerow(["" if value is None else value for value in row])
+    write_whole(listing, stream.getvalue())
     report.saved.append(listing)
     for split, dataset in datasets.items():
         mosaic = draw_samples(dataset, samples)
         if mosaic is not None:
             report.saved.append(folder / f"{split}_samples.png")
-            mosaic.save(report.saved[-1])
+            with replacing_picture(report.saved[-1]) as temporary:
+                mosaic.save(temporary)
     if report.splits:
         report.saved.append(folder / "statistics.png")
         plot_statistics(report.splits, report.saved[-1])
     summary = folder / "report.txt"
     report.saved.append(summary)
-    summary.write_text(str(report) + "\n", encoding="utf-8", errors="backslashreplace")
+    write_whole(summary, f"{report}\n")

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
 from .folders import read_lines
@@ -46,6 +47,13 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
     masks = masks and dataset.has_masks
     listing = folder / f"ImageSets/Main/{dataset.split}.txt"
     _require_room(dataset, folder, listing, masks)
+    with writing(folder):
+        _write_all(dataset, folder, listing, masks)
+    return listing
+
+
+def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> None:
+    """Write everything, the list of images last: without it there is no data set."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / CLASS_FILES[0]).write_text("".join(f"{name}\n" for name in dataset.names), "utf-8")
@@ -69,11 +77,9 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
         if masks:
             _write_masks(dataset, index, folder, name)
     text = "".join(f"{name}\n" for name in names)
-    listing.write_text(text, "utf-8")
     if masks:
-        (folder / "ImageSets/Segmentation").mkdir(exist_ok=True)
-        (folder / f"ImageSets/Segmentation/{dataset.split}.txt").write_text(text, "utf-8")
-    return listing
+        write_whole(folder / f"ImageSets/Segmentation/{dataset.split}.txt", text)
+    write_whole(listing, text)
 
 
 def _require_room(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..files import replacing_picture
 from .fonts import quiet_fonts, set_fonts
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ def panels(count: int, height: float, width: float = WIDTH / 2) -> tuple[Figure,
 def save_figure(figure: Figure, out: str | Path) -> Path:
     """Write a figure, its folder made if needed, and return the path."""
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     set_fonts(figure)
-    with quiet_fonts():
-        figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    with quiet_fonts(), replacing_picture(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
     return path
 
 

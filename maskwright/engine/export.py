@@ -27,6 +27,7 @@ from ..exporters.sessions import GraphDetector, open_graph
 from ..exporters.spec import GraphSpec
 from ..exporters.trace import trace, whole_model
 from ..exporters.writers import SUFFIXES, check_libraries, rewrite_graph, write_graph
+from ..files import require_space, writing
 from ..models.base import Detector
 from ..models.regions import ProposalDetector
 from ..nn.poolers import MapPooler, Pooler
@@ -286,36 +287,35 @@ def _write_checked(
 ) -> ExportReport:
     """Write into a folder beside the target, compare, and only then give the files their names."""
     parents = [path for path in target.parents if not path.exists()]
-    try:
+    sizes = [value.numel() * value.itemsize for value in detector.state_dict().values()]
+    require_space(target, sum(sizes) // (2 if spec.precision == "fp16" else 1))
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
     made = folder / target.name
     try:
-        if plan is None:
-            _write_float(detector, spec, format, made, photos, report)
-            _judge(report, spec, target)
-        else:
-            passing = folder / "passing"
-            alone = passing / "float"
-            alone.mkdir(parents=True)
-            between = passing / "float.onnx"
-            graph = _write_float(
-                detector, spec, format, alone / target.name, photos, report, between
-            )
-            _judge(report, spec, target)
-            report.int8, report.nodes = write_int8(plan, graph, between, format, made, target)
-            report.seconds |= report.int8.seconds
-            report.notes += report.int8.notes
-        report.size_bytes = files_size(folder)
-        if target.exists():
-            report.notes.append(f"{target} was there before and is replaced")
-        for file in folder.iterdir():
-            if file.is_file():
-                file.replace(target.parent / file.name)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from None
+        with writing(target):
+            if plan is None:
+                _write_float(detector, spec, format, made, photos, report)
+                _judge(report, spec, target)
+            else:
+                passing = folder / "passing"
+                alone = passing / "float"
+                alone.mkdir(parents=True)
+                between = passing / "float.onnx"
+                graph = _write_float(
+                    detector, spec, format, alone / target.name, photos, report, between
+                )
+                _judge(report, spec, target)
+                report.int8, report.nodes = write_int8(plan, graph, between, format, made, target)
+                report.seconds |= report.int8.seconds
+                report.notes += report.int8.notes
+            report.size_bytes = files_size(folder)
+            if target.exists():
+                report.notes.append(f"{target} was there before and is replaced")
+            for file in folder.iterdir():
+                if file.is_file():
+                    file.replace(target.parent / file.name)
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)

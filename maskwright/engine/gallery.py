@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import unicodedata
@@ -11,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OptionError, nearest
+from ..errors import OptionError, WriteError, nearest
+from ..files import EVERYWHERE, replacing_picture
 from ..text import one_line
 from .gallery_page import gallery_html
 from .result import Result
@@ -22,7 +22,6 @@ JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 # the object at each pixel.
 FORMATS = ("geojson", "labels")
 MAX_STEM = 200  # bytes of a name; file systems take 255 with all that stands before and behind
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
 
 
@@ -124,8 +123,12 @@ class ResultWriter:
         """
         try:
             return self._write(result)
+        except WriteError as error:
+            if error.number in EVERYWHERE:
+                raise _NoPlaceError(str(error)) from None
+            raise
         except OSError as error:
-            kind = _NoPlaceError if error.errno in FULL_DISK else ValueError
+            kind = _NoPlaceError if error.errno in EVERYWHERE else ValueError
             path = self.folder if error.filename is None else Path(os.fsdecode(error.filename))
             raise kind(str(write_fault(path, error))) from None
 
@@ -176,7 +179,8 @@ class ResultWriter:
         picture = Image.fromarray(result.image)
         picture.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
         path = self._originals / name
-        picture.save(path, quality=88)
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=88)
         return path
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..data.loader import Batch
 from ..data.records import Dataset
 from ..drawing.draw import draw_instances, mosaic
+from ..files import replacing_picture
 from ..metrics.scores import OperatingPoint, above
 from .diagnosis import DEFAULT_CONF, describe_conf, save_numbers
 from .rundir import write_whole
@@ -259,4 +260,6 @@ def _crops(batch: Batch, i: int, slots: Sequence[int]) -> list[Any] | None:
 
 def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str], heading: str = "") -> None:
     columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-    mosaic(pictures, titles, columns, heading=heading).save(path, quality=QUALITY)
+    picture = mosaic(pictures, titles, columns, heading=heading)
+    with replacing_picture(path) as temporary:
+        picture.save(temporary, quality=QUALITY)

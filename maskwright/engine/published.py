@@ -24,6 +24,7 @@ from ..converters.state_dicts import (
     weights_prefix,
 )
 from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
+from ..files import MENDS, write_fault
 from ..models.registry import PublishedWeights
 from .checkpoint import require_finite
 from .console import progress
@@ -54,12 +55,16 @@ def fetch(weights: PublishedWeights) -> Path:
                         file.write(block)
                         bar.update(len(block))
             part.replace(path)
-        except (OSError, urllib.error.URLError) as error:
-            part.unlink(missing_ok=True)
+        except OSError as error:  # of the network too
+            if error.errno in MENDS:
+                advice = "make room, or set MASKWRIGHT_HOME to a folder that can be written"
+                raise write_fault(path, error, advice) from None
             raise ValueError(
                 f"{name} could not be fetched ({error}). Fetch it where there is a network from "
                 f"{weights.url} ({weights.licence}) and put it at {path}"
             ) from None
+        finally:
+            part.unlink(missing_ok=True)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..data.discover import open_dataset
 from ..data.proposals import find_proposals
 from ..drawing.figures import colors, legend, new_figure, save_figure, style
 from ..errors import OptionError, checked_options
+from ..files import write_whole
 from ..metrics.proposal_recall import ProposalRecall, proposal_recall
 from ..paths import takes_paths
 from ..proposals import Proposals, ProposalStore, make_source
@@ -121,15 +123,12 @@ def proposals(
 def save_report(report: ProposalReport, folder: Path) -> None:
     """Write `recall.csv`, `recall.png` and `proposals.npz`."""
     recall = report.recall
-    with (folder / "recall.csv").open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["proposals", "average_recall", *(f"recall@{iou:g}" for iou in recall.ious)]
-        )
-        for count, average, row in zip(recall.counts, recall.average, recall.recall, strict=True):
-            writer.writerow([count, f"{average:.6f}", *(f"{value:.6f}" for value in row)])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["proposals", "average_recall", *(f"recall@{iou:g}" for iou in recall.ious)])
+    for count, average, row in zip(recall.counts, recall.average, recall.recall, strict=True):
+        writer.writerow([count, f"{average:.6f}", *(f"{value:.6f}" for value in row)])
+    write_whole(folder / "recall.csv", text.getvalue())
     plot_recall({report.source: recall}, folder / "recall.png")
     write_proposals(folder / "proposals.npz", report.files)
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import replacing_picture, write_whole
 from ..ops.masks import paste_masks, paste_rle
 from ..ops.outlines import Part, trace_parts
 from ..ops.rle import decode_rle
@@ -225,7 +226,7 @@ class Result:
             The path.
 
         Raises:
-            ValueError: if the suffix is that of no image format.
+            ValueError: if the suffix is that of no image format, or the file cannot be written.
         """
         path = Path(home_path(path))
         data = {".json": self.to_json, ".geojson": self.to_geojson}.get(path.suffix.lower())
@@ -234,11 +235,12 @@ class Result:
                 f"save: {str(path)!r} must end in .png, .jpg, another image suffix, .json or "
                 ".geojson"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
-            path.write_text(data(), encoding="utf-8", newline="")
+            write_whole(path, data(), durable=False)
             return path
-        self.plot(labels=labels).save(path, quality=92)  # of JPEG and WebP; others ignore it
+        picture = self.plot(labels=labels)
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=92)  # of JPEG and WebP; others ignore it
         return path
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -379,7 +381,7 @@ class Result:
         """Write `label_image` as a 16-bit grayscale PNG and return the path.
 
         Raises:
-            ValueError: if `path` does not end in .png, and as `label_image`.
+            ValueError: if `path` does not end in .png or cannot be written, and as `label_image`.
         """
         from PIL import Image
 
@@ -387,8 +389,8 @@ class Result:
         if path.suffix.lower() != ".png":
             raise ValueError(f"save_labels: {str(path)!r} must end in .png, which keeps 16 bits")
         labels = self.label_image()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(labels).save(path)
+        with replacing_picture(path) as temporary:
+            Image.fromarray(labels).save(temporary)
         return path
 
     def to_supervision(self) -> Any:

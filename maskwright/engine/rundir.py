@@ -7,95 +7,16 @@ disk, so that a crash leaves either the old file or the new one.
 from __future__ import annotations
 
 import csv
-import errno
 import io
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files import remove_parts as remove_parts
+from ..files import replacing as replacing
+from ..files import write_fault as write_fault
+from ..files import write_whole as write_whole
 from ..runs import new_run_dir as new_run_dir
-
-
-@contextmanager
-def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
-    """Give the path of a temporary file, which takes the place of `path` when all went well.
-
-    Args:
-        path: the file to be written; its folder is made.
-        previous: where the file that has been at `path` is kept. None: it is not.
-
-    Raises:
-        ValueError: if it cannot be written; then `path` and `previous` are what they were.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp gives the owner only
-        if previous is not None and path.exists():
-            _keep(path, previous)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise write_fault(path, error) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
-def write_fault(path: Path, error: OSError) -> ValueError:
-    """Return the error that says what could not be written, why, and what mends it."""
-    mend = {
-        errno.ENOSPC: "free space on that disk, or choose another place",
-        errno.EDQUOT: "free space in your quota, or choose another place",
-        errno.EFBIG: "files may not grow that large here (see `ulimit -f`): raise the limit",
-        errno.EROFS: "that disk is read-only: choose another place",
-    }.get(error.errno or 0, "make sure that the folder can be written, or choose another place")
-    where = path if path.is_dir() else path.parent
-    reason = error.strerror or error
-    return ValueError(f"{path}: cannot be written ({reason}); folder {where}: {mend}")
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Let `previous` be the file at `path`, which stays there too, if the disk knows links."""
-    link = previous.with_name(f".{previous.name}.part")
-    try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-    except OSError:
-        path.replace(previous)
-    else:
-        link.replace(previous)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_args(
@@ -124,16 +45,6 @@ def read_args(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, yaml.YAMLError, UnicodeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: the options of the run cannot be read ({reason})") from None
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file by way of `replacing`: it is never half there.
-
-    It is UTF-8 whatever the text holds: half a surrogate pair, as in the name of a file that is no
-    UTF-8, is written as an escape.
-    """
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 class ResultsTable:

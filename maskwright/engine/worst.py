@@ -18,6 +18,7 @@ from ..data.records import Dataset
 from ..drawing.draw import CROWD, draw_instances, mosaic
 from ..drawing.figures import plural
 from ..drawing.labels import Color
+from ..files import replacing_picture
 from ..metrics.entries import compressed_rle
 from ..metrics.error_split import KINDS, error_kinds
 from ..metrics.scores import ImageScore, above
@@ -74,7 +75,6 @@ def draw_worst(
     chosen = [one for one in found.images if one.missed or one.wrong][:count]
     if not chosen:
         return []
-    place.mkdir(exist_ok=True)
     kinds = error_kinds(found.lead.matches)
     files, pictures, titles = [], [], []
     for i, one in enumerate(chosen, start=1):
@@ -86,14 +86,16 @@ def draw_worst(
         ]
         stem = re.sub(r"[^\w\-. ()+]", "_", Path(name).stem)[:80]
         file = place / f"{i:02d}_{stem}.jpg"
-        mosaic(pair, heads, 2, CELL).save(file, quality=QUALITY)
+        with replacing_picture(file) as temporary:
+            mosaic(pair, heads, 2, CELL).save(temporary, quality=QUALITY)
         files.append((file, one))
         pictures += pair
         titles += heads
     board = mosaic(
         pictures, titles, 4, CELL * 2 // 3, heading=f"The worst images at {found.conf_text}"
     )
-    board.save(folder / "worst.jpg", quality=QUALITY)
+    with replacing_picture(folder / "worst.jpg") as temporary:
+        board.save(temporary, quality=QUALITY)
     return files
 
 

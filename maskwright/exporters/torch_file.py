@@ -29,8 +29,10 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec
     """Write a graph of `trace` as torch's graph; return its number of nodes."""
     plain = _plain(program)
     plain.example_inputs = None  # they would be stored as a pickle
+    written = io.BytesIO()  # on a full disk torch's own writer ends the process
     with quiet():
-        torch.export.save(plain, path, extra_files={GRAPH_FILE: spec.to_json()})
+        torch.export.save(plain, written, extra_files={GRAPH_FILE: spec.to_json()})
+    path.write_bytes(written.getbuffer())
     return len(plain.graph.nodes)
 
 

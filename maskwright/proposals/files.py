@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from maskwright.files import replacing
 from maskwright.text import encodable
 
 # What a file that should hold arrays may raise: RuntimeError where its zip seems encrypted or has
@@ -154,7 +155,7 @@ def write_proposals(path: Path, found: Mapping[str, tuple[np.ndarray, np.ndarray
     for name, (boxes, scores) in found.items():
         arrays[f"boxes/{_stored(name)}"] = boxes
         arrays[f"scores/{_stored(name)}"] = scores
-    with path.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 

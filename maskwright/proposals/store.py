@@ -7,13 +7,13 @@ that is damaged or empty is computed anew, with a warning.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from maskwright.files import replacing
 
 from .files import UNREADABLE
 from .sources import Proposals, Source
@@ -84,14 +84,7 @@ def _read(path: Path) -> Proposals:
 
 def _write(path: Path, found: Proposals) -> None:
     """Write a cache file; what another process reads meanwhile is whole."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, boxes=found.boxes, scores=found.scores, dropped=found.dropped)
-        Path(name).replace(path)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: the proposals cannot be kept ({error.strerror or error}); make room, or set "
-            "MASKWRIGHT_HOME to a folder that can be written"
-        ) from None
+    advice = "make room, or set MASKWRIGHT_HOME to a folder that can be written"
+    kept = replacing(path, durable=False, advice=advice)
+    with kept as temporary, temporary.open("wb") as file:
+        np.savez(file, boxes=found.boxes, scores=found.scores, dropped=found.dropped)
