@@ -33,6 +33,7 @@ from ..window import Window, parse_window
 from .detect import Views, detect_views, to_detections
 from .device import pick_device
 from .gallery import check_formats
+from .memory import MemoryGuard
 from .network import FastNetwork
 from .post import default_post as default_post
 from .post import make_post as make_post
@@ -57,6 +58,7 @@ class Predictor:
         precision: of the arithmetic if `fast`: "float32", "bf16" or "fp16" (see `hub.load`).
         meta: what its checkpoint says of itself.
         names: class names by label.
+        memory: refuses images that cannot fit into memory.
         device: where it computes.
         origin: the options of the command line that load the same model, by name; empty where it
             has none.
@@ -80,6 +82,7 @@ class Predictor:
             self.detector = self.detector.to(memory_format=torch.channels_last)
         self.fast = True
         self._network = FastNetwork(self.detector, dtype)
+        self.memory = MemoryGuard(self.network, self.device)
         self._proposals: ProposalStore | None = None
         self.meta = meta
         self.origin: dict[str, str] = {}
@@ -242,6 +245,8 @@ class Predictor:
         """
         start = time.perf_counter()
         rules = [resize] if views is None else views.resizes(resize)
+        name = ", ".join(loaded.source.name for loaded in batch)
+        self.memory.require([loaded.pixels.shape[:2] for loaded in batch], rules, name)
         images = self.prepare(batch, *rules)
         prepared = time.perf_counter()
         with torch.inference_mode():
@@ -416,7 +421,8 @@ def _stream(
     labels: bool,
 ) -> Generator[Result]:
     capped = stretched = False
-    images = read_all(sources, window)
+    rules = [resize] if views is None else views.resizes(resize)
+    images = read_all(sources, window, predictor.memory, rules)
     while group := list(islice(images, batch)):
         if window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True

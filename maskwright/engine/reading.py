@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import numpy as np
 from ..data.depth import is_deep, to_eight_bit
 from ..data.images import image_header, load_samples
 from ..errors import OptionError
+from ..structures import Resize
 from ..text import one_line, printable
 from ..window import Window
 from .gallery import JPEG_SUFFIXES
+from .memory import MemoryGuard
 from .sources import Source, Sources
 
 
@@ -36,8 +38,19 @@ class Loaded:
     deep: bool = False
 
 
-def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
-    """Yield the images of a source; of many, one that cannot be read is warned of and passed over.
+def read_all(
+    sources: Sources,
+    window: Window | str | None,
+    memory: MemoryGuard,
+    resizes: Sequence[Resize],
+) -> Iterator[Loaded]:
+    """Yield the images of a source; of many, one that cannot be used is warned of and passed over.
+
+    Args:
+        sources: the images.
+        window: see `data.images.load_image`.
+        memory: refuses what cannot fit.
+        resizes: each of the rules by which an image is looked at.
 
     Raises:
         ValueError: if the only image or all images cannot be read.
@@ -46,6 +59,7 @@ def read_all(sources: Sources, window: Window | str | None) -> Iterator[Loaded]:
     for source in sources:
         try:
             loaded = read(source, window)
+            memory.require([loaded.pixels.shape[:2]], resizes, source.path or source.name)
         except ValueError as error:
             if sources.single or isinstance(error, OptionError):
                 raise

@@ -34,6 +34,7 @@ from .device import pick_device
 from .ema import Ema
 from .evaluate import eval_loader, match_classes, match_keypoints
 from .inspection import check_images
+from .memory import require_training_memory
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .pictures import save_labels
 from .recipe import TrainRecipe
@@ -418,6 +419,9 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     detector.to(fabric.device)
     if fabric.device.type != "mps":
         detector.to(memory_format=torch.channels_last)
+    if recipe.crop is None:
+        sizes, count = train_data.sizes, max(recipe.batch, 1)
+        require_training_memory(detector, sizes, count, fabric.device, str(recipe.data))
     step = TrainStep(
         detector,
         autocast=torch.bfloat16 if recipe.precision == "bf16" else None,

@@ -16,6 +16,7 @@ from ..window import describe_window, parse_window
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
+from .memory import require_data_memory
 from .predict import default_post, make_post
 from .regions import prepare_proposals
 from .windows import chosen_window, warn_of_own_windows
@@ -149,10 +150,11 @@ def val(
     dataset.window = scale
     warn_of_own_windows(model.meta, dataset)
     resize = model.resize_rule(imgsz)
+    rules = [resize] if views is None else views.resizes(resize)
+    require_data_memory(model.memory, dataset.sizes, rules, batch, str(data))
     prepare_proposals(detector, dataset, workers=workers)
     loaders = [
-        eval_loader(detector, dataset, resize=rule, batch=batch, workers=workers)
-        for rule in ([resize] if views is None else views.resizes(resize))
+        eval_loader(detector, dataset, resize=rule, batch=batch, workers=workers) for rule in rules
     ]
     result = evaluate(
         detector,

@@ -1,0 +1,150 @@
+"""Images that cannot fit into memory are refused before, those that fit are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_runs import make_split, tiny_options
+
+import maskwright as mw
+from maskwright.engine import memory
+from maskwright.engine.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
+from maskwright.models import build
+
+CPU = torch.device("cpu")
+
+
+def fake_system(
+    root: Path, *, free: int, groups: str = "", files: dict[str, str] | None = None
+) -> tuple[str, str]:
+    (root / "proc/self").mkdir(parents=True)
+    text = f"MemTotal: 99 kB\nMemAvailable: {free // 1024} kB\nSwapFree: 2 kB\nHugePages_Free: 0\n"
+    (root / "proc/meminfo").write_text(text)
+    (root / "proc/self/cgroup").write_text(groups)
+    for name, content in (files or {}).items():
+        file = root / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return str(root / "proc"), str(root / "sys")
+
+
+def test_free_memory_of_a_machine_and_of_control_groups(tmp_path: Path) -> None:
+    plain = fake_system(tmp_path / "plain", free=10**9 // 1024 * 1024)
+    assert available_memory(CPU, *plain) == 10**9 // 1024 * 1024 + 2048
+    two = {  # the group above has the tighter limit
+        "job/memory.max": "500000\n",
+        "job/memory.current": "300000\n",
+        "job/memory.stat": "anon 1\ninactive_file 50000\n",
+        "job/step/memory.max": "max\n",
+        "job/step/memory.current": "9\n",
+        "job/step/memory.stat": "inactive_file 0\n",
+    }
+    second = fake_system(tmp_path / "2", free=10**9, groups="0::/job/step\n", files=two)
+    assert available_memory(CPU, *second) == 500000 - 300000 + 50000 + 2048
+    one = {
+        "memory/box/memory.limit_in_bytes": "700000",
+        "memory/box/memory.usage_in_bytes": "900000",
+        "memory/box/memory.stat": "total_inactive_file 0\n",
+    }
+    first = fake_system(tmp_path / "1", free=10**9, groups="4:cpu:/x\n3:memory:/box\n", files=one)
+    assert available_memory(CPU, *first) == 2048
+    outside = fake_system(tmp_path / "o", free=10**9, groups="0::/../elsewhere\n")
+    assert available_memory(CPU, *outside) == 10**9 // 1024 * 1024 + 2048
+    assert available_memory(CPU, str(tmp_path / "nothing")) is None
+    assert available_memory(torch.device("mps")) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+@pytest.mark.parametrize("name", ["mask_rcnn_lite0_fpn", "mask_rcnn_resnet18_fpn"])
+def test_no_more_is_foreseen_than_is_taken(name: str) -> None:
+    """The peak of a process of its own, with the images of one size against those of another."""
+    script = f"""
+import resource, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(1)
+from maskwright.engine.memory import bytes_per_pixel
+from maskwright.models import PostProcess, build
+from maskwright.structures import Images
+network = build({name!r}, 1).eval()
+rate = bytes_per_pixel(network)
+size = torch.tensor([[1024, 1024]])
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = int(open("/proc/self/statm").read().split()[1]) * 4096
+assert peak() - before < 60e6
+with torch.inference_mode():
+    network(Images(torch.zeros(1, 3, 1024, 1024), size, size), PostProcess(0.5, 0.5, 1))
+print(rate, (peak() - before) / 1024**2)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    rate, taken = map(float, done.stdout.split())
+    assert 0.3 * taken < rate < taken
+
+
+def test_regions_and_in_place_layers_do_not_count_twice() -> None:
+    vgg = bytes_per_pixel(build("faster_rcnn_vgg16", 1).eval())
+    # The widest place is between the first two layers: 64 channels of float32 on both sides.
+    assert vgg == memory.PIXELS + memory.SURE * 2 * 64 * 4
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name, side in (("a", 96), ("b", 900), ("c", 80)):
+        pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    return tmp_path / "photos"
+
+
+def test_an_image_that_cannot_fit_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = mw.load("nuclei", device="cpu")
+    monkeypatch.setattr(memory, "available_memory", lambda device: 40_000_000)
+    with pytest.raises(TooLittleMemoryError, match=r"b\.png: .*GB of memory.*imgsz=\d+") as caught:
+        predictor(photos / "b.png")
+    side = int(str(caught.value).split("imgsz=")[1].split()[0])
+    assert len(predictor(photos / "b.png", imgsz=side, conf=0.9)) >= 0  # the advice is followed
+    with pytest.warns(UserWarning) as warned:
+        results = list(mw.predict(predictor, photos, conf=0.9))
+    assert [Path(str(result.path)).name for result in results] == ["a.png", "c.png"]
+    assert any("skipped" in str(w.message) and "b.png" in str(w.message) for w in warned)
+    with pytest.raises(TooLittleMemoryError, match=r"40 images of up to .*smaller batch"):
+        predictor.memory.require([(96, 96)] * 40, [predictor.detector.resize], "a")
+    monkeypatch.setattr(memory, "available_memory", lambda device: None)
+    assert len(predictor(photos / "a.png", conf=0.99)) >= 0
+
+
+def test_what_has_sufficed_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed memory that the process keeps does not look free."""
+    predictor = mw.load("nuclei", device="cpu")
+    rule = [predictor.detector.resize]
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**9)
+    predictor.memory.require([(1200, 1200)], rule, "first")
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**6)
+    predictor.memory.require([(1200, 1200)], rule, "again")
+    with pytest.raises(TooLittleMemoryError):
+        predictor.memory.require([(2400, 2400)], rule, "larger")
+
+
+def test_training_and_validation_ask_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    make_split(data, "train", 2, 0)
+    make_split(data, "val", 1, 1)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**5)
+    for run in (
+        lambda: mw.val("nuclei", data, device="cpu", workers=0),
+        lambda: mw.train(**tiny_options(data, tmp_path)),
+    ):
+        with pytest.raises(TooLittleMemoryError, match=r"largest images.*imgsz="):
+            run()
+    assert not list(tmp_path.glob("train*"))
