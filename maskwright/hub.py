@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .converters import CHECKS, CONVERTERS, Converted, ConvertReport, detect_format
+from .converters import CHECKS, CONVERTERS, ConvertReport, detect_format
 from .converters.common import default_skeleton
 from .engine.backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .engine.checkpoint import (
@@ -25,8 +25,9 @@ from .engine.checkpoint import (
     load_state,
     save_checkpoint,
 )
+from .engine.foreign import blank_detector, convert_weights
 from .engine.predict import Predictor
-from .engine.published import fetch, read_tensors, read_weights
+from .engine.published import fetch, read_tensors
 from .engine.regions import take_regions_from
 from .errors import OptionError, checked_options
 from .exporters.sessions import GRAPH_SUFFIXES, open_graph
@@ -89,12 +90,6 @@ def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: st
         raise ValueError(f"weights={weights} has the backbone {own}, not {backbone}")
 
 
-def _blank(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
-    """Build a detector without spending time or memory on random weights."""
-    with torch.device("meta"):
-        return build(entry.name, num_classes, **options)
-
-
 def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Detector:
     """Build the detector that a checkpoint describes, with random weights; see `_check_described`.
 
@@ -114,7 +109,7 @@ def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path
         ValueError: if not.
     """
     try:
-        blank = _blank(get_entry(meta.model), len(meta.names), meta.args)
+        blank = blank_detector(get_entry(meta.model), len(meta.names), meta.args)
     except Exception as error:  # the options come from a file: they may be anything
         raise ValueError(
             f"{source}: the model that it describes cannot be built ({error}); it was written by "
@@ -123,44 +118,11 @@ def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path
     check_state(blank, state, source)
 
 
-def _convert(
-    path: Path,
-    entry: ModelEntry,
-    options: Mapping[str, Any],
-    *,
-    drop_unused: bool = False,
-    conventions: str | None = None,
-) -> Converted:
-    file = read_weights(path)
-    tensors, told = file.tensors, file.names
-    ours = list(_blank(entry, 1, options).state_dict())
-    try:
-        to_ours, _ = CONVERTERS[detect_format(tensors)]
-        converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
-        raise ValueError(
-            f"{path}: its tensors have not the shapes of {entry.name} ({error}); is it another "
-            "model?"
-        ) from None
-    for key in file.beside:
-        converted.report.ignored[key] = f"beside the weights, which stand at {file.place}"
-    if told is not None and len(told) == len(converted.names):
-        converted.names[:] = told
-    elif told is not None:
-        converted.report.notes.append(
-            f"the file names {len(told)} classes, its tensors have {len(converted.names)}: the "
-            "names are left out"
-        )
-    return converted
-
-
 def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
     """Return detector weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
-        converted = _convert(fetch(published), entry, options)
+        converted = convert_weights(fetch(published), entry, options)
         licence, source = published.licence, published.source
     else:
         path = Path(SHIPPED_MODELS.get(str(weights), ""))
@@ -173,7 +135,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
             )
         if path.is_dir() or _is_ours(path):
             return load_checkpoint(path)
-        converted = _convert(path, entry, options)
+        converted = convert_weights(path, entry, options)
         licence, source = "", f"converted from {path.name}"
     meta = Meta(
         entry.name,
@@ -449,11 +411,19 @@ def convert(
     if source not in ("auto", found):
         raise ValueError(f"{src} has the format {found!r}, not {source!r}")
     source = found
-    if source == target:
+    bare = source == "maskwright" and not ours  # our names, but no description
+    if source == target and not bare:
         raise ValueError(f"{src} already has the format {target!r}")
+    if bare and target != "maskwright":
+        raise ValueError(
+            f"{src} has our names, but does not say which model they belong to: convert it to a "
+            ".safetensors file of ours first"
+        )
     if target == "maskwright":
-        converted = _convert(src, entry, {}, drop_unused=drop_unused, conventions=conventions)
-        detector = _blank(entry, len(converted.names), converted.options)
+        converted = convert_weights(
+            src, entry, {}, drop_unused=drop_unused, conventions=conventions
+        )
+        detector = blank_detector(entry, len(converted.names), converted.options)
         own = detector.state_dict()
         for key, tensor in converted.state.items():
             if own[key].shape != tensor.shape:

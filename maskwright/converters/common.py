@@ -86,6 +86,7 @@ def default_skeleton(count: int) -> Skeleton | None:
 _MARKS = {
     "torchvision": re.compile(r"backbone\.fpn\.inner_blocks\.\d+\.(\d+\.)?(weight|bias)"),
     "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
+    "maskwright": re.compile(r"roi_heads\.box_head\.(logits|deltas)\.(weight|bias)"),
 }
 
 
@@ -95,7 +96,7 @@ def is_known_name(key: str) -> bool:
 
 
 def detect_format(keys: Iterable[str]) -> str:
-    """Return whose names these are: "torchvision" or "mmdetection".
+    """Return whose names these are: "torchvision", "mmdetection" or our own, "maskwright".
 
     Raises:
         ValueError: if no known library uses such names.

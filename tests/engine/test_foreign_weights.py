@@ -264,6 +264,36 @@ def test_they_convert_and_load(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded, found[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["mask_rcnn_resnet18_fpn", "rfcn_resnet50", "rcnn_alexnet"])
+def test_our_own_names_without_a_description(name: str, tmp_path: Path) -> None:
+    """The state dict of a detector: all tensors, as many classes, no names."""
+    torch.manual_seed(0)
+    tiny = {k: v for k, v in (get_entry(name).tiny or {}).items() if k != "anchor_sizes"}
+    state = build(name, 3, **tiny).state_dict()
+    path = tmp_path / "own.pth"
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "args": Stranger()}, path)
+    with pytest.warns(UserWarning, match=r"own\.pth says nothing of its model"):
+        detector, _, report = hub.start_detector(name, ["a", "b"], weights=path, options=tiny)
+    assert "0 of 2 classes by name" in report
+    found = detector.state_dict()
+    backbone = next(key for key in state if key.startswith("backbone.") and state[key].numel() > 9)
+    assert torch.equal(found[backbone], state[backbone])
+
+
+def test_our_own_names_convert(tmp_path: Path) -> None:
+    name = "mask_rcnn_resnet18_fpn"
+    state = build(name, 3).state_dict()
+    path, out = tmp_path / "own.pth", tmp_path / "out.safetensors"
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match="says nothing of its model"):
+        hub.convert(path, out, model=name)
+    loaded = hub.load(out)
+    assert loaded.names == ["class_1", "class_2", "class_3"]
+    torch.testing.assert_close(loaded.detector.state_dict(), dict(state), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"own\.pth has our names, but does not say which model"):
+        hub.convert(path, tmp_path / "x.pth", model=name, target="torchvision")
+
+
 @pytest.mark.parametrize("wrap", ["state_dict", "model", "net.", "encoder_q."])
 def test_backbones_start_from_wrapped_classifiers(wrap: str, tmp_path: Path) -> None:
     import torchvision

@@ -15,6 +15,7 @@ from maskwright.converters.mmdetection import from_maskwright, to_maskwright
 from maskwright.converters.torchvision import from_maskwright as to_torchvision
 from maskwright.converters.torchvision import to_maskwright as from_torchvision
 from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.engine.published import read_weights
 from maskwright.models import Meta, build
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -221,7 +222,7 @@ def test_names_of_classes_go_through_files(tmp_path: Path) -> None:
     assert "conventions=maskwright" in report.notes[0]
     content = torch.load(theirs, weights_only=True)
     assert content["meta"] == {"CLASSES": ("cat", "dog", "cow")}
-    assert hub.read_weights(theirs)[1] == ["cat", "dog", "cow"]
+    assert read_weights(theirs).names == ["cat", "dog", "cow"]
     shapes = refine_table(3, 3, False)
     full = {f"roi_head.mask_head.{key}": shape for key, (shape, _) in shapes.items()}
     state = random_file({**detector_shapes(50, 3), **with_biases(full)})
