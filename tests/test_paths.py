@@ -19,7 +19,7 @@ from maskwright.signatures import parse_value
 # Options that are text and no path. A new one is either written here, or its type names `Path`.
 NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
-    *("split", "target", "tta", "imgsz"),
+    *("split", "target", "tta", "imgsz", "window"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }

@@ -103,9 +103,9 @@ class CocoFinder:
         found: list[Candidate] = []
         for i, (folder, inside) in enumerate(dict.fromkeys(places)):
             looked = 0
-            for file in tree.entries(folder):
-                if file.suffix.lower() != ".json":
-                    continue
+            # A folder called so is for its reader to refuse.
+            called = [one for one in tree.folders(folder) if one.suffix.lower() == ".json"]
+            for file in sorted([*tree.files(folder, ".json"), *called]):
                 own = split_name(file.stem)
                 looked += own is None
                 if looked <= MANY or own:

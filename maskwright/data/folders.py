@@ -6,8 +6,10 @@ All names of a split are one and the same: val, valid, validation and dev, in an
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .kinds import image_suffixes
@@ -44,30 +46,65 @@ def folder_split(folder: Path) -> str | None:
     return next((split for split, aliases in SPLITS.items() if name in aliases), None)
 
 
+@dataclass
+class _Listing:
+    """Names of what lies in a folder, hidden files left out.
+
+    Attributes:
+        folders: the folders.
+        files: all else, by suffix in lower case.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    files: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, entry: os.DirEntry[str]) -> None:
+        """Take in an entry."""
+        name = entry.name
+        if name.startswith("."):
+            return
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a loop of links
+            is_folder = False
+        if is_folder:
+            self.folders.append(name)
+            return
+        stem, dot, suffix = name.rpartition(".")
+        ending = f".{suffix.lower()}" if dot and stem and suffix else ""
+        self.files.setdefault(ending, []).append(name)
+
+
 class Tree:
     """The file system below some folders, each of them listed once."""
 
     def __init__(self) -> None:
-        self._entries: dict[Path, list[Path]] = {}
+        self._listed: dict[Path, _Listing] = {}
+
+    def _list(self, folder: Path) -> _Listing:
+        if folder not in self._listed:
+            listing = _Listing()
+            if folder.is_dir():
+                with os.scandir(folder) as entries:  # knows folders without asking for each
+                    for entry in entries:
+                        listing.add(entry)
+            self._listed[folder] = listing
+        return self._listed[folder]
 
     def entries(self, folder: Path) -> list[Path]:
         """Return what lies in a folder, sorted by name, without hidden files; [] if it is none."""
-        if folder not in self._entries:
-            found = folder.iterdir() if folder.is_dir() else ()
-            self._entries[folder] = sorted(e for e in found if not e.name.startswith("."))
-        return self._entries[folder]
+        listing = self._list(folder)
+        files = (name for names in listing.files.values() for name in names)
+        return [folder / name for name in sorted([*files, *listing.folders])]
 
     def folders(self, folder: Path) -> list[Path]:
-        """Return the folders in a folder."""
-        return [entry for entry in self.entries(folder) if entry.is_dir()]
+        """Return the folders in a folder, sorted by name."""
+        return [folder / name for name in sorted(self._list(folder).folders)]
 
     def files(self, folder: Path, *suffixes: str) -> list[Path]:
-        """Return the files in a folder that end so, in any case."""
-        return [
-            entry
-            for entry in self.entries(folder)
-            if entry.suffix.lower() in suffixes and not entry.is_dir()
-        ]
+        """Return the files in a folder that end so, in any case, sorted by name."""
+        files = self._list(folder).files
+        return [folder / n for n in sorted(n for s in set(suffixes) for n in files.get(s, ()))]
 
     def images(self, folder: Path) -> list[Path]:
         """Return the image files in a folder."""

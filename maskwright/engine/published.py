@@ -26,13 +26,15 @@ from ..converters.state_dicts import (
 from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
 from ..files import MENDS, write_fault
 from ..models.registry import PublishedWeights
+from ..paths import home_path
 from .checkpoint import require_finite
 from .console import progress
 
 
 def cache_dir() -> Path:
     """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
-    return Path(os.environ.get("MASKWRIGHT_HOME") or Path.home() / ".cache" / "maskwright")
+    given = os.environ.get("MASKWRIGHT_HOME")
+    return Path(home_path(given)) if given else Path.home() / ".cache" / "maskwright"
 
 
 def fetch(weights: PublishedWeights) -> Path:
