@@ -93,12 +93,13 @@ class Diagnosis:
         return describe_conf(self.conf, self.best)
 
 
-def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
+def diagnose(result: Evaluation, max_det: int, least: float = 0.0) -> Diagnosis:
     """Look for what lies behind the metrics of an evaluation.
 
     Args:
         result: the evaluation.
         max_det: detections counted per image and class.
+        least: the score threshold of the evaluation; no lower one is advised.
     """
     kinds = {}
     for kind, iou_type in IOU_TYPES.items():
@@ -108,13 +109,13 @@ def diagnose(result: Evaluation, max_det: int) -> Diagnosis:
         kinds[kind] = KindDiagnosis(
             pr_curves(result.gt, result.detections, iou_type, max_det),
             matches,
-            score_curves(matches),
+            score_curves(matches, least),
             calibration(matches),
             split_errors(matches),
         )
     lead = kinds.get("mask", kinds["box"])
     best = lead.scores.best
-    conf = DEFAULT_CONF if best is None else best.conf
+    conf = shown_conf(best, least)
     names = lead.matches.names
     return Diagnosis(
         names,
@@ -139,6 +140,16 @@ def advise(result: Evaluation, max_det: int) -> OperatingPoint | None:
     """
     iou_type = IOU_TYPES["mask" if "mask/AP" in result.metrics else "box"]
     return score_curves(match(result.gt, result.detections, iou_type, max_det=max_det)).best
+
+
+def shown_conf(best: OperatingPoint | None, least: float = 0.0) -> float:
+    """Return the score threshold of all that is shown.
+
+    Args:
+        best: the advised one, see `advise`.
+        least: that of the evaluation.
+    """
+    return max(DEFAULT_CONF, least) if best is None else best.conf
 
 
 def describe_conf(conf: float, best: OperatingPoint | None) -> str:

@@ -16,7 +16,7 @@ from ..data.records import Dataset
 from ..drawing.draw import draw_instances, mosaic
 from ..files import replacing_picture
 from ..metrics.scores import OperatingPoint, above
-from .diagnosis import DEFAULT_CONF, describe_conf, save_numbers
+from .diagnosis import describe_conf, save_numbers, shown_conf
 from .rundir import write_whole
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ def save_labels(path: Path, dataset: Dataset) -> None:
 
 
 def save_validation(
-    folder: Path, result: Evaluation, dataset: Dataset, best: OperatingPoint | None
+    folder: Path,
+    result: Evaluation,
+    dataset: Dataset,
+    best: OperatingPoint | None,
+    least: float = 0.0,
 ) -> None:
     """Write the metrics, the detections and pictures of an evaluation; the report comes on top.
 
@@ -89,6 +93,7 @@ def save_validation(
         result: the evaluation.
         dataset: the images that were evaluated.
         best: the advised score threshold, see `diagnosis.advise`.
+        least: that of the evaluation.
     """
     save_numbers(folder / "metrics.json", result.metrics, None)
     ids = dict(enumerate(dataset.own_ids, start=1))
@@ -99,7 +104,7 @@ def save_validation(
     shown = {dataset[i].image_id for i in range(count)}
     truth = [row for row in result.gt["annotations"] if row["image_id"] in shown]
     found = [row for row in result.detections if row["image_id"] in shown]
-    conf = DEFAULT_CONF if best is None else best.conf
+    conf = shown_conf(best, least)
     passed = above(np.array([row["score"] for row in found], np.float64), conf)
     found = [row for row, good in zip(found, passed, strict=True) if good]
     _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth, "Ground truth")

@@ -208,11 +208,11 @@ def val(
         "window": None if scale is None else describe_window(scale),
     }
     write_args(folder / "args.yaml", options)
-    diagnosis = diagnose(result, post.max_det)
+    diagnosis = diagnose(result, post.max_det, post.score_thresh)
     origin = [f"{key}={value}" for key, value in model.origin.items()]
     same = {**options, "imgsz": imgsz, "window": window, "precision": model.precision}
     command = predict_command(origin, dataset, diagnosis.conf, same)
-    save_validation(folder, result, dataset, diagnosis.best)
+    save_validation(folder, result, dataset, diagnosis.best, post.score_thresh)
     write_report(
         folder,
         diagnosis,

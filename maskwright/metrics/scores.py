@@ -84,16 +84,22 @@ class Calibration:
     bias: float
 
 
-def score_curves(matches: Matches) -> ScoreCurves:
-    """Return precision, recall and F1 by threshold, and the best threshold overall and by class."""
+def score_curves(matches: Matches, least: float = 0.0) -> ScoreCurves:
+    """Return precision, recall and F1 by threshold, and the best threshold overall and by class.
+
+    Args:
+        matches: matched detections.
+        least: the threshold that these have passed already: at a lower one there would be more of
+            them, so none is called the best.
+    """
     counts = matches.objects_per_class()
     precision, recall, f1 = _curves(matches, None, int(counts.sum()))
     per_class = {
-        name: _best(*_curves(matches, k, int(counts[k])))
+        name: _best(*_curves(matches, k, int(counts[k])), least)
         for k, name in enumerate(matches.names)
         if counts[k]
     }
-    best = _best(precision, recall, f1)
+    best = _best(precision, recall, f1, least)
     return ScoreCurves(THRESHOLDS, precision, recall, f1, best, per_class)
 
 
@@ -117,14 +123,19 @@ def _curves(
     return precision, hits / objects, 2 * hits / (kept + objects)
 
 
-def _best(precision: FloatArray, recall: FloatArray, f1: FloatArray) -> OperatingPoint | None:
+def _best(
+    precision: FloatArray, recall: FloatArray, f1: FloatArray, least: float
+) -> OperatingPoint | None:
     if not np.nanmax(f1, initial=0.0) > 0:
         return None
     start = int(np.nanargmax(f1))
     top = np.nonzero(f1[start:] < f1[start] - 1e-12)[0]
     last = start + int(top[0]) - 1 if len(top) else len(f1) - 1
-    i = (start + last) // 2
-    return OperatingPoint(float(THRESHOLDS[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+    # At thresholds below `least` the detections are the same as at it.
+    first = int(np.searchsorted(THRESHOLDS, least))
+    i = (min(max(start, first), last) + last) // 2
+    conf = max(float(THRESHOLDS[i]), least)
+    return OperatingPoint(conf, float(precision[i]), float(recall[i]), float(f1[i]))
 
 
 def calibration(

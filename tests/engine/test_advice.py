@@ -79,3 +79,13 @@ def test_one_threshold_in_all_places(done: ValResult) -> None:
     assert found.conf != DEFAULT_CONF
     page = (folder / report.REPORT).read_text()
     assert page.count(f"conf={found.conf:g}") >= 3
+
+
+def test_what_was_cut_off_is_not_advised(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DPI", 25)
+    result = val(
+        "nuclei", data, conf=0.6, save=True, imgsz=128, workers=0, device="cpu",
+        project=data.parent / "cut",
+    )  # fmt: skip
+    assert result.diagnosis is not None and result.command is not None
+    assert result.diagnosis.conf >= 0.6 and f"conf={result.diagnosis.conf:g}" in result.command

@@ -60,6 +60,17 @@ def test_scores_pass_as_they_pass_a_detector():
     assert best is not None and best.f1 == 1 and above(np.array([1.0]), best.conf).all()
 
 
+def test_no_threshold_below_that_of_the_detections_is_advised():
+    found = toy([(0, 0.9), (100, 0.8), (50, 0.55)])
+    free, kept = score_curves(found).best, score_curves(found, 0.5).best
+    assert free is not None and kept is not None
+    assert free.conf == kept.conf == 0.67 and free.f1 == kept.f1  # the plateau above 0.55
+    found = toy([(0, 0.9), (100, 0.6)])
+    assert score_curves(found).best.conf < 0.3 and score_curves(found, 0.5).best.conf == 0.54
+    assert score_curves(found, 0.597).best.conf == 0.597
+    assert score_curves(found, 0.597).per_class["a"].conf == 0.597
+
+
 def test_nothing_found_and_nothing_to_find():
     assert score_curves(toy([])).best is None
     assert score_curves(toy([(50, 0.9)])).best is None
