@@ -118,8 +118,8 @@ def _draw_classes(
 ) -> None:
     """Draw the objects of the most frequent classes, a bar for each split."""
     objects = sum(stats.objects for stats in splits.values())
-    of = "" if len(shown) == classes else f", the first {len(shown)}"
-    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}{of}", "objects")
+    of = "" if len(shown) == classes else f" of the {len(shown)} most frequent classes"
+    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}", f"objects{of}")
     ax.grid(False, axis="y")
     thick = 0.8 / max(len(splits), 1)
     palette = colors(len(splits))

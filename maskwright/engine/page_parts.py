@@ -12,6 +12,7 @@ from .page import escape
 
 DASH = '<span title="undefined: no such object in the data">–</span>'
 SHORT = 28  # characters of a name that never need to be cut
+LONG = 20  # rows; a table with more scrolls in itself
 FEW = 12  # names that stand in a sentence; more are folded away
 
 
@@ -81,8 +82,9 @@ def table(
         for row in rows
     )
     kind = ' class="sortable"' if sortable and len(rows) > 1 else ""
+    high = " long" if len(rows) > LONG else ""
     return (
-        f'<div class="scroll" tabindex="0"><table{kind}><thead><tr>{top}</tr></thead>\n'
+        f'<div class="scroll{high}" tabindex="0"><table{kind}><thead><tr>{top}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>"
     )
 

@@ -219,8 +219,8 @@ def draw_counts(
         objects: of all classes.
         classes: number of all classes.
     """
-    of = "" if len(words) == classes else f", the first {len(words)}"
-    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}{of}", "objects")
+    of = "" if len(words) == classes else f" of the {len(words)} most frequent classes"
+    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}", f"objects{of}")
     ax.grid(False, axis="y")
     ax.barh(range(len(words)), counts, color=SERIES, height=0.75)
     ax.set_yticks(range(len(words)), words)

@@ -249,7 +249,7 @@ def _errors(found: Diagnosis) -> str:
         if not any(one.errors.counts[error] for one in found.kinds.values()):
             none.append(error)
             continue
-        row = [error, MEANING[error]]
+        row = [error, f'<span class="words">{MEANING[error]}</span>']
         for one in found.kinds.values():
             row += [f"{one.errors.counts[error]:,}", optional(one.errors.gains[error])]
         rows.append(row)
@@ -325,7 +325,9 @@ section img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 section figure div { overflow-x: auto; }
 section figcaption { color: #667085; font-size: 12.5px; text-align: right; overflow-wrap: anywhere;
   padding-top: 6px; }
-.scroll { margin: 12px 0; max-height: 640px; overflow: auto; }
+.scroll { margin: 12px 0; overflow: auto; }
+.scroll.long { max-height: 640px; }
+.words { display: inline-block; min-width: 22ch; }
 thead th { position: sticky; top: 0; background: var(--card); }
 .steps { padding-left: 22px; max-width: 78ch; }
 .steps li { margin: 10px 0; }

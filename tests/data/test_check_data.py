@@ -146,6 +146,7 @@ def test_statistics_are_legible_and_in_the_common_style(
     texts = [one for one in figure.findobj(Text) if one.get_text().strip()]
     assert all(t.get_fontsize() * 500 / 72 / figure.get_figwidth() >= 7 for t in texts)
     first = figure.axes[0]
-    assert first.get_title(loc="left") == "600 objects, 100 classes, the first 20"
+    assert first.get_title(loc="left") == "600 objects, 100 classes"
+    assert first.get_xlabel() == "objects of the 20 most frequent classes"
     assert [round(bar.get_width()) for bar in first.patches] == [3] * 40
     assert max(len(t.get_text()) for t in first.get_yticklabels()) < 30
