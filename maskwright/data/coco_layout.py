@@ -185,6 +185,12 @@ class CocoFinder:
             return {"train": self.source(files[0], "train")}
         return {}
 
+    def leave(self, file: Path, images: Sequence[str], what: str) -> None:
+        """Note images of a divided file that belong to no split."""
+        message = f"{len(images)} image(s) of {file} are in no {what}, first {images[0]}"
+        kind = f"image in no {what}"
+        self.faults.append(Fault(str(file), None, None, kind, message, "left out"))
+
     def source(self, file: Path, split: str) -> CocoSource:
         """Return where the images of a file may lie."""
         return coco_source(self.tree, file, split)
@@ -205,16 +211,31 @@ def by_lists(finder: CocoFinder, file: Path) -> dict[str, CocoSource]:
     if not lists:
         return {}
     images = image_names(file)
-    found = {split: _match(one, images, file) for split, one in lists.items()}
+    found: dict[str, set[str]] = {}
+    for split, one in lists.items():
+        names, missing = _match(one, images)
+        if not names and not _is_plain(one):  # training_log.txt
+            finder.passed.append((one, "none of its lines names an image"))
+            continue
+        if not names:
+            raise ValueError(
+                f"{one} names none of the images of {file}, first "
+                f"{missing[0] if missing else 'nothing'!r}: correct the list, or move it elsewhere"
+            )
+        if missing:
+            message = f"{one} names {len(missing)} image(s) that {file} lacks, first {missing[0]!r}"
+            finder.faults.append(Fault(str(one), None, None, "unknown image", message, "left out"))
+        found[split] = names
+    if not found:
+        return {}
     listed: set[str] = set().union(*found.values())
     if STAND_IN in found:
         both = found.pop(STAND_IN)
-        found.setdefault("train", both - found.get("val", set()))
+        found.setdefault("train", both.difference(*found.values()))
     elif "train" not in found:
         found["train"] = set(images) - listed
     elif rest := sorted(set(images).difference(listed)):
-        message = f"{len(rest)} images of {file} are in no list of {finder.path}, first {rest[0]}"
-        finder.faults.append(Fault(str(file), None, None, "image in no list", message, "left out"))
+        finder.leave(file, rest, "list")
     folders = _by_folder(finder, file, images)
     for split, names in found.items():
         for other, those in folders.items() if len(folders) > 1 else ():
@@ -236,8 +257,13 @@ def by_folders(finder: CocoFinder, file: Path) -> dict[str, CocoSource]:
     ]
     if len({folder_split(one) for one in folders}) < 2:
         return {}
-    found = _by_folder(finder, file, image_names(file))
-    return _divide(finder, file, found) if len(found) > 1 else {}
+    images = image_names(file)
+    found = _by_folder(finder, file, images)
+    if len(found) < 2:
+        return {}
+    if rest := sorted(set(images).difference(*found.values())):
+        finder.leave(file, rest, "folder of a split")
+    return _divide(finder, file, found)
 
 
 def _by_folder(finder: CocoFinder, file: Path, images: Iterable[str]) -> dict[str, set[str]]:
@@ -305,15 +331,28 @@ def lists_of(tree: Tree, path: Path, annotations: Path) -> dict[str, Path]:
                 split = STAND_IN if STAND_IN in words else split_name(file.stem)
                 if split is None or file.stem.lower() in NO_LISTS or sniff(file) == "YOLO labels":
                     continue
-                if found.setdefault(split, file) != file:
+                first = found.setdefault(split, file)
+                if _is_plain(file) and not _is_plain(first):
+                    found[split] = file
+                elif first != file and _is_plain(file) == _is_plain(first):
                     raise ValueError(
-                        f"{found[split]} and {file} are both lists of the {split} split: leave one"
+                        f"{first} and {file} are both lists of the {split} split: leave one"
                     )
     return found
 
 
-def _match(listing: Path, images: Sequence[str], file: Path) -> set[str]:
-    """Return the images that a list names: by path, file name or name without suffix."""
+def _is_plain(listing: Path) -> bool:
+    """Return True for a list that is called as a split is, such as train.txt or trainval.txt."""
+    name = listing.stem.lower()
+    return name == STAND_IN or any(name in names for names in SPLITS.values())
+
+
+def _match(listing: Path, images: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the images that a list names, by path, file name or name without suffix.
+
+    Returns:
+        the images, and lines that name none.
+    """
     by_stem: dict[str, list[str]] = {}
     for image in images:
         path = PurePosixPath(image.replace("\\", "/"))
@@ -331,13 +370,7 @@ def _match(listing: Path, images: Sequence[str], file: Path) -> set[str]:
             found.update(near)
         elif text:
             missing.append(text)
-    if missing or not found:
-        first = f", first {missing[0]!r}" if missing else ""
-        raise ValueError(
-            f"{listing} names {len(found)} images of {file}, and {len(missing)} that are not in it"
-            f"{first}: correct the list, or move it elsewhere"
-        )
-    return found
+    return found, missing
 
 
 def _ends_alike(image: str, text: str) -> bool:

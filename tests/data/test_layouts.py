@@ -125,6 +125,13 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         | images("images/a.png", "images/b.png"),
         AB,
     ),
+    "one json, a log that is no list": (
+        "one COCO JSON, divided by lists of images",
+        {"x.json": coco("a.png", "b.png"), "train.txt": "a\nq\n", "val.txt": "b"}
+        | {"training_log.txt": "epoch 1\n"}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
     "one json, folders": (
         "one COCO JSON, divided by folders of images",
         {"annotations/annotations.json": coco("a.png", "b.png")}
@@ -290,7 +297,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
     "a list of other images": (
         "one COCO JSON, divided by lists of images",
         {"x.json": coco("a.png"), "train.txt": "a", "val.txt": "q.png"} | images("images/a.png"),
-        r"val\.txt names 0 images of .*x\.json, and 1 that are not in it, first 'q\.png'",
+        r"val\.txt names none of the images of .*x\.json, first 'q\.png': correct the list",
     ),
     "list and folder": (
         "one COCO JSON, divided by lists of images",
@@ -452,6 +459,16 @@ Change = Callable[[Path], Any]
             "it is TFRecord",
         ),
         (
+            {"x.json": coco("a.png"), "training_log.txt": "x\n"} | images("images/a.png"),
+            "training_log.txt",
+            "none of its lines names an image",
+        ),
+        (
+            XML | JPEG | {"train.txt": "a\n", "training_log.txt": "x\n"},
+            "training_log.txt",
+            "it is text",
+        ),
+        (
             {"train.json": coco("a.png")} | images("train/a.png", "val/b.png"),
             "val",
             "its 1 image(s) have no annotations",
@@ -538,8 +555,15 @@ def test_images_in_no_list_are_said(tmp_path: Path) -> None:
     lay(root, images(*(f"images/{name}" for name in names)))
     (fault,) = open_dataset(root).faults
     assert (fault.kind, fault.action) == ("image in no list", "left out")
-    assert "1 images of" in fault.message and "first c.png" in fault.message
+    assert "1 image(s) of" in fault.message and "first c.png" in fault.message
     assert open_dataset(root, "val").faults == []
+
+
+def test_images_in_no_folder_are_said(tmp_path: Path) -> None:
+    root = lay(tmp_path, {"x.json": coco("a.png", "b.png", "c.png")})
+    lay(root, images("images/train/a.png", "images/val/b.png", "images/c.png"))
+    (fault,) = open_dataset(root).faults
+    assert (fault.kind, fault.action) == ("image in no folder of a split", "left out")
 
 
 @pytest.mark.parametrize(
