@@ -35,7 +35,7 @@ from .files import replacing
 from .models.base import Detector, Meta
 from .models.registry import ModelEntry, build, get_entry, list_models
 from .models.transfer import transfer
-from .paths import home_path, takes_paths
+from .paths import home_path, plain_path, takes_paths
 from .structures import Skeleton
 
 _PACKAGE = Path(__file__).parent / "weights"
@@ -156,7 +156,7 @@ def _is_ours(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with plain_path(path) as plain, safe_open(plain, framework="pt") as file:
             return "maskwright" in (file.metadata() or {})
     except (SafetensorError, OSError):
         return True  # let the checkpoint reader say what is wrong

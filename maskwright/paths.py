@@ -11,7 +11,9 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -59,6 +61,24 @@ def takes_paths(function: Callable[P, R]) -> Callable[P, R]:
         return function(*given, **named)
 
     return call
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """Give a path for libraries that know UTF-8 alone: itself, or a link to it while inside.
+
+    The names of files may be any bytes; such a path is reached by a link with a plain name.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            suffix = path.suffix if path.suffix.isascii() else ""
+            link = Path(folder, f"link{suffix}")
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def nearest_path(path: Path) -> str:

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import maskwright as mw
 from maskwright.data import open_dataset
 from maskwright.engine import console
-from maskwright.engine.rundir import read_args, write_args, write_whole
+from maskwright.engine.checkpoint import save_checkpoint
+from maskwright.engine.pictures import Curves
+from maskwright.engine.rundir import ResultsTable, read_args, write_args, write_whole
+from maskwright.paths import plain_path
 from maskwright.proposals.files import ProposalFile, write_proposals
 from maskwright.text import encodable, one_line, printable, to_json
 
@@ -225,6 +229,24 @@ def test_commands_survive_a_data_set_of_such_names(strange: Path, tmp_path: Path
         done = run(tmp_path, *words, **narrow)
         assert done.returncode == 0, done.stderr.decode()
         assert b"Traceback" not in done.stderr and b"\x1b[31m" not in done.stdout + done.stderr
+
+
+def test_libraries_that_know_utf8_alone_reach_any_path(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    folder.mkdir()
+    predictor = mw.load("nuclei", device="cpu")
+    file = folder / os.fsdecode(b"w\xff.safetensors")
+    save_checkpoint(file, predictor.meta, predictor.detector.state_dict())
+    again = mw.load(file, device="cpu")
+    for key, value in predictor.detector.state_dict().items():
+        assert torch.equal(again.detector.state_dict()[key], value), key
+    row: dict[str, float | int | None] = {"epoch": 1, "step": 1, "train/loss": 0.5, "lr": 1e-3}
+    ResultsTable(folder / "results.csv").append(row)
+    with Curves(folder) as curves:
+        curves.add(row)
+    assert (folder / "results.png").is_file()
+    with plain_path(tmp_path / "plain") as path:
+        assert path == tmp_path / "plain"
 
 
 def test_what_cannot_be_written_concerns_one_image(tmp_path: Path) -> None:

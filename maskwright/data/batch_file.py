@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from maskwright.files import replacing
+from maskwright.paths import plain_path
 from maskwright.structures import Images, Instances, PackedMasks
 
 from .loader import Batch
@@ -50,7 +51,7 @@ def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:
     kinds = ("images", "proposals", "targets", "masks", "")
     parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     try:
-        with safe_open(path, framework="pt") as file:
+        with plain_path(Path(path)) as plain, safe_open(plain, framework="pt") as file:
             content = json.loads(file.metadata()[KEY])
             names: list[str] = file.keys()
             for key in names:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import Meta
-from ..paths import takes_paths
+from ..paths import plain_path, takes_paths
 from .rundir import replacing
 
 FORMAT = 1
@@ -130,7 +130,10 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
     wanted = set(groups) if training else {"ema" if has_ema else "model", "extra"}
     checksums = description.get("crc32", {})  # older files have none
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with (
+            plain_path(path) as plain,
+            safe_open(plain, framework="pt", device="cpu") as file,
+        ):
             for key in keys:
                 group, _, name = key.partition(".")
                 if group in wanted:

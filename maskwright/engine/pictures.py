@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..data.records import Dataset
 from ..drawing.draw import draw_instances, mosaic
 from ..files import replacing_picture
 from ..metrics.scores import OperatingPoint, above
+from ..paths import plain_path
 from .diagnosis import describe_conf, save_numbers, shown_conf
 from .rundir import write_whole
 
@@ -165,12 +167,15 @@ class Curves:
         self._drawn = -math.inf  # when, by the monotonic clock
         self._cost = 0.0  # seconds that it took
         self._stale = False
+        self._links = ExitStack()
         if enabled:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return
-            self._writer = SummaryWriter(folder, purge_step=step + 1)
+            # It knows names in UTF-8 alone, and writes until the end.
+            place = self._links.enter_context(plain_path(folder))
+            self._writer = SummaryWriter(place, purge_step=step + 1)
 
     def __enter__(self) -> Curves:
         return self
@@ -180,6 +185,7 @@ class Curves:
             self._draw()
         if self._writer is not None:
             self._writer.close()
+        self._links.close()
 
     def add(self, row: Mapping[str, float | int | None]) -> None:
         """Add the numbers of an epoch, which `results.csv` holds already."""

@@ -39,7 +39,7 @@ from .post import default_post as default_post
 from .post import make_post as make_post
 from .post import parse_soft_nms as parse_soft_nms
 from .post import whole_number as whole_number
-from .reading import Loaded, read, read_all
+from .reading import Loaded, read, read_all, warn_frames
 from .regions import proposal_store
 from .result import Result
 from .sources import Sources, list_sources, one_source
@@ -166,6 +166,7 @@ class Predictor:
         deep = False
         for source in sources:
             loaded = read(source, scale)
+            warn_frames(source)
             deep = deep or loaded.deep
             results += self.infer([loaded], resize, post, views)
         if deep and scale is None:

@@ -26,7 +26,7 @@ from ..converters.state_dicts import (
 from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
 from ..files import MENDS, write_fault
 from ..models.registry import PublishedWeights
-from ..paths import home_path
+from ..paths import home_path, plain_path
 from .checkpoint import require_finite
 from .console import progress
 
@@ -163,7 +163,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with plain_path(path) as plain:
+            tensors: dict[str, Tensor] = load_file(plain)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
     return tensors

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.depth import is_deep, to_eight_bit
 from ..data.images import image_header, load_samples
+from ..data.kinds import count_frames
 from ..errors import OptionError
 from ..structures import Resize
 from ..text import one_line, printable
@@ -103,10 +104,12 @@ def read(source: Source, window: Window | str | None = None) -> Loaded:
 
 def warn_frames(source: Source) -> bool:
     """Warn of a file with pages or an animation, of which the first image is taken alone."""
-    if not isinstance(source.data, Path) or source.data.suffix.lower() in JPEG_SUFFIXES:
-        return False
     try:
-        frames = image_header(source.data).frames
+        if isinstance(source.data, Path):
+            is_photo = source.data.suffix.lower() in JPEG_SUFFIXES
+            frames = 1 if is_photo else image_header(source.data).frames
+        else:
+            frames = count_frames(source.data) if hasattr(source.data, "n_frames") else 1
     except ValueError:  # reading it has said so, or it is read in another way
         return False
     if frames > 1:

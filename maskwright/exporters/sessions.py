@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import OptionError
 from ..models.base import Detector, PostProcess
 from ..models.regions import require_proposals
+from ..paths import plain_path
 from ..structures import Images, Instances
 from .archive import ArchiveError, check_archive
 from .spec import KEY, GraphSpec
@@ -231,7 +232,10 @@ def _open_onnx(path: Path, _: bool) -> tuple[GraphSpec, Run]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with plain_path(path) as plain:
+            session = onnxruntime.InferenceSession(
+                plain, options, providers=["CPUExecutionProvider"]
+            )
     except Exception as error:  # its errors have no common class
         raise _damaged(path, "ONNX", error) from None
     spec = _read_spec(session.get_modelmeta().custom_metadata_map.get(KEY), path)

@@ -441,6 +441,10 @@ def test_pages_and_animations_are_told(tmp_path: Path) -> None:
         )
     assert not any("e.mpo" in text or "f.tif" in text for text in said)
     assert said[-1].startswith("4 of 6 files have several pages")
+    with Image.open(tmp_path / "b.gif") as opened:
+        for image in (tmp_path / "a.tif", opened):
+            with pytest.warns(UserWarning, match="has 5 pages or frames"):
+                predictor(image)
 
 
 def test_reduced_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
