@@ -51,6 +51,7 @@ def parse_window(value: Any) -> Window | str | None:
     good = len(numbers) == len(parts) == 2 and all(map(math.isfinite, numbers))
     if good and numbers[0] < numbers[1]:
         return numbers[0], numbers[1]
+    parts = [f"{part:g}" if isinstance(part, float) else part for part in parts]
     shown = ",".join(map(str, parts)) if parts and not isinstance(value, str) else str(value)
     reason = ": the first number must be below the second" if good else ""
     guess = nearest(shown, ("auto", *RULES)) if len(parts) == 1 else ""

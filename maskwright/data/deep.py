@@ -24,6 +24,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT, _DEPTH = 258, 262, 277, 339, 32997  # tags of TIFF
 _UNSIGNED, _WHITE_IS_ZERO = 1, 0
 _GREY_OR_RGB = (0, 1, 2)  # photometric interpretations
+NO_MEMORY = "the memory does not suffice to decode it: cut the image into tiles"
 _AS_EIGHT_BITS = "save it as PNG or TIFF with 8 or 16 bits per channel"
 
 
@@ -167,6 +168,8 @@ def read_tiff(data: bytes, name: str) -> np.ndarray:
             axes, extra = str(page.axes), len(page.extrasamples)
     except (RefusedError, TooLargeError):
         raise
+    except MemoryError as error:
+        raise ValueError(f"{name}: {NO_MEMORY} ({error})") from None
     except Exception as error:  # decoders raise what they like on broken bytes
         text = f"{type(error).__name__}: {error}"
         if "imagecodecs" in text or isinstance(error, ImportError):

@@ -332,6 +332,8 @@ def _decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.n
         return _from_pillow(image, tags)
     except deep.RefusedError:
         raise
+    except MemoryError as error:
+        raise ValueError(f"{name}: {deep.NO_MEMORY} ({error})") from None
     except Exception as error:  # decoders raise what they like on broken bytes
         raise ValueError(_damaged(name, error)) from None
 

@@ -7,7 +7,8 @@ certain, and it is 0.5 to 1.0 of what was measured. An image is refused only if 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,26 @@ def bytes_per_pixel(network: Detector) -> float:
         for hook in hooks:
             hook.remove()
     return PIXELS + SURE * most / side**2
+
+
+@contextmanager
+def out_of_memory_told(name: str) -> Iterator[None]:
+    """Raise TooLittleMemoryError where memory runs out inside.
+
+    Args:
+        name: what is computed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        told = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not told and "allocate memory" not in text:
+            raise
+        raise TooLittleMemoryError(
+            f"{name}: the memory did not suffice ({text}): take a smaller size (imgsz=), a smaller "
+            "batch, or cut the image into tiles"
+        ) from None
 
 
 class MemoryGuard:

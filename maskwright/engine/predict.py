@@ -33,7 +33,7 @@ from ..window import Window, parse_window
 from .detect import Views, detect_views, to_detections
 from .device import pick_device
 from .gallery import check_formats
-from .memory import MemoryGuard
+from .memory import MemoryGuard, TooLittleMemoryError, out_of_memory_told
 from .network import FastNetwork
 from .post import default_post as default_post
 from .post import make_post as make_post
@@ -248,17 +248,18 @@ class Predictor:
         rules = [resize] if views is None else views.resizes(resize)
         name = ", ".join(loaded.source.name for loaded in batch)
         self.memory.require([loaded.pixels.shape[:2] for loaded in batch], rules, name)
-        images = self.prepare(batch, *rules)
-        prepared = time.perf_counter()
-        with torch.inference_mode():
-            if views is None:
-                instances = self.network()(images[0], post)
-            else:
-                mirrored = None if self.meta.keypoints is None else self.meta.keypoints.mirrored
-                network = self.network()
-                detections = detect_views(network, images, post, views.flip, mirrored)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # or the time would be that of the launch
+        with out_of_memory_told(name):
+            images = self.prepare(batch, *rules)
+            prepared = time.perf_counter()
+            with torch.inference_mode():
+                if views is None:
+                    instances = self.network()(images[0], post)
+                else:
+                    mirrored = None if self.meta.keypoints is None else self.meta.keypoints.mirrored
+                    network = self.network()
+                    detections = detect_views(network, images, post, views.flip, mirrored)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)  # or the time would be that of the launch
         inferred = time.perf_counter()
         if views is None:
             detections = to_detections(instances, images[0])
@@ -428,7 +429,7 @@ def _stream(
         if window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True
             warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
-        for result in predictor.infer(group, resize, post, views):
+        for result in _compute(predictor, group, resize, post, views, sources.single):
             if len(result) >= post.max_det and not capped:
                 capped = True
                 _warn_capped([result], post.max_det)
@@ -439,6 +440,29 @@ def _stream(
             yield result
     if saver is not None:
         saver.finish(len(sources))
+
+
+def _compute(
+    predictor: Predictor,
+    group: Sequence[Loaded],
+    resize: Resize,
+    post: PostProcess,
+    views: Views | None,
+    single: bool,
+) -> list[Result]:
+    """Return the results of a batch; one by one, and without those that do not fit into memory."""
+    try:
+        return predictor.infer(group, resize, post, views)
+    except TooLittleMemoryError as error:
+        if single:
+            raise
+        # What it refers to would keep the memory.
+        problem = str(error)
+    if len(group) == 1:
+        warnings.warn(printable(f"skipped: {problem}"), stacklevel=3)
+        return []
+    parts = [_compute(predictor, [one], resize, post, views, single) for one in group]
+    return [result for part in parts for result in part]
 
 
 def _warn_capped(results: Sequence[Result], max_det: int) -> None:

@@ -16,6 +16,7 @@ import maskwright as mw
 from maskwright.engine import memory
 from maskwright.engine.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
 from maskwright.models import build
+from maskwright.structures import Images
 
 CPU = torch.device("cpu")
 
@@ -120,6 +121,33 @@ def test_an_image_that_cannot_fit_is_refused(photos: Path, monkeypatch: pytest.M
         predictor.memory.require([(96, 96)] * 40, [predictor.detector.resize], "a")
     monkeypatch.setattr(memory, "available_memory", lambda device: None)
     assert len(predictor(photos / "a.png", conf=0.99)) >= 0
+
+
+def test_memory_that_runs_out_concerns_one_image(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the estimate lets pass may still be too much."""
+    predictor = mw.load("nuclei", device="cpu")
+    own = predictor.network()
+    monkeypatch.setattr(predictor, "fast", False)
+
+    def too_much(module: torch.nn.Module, given: tuple[object, ...]) -> None:
+        images = given[0]
+        assert isinstance(images, Images)
+        if images.pixels.shape[-1] > 800:
+            torch.empty(2**62, dtype=torch.uint8)  # what torch raises, not a copy of it
+
+    hook = own.register_forward_pre_hook(too_much)
+    monkeypatch.setattr(predictor, "network", lambda: own)
+    for batch in (1, 3):
+        with pytest.warns(UserWarning) as warned:
+            results = list(mw.predict(predictor, photos, conf=0.9, batch=batch))
+        assert [Path(str(result.path)).name for result in results] == ["a.png", "c.png"]
+        skipped = [str(w.message) for w in warned if "skipped" in str(w.message)]
+        assert len(skipped) == 1 and "b.png: the memory did not suffice" in skipped[0]
+    with pytest.raises(TooLittleMemoryError, match="imgsz="):
+        predictor(photos / "b.png")
+    hook.remove()
 
 
 def test_what_has_sufficed_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
