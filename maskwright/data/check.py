@@ -149,6 +149,7 @@ def check_data(
     datasets: dict[str, Dataset] = {}
     names: list[str] | None = None
     hashes: dict[bytes, tuple[str, str]] = {}
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
     modes: dict[tuple[str, str], list[str]] = {}
     for split, source in splits.items():
         try:
@@ -165,10 +166,16 @@ def check_data(
         report.splits[split] = _statistics(dataset)
         for index in range(len(dataset)):
             report.faults += [(split, fault) for fault in _check_image(dataset, index, modes)]
-            twin = _find_twin(dataset, index, hashes, report.notes)
+            twin = _find_twin(dataset, index, hashes, shared)
             report.faults += [(split, fault) for fault in twin]
             if progress is not None:
                 progress(split, index + 1, len(dataset))
+    for (split, other), twins in shared.items():
+        again, first = twins[0]
+        report.notes.append(
+            f"{len(twins)} image(s) of {split} are also in {other}, first {again}"
+            f"{'' if again == first else f', which is {first}'}: scores on them tell nothing"
+        )
     for (split, mode), files in modes.items():
         report.notes.append(
             f"{split}: {len(files)} image(s) of mode {mode} are read as 8-bit RGB, first {files[0]}"
@@ -250,9 +257,19 @@ def _same_mask(a: Any, b: Any) -> bool:
 
 
 def _find_twin(
-    dataset: Dataset, index: int, hashes: dict[bytes, tuple[str, str]], notes: list[str]
+    dataset: Dataset,
+    index: int,
+    hashes: dict[bytes, tuple[str, str]],
+    shared: dict[tuple[str, str], list[tuple[str, str]]],
 ) -> list[Fault]:
-    """Tell of an image that occurs, byte for byte, a second time."""
+    """Tell of an image that occurs, byte for byte, a second time.
+
+    Args:
+        dataset: the images.
+        index: position of the image.
+        hashes: split and file of each content so far.
+        shared: gets the files of two splits that are the same, by the names of the splits.
+    """
     record = dataset[index]
     path = record.path
     try:
@@ -262,7 +279,7 @@ def _find_twin(
         return []  # a fault already
     split, twin = hashes.setdefault(digest, (dataset.split, str(path)))
     if split != dataset.split:
-        notes.append(f"{path} is the same image as {twin} of {split}: scores on it tell nothing")
+        shared.setdefault((dataset.split, split), []).append((str(path), twin))
     elif twin != str(path):
         message = f"{path} is the same image as {twin}: annotated twice?"
         return [Fault(str(path), record.image_id, None, "duplicate image", message, "kept")]

@@ -93,7 +93,7 @@ def test_notes(scene: Scene, tmp_path: Path) -> None:
     scene.file = tmp_path / "val.json"
     scene.write()
     notes = "\n".join(check_data(tmp_path).notes)
-    assert "same image" in notes
+    assert "image(s) of val are also in train" in notes
     assert "max_det=121" in notes
     assert "fewer than 10 objects" in notes
 
@@ -150,3 +150,10 @@ def test_statistics_are_legible_and_in_the_common_style(
     assert first.get_xlabel() == "objects of the 20 most frequent classes"
     assert [round(bar.get_width()) for bar in first.patches] == [3] * 40
     assert max(len(t.get_text()) for t in first.get_yticklabels()) < 30
+
+
+def test_images_of_two_splits_are_counted(scene: Scene, tmp_path: Path) -> None:
+    scene.write()
+    notes = check_data({"train": str(scene.file), "val": str(scene.file)}).notes
+    (note,) = [note for note in notes if "tell nothing" in note]
+    assert note.startswith("2 image(s) of val are also in train, first ") and "a.png:" in note
