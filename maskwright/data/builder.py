@@ -22,10 +22,14 @@ from .images import file_problem, image_header
 from .limits import max_pixels, mend
 from .objects import CocoObject, shown, whole_number
 from .packing import Packer
-from .records import Dataset, Fault
+from .records import ANY_CLASS, Dataset, Fault
 from .segments import BadSegment
 
 BACKGROUND = ("_background_", "__background__")
+EVERYWHERE = (
+    ": it may be anywhere, so nothing in this image counts as background; what is found there "
+    "beside its objects is not scored"
+)
 
 
 @dataclass(frozen=True)
@@ -355,21 +359,33 @@ class Builder:
                     self.fault("unknown image", message + ", which does not exist", **where)
                 continue
             category = whole_number(entry.get("category_id"))
-            if category not in labels:
-                message = f"annotation {number} has category {shown(entry.get('category_id'))}"
-                self.fault("unknown category", message + ", which is not defined", **where)
-                continue
+            label = ANY_CLASS if category is None else labels.get(category, ANY_CLASS)
+            item = CocoObject(position[image], number, label)
+            size, start = images[image][1:], f"annotation {number} of {images[image][0]}: "
             try:
-                item = CocoObject(position[image], number, labels[category])
-                item.read(entry, images[image][1:], masks, joints.get(category, 0))
+                item.read(entry, size, masks, joints.get(category or 0, 0))
             except BadSegment as bad:
-                message = f"annotation {number} of {images[image][0]}: {bad}"
-                self.fault(bad.kind, message, **where)
+                # What is left out would be taught as background, so its place is ignored.
+                if bad.nothing:
+                    self.fault(bad.kind, start + str(bad), **where)
+                    continue
+                item.ignore_all(size)
+                self.fault(bad.kind, f"{start}{bad}{EVERYWHERE}", "ignored", **where)
+                yield item
                 continue
             for kind, message in item.segment.notes:
-                message = f"annotation {number} of {images[image][0]}: {message}"
-                self.fault(kind, message, "repaired", **where)
+                self.fault(kind, start + message, "repaired", **where)
+            if label == ANY_CLASS:
+                item.crowd, item.keypoints = True, None
+                what = self.unknown_category(entry.get("category_id"))
+                self.fault(
+                    "unknown category", f"{start}{what}: its region is ignored", "ignored", **where
+                )
             yield item
+
+    def unknown_category(self, value: Any) -> str:
+        """Return what is wrong with the class of an annotation."""
+        return f"category {shown(value)} is not defined"
 
 
 def clean_path(name: str) -> str | None:

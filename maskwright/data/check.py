@@ -293,11 +293,11 @@ def _statistics(dataset: Dataset) -> SplitStats:
     counts: Counter[int] = Counter()
     for entry in truth["annotations"]:
         if entry["iscrowd"]:
-            stats.crowds += 1
             continue
         counts[entry["image_id"]] += 1
         areas.append(entry["area"])
         stats.per_class[dataset.names[entry["category_id"] - 1]] += 1
+    stats.crowds = sum(int(dataset[index].crowd.sum()) for index in range(len(dataset)))
     for image in truth["images"]:
         per_image.append(counts[image["id"]])
         stats.image_sizes[image["height"], image["width"]] += 1

@@ -33,22 +33,34 @@ class CocoObject:
             num_joints: keypoints expected.
 
         Raises:
-            BadSegment: if the object cannot be used.
+            BadSegment: if neither its box nor its mask can be used.
         """
-        crowd = entry.get("iscrowd", 0)
-        self.crowd = whole_number(crowd) == 1 or crowd is True
-        segment = self.segment = read_segment(entry.get("segmentation"), size)
+        crowd = flag(entry.get("iscrowd"))
+        self.crowd = bool(crowd)
+        broken: BadSegment | None = None
+        try:
+            segment = self.segment = read_segment(entry.get("segmentation"), size)
+        except BadSegment as bad:  # the box may be good
+            segment = self.segment = Segment()
+            broken = bad
         has_mask = segment.kind != NO_MASK
+        if broken is not None and entry.get("bbox") is None:
+            raise broken
         self.box = self._read_box(entry.get("bbox"), size, segment if has_mask else None)
-        if masks and not has_mask and not self.crowd:
+        if masks and not has_mask:
+            notes = segment.notes
             height, width = size
             x1, y1, x2, y2 = self.box
             inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
-            notes = segment.notes
             segment = self.segment = box_segment(inside)
-            segment.notes += [*notes, ("no mask", "no segmentation: its box serves as its mask")]
-        if not self.crowd and crowd not in (0, None, "0"):
-            message = f"iscrowd {shown(crowd)} is neither 0 nor 1: read as 0"
+            segment.notes += notes
+            if broken is not None:
+                segment.notes.append((broken.kind, f"{broken}: its box serves as its mask"))
+            elif not self.crowd:
+                message = "no segmentation: its box serves as its mask"
+                segment.notes.append(("no mask", message))
+        if crowd is None:
+            message = f"iscrowd {shown(entry['iscrowd'])} is neither 0 nor 1: read as 0"
             segment.notes.append(("bad iscrowd", message))
         stated = entry.get("area")
         area = finite_number(stated)
@@ -61,6 +73,17 @@ class CocoObject:
         self.area = area
         self.keypoints = self._read_keypoints(entry, size, num_joints)
 
+    def ignore_all(self, size: tuple[int, int]) -> None:
+        """Become a region that is ignored: the whole image, for nobody knows where the object is.
+
+        Args:
+            size: (height, width) of the image.
+        """
+        self.box = (0.0, 0.0, float(size[1]), float(size[0]))
+        self.crowd, self.keypoints = True, None
+        self.segment = box_segment(self.box)
+        self.area = self.segment.area()
+
     def _read_box(
         self, value: Any, size: tuple[int, int], mask: Segment | None
     ) -> tuple[float, float, float, float]:
@@ -70,20 +93,29 @@ class CocoObject:
         x = y = w = h = 0.0
         if value is None and mask is not None:
             return mask.extent
-        if not isinstance(value, list) or len(value) != 4 or not {*map(type, value)} <= NUMBERS:
+        nothing = False
+        if isinstance(value, BadSegment):  # the reader has seen it already
+            kind, message = value.kind, str(value)
+        elif not isinstance(value, list) or len(value) != 4 or not {*map(type, value)} <= NUMBERS:
             kind = "bad box"
             message = f"bbox must be four numbers [x, y, width, height], got {shown(value)}"
         elif None in map(finite_number, value):
             kind, message = "NaN or infinite coordinates", f"bbox {shown(value)} is not finite"
         else:
             x, y, w, h = map(float, value)
+            if min(w, h) <= -LEAST:
+                message = f"bbox {shown(value)} has a negative side: its corners put in order"
+                self.segment.notes.append(("swapped corners", message))
+                x, y, w, h = min(x, x + w), min(y, y + h), abs(w), abs(h)
             if w < LEAST or h < LEAST:
                 kind, message = "empty box", f"bbox {shown(value)} has no width or no height"
+                nothing = True
             elif max(x - width, y - height, -x - w, -y - h) > -LEAST:
                 kind, message = (
                     "box outside the image",
                     f"bbox {shown(value)} lies outside the image",
                 )
+                nothing = True
         box = (x, y, x + w, y + h)
         if not kind and mask is not None and _iou(box, mask.extent) < 0.2:
             kind = "box and mask disagree"
@@ -97,7 +129,7 @@ class CocoObject:
                 self.segment.notes.append(("box beyond the image", message))
             return box
         if mask is None:
-            raise BadSegment(kind, message)
+            raise BadSegment(kind, message, nothing=nothing)
         self.segment.notes.append((kind, f"{message}; the box of the mask is used"))
         return mask.extent
 
@@ -167,6 +199,17 @@ def finite_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def flag(value: Any) -> bool | None:
+    """Return a yes or no as files write it; missing is no, None is neither."""
+    if isinstance(value, str):
+        value = _FLAGS.get(value.strip().lower(), value)
+    number = int(value) if isinstance(value, bool) else whole_number(0 if value is None else value)
+    return None if number not in (0, 1) else bool(number)
+
+
+_FLAGS = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
 
 
 def _iou(a: Sequence[float], b: Sequence[float]) -> float:

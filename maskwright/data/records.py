@@ -25,6 +25,8 @@ from maskwright.window import Window
 from .images import load_image
 from .segments import NO_MASK, POLYGONS, RLE
 
+ANY_CLASS = -1  # label of an ignored region whose class is not known
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -36,9 +38,10 @@ class Fault:
         annotation_id: id of the annotation, if one is concerned.
         kind: a short fixed name, to group by.
         message: what was found, and where it helps, how to mend it.
-        action: "left out" (the image or annotation is not in the data set), "repaired" (it is, in
-            the way that the message tells), "kept" (it is, unchanged, but looks like a mistake) or
-            "error" (it is, and using it will fail).
+        action: "left out" (the image or annotation is not in the data set), "ignored" (where the
+            object is, or may be, counts neither as object nor as background), "repaired" (it is
+            there, in the way that the message tells), "kept" (unchanged, but looks like a mistake)
+            or "error" (it is, and using it will fail).
     """
 
     file: str
@@ -59,8 +62,8 @@ class Record:
         path: the image file.
         size: (height, width) of the original image.
         boxes: (n, 4) float32 xyxy in original pixels, clipped to the image.
-        labels: (n,) int64, 0 to C - 1.
-        crowd: (n,) bool: a region of many objects.
+        labels: (n,) int64, 0 to C - 1; `ANY_CLASS` for a crowd region of unknown class.
+        crowd: (n,) bool: a region of many objects, or of one that cannot be used.
         ann_ids: (n,) int64, ids in the annotation file.
         keypoints: (n, J, 3) float32 x, y in original pixels and visibility 0, 1, 2; or None.
     """
@@ -339,7 +342,7 @@ class Dataset:
 
         Image and category ids are those of the annotation file, as in `Result.to_coco` and
         `detections.json`; annotation ids count from 1 (evaluators take id 0 for "not matched"),
-        boxes and areas are as annotated.
+        boxes and areas are as annotated. A region of unknown class is one of each class.
 
         Args:
             indices: positions of the images; None: all.
@@ -367,7 +370,7 @@ class Dataset:
                 entry: dict[str, Any] = {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": ids[int(table.labels[ann])],
+                    "category_id": ids[max(int(table.labels[ann]), 0)],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": float(table.areas[ann]),
                     "iscrowd": int(table.crowd[ann]),
@@ -384,6 +387,11 @@ class Dataset:
                     entry["keypoints"] = joints.ravel().tolist()
                     entry["num_keypoints"] = int((joints[:, 2] > 0).sum())
                 annotations.append(entry)
+                if int(table.labels[ann]) == ANY_CLASS:
+                    annotations += [
+                        {**entry, "id": entry["id"] + label, "category_id": number}
+                        for label, number in enumerate(ids[1:], 1)
+                    ]
         categories: list[dict[str, Any]] = [
             {"id": number, "name": name} for number, name in zip(ids, self.names, strict=True)
         ]

@@ -23,11 +23,17 @@ NUMBERS = {int, float}
 
 
 class BadSegment(ValueError):  # noqa: N818 - an outcome of reading, caught by the reader
-    """A segmentation that cannot be used; `kind` is the kind of the fault."""
+    """A box or mask that cannot be used.
 
-    def __init__(self, kind: str, message: str) -> None:
+    Attributes:
+        kind: the kind of the fault.
+        nothing: there is certainly nothing of an object in the image, so nothing to ignore either.
+    """
+
+    def __init__(self, kind: str, message: str, *, nothing: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.nothing = nothing
 
 
 @dataclass
@@ -94,22 +100,23 @@ def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
         try:
             points, segment.extent = _read_polygon(value[0], size)
         except BadSegment as bad:
-            raise BadSegment(bad.kind, f"polygon 1 of 1 {bad}") from None
+            raise BadSegment(bad.kind, f"polygon 1 of 1 {bad}", nothing=bad.nothing) from None
         segment.parts.append(points)
         return segment
-    problems: list[tuple[str, str]] = []
+    problems: list[BadSegment] = []
     extents = []
     for number, part in enumerate(value, 1):
         try:
             points, extent = _read_polygon(part, size)
         except BadSegment as bad:
-            problems.append((bad.kind, f"polygon {number} of {len(value)} {bad}"))
+            message = f"polygon {number} of {len(value)} {bad}"
+            problems.append(BadSegment(bad.kind, message, nothing=bad.nothing))
             continue
         segment.parts.append(points)
         extents.append(extent)
     if not segment.parts:
-        raise BadSegment(*problems[0])
-    segment.notes += [(kind, f"{message}; this part is left out") for kind, message in problems]
+        raise next((bad for bad in problems if not bad.nothing), problems[0])
+    segment.notes += [(bad.kind, f"{bad}; this part is left out") for bad in problems]
     x1, y1, x2, y2 = zip(*extents, strict=True)
     segment.extent = (min(x1), min(y1), max(x2), max(y2))
     return segment
@@ -137,9 +144,9 @@ def _read_polygon(
     x1, y1, x2, y2 = float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
     height, width = size
     if x2 - x1 < LEAST or y2 - y1 < LEAST:
-        raise BadSegment("polygon without area", "has no width or no height")
+        raise BadSegment("polygon without area", "has no width or no height", nothing=True)
     if x2 < LEAST or y2 < LEAST or x1 > width - LEAST or y1 > height - LEAST:
-        raise BadSegment("polygon outside the image", "lies outside the image")
+        raise BadSegment("polygon outside the image", "lies outside the image", nothing=True)
     # The rasteriser walks along every edge: a point at 1e9 would cost gigabytes.
     if max(-x1, x2 - width) > min(width + 100, FAR) or (
         max(-y1, y2 - height) > min(height + 100, FAR)
@@ -171,7 +178,8 @@ def _read_rle(value: dict[str, Any], size: tuple[int, int]) -> Segment:
     except ValueError as error:
         raise BadSegment("bad RLE", str(error).removeprefix("RLE: ")) from None
     if not area:
-        raise BadSegment("empty mask", "the run lengths hold no pixel of the object")
+        message = "the run lengths hold no pixel of the object"
+        raise BadSegment("empty mask", message, nothing=True)
     if isinstance(counts, str):
         text = counts.encode("ascii")
     else:

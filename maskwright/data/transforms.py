@@ -44,7 +44,8 @@ class Augment:
         crop: (height, width) in network-input pixels of a random window, or one side for both;
             None: the whole image. Windows with objects are preferred.
         photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
-        min_visible: an object of which a smaller part of the box is left in the window is dropped.
+        min_visible: an object of which a smaller part of the box is left in the window is ignored,
+            neither object nor background.
     """
 
     flip: float = 0.5
@@ -152,7 +153,8 @@ class Sample:
         pixels: (3, h, w) float32, 0 to 255.
         boxes: (n, 4) float32 xyxy.
         labels: (n,) int64.
-        crowd: (n,) bool.
+        crowd: (n,) bool: regions that are ignored, objects among them of which too little is
+            inside.
         masks: crop (bool) and frame of each object, an empty one for crowd regions; or None.
         keypoints: (n, J, 3) float32 or None.
         proposals: (m, 4) float32 xyxy regions from outside by falling merit, or None.
@@ -212,17 +214,22 @@ def make_sample(
     scaled = _scaled_boxes(record, view)
     boxes = scaled.clip(0, [width, height, width, height])
     cut = (scaled != boxes).any(1)
-    keep = _visible(scaled, boxes) >= (0.0 if augment is None else augment.min_visible)
-    keep &= _sides(boxes) >= 1
+    keep = _sides(boxes) >= 1
+    # Too little of an object to be learned from is still no background.
+    shown = _visible(scaled, boxes) >= (0.0 if augment is None else augment.min_visible)
+    crowd = record.crowd | ~shown
     crops: list[tuple[Crop, Frame]] = []
     masks = masks and dataset.has_masks
     for k in np.flatnonzero(keep) if masks else ():
-        if record.crowd[k]:
-            crops.append((np.zeros((0, 0), bool), (0, 0, 0, 0)))
-            continue
-        crop, frame = _window_mask(dataset, index, int(k), view)
-        if not crop.size:
-            keep[k] = False
+        crop, frame = np.zeros((0, 0), bool), (0, 0, 0, 0)
+        if not crowd[k]:
+            crop, frame = _window_mask(dataset, index, int(k), view)
+            if not crop.size and cut[k]:  # of the object itself nothing is inside
+                keep[k] = False
+                continue
+            crowd[k] = not crop.size  # too small at this scale
+        if crowd[k]:
+            crops.append((crop, (0, 0, 0, 0)))
             continue
         if cut[k]:
             boxes[k] = frame
@@ -240,7 +247,7 @@ def make_sample(
         pixels=pixels,
         boxes=view.orient_boxes(boxes[keep]).astype(np.float32),
         labels=record.labels[keep],
-        crowd=record.crowd[keep],
+        crowd=crowd[keep],
         masks=crops if masks else None,
         keypoints=_keypoints(record.keypoints, view, keep, dataset.skeleton),
         proposals=regions,

@@ -17,8 +17,9 @@ from typing import Any
 
 from .builder import Builder, clean_path
 from .folders import is_file, read_lines
-from .objects import shown
+from .objects import flag, shown
 from .records import Dataset
+from .segments import BadSegment
 from .voc_layout import ImageFiles, VocPart, find_xml, listed_id
 from .voc_masks import ObjectMasks, read_object_masks
 from .xml_tree import BadXml, Node, read_xml
@@ -53,6 +54,13 @@ def read_voc(
     return _Reader(parts[0].source, split).read_parts(parts, names, difficult)
 
 
+@dataclass(frozen=True)
+class Unnamed:
+    """In place of a category id: the name that no class has, or the number of a mask."""
+
+    what: str | int
+
+
 @dataclass
 class _Image:
     """One image while it is read.
@@ -62,7 +70,7 @@ class _Image:
         part, name: where it comes from: the list, and its id there.
         xml: its annotation file.
         size: (height, width) texts of the XML file, None where they are not given.
-        objects: number, element and xyxy of its objects.
+        objects: number, element and xyxy of its objects, or what is wrong with the box.
     """
 
     number: int
@@ -70,7 +78,7 @@ class _Image:
     name: str
     xml: Path
     size: tuple[str, str] | None = None
-    objects: list[tuple[int, Node, list[float]]] = field(default_factory=list)
+    objects: list[tuple[int, Node, list[float] | BadSegment]] = field(default_factory=list)
 
 
 class _Reader(Builder):
@@ -83,6 +91,7 @@ class _Reader(Builder):
         self.xml: dict[int, Path] = {}  # by image
         self.lines: dict[int, int] = {}  # by object
         self.files = ImageFiles()
+        self.spare = 0
 
     def fault(
         self,
@@ -134,7 +143,9 @@ class _Reader(Builder):
             first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
             raise ValueError(f"{self.path} gives no usable image of {len(entries)}{first}")
         listed = self._class_list(parts)
-        occurring = sorted({_text(node, "name") for one in images for _, node, _ in one.objects})
+        occurring = sorted(
+            {name for one in images for _, node, _ in one.objects if (name := _text(node, "name"))}
+        )
         ids = {name: i for i, name in enumerate(listed or occurring, 1)}
         if not ids and names is None:
             raise ValueError(
@@ -244,26 +255,23 @@ class _Reader(Builder):
         return tree
 
     def _read_objects(self, image: _Image, tree: Node) -> None:
-        """Take over the objects that have a name and a box."""
+        """Take over the objects with their boxes."""
         for node in tree.all("object"):
             number = len(self.lines) + 1
             self.lines[number] = node.line
             where: dict[str, Any] = {"image": image.number, "annotation": number}
-            if not _text(node, "name"):
-                self.fault("object without a name", "<object> has no <name>", **where)
-                continue
             texts = [_text(node, "bndbox", side) for side in SIDES]
             sides = [_number(text) for text in texts]
             given = ", ".join(
                 f"{side} {shown(text)}" for side, text in zip(SIDES, texts, strict=True)
             )
             if any(text.lower().lstrip("+-") in ("nan", "inf", "infinity") for text in texts):
-                self.fault(
-                    "NaN or infinite coordinates", f"the box is not finite: {given}", **where
-                )
+                bad = BadSegment("NaN or infinite coordinates", f"the box is not finite: {given}")
+                image.objects.append((number, node, bad))
                 continue
             if None in sides:
-                self.fault("bad box", f"<bndbox> needs four numbers, got {given}", **where)
+                bad = BadSegment("bad box", f"<bndbox> needs four numbers, got {given}")
+                image.objects.append((number, node, bad))
                 continue
             x1, y1, x2, y2 = (side for side in sides if side is not None)
             if (x1, y1) == (x2, y2):
@@ -308,13 +316,14 @@ class _Reader(Builder):
         for image in images:
             file = files[image.number]
             try:
-                masks = read_object_masks(file, [box for _, _, box in image.objects])
+                nowhere = [0.0] * 4  # where a mask fits nothing
+                boxes = [
+                    nowhere if isinstance(box, BadSegment) else box for _, _, box in image.objects
+                ]
+                masks = read_object_masks(file, boxes)
             except ValueError as error:
                 self.fault("unreadable masks", str(error), image=image.number, file=file)
                 continue
-            if masks.unused:
-                message = f"{file} has mask(s) {masks.unused[:10]} that fit no object of the XML"
-                self.fault("mask without object", message, image=image.number, file=file)
             found[image.number] = masks
         return found
 
@@ -326,26 +335,39 @@ class _Reader(Builder):
         difficult: bool,
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the objects of an image by number, as COCO has them."""
-        for k, (number, node, (x1, y1, x2, y2)) in enumerate(image.objects):
+        for k, (number, node, box) in enumerate(image.objects):
             where: dict[str, Any] = {"image": image.number, "annotation": number}
             name = _text(node, "name")
-            if name not in ids:
-                message = f"the class {shown(name)} is not in the list of classes"
-                self.fault("unknown category", message, **where)
-                continue
-            mark = _text(node, "difficult").lower()
-            if mark not in ("", "0", "1", "false", "true", "no", "yes", "unspecified"):
-                message = f"difficult {shown(mark)} is neither 0 nor 1: read as 0"
+            mark = flag(text := _text(node, "difficult"))
+            if mark is None:
+                message = f"difficult {shown(text)} is neither 0 nor 1: read as 0"
                 self.fault("bad difficult", message, "repaired", **where)
+            shape: Any = box
+            if not isinstance(box, BadSegment):
+                x1, y1, x2, y2 = box
+                shape = [x1, y1, x2 - x1, y2 - y1]
             entry: dict[str, Any] = {
                 "image_id": image.number,
-                "category_id": ids[name],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "iscrowd": int(mark in ("1", "true", "yes") and not difficult),
+                "category_id": ids.get(name, Unnamed(name)),
+                "bbox": shape,
+                "iscrowd": int(bool(mark) and not difficult),
             }
             if masks is not None:
                 entry["segmentation"] = masks.codes[k]
             yield number, entry
+        for mask, code in {} if masks is None else masks.unused.items():
+            self.spare -= 1  # an id of its own
+            entry = {"image_id": image.number, "category_id": Unnamed(mask), "segmentation": code}
+            yield self.spare, entry
+
+    def unknown_category(self, value: Any) -> str:
+        """Return what is wrong with the class of an object, or with a mask that no object has."""
+        assert isinstance(value, Unnamed)
+        if isinstance(value.what, int):
+            return f"mask {value.what} of SegmentationObject fits no object of the XML file"
+        if not value.what:
+            return "<object> has no <name>"
+        return f"the class {shown(value.what)} is not in the list of classes"
 
 
 def _text(node: Node, *path: str) -> str:

@@ -27,11 +27,11 @@ class ObjectMasks:
 
     Attributes:
         codes: COCO run lengths for each object, None for one without a mask.
-        unused: numbers of the masks that fit no object.
+        unused: COCO run lengths of the masks that fit no object, by their number.
     """
 
     codes: list[dict[str, Any] | None]
-    unused: list[int]
+    unused: dict[int, dict[str, Any]]
 
 
 def read_object_masks(path: Path, boxes: Sequence[Sequence[float]]) -> ObjectMasks:
@@ -62,10 +62,13 @@ def read_object_masks(path: Path, boxes: Sequence[Sequence[float]]) -> ObjectMas
     # VOC's own order first, then the best overlaps.
     for _, iou, k, number in sorted(overlaps, reverse=True):
         if iou >= FITS and codes[k] is None and number in found:
-            crop, frame = found.pop(number)
-            code = encode_crop(crop, frame, (numbers.shape[0], numbers.shape[1]))
-            codes[k] = {"size": code["size"], "counts": code["counts"].decode("ascii")}
-    return ObjectMasks(codes, sorted(found))
+            codes[k] = _code(*found.pop(number), numbers)
+    return ObjectMasks(codes, {n: _code(*found[n], numbers) for n in sorted(found)})
+
+
+def _code(crop: Crop, frame: Frame, numbers: np.ndarray) -> dict[str, Any]:
+    code = encode_crop(crop, frame, (numbers.shape[0], numbers.shape[1]))
+    return {"size": code["size"], "counts": code["counts"].decode("ascii")}
 
 
 def _iou(a: Sequence[float], b: Sequence[float]) -> float:

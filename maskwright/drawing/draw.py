@@ -100,7 +100,8 @@ def draw_instances(
     colors = instance_colors(labels, len(names)) if colors is None else list(colors)
     texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
     for i in np.flatnonzero(() if crowd is None else _array(crowd)).tolist():
-        colors[i], texts[i] = CROWD, f"{texts[i]} (crowd)".strip()
+        colors[i] = CROWD  # one of unknown class has a label below 0
+        texts[i] = "ignored" if labels[i] < 0 else f"{texts[i]} (crowd)".strip()
     line = max(1, round(max(picture.size) / 700))
 
     # Large objects first: small ones on top of them stay visible.

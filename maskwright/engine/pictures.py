@@ -62,12 +62,13 @@ def save_labels(path: Path, dataset: Dataset) -> None:
     labels, sizes, centres, per_image = [], [], [], []
     for i in range(len(dataset)):
         record = dataset[i]
-        x1, y1, x2, y2 = record.boxes.T
+        objects = ~record.crowd
+        x1, y1, x2, y2 = record.boxes[objects].T
         height, width = record.size
-        labels.append(record.labels)
+        labels.append(record.labels[objects])
         sizes.append(np.stack([x2 - x1, y2 - y1], 1))
         centres.append(np.stack([(x1 + x2) / (2 * width), (y1 + y2) / (2 * height)], 1))
-        per_image.append(len(record.labels))
+        per_image.append(int(objects.sum()))
     plot_labels(
         np.concatenate(labels),
         np.concatenate(sizes).astype(np.float64),

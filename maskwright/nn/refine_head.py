@@ -24,7 +24,14 @@ from ..structures import Instances
 from .mask_head import MaskOutput, MaskTargets, own_rows
 from .norm import conv_block, init_convs
 from .ragged import in_parts
-from .refine_stages import double, mask_loss, merge_stages, resize_union, semantic_loss
+from .refine_stages import (
+    double,
+    ignored_pixels,
+    mask_loss,
+    merge_stages,
+    resize_union,
+    semantic_loss,
+)
 from .winograd import REGIONS
 
 _MOST_STAGES = 4
@@ -313,7 +320,7 @@ class RefineMaskHead(nn.Module):
         """Cut the targets of every stage from the full masks, and unite them for the image.
 
         Args:
-            gt: ground truth with masks, (B, K) slots; crowds count as background.
+            gt: ground truth with masks, (B, K) slots; what only crowds cover does not count.
             boxes: (B, S, 4) xyxy, padded-image pixels.
             gt_index: (B, S) slot of the ground truth of each box.
             valid: (B, S) bool.
@@ -335,6 +342,11 @@ class RefineMaskHead(nn.Module):
             use = gt.valid if gt.crowd is None else gt.valid & ~gt.crowd
             union = unite_masks(gt.masks, use, (height * self.stride, width * self.stride))
             semantic = resize_union(union, (height, width))
+            if gt.crowd is not None:
+                ignored = ignored_pixels(
+                    gt.boxes, gt.valid & gt.crowd, (height, width), self.stride
+                )
+                semantic = torch.where(ignored & (semantic == 0), -1, semantic)
         return MaskTargets(tuple(cuts), semantic)
 
     def loss(self, output: MaskOutput, targets: MaskTargets, valid: Tensor) -> dict[str, Tensor]:

@@ -196,6 +196,10 @@ def left_out_object(kind: str, says: str = "") -> Listed:
     return Listed(kind, "left out", 5, 1, 3, 2, says)
 
 
+def ignored(kind: str, says: str = "") -> Listed:
+    return Listed(kind, "ignored", 5, 1, 3, 3, says)
+
+
 def repaired(kind: str, says: str = "") -> Listed:
     return Listed(kind, "repaired", 5, 1, 3, 3, says)
 

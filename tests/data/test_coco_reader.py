@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 
 from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
 from maskwright.data.objects import whole_number
+from maskwright.data.records import ANY_CLASS
 from maskwright.structures import COCO_PERSON
 
 Scene = Any  # of conftest.py
@@ -199,31 +200,8 @@ def rle(counts: Any, size: Any = (30, 40)) -> Change:
 
 LEFT_OUT = {
     "no usable box": ("empty box", annotation(bbox=[2, 2, 0, 5], segmentation=[])),
-    "negative box": ("empty box", annotation(bbox=[2, 2, -5, 5], segmentation=[])),
-    "NaN box": ("NaN or infinite coordinates", annotation(bbox=[2, NAN, 5, 5], segmentation=[])),
-    "short box": ("bad box", annotation(bbox=[2, 2, 5], segmentation=[])),
     "box elsewhere": ("box outside the image", annotation(bbox=[90, 2, 5, 5], segmentation=None)),
-    "NaN polygon": ("NaN or infinite coordinates", polygon(1, 1, 5, NAN, 5, 5)),
-    "infinite polygon": ("NaN or infinite coordinates", polygon(1, 1, 5, INF, 5, 5)),
-    "two points": ("polygon with too few points", polygon(1, 1, 5, 5)),
-    "a line": ("polygon without area", polygon(1, 1, 5, 1, 9, 1)),
-    "odd polygon": ("bad polygon", polygon(1, 1, 5, 5, 5, 1, 9)),
-    "words": ("bad polygon", polygon("one", "two", 5, 5, 5, 1)),
-    "polygon elsewhere": ("polygon outside the image", polygon(90, 90, 95, 90, 95, 95)),
-    "endless polygon": ("polygon outside the image", polygon(1, 1, 1e9, 1, 1e9, 1e9)),
-    "text": ("bad segmentation", annotation(segmentation="a mask")),
-    "other size": ("RLE of another size", rle([600, 600], (30, 41))),
-    "swapped size": ("RLE of another size", rle([600, 600], (40, 30))),
-    "short RLE": ("bad RLE", rle([600, 5])),
-    "negative RLE": ("bad RLE", rle([600, -5, 605])),
-    "nested RLE": ("bad RLE", rle([[600], [600]])),
-    "garbage RLE": ("bad RLE", rle("\u00e4\u00f6")),
-    "cut RLE": ("bad RLE", rle("oo")),
-    "no counts": ("bad RLE", rle(None)),
-    "nothing in the mask": ("empty mask", rle([1200])),
     "unknown image": ("unknown image", annotation(image_id=77)),
-    "unknown category": ("unknown category", annotation(category_id=77)),
-    "category as list": ("unknown category", annotation(category_id=[3])),
     "duplicate": (
         "duplicate annotation",
         lambda scene: scene.content["annotations"].insert(0, dict(scene.first)),
@@ -246,6 +224,33 @@ LEFT_OUT = {
     "huge size": ("bad image size", image(height=10**9)),
     "one id twice": ("duplicate image id", lambda scene: scene.content["images"][1].update(id=5)),
 }
+# A broken mask beside a good box.
+MASKS = {
+    "NaN polygon": ("NaN or infinite coordinates", polygon(1, 1, 5, NAN, 5, 5)),
+    "infinite polygon": ("NaN or infinite coordinates", polygon(1, 1, 5, INF, 5, 5)),
+    "two points": ("polygon with too few points", polygon(1, 1, 5, 5)),
+    "a line": ("polygon without area", polygon(1, 1, 5, 1, 9, 1)),
+    "odd polygon": ("bad polygon", polygon(1, 1, 5, 5, 5, 1, 9)),
+    "words": ("bad polygon", polygon("one", "two", 5, 5, 5, 1)),
+    "polygon elsewhere": ("polygon outside the image", polygon(90, 90, 95, 90, 95, 95)),
+    "endless polygon": ("polygon outside the image", polygon(1, 1, 1e9, 1, 1e9, 1e9)),
+    "text": ("bad segmentation", annotation(segmentation="a mask")),
+    "other size": ("RLE of another size", rle([600, 600], (30, 41))),
+    "swapped size": ("RLE of another size", rle([600, 600], (40, 30))),
+    "short RLE": ("bad RLE", rle([600, 5])),
+    "negative RLE": ("bad RLE", rle([600, -5, 605])),
+    "nested RLE": ("bad RLE", rle([[600], [600]])),
+    "garbage RLE": ("bad RLE", rle("\u00e4\u00f6")),
+    "cut RLE": ("bad RLE", rle("oo")),
+    "no counts": ("bad RLE", rle(None)),
+    "nothing in the mask": ("empty mask", rle([1200])),
+}
+IGNORED = {
+    "NaN box": ("NaN or infinite coordinates", annotation(bbox=[2, NAN, 5, 5], segmentation=[])),
+    "short box": ("bad box", annotation(bbox=[2, 2, 5], segmentation=[])),
+    "unknown category": ("unknown category", annotation(category_id=77)),
+    "category as list": ("unknown category", annotation(category_id=[3])),
+}
 
 
 @pytest.mark.parametrize("case", LEFT_OUT)
@@ -261,6 +266,49 @@ def test_what_cannot_be_used_is_left_out_and_listed(scene: Scene, case: str) -> 
     kept = sum(len(dataset[i].labels) for i in range(len(dataset)))
     before = len(scene.content["annotations"])
     assert kept < before or len(dataset) < len(scene.content["images"])
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_the_box_serves_where_its_mask_is_broken(scene: Scene, case: str) -> None:
+    kind, change = MASKS[case]
+    change(scene)
+    dataset = read_coco(scene.write())
+    assert [(f.kind, f.action) for f in dataset.faults] == [(kind, "repaired")]
+    assert "its box serves as its mask" in dataset.faults[0].message
+    x, y, w, h = scene.first["bbox"]
+    assert dataset[0].boxes[0].tolist() == [x, y, x + w, y + h]
+    assert not dataset[0].crowd.any()
+    assert dataset.mask(0, 0)[0].sum() == w * h  # filled
+    # Without a box nobody knows where the object is, unless its mask is certainly not in the image.
+    scene.first["bbox"] = None
+    dataset = read_coco(scene.write())
+    nothing = ("empty mask", "polygon without area", "polygon outside the image")
+    if kind in nothing and case != "endless polygon":
+        assert [(f.kind, f.action) for f in dataset.faults] == [(kind, "left out")]
+    else:
+        assert [(f.kind, f.action) for f in dataset.faults] == [(kind, "ignored")]
+        assert dataset[0].crowd.tolist()[:1] == [True]
+        assert dataset[0].boxes[0].tolist() == [0, 0, *dataset[0].size[::-1]]
+
+
+@pytest.mark.parametrize("case", IGNORED)
+def test_what_has_a_place_or_a_class_alone_becomes_an_ignored_region(
+    scene: Scene, case: str
+) -> None:
+    kind, change = IGNORED[case]
+    before = read_coco(scene.write())
+    change(scene)
+    dataset = read_coco(scene.write())
+    assert [(f.kind, f.action) for f in dataset.faults] == [(kind, "ignored")]
+    assert dataset[0].crowd.tolist()[:1] == [True]
+    truth = [a for a in dataset.to_coco()["annotations"] if a["iscrowd"]]
+    if kind == "unknown category":
+        assert dataset[0].labels[0] == ANY_CLASS
+        assert dataset[0].boxes[0].tolist() == before[0].boxes[0].tolist()
+        assert [a["category_id"] for a in truth] == [1, 2]
+    else:
+        assert dataset[0].boxes[0].tolist() == [0, 0, *dataset[0].size[::-1]]
+        assert [a["category_id"] for a in truth] == [int(before[0].labels[0]) + 1]
 
 
 REPAIRED = {
@@ -435,7 +483,8 @@ def test_any_change_is_read_or_refused_in_words(scene: Scene, data: st.DataObjec
         record = dataset[index]
         assert np.isfinite(record.boxes).all()
         assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
-        assert ((record.labels >= 0) & (record.labels < len(dataset.names))).all()
+        known = (record.labels >= 0) & (record.labels < len(dataset.names))
+        assert (known | (record.crowd & (record.labels == ANY_CLASS))).all()
         for k in range(len(record.labels)):
             crop, (x1, y1, x2, y2) = dataset.mask(index, k)
             assert crop.shape == (y2 - y1, x2 - x1)

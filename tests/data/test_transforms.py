@@ -182,15 +182,21 @@ def test_boxes_without_masks_are_clipped(scene: Scene) -> None:
     np.testing.assert_array_equal(sample.boxes, [expected])
 
 
-def test_barely_visible_objects_are_dropped(scene: Scene) -> None:
+def _sides_of(boxes: np.ndarray) -> list[float]:
+    return (boxes[:, 2:] - boxes[:, :2]).ravel().tolist()  # whatever the augmentation turned
+
+
+def test_barely_visible_objects_are_neither_objects_nor_background(scene: Scene) -> None:
     dataset = read_coco(scene.write())
     for seed in range(40):
         augment = Augment(crop=(11, 11), min_visible=0.6)
         view = draw_view(dataset[0], SAME, augment, random_source(seed, 0, 0))
         sample = make_sample(dataset, 0, SAME, augment, random_source(seed, 0, 0))
         x1, y1, x2, y2 = view.window
+        inside = np.clip(np.array([2, 2, 12, 12]) - [x1, y1, x1, y1], 0, 11)
         share = (full_mask(dataset, 0, 0)[y1:y2, x1:x2]).sum() / 100
-        assert len(sample.boxes) == (share >= 0.6)
+        assert sample.crowd.tolist() == ([share < 0.6] if share else [])
+        assert sorted(_sides_of(sample.boxes)) == sorted(_sides_of(inside[None][: int(share > 0)]))
 
 
 def test_crowd_regions_keep_box_and_flag(shared_data: Path) -> None:

@@ -15,7 +15,7 @@ from faults import Data
 from PIL import Image
 
 from maskwright.data import check_data, find_splits, make_loader, open_dataset, read_voc, write_voc
-from maskwright.data.records import Dataset
+from maskwright.data.records import ANY_CLASS, Dataset
 from maskwright.data.voc_layout import VocPart, voc_part
 from maskwright.data.xml_tree import MAX_BYTES, BadXml, read_xml
 from maskwright.engine.recipe import TrainRecipe
@@ -123,7 +123,7 @@ def test_photographs_with_masks(shared_data: Path) -> None:
     folder = shared_data / "labelme_voc/voc"
     dataset = open_dataset(folder)
     assert len(dataset.names) == 20 and dataset.names[14] == "person" and dataset.has_masks
-    assert [len(dataset[i].labels) for i in range(3)] == [2, 4, 3]
+    assert [int((~dataset[i].crowd).sum()) for i in range(3)] == [2, 4, 3]
     for i in range(3):
         record = dataset[i]
         numbers = np.asarray(Image.open(folder / f"SegmentationObject/{record.path.stem}.png"))
@@ -133,9 +133,14 @@ def test_photographs_with_masks(shared_data: Path) -> None:
             inside = numbers[y1:y2, x1:x2][crop]
             assert len(np.unique(inside)) == 1
             assert crop.sum() == (numbers == inside[0]).sum()
+            if record.crowd[k]:  # of these there is a mask and no object in the XML
+                assert label == ANY_CLASS
+                continue
             # An independent file says the same class of these pixels.
             assert np.all(classes[y1:y2, x1:x2][crop] == label + 1)
-    assert {fault.kind for fault in dataset.faults} == {"mask without object"}
+    assert {(fault.kind, fault.action) for fault in dataset.faults} == {
+        ("unknown category", "ignored")
+    }
 
 
 def test_a_folder(voc: Voc) -> None:
@@ -322,10 +327,13 @@ def test_masks_by_number_and_by_place(voc: Voc) -> None:
     assert dataset.mask(0, 2)[1] == (20, 10, 30, 20)
     # The strip numbered 2 does not fit its box; the dog of b has no mask. Boxes stand in.
     assert [(f.kind, f.image_id, f.annotation_id) for f in dataset.faults] == [
-        ("mask without object", 1, None),
         ("no mask", 1, 2),
+        ("unknown category", 1, -1),
         ("no mask", 2, 4),
     ]
+    # What the strip covers is neither an object nor background.
+    assert dataset[0].crowd.tolist() == [False, False, False, True]
+    assert dataset[0].boxes[3].tolist() == [1, 1, 12, 2]
     assert dataset.mask(1, 0)[1] == (20, 10, 30, 20)
     use(dataset)
 
@@ -374,13 +382,13 @@ FETCH = """<!DOCTYPE annotation [<!ENTITY x SYSTEM "file:///etc/passwd">]>
 <annotation><object><name>&x;</name></object></annotation>"""
 OBJECTS: dict[str, tuple[str, str, str, str]] = {
     # object: (text, kind, action, message)
-    "no name": (obj("", 1, 1, 5, 5), "object without a name", "left out", "has no <name>"),
-    "no box": ("<object><name>cat</name></object>", "bad box", "left out", "four numbers"),
-    "half a box": (obj("cat", 1, 1, 5), "bad box", "left out", "ymax ''"),
-    "words": (obj("cat", 1, "two", 5, 5), "bad box", "left out", "'two'"),
-    "nan": (obj("cat", 1, "NaN", 5, 5), "NaN or infinite coordinates", "left out", "NaN"),
-    "infinite": (obj("cat", 1, 1, "inf", 5), "NaN or infinite coordinates", "left out", "inf"),
-    "huge": (obj("cat", 1, 1, "1e300", 5), "bad box", "left out", "1e300"),
+    "no name": (obj("", 1, 1, 5, 5), "unknown category", "ignored", "has no <name>"),
+    "no box": ("<object><name>cat</name></object>", "bad box", "ignored", "four numbers"),
+    "half a box": (obj("cat", 1, 1, 5), "bad box", "ignored", "ymax ''"),
+    "words": (obj("cat", 1, "two", 5, 5), "bad box", "ignored", "'two'"),
+    "nan": (obj("cat", 1, "NaN", 5, 5), "NaN or infinite coordinates", "ignored", "NaN"),
+    "infinite": (obj("cat", 1, 1, "inf", 5), "NaN or infinite coordinates", "ignored", "inf"),
+    "huge": (obj("cat", 1, 1, "1e300", 5), "bad box", "ignored", "1e300"),
     "a click": (obj("cat", 7, 9, 7, 9), "empty box", "left out", "has no extent"),
     "exchanged": (obj("cat", 12, 12, 3, 3), "swapped corners", "repaired", "put in order"),
     "outside": (obj("cat", 100, 1, 110, 9), "box outside the image", "left out", "outside"),
@@ -406,7 +414,10 @@ def test_faults_of_objects(case: str, voc: Voc) -> None:
     assert fault.message.startswith(f"{file}:4: ") or f"{file}:4: " in fault.message
     assert says in fault.message
     assert len(dataset) == 3
-    assert labelled(dataset)[0][1] == (["dog", "cat"] if action == "repaired" else ["dog"])
+    here = dataset[0]
+    objects = [dataset.names[label] for label in here.labels[~here.crowd]]
+    assert objects == (["dog", "cat"] if action == "repaired" else ["dog"])
+    assert here.crowd.tolist() == [False] + [action == "ignored"] * (action != "left out")
     use(dataset)
 
 
@@ -535,9 +546,10 @@ def test_names_outside_the_list(voc: Voc) -> None:
     (voc.root / "classes.txt").write_text("cat\n")
     dataset = voc.open()
     (fault,) = dataset.faults
-    assert (fault.kind, fault.action, fault.annotation_id) == ("unknown category", "left out", 2)
-    assert re.search(r"b\.xml:3: the class 'dog' is not in the list", fault.message)
-    assert labelled(dataset) == [("a.jpg", ["cat"]), ("b.jpg", []), ("c.jpg", [])]
+    assert (fault.kind, fault.action, fault.annotation_id) == ("unknown category", "ignored", 2)
+    assert re.search(r"b\.xml:3: .*the class 'dog' is not in the list", fault.message)
+    assert [dataset[i].crowd.tolist() for i in range(3)] == [[False], [True], []]
+    assert dataset[1].labels.tolist() == [ANY_CLASS]
     (voc.root / "classes.txt").unlink()
     with pytest.raises(ValueError, match=r"\['dog'\], but the known classes are \['cat'\]"):
         voc.open(names=["cat"])

@@ -288,6 +288,14 @@ def test_semantic_target_is_the_union_at_a_quarter_with_halves_kept() -> None:
     assert semantic_target([edge], (8, 8), (2, 2)).all(), "a tie is foreground"
 
 
+def test_the_semantic_loss_leaves_out_ignored_pixels() -> None:
+    logits = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([[0.0, 1, -1, 1] * 3, [-1.0] * 4 + [1, 0] * 4]).reshape(2, 3, 4)
+    known = target >= 0
+    expected = F.binary_cross_entropy_with_logits(logits[:, 0][known], target[known])
+    torch.testing.assert_close(semantic_loss(logits, target), expected)
+
+
 def test_targets_of_the_head_are_those_of_whole_masks() -> None:
     whole = [F.interpolate(blobs(3, 20, s), (48, 64))[:, 0] > 0 for s in (1, 2)]
     index = torch.tensor([[0, 1, 2, 0, 1], [2, 1, 0, 0, 2]])
@@ -307,7 +315,15 @@ def test_targets_of_the_head_are_those_of_whole_masks() -> None:
         assert (cut != torch.cat(expected)).float().mean() < 1e-4
     assert found.semantic is not None
     used = [padded[0][:2], padded[1]]
-    assert torch.equal(found.semantic, semantic_target(used, (64, 64), (16, 16)))
+    expected_map = semantic_target(used, (64, 64), (16, 16))
+    x1, y1, x2, y2 = boxes[0, 2].tolist()
+    for i in range(16):  # cells of 4 pixels whose centre lies in the crowd region
+        for j in range(16):
+            inside = x1 <= 4 * j + 2 < x2 and y1 <= 4 * i + 2 < y2
+            if inside and not expected_map[0, i, j]:
+                expected_map[0, i, j] = -1
+    assert (expected_map == -1).any() and (expected_map == 1).any()
+    assert torch.equal(found.semantic, expected_map)
     union = unite_masks(gt.masks, flags & ~crowd, (64, 64))
     assert torch.equal(union, torch.stack([m.any(0) for m in used]).to(torch.uint8))
 
