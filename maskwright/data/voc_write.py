@@ -14,7 +14,7 @@ from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
 from .folders import read_lines
-from .records import Dataset
+from .records import ANY_CLASS, Dataset
 from .voc import CLASS_FILES
 from .voc_masks import VOID
 
@@ -100,6 +100,11 @@ def _require_room(dataset: Dataset, folder: Path, listing: Path, masks: bool) ->
             raise ValueError(
                 f"{record.path} has {len(record.labels)} objects, but a mask file of Pascal VOC "
                 f"numbers {VOID - 1} at most: write boxes only (masks=False)"
+            )
+        if ANY_CLASS in record.labels:
+            raise ValueError(
+                f"{record.path} has an ignored region of unknown class, which a mask file of "
+                "Pascal VOC cannot hold: write boxes only (masks=False)"
             )
 
 
