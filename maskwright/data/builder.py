@@ -17,6 +17,7 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
+from .hints import BoxPattern
 from .image_names import ImageNames, common_root
 from .images import file_problem, image_header
 from .limits import max_pixels, mend
@@ -87,6 +88,8 @@ class Builder:
         classes: Classes,
         skeleton: Skeleton | None = None,
         jointed: AbstractSet[int] = frozenset(),
+        *,
+        crowd_as_objects: bool = False,
     ) -> Dataset:
         """Return the data set of all that is usable.
 
@@ -98,15 +101,20 @@ class Builder:
             classes: see `classes`.
             skeleton: names of the keypoints.
             jointed: ids of the categories that have keypoints.
+            crowd_as_objects: regions marked as crowds are objects like others.
 
         Raises:
-            ValueError: if no image is usable.
+            ValueError: if no image is usable, or the boxes are no boxes in pixels of the images.
         """
         root, usable = self._images(images, roots)
         joints = {number: len(skeleton or ()) for number in jointed}
-        packer = Packer(len(skeleton or ()))
-        for item in self._objects(entries, masks, usable, classes.labels, joints):
+        packer, pattern = Packer(len(skeleton or ())), BoxPattern()
+        for item in self._objects(
+            entries, masks, usable, classes.labels, joints, pattern, crowd_as_objects
+        ):
             packer.add(item)
+        if problem := pattern.problem():
+            raise ValueError(f"{self.path}: {problem}")
         return Dataset(
             packer.columns(usable),
             root=root,
@@ -138,6 +146,8 @@ class Builder:
         for category in categories:
             number = whole_number(category.get("id")) if isinstance(category, dict) else None
             name = category.get("name") if isinstance(category, dict) else None
+            if isinstance(name, int | float) and not isinstance(name, bool):
+                name = f"{name:g}" if isinstance(name, float) else str(name)
             if number is None or not isinstance(name, str) or not name.strip():
                 raise ValueError(
                     f"{self.path}: every category needs a whole number 'id' and a 'name', "
@@ -302,21 +312,22 @@ class Builder:
                 message += files.suggest(file.name)
             self.fault(kind, message, image=number, file=file)
             return None
-        if height is None and width is None:
+        rows, columns = whole_number(height), whole_number(width)
+        found = f"{file.name} has height {shown(height)} and width {shown(width)}"
+        if rows is None or columns is None or min(rows, columns) < 1:
             try:
                 size = image_header(file).size
             except ValueError as error:
                 self.fault("unreadable image", str(error), image=number, file=file)
                 return None
-            message = "height and width are not given: read from the image file"
-            self.fault("missing image size", message, "repaired", image=number)
+            # Tools write nothing, null, 0 or -1 for what they do not know.
+            unknown = all(
+                value in (None, "") or whole_number(value) in (0, -1) for value in (height, width)
+            )
+            kind = "missing image size" if unknown else "bad image size"
+            message = f"{found}: read from the image file"
+            self.fault(kind, message, "repaired", image=number)
             return size
-        rows, columns = whole_number(height), whole_number(width)
-        found = f"{file.name} has height {shown(height)} and width {shown(width)}"
-        if rows is None or columns is None or min(rows, columns) < 1:
-            message = f"{found}: whole numbers of at least 1 are needed"
-            self.fault("bad image size", message, image=number)
-            return None
         if rows * columns > max_pixels():
             message = (
                 f"{found}: more than the limit of {max_pixels()} pixels, which keeps small files "
@@ -333,6 +344,8 @@ class Builder:
         images: dict[int, tuple[str, int, int]],
         labels: dict[int, int],
         joints: dict[int, int],
+        pattern: BoxPattern,
+        crowd_as_objects: bool,
     ) -> Iterator[CocoObject]:
         """Yield the usable objects in the order of the file.
 
@@ -342,6 +355,8 @@ class Builder:
             images: path and size by image id.
             labels: label by category id.
             joints: number of keypoints by category id, for the categories that have them.
+            pattern: takes note of all boxes.
+            crowd_as_objects: see `build`.
         """
         position = {number: row for row, number in enumerate(images)}
         known = (
@@ -362,8 +377,11 @@ class Builder:
             label = ANY_CLASS if category is None else labels.get(category, ANY_CLASS)
             item = CocoObject(position[image], number, label)
             size, start = images[image][1:], f"annotation {number} of {images[image][0]}: "
+            area = None if entry.get("segmentation") else entry.get("area")
+            pattern.add(entry.get("bbox"), area, size)
             try:
                 item.read(entry, size, masks, joints.get(category or 0, 0))
+                item.crowd &= not crowd_as_objects
             except BadSegment as bad:
                 # What is left out would be taught as background, so its place is ignored.
                 if bad.nothing:

@@ -27,6 +27,7 @@ from .discover import find_splits, open_dataset
 from .images import image_header, load_image
 from .limits import max_pixels
 from .records import Dataset, Fault
+from .verdict import no_masks, no_objects, unlike_classes
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
 MANY = 100  # detections an image that detectors return by default
@@ -123,6 +124,7 @@ def check_data(
     name: str | None = None,
     samples: int = 16,
     window: tuple[float, float] | str | None = None,
+    crowd_as_objects: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Decode every image and mask of all splits and report faults and statistics.
@@ -135,6 +137,7 @@ def check_data(
         name: name of the run folder, numbered if taken; none: "check".
         samples: images to draw for each split.
         window: sample values that become 0 to 255 in images of more than 8 bits, as for training.
+        crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects, as for training.
         progress: called with split, images done and images in all.
 
     Raises:
@@ -153,7 +156,7 @@ def check_data(
     modes: dict[tuple[str, str], list[str]] = {}
     for split, source in splits.items():
         try:
-            dataset = open_dataset(data, split, names=names)
+            dataset = open_dataset(data, split, names=names, crowd_as_objects=crowd_as_objects)
         except ValueError as error:
             fault = Fault(
                 str(source.annotations), None, None, "unusable split", str(error), "error"
@@ -162,7 +165,7 @@ def check_data(
             continue
         names = names or dataset.names
         datasets[split] = dataset
-        report.faults += [(split, fault) for fault in dataset.faults]
+        report.faults += [(split, fault) for fault in (*_verdict(dataset), *dataset.faults)]
         report.splits[split] = _statistics(dataset)
         for index in range(len(dataset)):
             report.faults += [(split, fault) for fault in _check_image(dataset, index, modes)]
@@ -192,6 +195,17 @@ def require_samples(samples: int) -> None:
     """Raise OptionError for a negative number of images to draw."""
     if samples < 0:
         raise OptionError(f"samples must be at least 0, got {samples}")
+
+
+def _verdict(dataset: Dataset) -> list[Fault]:
+    """Return what `train` refuses the split for, or warns of."""
+    file = str(dataset.source)
+    if problem := no_objects(dataset):
+        action = "error" if dataset.split == "train" else "kept"
+        return [Fault(file, None, None, "no objects", problem, action)]
+    if (problem := no_masks(dataset)) and (dataset.has_masks or dataset.masks_of_crowds):
+        return [Fault(file, None, None, "no masks", problem, "error")]
+    return []
 
 
 def _check_image(
@@ -321,15 +335,10 @@ def _remarks(splits: Mapping[str, SplitStats]) -> list[str]:
         if len(alike) > 1:
             notes.append(f"classes that differ by blanks or capitals only: {sorted(alike)}")
     if train is not None and val is not None:
-        missing = [
-            name for name, count in val.per_class.items() if count and not train.per_class.get(name)
-        ]
-        if missing:
-            notes.append(f"in val but never in train: {', '.join(missing)}")
+        missing = unlike_classes(train.per_class, val.per_class)
+        notes += [missing] if missing else []
     if train is not None:
         rare = [name for name, count in train.per_class.items() if 0 < count < 10]
-        if not sum(train.per_class.values()):
-            notes.append("train has not one object: there is nothing to learn from")
         if rare:
             notes.append(f"fewer than 10 objects to learn from: {', '.join(rare)}")
     most = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)

@@ -18,7 +18,7 @@ from maskwright.structures import Skeleton
 
 from .builder import Builder
 from .json_stream import START, NoObject, json_members
-from .objects import shown, whole_number
+from .objects import flag, shown, whole_number
 from .records import Dataset
 from .skeletons import read_skeleton
 
@@ -33,6 +33,7 @@ def read_coco(
     split: str = "train",
     names: Sequence[str] | None = None,
     only: Collection[str] | None = None,
+    crowd_as_objects: bool = False,
 ) -> Dataset:
     """Read one COCO JSON.
 
@@ -45,13 +46,15 @@ def read_coco(
             categories of the file in the order of their ids.
         only: file names of the images to read, as they stand in the file; the others belong to
             another split. None: all.
+        crowd_as_objects: take what is marked iscrowd=1 as objects like others.
 
     Raises:
         ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
             in `names`.
     """
     path = Path(path)
-    return _Reader(path, split).read(list(roots or [path.parent]), names, only)
+    reader = _Reader(path, split)
+    return reader.read(list(roots or [path.parent]), names, only, crowd_as_objects)
 
 
 @dataclass
@@ -64,9 +67,10 @@ class _Survey:
         used: the category ids of the annotations.
         repeated: annotation ids that occur more than once.
         lowest: the smallest annotation id, at most 0.
-        masks: whether any annotation has a segmentation.
+        masks: whether any object has a segmentation; crowd regions alone make no data of masks.
         jointed: how many annotations have keypoints.
         first_jointed: id of the first of these, if it has one.
+        crowd_as_objects: see `read_coco`.
     """
 
     images: list[Any] = field(default_factory=list)
@@ -77,6 +81,7 @@ class _Survey:
     masks: bool = False
     jointed: int = 0
     first_jointed: int | None = None
+    crowd_as_objects: bool = False
 
     def add(self, annotation: Any, seen: set[int]) -> None:
         """Take note of an annotation; `seen` are the ids of those before."""
@@ -87,7 +92,8 @@ class _Survey:
             (self.repeated if number in seen else seen).add(number)
             self.lowest = min(self.lowest, number)
         self.used.add(whole_number(annotation.get("category_id")))
-        self.masks = self.masks or bool(annotation.get("segmentation"))
+        if not self.masks and annotation.get("segmentation"):
+            self.masks = self.crowd_as_objects or not flag(annotation.get("iscrowd"))
         if annotation.get("keypoints"):
             self.first_jointed = self.first_jointed if self.jointed else number
             self.jointed += 1
@@ -97,15 +103,28 @@ class _Reader(Builder):
     """State of reading one file, which is gone through twice: images may come last in it."""
 
     def read(
-        self, roots: list[Path], names: Sequence[str] | None, only: Collection[str] | None
+        self,
+        roots: list[Path],
+        names: Sequence[str] | None,
+        only: Collection[str] | None,
+        crowd_as_objects: bool,
     ) -> Dataset:
-        survey = self._survey()
+        survey = self._survey(crowd_as_objects)
         if only is not None:
             survey.images = self._divide(survey.images, only)
         classes = self.classes(survey.categories, survey.used, names)
         skeleton, jointed = self._skeleton(survey, classes.labels)
         entries = self._annotations(survey)
-        return self.build(survey.images, roots, entries, survey.masks, classes, skeleton, jointed)
+        return self.build(
+            survey.images,
+            roots,
+            entries,
+            survey.masks,
+            classes,
+            skeleton,
+            jointed,
+            crowd_as_objects=crowd_as_objects,
+        )
 
     def _divide(self, images: list[Any], only: Collection[str]) -> list[Any]:
         """Return the entries of the split; what cannot be told apart stays, to be a fault."""
@@ -118,8 +137,8 @@ class _Reader(Builder):
                 self.elsewhere.add(whole_number(entry.get("id")))
         return kept
 
-    def _survey(self) -> _Survey:
-        survey = _Survey()
+    def _survey(self, crowd_as_objects: bool) -> _Survey:
+        survey = _Survey(crowd_as_objects=crowd_as_objects)
         found: dict[str, bool] = {}  # all keys, and whether their values are lists
         seen: set[int] = set()
         try:

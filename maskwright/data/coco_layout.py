@@ -50,9 +50,18 @@ class CocoSource:
     only: frozenset[str] | None = None
     faults: tuple[Fault, ...] = ()
 
-    def read(self, split: str, names: Sequence[str] | None, difficult: bool) -> Dataset:
+    def read(
+        self, split: str, names: Sequence[str] | None, difficult: bool, crowd_as_objects: bool
+    ) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        return read_coco(self.annotations, self.roots, split=split, names=names, only=self.only)
+        return read_coco(
+            self.annotations,
+            self.roots,
+            split=split,
+            names=names,
+            only=self.only,
+            crowd_as_objects=crowd_as_objects,
+        )
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def open_dataset(
     names: Sequence[str] | None = None,
     keypoints: bool = False,
     difficult: bool = False,
+    crowd_as_objects: bool = False,
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
 
@@ -54,6 +55,8 @@ def open_dataset(
         keypoints: see `find_splits`.
         difficult: take objects that Pascal VOC marks `difficult` as objects like others; False:
             they count neither way, in training and in evaluation.
+        crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others; False: as
+            regions of many, which count neither way.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -72,7 +75,8 @@ def open_dataset(
             f"one of these, or add the annotations of the other"
         )
     source = splits[wanted]
-    dataset = source.read(wanted, list(names) if names is not None else None, difficult)
+    known = list(names) if names is not None else None
+    dataset = source.read(wanted, known, difficult, crowd_as_objects)
     dataset.faults.extend(source.faults)
     return dataset
 

@@ -62,8 +62,10 @@ class VocSource:
         """What faults and errors name: the first list, or its folder of XML files."""
         return self.parts[0].source
 
-    def read(self, split: str, names: list[str] | None, difficult: bool) -> Dataset:
-        """Return the data set; see `discover.open_dataset`."""
+    def read(
+        self, split: str, names: list[str] | None, difficult: bool, crowd_as_objects: bool
+    ) -> Dataset:
+        """Return the data set; see `discover.open_dataset`. Pascal VOC has no crowds."""
         return read_voc(self.parts, split=split, names=names, difficult=difficult)
 
 

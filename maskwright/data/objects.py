@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .segments import LEAST, NO_MASK, NUMBERS, BadSegment, Segment, box_segment, read_segment
+from .segments import (
+    BOX_SERVES,
+    LEAST,
+    NO_MASK,
+    NUMBERS,
+    BadSegment,
+    Segment,
+    box_segment,
+    read_segment,
+)
 
 
 class CocoObject:
@@ -55,9 +64,9 @@ class CocoObject:
             segment = self.segment = box_segment(inside)
             segment.notes += notes
             if broken is not None:
-                segment.notes.append((broken.kind, f"{broken}: its box serves as its mask"))
+                segment.notes.append((broken.kind, f"{broken}{BOX_SERVES}"))
             elif not self.crowd:
-                message = "no segmentation: its box serves as its mask"
+                message = f"no segmentation{BOX_SERVES}"
                 segment.notes.append(("no mask", message))
         if crowd is None:
             message = f"iscrowd {shown(entry['iscrowd'])} is neither 0 nor 1: read as 0"

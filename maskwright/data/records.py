@@ -221,6 +221,28 @@ class Dataset:
         return bool(((self._columns.kinds != NO_MASK) & ~self._columns.crowd).any())
 
     @property
+    def masks_of_crowds(self) -> bool:
+        """True if any crowd region has a mask."""
+        return bool(((self._columns.kinds != NO_MASK) & self._columns.crowd).any())
+
+    @property
+    def num_ignored(self) -> int:
+        """Number of crowd regions and of others that are ignored, in these images."""
+        return int((self._columns.crowd.numpy() & self._own_rows()).sum())
+
+    def objects_per_class(self) -> np.ndarray:
+        """Return the number of objects of each class in these images, (C,) int64."""
+        objects = self._own_rows() & ~self._columns.crowd.numpy()
+        return np.bincount(self._columns.labels.numpy()[objects], minlength=len(self.names))
+
+    def _own_rows(self) -> np.ndarray:
+        """Return which annotations belong to the images of this split, (A,) bool."""
+        first = self._columns.ann_first.numpy()
+        mine = np.zeros(len(first) - 1, bool)
+        mine[self._rows.numpy()] = True
+        return np.repeat(mine, np.diff(first))
+
+    @property
     def has_keypoints(self) -> bool:
         """True if any object that is no crowd region has a labelled keypoint."""
         shown = (self._columns.keypoints[..., 2] > 0).any(1)

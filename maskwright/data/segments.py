@@ -20,6 +20,7 @@ NO_MASK, POLYGONS, RLE = 0, 1, 2
 LEAST = 0.01  # pixels
 MAX_OUTLINE = 1_000_000  # pixels around one polygon; the scaled one may be longer
 NUMBERS = {int, float}
+BOX_SERVES = ": its box serves as its mask"  # the end of such a note
 
 
 class BadSegment(ValueError):  # noqa: N818 - an outcome of reading, caught by the reader

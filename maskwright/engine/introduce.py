@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..data.records import describe_faults
+from ..data.verdict import class_counts, no_objects, unlike_classes
 from . import console
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ def introduce(run: Session) -> None:
     if not run.first:
         return
     data, val, recipe = run.train_data, run.val_data, run.recipe
-    objects = sum(len(data[i].labels) for i in range(len(data)))
+    counts = class_counts(data)
+    objects = sum(counts.values())
     names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
     parameters = sum(p.numel() for p in run.detector.parameters())
     trainable = sum(p.numel() for p in run.detector.parameters() if p.requires_grad)
@@ -43,6 +45,10 @@ def introduce(run: Session) -> None:
     for part in {dataset.source: dataset for dataset in (data, val) if dataset}.values():
         if faults := describe_faults(part):
             console.warn(faults)
+    if val is not None:
+        for text in (no_objects(val), unlike_classes(counts, class_counts(val))):
+            if text:
+                console.warn(text)
     if val is None:
         console.note(
             "no validation (val_fraction=0): all images train, patience has nothing to wait for, "

@@ -147,6 +147,10 @@ class TrainRecipe:
     largest, as in 0,4095; minmax: of the training images. None: auto, like percentile: from the 0.1
     to the 99.9 percentile of the training images. The window stays in the checkpoint."""
 
+    crowd_as_objects: bool = False
+    """Take what COCO JSON marks iscrowd=1 as objects, in training and validation; CVAT marks masks
+    so. Otherwise these are regions of many, which count neither as objects nor as background."""
+
     max_det: int = 100
     """Most detections per image in validation; raise it for crowded images."""
 

@@ -22,6 +22,7 @@ from ..data.holdout import hold_out
 from ..data.loader import Loader, make_loader
 from ..data.records import Dataset
 from ..data.transforms import Augment
+from ..data.verdict import no_masks, no_objects
 from ..errors import OptionError
 from ..models.base import Detector, Meta
 from ..models.registry import get_entry
@@ -272,16 +273,16 @@ def open_splits(recipe: TrainRecipe) -> tuple[Dataset, Dataset | None]:
     Of a data set with one split, a part is held out; nothing (None) with `val_fraction=0`.
     """
     keypoints = "num_keypoints" in get_entry(recipe.model).arguments()
-    train = open_dataset(recipe.data, "train", keypoints=keypoints, difficult=recipe.difficult)
+    options: dict[str, Any] = {"keypoints": keypoints, "crowd_as_objects": recipe.crowd_as_objects}
+    train = open_dataset(recipe.data, "train", difficult=recipe.difficult, **options)
     if "val" in find_splits(recipe.data, keypoints=keypoints):
-        val = open_dataset(recipe.data, "val", names=train.names, keypoints=keypoints)
-        return train, val
+        return train, open_dataset(recipe.data, "val", names=train.names, **options)
     if not recipe.val_fraction:
         return train, None
     kept, held = hold_out(train, recipe.val_fraction, recipe.seed, holdout=recipe.holdout)
     same = train
     if recipe.difficult:  # learned from, but never scored
-        same = open_dataset(recipe.data, "train", keypoints=keypoints)
+        same = open_dataset(recipe.data, "train", **options)
     return train.select(kept, "train"), same.select(held, "val")
 
 
@@ -343,14 +344,12 @@ def build_detector(
                 f"trained on {', '.join(meta.keypoints.names)}"
             )
         detector = build_described(meta, checkpoint.model, recipe.resume or recipe.data)
-    if not any(len(data[i].labels) for i in range(len(data))):
+    if problem := no_objects(data):
+        raise ValueError(f"there is nothing to learn from: {problem}")
+    if detector.predicts_masks and (problem := no_masks(data)):
         raise ValueError(
-            f"{data.source} has {len(data)} training images but not one object to learn from"
-        )
-    if detector.predicts_masks and not data.has_masks:
-        raise ValueError(
-            f"{recipe.model} needs masks, but {data.source} has boxes only: choose a model of "
-            "boxes such as faster_rcnn_resnet50_fpn, or add masks to the annotations"
+            f"{recipe.model} needs masks, but {problem}; else choose a model of boxes such as "
+            "faster_rcnn_resnet50_fpn, or add masks to the annotations"
         )
     if recipe.val_boundary and not detector.predicts_masks:
         raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")

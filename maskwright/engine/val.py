@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..data.discover import open_dataset
 from ..data.records import describe_faults
+from ..data.verdict import no_objects
 from ..errors import OptionError, checked_options
 from ..metrics.diagnostics import explain_zero
 from ..paths import takes_paths
@@ -69,6 +70,7 @@ def val(
     sigmas: tuple[float, ...] | None = None,
     boundary: bool = False,
     voc: bool | None = None,
+    crowd_as_objects: bool = False,
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
@@ -98,6 +100,8 @@ def val(
         boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
         voc: score boxes by Pascal VOC's protocol as well: "box/VOC_AP50" by the area under the
             curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
+        crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others, not as regions
+            of many (CVAT marks masks so).
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
@@ -144,8 +148,12 @@ def val(
         )
     if boundary and not detector.predicts_masks:
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
-    dataset = open_dataset(data, split, keypoints=detector.num_keypoints > 0)
-    if faults := describe_faults(dataset):
+    dataset = open_dataset(
+        data, split, keypoints=detector.num_keypoints > 0, crowd_as_objects=crowd_as_objects
+    )
+    if problem := no_objects(dataset):
+        console.warn(problem)
+    elif faults := describe_faults(dataset):
         console.warn(faults)
     dataset.window = scale
     warn_of_own_windows(model.meta, dataset)

@@ -151,9 +151,18 @@ CASES: dict[str, tuple[Change, Outcome]] = {
         image(height=None, width=None),
         Listed("missing image size", "repaired", 5, None, 3, 3),
     ),
-    "size zero": (image(width=0), left_out_image("bad image size", "at least 1")),
-    "size negative": (image(height=-30), left_out_image("bad image size", "at least 1")),
-    "size of words": (image(height="tall"), left_out_image("bad image size", "'tall'")),
+    "size zero": (
+        image(width=0, height=0),
+        Listed("missing image size", "repaired", 5, None, 3, 3, "read from the image file"),
+    ),
+    "size negative": (
+        image(height=-30),
+        Listed("bad image size", "repaired", 5, None, 3, 3, "read from the image file"),
+    ),
+    "size of words": (
+        image(height="tall"),
+        Listed("bad image size", "repaired", 5, None, 3, 3, "'tall'"),
+    ),
     "size as text": (image(height="30", width=40.0), Clean()),
     "one pixel": (own_image(1, 1, [0, 0, 1, 1]), Clean()),
     "one row": (own_image(1, 3000, [10, 0, 50, 1]), Clean()),
@@ -224,10 +233,6 @@ CASES: dict[str, tuple[Change, Outcome]] = {
     ),
     "no images": (lambda d: d.content.update(images=[]), Refused("no usable image of 0")),
     "no categories": (lambda d: d.content.update(categories=[]), Refused("categories' is empty")),
-    "no annotations": (
-        lambda d: d.content.update(annotations=[]),
-        Clean(3, 0, note="train has not one object: there is nothing to learn from"),
-    ),
     # Ids and classes.
     "ids from 0": (ids({3: 0, 7: 1}), Clean(test=named("cat", "dog"))),
     "sparse ids": (ids({3: 90, 7: 10**15}), Clean(test=named("cat", "dog"))),

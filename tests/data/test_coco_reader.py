@@ -219,8 +219,6 @@ LEFT_OUT = {
     "way out": ("path outside the data set", image(file_name="x/../../a.png")),
     "folder": ("folder instead of an image", image(file_name="sub")),
     "no bytes": ("empty image file", image(file_name="empty.png")),
-    "size of text": ("bad image size", image(width="wide")),
-    "size below one": ("bad image size", image(height=0)),
     "huge size": ("bad image size", image(height=10**9)),
     "one id twice": ("duplicate image id", lambda scene: scene.content["images"][1].update(id=5)),
 }

@@ -444,16 +444,6 @@ FILES: dict[str, tuple[str | bytes, str, str]] = {
         "unreadable annotation file",
         "save it as UTF-8",
     ),
-    "size of words": (
-        xml(CAT, size="<width>wide</width><height>30</height>"),
-        "bad image size",
-        "'wide'",
-    ),
-    "negative size": (
-        xml(CAT, size="<width>40</width><height>-30</height>"),
-        "bad image size",
-        "-3",
-    ),
 }
 
 
