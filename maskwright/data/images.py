@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,9 @@ from .limits import check_pixels, has_own_limit, mend, own_limit
 if TYPE_CHECKING:
     from PIL import Image
 
-URL_TIMEOUT = 20.0  # seconds
+URL_TIMEOUT = 20.0  # seconds without a byte
+URL_SECONDS = 600.0  # in all
+URL_BLOCK = 2**20  # bytes
 URL_MAX_BYTES = 256 * 2**20
 
 
@@ -257,7 +260,13 @@ def _download(url: str) -> bytes:
     try:
         request = Request(url, headers={"User-Agent": "maskwright"})
         with urlopen(request, timeout=URL_TIMEOUT) as reply:
-            data: bytes = reply.read(URL_MAX_BYTES + 1)
+            blocks, size, end = [], 0, time.monotonic() + URL_SECONDS
+            while size <= URL_MAX_BYTES and (block := reply.read1(URL_BLOCK)):
+                blocks.append(block)
+                size += len(block)
+                if time.monotonic() > end:  # a server may send a byte now and then for ever
+                    raise TimeoutError(f"not there after {URL_SECONDS:.0f} s")
+            data = b"".join(blocks)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot download the image {url}: {error}") from None
     if len(data) > URL_MAX_BYTES:

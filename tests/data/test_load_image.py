@@ -190,3 +190,31 @@ def test_buckets() -> None:
         collate_images(pair, buckets=[(40, 64)])
     with pytest.raises(ValueError, match="at least one image"):
         collate_images([])
+
+
+def test_a_download_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps a connection alive, not the wait for the image."""
+    monkeypatch.setattr("maskwright.data.images.URL_SECONDS", 0.3)
+    closing = threading.Event()
+
+    class Trickle(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            while not closing.wait(0.05):
+                try:
+                    self.wfile.write(b"x")
+                except OSError:
+                    return
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(ValueError, match=r"cannot download the image .*not there after"):
+                load_image(f"http://127.0.0.1:{server.server_port}/a.png")
+        finally:
+            closing.set()
+            server.shutdown()

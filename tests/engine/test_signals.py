@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,9 +20,11 @@ from tiny_runs import TINY, as_options, table
 
 import maskwright.engine.train as module
 from maskwright.cli import main
+from maskwright.data import loader
 from maskwright.engine.checkpoint import load_checkpoint
 from maskwright.engine.interrupt import ECHO, Interrupt, Wishes, stoppable
 from maskwright.engine.train import train
+from maskwright.errors import WorkerError
 from maskwright.processes import Stopped
 
 Start = Callable[..., BaseProcess]
@@ -307,3 +310,76 @@ def rank_of(process: int) -> str | None:
     name = Path(f"/proc/{process}/status").read_text().split("PPid:")[1].split()[0]
     parent = Path(f"/proc/{name}/environ").read_bytes()
     return ranks[0] if ranks and b"\0RANK=" not in parent else None
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_step_of_several_batches_is_not_cut_short(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes while the second of three batches is made: none of them counts."""
+    options |= {"batch": 1, "accumulate": 3, "epochs": 2, "warmup": 0}
+    whole = train(**options | {"name": "whole"})
+    original = loader._Batches.__getitem__
+    seen: list[int] = []
+
+    def made(self: Any, item: Any) -> Any:
+        seen.extend(item[1])
+        if len(seen) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, item)
+
+    monkeypatch.setattr(loader._Batches, "__getitem__", made)
+    stopped = train(**options)
+    place = load_checkpoint(stopped.last, training=True).training
+    assert stopped.interrupted and place is not None
+    assert (place.scalars["place"]["step"], place.scalars["place"]["batch"]) == (1, 3)
+    result = train(resume=stopped.dir)
+    ours, theirs = weights(result.dir), weights(whole.dir)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert table(result.dir) == table(whole.dir)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_killed_loader_process_costs_no_step(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel kills it where memory runs out; the command that goes on is named."""
+    options |= {"batch": 1, "epochs": 2}
+    whole = train(**options | {"name": "whole"})
+    original, before = module.optimise, set(multiprocessing.active_children())
+
+    def optimise(run: Any, *args: Any) -> bool:
+        if run.place.step == 2:
+            for child in set(multiprocessing.active_children()) - before:
+                os.kill(int(child.pid or 0), signal.SIGKILL)
+        return original(run, *args)
+
+    monkeypatch.setattr(module, "optimise", optimise)
+    with pytest.raises(WorkerError, match=r"(?s)SIGKILL.*fewer workers.*train resume="):
+        train(**options | {"workers": 1})
+    monkeypatch.setattr(module, "optimise", original)
+    folder = options["project"] / "train" / "train"
+    state = load_checkpoint(folder / "weights" / "last.safetensors", training=True).training
+    assert state is not None and state.scalars["place"]["step"] >= 3
+    result = train(resume=folder, workers=0)
+    ours, theirs = weights(result.dir), weights(whole.dir)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_stopped_while_the_report_is_written(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_report(run: Any) -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return ""
+
+    line = as_options(options | options.pop("model_args") | {"steps": 1, "warmup": 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_write_report", write_report)
+        assert main(["train", *line]) == 143
+    out, err = capsys.readouterr()
+    folder = options["project"] / "train" / "train"
+    assert f"maskwright train resume={folder}" in out and "stopped by SIGTERM" in err
+    assert not (folder / "report.html").exists()
+    assert main(["train", f"resume={folder}"]) == 0
+    assert (folder / "report.html").exists()

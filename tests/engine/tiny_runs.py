@@ -97,6 +97,7 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
         options: of `train`.
         limit: largest file that may be written, in bytes.
     """
+    import multiprocessing
     import os
     import resource
     import sys
@@ -105,6 +106,7 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
     from maskwright.engine import plots
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as from a shell
     for name in ("plot_results", "plot_labels", "plot_confusion", "plot_pr", "plot_class_ap"):
         setattr(plots, name, lambda *args: None)  # they take most of the time
     with log.open("a") as file:
