@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import make_split, tiny_options
 
 from maskwright.cli import main
 from maskwright.drawing import figures
 from maskwright.engine import report
 from maskwright.engine.diagnosis import DEFAULT_CONF
+from maskwright.engine.train import train
 from maskwright.engine.val import ValResult, val
 
 MINI = Path(__file__).resolve().parents[2] / "examples" / "nuclei_mini"
@@ -89,3 +91,25 @@ def test_what_was_cut_off_is_not_advised(data: Path, monkeypatch: pytest.MonkeyP
     )  # fmt: skip
     assert result.diagnosis is not None and result.command is not None
     assert result.diagnosis.conf >= 0.6 and f"conf={result.diagnosis.conf:g}" in result.command
+
+
+def test_training_that_finds_nothing_right_shows_the_default_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(figures, "DPI", 25)
+    root = tmp_path / "it's data"
+    make_split(root, "train", 4, seed=0)
+    make_split(root, "val", 2, seed=1)
+    options = tiny_options(root, tmp_path / "runs") | {"epochs": 1, "lr": 1e-6, "max_det": 30}
+    run = train(**options).dir
+    output = capsys.readouterr().out
+    assert "no best F1, because nothing right was found: pictures" in output
+    line = next(row for row in output.splitlines() if row.startswith("  maskwright predict"))
+    assert shlex.split(line) == [
+        "maskwright", "predict", f"model={run}", f"source={root / 'images' / 'val'}",
+        f"conf={DEFAULT_CONF:g}", "max_det=30",
+    ]  # fmt: skip
+    numbers = json.loads((run / "metrics.json").read_text())["diagnostics"]
+    assert numbers["mask"]["best"] is None
+    assert numbers["confusion_matrix"]["conf"] == numbers["images"]["conf"] == DEFAULT_CONF
+    assert "default, is shown instead" in (run / report.REPORT).read_text()
