@@ -491,7 +491,9 @@ def main(arguments: Sequence[str]) -> int:
             ]
             print(json.dumps({"path": path, "objects": rows}))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)  # names in it must not steer the terminal
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        print(f"error: {''.join(shown)}", file=sys.stderr)
         return 1
     return 0
 

@@ -8,6 +8,8 @@ import pytest
 
 from maskwright.cli import COMMANDS
 from maskwright.commands import UsageError
+from maskwright.engine.train import TrainResult
+from maskwright.models import get_entry
 from maskwright.tokens import Words, read_words
 
 
@@ -95,3 +97,25 @@ def test_wrong_usage_is_told_with_the_form_to_write(
     with pytest.raises(UsageError) as error:
         read(line)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mask_rcnn_lite", "'mask_rcnn_lite0_fpn'"),
+        ("mask_rcnn_resnet50", "'mask_rcnn_resnet50_fpn'"),
+        ("Mask-RCNN-lite0-FPN", "'mask_rcnn_lite0_fpn'?"),
+        ("maskrcnn_resnet50_fpn", "'mask_rcnn_resnet50_fpn'?"),
+        ("refine_mask", "'refine_mask_resnet18_fpn'"),
+    ],
+)
+def test_names_of_models_that_begin_so_come_before_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match="no model is called") as error:
+        get_entry(name)
+    assert f"did you mean {meant}" in str(error.value)
+
+
+def test_what_a_training_left_is_told_in_a_line() -> None:
+    metrics = {"mask/AP": 0.512345, "box/AP": 0.6, "mask/AP/cell": 0.5}
+    left = TrainResult(Path("runs/train/a"), None, Path("last"), metrics, interrupted=True)
+    assert repr(left) == "<TrainResult runs/train/a: mask/AP 0.5123, box/AP 0.6, interrupted>"

@@ -372,7 +372,7 @@ def predict(
         )
     sources = list_sources(source)
     if sources.passed_over:
-        warnings.warn(printable(sources.passed_over), stacklevel=2)
+        warnings.warn(printable(sources.passed_over), stacklevel=4)  # beyond the two wrappers
     if isinstance(model, Predictor):
         if weights is not None:
             raise OptionError("weights is for a model given by its name; this one has its own")
