@@ -87,4 +87,4 @@ def test_wrong_values(kind: str, text: str, expected: str) -> None:
 
 def test_describe_kind() -> None:
     assert describe_kind(SIZE) == "INT | INT,INT | TEXT"
-    assert describe_kind("str | Path | None") == "TEXT | PATH"
+    assert describe_kind("str | Path | None") == "PATH"  # written as any text
