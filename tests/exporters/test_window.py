@@ -127,6 +127,18 @@ def test_a_window_is_kept_in_the_file(exported: Exported, tmp_path: Path) -> Non
         export(trained, "onnx", tmp_path / "no.onnx", window="minmax", **quiet)
 
 
+def test_a_graph_that_cannot_fit_is_refused(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maskwright.engine import memory
+
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**6)
+    graph = mw.load(exported.path)
+    assert memory.bytes_per_pixel(graph.detector) == memory.PIXELS
+    with pytest.raises(memory.TooLittleMemoryError, match="imgsz="):
+        graph(np.zeros((4000, 4000, 3), np.uint8), imgsz="1x")
+
+
 def test_streams_and_tensors_reach_the_predictor(exported: Exported) -> None:
     import torch
 
