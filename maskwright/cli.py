@@ -23,8 +23,8 @@ from maskwright._version import __version__
 from maskwright.commands import UsageError, as_written, unknown
 from maskwright.engine import console
 from maskwright.engine.interrupt import ended_by_second_signal, stoppable
-from maskwright.errors import OptionError, TrainingError, WorkerError
-from maskwright.files import EVERYWHERE, write_fault
+from maskwright.errors import OptionError, TrainingError, WorkerError, WriteError
+from maskwright.files import EVERYWHERE, MENDS, write_fault
 from maskwright.processes import Stopped, signal_name, stop_signal
 from maskwright.signatures import (
     REQUIRED,
@@ -187,8 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, OSError) and error.errno in EVERYWHERE:
-            what = Path(os.fsdecode(error.filename or "the output"))
-            error = write_fault(what, error)
+            name = error.filename
+            if name is None:
+                error = WriteError(f"the output: {error.strerror}; {MENDS[error.errno]}")
+            else:
+                error = write_fault(Path(os.fsdecode(name)), error)
         console.error(str(error).strip() or type(error).__name__)
         return 1
     except RuntimeError as error:

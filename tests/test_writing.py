@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,17 @@ def test_real_refusals(tmp_path: Path) -> None:
     with Image.open(picture) as written:
         assert written.format == "JPEG"
     assert len(list(picture.parent.iterdir())) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
+def test_output_into_a_file_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as nowhere:
+        done = subprocess.run(
+            [sys.executable, "-m", "maskwright", "models", "mask_rcnn_lite0_fpn"],
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "the output: No space left on device; free space" in done.stderr
