@@ -32,6 +32,7 @@ Array = np.ndarray
 
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
+_FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ class Model:
         out = self.run(small, regions)
         count = int(out["count"][0])
         keep = np.flatnonzero(out["scores"][0, :count] > conf)[:max_det]
+        self._warn_of_limits(out["scores"][0, keep], max_det)
         boxes = out["boxes"][0, keep] * np.tile(ratio, 2)
         boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
         labels = out["labels"][0, keep]
@@ -195,17 +197,20 @@ class Model:
             raise ValueError(f"the file holds at most {slots} objects, not {max_det}")
         return conf, max_det
 
+    def _warn_of_limits(self, scores: Array, max_det: int) -> None:
+        """Warn where the slots or the proposals of the graph may have been too few for all."""
+        good, proposals = int((scores >= 0.25).sum()), self.spec.get("proposals")
+        if len(scores) >= max_det:
+            warnings.warn(f"max_det={max_det} was reached: there may be more objects", stacklevel=3)
+        elif proposals and _FEW_PER_OBJECT * good > proposals:
+            text = f"{good} found of {proposals} proposals: export with a larger max_det"
+            warnings.warn(f"there may be more objects than the {text}", stacklevel=3)
+
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) to which the model resizes an image of this size."""
-        rule = self._resize
-        bounds = []
-        if rule["factor"] is not None:
-            bounds.append(rule["factor"])
-        if rule["long"] is not None:
-            bounds.append(rule["long"] / max(height, width))
-        if rule["short"] is not None:
-            bounds.append(rule["short"] / min(height, width))
-        within = rule["within"]
+        rule, within = self._resize, self._resize["within"]
+        lengths = {"factor": 1, "long": max(height, width), "short": min(height, width)}
+        bounds = [rule[name] / old for name, old in lengths.items() if rule[name] is not None]
         if within is not None:
             bounds += [within[0] / height, within[1] / width]
         scale, half = min(bounds), 0.5 if rule["rounding"] == "nearest" else 0.0
@@ -467,9 +472,8 @@ def _paste_whole(mask: Array, square: Array, box: Array, side: int, thresh: floa
     height, width = mask.shape
     top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2 + 1, height), min(x2 + 1, width)
     if top < bottom and left < right:
-        mask[top:bottom, left:right] = (
-            value[top - y1 : bottom - y1, left - x1 : right - x1] > thresh
-        )
+        part = value[top - y1 : bottom - y1, left - x1 : right - x1]
+        mask[top:bottom, left:right] = part > thresh
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -481,13 +485,10 @@ def main(arguments: Sequence[str]) -> int:
         model = load(arguments[0])
         for path in arguments[1:]:
             found = model(path)
+            boxes = found.boxes.astype(float).round(2).tolist()
             rows = [
-                {
-                    "name": name,
-                    "score": round(float(score), 5),
-                    "box": [round(float(x), 2) for x in box],
-                }
-                for name, score, box in zip(found.names, found.scores, found.boxes, strict=True)
+                {"name": name, "score": round(float(score), 5), "box": box}
+                for name, score, box in zip(found.names, found.scores, boxes, strict=True)
             ]
             print(json.dumps({"path": path, "objects": rows}))
     except ValueError as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import register_dataclass
+from torch.utils import _pytree
 
 from .errors import OptionError
 
@@ -90,6 +91,8 @@ class Instances(_Movable):
         mask_crops: (B, K, M, M) float32 probabilities in the frame of the box, predictions only.
         keypoints: (B, K, J, 3) float32, x and y in padded-image pixels, and visibility or score.
         ids: (B, K) int64, proposals only: the anchor that each comes from, or its rank.
+        late: (B, K) bool, proposals only: among the last that a limit of their number let through.
+        short: (B,) bool, predictions only: the proposals were too few for what may be there.
     """
 
     boxes: Tensor
@@ -101,6 +104,8 @@ class Instances(_Movable):
     mask_crops: Tensor | None = None
     keypoints: Tensor | None = None
     ids: Tensor | None = None
+    late: Tensor | None = None
+    short: Tensor | None = None
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -115,7 +120,7 @@ class Instances(_Movable):
         padded: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and field.name != "short":
                 padded[field.name] = _with_a_slot(value)
             elif isinstance(value, PackedMasks):
                 offsets, frames = _with_a_slot(value.offsets), _with_a_slot(value.frames)
@@ -139,6 +144,7 @@ class Detections:
         labels: (N,) int64.
         mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
+        short: the model's proposals were too few for what may be there: objects may be missing.
     """
 
     size: tuple[int, int]
@@ -147,6 +153,7 @@ class Detections:
     labels: Tensor
     mask_probs: Tensor | None = None
     keypoints: Tensor | None = None
+    short: bool = False
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -160,6 +167,7 @@ class Detections:
             self.labels[index],
             None if self.mask_probs is None else self.mask_probs[index],
             None if self.keypoints is None else self.keypoints[index],
+            self.short,
         )
 
 
@@ -331,5 +339,17 @@ class Resize:
         return size
 
 
-for _type in (Images, PackedMasks, Instances):
-    register_dataclass(_type)
+def _register(*types: type) -> None:
+    """Make pytrees of dataclasses."""
+    register: Any = getattr(_pytree, "register_dataclass", None)
+    if register is None:  # before torch 2.7 it stood elsewhere
+        from torch import export
+
+        register = export.register_dataclass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of that older torch about itself
+        for kind in types:
+            register(kind)
+
+
+_register(Images, PackedMasks, Instances)

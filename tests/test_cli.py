@@ -249,7 +249,7 @@ def test_predict_over_a_folder(model: Path, work: Path, capsys: pytest.CaptureFi
     assert "warning: skipped: " in err and "1 of 3 images could not be read" in err
     assert "predict: 2/3 img" in err
     found = json.loads((folder / "a.json").read_text(encoding="utf-8"))
-    direct = mw.load(model)("photos/a.png", conf=0.01, max_det=200)
+    direct = mw.load(model)("photos/a.png", conf=0.01, max_det=100)
     assert len(found["objects"]) == 3
     for written, expected in zip(found["objects"], direct, strict=False):
         assert written["box"] == pytest.approx(expected.boxes[0].tolist(), abs=0.01)

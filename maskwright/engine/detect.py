@@ -39,6 +39,7 @@ def to_detections(instances: Instances, images: Images) -> list[Detections]:
     assert scores is not None
     sizes = images.sizes.cpu().to(torch.float32)
     originals = images.original_sizes.cpu()
+    short = [False] * len(originals) if instances.short is None else instances.short.tolist()
     # The sides were rounded one by one, so that each axis has a ratio of its own.
     ratio = (originals / sizes).flip(1)  # (B, 2) as x, y
     out = []
@@ -59,6 +60,7 @@ def to_detections(instances: Instances, images: Images) -> list[Detections]:
                 instances.labels[i, kept],
                 None if crops is None else crops[i, kept].float(),
                 joints,
+                short[i],
             )
         )
     return out
@@ -208,6 +210,7 @@ def _merge(parts: Sequence[Detections], post: PostProcess) -> Detections:
         torch.cat([part.labels for part in parts]),
         None if first.mask_probs is None else torch.cat([m for m in masks if m is not None]),
         None if first.keypoints is None else torch.cat([p for p in points if p is not None]),
+        any(part.short for part in parts),
     )
     index, scores, kept = suppress_padded(
         every.boxes[None],

@@ -22,6 +22,7 @@ from ..metrics.coco_map import coco_eval
 from ..metrics.voc_map import voc_eval
 from ..models.base import Detector, PostProcess
 from ..models.inference import fast_network, pick_precision
+from ..nn.ragged import PER_OBJECT
 from ..ops.masks import paste_rle
 from ..structures import Detections, Images, Resize, Skeleton
 from . import console
@@ -45,6 +46,8 @@ class Evaluation:
         detections: the detections as COCO results with the same ids.
         capped: ids of the images where `max_det` may have cut off real objects: full of good
             detections, and with about as many objects as detections, or more.
+        short: ids of those where the model's proposals may have been too few for all objects.
+        advice: what helps there.
         ms: milliseconds of computing per image, loading not counted.
         sigmas: those of the keypoint AP, None for the default.
     """
@@ -55,6 +58,8 @@ class Evaluation:
     capped: list[int]
     ms: float
     sigmas: Sequence[float] | None = None
+    short: Sequence[int] = ()
+    advice: str = ""
 
     @property
     def fitness(self) -> float:
@@ -139,7 +144,7 @@ def evaluate(
     device = detector.mean.device  # an exported graph has no parameters
     was_training = detector.training
     network = fast_network(detector.eval(), dtype=pick_precision(precision, device))
-    found: list[tuple[int, bool, list[dict[str, Any]]]] = []
+    found: list[tuple[int, bool, bool, list[dict[str, Any]]]] = []
     seconds = 0.0
     try:
         with console.progress(label, total=len(dataset), unit="img", enabled=enabled) as bar:
@@ -156,7 +161,8 @@ def evaluate(
                     image_id = dataset[index].image_id
                     full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
                     rows = to_coco_rows(one, image_id, labels, detector.paste_mode, joints)
-                    found.append((image_id, full, rows))
+                    short = one.short and len(one) < post.max_det
+                    found.append((image_id, full, short, rows))
                 seconds += time.perf_counter() - start
                 bar.update(len(batch.indices))
                 if stop():
@@ -168,9 +174,9 @@ def evaluate(
     shares = gather((stopped, found))
     if any(share_stopped for share_stopped, _ in shares):
         return None
-    by_image = {image_id: (full, rows) for _, share in shares for image_id, full, rows in share}
+    by_image = {image_id: rest for _, share in shares for image_id, *rest in share}
     gt = dataset.to_coco(by_label=True)
-    rows = [row for _, rows in by_image.values() for row in rows]
+    rows = [row for *_, rows in by_image.values() for row in rows]
     metrics = score(
         gt,
         rows,
@@ -183,8 +189,11 @@ def evaluate(
     )
     objects = count_objects(gt)
     near = CAP_SHARE * post.max_det
-    capped = [key for key, (full, _) in by_image.items() if full and objects[key] >= near]
-    return Evaluation(metrics, gt, rows, capped, ms, sigmas)
+    capped = [key for key, (full, *_) in by_image.items() if full and objects[key] >= near]
+    enough = (detector.num_proposals(post.max_det) or 0) / PER_OBJECT  # proposals, for so many
+    few = [key for key, (_, short, _) in by_image.items() if short and objects[key] > enough]
+    advice = detector.short_advice(post.max_det) if few else ""
+    return Evaluation(metrics, gt, rows, capped, ms, sigmas, few, advice)
 
 
 def score(
@@ -316,13 +325,19 @@ def count_objects(gt: dict[str, Any]) -> Counter[Any]:
 
 
 def capped_notes(result: Evaluation, max_det: int) -> list[str]:
-    """Return a warning where images had as many good detections as `max_det` allows."""
-    if not result.capped:
-        return []
-    objects = count_objects(result.gt)
-    most = max(objects[key] for key in result.capped)
-    return [
-        f"{len(result.capped)} of {len(result.gt['images'])} images reached max_det={max_det}, and "
-        f"have about so many objects or more (up to {most}): those beyond it count as missed; "
-        "raise max_det"
-    ]
+    """Return warnings where limits of the number of objects or proposals may have cut some off."""
+    notes, count = [], len(result.gt["images"])
+    if result.capped:
+        objects = count_objects(result.gt)
+        most = max(objects[key] for key in result.capped)
+        notes.append(
+            f"{len(result.capped)} of {count} images reached max_det={max_det}, and "
+            f"have about so many objects or more (up to {most}): those beyond it count as missed; "
+            "raise max_det"
+        )
+    if result.short:
+        notes.append(
+            f"in {len(result.short)} of {count} images there may be more objects than were found: "
+            f"{result.advice}"
+        )
+    return notes

@@ -173,6 +173,7 @@ class Predictor:
             warnings.warn(own_window_warning(self.meta), stacklevel=2)
         most = post.max_det
         _warn_capped([result for result in results if len(result) >= most], most)
+        _warn_short(results, self.detector, most)
         return results if many else results[0]
 
     def network(self) -> Detector:
@@ -422,7 +423,7 @@ def _stream(
     show: bool,
     labels: bool,
 ) -> Generator[Result]:
-    capped = stretched = False
+    capped = stretched = short = False
     rules = [resize] if views is None else views.resizes(resize)
     images = read_all(sources, window, predictor.memory, rules)
     while group := list(islice(images, batch)):
@@ -433,6 +434,8 @@ def _stream(
             if len(result) >= post.max_det and not capped:
                 capped = True
                 _warn_capped([result], post.max_det)
+            if not short:
+                short = _warn_short([result], predictor.detector, post.max_det)
             if saver is not None:
                 saver.write(result)
             if show:
@@ -475,3 +478,17 @@ def _warn_capped(results: Sequence[Result], max_det: int) -> None:
             f"raise it, such as max_det={max_det * 5}",
             stacklevel=3,
         )
+
+
+def _warn_short(results: Sequence[Result], detector: Detector, max_det: int) -> bool:
+    """Warn of images where the model's proposals may have been too few; return whether any was."""
+    found = [r for r in results if r.detections.short and len(r) < max_det]
+    if found:
+        names = ", ".join(r.file_name for r in found[:3]) + (", ..." if len(found) > 3 else "")
+        most = max(len(result) for result in found)
+        warnings.warn(
+            f"{names}: there may be more objects than the {most} found: "
+            f"{detector.short_advice(max_det)}",
+            stacklevel=3,
+        )
+    return bool(found)

@@ -81,6 +81,7 @@ class GraphSpec:
             layers in 8-bit integers.
         quantised: what int8 came to; None for other precisions.
         regions: what the graph takes beside the pixels; None: it finds its regions itself.
+        proposals: of an image, that the graph looks at; None: not known.
     """
 
     meta: Meta
@@ -95,6 +96,7 @@ class GraphSpec:
     precision: str
     quantised: Quantised | None = None
     regions: RegionInput | None = None
+    proposals: int | None = None
 
     @classmethod
     def of(
@@ -131,6 +133,7 @@ class GraphSpec:
             detector.num_keypoints,
             "fp16" if half else "fp32",
             regions=None if source is None else RegionInput(detector.max_proposals, source),
+            proposals=detector.num_proposals(post.max_det),
         )
 
     @property
@@ -164,6 +167,7 @@ class GraphSpec:
                 "conf": self.post.score_thresh,
                 "iou": self.post.nms_thresh,
                 "max_det": self.post.max_det,
+                "proposals": self.proposals,
                 "size": self.size,
                 "batch": self.batch,
                 "divisor": self.divisor,
@@ -207,6 +211,7 @@ class GraphSpec:
                 str(data["precision"]),
                 None if quantised is None else Quantised.from_dict(quantised),
                 regions and RegionInput(int(regions["slots"]), str(regions["source"])),
+                None if data.get("proposals") is None else int(data["proposals"]),
             )
         except (TypeError, KeyError, IndexError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"its description is incomplete ({error!r})") from None

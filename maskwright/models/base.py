@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..errors import OptionError
 from ..nn.backbones import Backbone
 from ..nn.fpn import FPN
+from ..nn.ragged import PER_OBJECT
 from ..nn.roi_heads import RoIHeads
-from ..nn.rpn import RPN
+from ..nn.rpn import RPN, USUAL_OBJECTS
 from ..nn.samplers import RandomSource, streams
 from ..nn.svm_fit import Track
 from ..ops.soft_nms import SoftNMS
@@ -219,6 +220,22 @@ class Detector(nn.Module):
         """
         return post
 
+    def num_proposals(self, max_det: int) -> int | None:
+        """Return how many proposals of an image are looked at for so many objects; None: no limit.
+
+        Args:
+            max_det: objects that are wanted.
+        """
+        return None
+
+    def short_advice(self, max_det: int) -> str:
+        """Return what helps where the proposals were too few (`Instances.short`).
+
+        Args:
+            max_det: objects that were wanted.
+        """
+        return f"the model looks at {self.num_proposals(max_det)} proposals of an image"
+
     def refine(self, images: Images, found: Instances) -> Instances | None:
         """Return boxes from elsewhere with the masks and keypoints that the model finds in them.
 
@@ -396,7 +413,7 @@ class TwoStageDetector(Detector):
         """Return the detections of each image by falling score; see `Detector.forward`."""
         post = post or PostProcess()
         pyramid = self.features(images)
-        proposals = self.rpn.propose(self.rpn(pyramid), images)
+        proposals = self.rpn.propose(self.rpn(pyramid), images, max_det=post.max_det)
         longest: Any = torch.sym_max(images.pixels.shape[2], images.pixels.shape[3])
         return self.roi_heads.predict(
             pyramid,
@@ -408,6 +425,19 @@ class TwoStageDetector(Detector):
             trunk=self.trunk,
             soft_nms=post.soft_nms,
             longest=longest,
+        )
+
+    def num_proposals(self, max_det: int) -> int:
+        """Return how many proposals the RPN leaves of an image; see `RPN.kept`."""
+        return self.rpn.kept(max_det)[1]
+
+    def short_advice(self, max_det: int) -> str:
+        """Return which `max_det` takes more proposals; see `Detector`."""
+        count = self.num_proposals(max_det)
+        more = 2 * max(count, USUAL_OBJECTS)
+        return (
+            f"the model looked at {count} proposals of an image; beyond as many objects it looks "
+            f"at {PER_OBJECT} for each: raise max_det, such as max_det={more}"
         )
 
     def refine(self, images: Images, found: Instances) -> Instances:

@@ -8,6 +8,7 @@ box regression on the features of regions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..nn.backbones import Backbone
 from ..nn.poolers import Trunk
+from ..nn.ragged import last_tenth
 from ..nn.roi_heads import RoIHeads
 from ..nn.samplers import RandomSource
 from ..nn.svm_fit import MEMORY, Objects, RegionFitter, Track, require_solver
@@ -79,15 +81,36 @@ class ProposalDetector(Detector):
     def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
         """Return the detections of each image by falling score; see `Detector.forward`."""
         post = post or PostProcess()
+        proposals = require_proposals(images)
+        if not torch.compiler.is_compiling():
+            proposals = self._mark_late(proposals)
         return self.roi_heads.predict(
             self.features(images),
-            require_proposals(images),
+            proposals,
             images.sizes,
             score_thresh=post.score_thresh,
             nms_thresh=post.nms_thresh,
             max_det=post.max_det,
             soft_nms=post.soft_nms,
             trunk=self.trunk,
+        )
+
+    def _mark_late(self, proposals: Instances) -> Instances:
+        """Mark the last tenth of the regions of images from which some were left out."""
+        rank = torch.arange(proposals.valid.shape[1], device=proposals.valid.device)
+        full = proposals.valid.sum(1, keepdim=True) >= self.max_proposals
+        return replace(proposals, late=full & (rank >= last_tenth(self.max_proposals)))
+
+    def num_proposals(self, max_det: int) -> int:
+        """Return how many regions of an image are looked at: the best ones."""
+        return self.max_proposals
+
+    def short_advice(self, max_det: int) -> str:
+        """Return what takes more regions; see `Detector`."""
+        return (
+            f"the model looks at the best {self.max_proposals} regions of an image, from "
+            f"{self.proposal_source}: train it with more, such as proposals="
+            f"{2 * self.max_proposals}"
         )
 
     def losses(

@@ -22,7 +22,7 @@ from ..ops.soft_nms import SoftNMS, suppress_padded
 from .dropout import RegionNoise, drop_units
 from .norm import conv_block
 from .parallel import mean_count
-from .ragged import gather_slots
+from .ragged import PER_OBJECT, gather_slots
 from .svd import LowRankLinear
 
 # Candidates of the per-class post-processing: the NMS sees the best of all pairs of box and class.
@@ -166,9 +166,35 @@ class BoxBranch(nn.Module):
         Returns:
             boxes (B, max_det, 4), scores, labels and valid (B, max_det).
         """
+        return self.decode_slots(
+            scores,
+            deltas,
+            rois,
+            valid,
+            sizes,
+            score_thresh=score_thresh,
+            nms_thresh=nms_thresh,
+            max_det=max_det,
+            soft_nms=soft_nms,
+        )[:4]
+
+    def decode_slots(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        rois: Tensor,
+        valid: Tensor,
+        sizes: Tensor,
+        *,
+        score_thresh: float,
+        nms_thresh: float,
+        max_det: int,
+        soft_nms: SoftNMS | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return what `decode` does, and (B, max_det) the slot of the proposal of each."""
         images, _, classes = scores.shape
         keys = torch.where((scores > score_thresh) & valid[..., None], scores, -1).flatten(1)
-        take = min(max(_CANDIDATES, max_det), keys.shape[1])
+        take = min(max(_CANDIDATES, PER_OBJECT * max_det), keys.shape[1])
         while True:
             top, at = keys.topk(take, 1)
             box_of, label = at // classes, at % classes
@@ -182,7 +208,7 @@ class BoxBranch(nn.Module):
             )
             # Exact when all candidates were seen or every slot is filled, by scores that no weaker
             # candidate can reach. Otherwise these still count: start over with all of them. A graph
-            # cannot decide that at run time; there the best `_CANDIDATES` are final.
+            # cannot decide that at run time; there the first look is final.
             if take == keys.shape[1] or torch.compiler.is_compiling():
                 break
             full = kept[:, -1] & (score[:, -1] >= top[:, -1])
@@ -194,6 +220,7 @@ class BoxBranch(nn.Module):
             score,
             gather_slots(label, index) * kept,
             kept,
+            gather_slots(box_of, index),
         )
 
 

@@ -11,6 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# Where an image has fewer proposals than this for each object found in it, and one of the last
+# tenth of them still gave an object, those that a limit left out may have given more.
+PER_OBJECT = 10
+# Objects of smaller scores are many in every image, and say nothing of how many there are.
+GOOD_SCORE = 0.25
+
+
+def last_tenth(count: int) -> int:
+    """Return the first place of the last tenth of `count` places."""
+    return count - -(-count // 10)
+
 
 def gather_slots(values: Tensor, index: Tensor) -> Tensor:
     """Pick slots per image.

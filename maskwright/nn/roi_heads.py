@@ -25,8 +25,21 @@ from .mask_head import MaskHead
 from .matchers import IoUMatcher
 from .norm import still_norms
 from .poolers import Pooler, Trunk
-from .ragged import active_slots, gather_slots, in_parts, put_back, take
+from .ragged import (
+    GOOD_SCORE,
+    PER_OBJECT,
+    active_slots,
+    gather_slots,
+    in_parts,
+    put_back,
+    take,
+)
 from .samplers import BalancedSampler, HardSampler, RandomSource, Sample
+
+# More proposals or objects of an image than this are computed so many regions at a time: all of
+# them at once would take gigabytes.
+_MANY, _PART = 4096, 2048
+_MANY_OBJECTS, _OBJECTS = 1000, 512
 
 
 class RoIHeads(nn.Module):
@@ -117,7 +130,7 @@ class RoIHeads(nn.Module):
 
         Returns:
             `Instances` with (B, max_det) slots, `mask_crops` if there is a mask head, `keypoints`
-            if there is a keypoint head.
+            if there is a keypoint head, `short` if the proposals say which of them are late.
         """
         proposals = proposals.with_a_slot()
         shape = (proposals.valid.shape[0], proposals.valid.shape[1])
@@ -130,8 +143,8 @@ class RoIHeads(nn.Module):
             output = self.box_head(feats)
             return [self.box_head.scores(output), output.deltas.float()]
 
-        scores, deltas = self._in_parts(run, box, rows // shape[1])
-        boxes, score, labels, valid = self.box_head.decode(
+        scores, deltas = self._in_parts(run, box, rows // shape[1], many=shape[1] > _MANY)
+        boxes, score, labels, valid, slot = self.box_head.decode_slots(
             put_back(scores, rows, shape),
             put_back(deltas, rows, shape),
             proposals.boxes,
@@ -142,7 +155,12 @@ class RoIHeads(nn.Module):
             max_det=max_det,
             soft_nms=soft_nms,
         )
-        found = Instances(boxes, labels, valid, score)
+        short = None
+        if proposals.late is not None:
+            good = valid & (score >= GOOD_SCORE)
+            few = PER_OBJECT * good.sum(1) > shape[1]
+            short = few & (good & gather_slots(proposals.late, slot)).any(1)
+        found = Instances(boxes, labels, valid, score, short=short)
         return self.refine(pyramid, found, trunk=trunk, longest=longest)
 
     def refine(
@@ -165,17 +183,36 @@ class RoIHeads(nn.Module):
         shape = (valid.shape[0], valid.shape[1])
         rows = active_slots(valid)
         box, label, image = take(found.boxes, rows), take(found.labels, rows), rows // shape[1]
-        pooled = self.regions_for_branches(pyramid, box, image, trunk)
+        run = partial(self._look, pyramid, trunk, longest)
+        if shape[1] > _MANY_OBJECTS:
+            looked = in_parts(run, _OBJECTS, box, image, label)
+        else:
+            looked = run(box, image, label)
         used = valid[..., None, None]
-        crops = points = None
+        seen = [put_back(values, rows, shape).mul_(used) for values in looked]
+        crops = None if self.mask_head is None else seen[0]
+        points = None if self.keypoint_head is None else seen[-1]
+        return replace(found, mask_crops=crops, keypoints=points)
+
+    def _look(
+        self,
+        pyramid: Sequence[Tensor],
+        trunk: Trunk | None,
+        longest: int | None,
+        box: Tensor,
+        image: Tensor,
+        label: Tensor,
+    ) -> list[Tensor]:
+        """Return masks and keypoints, as far as there are heads, of the objects in R boxes."""
+        pooled = self.regions_for_branches(pyramid, box, image, trunk)
+        looked = []
         if self.mask_head is not None:
             masks = self.mask_head(pooled[self.mask_head.pool], pyramid, box, image, label)
-            crops = put_back(self.mask_head.decode(masks).float(), rows, shape).mul_(used)
+            looked.append(self.mask_head.decode(masks).float())
         if self.keypoint_head is not None:
             maps = self.keypoint_head(pooled[self.keypoint_head.pool])
-            points = self.keypoint_head.decode(maps, box, longest)
-            points = put_back(points, rows, shape).mul_(used)
-        return replace(found, mask_crops=crops, keypoints=points)
+            looked.append(self.keypoint_head.decode(maps, box, longest))
+        return looked
 
     @torch.no_grad()
     def sample(
@@ -242,9 +279,18 @@ class RoIHeads(nn.Module):
         classes, box = self.box_head.losses_by_box(output, roi, goal)
         return put_back(classes + box, rows, (state.shape[0], count))
 
-    def _in_parts(self, run: Callable[..., list[Tensor]], *regions: Tensor) -> list[Tensor]:
-        """Run a head on `part` regions at a time; see `in_parts`."""
-        return run(*regions) if self.part is None else in_parts(run, self.part, *regions)
+    def _in_parts(
+        self, run: Callable[..., list[Tensor]], *regions: Tensor, many: bool = False
+    ) -> list[Tensor]:
+        """Run a head on `part` regions at a time, or on `_PART` if they are many; see `in_parts`.
+
+        Args:
+            run: see `in_parts`.
+            *regions: see `in_parts`.
+            many: there are so many of them.
+        """
+        part = _PART if many and self.part is None else self.part
+        return run(*regions) if part is None else in_parts(run, part, *regions)
 
     def _raw(
         self, maps: Sequence[Tensor], trunk: Trunk | None, boxes: Tensor, image: Tensor

@@ -20,9 +20,12 @@ from ..structures import Images, Instances
 from .anchors import AnchorGenerator
 from .matchers import IoUMatcher
 from .parallel import mean_count
-from .ragged import gather_slots
+from .ragged import PER_OBJECT, gather_slots, last_tenth
 from .samplers import BalancedSampler, RandomSource
 from .winograd import Conv2d
+
+USUAL_OBJECTS = 100  # of an image: what the numbers of proposals in the literature are made for
+_CANDIDATES = 5  # boxes that NMS sees, of all levels, per proposal that it leaves
 
 
 class RPNOutput(NamedTuple):
@@ -50,7 +53,7 @@ class RPN(nn.Module):
         matcher: assigns anchors to ground truth.
         sampler: picks the anchors of the loss.
         pre_nms: proposals kept per level before NMS, (training, inference).
-        post_nms: proposals kept per image, (training, inference).
+        post_nms: proposals kept per image, (training, inference); see `kept`.
         nms_thresh: IoU of the NMS, applied per level.
         min_side: smaller proposals are dropped, pixels.
         beta: where the box loss turns from square to linear.
@@ -112,39 +115,76 @@ class RPN(nn.Module):
         padded = (sizes[0][0] * stride, sizes[0][1] * stride)
         return RPNOutput(logits, deltas, self.anchors(sizes, padded))
 
+    def kept(self, max_det: int = USUAL_OBJECTS) -> tuple[int, int]:
+        """Return how many proposals inference keeps: per level before NMS, and of the image.
+
+        Those of the model as long as they are no fewer than the objects that are wanted. Beyond,
+        ten for an object, the usual proportion (1000 for 100): in a crowd NMS leaves several for
+        each, and with as many proposals as objects half of these are missed.
+
+        Args:
+            max_det: objects that are wanted.
+        """
+        before, after = self.pre_nms[1], self.post_nms[1]
+        if max_det <= max(after, USUAL_OBJECTS):
+            return before, after
+        after = PER_OBJECT * max_det
+        return max(before, _CANDIDATES * after // len(self.anchors.strides)), after
+
     @torch.no_grad()
-    def propose(self, output: RPNOutput, images: Images, *, training: bool = False) -> Instances:
+    def propose(
+        self,
+        output: RPNOutput,
+        images: Images,
+        *,
+        training: bool = False,
+        max_det: int = USUAL_OBJECTS,
+    ) -> Instances:
         """Return the proposals: best per level, decoded, clipped, NMS per level.
+
+        Args:
+            output: of the network.
+            images: B images.
+            training: keep as many as training wants.
+            max_det: objects that are wanted, at inference; see `kept`.
 
         Returns:
             `Instances` with boxes in padded-image pixels, scores (objectness in [0, 1]), labels 0
             and ids, which count the anchors through all levels; no gradient flows through them
-            (the approximate joint training of Ren et al. 2015, section 3.2).
+            (the approximate joint training of Ren et al. 2015, section 3.2). At inference, but
+            not in a graph, `late` marks the last tenth of those that either limit let through.
         """
-        which = 0 if training else 1
-        boxes, scores, levels, ids = [], [], [], []
+        before, after = (self.pre_nms[0], self.post_nms[0]) if training else self.kept(max_det)
+        marks = not training and not torch.compiler.is_compiling()
+        boxes, scores, levels, ids, ends = [], [], [], [], []
         first = 0
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
             # In a graph for images of any size, the number of anchors is a symbol.
-            count = torch.sym_min(self.pre_nms[which], logits.shape[1])
+            count = torch.sym_min(before, logits.shape[1])
             top, at = logits.float().topk(count, 1)
             boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
             scores.append(top.sigmoid())
             levels.append(torch.full_like(at, level))
             ids.append(first + at)
             first += logits.shape[1]
+            if marks:
+                rank = torch.arange(count, device=at.device)
+                ends.append((rank >= last_tenth(int(count))) & (logits.shape[1] > count))
         box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
         score, level_of = torch.cat(scores, 1), torch.cat(levels, 1)
         valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)
-        index, kept = nms_padded(
-            box, score, valid, self.nms_thresh, self.post_nms[which], labels=level_of
-        )
+        index, kept = nms_padded(box, score, valid, self.nms_thresh, after, labels=level_of)
+        late = None
+        if marks:
+            rank = torch.arange(after, device=index.device)
+            late = torch.cat(ends)[index] | ((rank >= last_tenth(after)) & kept[:, -1:])
         return Instances(
             boxes=gather_slots(box, index) * kept[..., None],
             labels=torch.zeros_like(index),
             valid=kept,
             scores=gather_slots(score, index) * kept,
             ids=gather_slots(torch.cat(ids, 1), index),
+            late=late,
         )
 
     def losses(

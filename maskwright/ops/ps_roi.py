@@ -143,7 +143,7 @@ def _ps_roi(
     boxes: Tensor,
     batch_index: Tensor,
     stride: int,
-    output_size: list[int],
+    output_size: Sequence[int],
     sampling_ratio: int,
     whole: bool,
 ) -> Tensor:
@@ -163,7 +163,7 @@ def _ps_roi_backward(
     grad: Tensor,
     boxes: Tensor,
     batch_index: Tensor,
-    shape: list[int],
+    shape: Sequence[int],
     stride: int,
     sampling_ratio: int,
     whole: bool,

@@ -16,6 +16,7 @@ from maskwright.engine.train import train
 from maskwright.hub import load
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 @pytest.mark.parametrize(
     "family", ["refine_mask", pytest.param("refine_mask_fast", marks=pytest.mark.slow)]
 )

@@ -44,6 +44,7 @@ def values(data: Path, split: str = "train") -> np.ndarray:
     return np.concatenate([np.asarray(Image.open(file)).ravel() for file in files])
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_training_measures_keeps_and_uses_a_window(data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = tiny_options(data, tmp_path) | {"epochs": 1}
     done = mw.train(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import venv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from tiny_exports import Exported
 
-from maskwright import runtime
+from maskwright import load, runtime
 from maskwright.data.images import load_image
 from maskwright.data.images import resize_image as torch_resize
 from maskwright.engine.agreement import agrees, compare
@@ -53,6 +54,21 @@ def test_it_finds_what_the_predictor_finds(exported: Exported) -> None:
     assert len(model(photo, conf=0.05, max_det=3)) == 3
     with pytest.raises(ValueError, match=r"from conf=0\.05 on"):
         model(photo, conf=0.01)
+
+
+def test_limits_of_the_graph_are_said_where_they_may_have_cut(exported: Exported) -> None:
+    """The graph looks at 50 proposals: with ten objects and more, some may have had none."""
+    model = runtime.load(exported.path, threads=1)
+    assert model.spec["proposals"] == 50
+    loaded, photo = load(exported.path), exported.photos / "2.png"
+    for predictor in (model, loaded):
+        with pytest.warns(UserWarning, match=r"^max_det=3 was reached"):
+            predictor(photo, conf=0.3, max_det=3)
+        with pytest.warns(UserWarning, match="there may be more objects than the 1[1-9]"):
+            assert 11 <= len(predictor(photo, conf=0.35, max_det=20)) < 20
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(predictor(photo, conf=0.4, max_det=20)) <= 10
 
 
 @pytest.mark.parametrize("mode", ["grid", "torchvision"])
@@ -140,6 +156,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_it_runs_where_there_is_no_torch(bare: Path, exported: Exported) -> None:
     photo = exported.photos / "0.png"
     script = (
@@ -161,6 +178,7 @@ def test_it_runs_where_there_is_no_torch(bare: Path, exported: Exported) -> None
     assert areas == here.masks.sum((1, 2)).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_one_copied_file_is_enough(bare: Path, exported: Exported, tmp_path: Path) -> None:
     copied = tmp_path / "detect.py"
     copied.write_text((ROOT / "maskwright" / "runtime.py").read_text())

@@ -139,6 +139,7 @@ def test_a_graph_that_cannot_fit_is_refused(
         graph(np.zeros((4000, 4000, 3), np.uint8), imgsz="1x")
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
 def test_streams_and_tensors_reach_the_predictor(exported: Exported) -> None:
     import torch
 
