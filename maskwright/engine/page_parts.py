@@ -72,8 +72,7 @@ def table(
 ) -> str:
     """Return a table of HTML cells; columns after the first hold numbers if all begin so."""
     right = [
-        numbers and i > 0 and all(row[i][:1] in "0123456789–<" for row in rows)
-        for i in range(len(head))
+        numbers and i > 0 and all(_is_number(row[i]) for row in rows) for i in range(len(head))
     ]
     mark = [' class="n"' if at_right else "" for at_right in right]
     top = "".join(f"<th{m}>{escape(name)}</th>" for name, m in zip(head, mark, strict=True))
@@ -87,6 +86,11 @@ def table(
         f'<div class="scroll{high}" tabindex="0"><table{kind}><thead><tr>{top}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>"
     )
+
+
+def _is_number(cell: str) -> bool:
+    """Tell whether a cell holds a number, a dash with its meaning, or nothing."""
+    return cell[:1] in "0123456789–" or cell.startswith("<span title=")
 
 
 def pairs(options: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from maskwright.engine import report as module
 from maskwright.engine.advice import next_steps, verdict
 from maskwright.engine.diagnosis import advise, diagnose
 from maskwright.engine.evaluate import Evaluation, score
+from maskwright.engine.page_parts import DASH, name_cell, table
 from maskwright.engine.pictures import load_detections, save_validation
 from maskwright.engine.report import write_report
 from maskwright.engine.worst import FOUND, MISSED, WRONG
@@ -376,6 +377,12 @@ def test_nothing_in_a_table_may_be_cut_or_broken_inside_a_word(tmp_path: Path) -
     for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
         if re.search(r"(^|[\s,])(td|th|table)\b", rule[0]):
             assert "anywhere" not in rule[1] and "break-all" not in rule[1], rule
+    # Words are no numbers, which stand at the right and do not wrap.
+    assert name_cell("w" * 99).startswith("<span")
+    cells = table(
+        ["a", "b", "c"], [["x", name_cell("w" * 99), DASH], ["y", name_cell("v" * 99), "1"]]
+    )
+    assert "<th>b</th>" in cells and '<th class="n">c</th>' in cells
     tables = source.count("<table")
     scrolling = re.findall(r'<div class="scroll(?: long)?" tabindex="0"><table', source)
     assert tables == len(scrolling) > 3
