@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from .._version import __version__
 from . import console
+from .extras import wanted
 
 # module, name for pip, what it is for; without these nothing works
 ESSENTIAL = (
@@ -86,6 +87,7 @@ def examine() -> Iterator[Finding]:
         yield finding
     for module, pip, use in OPTIONAL:
         yield _check_optional(module, pip, use)
+    yield from _check_wanted()
     if not works["torch"]:
         return
     yield from _check_devices()
@@ -108,6 +110,10 @@ def environment(device: str) -> dict[str, str]:
     for module, pip, _ in (*ESSENTIAL, *OPTIONAL):
         if importlib.util.find_spec(module) is not None:
             found[module] = _version(pip)
+    told = {pip for _, pip, _ in (*ESSENTIAL, *OPTIONAL)}
+    for one in wanted():
+        if one.version is not None and one.name not in told:
+            found[one.name] = one.version
     found["device"] = device
     if device.startswith("cuda"):
         found["device"] += f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
@@ -145,6 +151,22 @@ def _check_optional(module: str, pip: str, use: str) -> Finding:
     if importlib.util.find_spec(module) is None:
         return Finding(module, "note", f"not installed ({use})", f"pip install {pip}")
     return Finding(module, "ok", _version(pip))
+
+
+def _check_wanted() -> Iterator[Finding]:
+    """Look at what the package's metadata ask for, as far as the lists above have not said it."""
+    told = {pip for _, pip, _ in (*ESSENTIAL, *OPTIONAL)}
+    for one in wanted():
+        if one.state == "old":
+            use = f"extra {one.extra} needs" if one.extra else "needed:"
+            yield Finding(
+                one.name, "note", f"{one.version} is too old ({use} {one.least})", one.mend
+            )
+        elif one.name not in told and one.state == "missing":
+            why = f"not installed (extra {one.extra})" if one.extra else "not installed (needed)"
+            yield Finding(one.name, "note" if one.extra else "broken", why, one.mend)
+        elif one.name not in told:
+            yield Finding(one.name, "ok", str(one.version))
 
 
 def _version(pip: str, otherwise: object = "installed") -> str:
