@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array = np.ndarray
-
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
@@ -492,9 +491,7 @@ def main(arguments: Sequence[str]) -> int:
             ]
             print(json.dumps({"path": path, "objects": rows}))
     except ValueError as error:
-        text = str(error)  # names in it must not steer the terminal
-        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        print(f"error: {''.join(shown)}", file=sys.stderr)
+        print(f"error: {repr(str(error))[1:-1]}", file=sys.stderr)  # names steer no terminal
         return 1
     return 0
 
