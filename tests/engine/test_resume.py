@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -65,7 +66,7 @@ def moments(folder: Path, log: Path) -> dict[str, Callable[[], object]]:
         return lambda: weights.is_dir() and list(weights.glob(pattern))
 
     def lines() -> int:  # of finished epochs; then comes the validation
-        return log.read_text().count(" img, took ")
+        return len(re.findall(r"^epoch .* img, took ", log.read_text(), re.MULTILINE))
 
     def stamp() -> int:
         path = folder / "results.csv"
