@@ -213,7 +213,8 @@ def finite_number(value: Any) -> float | None:
 def flag(value: Any) -> bool | None:
     """Return a yes or no as files write it; missing is no, None is neither."""
     if isinstance(value, str):
-        value = _FLAGS.get(value.strip().lower(), value)
+        value = value.strip().lower().removesuffix(".0")
+        value = _FLAGS.get(value, value)
     number = int(value) if isinstance(value, bool) else whole_number(0 if value is None else value)
     return None if number not in (0, 1) else bool(number)
 

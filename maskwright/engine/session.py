@@ -328,7 +328,11 @@ def build_detector(
             list(data.category_ids),
             skeleton,
             source=source,
-            extra={"start": report, "random_start": random_start},
+            extra={
+                "start": report,
+                "random_start": random_start,
+                **({"crowd_as_objects": True} if recipe.crowd_as_objects else {}),
+            },
         )
     else:
         meta, report = checkpoint.meta, "the run goes on"

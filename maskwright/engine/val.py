@@ -70,7 +70,7 @@ def val(
     sigmas: tuple[float, ...] | None = None,
     boundary: bool = False,
     voc: bool | None = None,
-    crowd_as_objects: bool = False,
+    crowd_as_objects: bool | None = None,
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
@@ -101,7 +101,7 @@ def val(
         voc: score boxes by Pascal VOC's protocol as well: "box/VOC_AP50" by the area under the
             curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others, not as regions
-            of many (CVAT marks masks so).
+            of many (CVAT marks masks so). None: as the model was trained.
         soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
             them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
@@ -148,6 +148,8 @@ def val(
         )
     if boundary and not detector.predicts_masks:
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
+    if crowd_as_objects is None:
+        crowd_as_objects = bool(model.meta.extra.get("crowd_as_objects", False))
     dataset = open_dataset(
         data, split, keypoints=detector.num_keypoints > 0, crowd_as_objects=crowd_as_objects
     )

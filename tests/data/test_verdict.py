@@ -101,11 +101,11 @@ def test_masks_that_are_all_marked_as_crowds(
     dataset = open_dataset(root, "val", crowd_as_objects=True)
     assert dataset.has_masks and not dataset[0].crowd.any()
     assert dataset.mask(0, 0)[0].sum() == 400
-    # The run keeps the option: its validation had objects, and so has `val` with it.
+    # The run keeps the option: its validation had objects, and so has `val`, if it is not told no.
     val = ["val", f"{root}/runs/train/train", str(root), "save=false", "workers=0"]
-    assert main(val) == 0
+    assert main([*val, "crowd_as_objects=false"]) == 0
     assert "crowd_as_objects=true" in " ".join(capsys.readouterr().err.split())
-    assert main([*val, "crowd_as_objects=true"]) == 0
+    assert main(val) == 0
     assert "crowd_as_objects" not in capsys.readouterr().err
 
 
