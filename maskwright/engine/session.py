@@ -34,6 +34,7 @@ from .data_options import own_anchors, own_keypoints
 from .device import pick_device
 from .ema import Ema
 from .evaluate import eval_loader, match_classes, match_keypoints
+from .held_out import keep_division
 from .inspection import check_images
 from .memory import require_training_memory
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -412,7 +413,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         assert folder is not None  # the steps before the last one are in it
         own = last_step(recipe, folder)
     detector, meta, report = build_detector(own, train_data, checkpoint)
-    meta = with_window(meta, train_data.window, words)
+    meta = keep_division(with_window(meta, train_data.window, words), recipe, val_data)
     if val_data is not None:
         match_classes(meta.names, val_data.names)  # now, not after the first epoch
         match_keypoints(meta.keypoints, val_data)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.discover import open_dataset
 from ..data.records import describe_faults
 from ..data.verdict import no_objects
 from ..errors import OptionError, checked_options
@@ -17,6 +16,7 @@ from ..window import describe_window, parse_window
 from . import console
 from .detect import Views
 from .evaluate import capped_notes, eval_loader, evaluate
+from .held_out import open_scored
 from .memory import require_data_memory
 from .predict import default_post, make_post
 from .regions import prepare_proposals
@@ -82,7 +82,8 @@ def val(
     Args:
         model: checkpoint, run folder, registered name, or a loaded `Predictor`.
         data: the data set, any format that `maskwright data check` reads.
-        split: which part of the data.
+        split: which part of the data; of data without a split val, those images that the training
+            held out.
         conf: smallest score that counts; AP wants a low one.
         iou: of two boxes of one class that overlap more than this, the weaker is dropped.
         max_det: most detections per image; raise it for crowded images.
@@ -150,9 +151,15 @@ def val(
         raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
     if crowd_as_objects is None:
         crowd_as_objects = bool(model.meta.extra.get("crowd_as_objects", False))
-    dataset = open_dataset(
-        data, split, keypoints=detector.num_keypoints > 0, crowd_as_objects=crowd_as_objects
+    dataset, which = open_scored(
+        data,
+        split,
+        model.meta,
+        keypoints=detector.num_keypoints > 0,
+        crowd_as_objects=crowd_as_objects,
     )
+    if which:
+        console.note(which)
     if problem := no_objects(dataset):
         console.warn(problem)
     elif faults := describe_faults(dataset):
