@@ -47,7 +47,8 @@ def nms_padded(
     A turn costs N operations and no turn is made when no candidate is left: less work than a
     matrix of all pairs, which 5,000 proposals do not fit into the caches with.
     """
-    from torch._higher_order_ops import while_loop
+    # Not `while_loop` itself, which compiles its parts: within an export, torch 2.9 fails in that.
+    from torch._higher_order_ops.while_loop import while_loop_op
 
     key = torch.where(valid, scores, -torch.inf)
     order = key.sort(dim=1, descending=True, stable=True)[1]
@@ -62,29 +63,47 @@ def nms_padded(
     index = torch.zeros_like(order[:, :1]).expand(-1, max_out).clone()
     filled = torch.zeros_like(index, dtype=torch.bool)
 
-    def go_on(turn: Tensor, left: Tensor, index: Tensor, filled: Tensor) -> Tensor:
-        return (turn < turns) & left.any()
-
-    def take_best(
-        turn: Tensor, left: Tensor, index: Tensor, filled: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        any_left = left.any(1, keepdim=True)
-        at = left.to(torch.int8).argmax(1, keepdim=True)  # the first one left is the best
-        best = box.gather(1, at[..., None].expand(-1, -1, 4))
-        low = torch.maximum(box[..., :2], best[..., :2])
-        high = torch.minimum(box[..., 2:], best[..., 2:])
-        shared = (high - low).clamp(min=0).prod(-1)
-        iou = shared / (area + area.gather(1, at) - shared)
-        same = label == label.gather(1, at)
-        left = left & ~((iou > thresh) & same) & (slots_of_boxes != at)
-        here = (slots == turn) & any_left
-        index = torch.where(here, order.gather(1, at), index)
-        return turn + 1, left, index, filled | here
-
     slots_of_boxes = torch.arange(order.shape[1], device=boxes.device)
     start = torch.zeros((), dtype=torch.int64, device=boxes.device)
-    _, _, index, filled = while_loop(go_on, take_best, (start, left, index, filled))
+    carried = (start, left, index, filled)
+    read = (box, area, label, order, turns, thresh, slots, slots_of_boxes)
+    _, _, index, filled = while_loop_op(_go_on, _take_best, carried, read)
     return index, filled
+
+
+def _go_on(turn: Tensor, left: Tensor, *others: Tensor) -> Tensor:
+    """Whether `nms_padded` takes another turn: its state, and what it reads."""
+    turns = others[6]
+    return (turn < turns) & left.any()
+
+
+def _take_best(
+    turn: Tensor,
+    left: Tensor,
+    index: Tensor,
+    filled: Tensor,
+    box: Tensor,
+    area: Tensor,
+    label: Tensor,
+    order: Tensor,
+    turns: Tensor,
+    thresh: Tensor,
+    slots: Tensor,
+    slots_of_boxes: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the state of `nms_padded` after one turn."""
+    any_left = left.any(1, keepdim=True)
+    at = left.to(torch.int8).argmax(1, keepdim=True)  # the first one left is the best
+    best = box.gather(1, at[..., None].expand(-1, -1, 4))
+    low = torch.maximum(box[..., :2], best[..., :2])
+    high = torch.minimum(box[..., 2:], best[..., 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    iou = shared / (area + area.gather(1, at) - shared)
+    same = label == label.gather(1, at)
+    left = left & ~((iou > thresh) & same) & (slots_of_boxes != at)
+    here = (slots == turn) & any_left
+    index = torch.where(here, order.gather(1, at), index)
+    return turn + 1, left, index, filled | here
 
 
 def roi_align_gathered(

@@ -183,7 +183,9 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "weights"
-    with pytest.raises(ValueError, match=f"cannot be written .*folder {folder}: make sure"):
+    with pytest.raises(
+        ValueError, match=f"w.safetensors: cannot be written .*folder {folder}: there is"
+    ):
         save_checkpoint(folder / "w.safetensors", META, weights())
 
 
