@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
+from torch.utils._pytree import register_dataclass
 
 from .errors import OptionError
 
@@ -339,17 +338,5 @@ class Resize:
         return size
 
 
-def _register(*types: type) -> None:
-    """Make pytrees of dataclasses."""
-    register: Any = getattr(_pytree, "register_dataclass", None)
-    if register is None:  # before torch 2.7 it stood elsewhere
-        from torch import export
-
-        register = export.register_dataclass
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of that older torch about itself
-        for kind in types:
-            register(kind)
-
-
-_register(Images, PackedMasks, Instances)
+for _type in (Images, PackedMasks, Instances):
+    register_dataclass(_type)

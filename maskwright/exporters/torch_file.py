@@ -92,22 +92,9 @@ def find_compiler() -> None:
 
 
 def _plain(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return the graph without our operators, guards and notes.
-
-    Raises:
-        ValueError: if this torch cannot make it: early ones fail at the loop of the suppression.
-    """
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        with quiet(), torch.no_grad():
-            plain: torch.export.ExportedProgram = program.run_decompositions(decompositions())
-    except TorchDynamoException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"torch {torch.__version__} cannot write this graph ({reason}): export with a newer "
-            "torch, such as 2.14.1"
-        ) from None
+    """Return the graph without our operators, guards and notes."""
+    with quiet(), torch.no_grad():
+        plain: torch.export.ExportedProgram = program.run_decompositions(decompositions())
     plain._guards_code = []
     for module in plain.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):

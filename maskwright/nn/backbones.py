@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -54,8 +53,7 @@ class TimmBody(nn.Module):
         self, name: str, deepest: int = 32, *, dilated: bool = False, tail: bool = False
     ) -> None:
         super().__init__()
-        with torch.device("cpu"):  # torch 2.6 computes during this import, which "meta" cannot
-            import timm
+        import timm
 
         if name not in timm.list_models():
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]

@@ -47,7 +47,7 @@ def nms_padded(
     A turn costs N operations and no turn is made when no candidate is left: less work than a
     matrix of all pairs, which 5,000 proposals do not fit into the caches with.
     """
-    # Not `while_loop` itself, which compiles its parts: within an export, torch 2.9 fails in that.
+    # Not `while_loop` itself, which compiles its parts: within an export, torch 2.9 fails in it.
     from torch._higher_order_ops.while_loop import while_loop_op
 
     key = torch.where(valid, scores, -torch.inf)
@@ -65,7 +65,7 @@ def nms_padded(
 
     slots_of_boxes = torch.arange(order.shape[1], device=boxes.device)
     start = torch.zeros((), dtype=torch.int64, device=boxes.device)
-    carried = (start, left, index, filled)
+    carried: Any = (start, left, index, filled)
     read = (box, area, label, order, turns, thresh, slots, slots_of_boxes)
     _, _, index, filled = while_loop_op(_go_on, _take_best, carried, read)
     return index, filled

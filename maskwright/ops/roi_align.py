@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, List  # noqa: UP035
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,7 +168,7 @@ def _roi_align_backward(
     strides: Sequence[int],
     sampling_ratio: int,
     aligned: bool,
-) -> List[Tensor]:  # noqa: UP006 (torch 2.6 reads no other list)
+) -> list[Tensor]:
     maps = _maps(shapes, strides, channels_last)
     dtype = compute_dtype(grad)
     grads: list[Tensor | None] = [None] * len(maps)
