@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import Meta
-from ..paths import plain_path, takes_paths
+from ..paths import nearest_path, plain_path, takes_paths
 from .rundir import replacing
 
 FORMAT = 1
@@ -248,9 +248,13 @@ def resolve_checkpoint(path: str | Path, which: str = "best") -> Path:
         for name in order:
             if (path / "weights" / f"{name}.safetensors").is_file():
                 return path / "weights" / f"{name}.safetensors"
-        raise ValueError(f"{path}: no checkpoint in this folder (no weights/best.safetensors)")
+        runs = [*path.glob("*/weights/*.safetensors"), *path.glob("*/*/weights/*.safetensors")]
+        meant = f"; did you mean {str(max(runs).parents[1])!r}?" if runs else ""
+        raise ValueError(
+            f"{path}: no checkpoint in this folder (no weights/best.safetensors){meant}"
+        )
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint or run folder")
+        raise ValueError(f"{path}: no such checkpoint or run folder{nearest_path(path)}")
     return path
 
 

@@ -72,6 +72,7 @@ h1 { font-size: 24px; line-height: 1.25; margin: 0 0 14px; letter-spacing: -.01e
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 h2 { font-size: 17px; margin: 38px 0 12px; }
+p, li, h2, h3 { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 12px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }

@@ -321,7 +321,8 @@ def predict(
     Args:
         model: registered name, checkpoint or run folder; `maskwright models` lists the names.
         source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; in
-            Python also a uint8 RGB array, a PIL image, or a list of all these.
+            Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a
+            list of all these.
         conf: smallest score of an object, from 0 to 1.
         iou: of two boxes of one class that overlap more than this, the weaker is dropped.
         max_det: most objects in an image; a warning says when an image reached it.

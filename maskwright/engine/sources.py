@@ -1,7 +1,7 @@
 """From what the user calls a source to a list of images to be read one by one.
 
-A source is an image file, a folder, a glob pattern, an http(s) address, a uint8 array, a PIL
-image, or a list of those. Nothing is read here: only names are listed.
+A source is an image file, a folder, a glob pattern, an http(s) address, bytes, an open file, an
+array, a tensor, a PIL image, or a list of those. Nothing is read here: only names are listed.
 """
 
 from __future__ import annotations

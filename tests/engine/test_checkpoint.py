@@ -232,6 +232,19 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("asked", ["runs/train/coinz", "runs/train", "runs"])
+def test_a_run_folder_that_was_nearly_named(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "runs" / "train" / "coins" / "weights").mkdir(parents=True)
+    run = tmp_path / "runs" / "train" / "coins"
+    save_checkpoint(run / "weights" / "best.safetensors", META, weights())
+    with pytest.raises(ValueError, match="did you mean") as caught:
+        load_checkpoint(tmp_path / asked)
+    assert str(caught.value).endswith(f"did you mean {str(run)!r}?")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"best\.safetensors\)$"):
+        load_checkpoint(tmp_path / "empty")
+
+
 def test_any_cut_or_flipped_header_byte_is_a_value_error(tmp_path: Path) -> None:
     whole = save_checkpoint(tmp_path / "w.safetensors", META, weights()).read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")

@@ -377,6 +377,8 @@ def test_nothing_in_a_table_may_be_cut_or_broken_inside_a_word(tmp_path: Path) -
     for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
         if re.search(r"(^|[\s,])(td|th|table)\b", rule[0]):
             assert "anywhere" not in rule[1] and "break-all" not in rule[1], rule
+    # Outside tables a class name may be longer than the page is wide.
+    assert re.search(r"(^|[\s}])p, li, h2, h3 \{ overflow-wrap: anywhere; \}", style)
     # Words are no numbers, which stand at the right and do not wrap.
     assert name_cell("w" * 99).startswith("<span")
     cells = table(
