@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .discover import find_splits, open_dataset
 from .images import image_header, load_image
 from .limits import max_pixels
 from .records import Dataset, Fault
-from .verdict import no_masks, no_objects, unlike_classes
+from .verdict import no_masks, no_objects, too_few_images, unlike_classes
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
 MANY = 100  # detections an image that detectors return by default
@@ -165,7 +165,7 @@ def check_data(
             continue
         names = names or dataset.names
         datasets[split] = dataset
-        report.faults += [(split, fault) for fault in (*_verdict(dataset), *dataset.faults)]
+        report.faults += [(split, fault) for fault in (*_verdict(dataset, splits), *dataset.faults)]
         report.splits[split] = _statistics(dataset)
         for index in range(len(dataset)):
             report.faults += [(split, fault) for fault in _check_image(dataset, index, modes)]
@@ -185,6 +185,8 @@ def check_data(
         )
     report.notes += check_depths(datasets, scale)
     report.notes += _remarks(report.splits)
+    if "train" not in splits:
+        report.notes.append(f"no split to train on, only {', '.join(splits)}")
     if folder is not None:
         report.dir = folder
         _save(report, datasets, folder, samples)
@@ -197,7 +199,7 @@ def require_samples(samples: int) -> None:
         raise OptionError(f"samples must be at least 0, got {samples}")
 
 
-def _verdict(dataset: Dataset) -> list[Fault]:
+def _verdict(dataset: Dataset, splits: Collection[str]) -> list[Fault]:
     """Return what `train` refuses the split for, or warns of."""
     file = str(dataset.source)
     if problem := no_objects(dataset):
@@ -205,6 +207,9 @@ def _verdict(dataset: Dataset) -> list[Fault]:
         return [Fault(file, None, None, "no objects", problem, action)]
     if (problem := no_masks(dataset)) and (dataset.has_masks or dataset.masks_of_crowds):
         return [Fault(file, None, None, "no masks", problem, "error")]
+    alone = dataset.split == "train" and "val" not in splits
+    if alone and (problem := too_few_images(dataset)):
+        return [Fault(file, None, None, "too few images", problem, "error")]
     return []
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .records import Dataset
+from .verdict import too_few_images
 
 
 def split_dataset(
@@ -48,11 +49,8 @@ def hold_out(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
-    if len(dataset) < 2:
-        raise ValueError(
-            f"{dataset.source} has {len(dataset)} usable image(s): at least two are needed to hold "
-            "out some for validation; val_fraction=0 trains on all, without a validation"
-        )
+    if problem := too_few_images(dataset):
+        raise ValueError(problem)
     order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(dataset))
     count = min(max(round(len(dataset) * fraction), 1), len(dataset) - 1)
     if holdout == "random":

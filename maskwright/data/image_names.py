@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice, takewhile
@@ -61,7 +62,7 @@ class ImageNames:
         """Files by name, by name in any case, and by that without the digits of an upload."""
         tables: tuple[dict[str, list[Path]], ...] = ({}, {}, {})
         for file in self.files:
-            fold = file.name.casefold()
+            fold = _folded(file.name)
             for table, key in zip(tables, (file.name, fold, UPLOAD.sub("", fold)), strict=True):
                 table.setdefault(key, []).append(file)
         return tables
@@ -74,10 +75,10 @@ class ImageNames:
         """
         base = PurePosixPath(name).name
         exact, fold, plain = self._tables
-        plainer = unquote(base).casefold()
+        plainer = _folded(unquote(base))
         for table, key, how in (
             (exact, base, "in another folder"),
-            (fold, base.casefold(), "in another case"),
+            (fold, _folded(base), "in another case or form of Unicode"),
             (fold, plainer, "with the name decoded"),
             (plain, UPLOAD.sub("", plainer), "without, or with, the digits of an upload"),
         ):
@@ -122,6 +123,11 @@ class ImageNames:
         there = f", which hold {len(self.files)} image(s)" if self.files else ", which hold none"
         such = f" such as {self._shown(self.files[0])!r}" if self.files else ""
         return f"looked for images in {', '.join(str(root) for root in self.roots)}{there}{such}"
+
+
+def _folded(name: str) -> str:
+    """Return a name without its case; macOS takes accented letters apart, others do not."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _nearest_tail(files: list[Path], name: str) -> Path | None:

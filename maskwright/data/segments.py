@@ -20,6 +20,7 @@ NO_MASK, POLYGONS, RLE = 0, 1, 2
 LEAST = 0.01  # pixels
 MAX_OUTLINE = 1_000_000  # pixels around one polygon; the scaled one may be longer
 NUMBERS = {int, float}
+FEW_POINTS = "polygon with too few points"
 BOX_SERVES = ": its box serves as its mask"  # the end of such a note
 
 
@@ -115,8 +116,10 @@ def _read_polygons(value: list[Any], size: tuple[int, int]) -> Segment:
             continue
         segment.parts.append(points)
         extents.append(extent)
-    if not segment.parts:
-        raise next((bad for bad in problems if not bad.nothing), problems[0])
+    # Without a part that covers some of the object, the mask would teach it as background.
+    lost = [bad for bad in problems if not (bad.nothing or bad.kind == FEW_POINTS)]
+    if lost or not segment.parts:
+        raise next((bad for bad in (*lost, *problems) if not bad.nothing), problems[0])
     segment.notes += [(bad.kind, f"{bad}; this part is left out") for bad in problems]
     x1, y1, x2, y2 = zip(*extents, strict=True)
     segment.extent = (min(x1), min(y1), max(x2), max(y2))
@@ -132,7 +135,7 @@ def _read_polygon(
     if len(part) % 2:
         raise BadSegment("bad polygon", "is no flat list x1, y1, x2, y2, ...")
     if len(part) < 6:
-        raise BadSegment("polygon with too few points", f"has {len(part) // 2} point(s), not 3")
+        raise BadSegment(FEW_POINTS, f"has {len(part) // 2} point(s), not 3")
     try:
         finite = math.isfinite(sum(part))  # a sum is finite only if all numbers are
         points = np.array(part, dtype=np.float64).reshape(-1, 2)

@@ -46,6 +46,16 @@ def no_masks(dataset: Dataset) -> str | None:
     return None
 
 
+def too_few_images(dataset: Dataset) -> str | None:
+    """Return why nothing can be held out for a validation, with the mend; None if it can."""
+    if len(dataset) >= 2:
+        return None
+    return (
+        f"{dataset.source} has {len(dataset)} usable image(s): at least two are needed to hold "
+        "out some for validation; val_fraction=0 trains on all, without a validation"
+    )
+
+
 def unlike_classes(train: Mapping[str, int], val: Mapping[str, int]) -> str | None:
     """Return which classes cannot be learned, though they are looked for; None if there are none.
 

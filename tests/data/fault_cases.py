@@ -369,6 +369,14 @@ CASES: dict[str, tuple[Change, Outcome]] = {
         annotation(segmentation=[list(SQUARE), [1, 1, 2, 2]]),
         repaired("polygon with too few points", "this part is left out"),
     ),
+    "one part unreadable": (
+        annotation(segmentation=[[2, 2, 6, 2, 6, 6], [8, 8, 12, 8, 12, 12, 8]]),
+        repaired("bad polygon", "polygon 2 of 2.*its box serves"),
+    ),
+    "one part of NaN": (
+        annotation(segmentation=[[NAN, 8, 12, 8, 12, 12], [2, 2, 6, 2, 6, 6]]),
+        repaired("NaN or infinite coordinates", "polygon 1 of 2.*its box serves"),
+    ),
     "flat polygon": (annotation(segmentation=list(SQUARE)), repaired("flat polygon")),
     "thin polygon": (
         lambda d: (polygon(2.55, 2, 2.58, 12, 2.56, 12)(d), annotation(bbox=[2.5, 2, 1, 10])(d)),

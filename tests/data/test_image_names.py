@@ -42,6 +42,8 @@ FOUND: dict[str, tuple[str, str, str]] = {
     "backslashes": ("sub\\a.png", "images/sub/a.png", ""),
     "suffix in another case": ("a.png", "images/a.PNG", "in another case"),
     "stem in another case": ("IMG_a.png", "images/img_A.png", "in another case"),
+    "accents apart on the disk": ("\u00e9.png", "images/e\u0301.png", "form of Unicode"),
+    "accents apart in the JSON": ("E\u0301.png", "images/\u00e9.png", "form of Unicode"),
     "folder in another case": ("Sub/a.png", "images/sub/a.png", "in another folder"),
     "another folder": ("a.png", "images/day 1/a.png", "in another folder"),
     "a folder too many": ("upload/1/a.png", "images/a.png", "in another folder"),

@@ -283,6 +283,40 @@ def test_flags_and_ids_as_files_write_them() -> None:
         assert whole_number(value) is None, value
 
 
+def test_a_part_that_cannot_be_read_leaves_no_mask_with_a_hole(tmp_path: Path) -> None:
+    def cut(entry: Content) -> None:
+        x, y, w, h = entry["bbox"]
+        left = [x, y, x + 8, y, x + 8, y + h, x, y + h]
+        entry["segmentation"] = [left, [x + 12, y, x + w, y, x + w, y + h, x + 12]]
+
+    dataset = open_dataset(toy(tmp_path / "d", each(cut)))
+    for k in range(3):
+        crop, frame = dataset.mask(0, k)
+        assert list(frame) == dataset[0].boxes[k].tolist() and crop.all()
+
+
+def test_what_has_nothing_to_hold_out_is_told_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = toy(tmp_path / "d", lambda content: None, images=2)
+    assert check_data(root).ok
+    lone = root / "annotations/train.json"
+    for data in (lone, root):
+        (root / "annotations/val.json").unlink(missing_ok=True)
+        assert not check_data(data).ok
+        assert main(["train", f"data={data}", f"project={tmp_path}", *TINY.split()]) == 1
+        said = capsys.readouterr().err
+        fault = check_data(data).faults[0][1]
+        assert fault.message in said and "val_fraction=0" in said
+
+
+def test_a_folder_without_a_part_to_train_on_is_told(tmp_path: Path) -> None:
+    root = toy(tmp_path / "d", lambda content: None)
+    assert "no split to train on" not in str(check_data(root))
+    (root / "annotations/train.json").unlink()
+    assert "no split to train on, only val" in str(check_data(root))
+
+
 def test_a_summary_of_faults_stands_in_every_refusal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
