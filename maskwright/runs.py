@@ -53,6 +53,7 @@ def check_save(
 
     Raises:
         OptionError: if it is neither, or `project` and `name` say otherwise.
+        ValueError: if nothing can be written there, which is better known before the work.
     """
     word = save.strip().lower() if isinstance(save, str) else ""
     save = {"true": True, "false": False, "none": None}.get(word, save)
@@ -64,6 +65,7 @@ def check_save(
         return False
     if save is True:
         _check_name("run" if name is None else name)
+        _check_writable(Path(project), "project")
         return True
     if not isinstance(save, str | os.PathLike) or not str(save):
         raise OptionError(f"save is true, false or the path of a folder, got {save!r}")
@@ -76,6 +78,7 @@ def check_save(
         raise OptionError(f"save={save}: did you mean true or false? Of a folder write ./{save}")
     if path.exists() and not path.is_dir():
         raise OptionError(f"save={save} is a file: give the path of a folder")
+    _check_writable(path, "save")
     return path
 
 
@@ -99,6 +102,24 @@ def save_dir(
             f"cannot make the folder {where} ({reason(error, where)}); give another one with save="
         ) from None
     return where
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder in which nothing can be made, neither in it nor in those right below."""
+    place = folder.absolute()
+    try:
+        while not place.exists() and place.parent != place:
+            place = place.parent
+        below = list(place.iterdir()) if place == folder.absolute() and place.is_dir() else []
+        is_folder, below = place.is_dir(), [one for one in below if one.is_dir()]
+    except OSError:  # not even looked at: making it tells why
+        return
+    places = [place, *below]
+    if is_folder and not any(os.access(one, os.W_OK | os.X_OK) for one in places):
+        raise ValueError(
+            f"{option}={folder}: nothing can be written in {place} (no permission, or a read-only "
+            f"disk): give another place with {option}="
+        )
 
 
 def _check_name(name: str) -> None:
