@@ -55,6 +55,16 @@ def predict_command(
     return command("maskwright", "predict", *model, source, f"conf={conf:g}", *words)
 
 
+def val_command(model: str, data: Any, max_det: int, boundary: bool) -> str:
+    """Return the `maskwright val` that gives the figures of a training again."""
+    from .val import val
+
+    words = ["maskwright", "val", model, f"data={data}"]
+    if max_det != inspect.signature(val).parameters["max_det"].default:
+        words.append(f"max_det={max_det}")
+    return command(*words, *(["boundary=true"] if boundary else []))
+
+
 def images_folder(dataset: Dataset) -> Path:
     """Return the folder of the first image."""
     return dataset[0].path.parent

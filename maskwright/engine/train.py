@@ -34,7 +34,7 @@ from .fitting import fit_after_training
 from .heap import give_back
 from .interrupt import Interrupt
 from .introduce import introduce
-from .next_command import command, predict_command
+from .next_command import command, predict_command, val_command
 from .optim import lr_factor, set_lr
 from .recipe import TrainRecipe, check_names, option_parameters
 from .resume import Resumed, find_run
@@ -485,7 +485,9 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
                 console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
             following = [
                 _write_report(run),
-                command("maskwright", "val", f"model={run.dir}", f"data={run.recipe.data}"),
+                val_command(
+                    f"model={run.dir}", run.recipe.data, run.recipe.max_det, run.recipe.val_boundary
+                ),
             ]
             console.note("next:\n  " + "\n  ".join(line for line in following if line))
     return TrainResult(

@@ -30,12 +30,13 @@ def one_split(coins: Path, tmp_path: Path) -> Path:
 def test_the_printed_command_scores_what_training_scored(
     options: dict[str, Any], one_split: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    options |= {"data": one_split, "val_fraction": 0.4, "epochs": 1, "seed": 3}
+    options |= {"data": one_split, "val_fraction": 0.4, "epochs": 1, "seed": 3, "max_det": 7}
     result = train(**options)
     printed = capsys.readouterr()
-    printed_line = f"maskwright val model={result.dir} data={one_split}"
+    printed_line = f"maskwright val model={result.dir} data={one_split} max_det=7"
     assert printed_line in (printed.out + printed.err)
-    scored = val(result.dir, one_split, workers=0, device="cpu", save=tmp_path / "scored")
+    same_options: dict[str, Any] = {"max_det": 7, "workers": 0, "device": "cpu"}
+    scored = val(result.dir, one_split, save=tmp_path / "scored", **same_options)
     assert "3 images that the training held out" in capsys.readouterr().out
     for key, value in result.metrics.items():
         same = math.isnan(value) and math.isnan(scored[key])
