@@ -49,6 +49,12 @@ class CocoObject:
         broken: BadSegment | None = None
         try:
             segment = self.segment = read_segment(entry.get("segmentation"), size)
+            if segment.parts and max(segment.extent) <= 1 and max(size) > 16:
+                raise BadSegment(
+                    "polygon of fractions",
+                    f"the polygon lies within 0 to 1 of an image of {size[1]}x{size[0]} pixels: "
+                    "fractions, to be multiplied by its width and height",
+                )
         except BadSegment as bad:  # the box may be good
             segment = self.segment = Segment()
             broken = bad

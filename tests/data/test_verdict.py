@@ -295,6 +295,18 @@ def test_a_part_that_cannot_be_read_leaves_no_mask_with_a_hole(tmp_path: Path) -
         assert list(frame) == dataset[0].boxes[k].tolist() and crop.all()
 
 
+def test_polygons_of_fractions_do_not_displace_good_boxes(tmp_path: Path) -> None:
+    def scale(entry: Content) -> None:
+        entry["segmentation"] = [[v / 96 for v in entry["segmentation"][0]]]
+
+    dataset = open_dataset(toy(tmp_path / "boxes", each(scale)))
+    assert dataset[0].boxes[0].tolist() == [10, 10, 30, 30] and not dataset[0].crowd.any()
+    assert {fault.kind for fault in dataset.faults} == {"polygon of fractions"}
+    without = toy(tmp_path / "no_boxes", each(lambda e: (scale(e), e.pop("bbox"))))
+    assert not check_data(without).ok  # not one object is left, and nothing is background
+    assert open_dataset(without)[0].crowd.all()
+
+
 def test_what_has_nothing_to_hold_out_is_told_before_the_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
