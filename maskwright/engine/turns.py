@@ -281,7 +281,7 @@ class _Stages:
         self.watch(heads.box_head, "maps", "box head")
         self.watch(heads, "pool", pool_stage)
         self.watch(heads.box_head, "forward", "box head")
-        self.watch(heads.box_head, "decode_slots", "choose boxes")
+        self.watch(heads.box_head, "decode", "choose boxes")
         if heads.mask_head is not None:
             self.watch(heads.mask_head, "forward", "mask head")
         if heads.keypoint_head is not None:

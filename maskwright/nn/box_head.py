@@ -149,7 +149,7 @@ class BoxBranch(nn.Module):
         nms_thresh: float,
         max_det: int,
         soft_nms: SoftNMS | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return the detections of each image, by falling score.
 
         Args:
@@ -164,34 +164,8 @@ class BoxBranch(nn.Module):
             soft_nms: lower scores by it in place of the NMS.
 
         Returns:
-            boxes (B, max_det, 4), scores, labels and valid (B, max_det).
+            boxes (B, max_det, 4); scores, labels, valid and the slot of the proposal (B, max_det).
         """
-        return self.decode_slots(
-            scores,
-            deltas,
-            rois,
-            valid,
-            sizes,
-            score_thresh=score_thresh,
-            nms_thresh=nms_thresh,
-            max_det=max_det,
-            soft_nms=soft_nms,
-        )[:4]
-
-    def decode_slots(
-        self,
-        scores: Tensor,
-        deltas: Tensor,
-        rois: Tensor,
-        valid: Tensor,
-        sizes: Tensor,
-        *,
-        score_thresh: float,
-        nms_thresh: float,
-        max_det: int,
-        soft_nms: SoftNMS | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return what `decode` does, and (B, max_det) the slot of the proposal of each."""
         images, _, classes = scores.shape
         keys = torch.where((scores > score_thresh) & valid[..., None], scores, -1).flatten(1)
         take = min(max(_CANDIDATES, PER_OBJECT * max_det), keys.shape[1])

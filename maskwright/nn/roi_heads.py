@@ -144,7 +144,7 @@ class RoIHeads(nn.Module):
             return [self.box_head.scores(output), output.deltas.float()]
 
         scores, deltas = self._in_parts(run, box, rows // shape[1], many=shape[1] > _MANY)
-        boxes, score, labels, valid, slot = self.box_head.decode_slots(
+        boxes, score, labels, valid, slot = self.box_head.decode(
             put_back(scores, rows, shape),
             put_back(deltas, rows, shape),
             proposals.boxes,

@@ -78,8 +78,11 @@ def plain_decode(scores, deltas, rois, size, thresh, iou, max_det):
 @pytest.mark.parametrize(
     ("count", "classes", "max_det"), [(40, 3, 20), (200, 60, 100), (300, 40, 9000)]
 )
-def test_decode_equals_the_plain_rule(count: int, classes: int, max_det: int) -> None:
+def test_decode_equals_the_plain_rule(
+    count: int, classes: int, max_det: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last case has more candidates than the first look takes, and wants them all."""
+    monkeypatch.setattr("maskwright.nn.box_head.PER_OBJECT", 1)
     generator = torch.Generator().manual_seed(count)
     head = BoxHead(2, classes, pool=2, width=8)
     rois = torch.stack([boxes_in(count, 200, generator) for _ in range(2)])
@@ -90,7 +93,7 @@ def test_decode_equals_the_plain_rule(count: int, classes: int, max_det: int) ->
     valid = torch.ones(2, count, dtype=torch.bool)
     valid[1, count // 2 :] = False
     sizes = torch.tensor([[180, 200], [200, 150]])
-    boxes, score, labels, kept = head.decode(
+    boxes, score, labels, kept, slot = head.decode(
         scores, deltas, rois, valid, sizes, score_thresh=0.05, nms_thresh=0.5, max_det=max_det
     )
     for image in range(2):
@@ -108,6 +111,7 @@ def test_decode_equals_the_plain_rule(count: int, classes: int, max_det: int) ->
         found = kept[image]
         assert score[image][found].tolist() == [row[0] for row in expected]
         assert labels[image][found].tolist() == [row[1] for row in expected]
+        assert torch.equal(scores[image, slot[image], labels[image]][found], score[image][found])
         torch.testing.assert_close(boxes[image][found], torch.stack([row[2] for row in expected]))
         assert not boxes[image][~found].any()
 
@@ -132,6 +136,7 @@ def test_soft_decoding_sees_all_candidates_that_matter(
         boxes[None], flat[None], (flat > 0.05)[None], rule, 0.3, 20, labels=labels[None]
     )
     monkeypatch.setattr("maskwright.nn.box_head._CANDIDATES", 30)
+    monkeypatch.setattr("maskwright.nn.box_head.PER_OBJECT", 1)
     found = head.decode(
         scores, deltas, rois, torch.ones(1, 40, dtype=torch.bool), sizes,
         score_thresh=0.05, nms_thresh=0.3, max_det=20, soft_nms=rule,
