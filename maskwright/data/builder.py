@@ -213,6 +213,7 @@ class Builder:
         foreign: dict[int, str] = {}  # paths of another machine
         files = ImageNames(roots, self.split)
         owner: dict[str, int] = {}
+        shared = _shared_ids(entries)
         for entry in entries:
             number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
             name = entry.get("file_name") if isinstance(entry, dict) else None
@@ -221,13 +222,16 @@ class Builder:
                     "bad image entry",
                     f"an image needs a whole number 'id' and a 'file_name', got {shown(entry)}",
                 )
-            elif number in named:
+            elif number in shared:  # each would be taught the objects of all
                 self.fault(
                     "duplicate image id",
-                    f"{name}: id {number} already belongs to {named[number][0]}; annotations "
-                    "cannot be told apart, give each image its own id",
+                    f"{name}: id {number} belongs to {shared[number]} images, so their annotations "
+                    "cannot be told apart; give each image its own id",
                     image=number,
                 )
+            elif number in named:
+                message = f"{name} is listed twice, with the same id: read once"
+                self.fault("duplicate image entry", message, "repaired", image=number)
             elif (clean := clean_path(name) or foreign_name(name, files)) is None:
                 self.fault(
                     "path outside the data set",
@@ -404,6 +408,17 @@ class Builder:
     def unknown_category(self, value: Any) -> str:
         """Return what is wrong with the class of an annotation."""
         return f"category {shown(value)} is not defined"
+
+
+def _shared_ids(entries: list[Any]) -> dict[int, int]:
+    """Return the ids that stand for several image files, and for how many."""
+    names: dict[int, set[str]] = {}
+    for entry in entries:
+        number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if number is not None and isinstance(name, str):
+            names.setdefault(number, set()).add(name)
+    return {number: len(files) for number, files in names.items() if len(files) > 1}
 
 
 def clean_path(name: str) -> str | None:

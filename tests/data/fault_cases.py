@@ -247,7 +247,11 @@ CASES: dict[str, tuple[Change, Outcome]] = {
     ),
     "duplicate image id": (
         lambda d: d.content["images"][1].update(id=5),
-        Listed("duplicate image id", "left out", 5, None, 2, 2, "give each image its own id"),
+        Listed("duplicate image id", "left out", 5, None, 1, 1, "give each image its own id"),
+    ),
+    "duplicate image entry": (
+        lambda d: d.content["images"].append(dict(d.content["images"][0])),
+        Listed("duplicate image entry", "repaired", 5, None, 3, 3, "read once"),
     ),
     "duplicate annotation id": (
         lambda d: d.content["annotations"][1].update(id=1),
