@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import OptionError
 from ..nn.backbones import Backbone
 from ..nn.fpn import FPN
-from ..nn.ragged import PER_OBJECT
+from ..nn.ragged import PER_OBJECT, most
 from ..nn.roi_heads import RoIHeads
 from ..nn.rpn import RPN, USUAL_OBJECTS
 from ..nn.samplers import RandomSource, streams
@@ -414,7 +414,7 @@ class TwoStageDetector(Detector):
         post = post or PostProcess()
         pyramid = self.features(images)
         proposals = self.rpn.propose(self.rpn(pyramid), images, max_det=post.max_det)
-        longest: Any = torch.sym_max(images.pixels.shape[2], images.pixels.shape[3])
+        longest: Any = most(images.pixels.shape[2], images.pixels.shape[3])
         return self.roi_heads.predict(
             pyramid,
             proposals,

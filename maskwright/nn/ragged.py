@@ -7,6 +7,7 @@ depend on data, so there every slot counts as worth computing and the losses mas
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +80,14 @@ def in_parts(run: Callable[..., list[Tensor]], size: int, *values: Tensor) -> li
         return run(*values)
     parts = [run(*part) for part in zip(*(v.split(size) for v in values), strict=True)]
     return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def least(a: Any, b: Any) -> Any:
+    """Return the smaller of two sizes, which in a graph for images of any size may be symbols."""
+    # torch 2.9 compiles the one for numbers alone, and traces the other for symbols alone.
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else torch.sym_min(a, b)
+
+
+def most(a: Any, b: Any) -> Any:
+    """Return the larger of two sizes; see `least`."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else torch.sym_max(a, b)

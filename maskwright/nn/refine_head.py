@@ -295,8 +295,8 @@ class RefineMaskHead(nn.Module):
         """Return the logits of every stage for R regions; see `forward`."""
         x = self.instance_convs(x)
         logits = []
-        for stage, fmap, layer in zip(self._fusions(), maps, self.logits, strict=False):
-            logits.append(_own_class(layer, x, labels))
+        for k, (stage, fmap) in enumerate(zip(self._fusions(), maps, strict=True)):
+            logits.append(_own_class(self.logits[k], x, labels))
             where = (boxes, batch_index, self.stride, x.shape[-1])
             masks = []
             if self.instance_mask:

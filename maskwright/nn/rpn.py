@@ -20,7 +20,7 @@ from ..structures import Images, Instances
 from .anchors import AnchorGenerator
 from .matchers import IoUMatcher
 from .parallel import mean_count
-from .ragged import PER_OBJECT, gather_slots, last_tenth
+from .ragged import PER_OBJECT, gather_slots, last_tenth, least
 from .samplers import BalancedSampler, RandomSource
 from .winograd import Conv2d
 
@@ -160,7 +160,7 @@ class RPN(nn.Module):
         first = 0
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
             # In a graph for images of any size, the number of anchors is a symbol.
-            count = torch.sym_min(before, logits.shape[1])
+            count = least(before, logits.shape[1])
             top, at = logits.float().topk(count, 1)
             boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
             scores.append(top.sigmoid())

@@ -8,6 +8,7 @@ any integer type.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,10 @@ def check_size(output_size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
         ValueError: if that is not one or two positive integers.
     """
-    pair = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    pair: Any = output_size
+    # Not `tuple | list`: torch 2.9 cannot compile that.
+    if not (isinstance(pair, tuple) or isinstance(pair, list)):  # noqa: SIM101
+        pair = (pair, pair)
     try:
         h, w = (operator.index(side) for side in pair)
     except (TypeError, ValueError):
