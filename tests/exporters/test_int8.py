@@ -381,7 +381,7 @@ def test_data_that_cannot_judge_the_model(exported, data, spoil, message, tmp_pa
 def test_an_ap_of_nothing_judges_nothing(exported, data, tmp_path: Path) -> None:
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    change(copy, "val", "bbox", [0, 0, 1, 1])
-    change(copy, "val", "segmentation", [[0, 0, 1, 0, 1, 1]])
+    change(copy, "val", "bbox", [0, 0, 3, 3])
+    change(copy, "val", "segmentation", [[0, 0, 3, 0, 3, 3]])
     with pytest.raises(ValueError, match=r"no objects that the model finds \(box AP 0\.0"):
         quantise(exported.path, copy, tmp_path / "a.onnx")
