@@ -27,7 +27,7 @@ from .discover import find_splits, open_dataset
 from .images import image_header, load_image
 from .limits import max_pixels
 from .records import Dataset, Fault
-from .verdict import no_masks, no_objects, too_few_images, unlike_classes
+from .verdict import class_counts, no_masks, no_objects, too_few_images, unlike_classes
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
 MANY = 100  # detections an image that detectors return by default
@@ -306,17 +306,15 @@ def _find_twin(
 
 
 def _statistics(dataset: Dataset) -> SplitStats:
-    stats = SplitStats(len(dataset), per_class=dict.fromkeys(dataset.names, 0))
+    stats = SplitStats(len(dataset), crowds=dataset.num_ignored, per_class=class_counts(dataset))
     per_image, areas = [], []
-    truth = dataset.to_coco(by_label=True)
+    truth = dataset.to_coco()
     counts: Counter[int] = Counter()
     for entry in truth["annotations"]:
         if entry["iscrowd"]:
             continue
         counts[entry["image_id"]] += 1
         areas.append(entry["area"])
-        stats.per_class[dataset.names[entry["category_id"] - 1]] += 1
-    stats.crowds = sum(int(dataset[index].crowd.sum()) for index in range(len(dataset)))
     for image in truth["images"]:
         per_image.append(counts[image["id"]])
         stats.image_sizes[image["height"], image["width"]] += 1

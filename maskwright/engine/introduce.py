@@ -45,16 +45,16 @@ def introduce(run: Session) -> None:
     for part in {dataset.source: dataset for dataset in (data, val) if dataset}.values():
         if faults := describe_faults(part):
             console.warn(faults)
-    if val is not None:
-        for text in (no_objects(val), unlike_classes(counts, class_counts(val))):
-            if text:
-                console.warn(text)
     if val is None:
         console.note(
             "no validation (val_fraction=0): all images train, patience has nothing to wait for, "
             "and the newest weights are kept as best"
         )
-    elif shared := len(data.files() & val.files()):
+        return
+    for text in (no_objects(val), unlike_classes(counts, class_counts(val))):
+        if text:
+            console.warn(text)
+    if shared := len(data.files() & val.files()):
         console.warn(
             f"{shared} of {len(val)} validation images are training images: AP tells how well they "
             "are remembered, not how well new images will do"
