@@ -25,7 +25,7 @@ from common import compare
 from pycocotools import mask as rle
 
 from maskwright.metrics import coco_eval
-from maskwright.metrics.entries import compressed_rle
+from maskwright.metrics.detection.entries import compressed_rle
 
 STEP = 10**7  # between the ids of one copy and the next
 

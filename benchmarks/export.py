@@ -22,14 +22,14 @@ import torch
 from common import machine
 
 from maskwright import load
-from maskwright.data.images import load_image
-from maskwright.engine.benchmark import comparable
-from maskwright.engine.export import ExportReport, export
-from maskwright.engine.peer import drawn_scene, torchvision_model
-from maskwright.engine.predict import Loaded, Predictor
-from maskwright.engine.sources import one_source
+from maskwright.data.pixels.images import load_image
+from maskwright.exporters.export import ExportReport, export
 from maskwright.exporters.writers import SUFFIXES
 from maskwright.models import PostProcess
+from maskwright.prediction.predictor import Loaded, Predictor
+from maskwright.prediction.sources import one_source
+from maskwright.timing.benchmark import comparable
+from maskwright.timing.peer import drawn_scene, torchvision_model
 
 STAGES = ("preprocess", "inference", "postprocess", "paste masks")
 

@@ -21,11 +21,11 @@ import torch
 import train_step
 from common import compare, header, line, machine
 
-from maskwright.engine.peer import drawn_scene, random_predictor, torchvision_model
-from maskwright.engine.predict import Predictor
 from maskwright.models import PostProcess
 from maskwright.ops import nms_padded, roi_align
+from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Images
+from maskwright.timing.peer import drawn_scene, random_predictor, torchvision_model
 
 MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 90
 POST = PostProcess(0.05, 0.5, 100)

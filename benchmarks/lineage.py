@@ -37,8 +37,8 @@ from typing import Any
 import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.drawing.figures import colors, new_figure, save_figure, style
-from maskwright.engine import console
-from maskwright.engine.report import REPORT
+from maskwright.tasks.detection.report import REPORT
+from maskwright.terminal import console
 
 # What all share. The images of 640 x 480 pixels become 480 x 360.
 COMMON: dict[str, Any] = {

@@ -22,14 +22,14 @@ from training import one_class, paired
 import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
-from maskwright.engine import console
-from maskwright.engine.detect import to_detections
-from maskwright.engine.evaluate import eval_loader
 from maskwright.metrics import boundary_iou
-from maskwright.models.base import TwoStageDetector
+from maskwright.models.detection.base import TwoStageDetector
 from maskwright.ops.boxes import box_iou
 from maskwright.ops.masks import paste_masks
 from maskwright.structures import Instances
+from maskwright.tasks.detection.evaluate import eval_loader
+from maskwright.tasks.detection.views import to_detections
+from maskwright.terminal import console
 
 FIGURES = {"iou": "mask IoU", "boundary": "boundary IoU"}
 

@@ -72,8 +72,8 @@ class Watch:
 def predictions(count: int) -> None:
     import torch
 
-    from maskwright.engine.predict import Predictor
     from maskwright.models import Meta, build
+    from maskwright.prediction.predictor import Predictor
 
     torch.manual_seed(0)
     predictor = Predictor(build(MODEL, 2, **TINY), Meta(MODEL, TINY, ["a", "b"]), device="cpu")
@@ -87,7 +87,7 @@ def predictions(count: int) -> None:
 
 
 def steps(count: int) -> None:
-    import maskwright.engine.train as module
+    import maskwright.training.train as module
 
     watch = Watch(count)
     original = module.optimise

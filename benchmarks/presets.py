@@ -29,11 +29,11 @@ from peak import peak_memory
 from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.discover import open_dataset
-from maskwright.engine.device import pick_device
-from maskwright.engine.evaluate import eval_loader
-from maskwright.engine.recipe import TrainRecipe
+from maskwright.devices import pick_device
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Resize
+from maskwright.tasks.detection.evaluate import eval_loader
+from maskwright.tasks.recipe import TrainRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 # The last one is what the others are compared with.

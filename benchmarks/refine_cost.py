@@ -20,11 +20,11 @@ from common import compare, header, line, machine
 from peak import peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskwright.engine.peer import drawn_scene, random_predictor
-from maskwright.engine.predict import Loaded, Predictor
-from maskwright.engine.sources import one_source
 from maskwright.models import PostProcess
+from maskwright.prediction.predictor import Loaded, Predictor
+from maskwright.prediction.sources import one_source
 from maskwright.structures import Resize
+from maskwright.timing.peer import drawn_scene, random_predictor
 
 FAMILIES = ("mask_rcnn", "refine_mask", "refine_mask_fast")
 POST = PostProcess(0.05, 0.5, 100)

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from training import Ours, one_class, paired, run_all
 
-from maskwright.engine.device import pick_device
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.nn.refine_head import FUSION_PARTS
+from maskwright.devices import pick_device
+from maskwright.nn.detection.refine_head import FUSION_PARTS
 from maskwright.recipes import coco_subset, nuclei, penn_fudan
+from maskwright.tasks.recipe import TrainRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan, "coco_subset": coco_subset}
 FIGURES = {

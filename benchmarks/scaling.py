@@ -44,10 +44,10 @@ class Curve:
 
 def predictions(side: int, batch: int = 1) -> Work:
     """Return the prediction of drawn square images with about 100 objects each."""
-    from maskwright.engine.peer import drawn_scene, random_predictor
-    from maskwright.engine.predict import Loaded, make_post
-    from maskwright.engine.sources import one_source
+    from maskwright.prediction.predictor import Loaded, make_post
+    from maskwright.prediction.sources import one_source
     from maskwright.structures import Resize
+    from maskwright.timing.peer import drawn_scene, random_predictor
 
     photo = drawn_scene()
     predictor = random_predictor(MODEL, 20, photo)

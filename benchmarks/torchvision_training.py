@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from training import Ours, Trainer, paired, run_all
 
 from maskwright.data.loader import Batch
-from maskwright.engine.backbone_weights import load_backbone
-from maskwright.engine.device import pick_device
-from maskwright.engine.recipe import TrainRecipe
+from maskwright.devices import pick_device
+from maskwright.hub.backbone_weights import load_backbone
 from maskwright.nn.backbones import Backbone
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Detections, Images, PackedMasks
+from maskwright.tasks.recipe import TrainRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 EQUAL_TIME = "torchvision, equal time"

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, Loader, make_loader
 from maskwright.data.transforms import Augment
-from maskwright.engine.checkpoint import save_checkpoint
-from maskwright.engine.detect import to_detections
-from maskwright.engine.evaluate import score, to_coco_rows
-from maskwright.engine.heap import give_back
-from maskwright.engine.optim import build_optimizer, lr_factor, set_lr
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.hub import start_detector
+from maskwright.hub.loading import start_detector
 from maskwright.models import Meta, PostProcess
+from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.structures import Detections, Images, Resize
+from maskwright.tasks.detection.evaluate import score, to_coco_rows
+from maskwright.tasks.detection.views import to_detections
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.terminal.heap import give_back
+from maskwright.training.optim import build_optimizer, lr_factor, set_lr
 
 # Makes the module of one side from a recipe and the names of the classes.
 Maker = Callable[[TrainRecipe, list[str]], Any]

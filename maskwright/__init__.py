@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from maskwright._version import __version__
 
 if TYPE_CHECKING:
-    from maskwright.engine.export import export
-    from maskwright.engine.heap import keep_memory
-    from maskwright.engine.predict import Predictor, predict
-    from maskwright.engine.result import Result
-    from maskwright.engine.train import train
-    from maskwright.engine.val import val
-    from maskwright.hub import convert, load
+    from maskwright.exporters.export import export
+    from maskwright.hub.loading import convert, load
+    from maskwright.prediction.predictor import Predictor, predict
+    from maskwright.prediction.val import val
     from maskwright.structures import Detections
+    from maskwright.tasks.detection.result import Result
+    from maskwright.terminal.heap import keep_memory
+    from maskwright.training.train import train
 
 __all__ = [
     "Detections",
@@ -43,15 +43,15 @@ __all__ = [
 
 _HOMES = {
     "Detections": "maskwright.structures",
-    "Predictor": "maskwright.engine.predict",
-    "Result": "maskwright.engine.result",
-    "convert": "maskwright.hub",
-    "export": "maskwright.engine.export",
-    "keep_memory": "maskwright.engine.heap",
-    "load": "maskwright.hub",
-    "predict": "maskwright.engine.predict",
-    "train": "maskwright.engine.train",
-    "val": "maskwright.engine.val",
+    "Predictor": "maskwright.prediction.predictor",
+    "Result": "maskwright.tasks.detection.result",
+    "convert": "maskwright.hub.loading",
+    "export": "maskwright.exporters.export",
+    "keep_memory": "maskwright.terminal.heap",
+    "load": "maskwright.hub.loading",
+    "predict": "maskwright.prediction.predictor",
+    "train": "maskwright.training.train",
+    "val": "maskwright.prediction.val",
 }
 
 

@@ -21,18 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 from maskwright import commands
 from maskwright._version import __version__
 from maskwright.commands import UsageError, as_written, unknown
-from maskwright.engine import console
-from maskwright.engine.interrupt import ended_by_second_signal, stoppable
 from maskwright.errors import OptionError, TrainingError, WorkerError, WriteError
 from maskwright.files import EVERYWHERE, MENDS, write_fault
 from maskwright.processes import Stopped, signal_name, stop_signal
-from maskwright.signatures import (
-    REQUIRED,
-    Option,
-    describe_kind,
-    parse_value,
-    read_options,
-)
+from maskwright.signatures import REQUIRED, Option, describe_kind, parse_value, read_options
+from maskwright.terminal import console
+from maskwright.terminal.interrupt import ended_by_second_signal, stoppable
 from maskwright.tokens import Words, read_words
 
 if TYPE_CHECKING:
@@ -80,7 +74,7 @@ class TrainCommand(Command):
     @cached_property
     def options(self) -> dict[str, Option]:
         """The fields of the recipe; `commands.train` knows those of the model."""
-        from maskwright.engine.recipe import option_help, option_parameters
+        from maskwright.tasks.recipe import option_help, option_parameters
 
         meaning = option_help()
         return {
@@ -107,42 +101,44 @@ COMMANDS = {
     ),
     "val": Command(
         commands.val,
-        ("maskwright.engine.val", "val"),
+        ("maskwright.prediction.val", "val"),
         "val model=runs/train/train data=my_images",
     ),
     "predict": Command(
         commands.predict,
-        ("maskwright.engine.predict", "predict"),
+        ("maskwright.prediction.predictor", "predict"),
         "predict model=runs/train/train source=photos/",
     ),
     "convert": Command(
         commands.convert,
-        ("maskwright.hub", "convert"),
+        ("maskwright.hub.loading", "convert"),
         "convert maskrcnn_resnet50_fpn.pth ours.safetensors model=mask_rcnn_resnet50_fpn",
     ),
     "export": Command(
         commands.export,
-        ("maskwright.engine.export", "export"),
+        ("maskwright.exporters.export", "export"),
         "export model=runs/train/train format=onnx",
     ),
     "models": Command(commands.models, example="models mask_rcnn_lite0_fpn"),
     "doctor": Command(commands.doctor, example="doctor"),
     "compress": Command(
         commands.compress,
-        ("maskwright.engine.compress", "compress"),
+        ("maskwright.tasks.detection.compress", "compress"),
         "compress model=runs/train/train rank=1024,256 data=my_images",
     ),
     "proposals": Command(
         commands.proposals,
-        ("maskwright.engine.recall", "proposals"),
+        ("maskwright.tasks.detection.recall", "proposals"),
         "proposals data=my_images source=selective_search",
     ),
     "data check": Command(
-        commands.data_check, ("maskwright.data.check", "check_data"), "data check data=my_images"
+        commands.data_check,
+        ("maskwright.data.checking.check", "check_data"),
+        "data check data=my_images",
     ),
     "benchmark": Command(
         commands.benchmark,
-        ("maskwright.engine.benchmark", "benchmark"),
+        ("maskwright.timing.benchmark", "benchmark"),
         "benchmark model=mask_rcnn_resnet50_fpn weights=coco source=street.jpg",
     ),
 }

@@ -13,9 +13,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maskwright.engine import console
 from maskwright.errors import nearest
 from maskwright.signatures import Option, parse_value, read_arguments
+from maskwright.terminal import console
 
 WEIGHTS = Path(__file__).parent / "weights"
 SIZES = ("small", "medium", "large")  # of objects, in COCO's terms
@@ -33,8 +33,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 def keep_memory(device: str) -> None:
     """Keep what is freed, where the CPU computes: this process has nothing else to do with it."""
-    from maskwright.engine import heap
-    from maskwright.engine.device import pick_device
+    from maskwright.devices import pick_device
+    from maskwright.terminal import heap
 
     if pick_device(device).type == "cpu":
         heap.keep_memory()
@@ -46,8 +46,8 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
     if not {"data", "resume"} & set(options):
         raise UsageError("train needs data=... (folder or file of the data set), or resume=...")
     if extra:
-        from maskwright.engine.recipe import TrainRecipe
         from maskwright.models import get_entry
+        from maskwright.tasks.recipe import TrainRecipe
 
         entry = get_entry(options.get("model", TrainRecipe.model))
         kinds = model_options(entry.options)
@@ -58,7 +58,7 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
                 model_args[name] = parse_value(kinds[name].kind, text)
             except ValueError as error:
                 raise UsageError(f"{name}: {error}") from None
-    from maskwright.engine.train import train as run
+    from maskwright.training.train import train as run
 
     if model_args:
         options["model_args"] = model_args
@@ -75,8 +75,8 @@ def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
         model: registered name.
         kinds: the options of the model.
     """
-    from maskwright.engine.recipe import TrainRecipe
     from maskwright.models import list_models
+    from maskwright.tasks.recipe import TrainRecipe
 
     having = [other for other, entry in list_models().items() if name in entry.arguments()]
     if having:
@@ -110,8 +110,8 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
         save: write `report.html`, its figures and `metrics.json`: true into a new run folder, a
             path into that folder, false nothing.
     """
-    from maskwright.engine.undefined import metric_rows, split_rows, undefined_line
-    from maskwright.engine.val import val as run
+    from maskwright.prediction.val import val as run
+    from maskwright.reports.undefined import metric_rows, split_rows, undefined_line
 
     keep_memory(options["device"])
     metrics = run(model, save=save, **options)
@@ -135,7 +135,7 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
     if line := undefined_line(without, absent):
         console.note(line)
     if metrics.dir is not None and metrics.diagnosis is not None:
-        from maskwright.engine.report import announce
+        from maskwright.tasks.detection.report import announce
 
         announce(metrics.diagnosis, metrics.dir)
         console.note(f"next:\n  {metrics.command}")
@@ -151,7 +151,7 @@ def predict(*, model: str | Path, save: bool | str | Path | None = True, **optio
         save: write a picture and a JSON file of each image, and a page that shows several: true
             into a new run folder, a path into that folder, false nothing.
     """
-    from maskwright.engine.predict import predict as run
+    from maskwright.prediction.predictor import predict as run
 
     keep_memory(options["device"])
     results = run(model, save=save, **options)
@@ -178,7 +178,7 @@ def export(*, model: str | Path, **options: Any) -> int:
     Args:
         model: checkpoint, run folder or registered name; `maskwright models` lists the names.
     """
-    from maskwright.engine.export import export as run
+    from maskwright.exporters.export import export as run
 
     run(model, **options)
     return 0
@@ -186,7 +186,7 @@ def export(*, model: str | Path, **options: Any) -> int:
 
 def convert(**options: Any) -> int:
     """Convert weights between maskwright and other libraries."""
-    from maskwright.hub import convert as run
+    from maskwright.hub.loading import convert as run
 
     console.note(str(run(**options)))
     return 0
@@ -194,7 +194,7 @@ def convert(**options: Any) -> int:
 
 def benchmark(**options: Any) -> int:
     """Time inference stage by stage, beside torchvision where it has the model."""
-    from maskwright.engine import benchmark as run
+    from maskwright.timing import benchmark as run
 
     result = run.benchmark(**options)
     run.report(result)
@@ -209,8 +209,8 @@ def models(name: str | None = None) -> int:
     Args:
         name: a model; none: all of them.
     """
-    from maskwright.engine.backbone_weights import pretrained_place
-    from maskwright.hub import SHIPPED_MODELS
+    from maskwright.hub.backbone_weights import pretrained_place
+    from maskwright.hub.loading import SHIPPED_MODELS
     from maskwright.models import get_entry, list_models
 
     if name is not None:
@@ -261,7 +261,7 @@ def count_parameters(name: str) -> int:
 
 def compress(**options: Any) -> int:
     """Shrink the fully connected layers of a trained detector by truncated SVD."""
-    from maskwright.engine.compress import compress as run
+    from maskwright.tasks.detection.compress import compress as run
 
     made = run(**options)
     columns = ["", "parameters of the layers", "ms an image", "box/AP", "box/AP50"]
@@ -284,7 +284,7 @@ def proposals(*, save: bool | str | Path | None = True, **options: Any) -> int:
         save: write the recall curves and the proposals themselves: true into a new run folder, a
             path into that folder, false nothing.
     """
-    from maskwright.engine.recall import proposals as run
+    from maskwright.tasks.detection.recall import proposals as run
 
     report = run(save=save, **options)
     recall = report.recall
@@ -316,7 +316,7 @@ def as_written(value: Any) -> str:
 
 def doctor() -> int:
     """Check this installation and print the command that mends what is missing."""
-    from maskwright.engine.doctor import doctor as run
+    from maskwright.terminal.doctor import doctor as run
 
     return 0 if run() else 1
 
@@ -328,7 +328,7 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
         save: write samples, statistics and the list of faults: true into a new run folder, a path
             into that folder, false nothing.
     """
-    from maskwright.data.check import check_data
+    from maskwright.data.checking.check import check_data
 
     with ExitStack() as stack:
         bars: dict[str, console.Progress] = {}

@@ -42,7 +42,7 @@ def read_options(module: str, function: str) -> list[Option]:
     """Return the options of a function, with their meaning from its docstring.
 
     Args:
-        module: dotted name of a module of this package, such as "maskwright.engine.predict".
+        module: dotted name of a module of this package, such as "maskwright.prediction.predictor".
         function: name of a function at its top level.
     """
     path = Path(__file__).parent.joinpath(*module.split(".")[1:])

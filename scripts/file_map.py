@@ -1,4 +1,4 @@
-"""Write the file map of the README from the first sentence of every module's docstring.
+"""Write the file map of docs/architecture.md from the first sentence of every module's docstring.
 
 python scripts/file_map.py          # rewrite it
 python scripts/file_map.py --check  # exit 1 if it is out of date
@@ -10,16 +10,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "architecture.md"
 START, END = "<!-- file map -->\n", "<!-- end of file map -->\n"
 FOLDERS = [
     "maskwright",
-    *(
-        f"maskwright/{part}"
-        for part in [
-            *("ops", "nn", "models", "proposals", "drawing", "data", "metrics", "engine"),
-            *("converters", "recipes"),
-        ]
+    *sorted(
+        path.parent.relative_to(ROOT).as_posix()
+        for path in (ROOT / "maskwright").rglob("__init__.py")
+        if path.parent.name != "maskwright"
     ),
     "benchmarks",
     "examples",
@@ -48,13 +46,13 @@ def file_map() -> str:
 
 
 def main() -> int:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
     after = rest.split(END)[1]
     wanted = f"{before}{START}\n{file_map()}\n{END}{after}"
     if "--check" in sys.argv:
         return int(text != wanted)
-    README.write_text(wanted, encoding="utf-8")
+    PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import maskwright as mw
-from maskwright.engine.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from maskwright.recipes import nuclei
+from maskwright.storage.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 
 OUT = Path(__file__).resolve().parents[1] / "maskwright" / "weights"
 

@@ -16,8 +16,8 @@ from PIL import Image
 import maskwright as mw
 from maskwright.cli import COMMANDS, main
 from maskwright.commands import WEIGHTS
-from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.models import Meta, build, get_entry, list_models
+from maskwright.storage.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "mask_rcnn_resnet50_fpn"
@@ -225,13 +225,13 @@ def test_what_may_go_wrong_inside(
     def fail() -> bool:
         raise error
 
-    monkeypatch.setattr("maskwright.engine.doctor.doctor", fail)
+    monkeypatch.setattr("maskwright.terminal.doctor.doctor", fail)
     assert main(["doctor"]) == status
     assert message in capsys.readouterr().err
 
 
 def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskwright.engine.doctor.doctor", lambda: 1 / 0)
+    monkeypatch.setattr("maskwright.terminal.doctor.doctor", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
 
@@ -336,7 +336,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 def test_train_passes_on_what_was_given_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import maskwright.engine.train as module
+    import maskwright.training.train as module
 
     seen: dict[str, object] = {}
 
@@ -381,7 +381,7 @@ def test_doctor_says_what_mends(
 ) -> None:
     import torchvision
 
-    from maskwright.engine import doctor
+    from maskwright.terminal import doctor
 
     monkeypatch.setattr(doctor, "ESSENTIAL", (*doctor.ESSENTIAL, ("nonesuch", "none-such", "x")))
     monkeypatch.setattr(doctor, "OPTIONAL", (("nothere", "not-here", "pictures"),))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskwright import hub
-from maskwright.engine import backbone_weights
-from maskwright.engine.backbone_weights import SHIPPED_BACKBONES
-from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.hub import backbone_weights
+from maskwright.hub import loading as hub
+from maskwright.hub.backbone_weights import SHIPPED_BACKBONES
 from maskwright.models import Meta, build, build_tiny
-from maskwright.models.faster_rcnn import TINY
+from maskwright.models.detection.faster_rcnn import TINY
 from maskwright.models.registry import PublishedWeights
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 
 NAME = "mask_rcnn_resnet50_fpn"
 

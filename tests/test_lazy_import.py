@@ -52,7 +52,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_names_stay_functions_when_modules_of_that_name_are_imported() -> None:
     code = (
-        "import maskwright as mw, maskwright.engine.predict, maskwright.converters\n"
+        "import maskwright as mw, maskwright.prediction.predictor, maskwright.converters\n"
         "import maskwright.exporters\n"
         "assert callable(mw.predict) and callable(mw.convert) and callable(mw.val)\n"
         "assert callable(mw.export)"

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from maskwright.cli import COMMANDS, main
-from maskwright.engine.recipe import TrainRecipe
 from maskwright.paths import home_path, names_path, nearest_path, takes_paths
 from maskwright.signatures import parse_value
+from maskwright.tasks.recipe import TrainRecipe
 
 # Options that are text and no path. A new one is either written here, or its type names `Path`.
 NAMES = {

@@ -1,4 +1,4 @@
-"""The README keeps its promises: its file map is complete, its links and sample files exist."""
+"""The pages keep their promises: the file map is complete, its links and sample files exist."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from maskwright.engine.val import val
+from maskwright.prediction.val import val
 from maskwright.runs import check_save
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setresuid"), reason="permissions of POSIX")

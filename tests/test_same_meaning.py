@@ -11,14 +11,14 @@ import pytest
 
 import maskwright as mw
 from maskwright.cli import COMMANDS
-from maskwright.data.check import check_data
-from maskwright.engine.benchmark import benchmark
-from maskwright.engine.compress import compress
-from maskwright.engine.predict import Predictor
-from maskwright.engine.recall import proposals
+from maskwright.data.checking.check import check_data
 from maskwright.errors import OptionError
+from maskwright.prediction.predictor import Predictor
 from maskwright.runs import check_save, save_dir
 from maskwright.signatures import REQUIRED, describe_kind, members, parse_value
+from maskwright.tasks.detection.compress import compress
+from maskwright.tasks.detection.recall import proposals
+from maskwright.timing.benchmark import benchmark
 
 # The Python function of each command. `models` and `doctor` only print, and have none.
 FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -13,10 +13,10 @@ from maskwright.signatures import REQUIRED, describe_kind, parse_value, read_opt
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("maskwright.engine.predict", "predict"),
-        ("maskwright.engine.val", "val"),
-        ("maskwright.hub", "convert"),
-        ("maskwright.data.check", "check_data"),
+        ("maskwright.prediction.predictor", "predict"),
+        ("maskwright.prediction.val", "val"),
+        ("maskwright.hub.loading", "convert"),
+        ("maskwright.data.checking.check", "check_data"),
     ],
 )
 def test_the_source_says_what_python_sees(module: str, name: str) -> None:
@@ -35,7 +35,7 @@ def test_the_source_says_what_python_sees(module: str, name: str) -> None:
 
 def test_a_function_that_is_not_there() -> None:
     with pytest.raises(LookupError, match="no function nothing"):
-        read_options("maskwright.hub", "nothing")
+        read_options("maskwright.hub.loading", "nothing")
 
 
 SIZE = "int | tuple[int, int] | str | None"

@@ -18,12 +18,12 @@ from PIL import Image
 
 import maskwright as mw
 from maskwright.data import open_dataset
-from maskwright.engine import console
-from maskwright.engine.checkpoint import save_checkpoint
-from maskwright.engine.pictures import Curves
-from maskwright.engine.rundir import ResultsTable, read_args, write_args, write_whole
 from maskwright.paths import plain_path
 from maskwright.proposals.files import ProposalFile, write_proposals
+from maskwright.storage.checkpoint import save_checkpoint
+from maskwright.storage.rundir import ResultsTable, read_args, write_args, write_whole
+from maskwright.tasks.detection.pictures import Curves
+from maskwright.terminal import console
 from maskwright.text import encodable, one_line, printable, to_json
 
 BYTES = os.fsdecode(b"b\xff\xe9.png")  # no UTF-8

@@ -8,9 +8,9 @@ import pytest
 
 from maskwright.cli import COMMANDS
 from maskwright.commands import UsageError
-from maskwright.engine.train import TrainResult
 from maskwright.models import get_entry
 from maskwright.tokens import Words, read_words
+from maskwright.training.train import TrainResult
 
 
 def read(line: str | list[str]) -> Words:

@@ -18,13 +18,13 @@ from PIL import Image
 from maskwright.cli import main
 from maskwright.data import open_dataset
 from maskwright.data.batch_file import save_batch
+from maskwright.data.formats.voc.write import write_voc
 from maskwright.data.loader import make_loader
-from maskwright.data.voc_write import write_voc
-from maskwright.engine.result import Result
 from maskwright.errors import WriteError
 from maskwright.files import replacing, replacing_picture, require_space, write_whole, writing
 from maskwright.proposals.files import write_proposals
 from maskwright.structures import Detections, Resize
+from maskwright.tasks.detection.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 NOISE = np.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..nn.refine_head import FUSION_PARTS
+from ..nn.detection.refine_head import FUSION_PARTS
 from .common import COCO_91_NAMES, Converted, ConvertReport, count_rows, flat_columns, require
 
 _HEAD = "roi_heads.mask_head."

@@ -6,36 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .check import CheckReport, check_data
-    from .coco import read_coco
+    from .checking.check import CheckReport, check_data
     from .discover import find_splits, open_dataset
+    from .formats.coco.read import read_coco
+    from .formats.voc.read import read_voc
+    from .formats.voc.write import write_voc
     from .holdout import split_dataset
-    from .images import collate_images, load_image, resize_image
     from .loader import Batch, Loader, make_loader
+    from .pixels.images import collate_images, load_image, resize_image
     from .records import Dataset, Fault, Record
     from .transforms import Augment
-    from .voc import read_voc
-    from .voc_write import write_voc
 
 _HOMES = {
     "Augment": "transforms",
     "Batch": "loader",
-    "CheckReport": "check",
+    "CheckReport": "checking.check",
     "Dataset": "records",
     "Fault": "records",
     "Loader": "loader",
     "Record": "records",
-    "check_data": "check",
-    "collate_images": "images",
+    "check_data": "checking.check",
+    "collate_images": "pixels.images",
     "find_splits": "discover",
-    "load_image": "images",
+    "load_image": "pixels.images",
     "make_loader": "loader",
     "open_dataset": "discover",
-    "read_coco": "coco",
-    "read_voc": "voc",
-    "resize_image": "images",
+    "read_coco": "formats.coco.read",
+    "read_voc": "formats.voc.read",
+    "resize_image": "pixels.images",
     "split_dataset": "holdout",
-    "write_voc": "voc_write",
+    "write_voc": "formats.voc.write",
 }
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import Any
 from maskwright.errors import OptionError
 from maskwright.paths import home_path, nearest_path
 
-from .coco_layout import CocoSource, by_folders, by_lists, coco_source
-from .folders import (
+from .formats.coco.layout import CocoSource, by_folders, by_lists, coco_source
+from .formats.folders import (
     ANNOTATION_FOLDERS,
     LIST_SUFFIXES,
     SPLITS,
@@ -26,10 +26,10 @@ from .folders import (
     is_file,
     split_name,
 )
-from .layouts import ROWS, Look, Source, VocSource, describe, examples, recognise, seen
+from .formats.sniff import BROKEN, COCO, sniff
+from .formats.table import ROWS, Look, Source, VocSource, describe, examples, recognise, seen
+from .formats.voc.layout import VocPart, voc_part
 from .records import Dataset
-from .sniff import BROKEN, COCO, sniff
-from .voc_layout import VocPart, voc_part
 
 # Folders inside a data set that are sometimes given in place of it.
 INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .checking.verdict import too_few_images
 from .records import Dataset
-from .verdict import too_few_images
 
 
 def split_dataset(

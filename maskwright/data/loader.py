@@ -24,7 +24,7 @@ from maskwright.errors import OptionError
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Images, Instances, PackedMasks, Resize
 
-from .images import collate_images
+from .pixels.images import collate_images
 from .proposals import SLOT_STEP, pack_proposals
 from .records import Dataset
 from .transforms import Augment, Sample, draw_view, make_sample

@@ -22,7 +22,7 @@ from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
 from maskwright.structures import Skeleton
 from maskwright.window import Window
 
-from .images import load_image
+from .pixels.images import load_image
 from .segments import NO_MASK, POLYGONS, RLE
 
 ANY_CLASS = -1  # label of an ignored region whose class is not known

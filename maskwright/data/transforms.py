@@ -21,7 +21,7 @@ from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
 
-from .images import resize_image
+from .pixels.images import resize_image
 from .proposals import dataset_proposals
 from .records import Dataset, Record
 

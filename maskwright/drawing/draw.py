@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics.entries import compressed_rle
+from ..metrics.detection.entries import compressed_rle
 from ..structures import Skeleton
 from .fonts import Letters, warn_missing
 from .labels import FEW, Color, Rect, draw_labels

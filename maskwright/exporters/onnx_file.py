@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..ops.decompositions import decompositions
-from .onnx_ops import translations
+from ..ops.onnx import translations
 from .spec import KEY, GraphSpec
 from .trace import quiet
 

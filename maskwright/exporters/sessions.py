@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import OptionError
-from ..models.base import Detector, PostProcess
-from ..models.regions import require_proposals
+from ..models.detection.base import Detector, PostProcess
+from ..models.detection.regions import require_proposals
 from ..nn.ragged import GOOD_SCORE
 from ..paths import plain_path
 from ..structures import Images, Instances

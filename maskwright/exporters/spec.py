@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .._version import __version__
-from ..models.base import Detector, Meta, PostProcess
+from ..models.detection.base import Detector, PostProcess
+from ..models.meta import Meta
 from ..structures import MAX_INPUT, Resize
 
 KEY = "maskwright"  # of the metadata, in every format

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..models.base import Detector, PostProcess
+from ..models.detection.base import Detector, PostProcess
 from ..models.inference import fast_network
 from ..nn.inference import share
 from ..nn.same_padding import fix_padding

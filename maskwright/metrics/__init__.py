@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .boundary import boundary_iou
-    from .coco_map import coco_eval
-    from .diagnostics import confusion_matrix, explain_zero, pr_curve
-    from .voc_map import voc_eval
+    from .detection.boundary import boundary_iou
+    from .detection.coco_map import coco_eval
+    from .detection.diagnostics import confusion_matrix, explain_zero, pr_curve
+    from .detection.voc_map import voc_eval
 
 __all__ = [
     "boundary_iou",
@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "boundary_iou": "boundary",
-    "coco_eval": "coco_map",
-    "confusion_matrix": "diagnostics",
-    "explain_zero": "diagnostics",
-    "pr_curve": "diagnostics",
-    "voc_eval": "voc_map",
+    "boundary_iou": "detection.boundary",
+    "coco_eval": "detection.coco_map",
+    "confusion_matrix": "detection.diagnostics",
+    "explain_zero": "detection.diagnostics",
+    "pr_curve": "detection.diagnostics",
+    "voc_eval": "detection.voc_map",
 }
 
 

@@ -1,175 +1,41 @@
-"""What every detector is: two methods, its conventions, and the data that describe a checkpoint.
+"""What every model is: two methods, its conventions, and how its images are standardised.
 
-`Detector.forward` predicts and `Detector.losses` trains; both keep static shapes between input
-and output. `TwoStageDetector` is the line from Faster R-CNN (Ren et al. 2015) on: backbone and
-pyramid, region proposals, heads on the regions. Detectors whose regions come from outside stand
-in `regions`.
+`Model.forward` predicts and `Model.losses` trains; both keep static shapes between input and
+output. Each task has a base of its own below this one: `models.detection.base.Detector`,
+`models.classification.base.Classifier`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import OptionError
-from ..nn.backbones import Backbone
-from ..nn.fpn import FPN
-from ..nn.ragged import PER_OBJECT, most
-from ..nn.roi_heads import RoIHeads
-from ..nn.rpn import RPN, USUAL_OBJECTS
-from ..nn.samplers import RandomSource, streams
-from ..nn.svm_fit import Track
-from ..ops.soft_nms import SoftNMS
-from ..structures import Images, Instances, Resize, Skeleton
-from ..window import Window, parse_window
+from ..nn.random import RandomSource
+from ..nn.track import Track
+from ..structures import Images, Resize
 
 
-@dataclass(frozen=True)
-class PostProcess:
-    """What is kept of the raw predictions.
+class Model(nn.Module):
+    """Base of all models.
 
     Attributes:
-        score_thresh: smallest score, in [0, 1].
-        nms_thresh: IoU above which the weaker of two boxes of one class is dropped.
-        max_det: most detections of an image.
-        soft_nms: boxes that overlap a better one lose score by this rule instead of being dropped.
-    """
-
-    score_thresh: float = 0.05
-    nms_thresh: float = 0.5
-    max_det: int = 100
-    soft_nms: SoftNMS | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("score_thresh", "nms_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.max_det < 1:
-            raise OptionError(f"max_det must be at least 1, got {self.max_det}")
-
-
-@dataclass
-class Meta:
-    """What a checkpoint says about itself: plain data, stored as JSON.
-
-    Attributes:
-        model: registered name.
-        args: builder options, as plain data.
-        names: class names by label; None for a class that the source left unused.
-        category_ids: the data set's own id of each class, for COCO output.
-        keypoints: what the keypoints are called, for a model that has them.
-        licence: licence of the weights.
-        source: where the weights come from: data set, command or publisher.
-        metrics: figures on the validation split, keys as `mask/AP`.
-        extra: anything else worth keeping, as plain data.
-        window: (low, high): the sample values that it was trained with as 0 to 255, where images
-            had more than 8 bits; None: it knows 8-bit images alone.
-    """
-
-    model: str
-    args: dict[str, Any]
-    names: list[str | None]
-    category_ids: list[int] = field(default_factory=list)
-    keypoints: Skeleton | None = None
-    licence: str = ""
-    source: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
-    window: Window | None = None
-
-    def __post_init__(self) -> None:
-        for name, kind in _META_TYPES.items():
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"the checkpoint's field {name!r} is not a {kind.__name__}")
-        if not all(name is None or isinstance(name, str) for name in self.names):
-            raise ValueError("the checkpoint's class names are not all text")
-        if not all(type(number) is int for number in self.category_ids):
-            raise ValueError("the checkpoint's category ids are not all whole numbers")
-        if self.window is not None:
-            self.window = _read_window(self.window)
-        if not self.category_ids:
-            self.category_ids = list(range(1, len(self.names) + 1))
-        if len(self.category_ids) != len(self.names):
-            raise ValueError(
-                f"{len(self.names)} class names but {len(self.category_ids)} category ids"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Meta:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ValueError: if a field is missing or of another type.
-        """
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        try:
-            if known.get("keypoints") is not None:
-                points = known["keypoints"]
-                bones = tuple((int(a), int(b)) for a, b in points["bones"])
-                known["keypoints"] = Skeleton(tuple(map(str, points["names"])), bones)
-            meta = cls(**known)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"the checkpoint's description is incomplete: {error}") from None
-        return meta
-
-
-def _read_window(value: Any) -> Window:
-    try:
-        window = parse_window(value)
-    except OptionError:
-        window = None
-    if not isinstance(window, tuple):
-        raise ValueError("the checkpoint's field 'window' is no pair of rising numbers")
-    return window
-
-
-_META_TYPES: dict[str, type] = {
-    "model": str,
-    "args": dict,
-    "names": list,
-    "category_ids": list,
-    "licence": str,
-    "source": str,
-    "metrics": dict,
-    "extra": dict,
-}
-
-
-class Detector(nn.Module):
-    """Base of all detectors.
-
-    Attributes:
-        task: what it predicts beside classes: "detect" (boxes), "segment" (masks as well),
-            "keypoints" (keypoints as well) or "segment+keypoints".
+        task: what it is for, a word of `tasks.WORDS`: "classify", "detect", "segment", ...
         num_classes: number of real classes.
-        num_keypoints: keypoints of an object, 0 for a model without them.
         resize: how a photo becomes network input.
-        paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
         size_divisor: padded sides are multiples of this.
         buckets: padded (height, width) that it takes; empty: all multiples of `size_divisor`.
         backbone: the sub-module with `freeze(stages)`.
-        proposal_source: where regions come from, as `proposals.make_source` reads it, for a
-            detector that takes them with the images; None: it needs none.
-        max_proposals: most regions of an image.
         train_scales: short sides of the network input of which each training image has one.
         dtype: in which its layers compute; their weights are of that type.
     """
 
     task: str
-    backbone: Backbone
+    backbone: Any
     size_divisor = 32
     buckets: Sequence[tuple[int, int]] = ()
-    num_keypoints = 0
-    proposal_source: str | None = None
-    max_proposals = 0
     train_scales: tuple[int, ...] = ()
     dtype = torch.float32
 
@@ -184,80 +50,24 @@ class Detector(nn.Module):
         std: tuple[float, float, float],
         bgr: bool = False,
         resize: Resize | None = None,
-        paste_mode: str = "grid",
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.resize = resize or Resize()
-        self.paste_mode = paste_mode
         self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    @property
-    def predicts_masks(self) -> bool:
-        """True if detections have masks, and training needs them."""
-        return "segment" in self.task.split("+")
-
-    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
-        """Return the detections of each image by falling score.
-
-        Args:
-            images: B images.
-            post: thresholds; None: the defaults of `PostProcess`.
-
-        Returns:
-            `Instances` with (B, max_det) slots in padded-image pixels.
-        """
-        raise NotImplementedError
-
-    def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
-        """Return the thresholds to predict with; an exported graph has its own.
-
-        Args:
-            post: what is asked for.
-            default: what is asked for where nobody says anything: it gives way.
-        """
-        return post
-
-    def num_proposals(self, max_det: int) -> int | None:
-        """Return how many proposals of an image are looked at for so many objects; None: no limit.
-
-        Args:
-            max_det: objects that are wanted.
-        """
-        return None
-
-    def short_advice(self, max_det: int) -> str:
-        """Return what helps where the proposals were too few (`Instances.short`).
-
-        Args:
-            max_det: objects that were wanted.
-        """
-        return f"the model looks at {self.num_proposals(max_det)} proposals of an image"
-
-    def refine(self, images: Images, found: Instances) -> Instances | None:
-        """Return boxes from elsewhere with the masks and keypoints that the model finds in them.
-
-        Args:
-            images: B images.
-            found: (B, K) slots in padded-image pixels, with labels.
-
-        Returns:
-            The same with `mask_crops` and `keypoints`; None if the model cannot do that.
-        """
-        return None
-
     def losses(
-        self, images: Images, targets: Instances, *, generator: RandomSource = None
+        self, images: Images, targets: Any, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
         """Return the loss terms, scalars by name, to be added up.
 
         Args:
             images: B images.
-            targets: ground truth in padded-image pixels.
-            generator: source of the random numbers of the samplers: a generator, or `ImageNoise`
-                with a key for each image.
+            targets: what the task's loader makes of the annotations, in padded-image pixels.
+            generator: source of the random numbers of samplers and dropout: a generator, or
+                `ImageNoise` with a key for each image.
         """
         raise NotImplementedError
 
@@ -280,7 +90,7 @@ class Detector(nn.Module):
 
     def fit_after_training(
         self,
-        batches: Callable[[], Iterable[tuple[Images, Instances]]],
+        batches: Callable[[], Iterable[tuple[Images, Any]]],
         count: int,
         names: Sequence[str],
         say: Callable[[str], None],
@@ -316,162 +126,3 @@ class Detector(nn.Module):
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` of the backbone; 0 trains everything."""
         self.backbone.freeze(stages)
-
-
-# What of a two-stage detector trains: everything; the RPN, or the heads on regions, with the
-# backbone; or only those of their layers that the other does not use.
-TRAIN_PARTS = ("all", "rpn", "heads", "rpn-only", "heads-only")
-
-
-class TwoStageDetector(Detector):
-    """Backbone, pyramid or none, region proposals, heads on regions: Faster R-CNN and its line.
-
-    Args:
-        num_classes: real classes.
-        backbone: its maps, or its tail that runs on regions, feed everything else.
-        fpn: pyramid over the maps; None: the maps themselves are what RPN and heads see.
-        rpn: proposes regions.
-        roi_heads: classify and refine them.
-        **conventions: of `Detector`.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        backbone: Backbone,
-        fpn: FPN | None,
-        rpn: RPN,
-        roi_heads: RoIHeads,
-        **conventions: Any,
-    ) -> None:
-        super().__init__(num_classes, **conventions)
-        self.backbone = backbone
-        self.fpn = fpn
-        self.rpn = rpn
-        self.roi_heads = roi_heads
-        tasks = []
-        if roi_heads.mask_head is not None:
-            tasks.append("segment")
-        if roi_heads.keypoint_head is not None:
-            tasks.append("keypoints")
-            self.num_keypoints = roi_heads.keypoint_head.num_keypoints
-        self.task = "+".join(tasks) or "detect"
-        self.part = "all"
-
-    def train_only(self, part: str) -> None:
-        """Choose what trains, and which terms `losses` has: one of `TRAIN_PARTS`.
-
-        A stage of the backbone that only the heads see, such as that which runs on regions, belongs
-        to the heads. What was frozen stays so.
-
-        Raises:
-            OptionError: if there is no such part.
-
-        Reference: Ren et al. 2015, section 3.2 (4-step alternating training).
-        """
-        if part not in TRAIN_PARTS:
-            raise OptionError(f"train_part is one of {', '.join(TRAIN_PARTS)}; got {part!r}")
-        self.part = part
-        trains_rpn, trains_heads = self._trains("rpn"), self._trains("heads")
-        stages = len(self.backbone.body.stages())
-        more_maps = len(self.backbone.strides) > len(self.rpn.anchors.strides)
-        shared = stages - (self.backbone.has_tail or (self.fpn is None and more_maps))
-        fixed = set(range(shared)) if part.endswith("-only") else set()
-        if not trains_heads:
-            fixed |= set(range(shared, stages))
-        self.backbone.fix(self.backbone.fixed | fixed)
-        for module, trains in (
-            (self.fpn, not part.endswith("-only")),
-            (self.rpn, trains_rpn),
-            (self.roi_heads, trains_heads),
-        ):
-            for parameter in () if module is None else module.parameters():
-                parameter.requires_grad_(trains)
-
-    def _trains(self, part: str) -> bool:
-        return self.part == "all" or self.part.startswith(part)
-
-    def train(self, mode: bool = True) -> TwoStageDetector:
-        """Switch the mode, except that a pyramid that does not train keeps its statistics."""
-        super().train(mode)
-        if self.fpn is not None and self.part.endswith("-only"):
-            self.fpn.eval()
-        return self
-
-    def features(self, images: Images) -> tuple[Tensor, ...]:
-        """Return the pyramid P2 to P6, or the maps alone: (B, C, H / stride, W / stride) each."""
-        maps: tuple[Tensor, ...] = self.backbone(self.normalise(images))
-        return maps if self.fpn is None else self.fpn(maps)
-
-    @property
-    def trunk(self) -> Backbone | None:
-        """The backbone, if a stage of it runs on regions."""
-        return self.backbone if self.backbone.has_tail else None
-
-    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
-        """Return the detections of each image by falling score; see `Detector.forward`."""
-        post = post or PostProcess()
-        pyramid = self.features(images)
-        proposals = self.rpn.propose(self.rpn(pyramid), images, max_det=post.max_det)
-        longest: Any = most(images.pixels.shape[2], images.pixels.shape[3])
-        return self.roi_heads.predict(
-            pyramid,
-            proposals,
-            images.sizes,
-            score_thresh=post.score_thresh,
-            nms_thresh=post.nms_thresh,
-            max_det=post.max_det,
-            trunk=self.trunk,
-            soft_nms=post.soft_nms,
-            longest=longest,
-        )
-
-    def num_proposals(self, max_det: int) -> int:
-        """Return how many proposals the RPN leaves of an image; see `RPN.kept`."""
-        return self.rpn.kept(max_det)[1]
-
-    def short_advice(self, max_det: int) -> str:
-        """Return which `max_det` takes more proposals; see `Detector`."""
-        count = self.num_proposals(max_det)
-        more = 2 * max(count, USUAL_OBJECTS)
-        return (
-            f"the model looked at {count} proposals of an image; beyond as many objects it looks "
-            f"at {PER_OBJECT} for each: raise max_det, such as max_det={more}"
-        )
-
-    def refine(self, images: Images, found: Instances) -> Instances:
-        """Return boxes from elsewhere with masks and keypoints; see `Detector.refine`."""
-        return self.roi_heads.refine(self.features(images), found, trunk=self.trunk)
-
-    def losses(
-        self, images: Images, targets: Instances, *, generator: RandomSource = None
-    ) -> dict[str, Tensor]:
-        """Return `rpn/objectness`, `rpn/box`, `roi/class`, `roi/box` and the heads' own terms.
-
-        Of a part that trains alone (see `train_only`) only its terms. Proposals that come with the
-        images stand in for those of the RPN.
-        """
-        pyramid = self.features(images)
-        first, second = streams(generator, 2)
-        losses: dict[str, Tensor] = {}
-        proposals = images.proposals
-        if self._trains("rpn") or proposals is None:
-            output = self.rpn(pyramid)
-            if self._trains("rpn"):
-                losses = self.rpn.losses(output, images, targets, generator=first)
-            if proposals is None and self._trains("heads"):
-                proposals = self.rpn.propose(output, images, training=True)
-        if self._trains("heads"):
-            assert proposals is not None
-            losses.update(
-                self.roi_heads.losses(
-                    pyramid, proposals, targets, images.sizes, generator=second, trunk=self.trunk
-                )
-            )
-        return losses
-
-    @torch.no_grad()
-    def propose(self, images: Images) -> Instances:
-        """Return the proposals of the RPN as in training: to train another network's heads."""
-        return self.rpn.propose(self.rpn(self.features(images)), images, training=True)

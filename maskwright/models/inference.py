@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import OptionError
 from ..nn.inference import prepare
 from ..structures import Images, Instances
-from .base import Detector, PostProcess
+from .detection.base import Detector, PostProcess
 
 SIDE = 64  # of the image on which the layers are seen at work
 

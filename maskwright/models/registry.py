@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from ..errors import nearest
-from .base import Detector
+from .detection.base import Detector
 
 # (num_classes, options) -> detector; the options are a frozen dataclass of documented fields.
 Builder = Callable[[int, Any], Detector]

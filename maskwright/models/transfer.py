@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..structures import Skeleton
-from .base import Detector
+from .detection.base import Detector
 
 
 def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:

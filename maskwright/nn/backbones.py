@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
 from .alexnet import AlexNet
-from .poolers import Trunk
+from .detection.poolers import Trunk
 from .resnet import RESNETS, ResNet
 
 NORMS = ("frozen", "affine", "bn")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .samplers import ImageNoise, RandomSource
+from .random import ImageNoise, RandomSource
 
 
 @dataclass(frozen=True)

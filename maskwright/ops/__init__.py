@@ -15,9 +15,9 @@ from .keypoints import locate_keypoints
 from .mask_crops import crop_masks, unite_masks
 from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
-from .ps_roi import ps_roi_align, ps_roi_pool
-from .roi_align import roi_align
-from .roi_pool import roi_pool
+from .pooling.ps_roi import ps_roi_align, ps_roi_pool
+from .pooling.roi_align import roi_align
+from .pooling.roi_pool import roi_pool
 from .soft_nms import SoftNMS, soft_nms_padded
 
 __all__ = [

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import nms, ps_roi, roi_align  # noqa: F401  (registers the operators)
+from . import nms  # noqa: F401  (these register the operators)
 from .keypoints import CUBIC
-from .roi_pool import box_bins
+from .pooling import ps_roi, roi_align  # noqa: F401
+from .pooling.roi_pool import box_bins
 
 # Patches of a map that may hold its highest pixel, looked at one pixel after another.
 _PATCHES = 16

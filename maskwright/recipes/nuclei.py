@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..engine.recipe import TrainRecipe
+from ..tasks.recipe import TrainRecipe
 
 
 def nuclei(data: str | Path = "nuclei") -> TrainRecipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine.recipe import TrainRecipe
+from ..tasks.recipe import TrainRecipe
 from .nuclei import nuclei
 
 

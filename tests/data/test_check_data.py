@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.data import check_data, check_figures, open_dataset
-from maskwright.data.check import SplitStats
+from maskwright.data import check_data, open_dataset
+from maskwright.data.checking import figures as check_figures
+from maskwright.data.checking.check import SplitStats
 from maskwright.drawing.draw import CROWD
 
 Scene = Any  # of conftest.py

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
-from maskwright.data.objects import whole_number
+from maskwright.data.building.objects import whole_number
 from maskwright.data.records import ANY_CLASS
 from maskwright.structures import COCO_PERSON
 

@@ -13,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from maskwright.data.images import has_deep_samples, image_header, load_image, load_samples
+from maskwright.data.pixels.images import has_deep_samples, image_header, load_image, load_samples
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 2**16, (33, 47), np.uint16)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.data.check import check_data
-from maskwright.data.depth import measure_depths, own_window, to_eight_bit
+from maskwright.data.checking.check import check_data
 from maskwright.data.discover import open_dataset
-from maskwright.data.images import load_image
+from maskwright.data.pixels.depth import measure_depths, own_window, to_eight_bit
+from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.window import describe_window, parse_window
 

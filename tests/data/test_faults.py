@@ -29,8 +29,8 @@ from faults import (
 from maskwright.cli import main
 from maskwright.data import check_data, load_image, make_loader, open_dataset
 from maskwright.data.records import Dataset
-from maskwright.engine.checkpoint import save_checkpoint
 from maskwright.models import Meta, build, get_entry
+from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.structures import Resize
 
 

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from maskwright.data import load_image, open_dataset, read_coco, write_voc
-from maskwright.data.images import image_header
-from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
-from maskwright.engine.published import read_tensors
+from maskwright.data.pixels.images import image_header
 from maskwright.models import Meta
 from maskwright.ops.rle import decode_rle, measure_rle
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.storage.published import read_tensors
 
 Scene = Any  # of conftest.py
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from maskwright.data.checking.inspection import inspect_images, looks_whole
 from maskwright.data.discover import open_dataset
-from maskwright.data.inspection import inspect_images, looks_whole
 from maskwright.data.records import Dataset
 
 KINDS = ("jpg", "png", "bmp", "webp", "gif", "tif", "ppm")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskwright.data import json_stream
-from maskwright.data.json_stream import START, NoObject, json_members
+from maskwright.data.formats.coco import json_stream
+from maskwright.data.formats.coco.json_stream import START, NoObject, json_members
 
 LISTS = ("images", "annotations")
 VALUES = st.recursive(

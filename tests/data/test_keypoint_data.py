@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maskwright.data import read_coco
-from maskwright.data.check import check_data
+from maskwright.data.checking.check import check_data
 from maskwright.data.loader import make_loader
 from maskwright.data.transforms import Augment, make_sample
 from maskwright.structures import COCO_PERSON, Resize, Skeleton

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from maskwright.data import check_data, find_splits, open_dataset
-from maskwright.data.layouts import ROWS, TABLE, Look
-from maskwright.data.sniff import sniff
+from maskwright.data.formats.sniff import sniff
+from maskwright.data.formats.table import ROWS, TABLE, Look
 
 VOC = (
     "<annotation><size><width>40</width><height>30</height></size><object><name>cat</name>"

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from maskwright.data import collate_images, load_image, resize_image
-from maskwright.data.images import image_header
+from maskwright.data.pixels.images import image_header
 from maskwright.structures import Resize
 
 
@@ -194,7 +194,7 @@ def test_buckets() -> None:
 
 def test_a_download_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then keeps a connection alive, not the wait for the image."""
-    monkeypatch.setattr("maskwright.data.images.URL_SECONDS", 0.3)
+    monkeypatch.setattr("maskwright.data.pixels.images.URL_SECONDS", 0.3)
     closing = threading.Event()
 
     class Trickle(http.server.BaseHTTPRequestHandler):

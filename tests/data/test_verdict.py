@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskwright.cli import main
 from maskwright.data import check_data, open_dataset
-from maskwright.data.objects import flag, whole_number
+from maskwright.data.building.objects import flag, whole_number
 from maskwright.ops.rle import encode_crop
 
 Content = dict[str, Any]

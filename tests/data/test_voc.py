@@ -15,12 +15,12 @@ from faults import Data
 from PIL import Image
 
 from maskwright.data import check_data, find_splits, make_loader, open_dataset, read_voc, write_voc
+from maskwright.data.formats.voc.layout import VocPart, voc_part
+from maskwright.data.formats.voc.xml_tree import MAX_BYTES, BadXml, read_xml
 from maskwright.data.records import ANY_CLASS, Dataset
-from maskwright.data.voc_layout import VocPart, voc_part
-from maskwright.data.xml_tree import MAX_BYTES, BadXml, read_xml
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.session import open_splits
 from maskwright.structures import Resize
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training.session import open_splits
 
 WritePng = Callable[[Path], None]
 

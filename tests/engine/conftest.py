@@ -13,8 +13,12 @@ from tiny_runs import make_split, run_in_log, tiny_options
 
 WARM = (
     *("torch", "torchvision", "timm", "lightning_fabric", "hotcoco", "pycocotools.mask"),
-    *("matplotlib.figure", "torch.utils.tensorboard", "maskwright.cli", "maskwright.hub"),
-    *("maskwright.engine.train", "maskwright.drawing.draw", "maskwright.metrics.coco_map"),
+    *("matplotlib.figure", "torch.utils.tensorboard", "maskwright.cli", "maskwright.hub.loading"),
+    *(
+        "maskwright.training.train",
+        "maskwright.drawing.draw",
+        "maskwright.metrics.detection.coco_map",
+    ),
 )
 
 
@@ -42,8 +46,8 @@ def touch_report(run: Any) -> None:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time in a training this small."""
     for name in ("plot_results", "plot_labels"):
-        monkeypatch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
-    monkeypatch.setattr("maskwright.engine.train._write_report", touch_report)
+        monkeypatch.setattr(f"maskwright.reports.curves.{name}", lambda *args: None)
+    monkeypatch.setattr("maskwright.training.train._write_report", touch_report)
 
 
 @pytest.fixture(scope="session")

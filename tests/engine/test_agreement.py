@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskwright.engine.agreement import Match, agrees, compare
 from maskwright.models import PostProcess
 from maskwright.structures import Detections
+from maskwright.tasks.detection.agreement import Match, agrees, compare
 
 POST = PostProcess(0.1, 0.5, 4)
 

@@ -10,15 +10,15 @@ import torch
 from tiny_runs import tiny_options
 from torch import Tensor
 
-from maskwright.engine import train as training
-from maskwright.engine.alternate import STEPS, step_folder
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.step import TrainStep
-from maskwright.engine.train import TrainResult, train
 from maskwright.errors import OptionError
-from maskwright.hub import load_detector
+from maskwright.hub.loading import load_detector
 from maskwright.models import TwoStageDetector, build
+from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.structures import Images, Instances
+from maskwright.training import train as training
+from maskwright.training.alternate import STEPS, step_folder
+from maskwright.training.step import TrainStep
+from maskwright.training.train import TrainResult, train
 
 TINY = {
     "backbone": "test_efficientnet",
@@ -49,7 +49,7 @@ def whole(coins: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A training that nobody stops."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_results", "plot_labels"):
-            patch.setattr(f"maskwright.engine.plots.{name}", lambda *args: None)
+            patch.setattr(f"maskwright.reports.curves.{name}", lambda *args: None)
         patch.setattr(training, "_write_report", lambda run: (run.dir / "report.html").touch())
         return train(**alternating(coins, tmp_path_factory.mktemp("whole")))
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from maskwright.cli import main
-from maskwright.engine.agreement import BOX_PX, SCORE
-from maskwright.engine.benchmark import _match, benchmark
-from maskwright.engine.peer import drawn_scene, random_predictor
-from maskwright.engine.predict import Predictor
-from maskwright.engine.result import Result
-from maskwright.engine.turns import Apart, Ours, Side, Task
 from maskwright.errors import OptionError
-from maskwright.hub import load
+from maskwright.hub.loading import load
 from maskwright.models import PostProcess
+from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Detections
+from maskwright.tasks.detection.agreement import BOX_PX, SCORE
+from maskwright.tasks.detection.result import Result
+from maskwright.timing.benchmark import _match, benchmark
+from maskwright.timing.peer import drawn_scene, random_predictor
+from maskwright.timing.turns import Apart, Ours, Side, Task
 
 
 @pytest.mark.parametrize("apart", [False, True])

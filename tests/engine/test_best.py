@@ -12,11 +12,11 @@ import pytest
 import torch
 from tiny_runs import table
 
-import maskwright.engine.train as module
-from maskwright.engine.best import fitness, is_better, undefined_note, waited
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.session import Place
-from maskwright.engine.train import train
+import maskwright.training.train as module
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.training.best import fitness, is_better, undefined_note, waited
+from maskwright.training.session import Place
+from maskwright.training.train import train
 
 NAN = math.nan
 

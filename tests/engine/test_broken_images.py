@@ -12,7 +12,7 @@ from tiny_runs import as_options, make_split, tiny_options
 
 import maskwright as mw
 from maskwright.cli import main
-from maskwright.data.images import load_image
+from maskwright.data.pixels.images import load_image
 
 
 @pytest.fixture

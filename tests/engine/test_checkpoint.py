@@ -13,14 +13,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from maskwright.engine.checkpoint import (
+from maskwright.models.meta import Meta
+from maskwright.storage.checkpoint import (
     TrainingState,
     load_checkpoint,
     load_state,
     resolve_checkpoint,
     save_checkpoint,
 )
-from maskwright.models.base import Meta
 
 META = Meta("mask_rcnn_x", {"imgsz": [320, 480]}, ["cell", None], [7, 9], licence="CC0-1.0")
 

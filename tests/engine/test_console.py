@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskwright.engine import console
+from maskwright.terminal import console
 
 
 class Terminal(io.StringIO):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import maskwright as mw
-from maskwright.data.images import load_image
-from maskwright.engine.detect import detect_views
+from maskwright.data.pixels.images import load_image
 from maskwright.models import PostProcess, build_tiny
-from maskwright.nn.rpn import RPNOutput
+from maskwright.nn.detection.rpn import RPNOutput
 from maskwright.structures import Images, Instances
+from maskwright.tasks.detection.views import detect_views
 
 CROWD, USUAL = "00ae65c1c6631ae6.png", "0c6507d493bf79b2.png"
 PHOTOS = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"

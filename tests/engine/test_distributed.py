@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny_runs import TINY, as_options, make_split, table
 
-import maskwright.engine.train as module
+import maskwright.training.train as module
 from maskwright.data.batch_file import load_batch
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.models.fast_rcnn import TINY as REGIONS
+from maskwright.models.detection.fast_rcnn import TINY as REGIONS
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.tasks.recipe import TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains, and writes losses and objects of every step, one file for each process.
@@ -27,8 +27,8 @@ RECORD = """
 import json, os, sys
 from pathlib import Path
 import torch
-import maskwright.engine.train as module
-from maskwright.engine.recipe import TrainRecipe
+import maskwright.training.train as module
+from maskwright.tasks.recipe import TrainRecipe
 torch.set_num_threads(1)
 original, seen, steps = module.optimise, {}, []
 def optimise(run, group, interrupt):
@@ -175,9 +175,9 @@ def test_a_dead_process_stops_the_others(
 POISON = """
 import json, os, sys
 import torch
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.train import fit
-from maskwright.models.base import TwoStageDetector
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training.train import fit
+from maskwright.models.detection.base import TwoStageDetector
 torch.set_num_threads(1)
 losses, calls = TwoStageDetector.losses, []
 def poisoned(self, *args, **kwargs):

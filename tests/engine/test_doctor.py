@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskwright.engine import doctor
+from maskwright.terminal import doctor
 
 
 def test_a_module_from_a_package_of_another_name_is_no_obstacle(

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskwright import hub
 from maskwright.cli import main
 from maskwright.converters import CONVERTERS
 from maskwright.converters.pickles import Global, Thing, read_pickle
-from maskwright.engine.published import read_weights
+from maskwright.hub import loading as hub
 from maskwright.models import build, get_entry
+from maskwright.storage.published import read_weights
 
 NAME = "mask_rcnn_resnet50_fpn"
 TINY = {**(get_entry(NAME).tiny or {}), "backbone": "resnet18"}

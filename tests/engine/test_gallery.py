@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from maskwright.engine.gallery import ResultWriter, write_gallery
-from maskwright.engine.gallery_page import MANY_CLASSES
-from maskwright.engine.result import Result
+from maskwright.reports.gallery import ResultWriter, write_gallery
+from maskwright.reports.gallery_page import MANY_CLASSES
 from maskwright.structures import Detections
+from maskwright.tasks.detection.result import Result
 
 
 class Page(HTMLParser):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from maskwright.engine.heap import SWITCH, _glibc
+from maskwright.terminal.heap import SWITCH, _glibc
 
 # Allocates, fills and frees 64 MB again and again, in a process of its own: the setting is global.
 PROBE = """
 import resource, sys
 import torch
-from maskwright.engine.heap import keep_memory
+from maskwright.terminal.heap import keep_memory
 
 def faults(times):
     for _ in range(20):  # until the heap is large enough
@@ -61,7 +61,7 @@ def test_the_environment_switches_it_off() -> None:
 SECOND = """
 import os
 import torch
-from maskwright.engine.heap import give_back, keep_memory
+from maskwright.terminal.heap import give_back, keep_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -87,7 +87,7 @@ def test_kept_memory_can_be_given_back() -> None:
 
 
 def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskwright.engine import heap
+    from maskwright.terminal import heap
 
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))

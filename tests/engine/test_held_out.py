@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from maskwright.cli import main
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.session import open_splits
-from maskwright.engine.train import train
-from maskwright.engine.val import val
+from maskwright.prediction.val import val
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training.session import open_splits
+from maskwright.training.train import train
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import safetensors.torch
 import torch
 
 import maskwright as mw
-from maskwright import hub
 from maskwright.cli import main
-from maskwright.engine.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from maskwright.engine.train import train
+from maskwright.hub import loading as hub
 from maskwright.models import Meta, build, get_entry
+from maskwright.storage.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from maskwright.training.train import train
 
 NAME = "mask_rcnn_resnet50_fpn"
 TINY = {**(get_entry(NAME).tiny or {}), "backbone": "test_efficientnet"}

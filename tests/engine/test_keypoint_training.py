@@ -16,14 +16,14 @@ from tiny_runs import table, tiny_options
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
-from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
-from maskwright.engine.predict import Predictor
-from maskwright.engine.train import train
-from maskwright.engine.val import val
-from maskwright.hub import load, start_detector
+from maskwright.hub.loading import load, start_detector
 from maskwright.models import Detector, Meta, PostProcess, build
 from maskwright.models.registry import get_entry
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.val import val
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.structures import Images, Instances, Resize, Skeleton
+from maskwright.training.train import train
 
 MODEL = "keypoint_rcnn_resnet50_fpn"
 JOINTS = ["nose", "left_tip", "right_tip"]

@@ -13,9 +13,9 @@ from PIL import Image
 from tiny_runs import make_split, tiny_options
 
 import maskwright as mw
-from maskwright.engine import memory
-from maskwright.engine.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
 from maskwright.models import build
+from maskwright.prediction import memory
+from maskwright.prediction.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
 from maskwright.structures import Images
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
-from maskwright.engine.memory import bytes_per_pixel
+from maskwright.prediction.memory import bytes_per_pixel
 from maskwright.models import PostProcess, build
 from maskwright.structures import Images
 network = build({name!r}, 1).eval()

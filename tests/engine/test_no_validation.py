@@ -11,12 +11,12 @@ import yaml
 from tiny_runs import table
 
 from maskwright.cli import main
-from maskwright.engine import train as module
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.resume import find_run
-from maskwright.engine.session import Session, open_splits
-from maskwright.engine.train import train
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training import train as module
+from maskwright.training.resume import find_run
+from maskwright.training.session import Session, open_splits
+from maskwright.training.train import train
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from maskwright.engine.ema import Ema
-from maskwright.engine.optim import (
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training.ema import Ema
+from maskwright.training.optim import (
     build_optimizer,
     load_optimizer_tensors,
     lr_factor,
     optimizer_tensors,
     set_lr,
 )
-from maskwright.engine.recipe import TrainRecipe
 
 
 class Net(nn.Module):

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 
 from maskwright.drawing import figures as shared
-from maskwright.engine import plots, plots_val
-from maskwright.metrics.error_split import KINDS, SPECIAL, ErrorSplit
-from maskwright.metrics.scores import THRESHOLDS, Calibration, OperatingPoint, ScoreCurves
+from maskwright.metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
+from maskwright.metrics.detection.scores import (
+    THRESHOLDS,
+    Calibration,
+    OperatingPoint,
+    ScoreCurves,
+)
+from maskwright.reports import curves as plots
+from maskwright.tasks.detection import figures as plots_val
 
 CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
 1,10,5.0,0.01,4.0,2.0,0.5,,

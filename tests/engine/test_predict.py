@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from maskwright.data.images import image_header
-from maskwright.engine.detect import to_detections
-from maskwright.engine.device import pick_device
-from maskwright.engine.predict import Predictor, predict
-from maskwright.engine.sources import list_sources
+from maskwright.data.pixels.images import image_header
+from maskwright.devices import pick_device
 from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
-from maskwright.models.base import Detector
+from maskwright.models.detection.base import Detector
 from maskwright.ops import SoftNMS
+from maskwright.prediction.predictor import Predictor, predict
+from maskwright.prediction.sources import list_sources
 from maskwright.structures import Images, Instances, Resize
+from maskwright.tasks.detection.views import to_detections
 
 
 class QuarterDetector(Detector):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskwright.cli import main
 from maskwright.data import open_dataset
-from maskwright.metrics.proposal_recall import proposal_recall
+from maskwright.metrics.detection.proposal_recall import proposal_recall
 from maskwright.proposals import make_source
 
 

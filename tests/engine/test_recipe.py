@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from maskwright.engine.recipe import TrainRecipe, option_help, option_parameters
 from maskwright.recipes import nuclei
+from maskwright.tasks.recipe import TrainRecipe, option_help, option_parameters
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -110,7 +110,7 @@ def test_signature_lists_every_field_once() -> None:
 
 def test_reading_the_options_loads_no_torch() -> None:
     code = (
-        "import sys; from maskwright.engine.recipe import TrainRecipe, option_help; option_help();"
+        "import sys; from maskwright.tasks.recipe import TrainRecipe, option_help; option_help();"
         "TrainRecipe(data='x'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

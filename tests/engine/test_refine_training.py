@@ -10,10 +10,10 @@ from PIL import Image
 from tiny_runs import TINY, make_split, table, tiny_options
 
 from maskwright.data.discover import open_dataset
-from maskwright.engine.evaluate import score
-from maskwright.engine.pictures import load_detections
-from maskwright.engine.train import train
-from maskwright.hub import load
+from maskwright.hub.loading import load
+from maskwright.tasks.detection.evaluate import score
+from maskwright.tasks.detection.pictures import load_detections
+from maskwright.training.train import train
 
 
 @pytest.mark.filterwarnings("ignore:max_det")

@@ -16,16 +16,16 @@ from tiny_runs import table
 
 from maskwright.cli import main
 from maskwright.data.discover import open_dataset
-from maskwright.data.voc_write import write_voc
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.predict import Predictor
-from maskwright.engine.train import train
-from maskwright.engine.val import val
-from maskwright.hub import load, start_detector
-from maskwright.models.fast_rcnn import TINY
-from maskwright.nn import svm_fit
-from maskwright.nn.svm_fit import RegionFitter
+from maskwright.data.formats.voc.write import write_voc
+from maskwright.hub.loading import load, start_detector
+from maskwright.models.detection.fast_rcnn import TINY
+from maskwright.nn.detection import svm_fit
+from maskwright.nn.detection.svm_fit import RegionFitter
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.val import val
 from maskwright.proposals.files import write_proposals
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +239,9 @@ def test_stopped_in_the_stage_after_training_it_begins_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(RegionFitter, "mine", mine)
-        patch.setattr("maskwright.models.regions.MEMORY", 0)  # so that images are read again
+        patch.setattr(
+            "maskwright.models.detection.regions.MEMORY", 0
+        )  # so that images are read again
         part = train(**spp | {"name": "part"})
     assert part.interrupted and len(table(part.dir)) == 1
     resumed = train(resume=part.dir)

@@ -18,15 +18,15 @@ from PIL import Image
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.drawing import figures
-from maskwright.engine import report as module
-from maskwright.engine.advice import next_steps, verdict
-from maskwright.engine.diagnosis import advise, diagnose
-from maskwright.engine.evaluate import Evaluation, score
-from maskwright.engine.page_parts import DASH, name_cell, table
-from maskwright.engine.pictures import load_detections, save_validation
-from maskwright.engine.report import write_report
-from maskwright.engine.worst import FOUND, MISSED, WRONG
-from maskwright.metrics.scores import Calibration
+from maskwright.metrics.detection.scores import Calibration
+from maskwright.reports.page_parts import DASH, name_cell, table
+from maskwright.tasks.detection import report as module
+from maskwright.tasks.detection.advice import next_steps, verdict
+from maskwright.tasks.detection.diagnosis import advise, diagnose
+from maskwright.tasks.detection.evaluate import Evaluation, score
+from maskwright.tasks.detection.pictures import load_detections, save_validation
+from maskwright.tasks.detection.report import write_report
+from maskwright.tasks.detection.worst import FOUND, MISSED, WRONG
 
 EVIL = "<script>alert(\"1\")</script>&'x' $y$"
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from maskwright.engine.result import Result
 from maskwright.structures import Detections
+from maskwright.tasks.detection.result import Result
 
 SIZE = (40, 60)
 BOXES = [[10.0, 5.0, 30.0, 25.0], [40.0, 0.0, 60.0, 40.0], [2.0, 30.0, 8.0, 36.0]]

@@ -21,10 +21,10 @@ import yaml
 from tiny_runs import table, tiny_options
 
 from maskwright.cli import main
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.resume import find_run, share_batch
-from maskwright.engine.train import train
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.training.resume import find_run, share_batch
+from maskwright.training.train import train
 
 Start = Callable[..., BaseProcess]
 

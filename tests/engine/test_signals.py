@@ -18,14 +18,14 @@ import pytest
 import torch
 from tiny_runs import TINY, as_options, table
 
-import maskwright.engine.train as module
+import maskwright.training.train as module
 from maskwright.cli import main
 from maskwright.data import loader
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.interrupt import ECHO, Interrupt, Wishes, stoppable
-from maskwright.engine.train import train
 from maskwright.errors import WorkerError
 from maskwright.processes import Stopped
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.terminal.interrupt import ECHO, Interrupt, Wishes, stoppable
+from maskwright.training.train import train
 
 Start = Callable[..., BaseProcess]
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,7 +239,7 @@ def test_signals_that_somebody_else_uses_are_left(name: str) -> None:
 
 DEAF = """
 import ctypes, os, signal, threading, time
-import maskwright.engine.interrupt as interrupt
+import maskwright.terminal.interrupt as interrupt
 interrupt.ABORT_SECONDS, interrupt.ECHO = 0.3, 0.1
 def send():
     for _ in range(2):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.data.folders import Tree
-from maskwright.data.kinds import image_suffixes
-from maskwright.engine.sources import list_sources, one_source
+from maskwright.data.formats.folders import Tree
+from maskwright.data.pixels.kinds import image_suffixes
+from maskwright.prediction.sources import list_sources, one_source
 
 
 @pytest.fixture

@@ -16,19 +16,19 @@ from PIL import Image
 from tiny_runs import MODEL, as_options, table
 
 import maskwright as mw
-import maskwright.engine.train as module
+import maskwright.training.train as module
 from maskwright.cli import main
 from maskwright.data.batch_file import load_batch
 from maskwright.data.discover import open_dataset
-from maskwright.engine.checkpoint import load_checkpoint
-from maskwright.engine.evaluate import score
-from maskwright.engine.interrupt import Interrupt
-from maskwright.engine.pictures import load_detections
-from maskwright.engine.recipe import TrainRecipe
-from maskwright.engine.rundir import ResultsTable, new_run_dir, write_whole
-from maskwright.engine.session import open_splits, training_loader
-from maskwright.engine.train import TrainResult, train
-from maskwright.nn.samplers import ImageNoise
+from maskwright.nn.random import ImageNoise
+from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.storage.rundir import ResultsTable, new_run_dir, write_whole
+from maskwright.tasks.detection.evaluate import score
+from maskwright.tasks.detection.pictures import load_detections
+from maskwright.tasks.recipe import TrainRecipe
+from maskwright.terminal.interrupt import Interrupt
+from maskwright.training.session import open_splits, training_loader
+from maskwright.training.train import TrainResult, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -220,7 +220,7 @@ def test_bad_steps_are_skipped_and_their_images_named(
     bad = {1, 2}
     weights: dict[int, torch.Tensor] = {}
 
-    from maskwright.models.base import TwoStageDetector
+    from maskwright.models.detection.base import TwoStageDetector
 
     losses = TwoStageDetector.losses
     calls = iter(range(100))

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from math import nan
 
-from maskwright.engine.undefined import (
-    metric_rows,
-    split_rows,
-    undefined_line,
-    undefined_metrics,
-)
+from maskwright.reports.undefined import metric_rows, split_rows, undefined_line, undefined_metrics
 
 METRICS = {
     "box/AP": 0.5, "box/AP_large": nan, "box/AP/cat": 0.5, "box/AP/a/b": nan, "box/VOC_AP50": 0.4,

@@ -10,20 +10,21 @@ import torch
 from PIL import Image, ImageDraw
 
 from maskwright.data.discover import open_dataset
+from maskwright.data.formats.voc.write import write_voc
 from maskwright.data.records import Dataset
-from maskwright.data.voc_write import write_voc
-from maskwright.engine.evaluate import (
+from maskwright.models.detection.base import Detector, PostProcess
+from maskwright.models.meta import Meta
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.val import val
+from maskwright.structures import Images, Instances, Resize
+from maskwright.tasks.detection.evaluate import (
     capped_notes,
     eval_loader,
     evaluate,
     match_classes,
     score,
 )
-from maskwright.engine.pictures import load_detections
-from maskwright.engine.predict import Predictor
-from maskwright.engine.val import val
-from maskwright.models.base import Detector, Meta, PostProcess
-from maskwright.structures import Images, Instances, Resize
+from maskwright.tasks.detection.pictures import load_detections
 
 # Boxes xywh and class names by image size, which is how the oracle below recognises an image.
 SCENES: dict[tuple[int, int], list[tuple[tuple[int, int, int, int], str]]] = {

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskwright.engine.detect import Views, detect_views, mirror, to_detections
-from maskwright.engine.predict import Predictor, predict
-from maskwright.engine.val import val
 from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
-from maskwright.models.base import Detector
+from maskwright.models.detection.base import Detector
 from maskwright.ops import batched_nms
+from maskwright.prediction.predictor import Predictor, predict
+from maskwright.prediction.val import val
 from maskwright.structures import Detections, Images, Instances, Resize, Skeleton
+from maskwright.tasks.detection.views import Views, detect_views, mirror, to_detections
 
 POST = PostProcess(score_thresh=0.05, nms_thresh=0.5, max_det=10)
 SKELETON = Skeleton(("left_end", "right_end", "top"))

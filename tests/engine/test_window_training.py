@@ -12,9 +12,9 @@ from PIL import Image
 from tiny_runs import make_split, tiny_options
 
 import maskwright as mw
-from maskwright.data.depth import to_eight_bit
-from maskwright.engine.checkpoint import load_checkpoint
+from maskwright.data.pixels.depth import to_eight_bit
 from maskwright.errors import OptionError
+from maskwright.storage.checkpoint import load_checkpoint
 
 
 def deepen(data: Path, split: str, gain: int = 13, offset: int = 900) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_declared_and_minmax(data: Path, tmp_path: Path, window: Any) -> None:
 def test_a_resumed_run_keeps_its_window(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskwright.engine import train as engine
+    from maskwright.training import train as engine
 
     options = tiny_options(data, tmp_path) | {"window": "0.1,3333.3333333333335"}
     whole = mw.train(**options, name="whole")
@@ -103,7 +103,7 @@ def test_a_resumed_run_keeps_its_window(
 
 
 def test_old_checkpoints_have_none() -> None:
-    from maskwright.models.base import Meta
+    from maskwright.models.meta import Meta
 
     old = Meta("m", {}, ["a"]).to_dict()
     old.pop("window")

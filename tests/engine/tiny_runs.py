@@ -103,7 +103,7 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
     import sys
 
     from maskwright.cli import main
-    from maskwright.engine import plots
+    from maskwright.reports import curves as plots
 
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader processes, as from a shell
@@ -116,6 +116,6 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if "resume" in options:
         sys.exit(main(["train", f"resume={options['resume']}"]))
-    from maskwright.engine.train import train
+    from maskwright.training.train import train
 
     train(**options)

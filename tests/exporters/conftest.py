@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_exports import Exported, photos, tiny_predictor
 
-from maskwright.engine.export import ExportReport, export
+from maskwright.exporters.export import ExportReport, export
 
 
 @pytest.fixture(scope="session")

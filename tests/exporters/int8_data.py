@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from maskwright.data.images import load_image
-from maskwright.engine.predict import Predictor
+from maskwright.data.pixels.images import load_image
+from maskwright.prediction.predictor import Predictor
 
 
 def own_findings(folder: Path, predictor: Predictor, photos: Path, **options: Any) -> Path:

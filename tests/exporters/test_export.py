@@ -16,13 +16,13 @@ from tiny_exports import Exported, photos, tiny_predictor
 import maskwright as mw
 from maskwright import runtime
 from maskwright.cli import main
-from maskwright.data.images import load_image
-from maskwright.engine import export as engine_export
-from maskwright.engine.agreement import agrees, compare
-from maskwright.engine.export import export
+from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
+from maskwright.exporters import export as engine_export
+from maskwright.exporters.export import export
 from maskwright.exporters.spec import KEY, GraphSpec
 from maskwright.models import PostProcess
+from maskwright.tasks.detection.agreement import agrees, compare
 
 
 def same(predictor, other, image, **options) -> int:

@@ -14,11 +14,11 @@ import torch
 
 import maskwright as mw
 from maskwright.cli import main
-from maskwright.data.images import load_image
-from maskwright.engine.agreement import agrees, compare
+from maskwright.data.pixels.images import load_image
 from maskwright.exporters.spec import GraphSpec
 from maskwright.exporters.trace import trace, whole_model
 from maskwright.models import Meta, PostProcess, build
+from maskwright.tasks.detection.agreement import agrees, compare
 
 MOST_SECONDS = 180  # of processor time, what docs/export.md promises
 PHOTOS = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"

@@ -17,10 +17,10 @@ from tiny_exports import Exported
 
 import maskwright as mw
 from maskwright.cli import main
-from maskwright.data.images import load_image, resize_image
-from maskwright.engine import export as engine_export
-from maskwright.engine.export import ExportReport, export
-from maskwright.engine.int8 import Int8Report, make_plan, write_int8
+from maskwright.data.pixels.images import load_image, resize_image
+from maskwright.exporters import export as engine_export
+from maskwright.exporters.export import ExportReport, export
+from maskwright.exporters.guard import Int8Report, make_plan, write_int8
 from maskwright.exporters.int8 import LAYERS, choose_layers
 from maskwright.exporters.sessions import open_graph
 from maskwright.exporters.spec import KEY, GraphSpec

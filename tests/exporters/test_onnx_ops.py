@@ -12,10 +12,10 @@ import torch
 import torchvision.ops
 from torch import Tensor, nn
 
-from maskwright.exporters.onnx_ops import translations
 from maskwright.exporters.trace import quiet
-from maskwright.nn.refine_stages import merge_stages
+from maskwright.nn.detection.refine_stages import merge_stages
 from maskwright.ops import nms_padded, roi_align
+from maskwright.ops.onnx import translations
 
 B = torch.export.Dim("b", min=1, max=64)
 N = torch.export.Dim("n", min=1, max=9999)

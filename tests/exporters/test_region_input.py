@@ -12,11 +12,11 @@ from tiny_exports import Exported, photos, tiny_predictor
 import maskwright as mw
 from maskwright import runtime
 from maskwright.cli import main
-from maskwright.data.images import load_image
-from maskwright.engine.agreement import agrees, compare
-from maskwright.engine.export import ExportReport, export
+from maskwright.data.pixels.images import load_image
+from maskwright.exporters.export import ExportReport, export
 from maskwright.models import PostProcess
 from maskwright.proposals import make_source
+from maskwright.tasks.detection.agreement import agrees, compare
 
 LIMITS = {"conf": 0.01, "max_det": 20}
 POST = PostProcess(0.01, 0.5, 20)

@@ -16,12 +16,12 @@ from tiny_exports import Exported
 
 import maskwright as mw
 from maskwright import runtime
-from maskwright.data.depth import to_eight_bit
-from maskwright.data.images import load_image
-from maskwright.engine.export import export
-from maskwright.engine.predict import Predictor
+from maskwright.data.pixels.depth import to_eight_bit
+from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
+from maskwright.exporters.export import export
 from maskwright.exporters.sessions import open_graph
+from maskwright.prediction.predictor import Predictor
 
 
 def deep_photo(folder: Path, scale: float = 13.0) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_a_window_is_kept_in_the_file(exported: Exported, tmp_path: Path) -> Non
 def test_a_graph_that_cannot_fit_is_refused(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskwright.engine import memory
+    from maskwright.prediction import memory
 
     monkeypatch.setattr(memory, "available_memory", lambda device: 10**6)
     graph = mw.load(exported.path)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskwright.engine.export import ExportReport
-from maskwright.engine.predict import Predictor
+from maskwright.exporters.export import ExportReport
 from maskwright.models import Meta, build_tiny
-from maskwright.nn.svm_head import SVMHead
+from maskwright.nn.detection.svm_head import SVMHead
+from maskwright.prediction.predictor import Predictor
 from maskwright.structures import COCO_PERSON, Skeleton
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskwright.metrics import coco_eval, evaluator
+from maskwright.metrics import coco_eval
+from maskwright.metrics.detection import evaluator
 
 SIZES = ("all", "small", "medium", "large")
 

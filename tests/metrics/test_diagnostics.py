@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskwright.metrics import coco_eval, confusion_matrix, pr_curve
-from maskwright.metrics.diagnostics import pr_curves
+from maskwright.metrics.detection.diagnostics import pr_curves
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

@@ -9,9 +9,9 @@ import pytest
 from pycocotools import mask as rle
 
 from maskwright.metrics import coco_eval
-from maskwright.metrics.entries import compressed_rle
-from maskwright.metrics.error_split import KINDS, SPECIAL, error_kinds, error_split, mend
-from maskwright.metrics.matching import match
+from maskwright.metrics.detection.entries import compressed_rle
+from maskwright.metrics.detection.error_split import KINDS, SPECIAL, error_kinds, error_split, mend
+from maskwright.metrics.detection.matching import match
 
 SIDE = 10
 

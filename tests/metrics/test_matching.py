@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskwright.metrics import coco_eval
-from maskwright.metrics.error_split import average_precision
-from maskwright.metrics.matching import match
+from maskwright.metrics.detection.error_split import average_precision
+from maskwright.metrics.detection.matching import match
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

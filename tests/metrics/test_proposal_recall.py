@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from maskwright.metrics.proposal_recall import IOUS, proposal_recall
+from maskwright.metrics.detection.proposal_recall import IOUS, proposal_recall
 
 
 def slow_iou(a: list[float], b: list[float]) -> float:

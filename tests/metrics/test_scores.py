@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskwright.metrics.matching import match
-from maskwright.metrics.scores import above, calibration, score_curves, score_images
+from maskwright.metrics.detection.matching import match
+from maskwright.metrics.detection.scores import above, calibration, score_curves, score_images
 
 
 def toy(found, objects=2, crowd=False):

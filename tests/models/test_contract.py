@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
 from maskwright.models.inference import fast_network
-from maskwright.nn.samplers import ImageNoise
+from maskwright.nn.random import ImageNoise
 from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, PackedMasks
 

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 import torchvision
 from test_contract import OBJECTS, SIZES, make_images, make_targets
 
-from maskwright.engine.backbone_weights import apply_pretrained
 from maskwright.errors import OptionError
+from maskwright.hub.backbone_weights import apply_pretrained
 from maskwright.models import PostProcess, build
-from maskwright.models.fast_rcnn import TINY
-from maskwright.models.regions import _rescale
-from maskwright.nn.box_head import BoxHead
-from maskwright.nn.matchers import IoUMatcher
-from maskwright.nn.poolers import MapPooler, nearest_scale
+from maskwright.models.detection.fast_rcnn import TINY
+from maskwright.models.detection.regions import _rescale
+from maskwright.nn.detection.box_head import BoxHead
+from maskwright.nn.detection.matchers import IoUMatcher
+from maskwright.nn.detection.poolers import MapPooler, nearest_scale
 
 BOXES = torch.tensor([[0.0, 0, 40, 40], [10, 20, 200, 120], [5, 5, 500, 300], [30, 8, 62, 200]])
 INDEX = torch.tensor([0, 1, 0, 1])

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from maskwright.models import PostProcess, TwoStageDetector, build
-from maskwright.models.faster_rcnn_single import TINY
+from maskwright.models.detection.faster_rcnn_single import TINY
 
 
 def make_detector() -> TwoStageDetector:

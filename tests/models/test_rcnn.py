@@ -9,13 +9,13 @@ import torch
 import torchvision
 from test_contract import OBJECTS, SIZES, make_images, make_targets
 
-from maskwright.engine.backbone_weights import apply_pretrained
 from maskwright.errors import OptionError
+from maskwright.hub.backbone_weights import apply_pretrained
 from maskwright.models import PostProcess, build, build_tiny
-from maskwright.models.fast_rcnn import TINY
+from maskwright.models.detection.fast_rcnn import TINY
 from maskwright.nn.alexnet import AlexNet
 from maskwright.nn.backbones import Backbone
-from maskwright.nn.poolers import CropPooler, MapPooler
+from maskwright.nn.detection.poolers import CropPooler, MapPooler
 
 
 @pytest.mark.parametrize("context", [0, 3, 7])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskwright.errors import OptionError
 from maskwright.models import build
-from maskwright.models.refine_mask import (
+from maskwright.models.detection.refine_mask import (
     RefineMaskHead,
     boundary_region,
     mask_loss,
@@ -21,9 +21,9 @@ from maskwright.models.refine_mask import (
     semantic_loss,
     semantic_target,
 )
+from maskwright.nn.detection.mask_head import MaskOutput, MaskTargets
+from maskwright.nn.detection.refine_head import FUSION_PARTS
 from maskwright.nn.inference import prepare
-from maskwright.nn.mask_head import MaskOutput, MaskTargets
-from maskwright.nn.refine_head import FUSION_PARTS
 from maskwright.nn.winograd import WinogradConv2d
 from maskwright.ops import unite_masks
 from maskwright.structures import Instances, PackedMasks

@@ -11,10 +11,10 @@ from torchvision.ops import ps_roi_align, ps_roi_pool
 from maskwright.errors import OptionError
 from maskwright.models import build, build_tiny
 from maskwright.models.transfer import transfer
-from maskwright.nn.poolers import PartPooler
-from maskwright.nn.rfcn_head import RFCNHead
-from maskwright.nn.roi_heads import RoIHeads
-from maskwright.nn.samplers import HardSampler
+from maskwright.nn.detection.poolers import PartPooler
+from maskwright.nn.detection.rfcn_head import RFCNHead
+from maskwright.nn.detection.roi_heads import RoIHeads
+from maskwright.nn.detection.samplers import HardSampler
 
 
 def draw(count: int = 20) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 
 from maskwright.errors import OptionError
 from maskwright.models import build
-from maskwright.nn.box_head import BoxHead
+from maskwright.nn.detection.box_head import BoxHead
+from maskwright.nn.detection.poolers import AlignPooler
+from maskwright.nn.detection.roi_heads import RoIHeads
+from maskwright.nn.detection.samplers import BalancedSampler
 from maskwright.nn.dropout import RegionNoise, drop_units
-from maskwright.nn.poolers import AlignPooler
-from maskwright.nn.roi_heads import RoIHeads
-from maskwright.nn.samplers import BalancedSampler, ImageNoise, RandomSource
+from maskwright.nn.random import ImageNoise, RandomSource
 from maskwright.structures import Instances
 
 KEYS = torch.tensor([123456789012345, -987654321, 42])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from maskwright.models import build, get_entry
-from maskwright.nn.box_head import BoxHead
-from maskwright.nn.poolers import AlignPooler
-from maskwright.nn.roi_heads import RoIHeads
-from maskwright.nn.samplers import HardSampler
+from maskwright.nn.detection.box_head import BoxHead
+from maskwright.nn.detection.poolers import AlignPooler
+from maskwright.nn.detection.roi_heads import RoIHeads
+from maskwright.nn.detection.samplers import HardSampler
 from maskwright.ops import encode_deltas
 from maskwright.structures import Images, Instances, PackedMasks
 

@@ -11,9 +11,9 @@ from torchvision.models.detection.roi_heads import (
     maskrcnn_loss,
 )
 
-from maskwright.nn.box_head import BoxHead, BoxOutput, BoxTargets
-from maskwright.nn.keypoint_head import KeypointHead
-from maskwright.nn.mask_head import ConvMaskHead, MaskOutput, MaskTargets
+from maskwright.nn.detection.box_head import BoxHead, BoxOutput, BoxTargets
+from maskwright.nn.detection.keypoint_head import KeypointHead
+from maskwright.nn.detection.mask_head import ConvMaskHead, MaskOutput, MaskTargets
 from maskwright.ops import SoftNMS, decode_deltas, encode_deltas, soft_nms_padded
 
 
@@ -82,7 +82,7 @@ def test_decode_equals_the_plain_rule(
     count: int, classes: int, max_det: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last case has more candidates than the first look takes, and wants them all."""
-    monkeypatch.setattr("maskwright.nn.box_head.PER_OBJECT", 1)
+    monkeypatch.setattr("maskwright.nn.detection.box_head.PER_OBJECT", 1)
     generator = torch.Generator().manual_seed(count)
     head = BoxHead(2, classes, pool=2, width=8)
     rois = torch.stack([boxes_in(count, 200, generator) for _ in range(2)])
@@ -135,8 +135,8 @@ def test_soft_decoding_sees_all_candidates_that_matter(
     index, new, kept = soft_nms_padded(
         boxes[None], flat[None], (flat > 0.05)[None], rule, 0.3, 20, labels=labels[None]
     )
-    monkeypatch.setattr("maskwright.nn.box_head._CANDIDATES", 30)
-    monkeypatch.setattr("maskwright.nn.box_head.PER_OBJECT", 1)
+    monkeypatch.setattr("maskwright.nn.detection.box_head._CANDIDATES", 30)
+    monkeypatch.setattr("maskwright.nn.detection.box_head.PER_OBJECT", 1)
     found = head.decode(
         scores, deltas, rois, torch.ones(1, 40, dtype=torch.bool), sizes,
         score_thresh=0.05, nms_thresh=0.3, max_det=20, soft_nms=rule,

@@ -11,12 +11,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from maskwright.nn.anchors import AnchorGenerator
 from maskwright.nn.backbones import Backbone
+from maskwright.nn.detection.anchors import AnchorGenerator
+from maskwright.nn.detection.matchers import IoUMatcher
+from maskwright.nn.detection.samplers import BalancedSampler
 from maskwright.nn.fpn import FPN
-from maskwright.nn.matchers import IoUMatcher
 from maskwright.nn.norm import FrozenBatchNorm2d
-from maskwright.nn.samplers import BalancedSampler, ImageNoise, streams
+from maskwright.nn.random import ImageNoise, streams
 
 
 def random_boxes(count: int, side: float, generator: torch.Generator) -> torch.Tensor:

@@ -9,10 +9,10 @@ from torchvision.ops import box_iou
 
 from maskwright.errors import OptionError
 from maskwright.models import build
-from maskwright.nn.anchors import AnchorGenerator
-from maskwright.nn.matchers import IoUMatcher
-from maskwright.nn.rpn import RPN
-from maskwright.nn.samplers import BalancedSampler
+from maskwright.nn.detection.anchors import AnchorGenerator
+from maskwright.nn.detection.matchers import IoUMatcher
+from maskwright.nn.detection.rpn import RPN
+from maskwright.nn.detection.samplers import BalancedSampler
 from maskwright.ops import encode_deltas
 from maskwright.structures import Images, Instances
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from maskwright.errors import OptionError
-from maskwright.nn.box_head import BoxHead
-from maskwright.nn.svd import LowRankLinear, truncate
+from maskwright.nn.detection.box_head import BoxHead
+from maskwright.nn.detection.svd import LowRankLinear, truncate
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])

@@ -12,10 +12,10 @@ from sklearn.linear_model import Ridge
 from sklearn.svm import LinearSVC
 
 from maskwright.errors import OptionError
-from maskwright.nn import svm_fit
-from maskwright.nn.box_head import BoxTargets
-from maskwright.nn.svm_fit import Objects, RegionFitter, linear_svm, ridge
-from maskwright.nn.svm_head import SLOPE, SVMHead
+from maskwright.nn.detection import svm_fit
+from maskwright.nn.detection.box_head import BoxTargets
+from maskwright.nn.detection.svm_fit import Objects, RegionFitter, linear_svm, ridge
+from maskwright.nn.detection.svm_head import SLOPE, SVMHead
 from maskwright.ops.boxes import encode_deltas
 
 WIDTH, POOLED = 12, 20

@@ -11,7 +11,7 @@ import torchvision.ops as tv
 from torch import Tensor
 
 from maskwright import ops
-from maskwright.nn.matchers import IoUMatcher
+from maskwright.nn.detection.matchers import IoUMatcher
 from maskwright.ops.boxes import (
     boxes_cxcywh_to_xyxy,
     boxes_xywh_to_xyxy,

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import roi_align as torchvision_roi_align
 
-from maskwright.ops import roi_align, roi_gather, roi_plan
+from maskwright.ops import roi_align
+from maskwright.ops.pooling import roi_gather, roi_plan
 
 HEIGHT, WIDTH = 24, 34
 STRIDES = (4, 8, 16, 32)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import roi_pool as torchvision_roi_pool
 
-from maskwright.ops import roi_gather, roi_pool
+from maskwright.ops import roi_pool
+from maskwright.ops.pooling import roi_gather
 
 # The package has a function of the same name.
-module = importlib.import_module("maskwright.ops.roi_pool")
+module = importlib.import_module("maskwright.ops.pooling.roi_pool")
 HEIGHT, WIDTH = 24, 34
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torchvision.models import detection
 
-from maskwright import hub
 from maskwright.converters import detect_format
 from maskwright.converters.mmdetection import from_maskwright, to_maskwright
 from maskwright.converters.torchvision import from_maskwright as to_torchvision
 from maskwright.converters.torchvision import to_maskwright as from_torchvision
-from maskwright.engine.checkpoint import load_checkpoint, save_checkpoint
-from maskwright.engine.published import read_weights
+from maskwright.hub import loading as hub
 from maskwright.models import Meta, build
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.storage.published import read_weights
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 

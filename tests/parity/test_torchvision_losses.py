@@ -12,9 +12,9 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from maskwright.converters.torchvision import from_maskwright
-from maskwright.engine.peer import drawn_scene, random_predictor
-from maskwright.nn.samplers import Sample
+from maskwright.nn.detection.samplers import Sample
 from maskwright.structures import Images, Instances, PackedMasks
+from maskwright.timing.peer import drawn_scene, random_predictor
 
 CLASSES = 3
 SIZES = [(128, 160), (96, 144)]

@@ -12,7 +12,7 @@ from torchvision.models import detection, get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskwright.converters.torchvision import from_maskwright, to_maskwright
-from maskwright.data.images import collate_images, load_image, resize_image
+from maskwright.data.pixels.images import collate_images, load_image, resize_image
 from maskwright.models import PostProcess, build, get_entry
 from maskwright.structures import COCO_PERSON
 

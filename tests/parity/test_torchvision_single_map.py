@@ -17,7 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_pool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskwright.models import PostProcess, TwoStageDetector, build
-from maskwright.nn.samplers import BalancedSampler
+from maskwright.nn.detection.samplers import BalancedSampler
 from maskwright.structures import Images, Instances
 
 CLASSES, SIDES = 3, (24.0, 48.0, 80.0)

@@ -1,0 +1,131 @@
+"""Figures of `check_data`: a mosaic of annotated images, and the statistics of the splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskwright.drawing.draw import draw_instances, mosaic
+from maskwright.drawing.figures import (
+    SOFT,
+    WIDTH,
+    as_text,
+    colors,
+    legend,
+    new_figure,
+    plural,
+    save_figure,
+    style,
+)
+from maskwright.structures import Resize
+
+from ..records import Dataset
+from ..transforms import make_sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL import Image
+
+    from .check import SplitStats
+
+TILE = 480  # pixels
+MOST_CLASSES = 20  # with bars of their own
+
+
+def draw_samples(dataset: Dataset, count: int) -> Image.Image | None:
+    """Return a mosaic of `count` images, evenly spread over the data set, with their objects.
+
+    They look like the pictures of a training: masks, boxes, names on chips, crowd regions grey, the
+    file name above each. Images that cannot be read are passed over; None if there is nothing to
+    draw.
+    """
+    tiles, titles = [], []
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
+    for index in chosen.tolist():
+        try:
+            tiles.append(_draw_tile(dataset, index))
+        except ValueError:  # listed among the faults
+            continue
+        record = dataset[index]
+        objects = int((~record.crowd).sum())
+        titles.append(f"{record.path.name}: {objects} {plural(objects, 'object')}")
+    if not tiles:
+        return None
+    heading = f"{dataset.split}: {len(tiles)} of {len(dataset)} {plural(len(dataset), 'image')}"
+    return mosaic(tiles, titles, int(np.ceil(np.sqrt(len(tiles)))), TILE, heading=heading)
+
+
+def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
+    rng = np.random.default_rng(0)  # without augmentation nothing is drawn from it
+    sample = make_sample(dataset, index, Resize(None, TILE), None, rng)
+    pixels = sample.pixels.numpy().transpose(1, 2, 0)
+    return draw_instances(
+        np.ascontiguousarray(pixels.clip(0, 255).astype(np.uint8)),
+        sample.boxes,
+        sample.labels,
+        dataset.names,
+        masks=sample.masks,
+        keypoints=sample.keypoints,
+        crowd=sample.crowd,
+        skeleton=dataset.skeleton,
+        min_side=TILE,
+    )
+
+
+def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
+    """Save a figure: objects of each class, objects in an image, object sizes, image sizes."""
+    names = list(dict.fromkeys(name for stats in splits.values() for name in stats.per_class))
+    total = {name: sum(s.per_class.get(name, 0) for s in splits.values()) for name in names}
+    shown = sorted(names, key=lambda name: -total[name])[:MOST_CLASSES]
+    high = 2.4 + 0.09 * len(shown) * (1 + len(splits)) / 2
+    figure = new_figure(WIDTH, 2.9 + high)
+    grid = figure.add_gridspec(2, 2, height_ratios=(high, 2.9))
+    classes, crowding, sizes, shapes = (
+        figure.add_subplot(grid[place]) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
+    )
+    _draw_classes(classes, splits, shown, len(names))
+    style(crowding, "Objects in an image", "objects", "images")
+    style(sizes, "Object sizes", "root of the area, pixels", "objects")
+    style(shapes, "Image sizes", "width, pixels", "height, pixels")
+    top = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)
+    wide = -(-(top + 1) // 40)  # whole numbers, so that no bin is emptier by its width
+    edges = np.arange(0, top + 1 + wide, wide) - 0.5
+    for (split, stats), color in zip(splits.items(), colors(len(splits)), strict=True):
+        look = {"color": color, "alpha": 0.65, "label": split}
+        crowding.hist(stats.per_image, bins=edges.tolist(), **look)
+        sides = np.sqrt(stats.areas[stats.areas > 0])
+        sizes.hist(
+            sides, bins=np.geomspace(1, max(2048, sides.max(initial=1)), 34).tolist(), **look
+        )
+        if stats.image_sizes:
+            height, width = np.array(list(stats.image_sizes)).T
+            weight = np.array(list(stats.image_sizes.values()))
+            shapes.scatter(width, height, s=12 + 160 * weight / weight.max(), linewidths=0, **look)
+    sizes.set_xscale("log", base=2)
+    sizes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    shapes.set_xlim(left=0)
+    shapes.set_ylim(bottom=0)
+    if len(splits) > 1:
+        legend(crowding, loc="upper right")
+    save_figure(figure, path)
+
+
+def _draw_classes(
+    ax: Axes, splits: Mapping[str, SplitStats], shown: list[str], classes: int
+) -> None:
+    """Draw the objects of the most frequent classes, a bar for each split."""
+    objects = sum(stats.objects for stats in splits.values())
+    of = "" if len(shown) == classes else f" of the {len(shown)} most frequent classes"
+    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}", f"objects{of}")
+    ax.grid(False, axis="y")
+    thick = 0.8 / max(len(splits), 1)
+    palette = colors(len(splits))
+    for k, ((split, stats), color) in enumerate(zip(splits.items(), palette, strict=True)):
+        where = np.arange(len(shown)) - 0.4 + thick * (k + 0.5)
+        counts = [stats.per_class.get(name, 0) for name in shown]
+        ax.barh(where, counts, height=0.92 * thick, color=color, label=split)
+    ax.set_yticks(range(len(shown)), [as_text(name) for name in shown], color=SOFT)
+    ax.set_ylim(max(len(shown), 3) - 0.4, -0.6)

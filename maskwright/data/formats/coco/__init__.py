@@ -1,0 +1,1 @@
+"""COCO JSON: detection, instance segmentation and keypoints."""

@@ -1,0 +1,213 @@
+"""Reader of COCO JSON: detection, instance segmentation and keypoints.
+
+Nothing is dropped in silence: what cannot be used is left out or repaired and listed in
+`Dataset.faults`. Images are looked for on the disk but not decoded. The format is described at
+https://cocodataset.org/#format-data; beyond it, ids may be any whole numbers, a byte order mark is
+skipped, and annotations without an id, box or area get one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskwright.paths import takes_paths
+from maskwright.structures import Skeleton
+
+from ...building.builder import Builder
+from ...building.objects import flag, shown, whole_number
+from ...records import Dataset
+from .json_stream import START, NoObject, json_members
+from .skeletons import read_skeleton
+
+LISTS = ("images", "annotations", "categories")
+
+
+@takes_paths
+def read_coco(
+    path: str | Path,
+    roots: Sequence[Path] | None = None,
+    *,
+    split: str = "train",
+    names: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
+    crowd_as_objects: bool = False,
+) -> Dataset:
+    """Read one COCO JSON.
+
+    Args:
+        path: the file.
+        roots: folders in which the images may lie, the one that holds most of them is taken;
+            None: the folder of the file.
+        split: name of the split.
+        names: class names of another split or of a model, which give the labels; None: the
+            categories of the file in the order of their ids.
+        only: file names of the images to read, as they stand in the file; the others belong to
+            another split. None: all.
+        crowd_as_objects: take what is marked iscrowd=1 as objects like others.
+
+    Raises:
+        ValueError: if the file is no COCO JSON, holds no usable image, or uses a class that is not
+            in `names`.
+    """
+    path = Path(path)
+    reader = _Reader(path, split)
+    return reader.read(list(roots or [path.parent]), names, only, crowd_as_objects)
+
+
+@dataclass
+class _Survey:
+    """What has to be known of a file before its annotations can be checked one by one.
+
+    Attributes:
+        images: the entries.
+        categories: the entries.
+        used: the category ids of the annotations.
+        repeated: annotation ids that occur more than once.
+        lowest: the smallest annotation id, at most 0.
+        masks: whether any object has a segmentation; crowd regions alone make no data of masks.
+        jointed: how many annotations have keypoints.
+        first_jointed: id of the first of these, if it has one.
+        crowd_as_objects: see `read_coco`.
+    """
+
+    images: list[Any] = field(default_factory=list)
+    categories: list[Any] = field(default_factory=list)
+    used: set[int | None] = field(default_factory=set)
+    repeated: set[int] = field(default_factory=set)
+    lowest: int = 0
+    masks: bool = False
+    jointed: int = 0
+    first_jointed: int | None = None
+    crowd_as_objects: bool = False
+
+    def add(self, annotation: Any, seen: set[int]) -> None:
+        """Take note of an annotation; `seen` are the ids of those before."""
+        if not isinstance(annotation, dict):
+            return
+        number = whole_number(annotation.get("id"))
+        if number is not None:
+            (self.repeated if number in seen else seen).add(number)
+            self.lowest = min(self.lowest, number)
+        self.used.add(whole_number(annotation.get("category_id")))
+        if not self.masks and annotation.get("segmentation"):
+            self.masks = self.crowd_as_objects or not flag(annotation.get("iscrowd"))
+        if annotation.get("keypoints"):
+            self.first_jointed = self.first_jointed if self.jointed else number
+            self.jointed += 1
+
+
+class _Reader(Builder):
+    """State of reading one file, which is gone through twice: images may come last in it."""
+
+    def read(
+        self,
+        roots: list[Path],
+        names: Sequence[str] | None,
+        only: Collection[str] | None,
+        crowd_as_objects: bool,
+    ) -> Dataset:
+        survey = self._survey(crowd_as_objects)
+        if only is not None:
+            survey.images = self._divide(survey.images, only)
+        classes = self.classes(survey.categories, survey.used, names)
+        skeleton, jointed = self._skeleton(survey, classes.labels)
+        entries = self._annotations(survey)
+        return self.build(
+            survey.images,
+            roots,
+            entries,
+            survey.masks,
+            classes,
+            skeleton,
+            jointed,
+            crowd_as_objects=crowd_as_objects,
+        )
+
+    def _divide(self, images: list[Any], only: Collection[str]) -> list[Any]:
+        """Return the entries of the split; what cannot be told apart stays, to be a fault."""
+        kept = []
+        for entry in images:
+            name = entry.get("file_name") if isinstance(entry, dict) else None
+            if not isinstance(name, str) or name in only:
+                kept.append(entry)
+            else:
+                self.elsewhere.add(whole_number(entry.get("id")))
+        return kept
+
+    def _survey(self, crowd_as_objects: bool) -> _Survey:
+        survey = _Survey(crowd_as_objects=crowd_as_objects)
+        found: dict[str, bool] = {}  # all keys, and whether their values are lists
+        seen: set[int] = set()
+        try:
+            for key, value in json_members(self.path, LISTS):
+                if value is START:
+                    if key in found:
+                        raise ValueError(f"{self.path} has the list {key!r} twice: join them")
+                    found[key] = True
+                elif not found.setdefault(key, False):
+                    continue
+                elif key == "annotations":
+                    survey.add(value, seen)
+                else:
+                    getattr(survey, key).append(value)
+        except NoObject as kind:
+            got = str(kind)
+        else:
+            got = str(sorted(found)[:8])
+        if not all(found.get(key) for key in LISTS):
+            raise ValueError(
+                f"{self.path} is no COCO JSON: expected an object with the lists images, "
+                f"annotations and categories, got {got}"
+            )
+        return survey
+
+    def _skeleton(
+        self, survey: _Survey, labels: dict[int, int]
+    ) -> tuple[Skeleton | None, set[int]]:
+        """Return the keypoints of the data set, and the ids of the categories that have them."""
+        skeleton, jointed, faults = read_skeleton(survey.categories, labels)
+        for fault in faults:
+            self.fault(*fault)
+        if skeleton is None and survey.jointed:
+            self.fault(
+                "keypoints without names",
+                f"{survey.jointed} annotations have keypoints, but no category names them: add "
+                'the list "keypoints" with their names (and "skeleton", the lines between them)',
+                annotation=survey.first_jointed,
+            )
+        return skeleton, jointed
+
+    def _annotations(self, survey: _Survey) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (id, annotation) of every well-formed annotation, each id once."""
+        seen: dict[int, Any] = {}  # of those whose ids repeat
+        nameless = survey.lowest
+        for key, entry in json_members(self.path, LISTS):
+            if key != "annotations" or entry is START:
+                continue
+            if not isinstance(entry, dict):
+                self.fault("bad annotation", f"an annotation is an object, got {shown(entry)}")
+                continue
+            number = whole_number(entry.get("id"))
+            if number is None:
+                nameless -= 1
+                number = nameless
+                if "id" in entry:
+                    message = f"annotation id {shown(entry['id'])} is no whole number: counted anew"
+                    self.fault("bad annotation id", message, "repaired", annotation=number)
+            elif number in seen:
+                if entry == seen[number]:
+                    message = f"annotation {number} occurs twice"
+                    self.fault("duplicate annotation", message, annotation=number)
+                    continue
+                self.fault(
+                    "duplicate annotation id",
+                    f"annotation id {number} is used for different objects: both are kept",
+                    "repaired",
+                    annotation=number,
+                )
+            if number in survey.repeated:
+                seen[number] = entry
+            yield number, entry

@@ -1,0 +1,1 @@
+"""From a file or an array to uint8 RGB pixels."""

@@ -1,0 +1,1 @@
+"""From a name, a file or a run folder to a model with its weights."""

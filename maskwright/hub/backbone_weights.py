@@ -1,0 +1,148 @@
+"""ImageNet weights of backbones: from the package, the publisher's file, or a file at hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..models.detection.base import Detector
+from ..models.registry import PublishedWeights
+from ..nn.detection.box_head import BoxHead
+from ..storage.published import fetch, read_tensors
+
+_PACKAGE = Path(__file__).parents[1] / "weights"
+# ImageNet weights of backbones inside the package, by the backbone's name.
+SHIPPED_BACKBONES = {
+    "tf_efficientnet_lite0": "tf_efficientnet_lite0_imagenet.safetensors",
+    "mobilenetv2_100": "mobilenetv2_100_imagenet.safetensors",
+}
+# ImageNet weights of our own networks, as torchvision publishes them.
+_TORCHVISION_BACKBONES = {
+    "alexnet": "alexnet-owt-7be5be79",
+    "resnet18": "resnet18-f37072fd",
+    "resnet34": "resnet34-b627a593",
+    "resnet50": "resnet50-0676ba61",
+    "resnet101": "resnet101-63fe2227",
+    "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
+}
+# What the layers of a classifier are called here, in regular expressions and replacements.
+_CLASSIFIER_NAMES = (
+    (r"^features\.(\d+)\.", r"features_\1."),
+    (r"^classifier\.[01]\.", "pre_logits.fc1."),  # VGG's place, AlexNet's place
+    (r"^classifier\.[34]\.", "pre_logits.fc2."),
+)
+
+
+def pretrained_place(name: str) -> str:
+    """Return in a few words where the ImageNet weights of a backbone are: here, or with whom."""
+    if name in SHIPPED_BACKBONES:
+        return "in the package"
+    return "fetched from torchvision" if name in _TORCHVISION_BACKBONES else "fetched from timm"
+
+
+def load_backbone(detector: Detector) -> str:
+    """Give the backbone of a detector its ImageNet weights, and return where they come from.
+
+    Shipped ones first, then the publisher's file: torchvision's for our ResNets, timm's for all
+    other backbones.
+
+    Raises:
+        ValueError: if there are none or they cannot be fetched.
+    """
+    name = detector.backbone.name
+    if name in SHIPPED_BACKBONES:
+        state = read_tensors(_PACKAGE / SHIPPED_BACKBONES[name])
+        source = "ImageNet weights that come with the package"
+    elif name in _TORCHVISION_BACKBONES:
+        file = _TORCHVISION_BACKBONES[name]
+        published = PublishedWeights(
+            f"https://download.pytorch.org/models/{file}.pth",
+            file.rsplit("-", 1)[1],
+            "torchvision",
+            "BSD-3-Clause (torchvision); trained on ImageNet",
+            "torchvision, ImageNet-1k",
+        )
+        state = read_tensors(fetch(published))
+        source = f"{published.source} ({published.licence})"
+    else:
+        import timm
+
+        whole = name.startswith("vgg")  # its fully connected layers are of use as well
+        try:
+            donor = timm.create_model(name, pretrained=True, features_only=not whole)
+        except Exception as error:  # the hub client raises many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(
+                f"timm's weights for {name} could not be fetched ({reason}); go online once, give "
+                "a file of yours as weights=imagenet:FILE, choose weights=none, or a backbone "
+                f"whose weights come with the package: {', '.join(SHIPPED_BACKBONES)}"
+            ) from None
+        state, source = dict(donor.state_dict()), f"timm's pretrained weights for {name}"
+    return apply_pretrained(detector, state, source)
+
+
+def backbone_names(detector: Detector) -> Callable[[str], bool]:
+    """Return what tells whether a classifier's tensor is one of the backbone, by its name."""
+    own = set(_network(detector).state_dict())
+
+    def known(key: str) -> bool:
+        return key in own or any(re.sub(mark, ours, key) in own for mark, ours in _CLASSIFIER_NAMES)
+
+    return known
+
+
+def _network(detector: Detector) -> nn.Module:
+    """Return the network whose tensors are called as in a classifier."""
+    body: Any = detector.backbone.body
+    network: nn.Module = body.body if hasattr(body, "body") else body
+    return network
+
+
+def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
+    """Give the backbone of a detector the weights of a classifier, and return what was given.
+
+    The fully connected layers of a VGG or AlexNet go to the head on regions, as far as their sizes
+    fit.
+
+    Args:
+        detector: gets the weights.
+        state: the classifier's state dict, or that of its convolutions.
+        source: where it comes from, for people.
+
+    Raises:
+        ValueError: if it lacks a tensor of the backbone.
+    """
+    name = detector.backbone.name
+    target = _network(detector)
+    # timm's maps of a VGG call "features_0" what the classifier calls "features.0"; torchvision
+    # calls the layers of its head by their places among dropouts and ReLUs.
+    for pattern, ours in _CLASSIFIER_NAMES:
+        state = {**state, **{re.sub(pattern, ours, key): value for key, value in state.items()}}
+    own = target.state_dict()
+    fitting = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+        if key in own and own[key].shape == value.shape
+    }
+    missing = [key for key in own if key not in fitting and "num_batches_tracked" not in key]
+    if missing:
+        raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
+    target.load_state_dict(fitting, strict=False)
+    head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
+    layers = [
+        (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
+        for layer in ("fc1", "fc2")
+        if name.startswith(("vgg", "alexnet")) and f"pre_logits.{layer}.weight" in state
+    ]
+    if layers and layers[0][0].dim() == 2:  # torchvision flattens a map, of 7 x 7 or 6 x 6
+        weight, bias = layers[0]
+        side = math.isqrt(weight.shape[1] // detector.backbone.channels[-1])
+        layers[0] = (weight.unflatten(1, (-1, side, side)), bias)
+    if layers and isinstance(head, BoxHead):
+        source += f", {head.load_classifier(layers)} fully connected layers included"
+    return source

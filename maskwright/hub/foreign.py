@@ -1,0 +1,97 @@
+"""Weights of other libraries, or of ours without a description, from a file into our layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..converters import CONVERTERS, Converted, ConvertReport, detect_format
+from ..converters.common import default_skeleton, require
+from ..models.detection.base import Detector
+from ..models.registry import ModelEntry, build
+from ..models.transfer import class_rows
+from ..storage.published import read_weights
+
+
+def blank_detector(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
+    """Build a detector without spending time or memory on random weights."""
+    with torch.device("meta"):
+        return build(entry.name, num_classes, **options)
+
+
+def convert_weights(
+    path: Path,
+    entry: ModelEntry,
+    options: Mapping[str, Any],
+    *,
+    drop_unused: bool = False,
+    conventions: str | None = None,
+) -> Converted:
+    """Return the weights of a file in our layout, whatever library wrote it.
+
+    Args:
+        path: the file.
+        entry: the model that they belong to.
+        options: builder options that are known already.
+        drop_unused: leave out the classes without a name.
+        conventions: rules of the source if the file cannot tell; see `hub.convert`.
+
+    Raises:
+        ValueError: if the file cannot be read or does not fit the model.
+    """
+    file = read_weights(path)
+    tensors, told = file.tensors, file.names
+    detector = blank_detector(entry, 1, options)
+    try:
+        found = detect_format(tensors)
+        if found == "maskwright":
+            converted = _own_weights(tensors, detector)
+            warnings.warn(
+                f"{path} says nothing of its model: classes have no names, image size and anchors "
+                f"are those of {entry.name}; if it was trained with others, it finds little, so "
+                "take the checkpoint that the training wrote",
+                stacklevel=3,
+            )
+        else:
+            to_ours, _ = CONVERTERS[found]
+            ours = list(detector.state_dict())
+            converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
+        raise ValueError(
+            f"{path}: its tensors have not the shapes of {entry.name} ({error}); is it another "
+            "model?"
+        ) from None
+    for key in file.beside:
+        converted.report.ignored[key] = f"beside the weights, which stand at {file.place}"
+    if told is not None and len(told) == len(converted.names):
+        converted.names[:] = told
+    elif told is not None:
+        converted.report.notes.append(
+            f"the file names {len(told)} classes, its tensors have {len(converted.names)}: the "
+            "names are left out"
+        )
+    return converted
+
+
+def _own_weights(state: Mapping[str, Tensor], detector: Detector) -> Converted:
+    """Return weights that have our names already: the state dict of a detector, saved by itself.
+
+    The classes are counted by the rows of their scores; what they are called is not known.
+    """
+    own = detector.state_dict()
+    key = next(name for name, (rows, last) in class_rows(detector).items() if rows == 1 or last)
+    rows, last = class_rows(detector)[key]
+    count = require(state, key).shape[0] // rows - int(last)
+    names: list[str | None] = [f"class_{i}" for i in range(1, count + 1)]
+    report = ConvertReport(used=[name for name in own if name in state])
+    report.ignored.update({name: "not part of this model" for name in state if name not in own})
+    found = {name: require(state, name) for name in own}
+    skeleton = default_skeleton(detector.num_keypoints)
+    return Converted(found, {}, names, list(range(1, count + 1)), {}, report, skeleton)

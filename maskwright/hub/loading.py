@@ -1,0 +1,474 @@
+"""Where weights come from: names, files, run folders, the package itself, published files.
+
+Stands above models and converters: the models never import a converter, and everything that asks
+for "a model, by name or path" asks here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..converters import CHECKS, CONVERTERS, ConvertReport, detect_format
+from ..converters.common import default_skeleton
+from ..errors import OptionError, checked_options
+from ..exporters.sessions import GRAPH_SUFFIXES, open_graph
+from ..files import replacing
+from ..models.detection.base import Detector
+from ..models.meta import Meta
+from ..models.registry import ModelEntry, build, get_entry, list_models
+from ..models.transfer import transfer
+from ..paths import home_path, plain_path, takes_paths
+from ..prediction.predictor import Predictor
+from ..storage.checkpoint import (
+    Checkpoint,
+    check_state,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
+from ..storage.published import fetch, read_tensors
+from ..structures import Skeleton
+from ..tasks.detection.regions import take_regions_from
+from .backbone_weights import apply_pretrained, backbone_names, load_backbone
+from .foreign import blank_detector, convert_weights
+
+_PACKAGE = Path(__file__).parents[1] / "weights"
+# Trained models inside the package, by name.
+SHIPPED_MODELS = {"nuclei": "mask_rcnn_lite0_nuclei.safetensors"}
+
+# How the files end that `convert` writes.
+SUFFIXES = {
+    "maskwright": (".safetensors",),
+    "torchvision": (".pth", ".pt", ".safetensors"),
+    "mmdetection": (".pth", ".pt"),
+}
+# Before the path of a classifier's weights that a backbone starts from.
+LOCAL_BACKBONE = "imagenet:"
+# What `start_detector` reports where no weights were loaded.
+RANDOM_START = "starting from random weights, so nothing is frozen"
+
+
+def _entry(name: str) -> ModelEntry:
+    """Return the entry of a registered model, or say what else `name` is.
+
+    Raises:
+        ValueError: if it is a trained model, a file, or nothing known.
+    """
+    is_file = len(Path(name).parts) > 1 or Path(name).suffix == ".safetensors"
+    if name in SHIPPED_MODELS or (is_file and Path(name).exists()):
+        path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
+        trained = load_checkpoint(path).meta.model
+        raise ValueError(
+            f"{name!r} is a trained model, not an architecture: to start from it, give "
+            f"model={trained} weights={name}"
+        )
+    near = difflib.get_close_matches(name, [*list_models(), *SHIPPED_MODELS], 1, 0.5)
+    if near and near[0] in SHIPPED_MODELS:
+        raise ValueError(f"no model is called {name!r}; did you mean {near[0]!r}?")
+    return get_entry(name)
+
+
+def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: str | Path) -> None:
+    """Check that weights belong to the model that was asked for.
+
+    Raises:
+        ValueError: if they are another model's.
+    """
+    if meta.model != entry.name:
+        raise ValueError(
+            f"weights={weights} is a {meta.model}, not a {entry.name}: load it by itself, as "
+            f"model={weights}"
+        )
+    own = meta.args.get("backbone", entry.arguments().get("backbone"))
+    if backbone is not None and backbone != own:
+        raise ValueError(f"weights={weights} has the backbone {own}, not {backbone}")
+
+
+def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Detector:
+    """Build the detector that a checkpoint describes, with random weights; see `_check_described`.
+
+    Raises:
+        ValueError: if it cannot be built, or the tensors do not fit it.
+    """
+    _check_described(meta, state, source)
+    return build(meta.model, len(meta.names), **meta.args)
+
+
+def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that a description can be built and fits its tensors, without memory.
+
+    The description of a file may claim any size, its tensors cannot.
+
+    Raises:
+        ValueError: if not.
+    """
+    try:
+        blank = blank_detector(get_entry(meta.model), len(meta.names), meta.args)
+    except Exception as error:  # the options come from a file: they may be anything
+        raise ValueError(
+            f"{source}: the model that it describes cannot be built ({error}); it was written by "
+            "another version of maskwright, or is damaged"
+        ) from None
+    check_state(blank, state, source)
+
+
+def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
+    """Return detector weights by published name or path, in our layout."""
+    if str(weights) in entry.weights:
+        published = entry.weights[str(weights)]
+        converted = convert_weights(fetch(published), entry, options)
+        licence, source = published.licence, published.source
+    else:
+        path = Path(SHIPPED_MODELS.get(str(weights), ""))
+        path = _PACKAGE / path if path.name else Path(weights)
+        if not path.exists():
+            known = [*entry.weights, "imagenet", "none", *SHIPPED_MODELS]
+            raise ValueError(
+                f"weights={str(weights)!r} is neither a file, a run folder nor a name; "
+                f"{entry.name} knows {', '.join(known)}"
+            )
+        if path.is_dir() or _is_ours(path):
+            return load_checkpoint(path)
+        converted = convert_weights(path, entry, options)
+        licence, source = "", f"converted from {path.name}"
+    meta = Meta(
+        entry.name,
+        {**options, **converted.options},
+        converted.names,
+        converted.category_ids,
+        converted.skeleton,
+        licence=licence,
+        source=source,
+    )
+    return Checkpoint(meta, converted.state, extras=converted.extras)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of maskwright, not just any safetensors file."""
+    if path.suffix != ".safetensors":
+        return False
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with plain_path(path) as plain, safe_open(plain, framework="pt") as file:
+            return "maskwright" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True  # let the checkpoint reader say what is wrong
+
+
+@takes_paths
+def load_detector(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    backbone: str | None = None,
+) -> tuple[Detector, Meta]:
+    """Return a detector and its description.
+
+    Args:
+        model: a registered name, a shipped model ("nuclei"), a checkpoint or a run folder.
+        weights: for a registered name: a published name ("coco"), a checkpoint, a run folder, or
+            None for random weights (with a warning).
+        num_classes: for a registered name without weights; None: 80.
+        backbone: for a registered name: another backbone.
+
+    Raises:
+        ValueError: if model or weights do not exist or do not fit together.
+    """
+    name = str(model)
+    if Path(model).suffix in GRAPH_SUFFIXES:
+        raise ValueError(
+            f"{model} is an exported graph, which only predicts: give the checkpoint that it is "
+            "from"
+        )
+    path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
+    if name in SHIPPED_MODELS or path.exists() or path.suffix or len(path.parts) > 1:
+        if weights is not None or num_classes is not None or backbone is not None:
+            raise ValueError(
+                f"{model} is a checkpoint and says itself what it is: leave out weights, "
+                "num_classes and backbone"
+            )
+        checkpoint = load_checkpoint(path)
+        meta = checkpoint.meta
+        detector = build_described(meta, checkpoint.model, path)
+        load_state(detector, checkpoint.model, path)
+        return detector, meta
+    entry = _entry(name)
+    options = {} if backbone is None else {"backbone": backbone}
+    if weights is None:
+        warnings.warn(
+            f"{name} has random weights: what it predicts means nothing; give weights=, for "
+            f"example one of {', '.join([*entry.weights, 'a checkpoint'])}",
+            stacklevel=3,
+        )
+        count = 80 if num_classes is None else num_classes
+        detector = build(name, count, **options)
+        names: list[str | None] = [f"class_{i}" for i in range(count)]
+        skeleton = default_skeleton(detector.num_keypoints)
+        return detector, Meta(name, options, names, keypoints=skeleton)
+    found = _read_weights(entry, weights, options)
+    _same_model(found.meta, entry, backbone, weights)
+    if num_classes is not None and num_classes != len(found.meta.names):
+        raise ValueError(
+            f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
+            "for other classes train with weights= as the start"
+        )
+    detector = build_described(found.meta, found.model, weights)
+    load_state(detector, found.model, str(weights))
+    return detector, found.meta
+
+
+@checked_options
+@takes_paths
+def load(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    backbone: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    trust: bool = False,
+    proposal_source: str | None = None,
+) -> Predictor:
+    """Return a `Predictor`, ready to be called on images; see `load_detector`.
+
+    Args:
+        model: as for `load_detector`, or an exported file: .onnx, .xml (OpenVINO) or .pt2.
+        weights: see `load_detector`.
+        num_classes: see `load_detector`.
+        backbone: see `load_detector`.
+        device: where to compute; exported files run on the CPU.
+        precision: of the arithmetic: float32; bf16, on CPUs that have it (AVX-512 BF16, AMX) and on
+            GPUs about twice as fast, with boxes and scores that differ a little; fp16, on GPUs.
+        trust: run the machine code of a file that `maskwright export format=aoti` wrote; other
+            files hold none.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from, in place of the `source` that the model was trained with.
+
+    Example:
+        >>> import maskwright as mw
+        >>> mw.load("nuclei").names
+        ['nucleus']
+    """
+    if Path(model).suffix in GRAPH_SUFFIXES:
+        if weights is not None or num_classes is not None or backbone is not None:
+            raise ValueError(
+                f"{model} is an exported model and has all it needs: leave out weights, "
+                "num_classes and backbone"
+            )
+        if device not in ("auto", "cpu"):
+            raise OptionError(f"{model}: exported files run on the CPU, not on device={device}")
+        if precision != "float32":
+            raise OptionError(
+                f"{model}: an exported file has its own arithmetic; leave out precision={precision}"
+            )
+        graph = open_graph(Path(model), trust=trust)
+        take_regions_from(graph, str(model), proposal_source)
+        predictor = Predictor(graph, graph.spec.meta, device="cpu")
+        predictor.origin = _origin(model, trust=trust, proposal_source=proposal_source)
+        return predictor
+    detector, meta = load_detector(
+        model, weights=weights, num_classes=num_classes, backbone=backbone
+    )
+    take_regions_from(detector, meta.model, proposal_source)
+    predictor = Predictor(detector, meta, device=device, precision=precision)
+    if num_classes is None and backbone is None:  # which the command line does not take
+        predictor.origin = _origin(model, weights=weights, proposal_source=proposal_source)
+    return predictor
+
+
+def _origin(model: str | Path, **options: Any) -> dict[str, str]:
+    """Return the options of the command line that load a model, by name."""
+    given = {"model": model} | {name: value for name, value in options.items() if value}
+    return {name: "true" if value is True else str(value) for name, value in given.items()}
+
+
+@takes_paths
+def start_detector(
+    model: str,
+    names: list[str],
+    *,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    skeleton: Skeleton | None = None,
+) -> tuple[Detector, dict[str, Any], str]:
+    """Return a detector for the classes `names` with the weights that training starts from.
+
+    Args:
+        model: a registered name.
+        names: class names.
+        weights: None: ImageNet weights of the backbone where they can be had, else random ones
+            with a warning; "imagenet": the same, but an error where they can't; "imagenet:FILE":
+            those of a classifier in a local file, with timm's or torchvision's names; "none":
+            random; a published name, a shipped model, a checkpoint or a run folder: every tensor
+            that fits, class rows by class name.
+        options: builder options.
+        skeleton: the keypoints, for a model that finds some.
+
+    Returns:
+        detector, the builder options that were used (weights bring their conventions along), and
+        one line that reports what was loaded.
+
+    Raises:
+        ValueError: if the weights do not exist or almost nothing of them fits.
+    """
+    entry = _entry(model)
+    options = dict(options or {})
+    if str(weights).startswith(LOCAL_BACKBONE):
+        path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
+        detector = build(model, len(names), **options)
+        report = apply_pretrained(detector, read_tensors(path, backbone_names(detector)), str(path))
+        return detector, options, f"backbone starts from {report}"
+    if weights != "none" and weights in (None, "imagenet"):
+        detector = build(model, len(names), **options)
+        try:
+            source = load_backbone(detector)
+            return detector, options, f"backbone starts from {source}"
+        except ValueError as error:
+            if weights == "imagenet":
+                raise
+            warnings.warn(
+                f"the backbone starts from random weights, which needs far more data: {error}",
+                stacklevel=2,
+            )
+            weights = "none"
+    if weights == "none":
+        # Batch norm with the statistics of nothing cannot stay as it is.
+        if options.get("norm") is None and "norm" in entry.arguments():
+            options["norm"] = "bn"
+        return build(model, len(names), **options), options, RANDOM_START
+    assert weights is not None
+    found = _read_weights(entry, weights, dict(options))
+    if found.meta.model == model:
+        _check_described(found.meta, found.model, weights)
+        # Sizes, anchors and conventions that the weights were trained with.
+        options = {**found.meta.args, **options}
+    detector = build(model, len(names), **options)
+    report = transfer(
+        detector,
+        names,
+        found.model,
+        found.meta.names,
+        skeleton=skeleton,
+        source_skeleton=found.meta.keypoints,
+    )
+    return detector, options, f"{weights}: {report}"
+
+
+@checked_options
+@takes_paths
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    model: str,
+    source: str = "auto",
+    target: str = "maskwright",
+    drop_unused: bool = False,
+    conventions: str | None = None,
+) -> ConvertReport:
+    """Convert a weights file between libraries.
+
+    Args:
+        src: a torch or safetensors file.
+        dst: the file to write; for torchvision `.pth` or `.safetensors`, for mmdetection `.pth`.
+        model: our name of the model.
+        source: "torchvision", "mmdetection", "maskwright" or "auto".
+        target: "maskwright", "torchvision" or "mmdetection".
+        drop_unused: leave out classes without a name (lossy).
+        conventions: rules of the source if the file cannot tell: "torchvision" or
+            "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
+            version 1).
+
+    Raises:
+        ValueError: if the file cannot be read or does not fit the model.
+    """
+    src, dst = Path(src), Path(dst)
+    entry = get_entry(model)
+    formats = ("maskwright", *CONVERTERS)
+    for option, value in (("source", source), ("target", target)):
+        if value not in formats and not (option == "source" and value == "auto"):
+            raise OptionError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+    if dst.suffix not in SUFFIXES[target]:
+        raise OptionError(
+            f"dst={str(dst)!r}: a file for {target} ends in {' or '.join(SUFFIXES[target])}, which "
+            "is how its readers know it"
+        )
+    ours = src.is_dir() or (src.is_file() and _is_ours(src))
+    try:
+        found = "maskwright" if ours else detect_format(read_tensors(src))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(src)) else f"{src}: {message}") from None
+    if source not in ("auto", found):
+        raise ValueError(f"{src} has the format {found!r}, not {source!r}")
+    source = found
+    bare = source == "maskwright" and not ours  # our names, but no description
+    if source == target and not bare:
+        raise ValueError(f"{src} already has the format {target!r}")
+    if bare and target != "maskwright":
+        raise ValueError(
+            f"{src} has our names, but does not say which model they belong to: convert it to a "
+            ".safetensors file of ours first"
+        )
+    if target == "maskwright":
+        converted = convert_weights(
+            src, entry, {}, drop_unused=drop_unused, conventions=conventions
+        )
+        detector = blank_detector(entry, len(converted.names), converted.options)
+        own = detector.state_dict()
+        for key, tensor in converted.state.items():
+            if own[key].shape != tensor.shape:
+                raise ValueError(
+                    f"{src}: {key} is {tuple(tensor.shape)}, {model} needs "
+                    f"{tuple(own[key].shape)}; is it another model?"
+                )
+            if own[key].is_floating_point() != tensor.is_floating_point():
+                raise ValueError(
+                    f"{src}: {key} holds {tensor.dtype}, {model} needs {own[key].dtype}"
+                )
+        meta = Meta(
+            model,
+            converted.options,
+            converted.names,
+            converted.category_ids,
+            converted.skeleton,
+            source=f"converted from {src.name} ({source})",
+        )
+        save_checkpoint(dst, meta, converted.state, extras=converted.extras)
+        return converted.report
+    checkpoint = load_checkpoint(src)
+    if checkpoint.meta.model != model:
+        raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
+    if target in CHECKS:
+        CHECKS[target](checkpoint.meta.model, checkpoint.meta.args)
+    _, from_ours = CONVERTERS[target]
+    tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
+    rules = str(checkpoint.meta.args.get("conventions", "maskwright"))
+    if not rules.startswith(target):
+        report.notes.append(
+            f"made with conventions={rules}: {target} samples regions and resizes images by rules "
+            "of its own, so its numbers will differ a little"
+        )
+    with replacing(dst) as temporary:
+        if dst.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(tensors, temporary)
+        else:
+            wrapped: dict[str, Any] = dict(tensors)
+            if target == "mmdetection":
+                names = tuple(name or f"class {i}" for i, name in enumerate(checkpoint.meta.names))
+                wrapped = {"meta": {"CLASSES": names}, "state_dict": tensors}
+            with temporary.open("wb") as file:
+                torch.save(wrapped, file)
+    return report

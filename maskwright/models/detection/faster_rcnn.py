@@ -1,0 +1,210 @@
+"""Faster R-CNN (Ren et al. 2015) with a feature pyramid (Lin et al. 2017), and its assembly.
+
+Differences from the paper: a pyramid in place of one map, RoIAlign in place of RoIPool (He et al.
+2017), approximate joint training. The same assembly with a mask head is Mask R-CNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...nn.backbones import Backbone
+from ...nn.detection.box_head import BoxHead
+from ...nn.detection.keypoint_head import KeypointHead
+from ...nn.detection.mask_head import MaskHead
+from ...nn.detection.poolers import AlignPooler
+from ...nn.detection.roi_heads import RoIHeads
+from ...nn.fpn import FPN
+from ..conventions import get_conventions
+from ..registry import Builder, PublishedWeights, register
+from .base import TwoStageDetector
+from .two_stage import TwoStageOptions, assemble, box_beta, check_ranges, make_rpn, make_sampler
+
+
+@dataclass(frozen=True)
+class FPNOptions(TwoStageOptions):
+    """Options of the two-stage detectors on a pyramid: one anchor size for each of P2 to P6.
+
+    In training there are twice as many proposals as at test.
+
+    Attributes:
+        width: channels of the pyramid and of the convolutions in the heads.
+        fpn_norm: norm of the pyramid: None, "bn" or "gn".
+        box_convs: 3x3 convolutions of the box head.
+        box_fcs: fully connected layers of the box head.
+        box_width: their size.
+        head_norm: norm of the convolutions in box and mask head: None, "bn" or "gn".
+    """
+
+    width: int = 256
+    fpn_norm: str | None = None
+    box_convs: int = 0
+    box_fcs: int = 2
+    box_width: int = 1024
+    head_norm: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, _RANGES)
+
+
+_RANGES = {"width": (1, 8192), "box_width": (1, 65536), "box_convs": (0, 64), "box_fcs": (1, 64)}
+TINY = {
+    "backbone": "resnet18",
+    "width": 16,
+    "box_width": 32,
+    "anchor_sizes": (8, 16, 32, 64, 128),
+    "proposals": 50,
+    "rois": 32,
+    "imgsz": 96,
+}
+# The small presets: a narrow pyramid with group norm, which trains stably at small batches.
+LITE = {"width": 128, "fpn_norm": "gn", "box_width": 512, "rois": 128, "imgsz": 640}
+# The second version of torchvision (Li et al. 2021): norms everywhere, deeper heads.
+V2 = {
+    "norm": "bn",
+    "fpn_norm": "bn",
+    "head_norm": "bn",
+    "rpn_convs": 2,
+    "box_convs": 4,
+    "box_fcs": 1,
+}
+# The backbones that a family offers by name; any other goes through the option `backbone`.
+FAMILY: dict[str, dict[str, Any]] = {
+    "resnet18_fpn": {"backbone": "resnet18"},
+    "resnet34_fpn": {"backbone": "resnet34"},
+    "resnet50_fpn": {"backbone": "resnet50"},
+    "resnet50_fpn_v2": {"backbone": "resnet50", **V2},
+    "resnet101_fpn": {"backbone": "resnet101"},
+    "resnext101_32x8d_fpn": {"backbone": "resnext101_32x8d"},
+    "lite0_fpn": {"backbone": "tf_efficientnet_lite0", **LITE},
+    "mobilenet_v2_fpn": {"backbone": "mobilenetv2_100", **LITE},
+}
+
+
+def two_stage_fpn(
+    num_classes: int,
+    options: FPNOptions,
+    mask_head: MaskHead | None = None,
+    keypoint_head: KeypointHead | None = None,
+) -> TwoStageDetector:
+    """Assemble backbone, pyramid, RPN and heads.
+
+    Args:
+        num_classes: real classes.
+        options: sizes and conventions.
+        mask_head: cuts objects out, or None.
+        keypoint_head: finds their keypoints, or None.
+    """
+    rules = get_conventions(options.conventions)
+    backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
+    fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
+    most = options.proposals
+    box_head = BoxHead(
+        options.width,
+        num_classes,
+        convs=options.box_convs,
+        fcs=options.box_fcs,
+        width=options.box_width,
+        norm=options.head_norm,
+        beta=box_beta(options),
+        loss_weight=options.box_loss_weight,
+    )
+    return assemble(
+        num_classes,
+        options,
+        backbone=backbone,
+        fpn=fpn,
+        rpn=make_rpn(
+            options,
+            options.width,
+            options.anchor_sizes,
+            fpn.strides,
+            pre_nms=(2 * most, most),
+            post_nms=(rules.kept_for_training * most, most),
+        ),
+        roi_heads=RoIHeads(
+            box_head,
+            mask_head,
+            keypoint_head,
+            pooler=AlignPooler(
+                backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
+            ),
+            sampler=make_sampler(options.rois, options.ohem),
+        ),
+    )
+
+
+def register_fpn_family(
+    detector: str,
+    builder: Builder,
+    *,
+    options: type,
+    task: str,
+    paper: str,
+    coco: Mapping[str, PublishedWeights],
+    tiny: Mapping[str, Any] | None = None,
+    small: Mapping[str, Any] | None = None,
+) -> None:
+    """Register a detector on a pyramid under one name per backbone.
+
+    Args:
+        detector: first part of the names.
+        builder: see `registry.ModelEntry`.
+        options: dataclass of its options.
+        task: see `Detector`.
+        paper: authors and year.
+        coco: published weights by backbone and neck, as in `FAMILY`.
+        tiny: options of the smallest instance beside those of `TINY`.
+        small: options of the small presets beside those of `LITE`.
+    """
+    for suffix, presets in FAMILY.items():
+        if presets.items() >= LITE.items():
+            presets = {**presets, **(small or {})}
+        register(
+            f"{detector}_{suffix}",
+            options=options,
+            task=task,
+            paper=paper,
+            tiny={**TINY, **(tiny or {})} if suffix == "resnet50_fpn" else None,
+            weights={"coco": coco[suffix]} if suffix in coco else {},
+            presets=presets,
+        )(builder)
+
+
+def torchvision_weights(name: str, digest: str, **aps: float) -> PublishedWeights:
+    """Describe a COCO file of torchvision, whose name ends with the start of its SHA-256.
+
+    Args:
+        name: torchvision's name of the model.
+        digest: start of the SHA-256.
+        **aps: published AP by kind: box, mask, keypoints.
+    """
+    return PublishedWeights(
+        url=f"https://download.pytorch.org/models/{name}_coco-{digest}.pth",
+        sha256=digest,
+        format="torchvision",
+        licence="BSD-3-Clause (torchvision); trained on COCO 2017",
+        source="torchvision, COCO 2017 train",
+        metrics={f"{kind}/AP": value for kind, value in aps.items()},
+    )
+
+
+def faster_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
+    """Build Faster R-CNN with a pyramid."""
+    return two_stage_fpn(num_classes, options)
+
+
+register_fpn_family(
+    "faster_rcnn",
+    faster_rcnn,
+    options=FPNOptions,
+    task="detect",
+    paper="Ren et al. 2015",
+    coco={
+        "resnet50_fpn": torchvision_weights("fasterrcnn_resnet50_fpn", "258fb6c6", box=37.0),
+        "resnet50_fpn_v2": torchvision_weights("fasterrcnn_resnet50_fpn_v2", "dd69338a", box=46.7),
+    },
+)

@@ -1,0 +1,1 @@
+"""Parts of detectors: anchors, matching, sampling, proposals, heads on regions."""

@@ -1,0 +1,1 @@
+"""From regions of a map to features of a fixed size."""

@@ -1,0 +1,1 @@
+"""Pages and figures that a run leaves; a task hands in what they show."""

@@ -1,0 +1,242 @@
+"""Files of a prediction run: a picture and a JSON file per image, and a page that shows all."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import OptionError, WriteError, nearest
+from ..files import EVERYWHERE, replacing_picture
+from ..storage.rundir import write_fault, write_whole
+from ..tasks.detection.result import Result
+from ..text import one_line
+from .gallery_page import gallery_html
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
+# Further files of an image: polygons with holes, and a 16-bit PNG in `labels/` with the number of
+# the object at each pixel.
+FORMATS = ("geojson", "labels")
+MAX_STEM = 200  # bytes of a name; file systems take 255 with all that stands before and behind
+ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
+
+
+@dataclass(frozen=True)
+class SavedResult:
+    """Where the files of one image went, and what its row of the page says.
+
+    Attributes:
+        name: what the source image is called, see `Result.name`.
+        overlay: picture with the objects drawn.
+        data: JSON file, see `Result.to_json`.
+        original: copy of the image for the page, or None.
+        size: (height, width) of the image.
+        counts: objects by class name.
+        ms: milliseconds that the image took.
+        found: class name, score in thousandths (rounded down) and box (x, y, width, height in
+            whole pixels of the image) of each object, for the page.
+    """
+
+    name: str
+    overlay: Path
+    data: Path
+    original: Path | None
+    size: tuple[int, int]
+    counts: dict[str, int]
+    ms: float
+    found: tuple[tuple[str, int, tuple[int, int, int, int]], ...]
+
+
+class ResultWriter:
+    """Writes the files of results into a folder, under names that do not collide.
+
+    `photo.jpg` becomes `photo.jpg` and `photo.json`; other formats than JPEG become PNG, which
+    keeps their pixels. A second image of the same name gets a number, a very long name is cut.
+
+    Attributes:
+        folder: where the files go.
+        failed: why the files of an image could not be written, by the name of the image; see
+            `try_write`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        originals: bool = False,
+        formats: str | Sequence[str] | None = None,
+        labels: bool = True,
+    ) -> None:
+        """Make the folder.
+
+        Args:
+            folder: where the files go.
+            originals: also keep a copy of each image in `originals/`, for the page.
+            formats: further files of each image: names of `FORMATS`.
+            labels: write class and score at the objects of the pictures.
+
+        Raises:
+            OptionError: if a format is unknown.
+            ValueError: if the folder cannot be made.
+        """
+        self.folder = Path(folder)
+        self._formats, self._labels = check_formats(formats), labels
+        self._originals = self.folder / "originals" if originals else None
+        self._taken: set[str] = set()
+        self.failed: dict[str, str] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"cannot make the folder {self.folder} ({error.strerror or error}); "
+                "give another one with save="
+            ) from None
+
+    def try_write(self, result: Result) -> SavedResult | None:
+        """Write the files of one result; what cannot be written concerns this image alone.
+
+        Returns:
+            What was written, or None with a warning and an entry in `failed`.
+
+        Raises:
+            ValueError: if the disk takes nothing more, or the folder belongs to the images: then
+                it would be so for all others.
+        """
+        try:
+            return self.write(result)
+        except _NoPlaceError:
+            raise
+        except ValueError as error:
+            self.failed[result.name] = str(error)
+            warnings.warn(f"{one_line(result.name)}: not saved: {error}", stacklevel=2)
+            return None
+
+    def write(self, result: Result) -> SavedResult:
+        """Write the files of one result.
+
+        Raises:
+            ValueError: if the picture would overwrite the image itself, or cannot be written.
+        """
+        try:
+            return self._write(result)
+        except WriteError as error:
+            if error.number in EVERYWHERE:
+                raise _NoPlaceError(str(error)) from None
+            raise
+        except OSError as error:
+            kind = _NoPlaceError if error.errno in EVERYWHERE else ValueError
+            path = self.folder if error.filename is None else Path(os.fsdecode(error.filename))
+            raise kind(str(write_fault(path, error))) from None
+
+    def _write(self, result: Result) -> SavedResult:
+        source = Path(result.file_name)
+        stem = self._free_stem(source.stem)
+        suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
+        overlay = self.folder / f"{stem}{suffix}"
+        if result.path is not None and overlay.resolve() == Path(result.path).resolve():
+            raise _NoPlaceError(
+                f"save={str(self.folder)!r} would overwrite the image {result.path}: "
+                "give another folder"
+            )
+        result.save(overlay, labels=self._labels)
+        data = result.save(overlay.with_suffix(".json"))
+        if "geojson" in self._formats:
+            result.save(overlay.with_suffix(".geojson"))
+        if "labels" in self._formats:
+            result.save_labels(self.folder / "labels" / f"{stem}.png")
+        original = None
+        if self._originals is not None:
+            original = self._write_original(result, f"{stem}.jpg")
+        return SavedResult(
+            result.name,
+            overlay,
+            data,
+            original,
+            result.detections.size,
+            result.counts(),
+            sum(result.speed.values()),
+            _found(result),
+        )
+
+    def _free_stem(self, stem: str) -> str:
+        stem = _cut(re.sub(r"[^\w\-. ()+]", "_", stem)) or "image"
+        name, number = stem, 1
+        while _same(name) in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(_same(name))
+        return name
+
+    def _write_original(self, result: Result, name: str) -> Path:
+        from PIL import Image
+
+        assert self._originals is not None
+        self._originals.mkdir(exist_ok=True)
+        picture = Image.fromarray(result.image)
+        picture.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
+        path = self._originals / name
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=88)
+        return path
+
+
+def _found(result: Result) -> tuple[tuple[str, int, tuple[int, int, int, int]], ...]:
+    """Return the objects of a result as `SavedResult.found` holds them."""
+    rows = []
+    for label, score, box in zip(
+        result.labels.tolist(), result.scores.tolist(), result.boxes.round().tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = (int(v) for v in box)
+        rows.append((result.names[label], int(1000 * score), (x1, y1, x2 - x1, y2 - y1)))
+    return tuple(rows)
+
+
+class _NoPlaceError(ValueError):
+    """What keeps the files of one image from being written keeps those of all others as well."""
+
+
+def _cut(stem: str) -> str:
+    """Return a name short enough for a number and any suffix behind it, on any file system."""
+    return stem.encode()[:MAX_STEM].decode(errors="ignore")
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that some file system does not tell apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of further files, given as a list or joined by commas.
+
+    Raises:
+        OptionError: if one is not in `FORMATS`.
+    """
+    parts = formats.split(",") if isinstance(formats, str) else formats or ()
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    for name in names:
+        if name not in FORMATS:
+            known = " and ".join(FORMATS)
+            raise OptionError(f"formats={name}: there are {known}{nearest(name, FORMATS)}")
+    return names
+
+
+def write_gallery(
+    rows: Iterable[SavedResult | Result], folder: str | Path, title: str = "Predictions"
+) -> Path:
+    """Write `index.html`, a page of all images, and return its path.
+
+    Args:
+        rows: what `ResultWriter.write` returned for files in `folder`; results that are not
+            saved yet are saved.
+        folder: where the page goes.
+        title: heading of the page.
+    """
+    writer = ResultWriter(folder, originals=True)
+    saved = [row if isinstance(row, SavedResult) else writer.write(row) for row in rows]
+    path = Path(folder) / "index.html"
+    write_whole(path, gallery_html(saved, Path(folder), title))
+    return path

@@ -1,0 +1,1 @@
+"""What differs between the tasks, and nothing else: one folder a task."""

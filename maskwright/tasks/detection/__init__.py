@@ -1,0 +1,1 @@
+"""Detection and instance segmentation: boxes, masks and keypoints of objects."""

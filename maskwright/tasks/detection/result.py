@@ -1,0 +1,435 @@
+"""What a prediction gives to people: boxes, masks, names, pictures and files of one image.
+
+`structures.Detections` is the data; `Result` wraps it with the image and the class names. Masks
+stay small squares in their boxes until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...files import replacing_picture, write_whole
+from ...ops.masks import paste_masks, paste_rle
+from ...ops.outlines import Part, trace_parts
+from ...ops.rle import decode_rle
+from ...paths import home_path
+from ...structures import Detections, Skeleton
+from ...text import one_line, to_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """The objects found in one image, by falling score, in pixels of the original image.
+
+    Attributes:
+        detections: boxes, scores, labels and small masks.
+        image: (H, W, 3) uint8 RGB, the original image.
+        names: class names by label.
+        path: where the image came from; None for pixels in memory.
+        speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
+        category_ids: the data set's own id of each class, for `to_coco`; empty: label + 1.
+        paste_mode: how masks return to the image (see `ops.paste_masks`).
+        skeleton: what the keypoints are called, and the lines between them.
+        source_name: how the image is called among the others of its source, see `name`.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> found = Detections((4, 6), torch.tensor([[1., 1., 3., 3.]]), torch.tensor([.9]),
+        ...                    torch.tensor([0]))
+        >>> result = Result(found, np.zeros((4, 6, 3), np.uint8), ["cell"], path="a.png")
+        >>> result
+        a.png: 1 cell
+        >>> result[0].boxes.tolist()
+        [[1.0, 1.0, 3.0, 3.0]]
+    """
+
+    detections: Detections
+    image: np.ndarray
+    names: list[str]
+    path: str | None = None
+    speed: dict[str, float] = field(default_factory=dict)
+    category_ids: Sequence[int] = ()
+    paste_mode: str = "grid"
+    skeleton: Skeleton | None = None
+    source_name: str = ""
+
+    @property
+    def boxes(self) -> Tensor:
+        """(N, 4) float32 xyxy, pixels of the original image."""
+        return self.detections.boxes
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) float32, falling."""
+        return self.detections.scores
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, positions in `names`."""
+        return self.detections.labels
+
+    @property
+    def keypoints(self) -> Tensor | None:
+        """(N, J, 3) float32 x, y, score, pixels of the original image; None without keypoints.
+
+        Names of the J keypoints: `skeleton.names`. The score is a probability; a model with
+        torchvision's conventions gives its raw logit, as torchvision does.
+        """
+        return self.detections.keypoints
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """(N, H, W) bool, made at the first use and kept; None for a model of boxes alone.
+
+        N full-size masks are large: `rle` takes the same masks in a thousandth of the memory.
+        """
+        found = self.detections
+        if found.mask_probs is None:
+            return None
+        return paste_masks(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
+
+    @cached_property
+    def rle(self) -> list[dict[str, Any]] | None:
+        """The masks as COCO run-length codes `{"size": [H, W], "counts": str}`, or None."""
+        found = self.detections
+        if found.mask_probs is None:
+            return None
+        codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
+        return [{"size": list(code["size"]), "counts": _as_text(code["counts"])} for code in codes]
+
+    @property
+    def file_name(self) -> str:
+        """The last part of `path`, or "image" for pixels in memory."""
+        if self.path is None:
+            return "image"
+        text = unquote(urlsplit(self.path).path) if "://" in self.path else self.path
+        return Path(text).name or "image"
+
+    @property
+    def name(self) -> str:
+        """What tells the image apart: its file name, with folders where the source has several."""
+        return self.source_name or self.file_name
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of objects by class name, the most frequent first."""
+        return dict(Counter(self.names[i] for i in self.labels.tolist()).most_common())
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def __bool__(self) -> bool:
+        return True  # a result without objects is a result, not a missing one
+
+    def __getitem__(self, index: int | slice | Tensor | np.ndarray | Sequence[Any]) -> Result:
+        """Return the objects at `index`: a number, a slice, positions, or a bool mask (N,).
+
+        Raises:
+            IndexError: if a position is out of range or a bool mask has another length than N.
+        """
+        positions = torch.arange(len(self))
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"object {index} asked for, but there are {len(self)}")
+            chosen = positions[int(index)].reshape(1)
+        elif isinstance(index, slice):
+            chosen = positions[index]
+        else:
+            wanted = torch.as_tensor(index).cpu()
+            chosen = positions[wanted if wanted.numel() else wanted.to(torch.int64)]
+        return replace(self, detections=self.detections.keep(chosen))
+
+    def __iter__(self) -> Iterator[Result]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def __repr__(self) -> str:
+        objects = ", ".join(f"{n} {what}" for what, n in self.counts().items()) or "no objects"
+        time = f", {sum(self.speed.values()):.0f} ms" if self.speed else ""
+        return one_line(f"{self.name}: {objects}{time}")
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture of `plot` for a notebook, made smaller if it is large."""
+        picture = self.plot()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        return stream.getvalue()
+
+    def plot(self, *, labels: bool = True) -> Image.Image:
+        """Return the image with the objects drawn on it.
+
+        Args:
+            labels: write class and score at the objects.
+        """
+        from ...drawing.draw import draw_instances
+
+        # Masks go by their codes: full-size ones of a crowd would fill the memory.
+        masks = None if self.rle is None else [decode_rle(code) for code in self.rle]
+        return draw_instances(
+            self.image,
+            self.boxes,
+            self.labels,
+            self.names,
+            self.scores,
+            masks,
+            self.keypoints,
+            texts=None if labels else [""] * len(self),
+            skeleton=self.skeleton,
+        )
+
+    def show(self, *, labels: bool = True) -> None:
+        """Show the picture of `plot`: in the notebook, or in the system's image viewer.
+
+        Args:
+            labels: see `plot`.
+
+        Raises:
+            OSError: on a machine without a display.
+        """
+        import os
+        import sys
+
+        notebook = sys.modules.get("IPython")
+        if notebook is not None and getattr(notebook.get_ipython(), "kernel", None) is not None:
+            notebook.display.display(self.plot(labels=labels))
+            return
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise OSError("no display to show the image on: use result.save('overlay.png')")
+        self.plot(labels=labels).show(title=repr(self))
+
+    def save(self, path: str | Path, *, labels: bool = True) -> Path:
+        """Write the picture of `plot`, or the data if `path` ends in .json or .geojson.
+
+        Args:
+            path: the file.
+            labels: of the picture, see `plot`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if the suffix is that of no image format, or the file cannot be written.
+        """
+        path = Path(home_path(path))
+        data = {".json": self.to_json, ".geojson": self.to_geojson}.get(path.suffix.lower())
+        if data is None and path.suffix.lower() not in _writable():
+            raise ValueError(
+                f"save: {str(path)!r} must end in .png, .jpg, another image suffix, .json or "
+                ".geojson"
+            )
+        if data is not None:
+            write_whole(path, data(), durable=False)
+            return path
+        picture = self.plot(labels=labels)
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=92)  # of JPEG and WebP; others ignore it
+        return path
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Return the objects in the COCO results format.
+
+        Args:
+            image_id: the image's id in the ground truth.
+
+        Returns:
+            One dict an object with `image_id`, `category_id` (the data set's own id), `bbox` as
+            [x, y, width, height], `score`, and where the model has them `segmentation` (run-length
+            code) and `keypoints` (flat list of x, y, score).
+        """
+        corners = self.boxes.to(torch.float64)
+        boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+        rows: list[dict[str, Any]] = [
+            {
+                "image_id": image_id,
+                "category_id": self._category_id(label),
+                "bbox": box,
+                "score": score,
+            }
+            for label, box, score in zip(
+                self.labels.tolist(), boxes, self.scores.tolist(), strict=True
+            )
+        ]
+        for row, code in zip(rows, self.rle or (), strict=self.rle is not None):
+            row["segmentation"] = code
+        if self.keypoints is not None:
+            for row, points in zip(rows, self.keypoints.flatten(1).tolist(), strict=True):
+                row["keypoints"] = points
+        return rows
+
+    def to_json(self) -> str:
+        """Return everything but the pixels as JSON text.
+
+        An object with `path`, `name`, `height`, `width`, `speed` and `objects`; each object has
+        `name`, `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
+        `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the order of
+        the document's `keypoint_names`).
+        """
+        objects: list[dict[str, Any]] = []
+        for i, label in enumerate(self.labels.tolist()):
+            entry: dict[str, Any] = {
+                "name": self.names[label],
+                "label": label,
+                "category_id": self._category_id(label),
+                "score": round(self.scores[i].item(), 5),
+                "box": [round(x, 2) for x in self.boxes[i].tolist()],
+            }
+            if self.rle is not None:
+                entry["segmentation"] = self.rle[i]
+            if self.keypoints is not None:
+                entry["keypoints"] = [
+                    [round(x, 2), round(y, 2), round(score, 5)]
+                    for x, y, score in self.keypoints[i].tolist()
+                ]
+            objects.append(entry)
+        height, width = self.detections.size
+        document: dict[str, Any] = {
+            "path": self.path,
+            "name": self.name,
+            "height": height,
+            "width": width,
+            "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
+            "objects": objects,
+        }
+        if self.skeleton is not None:
+            document["keypoint_names"] = list(self.skeleton.names)
+        return to_json(document)
+
+    def polygons(self, tolerance: float = 0.0) -> list[list[Part]] | None:
+        """Return the masks as polygons with holes, the parts of each object, or None.
+
+        Args:
+            tolerance: pixels by which outlines may be simplified; at 0 filling them gives exactly
+                the masks (see `ops.outlines`).
+
+        Raises:
+            ValueError: if the tolerance is negative.
+        """
+        if self.rle is None:
+            return None
+        return [trace_parts(*decode_rle(code), tolerance=tolerance) for code in self.rle]
+
+    def to_geojson(self, tolerance: float = 0.0) -> str:
+        """Return the objects as GeoJSON text, in pixels of the image, for QuPath and GIS tools.
+
+        One feature an object: its mask as Polygon or MultiPolygon with holes, or its box if the
+        model has no masks; no geometry if no pixel of the mask is over the threshold.
+
+        Args:
+            tolerance: as for `polygons`.
+        """
+        features = []
+        shapes = self.polygons(tolerance)
+        for i, label in enumerate(self.labels.tolist()):
+            box = [round(x, 2) for x in self.boxes[i].tolist()]
+            x1, y1, x2, y2 = box
+            if shapes is None:
+                parts = [[[[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]]]
+            else:
+                parts = [
+                    [[*ring.tolist(), ring[0].tolist()] for ring in (part.outline, *part.holes)]
+                    for part in shapes[i]
+                ]
+            geometry: dict[str, Any] | None = None
+            if len(parts) == 1:
+                geometry = {"type": "Polygon", "coordinates": parts[0]}
+            elif parts:
+                geometry = {"type": "MultiPolygon", "coordinates": parts}
+            properties = {
+                "objectType": "detection",
+                "classification": {"name": self.names[label]},
+                "score": round(self.scores[i].item(), 5),
+                "box": box,
+            }
+            features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+        return to_json({"type": "FeatureCollection", "features": features})
+
+    def label_image(self) -> np.ndarray:
+        """Return (H, W) uint16: 0 is background, k the k-th object; the higher score lies above.
+
+        Raises:
+            ValueError: for a model without masks, or more than 65,535 objects.
+        """
+        if self.rle is None:
+            raise ValueError("label images need masks, and this model has boxes alone")
+        if len(self) > 65_535:
+            raise ValueError(f"a label image of 16 bits holds 65,535 objects, not {len(self)}")
+        labels = np.zeros(self.detections.size, np.uint16)
+        for number in range(len(self), 0, -1):
+            crop, (x1, y1, x2, y2) = decode_rle(self.rle[number - 1])
+            labels[y1:y2, x1:x2][crop] = number
+        return labels
+
+    def save_labels(self, path: str | Path) -> Path:
+        """Write `label_image` as a 16-bit grayscale PNG and return the path.
+
+        Raises:
+            ValueError: if `path` does not end in .png or cannot be written, and as `label_image`.
+        """
+        from PIL import Image
+
+        path = Path(home_path(path))
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"save_labels: {str(path)!r} must end in .png, which keeps 16 bits")
+        labels = self.label_image()
+        with replacing_picture(path) as temporary:
+            Image.fromarray(labels).save(temporary)
+        return path
+
+    def to_supervision(self) -> Any:
+        """Return a `supervision.Detections`, with `class_name` in its data.
+
+        Of a model of keypoints, the data also has `keypoints` (N, J, 2) and `keypoint_scores`
+        (N, J), which is what `supervision.KeyPoints` takes as `xy` and `confidence`.
+
+        Raises:
+            ImportError: if supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise ImportError(
+                "to_supervision needs supervision: pip install 'maskwright[supervision]'"
+            ) from None
+        labels = self.labels.numpy()
+        data: dict[str, Any] = {"class_name": np.array([self.names[i] for i in labels], dtype=str)}
+        if self.keypoints is not None:
+            data["keypoints"] = self.keypoints[..., :2].numpy()
+            data["keypoint_scores"] = self.keypoints[..., 2].numpy()
+        return supervision.Detections(
+            xyxy=self.boxes.numpy(),
+            mask=None if self.masks is None else self.masks.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=labels,
+            data=data,
+        )
+
+    def _category_id(self, label: int) -> int:
+        return int(self.category_ids[label]) if self.category_ids else label + 1
+
+
+def _as_text(counts: str | bytes) -> str:
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+
+
+def _writable() -> set[str]:
+    from PIL import Image
+
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}

@@ -1,0 +1,1 @@
+"""What the terminal shows and sends: progress, tables, signals, the state of an installation."""

@@ -1,0 +1,1 @@
+"""How fast: two sides in turns, on the same images with the same weights."""

@@ -1,0 +1,1 @@
+"""Training of any model: one loop, its options, its checkpoints, and how it goes on."""

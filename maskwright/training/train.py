@@ -1,0 +1,497 @@
+"""Training: one loop over epochs, readable from top to bottom.
+
+`train` takes the fields of `TrainRecipe`; `fit` runs a recipe. Everything that can change in the
+loop stands in `session.Place`, so that a run can stop after any step and go on as if it had not.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.loader import Batch
+from ..errors import TrainingError, WorkerError
+from ..metrics.detection.diagnostics import explain_zero
+from ..models.detection.base import PostProcess
+from ..processes import signal_name
+from ..reports.next_command import command, predict_command, val_command
+from ..reports.undefined import is_defined, undefined_line, undefined_metrics
+from ..storage.rundir import write_fault
+from ..tasks.detection import pictures
+from ..tasks.detection.diagnosis import DEFAULT_CONF, advise, diagnose
+from ..tasks.detection.evaluate import Evaluation, capped_notes, evaluate, to_device
+from ..tasks.recipe import TrainRecipe, check_names, option_parameters
+from ..terminal import console
+from ..terminal.heap import give_back
+from ..terminal.interrupt import Interrupt
+from ..text import one_line
+from . import health
+from .alternate import first_steps, whole_run
+from .best import is_better, undefined_note
+from .fitting import fit_after_training
+from .introduce import introduce
+from .optim import lr_factor, set_lr
+from .resume import Resumed, find_run
+from .session import Session, make_fabric, prepare
+
+SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
+SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        dir: the run folder.
+        best: checkpoint of the best validation, without validation images that of the last epoch;
+            None if there was none yet.
+        last: checkpoint that `resume` goes on from.
+        metrics: numbers of the best validation.
+        interrupted: True if a signal, such as Ctrl-C, ended it before its time.
+        signal: number of that signal; 0 if there was none.
+    """
+
+    dir: Path
+    best: Path | None
+    last: Path
+    metrics: dict[str, float]
+    interrupted: bool
+    signal: int = 0
+
+    def __repr__(self) -> str:
+        """Say what a reader looks for first; all numbers are in `metrics`."""
+        kinds = ("mask/AP", "box/AP", "keypoints/AP")
+        found = [f"{kind} {self.metrics[kind]:.4g}" for kind in kinds if kind in self.metrics]
+        state = ", interrupted" if self.interrupted else ""
+        return f"<TrainResult {one_line(str(self.dir))}: {', '.join(found) or 'no AP'}{state}>"
+
+
+def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResult:
+    """Train a model on your own images.
+
+    Args:
+        data: the data set, any format that `maskwright data check` reads; or a whole
+            `TrainRecipe`, of which the other arguments then replace fields.
+        model: registered name of the model.
+        **options: fields of `TrainRecipe`, where each stands with its meaning and default.
+
+    Returns:
+        Run folder, checkpoints and metrics.
+
+    Raises:
+        TypeError: for an unknown option; the message names the nearest one.
+        ValueError: if options contradict each other or do not fit data and model.
+        TrainingError: a RuntimeError: if the loss is not finite several times in a row, or another
+            process of the training has ended.
+        WorkerError: a RuntimeError: if a process that loads images has ended.
+
+    Example:
+        >>> import maskwright as mw
+        >>> mw.train("cells/", epochs=20, batch=4)  # doctest: +SKIP
+    """
+    check_names(options)
+    if model is not None:
+        options["model"] = model
+    if isinstance(data, TrainRecipe):
+        return fit(replace(data, **options), options)
+    if str(data):
+        options["data"] = data
+    return fit(TrainRecipe(**options), options)
+
+
+train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    option_parameters(), return_annotation=TrainResult
+)
+
+
+def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult:
+    """Run a recipe to its end, or on from where it was interrupted.
+
+    Args:
+        recipe: all options.
+        given: those among them that the user chose, by name; matters for `resume` only.
+    """
+    resumed = None if recipe.resume is None else find_run(given or {}, recipe)
+    whole = recipe if resumed is None else resumed.recipe
+    if whole.alternate:
+        fabric = make_fabric(whole.device)
+        resumed, stopped = first_steps(whole, resumed, fabric, _fit)
+        if stopped is not None:
+            return stopped
+    return _fit(recipe, resumed)
+
+
+def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
+    # The caller's random numbers stay as they are.
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(cuda)):
+        run = _prepare(recipe, resumed)
+        for note in resumed.notes if resumed is not None and run.first else ():
+            console.warn(note)
+        if resumed is not None and (reason := run.finished()):
+            from ..tasks.detection.report import REPORT
+
+            # Without a report, the run was stopped while writing it.
+            if run.val_data is None or run.gather((run.dir / REPORT).exists())[0]:
+                raise ValueError(f"{run.dir}: nothing to resume, {reason}")
+        introduce(run)
+        try:
+            return _run(run)
+        except KeyboardInterrupt:
+            if run.first:
+                console.note(_go_on(run))
+            raise
+        except OSError as error:  # pictures and events; what matters is written with more care
+            raise write_fault(run.dir, error) from error
+        except RuntimeError as error:
+            if run.fabric.world_size == 1 or not health.lost_process(error):
+                raise
+            raise TrainingError(
+                f"another process of this training has ended (its own message tells why), so this "
+                f"one stops at step {run.place.step}; {_go_on(run)}"
+            ) from error
+
+
+def _prepare(recipe: TrainRecipe, resumed: Resumed | None) -> Session:
+    try:
+        return prepare(recipe, resumed)
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not health.lost_process(error):
+            raise
+        raise TrainingError(
+            "another process of this training has ended before the first step; its own message "
+            "tells why"
+        ) from error
+
+
+def _go_on(run: Session) -> str:
+    return "go on with\n  " + command("maskwright", "train", f"resume={whole_run(run.dir)}")
+
+
+def _run(run: Session) -> TrainResult:
+    curves = pictures.Curves(
+        run.dir,
+        enabled=run.first,
+        step=run.place.step,
+        schedule=lambda step: run.lr * lr_factor(run.recipe, step, run.total),
+    )
+    with Interrupt() as interrupt, curves:
+        while not (reason := run.finished()):
+            fits = run.fits
+            done = fit_after_training(run, interrupt) if fits else train_epoch(run, interrupt)
+            if not done:
+                break
+            result: Evaluation | None = None
+            if run.val_data is not None and (fits or _validates(run)):
+                result = validate(run, interrupt, keep=not fits)
+                if result is None:
+                    break
+            finish_epoch(run, result, curves, fitted=fits)
+    number = max(run.gather(interrupt.number)) if reason is None else 0
+    return _conclude(run, reason, number)
+
+
+def train_epoch(run: Session, interrupt: Interrupt) -> bool:
+    """Train to the end of the epoch in which the run stands; False if it was interrupted."""
+    place, recipe = run.place, run.recipe
+    run.detector.train()
+    if place.step >= run.total:  # resumed where only the last validation was left
+        return True
+    clock = time.monotonic()
+    label = f"epoch {place.epoch + 1}/{run.epochs}"
+    block = recipe.batch * run.fabric.world_size  # images that the processes take together
+    batches = place.batch + (run.total - place.step) * recipe.accumulate  # the last epoch is cut
+    images = min(len(run.train_data), batches * block)
+    with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
+        bar.update(min(place.batch * block, images))
+        for group in _groups(run, interrupt):
+            stop = optimise(run, group, interrupt) if group else True
+            place.seconds, clock = place.seconds + time.monotonic() - clock, time.monotonic()
+            means = {k: v / max(place.counted, 1) for k, v in place.sums.items()}
+            lr = run.lr * lr_factor(recipe, place.step - 1, run.total)
+            count = min(place.batch * block, images) - bar.done
+            place.images += count
+            bar.update(count, loss=means.get("total"), lr=lr)
+            if place.step == run.total:
+                return True
+            run.save_last(older_than=0 if stop else SAVE_EVERY)
+            if stop:
+                return False
+    return True  # a wish of the last moment is heard by the validation or the next step
+
+
+def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
+    """Make one optimiser step from the batches of a group; True if training shall stop after it."""
+    place, recipe, fabric = run.place, run.recipe, run.fabric
+    if place.step < 3 and run.first:
+        pictures.save_batch(run.dir / f"train_batch{place.step}.jpg", group[0], run.train_data)
+    set_lr(run.optimizer, lr_factor(recipe, place.step, run.total))
+    parts: dict[str, torch.Tensor] = {}
+    totals: list[torch.Tensor] = []
+    for i, batch in enumerate(group):
+        images = to_device(batch.images, fabric.device)
+        targets = batch.targets.to(fabric.device, non_blocking=True)
+        keys = batch.keys.to(fabric.device, non_blocking=True)
+        more = i < len(group) - 1
+        with fabric.no_backward_sync(run.step, enabled=True) if more else nullcontext():
+            terms = run.step(images, targets, keys)
+            fabric.backward(terms["total"] / len(group))
+        totals.append(terms["total"].detach())
+        for name, value in terms.items():
+            parts[name] = parts.get(name, 0.0) + value.detach() / len(group)
+    norm = fabric.clip_gradients(
+        run.step,
+        run.wrapped_optimizer,
+        max_norm=math.inf if recipe.clip is None else recipe.clip,
+        error_if_nonfinite=False,
+    )
+    # One transfer per step: losses, gradient norm, and whether any process was interrupted.
+    wish = torch.tensor(float(interrupt.wanted), device=norm.device)
+    vector = torch.stack([*parts.values(), norm.float(), wish])
+    if fabric.world_size > 1:
+        vector = fabric.all_reduce(vector, reduce_op="mean")
+    *losses, norm_value, stop = vector.tolist()
+    place.batch += len(group)
+    place.step += 1
+    if all(math.isfinite(value) for value in (*losses, norm_value)):
+        run.wrapped_optimizer.step()
+        if run.ema is not None:
+            run.ema.update(run.detector)
+        place.counted += 1
+        values = dict(zip(parts, losses, strict=True))
+        for name, number in values.items():
+            place.sums[name] = place.sums.get(name, 0.0) + number
+        health.check(run, values["total"])
+    else:
+        health.report_bad_step(run, group, torch.stack(totals).tolist())
+        health.check(run, None)
+    run.optimizer.zero_grad(set_to_none=True)
+    return bool(stop)
+
+
+def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evaluation | None:
+    """Score the current weights; None if it was interrupted.
+
+    Args:
+        run: the training.
+        interrupt: whether to stop.
+        keep: write `last`, if it is old or there is an interruption; False after the stage that
+            follows the training, which is done again as a whole.
+    """
+    assert run.val_data is not None and run.val_loader is not None
+    if keep:
+        run.save_last(older_than=SAVE_BEFORE_VAL)
+    give_back()  # the first time, the loader's workers are forked now
+    result = evaluate(
+        run.detector if run.ema is None else run.ema.model,
+        run.val_data,
+        interrupt.listen(run.val_loader, waits=run.val_loader.workers > 0),
+        names=run.meta.names,
+        post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
+        skeleton=run.meta.keypoints,
+        boundary=run.recipe.val_boundary,
+        stop=lambda: interrupt.wanted,
+        gather=run.gather,
+        enabled=run.first,
+    )
+    if result is None and keep:
+        run.save_last()
+    return result
+
+
+def finish_epoch(
+    run: Session, result: Evaluation | None, curves: pictures.Curves, *, fitted: bool = False
+) -> None:
+    """Write the row, the checkpoints and the figures of an epoch, and move on to the next.
+
+    Args:
+        run: the training.
+        result: of the validation, or None.
+        curves: the figures.
+        fitted: what ends was the stage after the training: its weights are the best ones, whatever
+            their AP, because they are what was asked for.
+    """
+    place = run.place
+    metrics = {} if result is None else result.metrics
+    row: dict[str, float | int | None] = {
+        "epoch": place.epoch + 1,
+        "step": place.step,
+        "seconds": round(place.seconds, 3),
+        "images_per_s": round(place.images / max(place.seconds, 1e-9), 3),
+        "lr": run.lr * lr_factor(run.recipe, place.step - 1, run.total),
+    }
+    means = {key: value / place.counted for key, value in sorted(place.sums.items())}
+    row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
+    # The classes one by one stand in metrics.json.
+    row |= {f"val/{key}": v for key, v in metrics.items() if key.count("/") == 1}
+    place.epoch, place.batch = place.epoch + 1, 0
+    place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
+    place.fitted = int(fitted)
+    score, before = math.nan if result is None else result.fitness, place.best
+    if result is not None and math.isnan(score) and run.first and (text := undefined_note(place)):
+        console.warn(text)
+    better = result is not None and is_better(
+        place, score, every=run.recipe.val_every, wanted=fitted
+    )
+    if fitted and score < before and run.first:
+        advice = run.detector.fit_advice
+        console.warn(
+            f"what was fitted finds less than the best epoch before it did ({score:.4f} "
+            f"instead of {before:.4f})" + (f"; {advice}" if advice else "")
+        )
+    if result is not None and better:
+        place.best_metrics = result.metrics
+        run.save_best()
+    if run.val_data is None:  # nothing to choose by: the newest weights are the best
+        place.best_epoch = place.epoch
+        run.save_best()
+    if run.first:
+        run.table.append(row)
+        if result is not None:
+            _report(run, result)
+            if better and run.val_data is not None:
+                best = advise(result, run.recipe.max_det)
+                pictures.save_validation(run.dir, result, run.val_data, best)
+        curves.add(row)
+    run.save_last()
+    run.fabric.barrier()
+
+
+def _validates(run: Session) -> bool:
+    recipe = run.recipe
+    if recipe.train_part.startswith("rpn") or recipe.proposal_model is not None:
+        return False  # what was not trained yet finds nothing
+    last = run.place.step >= run.total
+    return last or (run.place.epoch + 1) % run.recipe.val_every == 0
+
+
+def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
+    """Yield the batches of the epoch that are not done yet, as many as make one step.
+
+    An empty group comes when a signal is heard between two steps: then nothing follows. Of several
+    processes none leaves alone; the next step tells them all.
+
+    Raises:
+        WorkerError: if a process that loads images has ended; `last` is written.
+    """
+    run.loader.set_epoch(run.place.epoch, start=run.place.batch)
+    alone = run.fabric.world_size == 1
+    batches = iter(run.loader)
+    heard = interrupt.listen(batches, waits=run.loader.workers > 0) if alone else batches
+    while True:
+        try:
+            group = list(itertools.islice(heard, run.recipe.accumulate))
+        except WorkerError as error:
+            run.save_last()
+            raise WorkerError(f"{error}; {_go_on(run)}") from None
+        if interrupt.left:
+            yield []
+            return
+        if not group:
+            return
+        yield group
+
+
+def _report(run: Session, result: Evaluation) -> None:
+    keys = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
+    shown = {k: v for k, v in result.metrics.items() if k in keys and math.isfinite(v)}
+    text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items()) or "AP undefined"
+    place = run.place
+    if place.fitted:  # the last stage, whose weights are kept
+        console.note(f"fitted: {text}")
+    else:
+        best = f"best {place.best:.4f}" if place.best >= 0 else "the latest is the best"
+        best += f" in epoch {place.best_epoch}" if place.best >= 0 else ""
+        console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
+    if not result.fitness:
+        for reason in explain_zero(result.gt, result.detections, result.metrics, by="training"):
+            console.warn(reason)
+    for text in capped_notes(result, run.recipe.max_det):
+        console.warn(text)
+
+
+def _write_report(run: Session) -> str | None:
+    """Write the report of the best epoch from the detections that it left.
+
+    Returns:
+        The prediction that finds what the report shows; None if there is no report.
+    """
+    if not (run.dir / pictures.DETECTIONS).is_file():
+        return None  # best before such files were written: `maskwright val` makes the report
+    from ..tasks.detection.report import announce, write_report
+
+    place, recipe = run.place, run.recipe
+    assert run.val_data is not None
+    best = Evaluation(
+        place.best_metrics,
+        run.val_data.to_coco(by_label=True),
+        pictures.load_detections(run.dir, run.val_data),
+        [],
+        math.nan,
+    )
+    found = diagnose(best, recipe.max_det)
+    words = [f"model={run.dir}"]
+    line = predict_command(words, run.val_data, found.conf, {"max_det": recipe.max_det})
+    write_report(
+        run.dir,
+        found,
+        best,
+        run.val_data,
+        title=f"Training of {recipe.model} on {recipe.data}, best epoch {place.best_epoch}",
+        command=line,
+        options=recipe.to_dict(),
+        device=str(run.fabric.device),
+        notes=explain_zero(best.gt, best.detections, best.metrics, by="model"),
+    )
+    announce(found, run.dir)
+    return line
+
+
+def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
+    best = run.dir / "weights" / "best.safetensors"
+    last = run.dir / "weights" / "last.safetensors"
+    found = best.is_file()
+    if run.first:
+        if reason is None:
+            by = f" by {signal_name(number)}" if number else ""
+            console.note(f"interrupted at step {run.place.step} of {run.total}{by}; {_go_on(run)}")
+        elif run.val_data is None:
+            console.note(
+                f"{reason}, without a validation, so no score is advised; next:\n  "
+                + predict_command([f"model={run.dir}"], run.train_data, DEFAULT_CONF, {})
+            )
+        elif not found:
+            console.note(f"{reason}; the weights are in {last}")
+        else:
+            metrics = run.place.best_metrics
+            whole = {key: value for key, value in metrics.items() if key.count("/") == 1}
+            rows = [[key, value] for key, value in whole.items() if is_defined(value)]
+            place = run.place
+            title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"
+            if rows:
+                console.table(f"{title} ({reason})", ["metric", "value"], rows)
+                if line := undefined_line(undefined_metrics(whole)):
+                    console.note(line)
+            else:
+                console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
+            following = [
+                _write_report(run),
+                val_command(
+                    f"model={run.dir}", run.recipe.data, run.recipe.max_det, run.recipe.val_boundary
+                ),
+            ]
+            console.note("next:\n  " + "\n  ".join(line for line in following if line))
+    return TrainResult(
+        run.dir, best if found else None, last, run.place.best_metrics, reason is None, number
+    )
