@@ -56,6 +56,23 @@ class Images(_Movable):
 
 
 @dataclass(frozen=True)
+class Labels(_Movable):
+    """Labels of whole images, as targets of a training.
+
+    Attributes:
+        probs: (B, C) float32: 1 for the class of an image and 0 for the others; shares that sum to
+            1 where images are mixed or labels smoothed; 0 or 1 each where there may be several.
+        weights: (C,) float32, how much the loss of each class counts; None: all the same.
+    """
+
+    probs: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.probs.shape[0]
+
+
+@dataclass(frozen=True)
 class PackedMasks(_Movable):
     """Binary masks of the instances of a batch, each stored only inside its own frame.
 
@@ -338,5 +355,5 @@ class Resize:
         return size
 
 
-for _type in (Images, PackedMasks, Instances):
+for _type in (Images, Labels, PackedMasks, Instances):
     register_dataclass(_type)
