@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..data.pixels.depth import RULE, measure_depths
+from ..data.checking.depth import measure_depths
+from ..data.pixels.depth import RULE
 from ..data.pixels.images import has_deep_samples
 from ..data.records import Dataset
 from ..models.meta import Meta

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskwright.data import check_data, open_dataset
 from maskwright.data.checking import figures as check_figures
-from maskwright.data.checking.check import SplitStats
+from maskwright.data.checking.statistics import SplitStats
 from maskwright.drawing.draw import CROWD
 
 Scene = Any  # of conftest.py

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from maskwright.data.checking.check import check_data
+from maskwright.data.checking.depth import measure_depths
 from maskwright.data.discover import open_dataset
-from maskwright.data.pixels.depth import measure_depths, own_window, to_eight_bit
+from maskwright.data.pixels.depth import own_window, to_eight_bit
 from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.window import describe_window, parse_window

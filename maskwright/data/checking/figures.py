@@ -24,12 +24,11 @@ from maskwright.structures import Resize
 
 from ..records import Dataset
 from ..transforms import make_sample
+from .statistics import SplitStats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
-
-    from .check import SplitStats
 
 TILE = 480  # pixels
 MOST_CLASSES = 20  # with bars of their own

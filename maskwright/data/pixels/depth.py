@@ -7,22 +7,13 @@ becomes the low end; infinite ones are clipped. None of them has a say in the wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from maskwright.window import PERCENTILES, Window
 
-if TYPE_CHECKING:
-    from ..records import Dataset
-
 RULE = "percentile"  # where nothing else is said
 _ROWS = 2**20  # samples that are stretched at once, so that no copy in float64 is made of them all
 _MOST = 2**24  # samples of one image that give its percentiles, spread evenly over it
-POOLED_IMAGES = 256  # that give the window of a data set, spread evenly over it
-_POOLED_SAMPLES = 2**15  # of each of them
 
 
 def is_deep(samples: np.ndarray) -> bool:
@@ -46,7 +37,7 @@ def own_window(samples: np.ndarray, rule: str = "percentile") -> Window:
         if low < high:
             return float(low), float(high)
     # A few bright spots on an empty background: the percentiles are one and the same value.
-    return _widened(float(values.min()), float(values.max()))
+    return widened(float(values.min()), float(values.max()))
 
 
 def _of_counts(samples: np.ndarray) -> Window:
@@ -63,10 +54,10 @@ def _of_counts(samples: np.ndarray) -> Window:
     if low < high:
         return float(low), float(high)
     found = np.flatnonzero(counts)
-    return _widened(float(found[0] - first), float(found[-1] - first))
+    return widened(float(found[0] - first), float(found[-1] - first))
 
 
-def _widened(low: float, high: float) -> Window:
+def widened(low: float, high: float) -> Window:
     """Return a window that is not empty: a constant image becomes black."""
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
@@ -102,93 +93,3 @@ def _stretch(samples: np.ndarray, low: float, high: float) -> np.ndarray:
         part = np.nan_to_num(part, nan=low, posinf=high, neginf=low).clip(low, high)
         out[start : start + _ROWS] = (part - low) * (255 / (high - low)) + 0.5
     return out.reshape(samples.shape)
-
-
-@dataclass(frozen=True)
-class Depths:
-    """What a look at the samples of a data set found.
-
-    Attributes:
-        images: number of images that could be read.
-        deep: positions of those with more than 8 bits.
-        kinds: how many of the deep ones that were read have each type of samples.
-        smallest, largest: finite sample values of the deep ones that were read.
-        window: what training stretches, by the rule that was asked for; None without deep images.
-        sampled: number of deep images that were read for it.
-    """
-
-    images: int
-    deep: Sequence[int]
-    kinds: dict[str, int]
-    smallest: float
-    largest: float
-    window: Window | None
-    sampled: int
-
-    def describe(self) -> str:
-        """Return one sentence; only for data with deep images."""
-        kinds = ", ".join(self.kinds)
-        of = f"{len(self.deep)} of {self.images}" if len(self.deep) < self.images else "all"
-        rest = self.images - len(self.deep)
-        mixed = f"; the {rest} of 8 bits are taken as they are: do they look alike?" if rest else ""
-        return (
-            f"{of} images have more than 8 bits ({kinds}), with values from {self.smallest:.6g} to "
-            f"{self.largest:.6g}{mixed}"
-        )
-
-
-def measure_depths(
-    dataset: Dataset,
-    rule: str = RULE,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Depths:
-    """Look at the headers of all images, and at the samples of some of the deep ones.
-
-    The same data set gives the same window, in every process. Files that cannot be read are passed
-    over: others tell of them.
-
-    Args:
-        dataset: the images.
-        rule: of `maskwright.window.RULES`; percentiles are those of all sampled values together.
-        progress: called with the number of images done and in all.
-    """
-    from .images import has_deep_samples, load_samples
-
-    deep: list[int] = []
-    readable = 0
-    for index in range(len(dataset)):
-        try:
-            if has_deep_samples(dataset[index].path):
-                deep.append(index)
-            readable += 1
-        except ValueError:
-            continue
-    kinds: dict[str, int] = {}
-    ends: list[float] = []
-    pool: list[np.ndarray] = []
-    chosen = deep if len(deep) <= POOLED_IMAGES else deep[:: -(-len(deep) // POOLED_IMAGES)]
-    for done, index in enumerate(chosen, 1):
-        try:
-            samples = load_samples(dataset[index].path)
-        except ValueError:
-            continue
-        kinds[str(samples.dtype)] = kinds.get(str(samples.dtype), 0) + 1
-        values = samples.reshape(samples.shape[0] * samples.shape[1], -1)
-        step = -(-values.size // _POOLED_SAMPLES)
-        # An even step would often divide the width, and meet the same columns in each row.
-        part = values[:: step + 1 - step % 2].astype(np.float64).ravel()
-        finite = values[np.isfinite(values)] if samples.dtype.kind == "f" else values
-        if finite.size:
-            ends += [float(finite.min()), float(finite.max())]
-            pool.append(part[np.isfinite(part)])
-        if progress is not None:
-            progress(done, len(chosen))
-    if not deep:
-        return Depths(readable, deep, kinds, 0.0, 0.0, None, 0)
-    smallest, largest = min(ends, default=0.0), max(ends, default=0.0)
-    window = _widened(smallest, largest)
-    if rule == "percentile" and pool:
-        # Images count alike, and so do their channels.
-        window = own_window(np.concatenate(pool))
-    return Depths(readable, deep, kinds, smallest, largest, window, len(chosen))

@@ -1,0 +1,121 @@
+"""Numbers of the objects of a split: how many of each class, in an image, of each size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..records import Dataset
+from .verdict import class_counts, unlike_classes
+
+SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
+MANY = 100  # detections an image that detectors return by default
+
+
+@dataclass
+class SplitStats:
+    """Numbers of one split.
+
+    Attributes:
+        images: number of images.
+        without_objects: images without any object.
+        crowds: crowd regions; they count nowhere else.
+        per_class: objects of each class.
+        per_keypoint: objects in which each keypoint is labelled; empty without keypoints.
+        per_image: (images,) number of objects.
+        areas: (objects,) in original pixels.
+        image_sizes: how many images have each (height, width).
+    """
+
+    images: int = 0
+    without_objects: int = 0
+    crowds: int = 0
+    per_class: dict[str, int] = field(default_factory=dict)
+    per_keypoint: dict[str, int] = field(default_factory=dict)
+    per_image: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    areas: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @property
+    def objects(self) -> int:
+        """Number of objects."""
+        return len(self.areas)
+
+    @property
+    def by_size(self) -> dict[str, int]:
+        """Objects below 32 x 32 pixels, up to 96 x 96 pixels, and above."""
+        small, large = int((self.areas < SMALL).sum()), int((self.areas > LARGE).sum())
+        return {"small": small, "medium": self.objects - small - large, "large": large}
+
+
+def statistics(dataset: Dataset) -> SplitStats:
+    """Return the numbers of a split."""
+    stats = SplitStats(len(dataset), crowds=dataset.num_ignored, per_class=class_counts(dataset))
+    per_image, areas = [], []
+    truth = dataset.to_coco()
+    counts: Counter[int] = Counter()
+    for entry in truth["annotations"]:
+        if entry["iscrowd"]:
+            continue
+        counts[entry["image_id"]] += 1
+        areas.append(entry["area"])
+    for image in truth["images"]:
+        per_image.append(counts[image["id"]])
+        stats.image_sizes[image["height"], image["width"]] += 1
+    if dataset.skeleton is not None:
+        shown = [entry["keypoints"][2::3] for entry in truth["annotations"]]
+        columns = zip(*shown, strict=True) if shown else ([],) * len(dataset.skeleton)
+        for name, column in zip(dataset.skeleton.names, columns, strict=True):
+            stats.per_keypoint[name] = sum(value > 0 for value in column)
+    stats.without_objects = sum(count == 0 for count in per_image)
+    stats.per_image, stats.areas = np.array(per_image, np.int64), np.array(areas, np.float64)
+    return stats
+
+
+def remarks(splits: Mapping[str, SplitStats]) -> list[str]:
+    """Return what the numbers of all splits tell that is no fault."""
+    notes = []
+    train, val = splits.get("train"), splits.get("val")
+    spellings: dict[str, set[str]] = {}
+    for name in {name for stats in splits.values() for name in stats.per_class}:
+        spellings.setdefault(" ".join(name.split()).casefold(), set()).add(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            notes.append(f"classes that differ by blanks or capitals only: {sorted(alike)}")
+    if train is not None and val is not None:
+        missing = unlike_classes(train.per_class, val.per_class)
+        notes += [missing] if missing else []
+    if train is not None:
+        rare = [name for name, count in train.per_class.items() if 0 < count < 10]
+        if rare:
+            notes.append(f"fewer than 10 objects to learn from: {', '.join(rare)}")
+    most = max((int(stats.per_image.max(initial=0)) for stats in splits.values()), default=0)
+    if most > MANY:
+        notes.append(
+            f"up to {most} objects in one image: predict and evaluate with max_det={most} or more"
+        )
+    return notes
+
+
+def describe(split: str, stats: SplitStats) -> list[str]:
+    """Return the numbers of a split as lines of text."""
+    classes = sorted(stats.per_class.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} {count}" for name, count in classes[:20])
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    sizes = stats.image_sizes.most_common(3)
+    shapes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes)
+    others = len(stats.image_sizes) - len(sizes)
+    middle = int(np.median(stats.per_image)) if len(stats.per_image) else 0
+    joints = ", ".join(f"{name} {count}" for name, count in stats.per_keypoint.items())
+    lines = [
+        f"{split}: {stats.images} images ({stats.without_objects} without objects), "
+        f"{stats.objects} objects, {stats.crowds} crowd regions",
+        f"  classes: {listed}{more}",
+        f"  objects in an image: median {middle}, most {stats.per_image.max(initial=0)}",
+        "  object sizes: " + ", ".join(f"{name} {n}" for name, n in stats.by_size.items()),
+        f"  image sizes (width x height): {shapes}" + (f", {others} others" if others else ""),
+    ]
+    return [*lines, f"  labelled keypoints: {joints}"] if joints else lines
