@@ -3,12 +3,14 @@
 A `Network` is the architecture alone; families write one each, or take that of a detector's
 backbone: one class, two uses. `Classifier` adds what all share: standardised input, losses with
 auxiliary heads, freezing from the input up, and the layer that is replaced for other classes.
+`ClassifierOptions` are the options that all have, `Preprocess` how a photo becomes their input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,102 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import OptionError
 from ...nn.random import RandomSource
-from ...structures import Images, Labels
+from ...structures import MAX_INPUT, Images, Labels, Resize
 from ..base import Model
+from ..conventions import IMAGENET_MEAN, IMAGENET_STD
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+_Triple = tuple[float, float, float]
+# Mean and deviation of red, green and blue, 0 to 255, with which published weights were trained.
+STATISTICS: dict[str, tuple[_Triple, _Triple]] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # -1 to 1
+    "lenet": ((20.0, 20.0, 20.0), (200.0, 200.0, 200.0)),  # -0.1 to 1.175
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photo becomes network input at test: short side scaled, then its middle cut out.
+
+    Attributes:
+        crop: side of the square that is cut out, in pixels.
+        short: short side before that, at least `crop`.
+        interpolation: "bilinear" or "bicubic", of 8-bit samples with a low-pass filter, as Pillow
+            does and torchvision with `antialias`.
+        mean: of red, green and blue samples, 0 to 255, in the data of the weights.
+        std: their deviation.
+    """
+
+    crop: int = 224
+    short: int = 256
+    interpolation: str = "bilinear"
+    mean: _Triple = IMAGENET_MEAN
+    std: _Triple = IMAGENET_STD
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of a photo before the cut; the long side is truncated.
+
+        Raises:
+            ValueError: if that is more than `MAX_INPUT` pixels.
+        """
+        long = int(self.short * max(height, width) / min(height, width))
+        if self.short * long > MAX_INPUT:
+            raise ValueError(
+                f"an image of {width}x{height} pixels would have {long} pixels along its long side "
+                f"where the short one has {self.short}: cut it into parts"
+            )
+        return (self.short, long) if height <= width else (long, self.short)
+
+    def resize(self) -> Resize:
+        """Return the rule before the cut in the general form, for its description."""
+        return Resize(self.short, MAX_INPUT // self.short, rounding="floor")
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """Options of all classifiers.
+
+    Attributes:
+        imgsz: side of the square input in pixels.
+        short: short side of a photo at test before the square is cut out of its middle; None: in
+            the proportion of the published weights, 256 for a square of 224.
+        interpolation: how a photo is scaled: "bilinear" or "bicubic".
+        statistics: mean and deviation by which samples are standardised: "imagenet"; "half": from
+            -1 to 1; "lenet": from -0.1 to 1.175.
+        multilabel: an image may have several classes, or none.
+    """
+
+    PUBLISHED: ClassVar[tuple[int, int]] = (224, 256)  # square, short side
+
+    imgsz: int = 224
+    short: int | None = None
+    interpolation: str = "bilinear"
+    statistics: str = "imagenet"
+    multilabel: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.imgsz, int) or not 1 <= self.imgsz <= 8192:
+            raise OptionError(
+                f"imgsz is the side of the square input, 1 to 8192 pixels; got {self.imgsz!r}"
+            )
+        if self.short is not None and not self.imgsz <= self.short <= 8192:
+            raise OptionError(
+                f"short must lie between imgsz={self.imgsz} and 8192, got {self.short!r}"
+            )
+        for name, known in (("interpolation", INTERPOLATIONS), ("statistics", STATISTICS)):
+            if getattr(self, name) not in known:
+                raise OptionError(
+                    f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}"
+                )
+
+    def preprocess(self) -> Preprocess:
+        """Return how a photo becomes network input."""
+        crop, short = self.PUBLISHED
+        mean, std = STATISTICS[self.statistics]
+        return Preprocess(
+            self.imgsz, self.short or self.imgsz * short // crop, self.interpolation, mean, std
+        )
 
 
 class Network(nn.Module):
@@ -64,20 +160,35 @@ class Classifier(Model):
     Args:
         num_classes: classes.
         network: the architecture.
-        multilabel: an image may have several classes or none: a sigmoid for each in place of the
-            softmax over all.
-        **conventions: of `Model`.
+        options: what all classifiers have; with `multilabel` a sigmoid for each class takes the
+            place of the softmax over all.
+
+    Attributes:
+        preprocess: how a photo becomes network input at test.
+        crop: side of that input in pixels.
+
+    Raises:
+        OptionError: if that is less than the network can take.
     """
 
     task = "classify"
     size_divisor = 1
 
-    def __init__(
-        self, num_classes: int, network: Network, *, multilabel: bool = False, **conventions: Any
-    ) -> None:
-        super().__init__(num_classes, **conventions)
+    def __init__(self, num_classes: int, network: Network, options: ClassifierOptions) -> None:
+        self.preprocess = options.preprocess()
+        super().__init__(
+            num_classes,
+            mean=self.preprocess.mean,
+            std=self.preprocess.std,
+            resize=self.preprocess.resize(),
+        )
         self.network = network
-        self.multilabel = multilabel
+        self.crop = self.preprocess.crop
+        if self.crop < network.smallest:
+            raise OptionError(
+                f"imgsz must be at least {network.smallest} for this network, got {self.crop}"
+            )
+        self.multilabel = options.multilabel
         self.fixed: frozenset[int] = frozenset()
 
     def forward(self, images: Images) -> Tensor:
