@@ -1,6 +1,6 @@
 """The registry: one dictionary from a model's name to the function that builds it.
 
-Whole detectors only; parts are ordinary classes that a builder puts together. One builder may
+Whole models only; parts are ordinary classes that a builder puts together. One builder may
 stand under several names with other presets: `@register("mask_rcnn_resnet18_fpn",
 backbone="resnet18")`.
 """
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from ..errors import nearest
-from .detection.base import Detector
+from .base import Model
 
-# (num_classes, options) -> detector; the options are a frozen dataclass of documented fields.
-Builder = Callable[[int, Any], Detector]
+# (num_classes, options) -> model; the options are a frozen dataclass of documented fields.
+Builder = Callable[[int, Any], Model]
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
 
@@ -45,10 +45,10 @@ class ModelEntry:
     """What the registry knows of one name.
 
     Attributes:
-        name: `<detector>_<backbone>_<neck>`.
-        builder: makes the detector of a class count and an instance of `options`.
+        name: `<detector>_<backbone>_<neck>`, or that of a classification network.
+        builder: makes the model of a class count and an instance of `options`.
         options: dataclass of the builder's options.
-        task: see `Detector`.
+        task: see `Model`.
         presets: the options that this name fixes.
         tiny: options of the family's smallest instance, or None.
         weights: published weights by short name.
@@ -112,8 +112,8 @@ def get_entry(name: str) -> ModelEntry:
     return _ENTRIES[name]
 
 
-def build(name: str, num_classes: int, **options: Any) -> Detector:
-    """Build a registered model with random weights.
+def build(name: str, num_classes: int, **options: Any) -> Any:
+    """Build a registered model with random weights: the `Model` of its task, which the name tells.
 
     Args:
         name: a registered name.
@@ -137,12 +137,12 @@ def build(name: str, num_classes: int, **options: Any) -> Detector:
     for option, replaced in getattr(entry.options, "REPLACES", {}).items():
         if options.get(option):
             presets.pop(replaced, None)
-    detector = entry.builder(num_classes, entry.options(**{**presets, **options}))
-    assert detector.task == entry.task
-    return detector
+    model = entry.builder(num_classes, entry.options(**{**presets, **options}))
+    assert model.task == entry.task
+    return model
 
 
-def build_tiny(name: str, num_classes: int = 2) -> Detector:
+def build_tiny(name: str, num_classes: int = 2) -> Any:
     """Build the smallest instance of the family of `name`, for tests."""
     entry = get_entry(name)
     if entry.tiny is None:
