@@ -228,13 +228,13 @@ def models(name: str | None = None) -> int:
     rows = []
     for entry in list_models().values():
         licences = {weights.licence for weights in entry.weights.values()}
-        backbone = str(entry.arguments()["backbone"])
+        backbone = entry.arguments().get("backbone")  # a classification network has none
         rows.append(
             [
                 entry.name,
                 entry.task,
                 backbone,
-                pretrained_place(backbone),
+                pretrained_place(backbone) if backbone else None,
                 f"{count_parameters(entry.name) / 1e6:.1f} M",
                 ", ".join(entry.weights) or None,
                 ", ".join(sorted(licences)) or None,

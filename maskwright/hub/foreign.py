@@ -21,7 +21,8 @@ from ..storage.published import read_weights
 def blank_detector(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
     """Build a detector without spending time or memory on random weights."""
     with torch.device("meta"):
-        return build(entry.name, num_classes, **options)
+        detector: Detector = build(entry.name, num_classes, **options)
+    return detector
 
 
 def convert_weights(

@@ -98,7 +98,8 @@ def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path)
         ValueError: if it cannot be built, or the tensors do not fit it.
     """
     _check_described(meta, state, source)
-    return build(meta.model, len(meta.names), **meta.args)
+    detector: Detector = build(meta.model, len(meta.names), **meta.args)
+    return detector
 
 
 def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> None:
