@@ -6,28 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batches import Batch, Loader, load_batches
     from .checking.check import CheckReport, check_data
     from .discover import find_splits, open_dataset
     from .formats.coco.read import read_coco
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
     from .holdout import split_dataset
-    from .loader import Batch, Loader, make_loader
+    from .loader import make_loader
     from .pixels.images import collate_images, load_image, resize_image
     from .records import Dataset, Fault, Record
     from .transforms import Augment
 
 _HOMES = {
     "Augment": "transforms",
-    "Batch": "loader",
+    "Batch": "batches",
     "CheckReport": "checking.check",
     "Dataset": "records",
     "Fault": "records",
-    "Loader": "loader",
+    "Loader": "batches",
     "Record": "records",
     "check_data": "checking.check",
     "collate_images": "pixels.images",
     "find_splits": "discover",
+    "load_batches": "batches",
     "load_image": "pixels.images",
     "make_loader": "loader",
     "open_dataset": "discover",
@@ -49,6 +51,7 @@ __all__ = [
     "check_data",
     "collate_images",
     "find_splits",
+    "load_batches",
     "load_image",
     "make_loader",
     "open_dataset",

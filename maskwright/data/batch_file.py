@@ -11,9 +11,9 @@ from torch import Tensor
 
 from maskwright.files import replacing
 from maskwright.paths import plain_path
-from maskwright.structures import Images, Instances, PackedMasks
+from maskwright.structures import Images, Instances, Labels, PackedMasks
 
-from .loader import Batch
+from .batches import Batch
 
 KEY = "maskwright.batch"
 
@@ -28,14 +28,14 @@ def save_batch(path: Path, batch: Batch, info: Mapping[str, Any]) -> None:
         "images": batch.images,
         "proposals": batch.images.proposals,
         "targets": targets,
-        "masks": targets.masks,
+        "masks": getattr(targets, "masks", None),
     }
     for prefix, part in parts.items():
         for name, value in vars(part).items() if part is not None else ():
             if isinstance(value, Tensor):
                 tensors[f"{prefix}.{name}"] = value
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    content = {"indices": batch.indices, "info": dict(info)}
+    content = {"indices": batch.indices, "targets": type(targets).__name__, "info": dict(info)}
     with replacing(path, durable=False) as temporary:
         save_file(tensors, temporary, {KEY: json.dumps(content)})
 
@@ -61,7 +61,11 @@ def load_batch(path: str | Path) -> tuple[Batch, dict[str, Any]]:
         regions: dict[str, Any] = {**parts["proposals"]}
         proposals = Instances(**regions) if regions else None
         images = Images(**parts["images"], proposals=proposals)
-        targets = Instances(**parts["targets"], masks=masks)
+        targets: Any
+        if content.get("targets") == Labels.__name__:
+            targets = Labels(**parts["targets"])
+        else:
+            targets = Instances(**parts["targets"], masks=masks)
         batch = Batch(images, targets, list(content["indices"]), parts[""]["keys"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a saved batch ({error})") from None

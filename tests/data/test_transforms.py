@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskwright.data import Augment, Dataset, open_dataset, read_coco
-from maskwright.data.loader import random_source
+from maskwright.data.batches import random_source
 from maskwright.data.transforms import Sample, View, draw_view, make_sample, resample_crop
 from maskwright.structures import Resize
 

@@ -20,7 +20,7 @@ from tiny_runs import TINY, as_options, table
 
 import maskwright.training.train as module
 from maskwright.cli import main
-from maskwright.data import loader
+from maskwright.data import batches
 from maskwright.errors import WorkerError
 from maskwright.processes import Stopped
 from maskwright.storage.checkpoint import load_checkpoint
@@ -319,7 +319,7 @@ def test_a_step_of_several_batches_is_not_cut_short(
     """The signal comes while the second of three batches is made: none of them counts."""
     options |= {"batch": 1, "accumulate": 3, "epochs": 2, "warmup": 0}
     whole = train(**options | {"name": "whole"})
-    original = loader._Batches.__getitem__
+    original = batches._Batches.__getitem__
     seen: list[int] = []
 
     def made(self: Any, item: Any) -> Any:
@@ -328,7 +328,7 @@ def test_a_step_of_several_batches_is_not_cut_short(
             signal.raise_signal(signal.SIGTERM)
         return original(self, item)
 
-    monkeypatch.setattr(loader._Batches, "__getitem__", made)
+    monkeypatch.setattr(batches._Batches, "__getitem__", made)
     stopped = train(**options)
     place = load_checkpoint(stopped.last, training=True).training
     assert stopped.interrupted and place is not None
