@@ -1,4 +1,4 @@
-"""Measures of detections against ground truth: COCO AP, and reasons and pictures behind it."""
+"""Measures against ground truth: of classes, of places, of detections and what is behind them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .classification import classification_metrics, multilabel_metrics
     from .detection.boundary import boundary_iou
     from .detection.coco_map import coco_eval
     from .detection.diagnostics import confusion_matrix, explain_zero, pr_curve
@@ -13,18 +14,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "boundary_iou",
+    "classification_metrics",
     "coco_eval",
     "confusion_matrix",
     "explain_zero",
+    "multilabel_metrics",
     "pr_curve",
     "voc_eval",
 ]
 
 _HOMES = {
     "boundary_iou": "detection.boundary",
+    "classification_metrics": "classification",
     "coco_eval": "detection.coco_map",
     "confusion_matrix": "detection.diagnostics",
     "explain_zero": "detection.diagnostics",
+    "multilabel_metrics": "classification",
     "pr_curve": "detection.diagnostics",
     "voc_eval": "detection.voc_map",
 }

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..calibration import Calibration as Calibration  # also of the figures
+from ..calibration import bin_scores
 from .matching import BoolArray, Matches
-from .table import FloatArray, IntArray
+from .table import FloatArray
 
 # Thresholds that people would type.
 THRESHOLDS: FloatArray = np.concatenate([[0.001], np.arange(1, 100) / 100])
@@ -60,28 +62,6 @@ class ScoreCurves:
     f1: FloatArray
     best: OperatingPoint | None
     per_class: dict[str, OperatingPoint | None]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How often detections of a score are right.
-
-    Attributes:
-        edges: (K + 1,) limits of the bins; a score on a limit belongs to the bin above.
-        counts: (K,) detections per bin.
-        score: (K,) their mean score, nan for an empty bin.
-        precision: (K,) the share that found an object, nan for an empty bin.
-        error: expected calibration error: mean over the detections of the distance between the
-            score and the precision of their bin; nan without detections.
-        bias: mean score less precision over all of them: above 0 for scores that promise too much.
-    """
-
-    edges: FloatArray
-    counts: IntArray
-    score: FloatArray
-    precision: FloatArray
-    error: float
-    bias: float
 
 
 def score_curves(matches: Matches, least: float = 0.0) -> ScoreCurves:
@@ -145,21 +125,13 @@ def calibration(
 
     Args:
         matches: matched detections.
-        bins: number of bins of equal width from 0 to 1.
+        bins: number of bins of equal width from 0 to 1; a score on a limit belongs to the bin
+            above.
         smallest: smallest score that counts.
     """
     mine = ~matches.ignored & (matches.found.scores >= smallest)
     scores, right = matches.found.scores[mine], matches.right[mine]
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    empty = np.full(bins, np.nan)
-    score = np.divide(np.bincount(place, scores, bins), counts, out=empty.copy(), where=counts > 0)
-    precision = np.divide(np.bincount(place, right, bins), counts, out=empty, where=counts > 0)
-    if not len(scores):
-        return Calibration(edges, counts, score, precision, float("nan"), float("nan"))
-    error = float(np.nansum(counts * np.abs(score - precision)) / len(scores))
-    return Calibration(edges, counts, score, precision, error, float(scores.mean() - right.mean()))
+    return bin_scores(scores, right, bins, closed="left")
 
 
 @dataclass(frozen=True)
