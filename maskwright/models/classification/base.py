@@ -122,17 +122,24 @@ class Network(nn.Module):
 
     Attributes:
         final: name of the last layer, whose rows are the classes.
+        auxiliary: names of the last layers of the heads that only training has.
         smallest: least side of the input in pixels that leaves every map at least one pixel.
     """
 
     final: str
+    auxiliary: tuple[str, ...] = ()
     smallest = 1
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules before the head by stage, from the input on: what can be frozen."""
         raise NotImplementedError
 
-    def features(self, x: Tensor) -> Tensor:
+    @property
+    def class_rows(self) -> dict[str, tuple[int, bool]]:
+        """The layers with a row for each class; see `transfer.class_rows`."""
+        return {name: (1, False) for name in (self.final, *self.auxiliary)}
+
+    def maps(self, x: Tensor) -> Tensor:
         """Return the last maps (B, K, h, w) of (B, 3, H, W), which the head takes."""
         raise NotImplementedError
 
@@ -142,7 +149,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, C) of (B, 3, H, W)."""
-        return self.head(self.features(x))
+        return self.head(self.maps(x))
 
     def all_logits(self, x: Tensor, generator: RandomSource = None) -> list[tuple[Tensor, float]]:
         """Return the logits that train and their weights in the loss: the main ones first.
