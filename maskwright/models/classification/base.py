@@ -137,7 +137,7 @@ class Network(nn.Module):
     @property
     def class_rows(self) -> dict[str, tuple[int, bool]]:
         """The layers with a row for each class; see `transfer.class_rows`."""
-        return {name: (1, False) for name in (self.final, *self.auxiliary)}
+        return dict.fromkeys((self.final, *self.auxiliary), (1, False))
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the last maps (B, K, h, w) of (B, 3, H, W), which the head takes."""
