@@ -28,7 +28,10 @@ _TORCHVISION_BACKBONES = {
     "resnet34": "resnet34-b627a593",
     "resnet50": "resnet50-0676ba61",
     "resnet101": "resnet101-63fe2227",
+    "resnet152": "resnet152-394f9c45",
+    "resnext50_32x4d": "resnext50_32x4d-7cdf4587",
     "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
+    "resnext101_64x4d": "resnext101_64x4d-173b62eb",
 }
 # What the layers of a classifier are called here, in regular expressions and replacements.
 _CLASSIFIER_NAMES = (

@@ -30,6 +30,7 @@ class PublishedWeights:
         licence: licence of the file.
         source: who published it, and from which data.
         metrics: published figures, for the table of models.
+        options: builder options that belong to the weights, beside those of the model's name.
     """
 
     url: str
@@ -38,6 +39,7 @@ class PublishedWeights:
     licence: str
     source: str
     metrics: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

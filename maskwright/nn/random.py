@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from .parallel import num_processes
 
 _WORD = 0xFFFFFFFF
 
@@ -58,3 +61,34 @@ def streams(source: RandomSource, count: int) -> list[RandomSource]:
     if isinstance(source, ImageNoise):
         return [source.stream(number) for number in range(count)]
     return [source] * count
+
+
+def image_noise(source: RandomSource, images: int, count: int, device: torch.device) -> Tensor:
+    """Return (images, count) float32 numbers in [0, 1): `count` for each image of a batch."""
+    if isinstance(source, ImageNoise):
+        return source.uniform(torch.arange(count, device=device))
+    return _numbers(source, (images, count), device)
+
+
+def batch_noise(source: RandomSource, count: int, device: torch.device) -> Tensor:
+    """Return (count,) float32 numbers in [0, 1) for a batch as a whole.
+
+    Those of `ImageNoise` hang on the keys of all its images, in whatever order, and in all
+    processes: each of them must call it.
+    """
+    if isinstance(source, ImageNoise):
+        low, high = _mix(source.keys & _WORD), _mix((source.keys >> 32) & _WORD)
+        total = (_mix(low ^ high) << 32 | low).sum().view(1)  # may overflow, the same everywhere
+        if num_processes() > 1:
+            dist.all_reduce(total)
+        return ImageNoise(total).uniform(torch.arange(count, device=device))[0]
+    return _numbers(source, (count,), device)
+
+
+def _numbers(
+    source: torch.Generator | None, shape: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Return numbers of torch's own, in [0, 1)."""
+    if source is None:
+        return torch.rand(shape, device=device)
+    return torch.rand(shape, generator=source, device=source.device).to(device)

@@ -1,18 +1,20 @@
 """ResNet and ResNeXt (He et al. 2016; Xie et al. 2017) as maps C2 to C5.
 
-Our own, because the weights of four libraries must fit: stride in the first or the middle
-convolution of a bottleneck, frozen or live batch norm with the source's epsilon. Names are those
-of torchvision (`layer1.0.conv1`), the common ground of all sources.
+Detectors and classifiers stand on it. Our own, because the weights of four libraries must fit:
+stride in the first or the middle convolution of a bottleneck, frozen or live batch norm with the
+source's epsilon. Names are those of torchvision (`layer1.0.conv1`), the common ground of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .norm import FrozenBatchNorm2d, conv_norm, init_convs
+from .stochastic_depth import Share, Stage, idle, left_out, scaled
 from .winograd import Conv2d
 
 Norm = Callable[[int], nn.Module]
@@ -23,7 +25,10 @@ RESNETS: dict[str, tuple[bool, tuple[int, int, int, int], int, int]] = {
     "resnet34": (False, (3, 4, 6, 3), 1, 64),
     "resnet50": (True, (3, 4, 6, 3), 1, 64),
     "resnet101": (True, (3, 4, 23, 3), 1, 64),
+    "resnet152": (True, (3, 8, 36, 3), 1, 64),
+    "resnext50_32x4d": (True, (3, 4, 6, 3), 32, 4),
     "resnext101_32x8d": (True, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": (True, (3, 4, 23, 3), 64, 4),
 }
 
 
@@ -42,25 +47,63 @@ def _conv(
     )
 
 
+class PadShortcut(nn.Module):
+    """A shortcut without parameters (He et al. 2016, option A): every second pixel, zeros behind.
+
+    Args:
+        more: channels of zeros behind those of the input.
+        stride: 2 takes every second pixel of every second line, from the first on.
+    """
+
+    def __init__(self, more: int, stride: int) -> None:
+        super().__init__()
+        self.more = more
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C + more, H / stride, W / stride)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+
+
 def _shortcut(cin: int, cout: int, stride: int, norm: Norm) -> nn.Sequential | None:
     if stride == 1 and cin == cout:
         return None
     return nn.Sequential(_conv(cin, cout, 1, stride), norm(cout))
 
 
-def _skip(shortcut: nn.Sequential | None, x: Tensor) -> Tensor:
+def _skip(shortcut: nn.Module | None, x: Tensor) -> Tensor:
     if shortcut is None:
         return x
-    conv, norm = shortcut
-    assert isinstance(conv, Conv2d)
-    return conv_norm(conv, norm, x)
+    if isinstance(shortcut, nn.Sequential):
+        conv, norm = shortcut
+        assert isinstance(conv, Conv2d)
+        return conv_norm(conv, norm, x)
+    result: Tensor = shortcut(x)
+    return result
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, fig. 5 left)."""
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, fig. 5 left).
+
+    Args:
+        cin: channels of the input.
+        width: of the output.
+        stride: of the first convolution.
+        norm: makes a norm.
+        dilation: of both convolutions.
+        shortcut: where the shape changes: "projection", a 1x1 convolution, or "pad", see
+            `PadShortcut`; "none": there is no shortcut, anywhere: a plain network.
+    """
 
     def __init__(
-        self, cin: int, width: int, stride: int, norm: Norm, *, dilation: tuple[int, int] = (1, 1)
+        self,
+        cin: int,
+        width: int,
+        stride: int,
+        norm: Norm,
+        *,
+        dilation: tuple[int, int] = (1, 1),
+        shortcut: str = "projection",
     ) -> None:
         super().__init__()
         self.conv1 = _conv(cin, width, 3, stride, dilation=dilation[0])
@@ -68,15 +111,28 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv(width, width, 3, dilation=dilation[1])
         self.bn2 = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(cin, width, stride, norm)
+        self.plain = shortcut == "none"
+        changes = stride != 1 or cin != width
+        self.downsample: nn.Module | None = None
+        if shortcut == "projection":
+            self.downsample = _shortcut(cin, width, stride, norm)
+        elif shortcut == "pad" and changes:
+            self.downsample = PadShortcut(width - cin, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, width, H / stride, W / stride)."""
+    def forward(self, x: Tensor, share: Share = 1.0) -> Tensor:
+        """Return (B, width, H / stride, W / stride); see `Share`."""
+        if left_out(share):
+            return _alone(self, _skip(self.downsample, x))
         out = self.relu(conv_norm(self.conv1, self.bn1, x))
-        out = conv_norm(self.conv2, self.bn2, out)
-        shortcut = _skip(self.downsample, x)
-        result: Tensor = self.relu(out.add_(shortcut))
+        out = scaled(conv_norm(self.conv2, self.bn2, out), share)
+        result: Tensor = self.relu(out if self.plain else out.add_(_skip(self.downsample, x)))
         return result
+
+
+def _alone(block: BasicBlock | Bottleneck, shortcut: Tensor) -> Tensor:
+    """Return what a block gives without its branch."""
+    own = [p for name, p in block.named_parameters() if not name.startswith("downsample.")]
+    return F.relu(idle(shortcut, own))
 
 
 class Bottleneck(nn.Module):
@@ -107,11 +163,13 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(cin, cout, stride, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, cout, H / stride, W / stride)."""
+    def forward(self, x: Tensor, share: Share = 1.0) -> Tensor:
+        """Return (B, cout, H / stride, W / stride); see `Share`."""
+        if left_out(share):
+            return _alone(self, _skip(self.downsample, x))
         out = self.relu(conv_norm(self.conv1, self.bn1, x))
         out = self.relu(conv_norm(self.conv2, self.bn2, out))
-        out = conv_norm(self.conv3, self.bn3, out)
+        out = scaled(conv_norm(self.conv3, self.bn3, out), share)
         shortcut = _skip(self.downsample, x)
         result: Tensor = self.relu(out.add_(shortcut))
         return result
@@ -182,8 +240,9 @@ class ResNet(nn.Module):
                 else:
                     parts.append(BasicBlock(cin, cout, stride, layer, dilation=(first, later)))
                 cin = cout
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*parts))
+            setattr(self, f"layer{stage + 1}", Stage(*parts))
             channels.append(cout)
+        self.blocks, self.bottleneck = blocks, bottleneck
         self.channels = tuple(channels[: len(self.strides)])
         self.tail_channels = channels[-1]
         init_convs(self)
@@ -194,12 +253,18 @@ class ResNet(nn.Module):
         layers += [[layer] for name, layer in self.named_children() if name.startswith("layer")]
         return layers
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return C2 to C5 of (B, 3, H, W), or the first of them."""
+    def forward(self, x: Tensor, shares: Sequence[Share] = ()) -> tuple[Tensor, ...]:
+        """Return C2 to C5, or the first of them.
+
+        Args:
+            x: (B, 3, H, W).
+            shares: of the residual of each block, see `stochastic_depth`; none: all are 1.
+        """
         x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
         maps = []
         for i in range(len(self.strides)):
-            x = getattr(self, f"layer{i + 1}")(x)
+            first = sum(self.blocks[:i])
+            x = getattr(self, f"layer{i + 1}")(x, shares[first : first + self.blocks[i]])
             maps.append(x)
         return tuple(maps)
 
