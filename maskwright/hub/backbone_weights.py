@@ -32,10 +32,18 @@ _TORCHVISION_BACKBONES = {
     "resnext50_32x4d": "resnext50_32x4d-7cdf4587",
     "resnext101_32x8d": "resnext101_32x8d-8ba56ff5",
     "resnext101_64x4d": "resnext101_64x4d-173b62eb",
+    "vgg11": "vgg11-8a719046",
+    "vgg11_bn": "vgg11_bn-6002323d",
+    "vgg13": "vgg13-19584684",
+    "vgg13_bn": "vgg13_bn-abd245e5",
+    "vgg16": "vgg16-397923af",
+    "vgg16_bn": "vgg16_bn-6c64b313",
+    "vgg19": "vgg19-dcbb9e9d",
+    "vgg19_bn": "vgg19_bn-c79401a0",
 }
 # What the layers of a classifier are called here, in regular expressions and replacements.
 _CLASSIFIER_NAMES = (
-    (r"^features\.(\d+)\.", r"features_\1."),
+    (r"^features\.(\d+)\.", r"features_\1."),  # timm's networks of maps
     (r"^classifier\.[01]\.", "pre_logits.fc1."),  # VGG's place, AlexNet's place
     (r"^classifier\.[34]\.", "pre_logits.fc2."),
 )
@@ -51,8 +59,8 @@ def pretrained_place(name: str) -> str:
 def load_backbone(detector: Detector) -> str:
     """Give the backbone of a detector its ImageNet weights, and return where they come from.
 
-    Shipped ones first, then the publisher's file: torchvision's for our ResNets, timm's for all
-    other backbones.
+    Shipped ones first, then the publisher's file: torchvision's for our own networks, timm's for
+    all other backbones.
 
     Raises:
         ValueError: if there are none or they cannot be fetched.
@@ -75,9 +83,8 @@ def load_backbone(detector: Detector) -> str:
     else:
         import timm
 
-        whole = name.startswith("vgg")  # its fully connected layers are of use as well
         try:
-            donor = timm.create_model(name, pretrained=True, features_only=not whole)
+            donor = timm.create_model(name, pretrained=True, features_only=True)
         except Exception as error:  # the hub client raises many kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ValueError(
@@ -122,7 +129,7 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
     """
     name = detector.backbone.name
     target = _network(detector)
-    # timm's maps of a VGG call "features_0" what the classifier calls "features.0"; torchvision
+    # timm's networks of maps call "features_0" what the classifier calls "features.0"; torchvision
     # calls the layers of its head by their places among dropouts and ReLUs.
     for pattern, ours in _CLASSIFIER_NAMES:
         state = {**state, **{re.sub(pattern, ours, key): value for key, value in state.items()}}

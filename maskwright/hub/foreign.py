@@ -15,6 +15,7 @@ from ..converters.common import default_skeleton, require
 from ..models.detection.base import Detector
 from ..models.registry import ModelEntry, build
 from ..models.transfer import class_rows
+from ..storage.older_names import modern_names
 from ..storage.published import read_weights
 
 
@@ -51,7 +52,7 @@ def convert_weights(
     try:
         found = detect_format(tensors)
         if found == "maskwright":
-            converted = _own_weights(tensors, detector)
+            converted = _own_weights(modern_names(tensors, detector.backbone.name), detector)
             warnings.warn(
                 f"{path} says nothing of its model: classes have no names, image size and anchors "
                 f"are those of {entry.name}; if it was trained with others, it finds little, so "

@@ -3,15 +3,16 @@
 Maps at strides 4, 8 and 16, each behind its ReLU and before the pooling, so that 6 x 6 maxima over
 the last one of a 224 x 224 image are pool5. Names are torchvision's (`features.0`). Differences
 from the paper: no groups, no response normalisation, other widths (Krizhevsky 2014).
+Backbones take the maps, classifiers the sequence `features`: one network, two uses.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
 from .norm import init_convs
+from .vgg import parts_at_pools
+from .winograd import Conv2d
 
 # Position of the last module of each stage among torchvision's `features`.
 _ENDS = {4: 1, 8: 4, 16: 11}
@@ -30,17 +31,17 @@ class AlexNet(nn.Module):
         self.channels = (64, 192, 256)[: len(self.strides)]
         self.tail_channels = 0  # no stage is left for regions
         layers: list[nn.Module] = [
-            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            Conv2d(3, 64, 11, stride=4, padding=2),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(64, 192, 5, padding=2),
+            Conv2d(64, 192, 5, padding=2),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(192, 384, 3, padding=1),
+            Conv2d(192, 384, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1),
+            Conv2d(384, 256, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(256, 256, 3, padding=1),
+            Conv2d(256, 256, 3, padding=1),
             nn.ReLU(inplace=True),
         ]
         self.features = nn.Sequential(*layers[: _ENDS[self.strides[-1]] + 1])
@@ -48,9 +49,7 @@ class AlexNet(nn.Module):
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage: what leads to each map."""
-        parts = list(self.features)
-        starts = [0, *(_ENDS[stride] + 1 for stride in self.strides)]
-        return [parts[a:b] for a, b in pairwise(starts)]
+        return parts_at_pools(self.features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of (B, 3, H, W), fine to coarse."""

@@ -1,4 +1,4 @@
-"""Backbones: any module that returns maps fine to coarse; our ResNets, everything else from timm.
+"""Backbones: any module that returns maps fine to coarse; our networks, everything else from timm.
 
 `Backbone` wraps the network and owns what detection adds to it: channels and strides of the maps,
 freezing by stage, and batch norm that keeps its statistics while the detector trains.
@@ -16,6 +16,7 @@ from ..errors import OptionError
 from .alexnet import AlexNet
 from .detection.poolers import Trunk
 from .resnet import RESNETS, ResNet
+from .vgg import VGG, VGGS
 
 NORMS = ("frozen", "affine", "bn")
 STRIDES = (4, 8, 16, 32)  # of the maps that a network may offer
@@ -36,7 +37,7 @@ class _Body(Protocol):
 class TimmBody(nn.Module):
     """A timm network as maps at strides 4, 8, 16 and 32, or the first of these.
 
-    Where a network has several maps of a stride, the last one is taken (VGG: before the pooling).
+    Where a network has several maps of a stride, the last one is taken.
 
     Args:
         name: a timm name; the network is built without its classifier and without weights.
@@ -58,9 +59,9 @@ class TimmBody(nn.Module):
         if name not in timm.list_models():
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             hint = f"; timm has for example {', '.join(near)}" if near else ""
+            own = ", ".join([*RESNETS, *VGGS, "alexnet"])
             raise ValueError(
-                f"no backbone is called {name!r}: it is one of {', '.join(RESNETS)} or a timm name"
-                + hint
+                f"no backbone is called {name!r}: it is one of {own} or a timm name{hint}"
             )
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
@@ -81,10 +82,7 @@ class TimmBody(nn.Module):
         except (TypeError, AssertionError, ValueError, NotImplementedError):
             if not dilated:
                 raise
-            raise OptionError(
-                f"timm cannot dilate backbone {name!r}: take one of {', '.join(RESNETS)}, an "
-                "EfficientNet or a MobileNet"
-            ) from None
+            raise OptionError(_cannot_dilate(name)) from None
         self.body = body
         info = probe.feature_info.get_dicts()
         self._ends = [info[i]["module"] for i in wanted]
@@ -98,10 +96,7 @@ class TimmBody(nn.Module):
         self.has_tail = tail
         chained = type(body).__name__ in _CHAINS and len(self._stages) == len(STRIDES) + 1
         if tail and not (chained and any(True for m in self.stages()[4] for _ in m.parameters())):
-            raise OptionError(
-                f"backbone {name!r} has no last stage that could run on regions: take one of "
-                f"{', '.join(RESNETS)}, an EfficientNet or a MobileNet"
-            )
+            raise OptionError(_cannot_end_on_regions(name))
         config = body.pretrained_cfg or {}
         mean, std = (
             config.get("mean", (0.485, 0.456, 0.406)),
@@ -120,8 +115,8 @@ class TimmBody(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage: the stem, then what leads to each of the maps.
 
-        The stem ends with the last map finer than stride 4 (VGG: the second block of
-        convolutions), or where the first map's module begins.
+        The stem ends with the last map finer than stride 4, or where the first map's module
+        begins.
         """
         return [[self.body.get_submodule(name) for name in names] for names in self._stages]
 
@@ -164,11 +159,22 @@ class TimmBody(nn.Module):
         return x
 
 
+_ABLE = f"take one of {', '.join(RESNETS)}, an EfficientNet or a MobileNet"
+
+
+def _cannot_dilate(name: str) -> str:
+    return f"cannot dilate backbone {name!r}: {_ABLE}"
+
+
+def _cannot_end_on_regions(name: str) -> str:
+    return f"backbone {name!r} has no last stage that could run on regions: {_ABLE}"
+
+
 class Backbone(Trunk):
     """A network that returns maps fine to coarse, with the habits of detection.
 
     Args:
-        name: one of our ResNets, "alexnet" or a timm name.
+        name: one of our ResNets or VGGs, "alexnet" or a timm name.
         norm: "frozen": batch norm is a constant; "affine": statistics are constant, weight and
             bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
         eps: epsilon of the batch norm of our ResNets.
@@ -207,13 +213,19 @@ class Backbone(Trunk):
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
-        body: ResNet | TimmBody | AlexNet
+        body: ResNet | TimmBody | AlexNet | VGG
+        self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+        self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
         if name == "alexnet":
             if strides[-1] > 16 or tail:
                 raise OptionError("alexnet has maps at strides 4, 8 and 16, and no stage behind")
             body = AlexNet(strides[-1])
-            self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-            self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
+        elif name in VGGS:
+            if dilated:
+                raise OptionError(_cannot_dilate(name))
+            if tail:
+                raise OptionError(_cannot_end_on_regions(name))
+            body = VGG(name, strides[-1])
         elif name in RESNETS:
             body = ResNet(
                 name,
@@ -224,7 +236,6 @@ class Backbone(Trunk):
                 dilated=dilated,
                 tail=tail,
             )
-            self.mean, self.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
         else:
             body = TimmBody(name, strides[-1], dilated=dilated, tail=tail)
             self.mean, self.std = body.mean, body.std

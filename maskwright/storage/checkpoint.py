@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ..models.meta import Meta
 from ..paths import nearest_path, plain_path, takes_paths
+from .older_names import backbone_of, modern_names
 from .rundir import replacing
 
 FORMAT = 1
@@ -153,6 +154,8 @@ def load_checkpoint(path: str | Path, *, training: bool = False) -> Checkpoint:
         meta = Meta.from_dict(description["meta"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    backbone = backbone_of(meta)
+    groups = {group: modern_names(tensors, backbone) for group, tensors in groups.items()}
     if not training:
         return Checkpoint(meta, groups["ema" if has_ema else "model"], extras=groups["extra"])
     state = None

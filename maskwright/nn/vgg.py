@@ -1,0 +1,86 @@
+"""VGG (Simonyan and Zisserman 2014, "Very deep convolutional networks", table 1) as maps.
+
+Blocks of 3x3 convolutions of equal width, each behind its ReLU; between the blocks maxima of 2 x 2
+pixels halve the size. Names are torchvision's (`features.0`). Backbones take the maps before the
+halving, at strides 4, 8, 16 and 32, classifiers the whole sequence: one network, two uses.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .norm import init_convs
+from .winograd import Conv2d
+
+# name: convolutions of each block (columns A, B, D and E of the table); "_bn" adds batch norm
+VGGS: dict[str, tuple[int, ...]] = {
+    name + norm: blocks
+    for name, blocks in {
+        "vgg11": (1, 1, 2, 2, 2),
+        "vgg13": (2, 2, 2, 2, 2),
+        "vgg16": (2, 2, 3, 3, 3),
+        "vgg19": (2, 2, 4, 4, 4),
+    }.items()
+    for norm in ("", "_bn")
+}
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+    """The convolutions; returns maps at strides 4, 8, 16 and 32, or the first of these.
+
+    The last map is the fifth block after its halving; the others come from before.
+
+    Args:
+        name: one of `VGGS`.
+        deepest: stride of the last map; what comes behind it is not built.
+    """
+
+    def __init__(self, name: str, deepest: int = 32) -> None:
+        super().__init__()
+        self.strides = tuple(stride for stride in (4, 8, 16, 32) if stride <= deepest)
+        self.channels = (*WIDTHS[2:], WIDTHS[-1])[: len(self.strides)]
+        self.tail_channels = 0  # no stage is left for regions
+        layers: list[nn.Module] = []
+        cin = 3
+        for count, width in list(zip(VGGS[name], WIDTHS, strict=True))[: 2 + len(self.strides)]:
+            if layers:
+                layers.append(nn.MaxPool2d(2, stride=2))
+            for _ in range(count):
+                layers.append(Conv2d(cin, width, 3, padding=1))
+                if name.endswith("_bn"):
+                    layers.append(nn.BatchNorm2d(width))
+                layers.append(nn.ReLU(inplace=True))
+                cin = width
+        if len(self.strides) == 4:
+            layers.append(nn.MaxPool2d(2, stride=2))
+        self.features = nn.Sequential(*layers)
+        init_convs(self)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the modules by stage: the first two blocks, then what leads to each map."""
+        first, second, *others = parts_at_pools(self.features)
+        return [[*first, *second], *others]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of (B, 3, H, W), fine to coarse."""
+        maps = []
+        for stage in self.stages():
+            for module in stage:
+                x = module(x)
+            maps.append(x)
+        return tuple(maps[1:])
+
+    def tail(self, x: Tensor) -> Tensor:
+        """There is none: `Backbone` refuses to ask for it."""
+        raise NotImplementedError
+
+
+def parts_at_pools(layers: nn.Sequential) -> list[list[nn.Module]]:
+    """Return the modules of a sequence in parts, of which all but the first begin with a pool."""
+    parts: list[list[nn.Module]] = [[]]
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d):
+            parts.append([])
+        parts[-1].append(layer)
+    return parts
