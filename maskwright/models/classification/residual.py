@@ -44,7 +44,7 @@ class ResidualNetwork(Network):
         """Return the name of the layer that ends the branch of each block, from the input on."""
         raise NotImplementedError
 
-    def maps(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
+    def run(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
         """Return the last maps (B, K, h, w).
 
         Args:
@@ -53,10 +53,10 @@ class ResidualNetwork(Network):
         """
         raise NotImplementedError
 
-    def features(self, x: Tensor, generator: RandomSource = None) -> Tensor:
+    def maps(self, x: Tensor, generator: RandomSource = None) -> Tensor:
         """Return the last maps; in training branches are left out at random."""
-        return self.maps(x, self.depth.shares(x, self.training, generator))
+        return self.run(x, self.depth.shares(x, self.training, generator))
 
     def all_logits(self, x: Tensor, generator: RandomSource = None) -> list[tuple[Tensor, float]]:
         """Return the logits; see `Network`."""
-        return [(self.head(self.features(x, generator)), 1.0)]
+        return [(self.head(self.maps(x, generator)), 1.0)]

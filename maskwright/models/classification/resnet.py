@@ -89,7 +89,7 @@ class ResNetClassifier(ResidualNetwork):
             for block in range(count)
         ]
 
-    def maps(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
+    def run(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
         """Return C5; see `ResidualNetwork`."""
         maps: tuple[Tensor, ...] = self.body(x, shares)
         return maps[-1]
@@ -211,7 +211,7 @@ class CifarResNet(ResidualNetwork):
         """Return the last norm of each block."""
         return [f"layer{stage}.{block}.bn2" for stage in (1, 2, 3) for block in range(self.blocks)]
 
-    def maps(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
+    def run(self, x: Tensor, shares: Sequence[Share]) -> Tensor:
         """Return the maps (B, 64, H / 4, W / 4) of layer3; see `ResidualNetwork`."""
         x = self.relu(conv_norm(self.conv1, self.bn1, x))
         for stage in range(3):
