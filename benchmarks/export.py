@@ -24,7 +24,7 @@ from common import machine
 from maskwright import load
 from maskwright.data.pixels.images import load_image
 from maskwright.exporters.export import ExportReport, export
-from maskwright.exporters.writers import SUFFIXES
+from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import PostProcess
 from maskwright.prediction.predictor import Loaded, Predictor
 from maskwright.prediction.sources import one_source

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, Loader, make_loader
 from maskwright.data.transforms import Augment
-from maskwright.hub.loading import start_detector
+from maskwright.hub.loading import start_model
 from maskwright.models import Meta, PostProcess
 from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.structures import Detections, Images, Resize
@@ -44,7 +44,7 @@ class Ours(nn.Module):
     def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
         super().__init__()
         options = {**recipe.model_args, "imgsz": recipe.imgsz}
-        self.detector, used, _ = start_detector(recipe.model, names, options=options)
+        self.detector, used, _ = start_model(recipe.model, names, options=options)
         self.meta = Meta(recipe.model, used, list(names))
         self.backbone = self.detector.backbone
         self.post = PostProcess(0.001, 0.5, recipe.max_det)

@@ -19,8 +19,10 @@ from maskwright._version import __version__
 
 if TYPE_CHECKING:
     from maskwright.exporters.export import export
-    from maskwright.hub.loading import convert, load
-    from maskwright.prediction.predictor import Predictor, predict
+    from maskwright.hub.loading import convert
+    from maskwright.prediction.load import load
+    from maskwright.prediction.predict import predict
+    from maskwright.prediction.predictor import Predictor
     from maskwright.prediction.val import val
     from maskwright.structures import Detections
     from maskwright.tasks.detection.result import Result
@@ -48,8 +50,8 @@ _HOMES = {
     "convert": "maskwright.hub.loading",
     "export": "maskwright.exporters.export",
     "keep_memory": "maskwright.terminal.heap",
-    "load": "maskwright.hub.loading",
-    "predict": "maskwright.prediction.predictor",
+    "load": "maskwright.prediction.load",
+    "predict": "maskwright.prediction.predict",
     "train": "maskwright.training.train",
     "val": "maskwright.prediction.val",
 }

@@ -74,9 +74,12 @@ class TrainCommand(Command):
     @cached_property
     def options(self) -> dict[str, Option]:
         """The fields of the recipe; `commands.train` knows those of the model."""
+        from maskwright.tasks import recipes
         from maskwright.tasks.recipe import option_help, option_parameters
 
-        meaning = option_help()
+        meaning: dict[str, str] = {}
+        for kind in reversed(recipes().values()):
+            meaning |= option_help(kind)
         return {
             parameter.name: Option(
                 parameter.name,
@@ -86,7 +89,7 @@ class TrainCommand(Command):
                 meaning.get(parameter.name, ""),
                 parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
             )
-            for parameter in option_parameters()
+            for parameter in option_parameters(*recipes().values())
             if parameter.name != "model_args"
         }
 
@@ -106,7 +109,7 @@ COMMANDS = {
     ),
     "predict": Command(
         commands.predict,
-        ("maskwright.prediction.predictor", "predict"),
+        ("maskwright.prediction.predict", "predict"),
         "predict model=runs/train/train source=photos/",
     ),
     "convert": Command(

@@ -134,10 +134,9 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
         )
     if line := undefined_line(without, absent):
         console.note(line)
-    if metrics.dir is not None and metrics.diagnosis is not None:
-        from maskwright.tasks.detection.report import announce
-
-        announce(metrics.diagnosis, metrics.dir)
+    for line in metrics.lines:
+        console.note(line)
+    if metrics.command is not None:
         console.note(f"next:\n  {metrics.command}")
     return 0
 
@@ -151,20 +150,17 @@ def predict(*, model: str | Path, save: bool | str | Path | None = True, **optio
         save: write a picture and a JSON file of each image, and a page that shows several: true
             into a new run folder, a path into that folder, false nothing.
     """
-    from maskwright.prediction.predictor import predict as run
+    from maskwright.prediction.predict import predict as run
 
     keep_memory(options["device"])
     results = run(model, save=save, **options)
     rows: list[list[object]] = []
     with console.progress("predict", total=results.total, unit="img") as bar:
         for result in results:
-            objects = ", ".join(
-                f"{count} {console.short(what)}" for what, count in result.counts().items()
-            )
             ms = round(sum(result.speed.values()))
-            rows.append([result.name, objects or "no objects", ms])
-            bar.update(objects=len(result))
-    console.table("", ["image", "objects", "ms"], rows)
+            rows.append([result.name, result.summary(), ms])
+            bar.update()
+    console.table("", ["image", "found", "ms"], rows)
     if results.dir is not None:
         console.note(f"pictures and data: {results.dir}")
     if results.page is not None:

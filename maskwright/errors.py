@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import wraps
+from numbers import Integral
 from typing import ParamSpec, TypeVar
 
 
@@ -125,3 +126,16 @@ def checked_options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return call
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return an option that counts something.
+
+    Raises:
+        OptionError: if it is no whole number, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise OptionError(f"{name} is a whole number, got {value!r}")
+    if value < least:
+        raise OptionError(f"{name} must be at least {least}, got {value}")
+    return int(value)

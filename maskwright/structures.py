@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,13 @@ MAX_INPUT = 2**27  # pixels of one image as network input
 
 
 class _Movable:
-    """Adds `to(device)` to a dataclass of tensors and nested dataclasses of tensors."""
+    """Adds `to(device)` and `first(count)` to a dataclass of tensors and of other such dataclasses.
+
+    Attributes:
+        SHARED: fields that belong to the batch as a whole.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the same structure with every tensor on `device`."""
@@ -32,6 +38,17 @@ class _Movable:
             if isinstance(value, Tensor | _Movable):
                 moved[field.name] = value.to(device, non_blocking=non_blocking)
         return replace(self, **moved)  # type: ignore[type-var]
+
+    def first(self, count: int) -> Self:
+        """Return the first images of a batch."""
+        cut: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, _Movable):
+                cut[field.name] = value.first(count)
+            elif isinstance(value, Tensor) and field.name not in self.SHARED:
+                cut[field.name] = value[:count]
+        return replace(self, **cut)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,8 @@ class Labels(_Movable):
         weights: (C,) float32, how much the loss of each class counts; None: all the same.
     """
 
+    SHARED: ClassVar[tuple[str, ...]] = ("weights",)
+
     probs: Tensor
     weights: Tensor | None = None
 
@@ -85,6 +104,8 @@ class PackedMasks(_Movable):
         frames: (B, K, 4) int64, xyxy in whole padded-image pixels: the crop holds the rows y1 to
             y2 - 1 and the columns x1 to x2 - 1. An empty frame (zeros) means: no mask.
     """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("data",)
 
     data: Tensor
     offsets: Tensor

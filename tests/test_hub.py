@@ -107,25 +107,23 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def test_a_checkpoint_says_itself_what_it_is(checkpoint: Path) -> None:
-    detector, meta = hub.load_detector(checkpoint)
+    detector, meta = hub.load_model(checkpoint)
     assert meta.names == ["cat", "dog"] and meta.category_ids == [7, 3]
     stored = load_checkpoint(checkpoint).model
     assert all(torch.equal(v, stored[k]) for k, v in detector.state_dict().items())
     with pytest.raises(ValueError, match="says itself"):
-        hub.load_detector(checkpoint, num_classes=3)
+        hub.load_model(checkpoint, num_classes=3)
 
 
 def test_training_starts_from_a_checkpoint_with_other_classes(checkpoint: Path) -> None:
-    detector, _, report = hub.start_detector(
-        NAME, ["dog", "bird"], weights=checkpoint, options=TINY
-    )
+    detector, _, report = hub.start_model(NAME, ["dog", "bird"], weights=checkpoint, options=TINY)
     assert "1 of 2 classes by name" in report
     assert detector.num_classes == 2
 
 
 def test_random_weights_are_not_silent() -> None:
     with pytest.warns(UserWarning, match="random weights"):
-        _, meta = hub.load_detector(NAME, num_classes=2, backbone="resnet18")
+        _, meta = hub.load_model(NAME, num_classes=2, backbone="resnet18")
     assert meta.names == ["class_0", "class_1"]
 
 
@@ -135,16 +133,16 @@ def test_training_without_weights_offline_warns_and_goes_on(tmp_path, monkeypatc
         backbone_weights, "fetch", lambda weights: (_ for _ in ()).throw(ValueError("no network"))
     )
     with pytest.warns(UserWarning, match="no network"):
-        _, _, report = hub.start_detector(NAME, ["a"], options=TINY)
+        _, _, report = hub.start_model(NAME, ["a"], options=TINY)
     assert "random" in report
     with pytest.raises(ValueError, match="no network"):
-        hub.start_detector(NAME, ["a"], weights="imagenet", options=TINY)
+        hub.start_model(NAME, ["a"], weights="imagenet", options=TINY)
 
 
 @pytest.mark.parametrize("backbone", sorted(SHIPPED_BACKBONES))
 def test_the_backbones_of_the_package_are_trained(backbone: str) -> None:
     """ImageNet features of real weights: deep maps are sparse and far from their random start."""
-    detector, _, report = hub.start_detector(
+    detector, _, report = hub.start_model(
         "mask_rcnn_resnet50_fpn", ["a"], options={**TINY, "backbone": backbone}
     )
     assert "come with the package" in report
@@ -162,12 +160,12 @@ def test_the_backbones_of_the_package_are_trained(backbone: str) -> None:
 )
 def test_unknown_models_are_clear(model: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hub.load_detector(model)
+        hub.load_model(model)
 
 
 def test_unknown_weights_list_what_there_is() -> None:
     with pytest.raises(ValueError, match="coco"):
-        hub.load_detector(NAME, weights="cocoo")
+        hub.load_model(NAME, weights="cocoo")
 
 
 def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
@@ -180,7 +178,7 @@ def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
     name = "faster_rcnn_resnet50_fpn"
     report = hub.convert(source, ours, model=name)
     assert len(report.used) == 295 and not report.filled
-    detector, meta = hub.load_detector(ours)
+    detector, meta = hub.load_model(ours)
     assert meta.names[0] == "person" and detector.paste_mode == "torchvision"
     hub.convert(ours, back, model=name, target="torchvision")
     again = torch.load(back, weights_only=True)
@@ -194,16 +192,16 @@ def test_convert_writes_files_in_both_directions(tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused() -> None:
     with pytest.raises(ValueError, match="not a faster_rcnn_resnet50_fpn"):
-        hub.load_detector("faster_rcnn_resnet50_fpn", weights="nuclei")
+        hub.load_model("faster_rcnn_resnet50_fpn", weights="nuclei")
     with pytest.raises(ValueError, match="has the backbone tf_efficientnet_lite0"):
-        hub.load_detector("mask_rcnn_lite0_fpn", weights="nuclei", backbone="resnet18")
+        hub.load_model("mask_rcnn_lite0_fpn", weights="nuclei", backbone="resnet18")
 
 
 def test_a_trained_model_is_no_architecture_to_train() -> None:
     with pytest.raises(ValueError, match="model=mask_rcnn_lite0_fpn weights=nuclei"):
-        hub.start_detector("nuclei", ["a"])
+        hub.start_model("nuclei", ["a"])
     with pytest.raises(ValueError, match="did you mean 'nuclei'"):
-        hub.load_detector("nucleii")
+        hub.load_model("nucleii")
 
 
 def test_the_shipped_model_finds_the_nuclei_of_the_mini_set(nuclei_mini: Path) -> None:
@@ -223,7 +221,7 @@ def test_a_backbone_starts_from_a_classifier_in_a_local_file(tmp_path: Path) -> 
     donor = resnet18(weights=None).state_dict()
     torch.save(donor, tmp_path / "resnet.pth")
     options = {"rpn_width": 8}
-    detector, _, report = hub.start_detector(
+    detector, _, report = hub.start_model(
         "faster_rcnn_resnet18_c4",
         ["a"],
         weights=f"imagenet:{tmp_path / 'resnet.pth'}",
@@ -237,9 +235,9 @@ def test_a_backbone_starts_from_a_classifier_in_a_local_file(tmp_path: Path) -> 
     torch.save(donor, tmp_path / "less.pth")
     with pytest.raises(ValueError, match=r"lack 1 tensors: layer1.0.conv1.weight"):
         weights = f"imagenet:{tmp_path / 'less.pth'}"
-        hub.start_detector("faster_rcnn_resnet18_c4", ["a"], weights=weights, options=options)
+        hub.start_model("faster_rcnn_resnet18_c4", ["a"], weights=weights, options=options)
     with pytest.raises(ValueError, match=r"none.pth: no such file"):
-        hub.start_detector("faster_rcnn_resnet18_c4", ["a"], weights="imagenet:none.pth")
+        hub.start_model("faster_rcnn_resnet18_c4", ["a"], weights="imagenet:none.pth")
 
 
 def test_layers_of_torchvisions_vgg_become_those_of_the_head(tmp_path: Path) -> None:
@@ -252,7 +250,7 @@ def test_layers_of_torchvisions_vgg_become_those_of_the_head(tmp_path: Path) -> 
     state |= {"classifier.0.weight": first, "classifier.0.bias": torch.randn(40)}
     state |= {"classifier.3.weight": second, "classifier.3.bias": torch.randn(40)}
     torch.save(state, tmp_path / "vgg.pth")
-    detector, _, report = hub.start_detector(
+    detector, _, report = hub.start_model(
         "faster_rcnn_vgg16",
         ["a"],
         weights=f"imagenet:{tmp_path / 'vgg.pth'}",

@@ -17,14 +17,14 @@ PACKAGE = ROOT / "maskwright"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "paths", "processes", "text", "runtime", "weights"),
     ("devices", "files", "signatures", "structures", "window"),
-    ("ops", "runs", "terminal"),
-    ("metrics", "nn", "proposals"),
+    ("ops", "runs"),
+    ("metrics", "nn", "proposals", "terminal"),
     ("drawing", "models"),
     ("converters", "data"),
     ("storage",),
-    ("reports",),
+    ("hub", "reports"),
     ("tasks",),
-    ("hub",),
+    ("graphs",),
     ("prediction",),
     ("exporters",),
     ("training",),
@@ -39,9 +39,9 @@ MOST_LINES = 500  # of a module
 MOST_FILES = 20  # of a folder, at one level
 MOST_ROOM_LINES = 3500  # of the files of a folder, at one level
 # These ask the task: words of one task have no place in them.
-SHARED = ("training", "prediction", "exporters", "reports", "storage", "timing")
+SHARED = ("training", "prediction", "exporters", "graphs", "reports", "storage", "timing")
 TASK_WORDS = re.compile(
-    r"(?<![a-z])(box|boxes|masks?|keypoints?|detectors?|detections?|classes|pixel labels)(?![a-z])"
+    r"(?<![a-z])(box|boxes|masks?|keypoints?|detectors?|detections?|classes)(?![a-z])"
     r"|(?<![A-Za-z])m?AP\d*(?![A-Za-z])",
     re.IGNORECASE,
 )

@@ -1,1 +1,1 @@
-"""Whole detectors as one graph, from pixels to instances, in files that run without their code."""
+"""Export of whole models, each file checked against the model before it appears."""

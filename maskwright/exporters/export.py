@@ -24,11 +24,16 @@ from ..data.pixels.images import collate_images, load_image, resize_image
 from ..data.proposals import with_regions
 from ..errors import OptionError, checked_options
 from ..files import require_space, writing
+from ..graphs.sessions import GraphDetector, open_graph
+from ..graphs.spec import GraphSpec
+from ..graphs.trace import trace, whole_model
+from ..graphs.writers import SUFFIXES, check_libraries, rewrite_graph, write_graph
 from ..models.detection.base import Detector
 from ..models.detection.regions import ProposalDetector
 from ..nn.detection.poolers import MapPooler, Pooler
 from ..paths import takes_paths
-from ..prediction.predictor import Predictor, make_post
+from ..prediction.load import load
+from ..prediction.predictor import Predictor
 from ..prediction.sources import list_sources
 from ..prediction.windows import chosen_window
 from ..structures import Images
@@ -42,6 +47,7 @@ from ..tasks.detection.agreement import (
     agrees,
     compare,
 )
+from ..tasks.detection.post import make_post
 from ..tasks.detection.regions import proposal_store
 from ..tasks.detection.views import to_detections
 from ..terminal import console
@@ -57,10 +63,6 @@ from .guard import (
     print_int8,
     write_int8,
 )
-from .sessions import GraphDetector, open_graph
-from .spec import GraphSpec
-from .trace import trace, whole_model
-from .writers import SUFFIXES, check_libraries, rewrite_graph, write_graph
 
 # Photos that lie beside the package in its repository.
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
@@ -217,8 +219,6 @@ def export(
     if target.suffix != SUFFIXES[format]:
         raise OptionError(f"path={target}: a file of {format} ends in {SUFFIXES[format]}")
     if not isinstance(model, Predictor):
-        from ..hub.loading import load
-
         model = load(model, weights=weights, device="cpu", proposal_source=proposal_source)
     elif weights is not None:
         raise OptionError("weights is for a model given by its name; this one has its own")

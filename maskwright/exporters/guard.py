@@ -17,21 +17,23 @@ from pathlib import Path
 from ..data.discover import open_dataset
 from ..data.records import Dataset, describe_faults
 from ..errors import OptionError
+from ..graphs.int8 import quantise
+from ..graphs.sessions import GraphDetector, open_graph
+from ..graphs.spec import Quantised
+from ..graphs.writers import INT8_FORMATS, rewrite_graph
 from ..models.detection.base import Detector
 from ..models.meta import Meta
 from ..structures import Images
+from ..tasks import get_task
 from ..tasks.detection.evaluate import (
+    DetectionEvaluation,
     capped_notes,
-    eval_loader,
-    evaluate,
     match_classes,
     match_keypoints,
 )
+from ..tasks.detection.settings import DetectionSettings
+from ..tasks.evaluation import evaluate
 from ..terminal import console
-from .int8 import quantise
-from .sessions import GraphDetector, open_graph
-from .spec import Quantised
-from .writers import INT8_FORMATS, rewrite_graph
 
 # The metrics that the guard looks at, of those that model and data have; finer ones are parts.
 PRIMARY = {"box/AP": "box AP", "mask/AP": "mask AP", "keypoints/AP": "keypoint AP"}
@@ -224,22 +226,22 @@ def _measure(
 ) -> tuple[dict[str, float], float, list[str]]:
     """Return AP by key, milliseconds per image, and what there is to say."""
     spec = graph.spec
+    task = get_task(graph.task)
+    settings = DetectionSettings(spec.post)
     result = evaluate(
+        task.evaluator(graph, spec.meta, plan.val, settings, {}),
         graph,
-        plan.val,
-        eval_loader(graph, plan.val, batch=spec.batch or 1),
-        names=spec.meta.names,
-        post=spec.post,
-        skeleton=spec.meta.keypoints,
+        task.eval_loader(graph, plan.val, batch=spec.batch or 1),
+        total=len(plan.val),
         label=label,
     )
-    assert result is not None
+    assert isinstance(result, DetectionEvaluation)
     aps = {key: result.metrics[key] for key in PRIMARY if key in result.metrics}
-    return aps, result.ms, capped_notes(result, spec.post.max_det)
+    return aps, result.ms, capped_notes(result)
 
 
 def _calibration_images(plan: Int8Plan, graph: GraphDetector) -> Iterator[Images]:
-    loader = eval_loader(graph, plan.calibration, batch=graph.spec.batch or 1)
+    loader = get_task(graph.task).eval_loader(graph, plan.calibration, batch=graph.spec.batch or 1)
     with console.progress("calibrate", total=len(plan.calibration), unit="img") as bar:
         for batch in loader:
             yield batch.images

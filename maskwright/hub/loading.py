@@ -18,14 +18,12 @@ from torch import Tensor
 from ..converters import CHECKS, CONVERTERS, ConvertReport, detect_format
 from ..converters.common import default_skeleton
 from ..errors import OptionError, checked_options
-from ..exporters.sessions import GRAPH_SUFFIXES, open_graph
 from ..files import replacing
 from ..models.detection.base import Detector
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build, get_entry, list_models
 from ..models.transfer import transfer
 from ..paths import home_path, plain_path, takes_paths
-from ..prediction.predictor import Predictor
 from ..storage.checkpoint import (
     Checkpoint,
     check_state,
@@ -35,10 +33,11 @@ from ..storage.checkpoint import (
 )
 from ..storage.published import fetch, read_tensors
 from ..structures import Skeleton
-from ..tasks.detection.regions import take_regions_from
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .foreign import blank_detector, convert_weights
 
+# How exported graphs end, which only predict.
+GRAPH_SUFFIXES = (".onnx", ".xml", ".pt2")
 _PACKAGE = Path(__file__).parents[1] / "weights"
 # Trained models inside the package, by name.
 SHIPPED_MODELS = {"nuclei": "mask_rcnn_lite0_nuclei.safetensors"}
@@ -51,7 +50,7 @@ SUFFIXES = {
 }
 # Before the path of a classifier's weights that a backbone starts from.
 LOCAL_BACKBONE = "imagenet:"
-# What `start_detector` reports where no weights were loaded.
+# What `start_model` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
 
 
@@ -165,7 +164,7 @@ def _is_ours(path: Path) -> bool:
 
 
 @takes_paths
-def load_detector(
+def load_model(
     model: str | Path,
     *,
     weights: str | Path | None = None,
@@ -227,74 +226,8 @@ def load_detector(
     return detector, found.meta
 
 
-@checked_options
 @takes_paths
-def load(
-    model: str | Path,
-    *,
-    weights: str | Path | None = None,
-    num_classes: int | None = None,
-    backbone: str | None = None,
-    device: str = "auto",
-    precision: str = "float32",
-    trust: bool = False,
-    proposal_source: str | None = None,
-) -> Predictor:
-    """Return a `Predictor`, ready to be called on images; see `load_detector`.
-
-    Args:
-        model: as for `load_detector`, or an exported file: .onnx, .xml (OpenVINO) or .pt2.
-        weights: see `load_detector`.
-        num_classes: see `load_detector`.
-        backbone: see `load_detector`.
-        device: where to compute; exported files run on the CPU.
-        precision: of the arithmetic: float32; bf16, on CPUs that have it (AVX-512 BF16, AMX) and on
-            GPUs about twice as fast, with boxes and scores that differ a little; fp16, on GPUs.
-        trust: run the machine code of a file that `maskwright export format=aoti` wrote; other
-            files hold none.
-        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
-            where these come from, in place of the `source` that the model was trained with.
-
-    Example:
-        >>> import maskwright as mw
-        >>> mw.load("nuclei").names
-        ['nucleus']
-    """
-    if Path(model).suffix in GRAPH_SUFFIXES:
-        if weights is not None or num_classes is not None or backbone is not None:
-            raise ValueError(
-                f"{model} is an exported model and has all it needs: leave out weights, "
-                "num_classes and backbone"
-            )
-        if device not in ("auto", "cpu"):
-            raise OptionError(f"{model}: exported files run on the CPU, not on device={device}")
-        if precision != "float32":
-            raise OptionError(
-                f"{model}: an exported file has its own arithmetic; leave out precision={precision}"
-            )
-        graph = open_graph(Path(model), trust=trust)
-        take_regions_from(graph, str(model), proposal_source)
-        predictor = Predictor(graph, graph.spec.meta, device="cpu")
-        predictor.origin = _origin(model, trust=trust, proposal_source=proposal_source)
-        return predictor
-    detector, meta = load_detector(
-        model, weights=weights, num_classes=num_classes, backbone=backbone
-    )
-    take_regions_from(detector, meta.model, proposal_source)
-    predictor = Predictor(detector, meta, device=device, precision=precision)
-    if num_classes is None and backbone is None:  # which the command line does not take
-        predictor.origin = _origin(model, weights=weights, proposal_source=proposal_source)
-    return predictor
-
-
-def _origin(model: str | Path, **options: Any) -> dict[str, str]:
-    """Return the options of the command line that load a model, by name."""
-    given = {"model": model} | {name: value for name, value in options.items() if value}
-    return {name: "true" if value is True else str(value) for name, value in given.items()}
-
-
-@takes_paths
-def start_detector(
+def start_model(
     model: str,
     names: list[str],
     *,

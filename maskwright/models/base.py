@@ -123,6 +123,19 @@ class Model(nn.Module):
         pixels = torch.where(inside, pixels, 0)
         return pixels if self.dtype == torch.float32 else pixels.to(self.dtype)
 
+    def example_side(self, wanted: int) -> int:
+        """Return a side in pixels that the network takes, about as long as `wanted`; see `look`."""
+        return wanted + -wanted % self.size_divisor
+
+    def look(self, pixels: Tensor) -> Any:
+        """Run the network on one image, to see its layers at work; what it finds is of no matter.
+
+        Args:
+            pixels: (1, 3, H, W), sides that are multiples of `size_divisor`.
+        """
+        size = torch.tensor([pixels.shape[-2:]], device=pixels.device)
+        return self(Images(pixels, size, size))
+
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` of the backbone; 0 trains everything."""
         self.backbone.freeze(stages)

@@ -101,6 +101,11 @@ def list_models() -> dict[str, ModelEntry]:
     return dict(sorted(_ENTRIES.items()))
 
 
+def find_entry(name: str) -> ModelEntry | None:
+    """Return the entry of a model, or None if no model has this name."""
+    return _ENTRIES.get(name)
+
+
 def get_entry(name: str) -> ModelEntry:
     """Return the entry of a model.
 

@@ -23,27 +23,39 @@ from ..tasks.recipe import TrainRecipe
 KEY = "held_out"  # in `Meta.extra`
 
 
-def keep_division(meta: Meta, recipe: TrainRecipe, val: Dataset | None) -> Meta:
+def keep_division(
+    meta: Meta, recipe: TrainRecipe, val: Dataset | None, finding: Mapping[str, Any]
+) -> Meta:
     """Return the description of a model with how its validation images were divided from the rest.
 
     Unchanged if none were, or if a run goes on whose description has it already.
+
+    Args:
+        meta: the description.
+        recipe: of the training.
+        val: the validation images.
+        finding: options of `find_splits`.
     """
     if val is None or KEY in meta.extra:
         return meta
-    if "val" in find_splits(recipe.data, keypoints=meta.keypoints is not None):
+    if "val" in find_splits(recipe.data, **finding):
         return meta
     division = {
         "fraction": recipe.val_fraction,
         "seed": recipe.seed,
         "holdout": recipe.holdout,
-        "difficult": recipe.difficult,
+        "difficult": recipe.learns_more,
         "images": _fingerprint(val),
     }
     return replace(meta, extra={**meta.extra, KEY: division})
 
 
 def open_scored(
-    data: str | Path | Mapping[str, Any], split: str, meta: Meta, **options: Any
+    data: str | Path | Mapping[str, Any],
+    split: str,
+    meta: Meta,
+    finding: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> tuple[Dataset, str]:
     """Return the images of a split; of a data set without "val", those that the training held out.
 
@@ -51,7 +63,8 @@ def open_scored(
         data: see `open_dataset`.
         split: name of the split.
         meta: of the model.
-        options: of `open_dataset`.
+        finding: options of `find_splits` and `open_dataset`.
+        options: further ones of `open_dataset`.
 
     Returns:
         The images, and a line that says which they are where no split has them; else "".
@@ -60,7 +73,8 @@ def open_scored(
         ValueError: see `open_dataset`; or if other images would be held out than in training.
     """
     division = meta.extra.get(KEY)
-    splits = find_splits(data, keypoints=options.get("keypoints", False))
+    splits = find_splits(data, **finding)
+    options = {**finding, **options}
     if split_name(split) != "val" or "val" in splits or "train" not in splits or not division:
         return open_dataset(data, split, **options), ""
     try:

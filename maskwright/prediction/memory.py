@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.detection.base import Detector, PostProcess
-from ..structures import Images, Instances, Resize
+from ..models.base import Model
+from ..structures import Resize
 
 SIDE = 256  # of the image that is run
 MOST = 1500  # bytes for each pixel of the input that no network here needs: no look below that
@@ -86,13 +86,13 @@ def _group_limits(proc: Path, root: Path, swap: int) -> list[int]:
     return left
 
 
-def bytes_per_pixel(network: Detector) -> float:
+def bytes_per_pixel(network: Model) -> float:
     """Return what a network needs for certain for each pixel of its input, by running a small one.
 
     Args:
         network: in evaluation mode.
     """
-    side = SIDE + -SIDE % network.size_divisor
+    side = network.example_side(SIDE)
     if next(network.parameters(), None) is None:
         return float(PIXELS)  # an exported graph shows no layers
     most = 0
@@ -112,14 +112,10 @@ def bytes_per_pixel(network: Detector) -> float:
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(look) for module in leaves]
     device = network.mean.device
-    size = torch.tensor([[side, side]], device=device)
-    whole = torch.tensor([[[0.0, 0.0, side, side]]], device=device)
-    valid = torch.ones(1, 1, dtype=torch.bool, device=device)
     pixels = torch.zeros(1, 3, side, side, device=device)
-    images = Images(pixels, size, size, Instances(whole, valid.long(), valid))
     try:
         with torch.inference_mode():
-            network(images, PostProcess(0.5, 0.5, 1))
+            network.look(pixels)
     finally:
         for hook in hooks:
             hook.remove()
@@ -154,7 +150,7 @@ class MemoryGuard:
         device: where it computes.
     """
 
-    def __init__(self, network: Callable[[], Detector], device: torch.device) -> None:
+    def __init__(self, network: Callable[[], Model], device: torch.device) -> None:
         self._network = network
         self._device = device
         self._rate: float | None = None
@@ -221,16 +217,16 @@ def require_data_memory(
 
 
 def require_training_memory(
-    detector: Detector, sizes: Tensor, batch: int, device: torch.device, name: str
+    model: Model, sizes: Tensor, batch: int, device: torch.device, name: str
 ) -> None:
     """Raise TooLittleMemoryError if not even a prediction of a training's largest batch may fit.
 
     Args:
-        detector: the model, on the device; it is left in evaluation mode.
+        model: the model, on the device; it is left in evaluation mode.
         sizes: (N, 2) height and width of the images, each of which is seen whole.
         batch: images of a step.
         device: where it trains.
         name: what the data set is called.
     """
-    guard = MemoryGuard(detector.eval, device)
-    require_data_memory(guard, sizes, [detector.resize], batch, name)
+    guard = MemoryGuard(model.eval, device)
+    require_data_memory(guard, sizes, [model.resize], batch, name)

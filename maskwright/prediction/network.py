@@ -1,4 +1,4 @@
-"""The network that predicts: a detector's own, rearranged for inference and kept up to date."""
+"""The network that predicts: a model's own, rearranged for inference and kept up to date."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.detection.base import Detector
+from ..models.base import Model
 from ..models.inference import fast_network
 
 
 class FastNetwork:
-    """A detector's `fast_network`, made when it is first asked for and anew when it changed.
+    """A model's `fast_network`, made when it is first asked for and anew when it changed.
 
     What counts is all that the modules hold: layers, tensors and their versions, settings and
     hooks. Of changes that leave no version (`tensor.data`, optimisers with `fused=True`) those are
     seen that reach the middle element of a tensor that requires a gradient, as training does.
 
     Args:
-        detector: in evaluation mode whenever it is asked.
+        model: in evaluation mode whenever it is asked.
         dtype: in which its layers compute.
     """
 
-    def __init__(self, detector: Detector, dtype: torch.dtype = torch.float32) -> None:
-        self.detector = detector
+    def __init__(self, model: Model, dtype: torch.dtype = torch.float32) -> None:
+        self.model = model
         self.dtype = dtype
-        self._made: Detector | None = None
+        self._made: Model | None = None
         self._parts: list[Any] = []
         self._tensors = _Tensors([])
         self._state: list[Any] = []
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[FastNetwork], tuple[Detector, torch.dtype]]:
-        return type(self), (self.detector, self.dtype)
+    def __reduce__(self) -> tuple[type[FastNetwork], tuple[Model, torch.dtype]]:
+        return type(self), (self.model, self.dtype)
 
-    def get(self) -> Detector:
-        """Return the network for the detector as it is now; looking takes a millisecond."""
+    def get(self) -> Model:
+        """Return the network for the model as it is now; looking takes a millisecond."""
         with self._lock:
-            parts = _parts(self.detector)
+            parts = _parts(self.model)
             same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
             if self._made is None or not same or self._tensors.state() != self._state:
                 self._made, self._parts, self._tensors = None, [], _Tensors([])  # memory first
-                self._made = fast_network(self.detector, dtype=self.dtype)
+                self._made = fast_network(self.model, dtype=self.dtype)
                 self._parts = parts
                 self._tensors = _Tensors([part for part in parts if isinstance(part, Tensor)])
                 self._state = self._tensors.state()
             return self._made
 
 
-def _parts(detector: Detector) -> list[Any]:
-    """Return what the modules of a detector hold: compared by identity, as floats may be nan.
+def _parts(model: Model) -> list[Any]:
+    """Return what the modules of a model hold: compared by identity, as floats may be nan.
 
     Keeping them keeps them alive, so that no other object gets the identity of one.
     """
     parts: list[Any] = []
-    for module in detector.modules():
+    for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, dict):  # tensors, layers and hooks
                 parts.extend(value.values())

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..reports.gallery import ResultWriter, SavedResult, write_gallery
+from ..reports.gallery import ResultWriter, write_gallery
+from ..reports.result import ImageResult
+from ..reports.saved import SavedResult
 from ..runs import new_run_dir
-from ..tasks.detection.result import Result
 from ..text import one_line
 
 
@@ -39,8 +40,8 @@ class Saver:
             save: True: a new run folder, made with the first result; or the folder itself.
             project: folder of all runs.
             name: name of the run folder.
-            formats: further files of each image, see `gallery.FORMATS`.
-            labels: write class and score at the objects of the pictures.
+            formats: further files of each image, see `ImageResult.FILES`.
+            labels: write names and scores into the pictures.
             title: heading of the page.
             several: whether there is to be a page.
         """
@@ -65,7 +66,7 @@ class Saver:
         """Why the files of an image could not be written, by its name."""
         return {} if self._writer is None else self._writer.failed
 
-    def write(self, result: Result) -> None:
+    def write(self, result: ImageResult) -> None:
         """Write the files of one result; see `ResultWriter.try_write`."""
         if self._writer is None:  # not before there is something to keep
             self._writer = self._make(new_run_dir(self._project, "predict", self._name))
@@ -86,7 +87,7 @@ class Saver:
             )
 
 
-class Results(Iterator[Result]):
+class Results(Iterator[ImageResult]):
     """Results that are computed while you take them: iterate, or call `next` or `list`.
 
     Attributes:
@@ -95,7 +96,7 @@ class Results(Iterator[Result]):
     """
 
     def __init__(
-        self, stream: Generator[Result], total: int, model: str, saver: Saver | None = None
+        self, stream: Generator[ImageResult], total: int, model: str, saver: Saver | None = None
     ) -> None:
         self._stream, self._model, self._saver = stream, model, saver
         self.total, self.taken = total, 0
@@ -103,7 +104,7 @@ class Results(Iterator[Result]):
     def __iter__(self) -> Results:
         return self
 
-    def __next__(self) -> Result:
+    def __next__(self) -> ImageResult:
         result = next(self._stream)
         self.taken += 1
         return result

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..data.checking.verdict import no_objects
-from ..data.records import describe_faults
 from ..errors import OptionError, checked_options
-from ..metrics.detection.diagnostics import explain_zero
 from ..paths import takes_paths
+from ..reports.next_command import changed
 from ..runs import check_save, save_dir
-from ..tasks.detection.evaluate import capped_notes, eval_loader, evaluate
-from ..tasks.detection.regions import prepare_proposals
-from ..tasks.detection.views import Views
+from ..storage.rundir import write_args
+from ..tasks.evaluation import evaluate
 from ..terminal import console
 from ..window import describe_window, parse_window
 from .held_out import open_scored
+from .load import load
 from .memory import require_data_memory
-from .predictor import default_post, make_post
+from .predict import predict
+from .predictor import Predictor, defaults_of
 from .windows import chosen_window, warn_of_own_windows
-
-if TYPE_CHECKING:
-    from ..tasks.detection.diagnosis import Diagnosis
-    from .predictor import Predictor
 
 
 class ValResult(dict[str, float]):
@@ -34,19 +29,22 @@ class ValResult(dict[str, float]):
         dir: the run folder; None without `save`.
         diagnosis: what the report is made of; None without `save`.
         command: the prediction that finds what the report shows; None without `save`.
+        lines: what the report says first; none without `save`.
     """
 
     def __init__(
         self,
         metrics: Mapping[str, float],
         dir: Path | None = None,
-        diagnosis: Diagnosis | None = None,
+        diagnosis: Any = None,
         command: str | None = None,
+        lines: Sequence[str] = (),
     ) -> None:
         super().__init__(metrics)
         self.dir = dir
         self.diagnosis = diagnosis
         self.command = command
+        self.lines = list(lines)
 
 
 @checked_options
@@ -124,13 +122,10 @@ def val(
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
-    post, views = make_post(conf, iou, max_det, soft_nms), Views.parse(tta)
     parse_window(window)
     where = check_save(save, project, name)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
-        from ..hub.loading import load
-
         model = load(
             model,
             weights=weights,
@@ -140,105 +135,78 @@ def val(
         )
     elif weights is not None:
         raise OptionError("weights is for a model given by its name; this one has its own")
-    detector, scale = model.detector, chosen_window(model.meta, window)
-    asked, post = post.score_thresh, detector.limits(post, default_post(val))
-    if post.score_thresh > asked:
-        console.warn(
-            f"{called} has no objects below conf={post.score_thresh:g}, so AP is a little lower "
-            "than papers would give it: they count from 0.001 on; export with conf=0.001 for that"
-        )
-    if boundary and not detector.predicts_masks:
-        raise OptionError(f"boundary=true scores masks, but {model.meta.model} finds none")
-    if crowd_as_objects is None:
-        crowd_as_objects = bool(model.meta.extra.get("crowd_as_objects", False))
-    dataset, which = open_scored(
-        data,
-        split,
-        model.meta,
-        keypoints=detector.num_keypoints > 0,
-        crowd_as_objects=crowd_as_objects,
-    )
+    network, meta, task = model.model, model.meta, model.task
+    given: dict[str, Any] = {
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "sigmas": sigmas,
+        "boundary": boundary,
+        "voc": voc,
+        "crowd_as_objects": crowd_as_objects,
+        "soft_nms": soft_nms,
+        "tta": tta,
+    }
+    settings, scale = model.settings(given, val), chosen_window(meta, window)
+    for text in task.settled(given, settings, called):
+        console.warn(text)
+    own = task.own_options(meta.model, given, defaults_of(val))
+    finding, reading = task.finding(network), task.scoring(network, meta, own)
+    dataset, which = open_scored(data, split, meta, finding, reading)
     if which:
         console.note(which)
-    if problem := no_objects(dataset):
-        console.warn(problem)
-    elif faults := describe_faults(dataset):
-        console.warn(faults)
+    for text in task.lacks(dataset):
+        console.warn(text)
     dataset.window = scale
-    warn_of_own_windows(model.meta, dataset)
-    resize = model.resize_rule(imgsz)
-    rules = [resize] if views is None else views.resizes(resize)
+    warn_of_own_windows(meta, dataset)
+    rules = settings.rules(model.resize_rule(imgsz))
     require_data_memory(model.memory, dataset.sizes, rules, batch, str(data))
-    prepare_proposals(detector, dataset, workers=workers)
+    task.prepare_data(network, [dataset], workers=workers, rank=0, world=1)
     loaders = [
-        eval_loader(detector, dataset, resize=rule, batch=batch, workers=workers) for rule in rules
+        task.eval_loader(network, dataset, resize=rule, batch=batch, workers=workers)
+        for rule in rules
     ]
     result = evaluate(
-        detector,
-        dataset,
+        task.evaluator(network, meta, dataset, settings, own),
+        network,
         *loaders,
-        names=model.meta.names,
-        post=post,
-        skeleton=model.meta.keypoints,
-        sigmas=sigmas,
-        boundary=boundary,
-        voc=voc,
-        views=views,
+        total=len(dataset),
         precision=model.precision,
     )
     assert result is not None
-    notes = [
-        *capped_notes(result, post.max_det),
-        *explain_zero(result.gt, result.detections, result.metrics, by="model"),
-    ]
-    for text in notes:
+    warned, remarks = result.warnings(), result.remarks()
+    for text in warned:
         console.warn(text)
-    said = len(notes)
-    if detector.predicts_masks and not dataset.has_masks:
-        notes.append(f"{data} has boxes only: the masks were not scored")
-    if detector.num_keypoints and not dataset.has_keypoints:
-        notes.append(f"{data} has no labelled keypoints: those found were not scored")
-    for text in notes[said:]:
+    for text in remarks:
         console.note(text)
     folder = save_dir(where, project, "val", name)
     if folder is None:
         return ValResult(result.metrics)
-    from ..reports.next_command import predict_command
-    from ..storage.rundir import write_args
-    from ..tasks.detection.diagnosis import diagnose
-    from ..tasks.detection.pictures import save_validation
-    from ..tasks.detection.report import write_report
-
-    used = str(detector.mean.device)
+    used = str(network.mean.device)
     options: dict[str, object] = {
         "model": called,
         "data": str(data),
         "split": split,
-        "conf": post.score_thresh,
-        "iou": post.nms_thresh,
-        "max_det": post.max_det,
+        **task.used(settings),
         "device": used,
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
-        "soft_nms": soft_nms,
-        "tta": tta,
+        **{name: own[name] for name in ("soft_nms", "tta") if name in own},
         "window": None if scale is None else describe_window(scale),
     }
     write_args(folder / "args.yaml", options)
-    diagnosis = diagnose(result, post.max_det, post.score_thresh)
-    origin = [f"{key}={value}" for key, value in model.origin.items()]
+    task.save_validation(folder, result, dataset, settings)
     same = {**options, "imgsz": imgsz, "window": window, "precision": model.precision}
-    command = predict_command(origin, dataset, diagnosis.conf, same)
-    save_validation(folder, result, dataset, diagnosis.best, post.score_thresh)
-    write_report(
+    written = task.write_report(
         folder,
-        diagnosis,
         result,
         dataset,
+        settings,
         title=f"Validation of {called} on {data}, {split} split",
-        command=command,
         options=options,
         device=used,
-        notes=notes,
+        notes=[*warned, *remarks],
+        origin=[f"{key}={value}" for key, value in model.origin.items()],
+        same=changed(same, defaults_of(predict)),
     )
-    return ValResult(result.metrics, folder, diagnosis, command)
+    return ValResult(result.metrics, folder, written.diagnosis, written.command, written.lines)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..tasks.recipe import TrainRecipe
+from ..tasks.detection.recipe import DetectionRecipe
 from .nuclei import nuclei
 
 
-def coco_subset(data: str | Path = "coco_subset") -> TrainRecipe:
+def coco_subset(data: str | Path = "coco_subset") -> DetectionRecipe:
     """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 240 steps of small whole images.
 
     Args:

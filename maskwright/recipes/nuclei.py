@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..tasks.recipe import TrainRecipe
+from ..tasks.detection.recipe import DetectionRecipe
 
 
-def nuclei(data: str | Path = "nuclei") -> TrainRecipe:
+def nuclei(data: str | Path = "nuclei") -> DetectionRecipe:
     """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 480 steps, minutes on a CPU.
 
     The backbone starts from the ImageNet weights that come with the package.
@@ -15,7 +15,7 @@ def nuclei(data: str | Path = "nuclei") -> TrainRecipe:
     Args:
         data: the data set with its splits train and val.
     """
-    return TrainRecipe(
+    return DetectionRecipe(
         data=data,
         model="mask_rcnn_lite0_fpn",
         steps=480,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..tasks.recipe import TrainRecipe
+from ..tasks.detection.recipe import DetectionRecipe
 from .nuclei import nuclei
 
 
-def penn_fudan(data: str | Path = "penn_fudan") -> TrainRecipe:
+def penn_fudan(data: str | Path = "penn_fudan") -> DetectionRecipe:
     """Return the recipe: Mask R-CNN on EfficientNet-Lite0, 160 steps of whole images.
 
     Args:

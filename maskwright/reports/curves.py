@@ -1,55 +1,121 @@
-"""Figures of a training run: its curves, and what the annotations look like."""
+"""The curves of a training run: `results.png`, drawn again after its epochs, and TensorBoard."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..drawing.figures import (
+from ..drawing.figures import (  # fmt: skip
     SERIES,
-    WIDTH,
     FloatArray,
-    as_text,
     colors,
     legend,
-    new_figure,
     panels,
-    plural,
     save_figure,
     style,
-)  # fmt: skip
+)
+from ..paths import plain_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 SCHEDULE_POINTS = 400
-MOST_CLASSES = 20  # with a bar of their own
-TITLES = {
-    "box": "Box AP",
-    "mask": "Mask AP",
-    "boundary": "Boundary AP",
-    "keypoints": "Keypoint AP",
-}
+
+
+class Curves:
+    """Redraws `results.png`, and feeds TensorBoard if it is installed, after each epoch.
+
+    Where epochs are so short that drawing would take more than a tenth of the time, the figure
+    skips some of them; it is always up to date at the end.
+
+    Args:
+        folder: the run folder.
+        enabled: False does nothing, for all processes but the first.
+        step: optimiser steps done before; what a killed run has written beyond them is hidden.
+        schedule: the learning rate at each step from 0 on; None: known at the ends of epochs.
+        groups: what is drawn of the metrics, see `plot_results`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        enabled: bool = True,
+        step: int = 0,
+        schedule: Callable[[int], float] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._schedule, self._groups = schedule, groups
+        self.enabled = enabled
+        self._writer: Any = None
+        self._drawn = -math.inf  # when, by the monotonic clock
+        self._cost = 0.0  # seconds that it took
+        self._stale = False
+        self._links = ExitStack()
+        if enabled:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            # It knows names in UTF-8 alone, and writes until the end.
+            place = self._links.enter_context(plain_path(folder))
+            self._writer = SummaryWriter(place, purge_step=step + 1)
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stale:
+            self._draw()
+        if self._writer is not None:
+            self._writer.close()
+        self._links.close()
+
+    def add(self, row: Mapping[str, float | int | None]) -> None:
+        """Add the numbers of an epoch, which `results.csv` holds already."""
+        if not self.enabled:
+            return
+        self._stale = True
+        if time.monotonic() - self._drawn > 10 * self._cost:
+            self._draw()
+        if self._writer is not None:
+            for key, value in row.items():
+                if value is not None and math.isfinite(value):
+                    self._writer.add_scalar(key, value, int(row["step"] or 0))
+            self._writer.flush()
+
+    def _draw(self) -> None:
+        start = time.monotonic()
+        table, figure = self.folder / "results.csv", self.folder / "results.png"
+        plot_results(table, figure, self._schedule, self._groups)
+        self._drawn, self._stale = time.monotonic(), False
+        self._cost = self._drawn - start
 
 
 def plot_results(
-    csv_path: str | Path, out: str | Path, schedule: Callable[[int], float] | None = None
+    csv_path: str | Path,
+    out: str | Path,
+    schedule: Callable[[int], float] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Draw the curves of a training run.
 
     Args:
         csv_path: `results.csv` of the run: `epoch`, `step`, `lr`, `images_per_s`, `train/...`
-            losses, `val/box/...`, `val/mask/...` and other metrics; empty where there is no value.
+            losses, `val/...` metrics; empty where there is no value.
         out: file to write.
         schedule: the learning rate at each step from 0 on: between the ends of epochs, where the
             table has it, it warms up. None: the points of the table.
+        groups: title of each panel of metrics, and their keys; the best of the first is marked.
 
     Returns:
         The path of the figure.
@@ -71,12 +137,14 @@ def plot_results(
         shown_in.append(("Training loss", "loss", {"loss": train.pop("loss")}))
     if train:
         shown_in.append(("Losses by part", "loss", train))
-    for kind, title in TITLES.items():
-        prefix = f"val/{kind}/"
-        shown = ("AP", "AP50", "AP75")
-        curves = {key: columns[prefix + key] for key in shown if prefix + key in columns}
-        if curves:
-            shown_in.append((f"{title} on the val split", "", curves))
+    marked = {}
+    for title, keys in (groups or {}).items():
+        found = {key: columns[f"val/{key}"] for key in keys if f"val/{key}" in columns}
+        if found:
+            curves = {key.rpartition("/")[2]: values for key, values in found.items()}
+            heading = f"{title} on the val split"
+            shown_in.append((heading, "", curves))
+            marked[heading] = next(iter(curves))
     if "lr" in columns:
         shown_in.append(("Learning rate", "", {"lr": columns["lr"]}))
     if "images_per_s" in columns:
@@ -90,7 +158,7 @@ def plot_results(
             _draw_schedule(ax, schedule, int(step.max()))
             continue
         style(ax, title, axis, ylabel)
-        _draw_curves(ax, x, curves)
+        _draw_curves(ax, x, curves, marked.get(title))
         ax.set_xlim(min(float(x.min()), 0.0), float(x.max()) * 1.03 + 0.01)
         if "images_per_s" in curves:
             ax.set_ylim(bottom=0)
@@ -108,14 +176,16 @@ def _draw_schedule(ax: Axes, schedule: Callable[[int], float], steps: int) -> No
     ax.set_ylim(bottom=0)
 
 
-def _draw_curves(ax: Axes, x: FloatArray, curves: dict[str, FloatArray]) -> None:
+def _draw_curves(
+    ax: Axes, x: FloatArray, curves: dict[str, FloatArray], marked: str | None = None
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for (name, values), color in zip(curves.items(), colors(len(curves)), strict=True):
         good = np.isfinite(values)
         marker = "o" if good.sum() <= 30 else ""
         ax.plot(x[good], values[good], color=color, lw=1.7, marker=marker, ms=3, label=name)
-    main = curves.get("AP")
+    main = None if marked is None else curves[marked]
     if main is not None and np.isfinite(main).any():
         best = int(np.nanargmax(main))
         ax.plot(x[best], main[best], "o", ms=7, mfc="white", mec=SERIES, mew=1.8)
@@ -147,108 +217,3 @@ def _read_columns(path: Path) -> dict[str, FloatArray]:
 
     columns = {name: np.array([number(row[name]) for row in rows]) for name in names}
     return {name: values for name, values in columns.items() if np.isfinite(values).any()}
-
-
-def plot_labels(
-    labels: npt.NDArray[np.integer],
-    sizes: FloatArray,
-    centres: FloatArray,
-    per_image: npt.NDArray[np.integer],
-    names: Sequence[str | None],
-    out: str | Path,
-) -> Path:
-    """Draw what the annotations of a data set look like.
-
-    Args:
-        labels: (N,) class index of every object.
-        sizes: (N, 2) width and height of its box in pixels.
-        centres: (N, 2) x and y of its centre as shares of image width and height.
-        per_image: (I,) objects in each image, zeros included.
-        names: class names.
-        out: file to write.
-
-    Returns:
-        The path of the figure.
-    """
-    labels, sizes, centres = np.asarray(labels), np.asarray(sizes), np.asarray(centres)
-    per_image = np.asarray(per_image)
-    counts = np.bincount(labels, minlength=len(names)) if len(labels) else np.zeros(len(names), int)
-    named = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
-    figure = new_figure(WIDTH, 5.6 + 0.09 * len(named))
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.6 + 0.09 * len(named), 3))
-
-    ax = figure.add_subplot(grid[0, 0])
-    words = [str(i) if names[i] is None else as_text(names[i]) for i in named]
-    draw_counts(ax, words, counts[named], len(labels), len(names))
-
-    ax = figure.add_subplot(grid[0, 1])
-    empty = int((per_image == 0).sum())
-    title = f"{len(per_image):,} {plural(len(per_image), 'image')}, {empty:,} empty"
-    style(ax, title, "objects in an image", "images")
-    if len(per_image):
-        top = int(per_image.max())
-        wide = -(-(top + 1) // 40)  # whole numbers, so that no bin is emptier by its width
-        edges = np.arange(0, top + 1 + wide, wide) - 0.5
-        ax.hist(per_image, bins=edges.tolist(), color=SERIES, rwidth=0.9)
-
-    for place, title in ((grid[1, 0], "Box size"), (grid[1, 1], "Centres of the objects")):
-        ax = figure.add_subplot(place)
-        if title == "Box size":
-            style(ax, title, "width, pixels", "height, pixels")
-            if len(sizes):
-                _density(ax, np.log10(np.maximum(sizes, 0.5)), None)
-                _log_ticks(ax)
-        else:
-            style(ax, title, "x / image width", "y / image height")
-            if len(centres):
-                _density(ax, centres, (0.0, 1.0))
-            ax.set_xlim(0, 1)
-            ax.set_ylim(1, 0)
-    return save_figure(figure, out)
-
-
-def draw_counts(
-    ax: Axes, words: Sequence[str], counts: npt.NDArray[np.integer], objects: int, classes: int
-) -> None:
-    """Draw the objects of the most frequent classes as bars, the most frequent on top.
-
-    Args:
-        ax: where.
-        words: names of the classes that are shown.
-        counts: their objects.
-        objects: of all classes.
-        classes: number of all classes.
-    """
-    of = "" if len(words) == classes else f" of the {len(words)} most frequent classes"
-    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}", f"objects{of}")
-    ax.grid(False, axis="y")
-    ax.barh(range(len(words)), counts, color=SERIES, height=0.75)
-    ax.set_yticks(range(len(words)), words)
-    ax.set_ylim(max(len(words), 3) - 0.4, -0.6)
-    if len(counts) > 3 and counts.max() > 200 * max(np.median(counts), 1):
-        ax.set_xscale("symlog")
-
-
-def _density(ax: Axes, points: FloatArray, limits: tuple[float, float] | None) -> None:
-    """Draw how many points fall into each cell: legible for ten and for a million."""
-    if limits is None:
-        low, high = points.min() - 0.1, points.max() + 0.1
-    else:
-        low, high = limits
-    cells = int(np.clip(np.sqrt(len(points)) / 1.8, 12, 60))
-    edges = np.linspace(low, high, cells + 1)
-    count, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(edges, edges))
-    shown = np.ma.masked_equal(count.T, 0)
-    from matplotlib.colors import LogNorm
-
-    norm = LogNorm(vmin=0.5, vmax=max(float(count.max()), 1.0))
-    ax.pcolormesh(edges, edges, shown, cmap="GnBu", norm=norm, rasterized=True)
-
-
-def _log_ticks(ax: Axes) -> None:
-    """Label axes of decimal logarithms with the pixels themselves."""
-    marks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
-    for which in (ax.xaxis, ax.yaxis):
-        low, high = which.get_view_interval()
-        inside = [m for m in marks if low <= math.log10(m) <= high]
-        which.set_ticks([math.log10(m) for m in inside], [str(m) for m in inside])

@@ -7,48 +7,19 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OptionError, WriteError, nearest
 from ..files import EVERYWHERE, replacing_picture
 from ..storage.rundir import write_fault, write_whole
-from ..tasks.detection.result import Result
 from ..text import one_line
 from .gallery_page import gallery_html
+from .result import ImageResult
+from .saved import SavedResult
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
-# Further files of an image: polygons with holes, and a 16-bit PNG in `labels/` with the number of
-# the object at each pixel.
-FORMATS = ("geojson", "labels")
 MAX_STEM = 200  # bytes of a name; file systems take 255 with all that stands before and behind
 ORIGINAL_SIDE = 1600  # the page shows originals for comparison: no need of all their pixels
-
-
-@dataclass(frozen=True)
-class SavedResult:
-    """Where the files of one image went, and what its row of the page says.
-
-    Attributes:
-        name: what the source image is called, see `Result.name`.
-        overlay: picture with the objects drawn.
-        data: JSON file, see `Result.to_json`.
-        original: copy of the image for the page, or None.
-        size: (height, width) of the image.
-        counts: objects by class name.
-        ms: milliseconds that the image took.
-        found: class name, score in thousandths (rounded down) and box (x, y, width, height in
-            whole pixels of the image) of each object, for the page.
-    """
-
-    name: str
-    overlay: Path
-    data: Path
-    original: Path | None
-    size: tuple[int, int]
-    counts: dict[str, int]
-    ms: float
-    found: tuple[tuple[str, int, tuple[int, int, int, int]], ...]
 
 
 class ResultWriter:
@@ -76,15 +47,14 @@ class ResultWriter:
         Args:
             folder: where the files go.
             originals: also keep a copy of each image in `originals/`, for the page.
-            formats: further files of each image: names of `FORMATS`.
-            labels: write class and score at the objects of the pictures.
+            formats: further files of each image: names of `ImageResult.FILES`.
+            labels: write names and scores into the pictures.
 
         Raises:
-            OptionError: if a format is unknown.
             ValueError: if the folder cannot be made.
         """
         self.folder = Path(folder)
-        self._formats, self._labels = check_formats(formats), labels
+        self._formats, self._labels = split_names(formats), labels
         self._originals = self.folder / "originals" if originals else None
         self._taken: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -96,7 +66,7 @@ class ResultWriter:
                 "give another one with save="
             ) from None
 
-    def try_write(self, result: Result) -> SavedResult | None:
+    def try_write(self, result: ImageResult) -> SavedResult | None:
         """Write the files of one result; what cannot be written concerns this image alone.
 
         Returns:
@@ -115,7 +85,7 @@ class ResultWriter:
             warnings.warn(f"{one_line(result.name)}: not saved: {error}", stacklevel=2)
             return None
 
-    def write(self, result: Result) -> SavedResult:
+    def write(self, result: ImageResult) -> SavedResult:
         """Write the files of one result.
 
         Raises:
@@ -132,7 +102,7 @@ class ResultWriter:
             path = self.folder if error.filename is None else Path(os.fsdecode(error.filename))
             raise kind(str(write_fault(path, error))) from None
 
-    def _write(self, result: Result) -> SavedResult:
+    def _write(self, result: ImageResult) -> SavedResult:
         source = Path(result.file_name)
         stem = self._free_stem(source.stem)
         suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
@@ -144,10 +114,10 @@ class ResultWriter:
             )
         result.save(overlay, labels=self._labels)
         data = result.save(overlay.with_suffix(".json"))
-        if "geojson" in self._formats:
-            result.save(overlay.with_suffix(".geojson"))
-        if "labels" in self._formats:
-            result.save_labels(self.folder / "labels" / f"{stem}.png")
+        check_formats(self._formats, result.FILES)
+        for name in self._formats:
+            ending, below = result.FILES[name]
+            result.writers()[name](self.folder / below / f"{stem}{ending}")
         original = None
         if self._originals is not None:
             original = self._write_original(result, f"{stem}.jpg")
@@ -156,10 +126,10 @@ class ResultWriter:
             overlay,
             data,
             original,
-            result.detections.size,
+            result.size,
             result.counts(),
             sum(result.speed.values()),
-            _found(result),
+            tuple(result.marks()),
         )
 
     def _free_stem(self, stem: str) -> str:
@@ -171,7 +141,7 @@ class ResultWriter:
         self._taken.add(_same(name))
         return name
 
-    def _write_original(self, result: Result, name: str) -> Path:
+    def _write_original(self, result: ImageResult, name: str) -> Path:
         from PIL import Image
 
         assert self._originals is not None
@@ -182,17 +152,6 @@ class ResultWriter:
         with replacing_picture(path) as temporary:
             picture.save(temporary, quality=88)
         return path
-
-
-def _found(result: Result) -> tuple[tuple[str, int, tuple[int, int, int, int]], ...]:
-    """Return the objects of a result as `SavedResult.found` holds them."""
-    rows = []
-    for label, score, box in zip(
-        result.labels.tolist(), result.scores.tolist(), result.boxes.round().tolist(), strict=True
-    ):
-        x1, y1, x2, y2 = (int(v) for v in box)
-        rows.append((result.names[label], int(1000 * score), (x1, y1, x2 - x1, y2 - y1)))
-    return tuple(rows)
 
 
 class _NoPlaceError(ValueError):
@@ -209,23 +168,27 @@ def _same(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def check_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of further files, given as a list or joined by commas.
+def split_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return names that are given as a list or joined by commas, each once."""
+    parts = names.split(",") if isinstance(names, str) else names or ()
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def check_formats(names: Sequence[str], known: Iterable[str]) -> None:
+    """Make sure that formats of further files are known.
 
     Raises:
-        OptionError: if one is not in `FORMATS`.
+        OptionError: if one is not.
     """
-    parts = formats.split(",") if isinstance(formats, str) else formats or ()
-    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    known = list(known)
     for name in names:
-        if name not in FORMATS:
-            known = " and ".join(FORMATS)
-            raise OptionError(f"formats={name}: there are {known}{nearest(name, FORMATS)}")
-    return names
+        if name not in known:
+            there = " and ".join(known) or "none for this model"
+            raise OptionError(f"formats={name}: there are {there}{nearest(name, known)}")
 
 
 def write_gallery(
-    rows: Iterable[SavedResult | Result], folder: str | Path, title: str = "Predictions"
+    rows: Iterable[SavedResult | ImageResult], folder: str | Path, title: str = "Predictions"
 ) -> Path:
     """Write `index.html`, a page of all images, and return its path.
 

@@ -12,15 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..drawing.figures import plural
 from .gallery_script import SCRIPT
 from .page import escape, render
-
-if TYPE_CHECKING:
-    from .gallery import SavedResult
+from .saved import SavedResult
 
 MANY_CLASSES = 16
 
@@ -65,7 +62,7 @@ def gallery_html(saved: Sequence[SavedResult], folder: Path, title: str) -> str:
 def _numbers(saved: Sequence[SavedResult], labels: dict[str, int]) -> str:
     """Return the objects of each image: label, score in thousandths, x, y, width, height, ..."""
     rows = [
-        [number for name, score, box in row.found for number in (labels[name], score, *box)]
+        [n for name, score, place in row.found for n in (labels[name], score, *(place or (0,) * 4))]
         for row in saved
     ]
     return json.dumps(rows, separators=(",", ":")).replace("],[", "],\n[")

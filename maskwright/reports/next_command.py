@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import subprocess
@@ -23,46 +22,38 @@ def command(*words: str) -> str:
     return shlex.join(words)
 
 
-def predict_command(
-    model: Sequence[str], dataset: Dataset, conf: float, options: Mapping[str, Any]
-) -> str:
-    """Return the `maskwright predict` that finds what the report shows.
+def predict_command(model: Sequence[str], dataset: Dataset, options: Mapping[str, Any]) -> str:
+    """Return the `maskwright predict` that finds what a report shows.
 
     Args:
         model: words that name the model, such as "model=runs/train"; empty for a model in memory,
             which no command line can name.
         dataset: images that were evaluated; their folder stands as the source.
-        conf: the advised score threshold.
-        options: of the evaluation by name; those of `SAME` that differ from the defaults of
-            `predict` are repeated, because the threshold belongs to them.
+        options: options of the prediction by name.
 
     Returns:
         A line for the shell, or the Python call for a model in memory.
     """
-    from ..prediction.predictor import predict
+    if not model:
+        given = "".join(f", {name}={_as_python(value)}" for name, value in options.items())
+        return f"predictor(image{given})"
+    words = [f"{name}={_as_written(value)}" for name, value in options.items()]
+    return command("maskwright", "predict", *model, f"source={images_folder(dataset)}", *words)
 
-    parameters = inspect.signature(predict).parameters
-    own = {
+
+def val_command(model: str, data: Any, options: Mapping[str, Any]) -> str:
+    """Return the `maskwright val` that gives the figures of a training again."""
+    words = [f"{name}={_as_written(value)}" for name, value in options.items()]
+    return command("maskwright", "val", model, f"data={data}", *words)
+
+
+def changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that change what is found and differ from their defaults."""
+    return {
         name: value
         for name, value in options.items()
-        if name in SAME and value != parameters[name].default
+        if name in SAME and value != defaults.get(name)
     }
-    if not model:
-        given = "".join(f", {name}={value!r}" for name, value in own.items())
-        return f"predictor(image, conf={conf:g}{given})"
-    words = [f"{name}={_as_written(value)}" for name, value in own.items()]
-    source = f"source={images_folder(dataset)}"
-    return command("maskwright", "predict", *model, source, f"conf={conf:g}", *words)
-
-
-def val_command(model: str, data: Any, max_det: int, boundary: bool) -> str:
-    """Return the `maskwright val` that gives the figures of a training again."""
-    from ..prediction.val import val
-
-    words = ["maskwright", "val", model, f"data={data}"]
-    if max_det != inspect.signature(val).parameters["max_det"].default:
-        words.append(f"max_det={max_det}")
-    return command(*words, *(["boundary=true"] if boundary else []))
 
 
 def images_folder(dataset: Dataset) -> Path:
@@ -72,5 +63,11 @@ def images_folder(dataset: Dataset) -> Path:
 
 def _as_written(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ",".join(str(item) for item in value)
-    return str(value)
+        return ",".join(_as_written(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_python(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

@@ -8,6 +8,8 @@ from string import Template
 
 from ..text import one_line
 
+REPORT = "report.html"  # in a run folder
+
 
 def escape(text: str) -> str:
     """Return plain text as HTML that shows it as it is, whatever characters it has."""

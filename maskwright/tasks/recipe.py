@@ -1,8 +1,9 @@
-"""All options of a training run in one frozen dataclass, plain data in and out.
+"""The options of a training run that all tasks have, in a frozen dataclass: plain data in and out.
 
-`maskwright.train`, the command line, the run folder (`args.yaml`) and every checkpoint use this
-one list of fields: name, default and meaning stand here and nowhere else. The module imports no
-torch, because the command line reads its options before anything heavy is loaded.
+`maskwright.train`, the command line, the run folder (`args.yaml`) and every checkpoint use the list
+of fields here and in the `recipe` module of a task: name, default and meaning stand there and
+nowhere else. These modules import no torch, because the command line reads its options before
+anything heavy is loaded.
 """
 
 from __future__ import annotations
@@ -13,18 +14,70 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from ..errors import OptionError, nearest
 from ..paths import home_path, names_path
 from ..window import parse_window
 
+# Type, range and its description of fields that are one number.
+Number = tuple[Any, Callable[[float], bool], str]
+WHOLE: Number = (int, lambda x: x >= 0, "a whole number of at least 0")
+COUNT: Number = (int, lambda x: x >= 1, "a whole number of at least 1")
+ABOVE_0: Number = ((int, float), lambda x: x > 0, "a number above 0")
+# Nobody wants factors beyond these, and their products would leave what float32 can hold.
+RATE: Number = ((int, float), lambda x: 0 < x <= 1e9, "a number above 0 and up to 1e9")
+FACTOR: Number = ((int, float), lambda x: 0 <= x <= 1e6, "a number of at least 0 and up to 1e6")
+SHARE: Number = ((int, float), lambda x: 0 <= x <= 1, "a share between 0 and 1")
+INSIDE: Number = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
+BELOW_1: Number = ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
+
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """The options of one training run; contradictions raise OptionError when it is made."""
+    """The options of one training run; contradictions raise OptionError when it is made.
+
+    A task adds its own in a subclass, and may have other defaults: a field stands there again.
+    """
+
+    DOES: ClassVar[str] = "learn"
+    NUMBERS: ClassVar[dict[str, Number]] = {
+        "epochs": COUNT,
+        "steps": COUNT,
+        "patience": WHOLE,
+        "batch": (int, lambda x: x >= 1 or x == -1, "at least 1, or -1 for automatic"),
+        "lr": RATE,
+        "freeze": WHOLE,
+        "workers": WHOLE,
+        "seed": WHOLE,
+        "weight_decay": FACTOR,
+        "momentum": BELOW_1,
+        "backbone_lr": FACTOR,
+        "warmup": WHOLE,
+        "clip": ABOVE_0,
+        "accumulate": COUNT,
+        "ema": INSIDE,
+        "flip": SHARE,
+        "vflip": SHARE,
+        "rotate90": SHARE,
+        "val_every": COUNT,
+        "val_fraction": BELOW_1,
+    }
+    MAY_BE_NONE: ClassVar[tuple[str, ...]] = (
+        "steps",
+        "lr",
+        "weight_decay",
+        "warmup",
+        "clip",
+        "ema",
+    )
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "optimizer": ("adamw", "sgd"),
+        "schedule": ("cosine", "multistep", "constant"),
+        "precision": ("32", "bf16"),
+        "holdout": ("stratified", "random"),
+    }
 
     data: str | Path = ""
     """Folder or file of the data set, any format that `maskwright data check` reads."""
@@ -49,7 +102,7 @@ class TrainRecipe:
     `val_every` and `patience`. None: `epochs` decides."""
 
     patience: int = 20
-    """Epochs without a better AP after which training stops; 0: never."""
+    """Epochs without a better score after which training stops; 0: never."""
 
     batch: int = 2
     """Images per step and device; -1: automatic (2 on the CPU, by free memory on CUDA)."""
@@ -129,33 +182,13 @@ class TrainRecipe:
     rotate90: float = 0.0
     """Share of images turned by 90, 180 or 270 degrees (microscopy, aerial images)."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest random factor on the image size."""
-
-    crop: int | tuple[int, int] | None = None
-    """Random window of the scaled image in pixels, one side or (height, width). None: whole."""
-
     photometric: bool = False
     """Random brightness, contrast, saturation and hue."""
-
-    difficult: bool = False
-    """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
-    objects nor as background. In validation they never count."""
 
     window: tuple[float, float] | str | None = None
     """Sample values that become 0 to 255 in images of more than 8 bits: the smallest and the
     largest, as in 0,4095; minmax: of the training images. None: auto, like percentile: from the 0.1
     to the 99.9 percentile of the training images. The window stays in the checkpoint."""
-
-    crowd_as_objects: bool = False
-    """Take what COCO JSON marks iscrowd=1 as objects, in training and validation; CVAT marks masks
-    so. Otherwise these are regions of many, which count neither as objects nor as background."""
-
-    max_det: int = 100
-    """Most detections per image in validation; raise it for crowded images."""
-
-    val_boundary: bool = False
-    """Score masks in validation by boundary IoU as well (`val/boundary/AP`, Cheng et al. 2021)."""
 
     val_every: int = 1
     """Epochs between validations; the last epoch always has one."""
@@ -168,29 +201,15 @@ class TrainRecipe:
     """How these images are chosen: stratified (images with objects and every class in both parts,
     in proportion) or random (whatever is in them)."""
 
-    alternate: bool = False
-    """4-step alternating training of a two-stage detector (Ren et al. 2015) in place of the joint
-    one: RPN; heads with a backbone of their own, on its proposals; RPN and heads again, on the
-    backbone of the second step, which stays as it is. Each step takes all `epochs` or `steps`."""
-
-    train_part: Literal["all", "rpn", "heads", "rpn-only", "heads-only"] = "all"
-    """What of a two-stage detector trains: all; the RPN or the heads on regions with the backbone;
-    or only those of their layers that the other does not use."""
-
-    proposal_model: str | Path | None = None
-    """Trained two-stage detector on whose proposals the heads train (train_part=heads). None: on
-    those of the model itself."""
-
     model_args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the model's builder function, by name."""
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen
-        for name in ("imgsz", "milestones", "scale_jitter", "crop", "window"):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                set_field(self, name, tuple(value))
         for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, list):
+                set_field(self, entry.name, tuple(value))
             if names_path(str(entry.type)):
                 set_field(self, entry.name, home_path(getattr(self, entry.name)))
         set_field(self, "model_args", dict(self.model_args))
@@ -199,28 +218,19 @@ class TrainRecipe:
         self._check_combinations()
 
     def _check_numbers(self) -> None:
-        for name, (kind, accepts, expected) in _NUMBERS.items():
+        for name, (kind, accepts, expected) in self.NUMBERS.items():
             value = getattr(self, name)
-            if value is None and name in _MAY_BE_NONE:
+            if value is None and name in self.MAY_BE_NONE:
                 continue
             good = isinstance(value, kind) and not isinstance(value, bool)
             if not (good and math.isfinite(value) and accepts(value)):
                 raise OptionError(f"{name}={value!r}: expected {expected}")
-        for name, choices in _CHOICES.items():
+        for name, choices in self.CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(
                     f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}"
                     f"{nearest(str(getattr(self, name)), choices)}"
                 )
-        smallest, largest = self.scale_jitter
-        if not 0 < smallest <= largest < math.inf:
-            raise OptionError(
-                f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
-                "both above 0, such as (0.8, 1.25)"
-            )
-        sides = (self.crop,) if isinstance(self.crop, int) else self.crop
-        if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
-            raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")
         if self.imgsz is not None:
             from ..structures import Resize  # imports torch
 
@@ -246,18 +256,24 @@ class TrainRecipe:
                 f"warmup={self.warmup} is longer than the whole training, steps={self.steps}: "
                 "lower warmup or leave it out"
             )
-        if self.alternate and (self.train_part != "all" or self.proposal_model is not None):
-            raise OptionError(
-                "alternate=true chooses train_part and proposal_model of its steps by itself: "
-                "leave them out"
-            )
-        if self.proposal_model is not None and not self.train_part.startswith("heads"):
-            raise OptionError(
-                f"proposal_model is for train_part=heads, got train_part={self.train_part}"
-            )
         for name in ("backbone", "imgsz"):
             if getattr(self, name) is not None and name in self.model_args:
                 raise OptionError(f"{name} is given twice, by itself and in model_args: drop one")
+
+    @property
+    def validates(self) -> bool:
+        """False for a training whose model cannot be scored yet."""
+        return True
+
+    @property
+    def whole_images(self) -> bool:
+        """True if a step sees whole images, so that the largest of them tell how much it needs."""
+        return True
+
+    @property
+    def learns_more(self) -> bool:
+        """True if something is learned from that is never scored."""
+        return False
 
     def peak_lr(self, images_per_step: int) -> float:
         """Return `lr`, or the value scaled to the number of images behind one optimiser step."""
@@ -282,104 +298,79 @@ class TrainRecipe:
         return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
 
     @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> TrainRecipe:
+    def from_dict(cls, options: Mapping[str, Any]) -> Self:
         """Build a recipe from plain data; what `args.yaml` adds under `resolved` is left out.
 
         Raises:
             TypeError: if a name is no field; the message names the nearest one.
         """
         options = {name: value for name, value in options.items() if name != "resolved"}
-        check_names(options)
+        check_names(options, cls)
         return cls(**options)
 
 
-_WHOLE = (int, lambda x: x >= 0, "a whole number of at least 0")
-_COUNT = (int, lambda x: x >= 1, "a whole number of at least 1")
-_ABOVE_0 = ((int, float), lambda x: x > 0, "a number above 0")
-# Nobody wants factors beyond these, and their products would leave what float32 can hold.
-_RATE = ((int, float), lambda x: 0 < x <= 1e9, "a number above 0 and up to 1e9")
-_FACTOR = ((int, float), lambda x: 0 <= x <= 1e6, "a number of at least 0 and up to 1e6")
-_SHARE = ((int, float), lambda x: 0 <= x <= 1, "a share between 0 and 1")
-_INSIDE = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
-# Type, range and its description of each field that is one number.
-_NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {
-    "epochs": _COUNT,
-    "steps": _COUNT,
-    "patience": _WHOLE,
-    "batch": (int, lambda x: x >= 1 or x == -1, "at least 1, or -1 for automatic"),
-    "lr": _RATE,
-    "freeze": _WHOLE,
-    "workers": _WHOLE,
-    "seed": _WHOLE,
-    "weight_decay": _FACTOR,
-    "momentum": ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1"),
-    "backbone_lr": _FACTOR,
-    "warmup": _WHOLE,
-    "clip": _ABOVE_0,
-    "accumulate": _COUNT,
-    "ema": _INSIDE,
-    "flip": _SHARE,
-    "vflip": _SHARE,
-    "rotate90": _SHARE,
-    "max_det": _COUNT,
-    "val_every": _COUNT,
-    "val_fraction": ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1"),
-}
-_MAY_BE_NONE = ("steps", "lr", "weight_decay", "warmup", "clip", "ema")
-_CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "multistep", "constant"),
-    "precision": ("32", "bf16"),
-    "holdout": ("stratified", "random"),
-    "train_part": ("all", "rpn", "heads", "rpn-only", "heads-only"),
-}
+def check_names(
+    options: Iterable[str], kind: type[TrainRecipe], others: Iterable[type[TrainRecipe]] = ()
+) -> None:
+    """Raise TypeError for the first option that is no field; the message names the nearest.
 
-
-def check_names(options: Iterable[str]) -> None:
-    """Raise TypeError for the first option that is no field, with the nearest known name."""
-    known = [entry.name for entry in fields(TrainRecipe)]
+    Args:
+        options: names.
+        kind: the options of the task.
+        others: those of the other tasks, of which an option is told apart from a slip.
+    """
+    known = [entry.name for entry in fields(kind)]
     for name in options:
-        if name not in known:
-            raise TypeError(f"train has no option {name!r}{nearest(name, known)}")
+        if name in known:
+            continue
+        having = [other.DOES for other in others if name in [entry.name for entry in fields(other)]]
+        if having:
+            raise TypeError(
+                f"train has the option {name!r} for models that {' or '.join(having)}; this one is "
+                f"there to {kind.DOES}"
+            )
+        raise TypeError(f"train has no option {name!r}{nearest(name, known)}")
 
 
-@cache
-def option_help() -> dict[str, str]:
-    """Return the meaning of each field: the text that stands under it in this file."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(TrainRecipe))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+def option_help(kind: type[TrainRecipe]) -> dict[str, str]:
+    """Return the meaning of each field: the text that stands under it in its file."""
     texts: dict[str, str] = {}
-    for entry, text in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(entry, ast.AnnAssign)
-            and isinstance(entry.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            texts[entry.target.id] = " ".join(str(text.value.value).split())
+    for part in reversed(kind.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for entry, text in zip(tree.body, tree.body[1:], strict=False):
+            if (
+                isinstance(entry, ast.AnnAssign)
+                and isinstance(entry.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                texts[entry.target.id] = " ".join(str(text.value.value).split())
     return texts
 
 
-def option_parameters() -> list[inspect.Parameter]:
-    """Return the fields as parameters of a function, `data` and `model` positional."""
-    parameters = []
-    for entry in fields(TrainRecipe):
+def option_parameters(*kinds: type[TrainRecipe]) -> list[inspect.Parameter]:
+    """Return the fields of recipes as parameters of a function, `data` and `model` positional.
+
+    A field of several has the default of the first.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for entry in (entry for kind in kinds for entry in fields(kind)):
         positional = entry.name in ("data", "model")
         default = entry.default
         if default is MISSING:
             assert entry.default_factory is not MISSING
             default = entry.default_factory()
-        parameters.append(
-            inspect.Parameter(
-                entry.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD
-                if positional
-                else inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=entry.type,
-            )
+        parameter = inspect.Parameter(
+            entry.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD
+            if positional
+            else inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=entry.type,
         )
-    return parameters
+        parameters.setdefault(entry.name, parameter)
+    return list(parameters.values())
 
 
 def _plain(value: Any) -> Any:

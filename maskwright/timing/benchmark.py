@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import OptionError, checked_options
+from ..errors import OptionError, checked_options, whole_number
 from ..ops.masks import paste_masks
 from ..paths import takes_paths
-from ..prediction.predictor import Predictor, make_post, whole_number
+from ..prediction.load import load
+from ..prediction.predictor import Predictor
 from ..prediction.reading import read
 from ..prediction.sources import one_source
 from ..runs import check_save, save_dir
@@ -36,6 +37,7 @@ from ..tasks.detection.agreement import (
     Match,
     pair,
 )
+from ..tasks.detection.post import make_post
 from ..tasks.detection.regions import take_regions_from
 from ..tasks.detection.result import Result
 from ..terminal import console
@@ -235,7 +237,6 @@ def comparable(
         photo: (H, W, 3) uint8; random weights are scaled on it.
         precision: see `hub.load`.
     """
-    from ..hub.loading import load
     from ..models.registry import list_models
 
     if str(model) not in list_models() or weights is not None:

@@ -21,6 +21,7 @@ from ..nn.norm import FrozenBatchNorm2d
 from ..prediction.predictor import Predictor
 from ..prediction.reading import Loaded
 from ..prediction.sources import one_source
+from ..tasks.detection.settings import DetectionSettings
 
 # torchvision's name of a model.
 BUILDERS = {
@@ -163,7 +164,7 @@ def calibrate(predictor: Predictor, photo: np.ndarray) -> None:
         handles.append(mask_head.register_forward_hook(sharpen))
     loaded = Loaded(one_source(photo, 0), photo, 0.0)
     predictor.fast = False
-    predictor.infer([loaded], detector.resize, PostProcess(0.05, 0.5, 100))
+    predictor.infer([loaded], detector.resize, DetectionSettings(PostProcess(0.05, 0.5, 100)))
     predictor.fast = True
     for handle in handles:
         handle.remove()

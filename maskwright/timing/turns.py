@@ -26,6 +26,7 @@ from ..prediction.reading import Loaded
 from ..prediction.sources import one_source
 from ..processes import be_helper, start_helpers
 from ..tasks.detection.result import Result
+from ..tasks.detection.settings import DetectionSettings
 from ..terminal.heap import keep_memory
 from .peer import torchvision_model
 
@@ -86,10 +87,13 @@ class Ours:
     def __call__(self, side: Side) -> None:
         """Compute once; see `Runner`."""
         with _Stages(side, self.predictor.device.type == "cuda") as stages:
-            stages.watch_ours(self.predictor.network())
-            stages.watch(self.predictor, "_scale", "read and resize")
-            stages.watch(self.predictor, "_regions", "find regions")
-            self.last = self.predictor.infer([self.loaded], self.resize, self.post)[0]
+            network: Any = self.predictor.network()
+            stages.watch_ours(network)
+            stages.watch(self.predictor.task, "collate", "read and resize")
+            stages.watch(self.predictor, "_attach", "find regions")
+            self.last = self.predictor.infer(
+                [self.loaded], self.resize, DetectionSettings(self.post)
+            )[0]
             with stages.stage("paste masks"):
                 _ = self.last.masks
 

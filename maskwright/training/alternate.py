@@ -13,23 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ..errors import OptionError
 from ..models import build
-from ..models.detection.base import Detector, TwoStageDetector
 from ..storage.rundir import new_run_dir, remove_parts, write_args
+from ..tasks.detection.parts import two_stage
 from ..tasks.recipe import TrainRecipe
+from .result import TrainResult
 from .resume import LAST, Resumed, find_run
-
-if TYPE_CHECKING:
-    from .train import TrainResult
 
 STEPS = ("1-rpn", "2-heads", "3-rpn")  # the last is the run folder itself
 FINISHED = "finished"  # a file in the folder of a step that is done
-Run = Callable[[TrainRecipe, "Resumed | None"], "TrainResult"]
+Run = Callable[[TrainRecipe, Resumed | None], TrainResult]
 
 
 def step_folder(folder: Path, number: int) -> Path:
@@ -43,7 +40,7 @@ def whole_run(folder: Path) -> Path:
     return whole if folder.name in STEPS and (whole / "args.yaml").exists() else folder
 
 
-def step_recipe(recipe: TrainRecipe, folder: Path, number: int) -> TrainRecipe:
+def step_recipe(recipe: Any, folder: Path, number: int) -> TrainRecipe:
     """Return the options of one of the first three steps, counted from 0."""
     own: dict[str, Any] = {"train_part": ("rpn", "heads", "rpn-only")[number]}
     before = step_folder(folder, number - 1) / "weights" / LAST
@@ -52,13 +49,19 @@ def step_recipe(recipe: TrainRecipe, folder: Path, number: int) -> TrainRecipe:
     elif number == 2:
         own["weights"] = before
     name = STEPS[number]
-    return replace(recipe, alternate=False, project=folder, name=name, resume=None, **own)
+    step: TrainRecipe = replace(
+        recipe, alternate=False, project=folder, name=name, resume=None, **own
+    )
+    return step
 
 
-def last_step(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
+def last_step(recipe: Any, folder: Path) -> TrainRecipe:
     """Return the options of the last step: the heads' own layers, from where the third ended."""
     weights = step_folder(folder, 2) / "weights" / LAST
-    return replace(recipe, alternate=False, train_part="heads-only", weights=weights, resume=None)
+    last: TrainRecipe = replace(
+        recipe, alternate=False, train_part="heads-only", weights=weights, resume=None
+    )
+    return last
 
 
 def first_steps(
@@ -116,34 +119,3 @@ def _state(folder: Path) -> str:
         remove_parts(folder)
         folder.rmdir()
     return "new"
-
-
-def two_stage(detector: Detector, name: str, option: str) -> TwoStageDetector:
-    """Return a detector if it has an RPN.
-
-    Args:
-        detector: the detector.
-        name: what it is called.
-        option: the training option that needs one.
-
-    Raises:
-        OptionError: if it has none.
-    """
-    if not isinstance(detector, TwoStageDetector):
-        raise OptionError(f"{option} needs a model with an RPN such as faster_rcnn_..., not {name}")
-    return detector
-
-
-def load_proposer(recipe: TrainRecipe, device: torch.device) -> TwoStageDetector | None:
-    """Return the detector whose proposals train the heads, or None.
-
-    Raises:
-        ValueError: if it cannot be read or has no RPN.
-    """
-    if recipe.proposal_model is None:
-        return None
-    from ..hub.loading import load_detector
-
-    found, meta = load_detector(recipe.proposal_model)
-    detector = two_stage(found, meta.model, "proposal_model").to(device).eval()
-    return detector.requires_grad_(False)

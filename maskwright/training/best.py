@@ -3,28 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .session import Place
-
-
-def fitness(metrics: Mapping[str, float]) -> float:
-    """Return the number by which checkpoints are compared, nan if there is none.
-
-    The mean of mask AP and keypoint AP, as far as they are defined; else box AP. An AP is nan where
-    the images hold no object to find, so it is undefined in all epochs or in none.
-
-    Args:
-        metrics: numbers of a validation by key.
-    """
-    finer = [metrics.get(key, math.nan) for key in ("mask/AP", "keypoints/AP")]
-    values = [value for value in finer if math.isfinite(value)]
-    values = values or [metrics.get("box/AP", math.nan)]
-    mean = sum(values) / len(values)
-    return mean if math.isfinite(mean) else math.nan
+from .place import Place
 
 
 def is_better(place: Place, score: float, *, every: int = 1, wanted: bool = False) -> bool:
@@ -53,11 +33,14 @@ def waited(place: Place) -> int:
     return max(place.epoch - place.best_epoch - place.unscored, 0)
 
 
-def undefined_note(place: Place) -> str:
-    """Return what to say the first time that a score is undefined, before the epoch is judged."""
+def undefined_note(place: Place, why: str) -> str:
+    """Return what to say the first time that a score is undefined, before the epoch is judged.
+
+    Args:
+        place: where the training stands.
+        why: the reason, see `Task.unscored`.
+    """
     if place.best_epoch and (place.best < 0 or place.unscored):
         return ""
     kept = "the latest weights count as the best" if place.best < 0 else "the best weights stay"
-    return (
-        f"the val images hold no object to find, so AP is undefined: {kept}, patience does not run"
-    )
+    return f"{why}: {kept}, patience does not run"

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..data.batch_file import save_batch as save_tensors
 from ..data.loader import Batch
 from ..errors import TrainingError
-from ..tasks.detection import pictures
 from ..terminal import console
-
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 MAX_BAD_STEPS = 5  # in a row
 MAX_GROWTH = 1000.0  # of the loss over that of the first step; no training comes back from there
@@ -106,7 +103,7 @@ def _keep(run: Session, batch: Batch, number: int) -> None:
         "files": [str(run.train_data[index].path) for index in batch.indices],
     }
     save_tensors(path, batch, info)
-    pictures.save_batch(path.with_suffix(".jpg"), batch, run.train_data)
+    run.task.draw_batch(path.with_suffix(".jpg"), batch, run.train_data)
 
 
 def lost_process(error: RuntimeError) -> bool:

@@ -6,13 +6,16 @@ on from there. A run that was killed before its first checkpoint starts anew in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
+from ..paths import home_path
 from ..storage.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
 from ..storage.rundir import ResultsTable, read_args, remove_parts
+from ..tasks import task_of
 from ..tasks.recipe import TrainRecipe
 
 LAST, PREVIOUS, DAMAGED = "last.safetensors", "previous.safetensors", "last.damaged.safetensors"
@@ -156,7 +159,24 @@ def _read_recipe(options: dict[str, Any]) -> TrainRecipe:
 
     A run without `holdout` was begun when they were drawn by chance alone.
     """
-    return TrainRecipe.from_dict({"holdout": "random", **options})
+    return kind_of(options).from_dict({"holdout": "random", **options})
+
+
+def kind_of(options: Mapping[str, Any]) -> type[TrainRecipe]:
+    """Return the recipe of the task that options of a training are for.
+
+    Args:
+        options: by name; `model` tells, or the run that `resume` goes on with.
+    """
+    model = options.get("model")
+    if model is None and options.get("resume"):
+        path = Path(home_path(str(options["resume"])))
+        folder = path if path.is_dir() else path.parent.parent
+        try:
+            model = read_args(folder / "args.yaml")[0].get("model")
+        except ValueError:
+            model = None  # whoever reads the run next tells what is wrong
+    return task_of(TrainRecipe.model if model is None else str(model)).recipe
 
 
 def _changed(

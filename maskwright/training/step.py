@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..models.detection.base import Detector, TwoStageDetector
+from ..models.base import Model
 from ..nn.random import ImageNoise
-from ..structures import Images, Instances
+from ..structures import Images
 
 SAFE_BATCH = 2
 MAX_BATCH = 64
@@ -18,30 +18,27 @@ MEMORY_SHARE = 0.7  # the rest is for larger images than those of the probe, and
 
 
 class TrainStep(nn.Module):
-    """Calls `detector.losses` as a forward, with random numbers keyed by image.
+    """Calls `model.losses` as a forward, with random numbers keyed by image.
 
     Args:
-        detector: the model.
+        model: the model.
         autocast: type in which convolutions and products are computed; None: float32.
-        proposer: another detector, in evaluation mode, whose proposals come with the images; it
-            is no part of this module, and does not train.
+        before: what is done with the images first, see `Task.before_step`.
     """
-
-    proposer: TwoStageDetector | None
 
     def __init__(
         self,
-        detector: Detector,
+        model: Model,
         *,
         autocast: torch.dtype | None = None,
-        proposer: TwoStageDetector | None = None,
+        before: Callable[[Images], Images] | None = None,
     ) -> None:
         super().__init__()
-        self.detector = detector
+        self.model = model
         self.autocast = autocast
-        object.__setattr__(self, "proposer", proposer)  # past nn.Module, which would register it
+        self.before = before
 
-    def forward(self, images: Images, targets: Instances, keys: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Images, targets: Any, keys: Tensor) -> dict[str, Tensor]:
         """Return the loss terms, and under `total` their sum.
 
         Args:
@@ -53,15 +50,15 @@ class TrainStep(nn.Module):
         # forbid: the autocast region stands here instead.
         kind = images.pixels.device.type
         with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
-            if self.proposer is not None:
-                images = replace(images, proposals=self.proposer.propose(images))
-            losses = self.detector.losses(images, targets, generator=ImageNoise(keys))
+            if self.before is not None:
+                images = self.before(images)
+            losses = self.model.losses(images, targets, generator=ImageNoise(keys))
         losses = {name: value.float() for name, value in losses.items()}
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
 
 
-def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
+def automatic_batch(step: TrainStep, images: Images, targets: Any) -> int:
     """Return how many images fit into one step: by measuring on CUDA, else a fixed 2.
 
     The memory of a step with one and with two images gives the part that grows with the batch.
@@ -79,7 +76,7 @@ def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        some, theirs = _first(images, targets, count)
+        some, theirs = images.first(count), targets.first(count)
         keys = torch.arange(count, device=device)
         step(some.to(device), theirs.to(device), keys)["total"].backward()
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
@@ -93,24 +90,3 @@ def automatic_batch(step: TrainStep, images: Images, targets: Instances) -> int:
     while 2 * best <= min(fitting, MAX_BATCH):
         best *= 2
     return best
-
-
-def _first(images: Images, targets: Instances, count: int) -> tuple[Images, Instances]:
-    """Return the first images of a batch; the packed masks stay whole, offsets point into them."""
-    cut = _cut(targets, count)
-    if targets.masks is not None:
-        offsets, frames = targets.masks.offsets[:count], targets.masks.frames[:count]
-        cut["masks"] = replace(targets.masks, offsets=offsets, frames=frames)
-    some = _cut(images, count)
-    if images.proposals is not None:
-        some["proposals"] = replace(images.proposals, **_cut(images.proposals, count))
-    return replace(images, **some), replace(targets, **cut)
-
-
-def _cut(part: Images | Instances, count: int) -> dict[str, Any]:
-    """Return the first rows of each tensor of a dataclass by the field's name."""
-    return {
-        entry.name: value[:count]
-        for entry in fields(part)
-        if isinstance(value := getattr(part, entry.name), Tensor)
-    }

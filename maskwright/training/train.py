@@ -13,68 +13,39 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..data.loader import Batch
 from ..errors import TrainingError, WorkerError
-from ..metrics.detection.diagnostics import explain_zero
-from ..models.detection.base import PostProcess
 from ..processes import signal_name
-from ..reports.next_command import command, predict_command, val_command
+from ..reports.curves import Curves
+from ..reports.next_command import command
+from ..reports.page import REPORT
 from ..reports.undefined import is_defined, undefined_line, undefined_metrics
 from ..storage.rundir import write_fault
-from ..tasks.detection import pictures
-from ..tasks.detection.diagnosis import DEFAULT_CONF, advise, diagnose
-from ..tasks.detection.evaluate import Evaluation, capped_notes, evaluate, to_device
+from ..tasks import recipes
+from ..tasks.base import Written
+from ..tasks.evaluation import Evaluation, evaluate, to_device
 from ..tasks.recipe import TrainRecipe, check_names, option_parameters
 from ..terminal import console
 from ..terminal.heap import give_back
 from ..terminal.interrupt import Interrupt
-from ..text import one_line
 from . import health
 from .alternate import first_steps, whole_run
 from .best import is_better, undefined_note
 from .fitting import fit_after_training
 from .introduce import introduce
 from .optim import lr_factor, set_lr
-from .resume import Resumed, find_run
-from .session import Session, make_fabric, prepare
+from .prepare import make_fabric, prepare
+from .result import TrainResult
+from .resume import Resumed, find_run, kind_of
+from .session import Session
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training left behind.
-
-    Attributes:
-        dir: the run folder.
-        best: checkpoint of the best validation, without validation images that of the last epoch;
-            None if there was none yet.
-        last: checkpoint that `resume` goes on from.
-        metrics: numbers of the best validation.
-        interrupted: True if a signal, such as Ctrl-C, ended it before its time.
-        signal: number of that signal; 0 if there was none.
-    """
-
-    dir: Path
-    best: Path | None
-    last: Path
-    metrics: dict[str, float]
-    interrupted: bool
-    signal: int = 0
-
-    def __repr__(self) -> str:
-        """Say what a reader looks for first; all numbers are in `metrics`."""
-        kinds = ("mask/AP", "box/AP", "keypoints/AP")
-        found = [f"{kind} {self.metrics[kind]:.4g}" for kind in kinds if kind in self.metrics]
-        state = ", interrupted" if self.interrupted else ""
-        return f"<TrainResult {one_line(str(self.dir))}: {', '.join(found) or 'no AP'}{state}>"
 
 
 def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResult:
@@ -84,7 +55,8 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
         data: the data set, any format that `maskwright data check` reads; or a whole
             `TrainRecipe`, of which the other arguments then replace fields.
         model: registered name of the model.
-        **options: fields of `TrainRecipe`, where each stands with its meaning and default.
+        **options: fields of `TrainRecipe` and of the recipe of the model's task, where each stands
+            with its meaning and default.
 
     Returns:
         Run folder, checkpoints and metrics.
@@ -100,18 +72,19 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
         >>> import maskwright as mw
         >>> mw.train("cells/", epochs=20, batch=4)  # doctest: +SKIP
     """
-    check_names(options)
     if model is not None:
         options["model"] = model
+    kind = type(data) if isinstance(data, TrainRecipe) else kind_of(options)
+    check_names(options, kind, recipes().values())
     if isinstance(data, TrainRecipe):
         return fit(replace(data, **options), options)
     if str(data):
         options["data"] = data
-    return fit(TrainRecipe(**options), options)
+    return fit(kind(**options), options)
 
 
 train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    option_parameters(), return_annotation=TrainResult
+    option_parameters(*recipes().values()), return_annotation=TrainResult
 )
 
 
@@ -124,7 +97,7 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
     """
     resumed = None if recipe.resume is None else find_run(given or {}, recipe)
     whole = recipe if resumed is None else resumed.recipe
-    if whole.alternate:
+    if getattr(whole, "alternate", False):
         fabric = make_fabric(whole.device)
         resumed, stopped = first_steps(whole, resumed, fabric, _fit)
         if stopped is not None:
@@ -139,12 +112,13 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
         run = _prepare(recipe, resumed)
         for note in resumed.notes if resumed is not None and run.first else ():
             console.warn(note)
-        if resumed is not None and (reason := run.finished()):
-            from ..tasks.detection.report import REPORT
-
-            # Without a report, the run was stopped while writing it.
-            if run.val_data is None or run.gather((run.dir / REPORT).exists())[0]:
-                raise ValueError(f"{run.dir}: nothing to resume, {reason}")
+        # Without a report, the run was stopped while writing it.
+        if (
+            resumed is not None
+            and (reason := run.finished())
+            and (run.val_data is None or run.gather((run.dir / REPORT).exists())[0])
+        ):
+            raise ValueError(f"{run.dir}: nothing to resume, {reason}")
         introduce(run)
         try:
             return _run(run)
@@ -180,11 +154,12 @@ def _go_on(run: Session) -> str:
 
 
 def _run(run: Session) -> TrainResult:
-    curves = pictures.Curves(
+    curves = Curves(
         run.dir,
         enabled=run.first,
         step=run.place.step,
         schedule=lambda step: run.lr * lr_factor(run.recipe, step, run.total),
+        groups=run.task.curves,
     )
     with Interrupt() as interrupt, curves:
         while not (reason := run.finished()):
@@ -205,7 +180,7 @@ def _run(run: Session) -> TrainResult:
 def train_epoch(run: Session, interrupt: Interrupt) -> bool:
     """Train to the end of the epoch in which the run stands; False if it was interrupted."""
     place, recipe = run.place, run.recipe
-    run.detector.train()
+    run.model.train()
     if place.step >= run.total:  # resumed where only the last validation was left
         return True
     clock = time.monotonic()
@@ -235,7 +210,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
     """Make one optimiser step from the batches of a group; True if training shall stop after it."""
     place, recipe, fabric = run.place, run.recipe, run.fabric
     if place.step < 3 and run.first:
-        pictures.save_batch(run.dir / f"train_batch{place.step}.jpg", group[0], run.train_data)
+        run.task.draw_batch(run.dir / f"train_batch{place.step}.jpg", group[0], run.train_data)
     set_lr(run.optimizer, lr_factor(recipe, place.step, run.total))
     parts: dict[str, torch.Tensor] = {}
     totals: list[torch.Tensor] = []
@@ -267,7 +242,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
     if all(math.isfinite(value) for value in (*losses, norm_value)):
         run.wrapped_optimizer.step()
         if run.ema is not None:
-            run.ema.update(run.detector)
+            run.ema.update(run.model)
         place.counted += 1
         values = dict(zip(parts, losses, strict=True))
         for name, number in values.items():
@@ -293,14 +268,13 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
     if keep:
         run.save_last(older_than=SAVE_BEFORE_VAL)
     give_back()  # the first time, the loader's workers are forked now
+    model = run.model if run.ema is None else run.ema.model
+    settings, options = run.task.validation(run.recipe)
     result = evaluate(
-        run.detector if run.ema is None else run.ema.model,
-        run.val_data,
+        run.task.evaluator(model, run.meta, run.val_data, settings, options),
+        model,
         interrupt.listen(run.val_loader, waits=run.val_loader.workers > 0),
-        names=run.meta.names,
-        post=PostProcess(score_thresh=0.001, max_det=run.recipe.max_det),
-        skeleton=run.meta.keypoints,
-        boundary=run.recipe.val_boundary,
+        total=len(run.val_data),
         stop=lambda: interrupt.wanted,
         gather=run.gather,
         enabled=run.first,
@@ -311,7 +285,7 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
 
 
 def finish_epoch(
-    run: Session, result: Evaluation | None, curves: pictures.Curves, *, fitted: bool = False
+    run: Session, result: Evaluation | None, curves: Curves, *, fitted: bool = False
 ) -> None:
     """Write the row, the checkpoints and the figures of an epoch, and move on to the next.
 
@@ -320,7 +294,7 @@ def finish_epoch(
         result: of the validation, or None.
         curves: the figures.
         fitted: what ends was the stage after the training: its weights are the best ones, whatever
-            their AP, because they are what was asked for.
+            their score, because they are what was asked for.
     """
     place = run.place
     metrics = {} if result is None else result.metrics
@@ -339,13 +313,18 @@ def finish_epoch(
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
     place.fitted = int(fitted)
     score, before = math.nan if result is None else result.fitness, place.best
-    if result is not None and math.isnan(score) and run.first and (text := undefined_note(place)):
+    if (
+        result is not None
+        and math.isnan(score)
+        and run.first
+        and (text := undefined_note(place, run.task.unscored))
+    ):
         console.warn(text)
     better = result is not None and is_better(
         place, score, every=run.recipe.val_every, wanted=fitted
     )
     if fitted and score < before and run.first:
-        advice = run.detector.fit_advice
+        advice = run.model.fit_advice
         console.warn(
             f"what was fitted finds less than the best epoch before it did ({score:.4f} "
             f"instead of {before:.4f})" + (f"; {advice}" if advice else "")
@@ -361,17 +340,16 @@ def finish_epoch(
         if result is not None:
             _report(run, result)
             if better and run.val_data is not None:
-                best = advise(result, run.recipe.max_det)
-                pictures.save_validation(run.dir, result, run.val_data, best)
+                settings, _ = run.task.validation(run.recipe)
+                run.task.save_validation(run.dir, result, run.val_data, settings)
         curves.add(row)
     run.save_last()
     run.fabric.barrier()
 
 
 def _validates(run: Session) -> bool:
-    recipe = run.recipe
-    if recipe.train_part.startswith("rpn") or recipe.proposal_model is not None:
-        return False  # what was not trained yet finds nothing
+    if not run.recipe.validates:
+        return False
     last = run.place.step >= run.total
     return last or (run.place.epoch + 1) % run.recipe.val_every == 0
 
@@ -404,9 +382,10 @@ def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
 
 
 def _report(run: Session, result: Evaluation) -> None:
-    keys = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
-    shown = {k: v for k, v in result.metrics.items() if k in keys and math.isfinite(v)}
-    text = ", ".join(f"{key} {value:.4f}" for key, value in shown.items()) or "AP undefined"
+    task = run.task
+    shown = {key: result.metrics[key] for key in task.shown if key in result.metrics}
+    good = [f"{key} {value:.4f}" for key, value in shown.items() if math.isfinite(value)]
+    text = ", ".join(good) or f"{task.score} undefined"
     place = run.place
     if place.fitted:  # the last stage, whose weights are kept
         console.note(f"fitted: {text}")
@@ -414,48 +393,33 @@ def _report(run: Session, result: Evaluation) -> None:
         best = f"best {place.best:.4f}" if place.best >= 0 else "the latest is the best"
         best += f" in epoch {place.best_epoch}" if place.best >= 0 else ""
         console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
-    if not result.fitness:
-        for reason in explain_zero(result.gt, result.detections, result.metrics, by="training"):
-            console.warn(reason)
-    for text in capped_notes(result, run.recipe.max_det):
+    for text in result.warnings(by="training"):
         console.warn(text)
 
 
-def _write_report(run: Session) -> str | None:
-    """Write the report of the best epoch from the detections that it left.
-
-    Returns:
-        The prediction that finds what the report shows; None if there is no report.
-    """
-    if not (run.dir / pictures.DETECTIONS).is_file():
-        return None  # best before such files were written: `maskwright val` makes the report
-    from ..tasks.detection.report import announce, write_report
-
-    place, recipe = run.place, run.recipe
+def _write_report(run: Session) -> Written | None:
+    """Write the report of the best epoch from what it left; None if it left nothing."""
+    place, recipe, task = run.place, run.recipe, run.task
     assert run.val_data is not None
-    best = Evaluation(
-        place.best_metrics,
-        run.val_data.to_coco(by_label=True),
-        pictures.load_detections(run.dir, run.val_data),
-        [],
-        math.nan,
-    )
-    found = diagnose(best, recipe.max_det)
-    words = [f"model={run.dir}"]
-    line = predict_command(words, run.val_data, found.conf, {"max_det": recipe.max_det})
-    write_report(
+    best = task.best_evaluation(run.dir, recipe, place.best_metrics, run.val_data)
+    if best is None:
+        return None
+    settings, _ = task.validation(recipe)
+    written = task.write_report(
         run.dir,
-        found,
         best,
         run.val_data,
+        settings,
         title=f"Training of {recipe.model} on {recipe.data}, best epoch {place.best_epoch}",
-        command=line,
         options=recipe.to_dict(),
         device=str(run.fabric.device),
-        notes=explain_zero(best.gt, best.detections, best.metrics, by="model"),
+        notes=best.warnings(by="model"),
+        origin=[f"model={run.dir}"],
+        same=task.repeated(recipe),
     )
-    announce(found, run.dir)
-    return line
+    for line in written.lines:
+        console.note(line)
+    return written
 
 
 def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
@@ -467,9 +431,10 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
             by = f" by {signal_name(number)}" if number else ""
             console.note(f"interrupted at step {run.place.step} of {run.total}{by}; {_go_on(run)}")
         elif run.val_data is None:
+            following = run.task.commands(f"model={run.dir}", run.train_data, run.recipe, None)
             console.note(
-                f"{reason}, without a validation, so no score is advised; next:\n  "
-                + predict_command([f"model={run.dir}"], run.train_data, DEFAULT_CONF, {})
+                f"{reason}, without a validation, so no threshold is advised; next:\n  "
+                + following[0]
             )
         elif not found:
             console.note(f"{reason}; the weights are in {last}")
@@ -484,14 +449,20 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
                 if line := undefined_line(undefined_metrics(whole)):
                     console.note(line)
             else:
-                console.note(f"{reason}; AP is undefined, the latest weights are in {best}")
-            following = [
-                _write_report(run),
-                val_command(
-                    f"model={run.dir}", run.recipe.data, run.recipe.max_det, run.recipe.val_boundary
-                ),
-            ]
-            console.note("next:\n  " + "\n  ".join(line for line in following if line))
+                console.note(
+                    f"{reason}; {run.task.score} is undefined, the latest weights are in {best}"
+                )
+            written = _write_report(run)
+            following = run.task.commands(f"model={run.dir}", run.val_data, run.recipe, written)
+            if written is None:
+                following = following[1:]  # nothing tells what to look at
+            console.note("next:\n  " + "\n  ".join(following))
     return TrainResult(
-        run.dir, best if found else None, last, run.place.best_metrics, reason is None, number
+        run.dir,
+        best if found else None,
+        last,
+        run.place.best_metrics,
+        reason is None,
+        number,
+        run.task.shown,
     )

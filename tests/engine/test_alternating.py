@@ -11,7 +11,7 @@ from tiny_runs import tiny_options
 from torch import Tensor
 
 from maskwright.errors import OptionError
-from maskwright.hub.loading import load_detector
+from maskwright.hub.loading import load_model
 from maskwright.models import TwoStageDetector, build
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.structures import Images, Instances
@@ -214,5 +214,5 @@ def test_a_part_alone_trains_from_a_checkpoint(options: dict[str, Any], no_figur
     assert joint.metrics
     found = train(**{**options, "weights": joint.dir}, train_part="heads-only")
     assert changed(load_checkpoint(joint.dir).model, last(found.dir)) <= {"tail", "roi_heads"}
-    detector, meta = load_detector(found.dir)
+    detector, meta = load_model(found.dir)
     assert meta.model == "rfcn_resnet50" and detector.num_classes == 1

@@ -227,7 +227,7 @@ def test_trainings_and_backbones_start_from_them(saved: tuple[Path, Path]) -> No
     states, reports = [], []
     for path in saved:
         torch.manual_seed(1)
-        detector, _, report = hub.start_detector(NAME, ["a", "b"], weights=path, options=dict(TINY))
+        detector, _, report = hub.start_model(NAME, ["a", "b"], weights=path, options=dict(TINY))
         states.append(detector.state_dict())
         reports.append(report.removeprefix(str(path)))
     assert reports[0] == reports[1]
@@ -235,7 +235,7 @@ def test_trainings_and_backbones_start_from_them(saved: tuple[Path, Path]) -> No
     backbones = []
     for path in saved:  # the backbone of a detector stands behind a prefix, too
         torch.manual_seed(1)
-        detector, _, _ = hub.start_detector(
+        detector, _, _ = hub.start_model(
             NAME, ["a"], weights=f"imagenet:{path}", options=dict(TINY)
         )
         backbones.append(detector.backbone.state_dict())
@@ -273,7 +273,7 @@ def test_our_own_names_without_a_description(name: str, tmp_path: Path) -> None:
     path = tmp_path / "own.pth"
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "args": Stranger()}, path)
     with pytest.warns(UserWarning, match=r"own\.pth says nothing of its model"):
-        detector, _, report = hub.start_detector(name, ["a", "b"], weights=path, options=tiny)
+        detector, _, report = hub.start_model(name, ["a", "b"], weights=path, options=tiny)
     assert "0 of 2 classes by name" in report
     found = detector.state_dict()
     backbone = next(key for key in state if key.startswith("backbone.") and state[key].numel() > 9)
@@ -305,7 +305,7 @@ def test_backbones_start_from_wrapped_classifiers(wrap: str, tmp_path: Path) -> 
         content = {wrap: {f"module.{k}": v for k, v in state.items()}, "args": Stranger()}
     path = tmp_path / "resnet.pth"
     torch.save(content, path)
-    detector, _, report = hub.start_detector(
+    detector, _, report = hub.start_model(
         NAME, ["a"], weights=f"imagenet:{path}", options=dict(TINY)
     )
     assert "resnet.pth" in report

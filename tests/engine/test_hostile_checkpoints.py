@@ -280,7 +280,7 @@ def test_no_training_starts_from_it(case: str, tmp_path: Path) -> None:
     name, write, _ = CASES[case]
     write(tmp_path / name)
     with pytest.raises(ValueError, match=name):
-        hub.start_detector(NAME, ["cat", "bird"], weights=tmp_path / name, options=dict(TINY))
+        hub.start_model(NAME, ["cat", "bird"], weights=tmp_path / name, options=dict(TINY))
 
 
 def test_rows_of_classes_that_the_weights_lack_start_afresh(tmp_path: Path) -> None:

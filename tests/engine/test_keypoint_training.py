@@ -16,7 +16,7 @@ from tiny_runs import table, tiny_options
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
-from maskwright.hub.loading import load, start_detector
+from maskwright.hub.loading import load, start_model
 from maskwright.models import Detector, Meta, PostProcess, build
 from maskwright.models.registry import get_entry
 from maskwright.prediction.predictor import Predictor
@@ -223,7 +223,7 @@ def test_weights_go_over_by_keypoint_name(tmp_path: Path) -> None:
     meta = Meta(MODEL, args, ["kite"])
     meta.keypoints = Skeleton(tuple(JOINTS))
     path = save_checkpoint(tmp_path / "a.safetensors", meta, first.state_dict())
-    detector, _, report = start_detector(
+    detector, _, report = start_model(
         MODEL, ["kite"], weights=path, options={"num_keypoints": 4}, skeleton=Skeleton(names)
     )
     assert "3 of 4 keypoints" in report

@@ -17,7 +17,7 @@ from tiny_runs import table
 from maskwright.cli import main
 from maskwright.data.discover import open_dataset
 from maskwright.data.formats.voc.write import write_voc
-from maskwright.hub.loading import load, start_detector
+from maskwright.hub.loading import load, start_model
 from maskwright.models.detection.fast_rcnn import TINY
 from maskwright.nn.detection import svm_fit
 from maskwright.nn.detection.svm_fit import RegionFitter
@@ -174,7 +174,7 @@ def test_svms_are_fitted_after_training_and_are_the_best(
         (result.dir / "report.html").touch()
         train(resume=result.dir)
     # As the start of another training they are not taken along: they belong to these classes.
-    detector, _, _ = start_detector(
+    detector, _, _ = start_model(
         "sppnet_vgg16", ["coin"], weights=result.best, options=dict(spp["model_args"])
     )
     assert not detector.roi_heads.box_head.fitted

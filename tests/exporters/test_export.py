@@ -20,7 +20,7 @@ from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.exporters import export as engine_export
 from maskwright.exporters.export import export
-from maskwright.exporters.spec import KEY, GraphSpec
+from maskwright.graphs.spec import KEY, GraphSpec
 from maskwright.models import PostProcess
 from maskwright.tasks.detection.agreement import agrees, compare
 

@@ -11,7 +11,7 @@ from tiny_exports import photos, tiny_predictor
 
 import maskwright as mw
 from maskwright.exporters.export import ExportReport, export
-from maskwright.exporters.writers import SUFFIXES
+from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import list_models
 from maskwright.ops.decompositions import decompositions
 

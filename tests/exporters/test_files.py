@@ -16,11 +16,11 @@ from torch import nn
 
 import maskwright as mw
 from maskwright.errors import OptionError
-from maskwright.exporters import sessions, torch_file
-from maskwright.exporters.sessions import open_graph
-from maskwright.exporters.spec import GraphSpec
-from maskwright.exporters.trace import WholeModel, trace
-from maskwright.exporters.writers import SUFFIXES, check_libraries, write_graph
+from maskwright.graphs import sessions, torch_file
+from maskwright.graphs.sessions import open_graph
+from maskwright.graphs.spec import GraphSpec
+from maskwright.graphs.trace import WholeModel, trace
+from maskwright.graphs.writers import SUFFIXES, check_libraries, write_graph
 from maskwright.models import Meta, PostProcess
 from maskwright.structures import Images, Resize
 

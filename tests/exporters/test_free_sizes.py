@@ -15,8 +15,8 @@ import torch
 import maskwright as mw
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image
-from maskwright.exporters.spec import GraphSpec
-from maskwright.exporters.trace import trace, whole_model
+from maskwright.graphs.spec import GraphSpec
+from maskwright.graphs.trace import trace, whole_model
 from maskwright.models import Meta, PostProcess, build
 from maskwright.tasks.detection.agreement import agrees, compare
 

@@ -21,9 +21,9 @@ from maskwright.data.pixels.images import load_image, resize_image
 from maskwright.exporters import export as engine_export
 from maskwright.exporters.export import ExportReport, export
 from maskwright.exporters.guard import Int8Report, make_plan, write_int8
-from maskwright.exporters.int8 import LAYERS, choose_layers
-from maskwright.exporters.sessions import open_graph
-from maskwright.exporters.spec import KEY, GraphSpec
+from maskwright.graphs.int8 import LAYERS, choose_layers
+from maskwright.graphs.sessions import open_graph
+from maskwright.graphs.spec import KEY, GraphSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:max_det")
 SHOWN = {"conf": 0.05, "max_det": 20}

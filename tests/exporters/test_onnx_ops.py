@@ -12,7 +12,7 @@ import torch
 import torchvision.ops
 from torch import Tensor, nn
 
-from maskwright.exporters.trace import quiet
+from maskwright.graphs.trace import quiet
 from maskwright.nn.detection.refine_stages import merge_stages
 from maskwright.ops import nms_padded, roi_align
 from maskwright.ops.onnx import translations

@@ -20,7 +20,7 @@ from maskwright.data.pixels.depth import to_eight_bit
 from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.exporters.export import export
-from maskwright.exporters.sessions import open_graph
+from maskwright.graphs.sessions import open_graph
 from maskwright.prediction.predictor import Predictor
 
 

@@ -261,6 +261,10 @@ class Classifier(Model):
         """The layer whose rows are the classes."""
         return self.network.get_submodule(self.network.final)
 
+    def example_side(self, wanted: int) -> int:
+        """Return the side of the square that the network is made for; see `Model`."""
+        return self.crop
+
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` stages; their batch norm keeps its statistics.
 

@@ -88,6 +88,18 @@ class Detector(Model):
         """
         raise NotImplementedError
 
+    def look(self, pixels: Tensor) -> Instances:
+        """Run the network on one image, the whole of which is a region; see `Model.look`."""
+        height, width = pixels.shape[-2:]
+        size = torch.tensor([[height, width]], device=pixels.device)
+        whole = torch.tensor([[[0.0, 0.0, width, height]]], device=pixels.device)
+        valid = torch.ones(1, 1, dtype=torch.bool, device=pixels.device)
+        regions = Instances(whole, valid.long(), valid)  # for detectors that take them
+        found: Instances = self(
+            Images(pixels, size, size, regions), PostProcess(score_thresh=0.0, max_det=1)
+        )
+        return found
+
     def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
         """Return the thresholds to predict with; an exported graph has its own.
 

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from ...data.discover import open_dataset
+from ...devices import pick_device
 from ...errors import OptionError, checked_options
+from ...hub.loading import load_model
 from ...models.detection.base import Detector, PostProcess
 from ...models.registry import build, get_entry, list_models
 from ...nn.detection.box_head import BoxHead
@@ -21,8 +23,11 @@ from ...nn.detection.svd import truncate
 from ...paths import takes_paths
 from ...storage.checkpoint import save_checkpoint
 from ...storage.rundir import new_run_dir
-from .evaluate import eval_loader, evaluate
-from .regions import prepare_proposals
+from ..evaluation import evaluate
+from .evaluate import DetectionEvaluator
+from .regions import prepare_proposals, take_regions_from
+from .settings import DetectionSettings
+from .task import TASK
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,10 @@ def compress(
         ValueError: if the model cannot be read, has no such layers, or is compressed already; if a
             rank exceeds the size of its layer.
     """
-    from ...hub.loading import load
-
-    predictor = load(model, device=device, proposal_source=proposal_source)
-    detector, meta = predictor.detector, predictor.meta
+    found, meta = load_model(model)
+    take_regions_from(found, meta.model, proposal_source)
+    chosen = pick_device(device)
+    detector = found.eval().to(chosen).to(memory_format=torch.channels_last)
     head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
     if "svd" not in get_entry(meta.model).arguments() or not isinstance(head, BoxHead):
         able = [name for name, entry in list_models().items() if "svd" in entry.arguments()]
@@ -98,7 +103,7 @@ def compress(
         )
     args = {**meta.args, "svd": list(ranks)}
     smaller = truncated(detector, build(meta.model, len(meta.names), **args), ranks)
-    smaller = smaller.to(predictor.device).eval()
+    smaller = smaller.to(chosen).to(memory_format=torch.channels_last).eval()
     rows = []
     for label, network in (("before", detector), ("after", smaller)):
         layers = network.get_submodule("roi_heads.box_head.fcs")
@@ -108,12 +113,12 @@ def compress(
             dataset = open_dataset(data, split)
             dataset.window = meta.window
             prepare_proposals(network, dataset, workers=workers)
+            settings = DetectionSettings(PostProcess(score_thresh=0.001))
             result = evaluate(
+                DetectionEvaluator(network, dataset, meta, settings),
                 network,
-                dataset,
-                eval_loader(network, dataset, workers=workers),
-                names=meta.names,
-                post=PostProcess(score_thresh=0.001),
+                TASK.eval_loader(network, dataset, workers=workers),
+                total=len(dataset),
                 label=label,
             )
             assert result is not None

@@ -28,7 +28,7 @@ from ...storage.rundir import write_whole
 from ...text import to_json
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation
+    from .evaluate import DetectionEvaluation
 
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
 DEFAULT_CONF = 0.25  # of `predict`: shown where no score can be advised
@@ -93,7 +93,7 @@ class Diagnosis:
         return describe_conf(self.conf, self.best)
 
 
-def diagnose(result: Evaluation, max_det: int, least: float = 0.0) -> Diagnosis:
+def diagnose(result: DetectionEvaluation, max_det: int, least: float = 0.0) -> Diagnosis:
     """Look for what lies behind the metrics of an evaluation.
 
     Args:
@@ -128,7 +128,7 @@ def diagnose(result: Evaluation, max_det: int, least: float = 0.0) -> Diagnosis:
     )
 
 
-def advise(result: Evaluation, max_det: int) -> OperatingPoint | None:
+def advise(result: DetectionEvaluation, max_det: int) -> OperatingPoint | None:
     """Return the score threshold that `diagnose` advises, without the rest of the diagnosis.
 
     Args:
@@ -158,7 +158,7 @@ def describe_conf(conf: float, best: OperatingPoint | None) -> str:
     return f"conf={conf:g} ({why})"
 
 
-def _keypoint_curves(result: Evaluation, max_det: int) -> dict[str, Curves] | None:
+def _keypoint_curves(result: DetectionEvaluation, max_det: int) -> dict[str, Curves] | None:
     """Return precision and recall of the keypoints, where object keypoint similarity is the IoU."""
     if "keypoints/AP" not in result.metrics:
         return None

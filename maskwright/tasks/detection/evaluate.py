@@ -1,34 +1,33 @@
-"""A detector over a data set: its detections as COCO results, and what they score.
+"""What detectors are scored by: COCO and VOC average precision of what they found in a data set.
 
-What training, `val` and `compress` share. Masks go from the network's small squares straight to
-run-length codes at the original resolution, one image at a time, so that memory does not grow with
-the size of the images.
+Masks go from the network's small squares straight to run-length codes at the original resolution,
+one image at a time, so that memory does not grow with the size of the images.
 """
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ...data.loader import Batch, Loader, make_loader
+from ...data.loader import Batch
 from ...data.records import Dataset
 from ...errors import nearest
 from ...metrics.detection.coco_map import coco_eval
+from ...metrics.detection.diagnostics import explain_zero
 from ...metrics.detection.voc_map import voc_eval
-from ...models.detection.base import Detector, PostProcess
-from ...models.inference import fast_network, pick_precision
+from ...models.detection.base import Detector
+from ...models.meta import Meta
 from ...nn.ragged import PER_OBJECT
 from ...ops.masks import paste_rle
-from ...structures import Detections, Images, Resize, Skeleton
-from ...terminal import console
-from ...training.best import fitness
-from .regions import proposal_store
-from .views import Views, detect_views, to_detections
+from ...structures import Detections, Skeleton
+from ..evaluation import Evaluation, Evaluator
+from .settings import DetectionSettings
+from .views import detect_views, to_detections
 
 CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost nothing of worth
 CAP_SHARE = 0.75  # nor has one with fewer objects than this share of its detections
@@ -36,7 +35,7 @@ VOC_TITLES = {"VOC_AP50": False, "VOC07_AP50": True}  # whether by eleven points
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class DetectionEvaluation(Evaluation):
     """What an evaluation found.
 
     Attributes:
@@ -44,156 +43,142 @@ class Evaluation:
             [0, 1] or nan.
         gt: the ground truth in COCO's form, category ids being label + 1.
         detections: the detections as COCO results with the same ids.
+        max_det: most detections of an image.
         capped: ids of the images where `max_det` may have cut off real objects: full of good
             detections, and with about as many objects as detections, or more.
+        sigmas: those of the keypoint AP, None for the default.
         short: ids of those where the model's proposals may have been too few for all objects.
         advice: what helps there.
-        ms: milliseconds of computing per image, loading not counted.
-        sigmas: those of the keypoint AP, None for the default.
+        left_out: what was found and not scored.
     """
 
-    metrics: dict[str, float]
     gt: dict[str, Any]
     detections: list[dict[str, Any]]
-    capped: list[int]
-    ms: float
+    max_det: int
+    capped: Sequence[int] = ()
     sigmas: Sequence[float] | None = None
     short: Sequence[int] = ()
     advice: str = ""
+    left_out: Sequence[str] = ()
 
     @property
     def fitness(self) -> float:
-        """The number by which checkpoints are compared, nan if there is none; see `best`."""
+        """See `fitness`."""
         return fitness(self.metrics)
 
+    def warnings(self, *, by: str = "model") -> list[str]:
+        """Return which limits may have cut off objects, and why an AP is 0 or undefined."""
+        reasons = []
+        if by == "model" or not self.fitness:
+            reasons = list(explain_zero(self.gt, self.detections, self.metrics, by=by))
+        return [*capped_notes(self), *reasons]
 
-def eval_loader(
-    detector: Detector,
-    dataset: Dataset,
-    *,
-    resize: Resize | None = None,
-    batch: int = 1,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-) -> Loader:
-    """Return a loader over a data set in its order, without augmentation."""
-    return make_loader(
-        dataset,
-        batch=batch,
-        resize=resize or detector.resize,
-        augment=None,
-        seed=0,
-        workers=workers,
-        shuffle=False,
-        divisor=detector.size_divisor,
-        buckets=detector.buckets,
-        rank=rank,
-        world=world,
-        masks=False,  # the evaluator takes them from the data set
-        proposals=proposal_store(detector, dataset.split),
-    )
+    def remarks(self) -> list[str]:
+        """Return what was found and not scored."""
+        return list(self.left_out)
 
 
-def evaluate(
-    detector: Detector,
-    dataset: Dataset,
-    *loaders: Iterable[Batch],
-    names: Sequence[str | None],
-    post: PostProcess,
-    skeleton: Skeleton | None = None,
-    sigmas: Sequence[float] | None = None,
-    boundary: bool = False,
-    voc: bool | None = None,
-    views: Views | None = None,
-    precision: str = "float32",
-    label: str = "val",
-    stop: Callable[[], bool] = lambda: False,
-    gather: Callable[[Any], list[Any]] = lambda share: [share],
-    enabled: bool = True,
-) -> Evaluation | None:
-    """Run a detector over a data set and score it.
+def fitness(metrics: Mapping[str, float]) -> float:
+    """Return the mean of mask AP and keypoint AP, as far as they are defined; else box AP.
+
+    An AP is nan where the images hold no object to find, so it is undefined in all epochs or in
+    none.
+    """
+    finer = [metrics.get(key, math.nan) for key in ("mask/AP", "keypoints/AP")]
+    values = [value for value in finer if math.isfinite(value)]
+    values = values or [metrics.get("box/AP", math.nan)]
+    mean = sum(values) / len(values)
+    return mean if math.isfinite(mean) else math.nan
+
+
+class DetectionEvaluator(Evaluator):
+    """Collects the detections of a data set as COCO results.
 
     Args:
-        detector: the model; its training mode is put back afterwards.
+        detector: the model.
         dataset: the images and their objects.
-        *loaders: batches of the data set, or of this process's share of it; with `views`, the same
-            batches at each scale.
-        names: class names of the model by label, None for a class without a name.
-        post: thresholds of the detections.
-        skeleton: the keypoints of the model.
-        sigmas: see `engine.val.val`.
-        boundary: see `engine.val.val`.
-        voc: see `engine.val.val`.
-        views: look at each image in these ways; None: once, as it is.
-        precision: of the arithmetic, see `hub.load`.
-        label: what stands in front of the progress bar.
-        stop: asked after each batch; True ends the evaluation without a result.
-        gather: returns the shares of all processes.
-        enabled: False shows no progress, for all processes but the first.
-
-    Returns:
-        The evaluation, or None if it was stopped.
+        meta: what the model says of itself: class names, and keypoints.
+        settings: thresholds and views.
+        sigmas: see `val`.
+        boundary: see `val`.
+        voc: see `val`.
 
     Raises:
         ValueError: if the data set has a class or a keypoint that the model does not know.
     """
-    labels = match_classes(names, dataset.names)
-    joints = match_keypoints(skeleton, dataset)
-    mirrored = None if skeleton is None else skeleton.mirrored
-    device = detector.mean.device  # an exported graph has no parameters
-    was_training = detector.training
-    network = fast_network(detector.eval(), dtype=pick_precision(precision, device))
-    found: list[tuple[int, bool, bool, list[dict[str, Any]]]] = []
-    seconds = 0.0
-    try:
-        with console.progress(label, total=len(dataset), unit="img", enabled=enabled) as bar:
-            for batches in zip(*loaders, strict=True):
-                start = time.perf_counter()
-                batch = batches[0]
-                scaled = [to_device(one.images, device) for one in batches]
-                with torch.no_grad():  # in inference mode a cached tensor would spoil training
-                    if views is None:
-                        detections = to_detections(network(scaled[0], post), scaled[0])
-                    else:
-                        detections = detect_views(network, scaled, post, views.flip, mirrored)
-                for index, one in zip(batch.indices, detections, strict=True):
-                    image_id = dataset[index].image_id
-                    full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
-                    rows = to_coco_rows(one, image_id, labels, detector.paste_mode, joints)
-                    short = one.short and len(one) < post.max_det
-                    found.append((image_id, full, short, rows))
-                seconds += time.perf_counter() - start
-                bar.update(len(batch.indices))
-                if stop():
-                    break
-    finally:
-        detector.train(was_training)
-    stopped = stop()  # or the loader has heard it, and ended early
-    ms = 1e3 * seconds / max(len(found), 1)
-    shares = gather((stopped, found))
-    if any(share_stopped for share_stopped, _ in shares):
-        return None
-    by_image = {image_id: rest for _, share in shares for image_id, *rest in share}
-    gt = dataset.to_coco(by_label=True)
-    rows = [row for *_, rows in by_image.values() for row in rows]
-    metrics = score(
-        gt,
-        rows,
-        masks=detector.predicts_masks and dataset.has_masks,
-        keypoints=bool(joints) and dataset.has_keypoints,
-        max_det=post.max_det,
-        sigmas=sigmas,
-        boundary=boundary,
-        voc=dataset.format == "voc" if voc is None else voc,
-    )
-    objects = count_objects(gt)
-    near = CAP_SHARE * post.max_det
-    capped = [key for key, (full, *_) in by_image.items() if full and objects[key] >= near]
-    enough = (detector.num_proposals(post.max_det) or 0) / PER_OBJECT  # proposals, for so many
-    few = [key for key, (_, short, _) in by_image.items() if short and objects[key] > enough]
-    advice = detector.short_advice(post.max_det) if few else ""
-    return Evaluation(metrics, gt, rows, capped, ms, sigmas, few, advice)
+
+    def __init__(
+        self,
+        detector: Detector,
+        dataset: Dataset,
+        meta: Meta,
+        settings: DetectionSettings,
+        *,
+        sigmas: Sequence[float] | None = None,
+        boundary: bool = False,
+        voc: bool | None = None,
+    ) -> None:
+        self.detector, self.dataset, self.settings = detector, dataset, settings
+        self.labels = match_classes(meta.names, dataset.names)
+        self.joints = match_keypoints(meta.keypoints, dataset)
+        self.skeleton = meta.keypoints
+        self.sigmas, self.boundary = sigmas, boundary
+        self.voc = dataset.format == "voc" if voc is None else voc
+        self._found: list[tuple[int, bool, bool, list[dict[str, Any]]]] = []
+
+    def add(self, network: Any, batches: Sequence[Batch]) -> None:
+        """Keep what a detector finds in a batch; see `Evaluator`."""
+        images = [batch.images for batch in batches]
+        post, views = self.settings.post, self.settings.views
+        if views is None:
+            detections = to_detections(network(images[0], post), images[0])
+        else:
+            mirrored = None if self.skeleton is None else self.skeleton.mirrored
+            detections = detect_views(network, images, post, views.flip, mirrored)
+        for index, one in zip(batches[0].indices, detections, strict=True):
+            image_id = self.dataset[index].image_id
+            full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
+            mode = self.detector.paste_mode
+            rows = to_coco_rows(one, image_id, self.labels, mode, self.joints)
+            short = one.short and len(one) < post.max_det
+            self._found.append((image_id, full, short, rows))
+
+    def share(self) -> Any:
+        """Return the detections of this process by image."""
+        return self._found
+
+    def finish(self, shares: Sequence[Any], ms: float) -> DetectionEvaluation:
+        """Score the detections of all processes; see `Evaluator`."""
+        detector, dataset, most = self.detector, self.dataset, self.settings.post.max_det
+        by_image = {image_id: rest for share in shares for image_id, *rest in share}
+        gt = dataset.to_coco(by_label=True)
+        rows = [row for *_, rows in by_image.values() for row in rows]
+        metrics = score(
+            gt,
+            rows,
+            masks=detector.predicts_masks and dataset.has_masks,
+            keypoints=bool(self.joints) and dataset.has_keypoints,
+            max_det=most,
+            sigmas=self.sigmas,
+            boundary=self.boundary,
+            voc=self.voc,
+        )
+        objects = count_objects(gt)
+        near = CAP_SHARE * most
+        capped = [key for key, (full, *_) in by_image.items() if full and objects[key] >= near]
+        enough = (detector.num_proposals(most) or 0) / PER_OBJECT  # proposals, for so many
+        few = [key for key, (_, short, _) in by_image.items() if short and objects[key] > enough]
+        advice = detector.short_advice(most) if few else ""
+        left_out = []
+        if detector.predicts_masks and not dataset.has_masks:
+            left_out.append(f"{dataset.source} has boxes only: the masks were not scored")
+        if detector.num_keypoints and not dataset.has_keypoints:
+            left_out.append(
+                f"{dataset.source} has no labelled keypoints: those found were not scored"
+            )
+        return DetectionEvaluation(
+            metrics, ms, gt, rows, most, capped, self.sigmas, few, advice, left_out
+        )
 
 
 def score(
@@ -310,28 +295,19 @@ def to_coco_rows(
     return rows
 
 
-def to_device(images: Images, device: torch.device) -> Images:
-    """Return the images on the device of the model, in the memory layout that it prefers."""
-    images = images.to(device, non_blocking=True)
-    if device.type == "mps":
-        return images
-    pixels = images.pixels.contiguous(memory_format=torch.channels_last)
-    return replace(images, pixels=pixels)
-
-
 def count_objects(gt: dict[str, Any]) -> Counter[Any]:
     """Return how many objects each image of a ground truth has, without crowd regions."""
     return Counter(ann["image_id"] for ann in gt["annotations"] if not ann["iscrowd"])
 
 
-def capped_notes(result: Evaluation, max_det: int) -> list[str]:
+def capped_notes(result: DetectionEvaluation) -> list[str]:
     """Return warnings where limits of the number of objects or proposals may have cut some off."""
     notes, count = [], len(result.gt["images"])
     if result.capped:
         objects = count_objects(result.gt)
         most = max(objects[key] for key in result.capped)
         notes.append(
-            f"{len(result.capped)} of {count} images reached max_det={max_det}, and "
+            f"{len(result.capped)} of {count} images reached max_det={result.max_det}, and "
             f"have about so many objects or more (up to {most}): those beyond it count as missed; "
             "raise max_det"
         )

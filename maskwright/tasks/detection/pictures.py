@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +15,11 @@ from ...data.records import Dataset
 from ...drawing.draw import draw_instances, mosaic
 from ...files import replacing_picture
 from ...metrics.detection.scores import OperatingPoint, above
-from ...paths import plain_path
 from ...storage.rundir import write_whole
 from .diagnosis import describe_conf, save_numbers, shown_conf
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation
+    from .evaluate import DetectionEvaluation
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp
@@ -57,7 +54,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
 
 def save_labels(path: Path, dataset: Dataset) -> None:
     """Draw what the annotations look like: classes, sizes, places, objects per image."""
-    from ...reports.curves import plot_labels
+    from .label_figure import plot_labels
 
     labels, sizes, centres, per_image = [], [], [], []
     for i in range(len(dataset)):
@@ -81,7 +78,7 @@ def save_labels(path: Path, dataset: Dataset) -> None:
 
 def save_validation(
     folder: Path,
-    result: Evaluation,
+    result: DetectionEvaluation,
     dataset: Dataset,
     best: OperatingPoint | None,
     least: float = 0.0,
@@ -121,7 +118,7 @@ def load_detections(folder: Path, dataset: Dataset | None = None) -> list[dict[s
     Args:
         folder: the run folder.
         dataset: the images that were evaluated: category ids become label + 1, as in
-            `Evaluation`. None: they stay those of its annotation file.
+            `DetectionEvaluation`. None: they stay those of its annotation file.
     """
     rows: list[dict[str, Any]] = json.loads((folder / DETECTIONS).read_bytes())
     if dataset is None:
@@ -138,76 +135,6 @@ def _with_text(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(mask, dict) or not isinstance(mask["counts"], bytes):
         return row
     return row | {"segmentation": mask | {"counts": mask["counts"].decode("ascii")}}
-
-
-class Curves:
-    """Redraws `results.png`, and feeds TensorBoard if it is installed, after each epoch.
-
-    Where epochs are so short that drawing would take more than a tenth of the time, the figure
-    skips some of them; it is always up to date at the end.
-
-    Args:
-        folder: the run folder.
-        enabled: False does nothing, for all processes but the first.
-        step: optimiser steps done before; what a killed run has written beyond them is hidden.
-        schedule: the learning rate at each step from 0 on; None: known at the ends of epochs.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        enabled: bool = True,
-        step: int = 0,
-        schedule: Callable[[int], float] | None = None,
-    ) -> None:
-        self.folder = folder
-        self._schedule = schedule
-        self.enabled = enabled
-        self._writer: Any = None
-        self._drawn = -math.inf  # when, by the monotonic clock
-        self._cost = 0.0  # seconds that it took
-        self._stale = False
-        self._links = ExitStack()
-        if enabled:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                return
-            # It knows names in UTF-8 alone, and writes until the end.
-            place = self._links.enter_context(plain_path(folder))
-            self._writer = SummaryWriter(place, purge_step=step + 1)
-
-    def __enter__(self) -> Curves:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stale:
-            self._draw()
-        if self._writer is not None:
-            self._writer.close()
-        self._links.close()
-
-    def add(self, row: Mapping[str, float | int | None]) -> None:
-        """Add the numbers of an epoch, which `results.csv` holds already."""
-        if not self.enabled:
-            return
-        self._stale = True
-        if time.monotonic() - self._drawn > 10 * self._cost:
-            self._draw()
-        if self._writer is not None:
-            for key, value in row.items():
-                if value is not None and math.isfinite(value):
-                    self._writer.add_scalar(key, value, int(row["step"] or 0))
-            self._writer.flush()
-
-    def _draw(self) -> None:
-        from ...reports.curves import plot_results
-
-        start = time.monotonic()
-        plot_results(self.folder / "results.csv", self.folder / "results.png", self._schedule)
-        self._drawn, self._stale = time.monotonic(), False
-        self._cost = self._drawn - start
 
 
 def _save_rows(

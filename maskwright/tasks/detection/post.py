@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import cache
-from numbers import Integral, Real
-from typing import Any
+from numbers import Real
 
-from ...errors import OptionError
+from ...errors import OptionError, whole_number
 from ...models.detection.base import PostProcess
 from ...ops.soft_nms import SoftNMS
 
@@ -31,26 +27,6 @@ def _share(name: str, value: object) -> float:
     if not 0 <= float(value) <= 1:
         raise OptionError(f"{name} lies between 0 and 1, got {value}")
     return float(value)
-
-
-def whole_number(name: str, value: object, least: int = 1) -> int:
-    """Return an option that counts something.
-
-    Raises:
-        OptionError: if it is no whole number, or below `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise OptionError(f"{name} is a whole number, got {value!r}")
-    if value < least:
-        raise OptionError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-@cache
-def default_post(function: Callable[..., Any]) -> PostProcess:
-    """Return the post-processing of a function's own `conf`, `iou` and `max_det`."""
-    parameters = inspect.signature(function).parameters
-    return make_post(*(parameters[name].default for name in ("conf", "iou", "max_det")))
 
 
 def parse_soft_nms(value: str | SoftNMS | None) -> SoftNMS | None:

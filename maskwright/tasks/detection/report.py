@@ -17,7 +17,7 @@ from ...data.records import Dataset
 from ...drawing.figures import plural
 from ...metrics.detection.error_split import KINDS, MEANING, SPECIAL
 from ...metrics.detection.scores import SMALLEST_SCORE, ImageScore
-from ...reports.page import escape, render
+from ...reports.page import REPORT, escape, render
 from ...reports.page_parts import (
     DASH,
     bullets,
@@ -32,16 +32,14 @@ from ...reports.page_parts import (
 )
 from ...reports.undefined import metric_rows, split_rows, undefined_line
 from ...storage.rundir import write_whole
-from ...terminal import console
 from ...terminal.doctor import environment
 from .advice import Step, next_steps, verdict
 from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .worst import LEGEND, draw_worst
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation
+    from .evaluate import DetectionEvaluation
 
-REPORT = "report.html"
 AT_ONCE = 3  # of the worst images; the others are folded away
 MIXUPS = 12  # rows of the table of confusions
 ALWAYS = ("AP", "AP50")  # rows of the table of metrics that stay, whatever they say
@@ -52,7 +50,7 @@ NONE_RIGHT = '<span title="no detection of this class is right">–</span>'
 def write_report(
     folder: Path,
     found: Diagnosis,
-    result: Evaluation,
+    result: DetectionEvaluation,
     dataset: Dataset,
     *,
     title: str,
@@ -107,23 +105,23 @@ def write_report(
     write_whole(folder / REPORT, page)
 
 
-def announce(found: Diagnosis, folder: Path) -> None:
-    """Print the advised score threshold and where the report is."""
+def spoken(found: Diagnosis, folder: Path) -> list[str]:
+    """Return lines that tell the advised score threshold and where the report is."""
     if found.best is not None:
-        console.note(
+        first = (
             f"best F1 {found.best.f1:.3f} (precision {found.best.precision:.3f}, recall "
             f"{found.best.recall:.3f}) at conf={found.best.conf:g}: pictures, confusion matrix "
             "and the command below use it"
         )
     else:
-        console.note(
+        first = (
             f"no best F1, because nothing right was found: pictures, confusion matrix and the "
             f"command below use conf={found.conf:g}"
         )
-    console.note(f"report: {folder / REPORT}")
+    return [first, f"report: {folder / REPORT}"]
 
 
-def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
+def _draw(folder: Path, found: Diagnosis, result: DetectionEvaluation) -> dict[str, Any]:
     """Draw the figures and return their file names."""
     from . import figures as plots
 
@@ -155,7 +153,7 @@ def _draw(folder: Path, found: Diagnosis, result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _key_figures(result: Evaluation, found: Diagnosis) -> list[tuple[str, str]]:
+def _key_figures(result: DetectionEvaluation, found: Diagnosis) -> list[tuple[str, str]]:
     metrics, objects = result.metrics, sum(found.objects.values())
     rows = [
         (number(value, "–"), key.replace("/", " "))

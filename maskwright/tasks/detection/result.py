@@ -6,35 +6,32 @@ stay small squares in their boxes until somebody asks for them.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...files import replacing_picture, write_whole
+from ...files import replacing_picture
 from ...ops.masks import paste_masks, paste_rle
 from ...ops.outlines import Part, trace_parts
 from ...ops.rle import decode_rle
 from ...paths import home_path
+from ...reports.result import ImageResult, Mark
 from ...structures import Detections, Skeleton
-from ...text import one_line, to_json
+from ...text import to_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
-NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
-
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Result:
+class Result(ImageResult):
     """The objects found in one image, by falling score, in pixels of the original image.
 
     Attributes:
@@ -68,6 +65,13 @@ class Result:
     paste_mode: str = "grid"
     skeleton: Skeleton | None = None
     source_name: str = ""
+
+    # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
+    # pixel.
+    FILES: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "geojson": (".geojson", ""),
+        "labels": (".png", "labels"),
+    }
 
     @property
     def boxes(self) -> Tensor:
@@ -113,19 +117,6 @@ class Result:
         codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
         return [{"size": list(code["size"]), "counts": _as_text(code["counts"])} for code in codes]
 
-    @property
-    def file_name(self) -> str:
-        """The last part of `path`, or "image" for pixels in memory."""
-        if self.path is None:
-            return "image"
-        text = unquote(urlsplit(self.path).path) if "://" in self.path else self.path
-        return Path(text).name or "image"
-
-    @property
-    def name(self) -> str:
-        """What tells the image apart: its file name, with folders where the source has several."""
-        return self.source_name or self.file_name
-
     def counts(self) -> dict[str, int]:
         """Return the number of objects by class name, the most frequent first."""
         return dict(Counter(self.names[i] for i in self.labels.tolist()).most_common())
@@ -158,19 +149,6 @@ class Result:
         for i in range(len(self)):
             yield self[i]
 
-    def __repr__(self) -> str:
-        objects = ", ".join(f"{n} {what}" for what, n in self.counts().items()) or "no objects"
-        time = f", {sum(self.speed.values()):.0f} ms" if self.speed else ""
-        return one_line(f"{self.name}: {objects}{time}")
-
-    def _repr_png_(self) -> bytes:
-        """Return the picture of `plot` for a notebook, made smaller if it is large."""
-        picture = self.plot()
-        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
-        stream = io.BytesIO()
-        picture.save(stream, "PNG")
-        return stream.getvalue()
-
     def plot(self, *, labels: bool = True) -> Image.Image:
         """Return the image with the objects drawn on it.
 
@@ -192,56 +170,6 @@ class Result:
             texts=None if labels else [""] * len(self),
             skeleton=self.skeleton,
         )
-
-    def show(self, *, labels: bool = True) -> None:
-        """Show the picture of `plot`: in the notebook, or in the system's image viewer.
-
-        Args:
-            labels: see `plot`.
-
-        Raises:
-            OSError: on a machine without a display.
-        """
-        import os
-        import sys
-
-        notebook = sys.modules.get("IPython")
-        if notebook is not None and getattr(notebook.get_ipython(), "kernel", None) is not None:
-            notebook.display.display(self.plot(labels=labels))
-            return
-        if sys.platform.startswith("linux") and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
-            raise OSError("no display to show the image on: use result.save('overlay.png')")
-        self.plot(labels=labels).show(title=repr(self))
-
-    def save(self, path: str | Path, *, labels: bool = True) -> Path:
-        """Write the picture of `plot`, or the data if `path` ends in .json or .geojson.
-
-        Args:
-            path: the file.
-            labels: of the picture, see `plot`.
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: if the suffix is that of no image format, or the file cannot be written.
-        """
-        path = Path(home_path(path))
-        data = {".json": self.to_json, ".geojson": self.to_geojson}.get(path.suffix.lower())
-        if data is None and path.suffix.lower() not in _writable():
-            raise ValueError(
-                f"save: {str(path)!r} must end in .png, .jpg, another image suffix, .json or "
-                ".geojson"
-            )
-        if data is not None:
-            write_whole(path, data(), durable=False)
-            return path
-        picture = self.plot(labels=labels)
-        with replacing_picture(path) as temporary:
-            picture.save(temporary, quality=92)  # of JPEG and WebP; others ignore it
-        return path
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return the objects in the COCO results format.
@@ -274,13 +202,39 @@ class Result:
                 row["keypoints"] = points
         return rows
 
-    def to_json(self) -> str:
-        """Return everything but the pixels as JSON text.
+    def summary(self) -> str:
+        """Return the number of objects of each class, as in "2 cells, 1 nucleus"."""
+        return ", ".join(f"{n} {what}" for what, n in self.counts().items()) or "no objects"
 
-        An object with `path`, `name`, `height`, `width`, `speed` and `objects`; each object has
-        `name`, `label`, `category_id`, `score`, `box` (xyxy) and, where the model has them,
-        `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the order of
-        the document's `keypoint_names`).
+    def marks(self) -> list[Mark]:
+        """Return name, score and box of each object; see `ImageResult`."""
+        rows: list[Mark] = []
+        corners = self.boxes.round().tolist()
+        for label, score, box in zip(
+            self.labels.tolist(), self.scores.tolist(), corners, strict=True
+        ):
+            x1, y1, x2, y2 = (int(v) for v in box)
+            rows.append((self.names[label], int(1000 * score), (x1, y1, x2 - x1, y2 - y1)))
+        return rows
+
+    def writers(self) -> dict[str, Callable[[Path], Any]]:
+        """Return what writes polygons and label images; see `ImageResult`."""
+        return {"geojson": self.save, "labels": self.save_labels}
+
+    def _texts(self) -> dict[str, Callable[[], str]]:
+        return {".geojson": self.to_geojson}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the original image."""
+        return self.detections.size
+
+    def content(self) -> dict[str, Any]:
+        """Return `objects`, and `keypoint_names` where there are any.
+
+        Each object has `name`, `label`, `category_id`, `score`, `box` (xyxy) and, where the model
+        has them, `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the
+        order of the document's `keypoint_names`).
         """
         objects: list[dict[str, Any]] = []
         for i, label in enumerate(self.labels.tolist()):
@@ -299,18 +253,10 @@ class Result:
                     for x, y, score in self.keypoints[i].tolist()
                 ]
             objects.append(entry)
-        height, width = self.detections.size
-        document: dict[str, Any] = {
-            "path": self.path,
-            "name": self.name,
-            "height": height,
-            "width": width,
-            "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
-            "objects": objects,
-        }
+        document: dict[str, Any] = {"objects": objects}
         if self.skeleton is not None:
             document["keypoint_names"] = list(self.skeleton.names)
-        return to_json(document)
+        return document
 
     def polygons(self, tolerance: float = 0.0) -> list[list[Part]] | None:
         """Return the masks as polygons with holes, the parts of each object, or None.
@@ -427,9 +373,3 @@ class Result:
 
 def _as_text(counts: str | bytes) -> str:
     return counts.decode("ascii") if isinstance(counts, bytes) else counts
-
-
-def _writable() -> set[str]:
-    from PIL import Image
-
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}

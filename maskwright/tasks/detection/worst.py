@@ -28,7 +28,7 @@ from .diagnosis import Diagnosis, KindDiagnosis
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .evaluate import Evaluation
+    from .evaluate import DetectionEvaluation
 
 SHOWN = 8  # images
 CELL = 640  # pixels of the long side of a picture
@@ -55,7 +55,11 @@ LEGEND: dict[str, tuple[Color, str]] = {
 
 
 def draw_worst(
-    folder: Path, found: Diagnosis, result: Evaluation, dataset: Dataset, count: int = SHOWN
+    folder: Path,
+    found: Diagnosis,
+    result: DetectionEvaluation,
+    dataset: Dataset,
+    count: int = SHOWN,
 ) -> list[tuple[Path, ImageScore]]:
     """Draw the worst images into `worst/` and all of them into `worst.jpg`.
 
@@ -100,7 +104,7 @@ def draw_worst(
 
 
 def _draw_pair(
-    found: Diagnosis, result: Evaluation, dataset: Dataset, image: int, kinds: IntArray
+    found: Diagnosis, result: DetectionEvaluation, dataset: Dataset, image: int, kinds: IntArray
 ) -> list[Image]:
     """Return the ground truth and the marked detections of one image."""
     lead = found.lead

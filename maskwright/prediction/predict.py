@@ -1,0 +1,194 @@
+"""Prediction over a source of any size: results one at a time, in constant memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError, checked_options, whole_number
+from ..paths import takes_paths
+from ..reports.gallery import check_formats, split_names
+from ..runs import check_save
+from ..tasks.base import Settings
+from ..text import printable
+from ..window import Window, parse_window
+from .load import load
+from .memory import TooLittleMemoryError
+from .predictor import Predictor
+from .reading import Loaded, read_all
+from .sources import Sources, list_sources
+from .stream import Results, Saver
+from .windows import chosen_window, own_window_warning
+
+
+@checked_options
+@takes_paths
+def predict(
+    model: str | Path | Predictor,
+    source: Any,
+    *,
+    conf: float = 0.25,
+    iou: float = 0.5,
+    max_det: int = 100,
+    imgsz: int | tuple[int, int] | str | None = None,
+    batch: int = 1,
+    device: str = "auto",
+    precision: str = "float32",
+    save: bool | str | Path | None = None,
+    soft_nms: str | None = None,
+    tta: str | None = None,
+    window: tuple[float, float] | str | None = None,
+    proposal_source: str | None = None,
+    weights: str | Path | None = None,
+    formats: str | tuple[str, ...] | None = None,
+    labels: bool = True,
+    show: bool = False,
+    project: str | Path = "runs",
+    name: str | None = None,
+    trust: bool = False,
+) -> Results:
+    """Predict over a source of any size, one result at a time.
+
+    Names and options are checked at once, the images are read while you iterate. Of many images
+    one that cannot be read is reported as a warning and passed over.
+
+    Args:
+        model: registered name, checkpoint or run folder; `maskwright models` lists the names.
+        source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; in
+            Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a
+            list of all these.
+        conf: smallest score of an object, from 0 to 1.
+        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        max_det: most objects in an image; a warning says when an image reached it.
+        imgsz: image size in pixels: the long side, short and long side, or a factor such as
+            1.25x. None: the rule that the model was trained with.
+        batch: images that are computed at once.
+        device: where to compute: auto, cpu, cuda, cuda:1, mps; a `Predictor` stays on its own.
+        precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
+        save: write a picture and a JSON file of each image, and a page that shows several: true
+            into a new run folder, a path into that folder, false nothing.
+        soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
+            them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
+        tta: look at each image several times and merge what is found: factors on the image size and
+            the word flip, as in flip or 0.75,1,1.25,flip. None: once.
+        window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
+            the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
+            model was trained; percentile, if that was on 8-bit images.
+        proposal_source: for models that take their regions with the image, such as Fast R-CNN:
+            where these come from (selective_search, boxes.npz, ...). None: from where they came in
+            training; a `Predictor` keeps its own.
+        weights: for a registered name: published weights such as coco, or a checkpoint.
+        formats: further files per image, joined by commas: geojson (polygons with holes, for
+            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
+        labels: write class and score at the objects of the pictures of save and show.
+        show: open each picture in a window, or show it in the notebook.
+        project: folder that holds the run folders.
+        name: name of the run folder, numbered if taken; none: "predict".
+        trust: run the machine code in a file of `maskwright export format=aoti`.
+
+    Returns:
+        An iterator of results in the order of the source; its `dir` and `page` tell where the
+        files are.
+
+    Raises:
+        ValueError: if the source, the model or an option is wrong; while iterating, if the only
+            image or all images cannot be read.
+    """
+    parse_window(window)
+    batch = whole_number("batch", batch)
+    where, files = check_save(save, project, name), split_names(formats)
+    if files and where is False:
+        raise OptionError(
+            "formats names files to write, but save=false writes none: give save=true"
+        )
+    if not labels and where is False and not show:
+        raise OptionError(
+            "labels=false is about pictures, but none is made: give save=true or show=true; "
+            "result.plot(labels=False) draws one"
+        )
+    sources = list_sources(source)
+    if sources.passed_over:
+        warnings.warn(printable(sources.passed_over), stacklevel=4)  # beyond the two wrappers
+    if isinstance(model, Predictor):
+        if weights is not None:
+            raise OptionError("weights is for a model given by its name; this one has its own")
+        predictor = model
+    else:
+        predictor = load(
+            model,
+            weights=weights,
+            device=device,
+            precision=precision,
+            trust=trust,
+            proposal_source=proposal_source,
+        )
+    check_formats(files, predictor.task.files)
+    predictor.task.check_formats(files, predictor.model, predictor.meta.model)
+    given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
+    settings = predictor.settings(given, predict)
+    rule = predictor.resize_rule(imgsz)
+    scale = chosen_window(predictor.meta, window)
+    saver = None
+    if where is not False:
+        saver = Saver(
+            where,
+            project=project,
+            name=name,
+            formats=files,
+            labels=labels,
+            title=str(source) if isinstance(source, str | Path) else "Predictions",
+            several=len(sources) > 1,
+        )
+    stream = _stream(predictor, sources, rule, settings, scale, batch, saver, show, labels)
+    return Results(stream, len(sources), predictor.meta.model, saver)
+
+
+def _stream(
+    predictor: Predictor,
+    sources: Sources,
+    rule: Any,
+    settings: Settings,
+    window: Window | str | None,
+    batch: int,
+    saver: Saver | None,
+    show: bool,
+    labels: bool,
+) -> Generator[Any]:
+    stretched = False
+    said: set[str] = set()
+    images = read_all(sources, window, predictor.memory, settings.rules(rule))
+    while group := list(islice(images, batch)):
+        if window is None and not stretched and any(loaded.deep for loaded in group):
+            stretched = True
+            warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
+        for result in _compute(predictor, group, rule, settings, sources.single):
+            for text in predictor.task.remarks([result], predictor.model, settings, said):
+                warnings.warn(text, stacklevel=2)
+            if saver is not None:
+                saver.write(result)
+            if show:
+                result.show(labels=labels)
+            yield result
+    if saver is not None:
+        saver.finish(len(sources))
+
+
+def _compute(
+    predictor: Predictor, group: Sequence[Loaded], rule: Any, settings: Settings, single: bool
+) -> list[Any]:
+    """Return the results of a batch; one by one, and without those that do not fit into memory."""
+    try:
+        return predictor.infer(group, rule, settings)
+    except TooLittleMemoryError as error:
+        if single:
+            raise
+        # What it refers to would keep the memory.
+        problem = str(error)
+    if len(group) == 1:
+        warnings.warn(printable(f"skipped: {problem}"), stacklevel=3)
+        return []
+    parts = [_compute(predictor, [one], rule, settings, single) for one in group]
+    return [result for part in parts for result in part]

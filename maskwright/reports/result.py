@@ -1,0 +1,182 @@
+"""What a prediction gives to people, of any task: a picture, a file, a line of text."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from ..files import replacing_picture, write_whole
+from ..paths import home_path
+from ..text import one_line, to_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
+# What the page of a run shows of one find: name, score in thousandths (rounded down), and where it
+# is: x, y, width, height in whole pixels of the image; None: the image as a whole.
+Mark = tuple[str, int, tuple[int, int, int, int] | None]
+
+
+class ImageResult(ABC):
+    """The result of one image; each task has its own kind, a dataclass with these fields.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, the original image.
+        names: class names by label.
+        path: where the image came from; None for pixels in memory.
+        speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
+        source_name: how the image is called among the others of its source, see `name`.
+        FILES: further files of an image by the name of their format: the suffix behind its stem,
+            and the folder they go into, "" for the one of all.
+    """
+
+    image: np.ndarray
+    names: list[str]
+    path: str | None
+    speed: dict[str, float]
+    source_name: str
+
+    FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    @abstractmethod
+    def plot(self, *, labels: bool = True) -> Image.Image:
+        """Return the image with what was found drawn on it.
+
+        Args:
+            labels: write names and scores.
+        """
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """Return what was found as plain data, for `to_json`."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Return how often each name was found, the most frequent first."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """Return what was found in a few words."""
+
+    @abstractmethod
+    def marks(self) -> list[Mark]:
+        """Return what was found for the page of a run, by falling score."""
+
+    def writers(self) -> dict[str, Callable[[Path], Any]]:
+        """Return what writes each of `FILES`, by the name of its format."""
+        return {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the original image."""
+        height, width = self.image.shape[:2]
+        return height, width
+
+    @property
+    def file_name(self) -> str:
+        """The last part of `path`, or "image" for pixels in memory."""
+        if self.path is None:
+            return "image"
+        text = unquote(urlsplit(self.path).path) if "://" in self.path else self.path
+        return Path(text).name or "image"
+
+    @property
+    def name(self) -> str:
+        """What tells the image apart: its file name, with folders where the source has several."""
+        return self.source_name or self.file_name
+
+    def __repr__(self) -> str:
+        time = f", {sum(self.speed.values()):.0f} ms" if self.speed else ""
+        return one_line(f"{self.name}: {self.summary()}{time}")
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture of `plot` for a notebook, made smaller if it is large."""
+        picture = self.plot()
+        picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        return stream.getvalue()
+
+    def show(self, *, labels: bool = True) -> None:
+        """Show the picture of `plot`: in the notebook, or in the system's image viewer.
+
+        Args:
+            labels: see `plot`.
+
+        Raises:
+            OSError: on a machine without a display.
+        """
+        notebook = sys.modules.get("IPython")
+        if notebook is not None and getattr(notebook.get_ipython(), "kernel", None) is not None:
+            notebook.display.display(self.plot(labels=labels))
+            return
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise OSError("no display to show the image on: use result.save('overlay.png')")
+        self.plot(labels=labels).show(title=repr(self))
+
+    def save(self, path: str | Path, *, labels: bool = True) -> Path:
+        """Write the picture of `plot`, or data if `path` ends in .json or another data format.
+
+        Args:
+            path: the file.
+            labels: of the picture, see `plot`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if the suffix is that of no image format, or the file cannot be written.
+        """
+        path = Path(home_path(path))
+        data = {".json": self.to_json, **self._texts()}.get(path.suffix.lower())
+        if data is None and path.suffix.lower() not in _writable():
+            others = ", ".join([".json", *self._texts()])
+            raise ValueError(
+                f"save: {str(path)!r} must end in .png, .jpg, another image suffix, "
+                + " or ".join(others.rsplit(", ", 1))
+            )
+        if data is not None:
+            write_whole(path, data(), durable=False)
+            return path
+        picture = self.plot(labels=labels)
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=92)  # of JPEG and WebP; others ignore it
+        return path
+
+    def _texts(self) -> dict[str, Callable[[], str]]:
+        """Return what makes the text of further data formats, by suffix."""
+        return {}
+
+    def to_json(self) -> str:
+        """Return everything but the pixels as JSON text.
+
+        An object with `path`, `name`, `height`, `width`, `speed` and what the task adds.
+        """
+        height, width = self.size
+        return to_json(
+            {
+                "path": self.path,
+                "name": self.name,
+                "height": height,
+                "width": width,
+                "speed": {name: round(ms, 2) for name, ms in self.speed.items()},
+                **self.content(),
+            }
+        )
+
+
+def _writable() -> set[str]:
+    from PIL import Image
+
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}

@@ -1,0 +1,98 @@
+"""The options of trainings of detectors, beside those that all tasks have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ...errors import OptionError
+from ..recipe import COUNT, Number, TrainRecipe
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(TrainRecipe):
+    """The options of one training of a detector."""
+
+    DOES: ClassVar[str] = "find objects"
+    NUMBERS: ClassVar[dict[str, Number]] = {**TrainRecipe.NUMBERS, "max_det": COUNT}
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
+        **TrainRecipe.CHOICES,
+        "train_part": ("all", "rpn", "heads", "rpn-only", "heads-only"),
+    }
+
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the image size."""
+
+    crop: int | tuple[int, int] | None = None
+    """Random window of the scaled image in pixels, one side or (height, width). None: whole."""
+
+    difficult: bool = False
+    """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
+    objects nor as background. In validation they never count."""
+
+    crowd_as_objects: bool = False
+    """Take what COCO JSON marks iscrowd=1 as objects, in training and validation; CVAT marks masks
+    so. Otherwise these are regions of many, which count neither as objects nor as background."""
+
+    max_det: int = 100
+    """Most detections per image in validation; raise it for crowded images."""
+
+    val_boundary: bool = False
+    """Score masks in validation by boundary IoU as well (`val/boundary/AP`, Cheng et al. 2021)."""
+
+    alternate: bool = False
+    """4-step alternating training of a two-stage detector (Ren et al. 2015) in place of the joint
+    one: RPN; heads with a backbone of their own, on its proposals; RPN and heads again, on the
+    backbone of the second step, which stays as it is. Each step takes all `epochs` or `steps`."""
+
+    train_part: Literal["all", "rpn", "heads", "rpn-only", "heads-only"] = "all"
+    """What of a two-stage detector trains: all; the RPN or the heads on regions with the backbone;
+    or only those of their layers that the other does not use."""
+
+    proposal_model: str | Path | None = None
+    """Trained two-stage detector on whose proposals the heads train (train_part=heads). None: on
+    those of the model itself."""
+
+    def _check_numbers(self) -> None:
+        super()._check_numbers()
+        smallest, largest = self.scale_jitter
+        if not 0 < smallest <= largest < math.inf:
+            raise OptionError(
+                f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
+                "both above 0, such as (0.8, 1.25)"
+            )
+        sides = (self.crop,) if isinstance(self.crop, int) else self.crop
+        if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
+            raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")
+
+    def _check_combinations(self) -> None:
+        super()._check_combinations()
+        if self.alternate and (self.train_part != "all" or self.proposal_model is not None):
+            raise OptionError(
+                "alternate=true chooses train_part and proposal_model of its steps by itself: "
+                "leave them out"
+            )
+        if self.proposal_model is not None and not self.train_part.startswith("heads"):
+            raise OptionError(
+                f"proposal_model is for train_part=heads, got train_part={self.train_part}"
+            )
+
+    @property
+    def validates(self) -> bool:
+        """False while one of two parts is not trained yet: what it leads to finds nothing."""
+        return not self.train_part.startswith("rpn") and self.proposal_model is None
+
+    @property
+    def whole_images(self) -> bool:
+        """False with random windows; see `TrainRecipe`."""
+        return self.crop is None
+
+    @property
+    def learns_more(self) -> bool:
+        """True for objects that count as difficult; see `TrainRecipe`."""
+        return self.difficult
+
+
+RECIPE = DetectionRecipe

@@ -1,0 +1,456 @@
+"""Detection, instance segmentation and keypoints: what training and prediction ask this task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ...data.checking.verdict import class_counts, no_masks, no_objects, unlike_classes
+from ...data.loader import Batch, Loader, make_loader
+from ...data.pixels.images import collate_images, resize_image
+from ...data.proposals import with_regions
+from ...data.records import Dataset
+from ...data.transforms import Augment
+from ...errors import OptionError
+from ...models.base import Model
+from ...models.detection.base import Detector
+from ...models.meta import Meta
+from ...models.registry import get_entry
+from ...reports.next_command import predict_command, val_command
+from ...structures import Images, Resize
+from ...text import one_line
+from ..base import Attach, Settings, Task, Written
+from . import pictures
+from .data_options import own_anchors, own_keypoints
+from .diagnosis import DEFAULT_CONF, advise, diagnose
+from .evaluate import (
+    DetectionEvaluation,
+    DetectionEvaluator,
+    fitness,
+    match_classes,
+    match_keypoints,
+)
+from .parts import load_proposer, two_stage
+from .post import make_post
+from .recipe import DetectionRecipe
+from .regions import check_shared_ids, prepare_proposals, proposal_store, take_regions_from
+from .report import spoken, write_report
+from .result import Result
+from .settings import DetectionSettings
+from .views import Views, detect_views, to_detections
+
+
+class DetectionTask(Task):
+    """Objects by box, and as the model has them by mask and keypoints."""
+
+    name = "detection"
+    does = DetectionRecipe.DOES
+    recipe = DetectionRecipe
+    options = (
+        *("conf", "iou", "max_det", "soft_nms", "tta"),
+        *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
+    )
+    files = Result.FILES
+    score = "AP"
+    unscored = "the val images hold no object to find, so AP is undefined"
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        f"{title} AP": (f"{kind}/AP", f"{kind}/AP50", f"{kind}/AP75")
+        for kind, title in {
+            "box": "Box",
+            "mask": "Mask",
+            "boundary": "Boundary",
+            "keypoints": "Keypoint",
+        }.items()
+    }
+    shown = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
+
+    def finding(self, model: str | Model) -> dict[str, Any]:
+        """Return whether keypoints are read; see `Task`."""
+        if isinstance(model, str):
+            return {"keypoints": "num_keypoints" in get_entry(model).arguments()}
+        return {"keypoints": getattr(model, "num_keypoints", 0) > 0}
+
+    def reading(self, recipe: DetectionRecipe, *, training: bool = False) -> dict[str, Any]:
+        """Return what counts as an object; see `Task`."""
+        options = {"crowd_as_objects": recipe.crowd_as_objects}
+        return {**options, "difficult": recipe.difficult} if training else options
+
+    def scoring(self, model: Any, meta: Meta, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what counts as an object, as the model was trained; see `Task`."""
+        if options.get("boundary") and not model.predicts_masks:
+            raise OptionError(f"boundary=true scores masks, but {meta.model} finds none")
+        crowd = options.get("crowd_as_objects")
+        if crowd is None:
+            crowd = bool(meta.extra.get("crowd_as_objects", False))
+        return {"crowd_as_objects": crowd}
+
+    def fill(
+        self, recipe: DetectionRecipe, args: dict[str, Any], data: Dataset
+    ) -> tuple[dict[str, Any], str]:
+        """Return the number of keypoints, and anchors that fit the objects; see `Task`."""
+        own: dict[str, Any] = {}
+        skeleton = own_keypoints(recipe, args, data)
+        if skeleton is not None:
+            own["num_keypoints"] = len(skeleton)
+        anchors = own_anchors(recipe, {**args, **own}, data)
+        if not anchors:
+            return own, ""
+        sizes = ", ".join(f"{size:g}" for size in anchors["anchor_sizes"])
+        return {**own, **anchors}, f"anchors of {sizes} pixels, by the objects in the data"
+
+    def describe(self, recipe: DetectionRecipe, data: Dataset) -> dict[str, Any]:
+        """Return the keypoints, and what counted as an object; see `Task`."""
+        keypoints = self.finding(recipe.model)["keypoints"]
+        extra = {"crowd_as_objects": True} if recipe.crowd_as_objects else {}
+        return {"keypoints": data.skeleton if keypoints else None, "extra": extra}
+
+    def check(self, model: Detector, recipe: DetectionRecipe, data: Dataset, meta: Meta) -> None:
+        """Make sure that there are objects, and masks and keypoints if need be; see `Task`."""
+        names = None if data.skeleton is None else data.skeleton.names
+        if meta.keypoints is not None and meta.keypoints.names != names:
+            raise ValueError(
+                f"data={recipe.data} has other keypoints than the run that goes on, which was "
+                f"trained on {', '.join(meta.keypoints.names)}"
+            )
+        if problem := no_objects(data):
+            raise ValueError(f"there is nothing to learn from: {problem}")
+        if model.predicts_masks and (problem := no_masks(data)):
+            raise ValueError(
+                f"{recipe.model} needs masks, but {problem}; else choose a model of boxes such as "
+                "faster_rcnn_resnet50_fpn, or add masks to the annotations"
+            )
+        if recipe.val_boundary and not model.predicts_masks:
+            raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")
+
+    def check_scored(self, meta: Meta, data: Dataset) -> None:
+        """Make sure that the model knows all classes and keypoints; see `Task`."""
+        match_classes(meta.names, data.names)
+        match_keypoints(meta.keypoints, data)
+
+    def prepare_model(self, model: Detector, recipe: DetectionRecipe) -> None:
+        """Train one part of a two-stage detector alone, if it is asked for; see `Task`."""
+        if recipe.train_part != "all":
+            two_stage(model, recipe.model, "train_part").train_only(recipe.train_part)
+
+    def prepare_data(
+        self, model: Detector, parts: Sequence[Dataset], *, workers: int, rank: int, world: int
+    ) -> None:
+        """Compute the proposals of detectors that take them from outside; see `Task`."""
+        check_shared_ids(model, *parts)
+        for part in parts:
+            prepare_proposals(model, part, workers=workers, rank=rank, world=world)
+
+    def before_step(
+        self, recipe: DetectionRecipe, device: torch.device
+    ) -> Callable[[Images], Images] | None:
+        """Return what adds the proposals of another detector to the images; see `Task`."""
+        proposer = load_proposer(recipe.proposal_model, device)
+        if proposer is None:
+            return None
+        return lambda images: replace(images, proposals=proposer.propose(images))
+
+    def training_loader(
+        self,
+        recipe: DetectionRecipe,
+        data: Dataset,
+        model: Detector,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Loader:
+        """Return the loader of the augmented training images; see `Task`."""
+        return make_loader(
+            data,
+            batch=recipe.batch,
+            resize=model.resize,
+            augment=Augment(
+                flip=recipe.flip,
+                vflip=recipe.vflip,
+                rotate90=recipe.rotate90,
+                scale_jitter=recipe.scale_jitter,
+                scales=model.train_scales,
+                crop=recipe.crop,
+                photometric=recipe.photometric,
+            ),
+            seed=recipe.seed,
+            workers=recipe.workers,
+            shuffle=True,
+            divisor=model.size_divisor,
+            rank=rank,
+            world=world,
+            masks=model.predicts_masks,
+            proposals=proposal_store(model, data.split),
+        )
+
+    def eval_loader(
+        self,
+        model: Detector,
+        data: Dataset,
+        *,
+        resize: Resize | None = None,
+        batch: int = 1,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Loader:
+        """Return a loader over a data set in its order; see `Task`."""
+        return make_loader(
+            data,
+            batch=batch,
+            resize=resize or model.resize,
+            augment=None,
+            seed=0,
+            workers=workers,
+            shuffle=False,
+            divisor=model.size_divisor,
+            buckets=model.buckets,
+            rank=rank,
+            world=world,
+            masks=False,  # the evaluator takes them from the data set
+            proposals=proposal_store(model, data.split),
+        )
+
+    def counts(self, data: Dataset) -> str:
+        """Return how many objects of which classes; see `Task`."""
+        names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
+        return f"{sum(class_counts(data).values())} objects of {len(data.names)} classes: {names}"
+
+    def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
+        """Return what is unlike between training and validation; see `Task`."""
+        if val is None:
+            return []
+        found = (no_objects(val), unlike_classes(class_counts(train), class_counts(val)))
+        return [text for text in found if text]
+
+    def lacks(self, data: Dataset) -> list[str]:
+        """Return whether there is anything to find, and what was wrong; see `Task`."""
+        problem = no_objects(data)
+        return [problem] if problem else super().lacks(data)
+
+    def draw_batch(self, path: Path, batch: Batch, data: Dataset) -> None:
+        """Draw images with their objects; see `Task`."""
+        pictures.save_batch(path, batch, data)
+
+    def draw_annotations(self, path: Path, data: Dataset) -> None:
+        """Draw numbers, sizes and places of the objects; see `Task`."""
+        pictures.save_labels(path, data)
+
+    def evaluator(
+        self,
+        model: Detector,
+        meta: Meta,
+        data: Dataset,
+        settings: Settings,
+        options: Mapping[str, Any],
+    ) -> DetectionEvaluator:
+        """Return what scores detections by AP; see `Task`."""
+        assert isinstance(settings, DetectionSettings)
+        own = {key: options[key] for key in ("sigmas", "boundary", "voc") if key in options}
+        return DetectionEvaluator(model, data, meta, settings, **own)
+
+    def validation(self, recipe: DetectionRecipe) -> tuple[DetectionSettings, dict[str, Any]]:
+        """Return the thresholds of validations in a training; see `Task`."""
+        post = make_post(0.001, 0.5, recipe.max_det)
+        return DetectionSettings(post), {"boundary": recipe.val_boundary}
+
+    def save_validation(
+        self, folder: Path, result: DetectionEvaluation, data: Dataset, settings: Settings
+    ) -> None:
+        """Write metrics, detections and pictures of them; see `Task`."""
+        assert isinstance(settings, DetectionSettings)
+        best = advise(result, settings.post.max_det)
+        pictures.save_validation(folder, result, data, best, settings.post.score_thresh)
+
+    def write_report(
+        self,
+        folder: Path,
+        result: DetectionEvaluation,
+        data: Dataset,
+        settings: Settings,
+        *,
+        title: str,
+        options: Mapping[str, Any],
+        device: str,
+        notes: Sequence[str],
+        origin: Sequence[str],
+        same: Mapping[str, Any],
+    ) -> Written:
+        """Write the report of an evaluation; see `Task`."""
+        assert isinstance(settings, DetectionSettings)
+        post = settings.post
+        found = diagnose(result, post.max_det, post.score_thresh)
+        command = predict_command(origin, data, {"conf": found.conf, **same})
+        write_report(
+            folder,
+            found,
+            result,
+            data,
+            title=title,
+            command=command,
+            options=options,
+            device=device,
+            notes=notes,
+        )
+        return Written(spoken(found, folder), command, found)
+
+    def fitness(self, metrics: Mapping[str, float]) -> float:
+        """Return the mean AP of masks and keypoints, else that of boxes; see `fitness`."""
+        return fitness(metrics)
+
+    def repeated(self, recipe: DetectionRecipe) -> dict[str, Any]:
+        """Return the number of detections that is looked for, if it is not the usual one."""
+        most = recipe.max_det
+        return {} if most == DetectionRecipe.max_det else {"max_det": most}
+
+    def best_evaluation(
+        self, folder: Path, recipe: DetectionRecipe, metrics: dict[str, float], data: Dataset
+    ) -> DetectionEvaluation | None:
+        """Return the evaluation of the best epoch; see `Task`."""
+        if not (folder / pictures.DETECTIONS).is_file():
+            return None  # best before such files were written: `maskwright val` makes the report
+        gt, rows = data.to_coco(by_label=True), pictures.load_detections(folder, data)
+        return DetectionEvaluation(metrics, math.nan, gt, rows, recipe.max_det)
+
+    def commands(
+        self, model: str, data: Dataset, recipe: DetectionRecipe, written: Written | None
+    ) -> list[str]:
+        """Return the prediction and the validation that follow a training; see `Task`."""
+        own = self.repeated(recipe)
+        if written is not None and written.command is not None:
+            predict = written.command
+        else:
+            predict = predict_command([model], data, {"conf": DEFAULT_CONF, **own})
+        boundary = {"boundary": True} if recipe.val_boundary else {}
+        return [predict, val_command(model, recipe.data, {**own, **boundary})]
+
+    def settings(
+        self, model: Detector, given: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> DetectionSettings:
+        """Return thresholds and views; see `Task`."""
+        asked = make_post(given["conf"], given["iou"], given["max_det"], given.get("soft_nms"))
+        usual = make_post(defaults["conf"], defaults["iou"], defaults["max_det"])
+        return DetectionSettings(model.limits(asked, usual), Views.parse(given.get("tta")))
+
+    def settled(self, given: Mapping[str, Any], settings: Settings, called: str) -> list[str]:
+        """Return what an exported graph has no objects for; see `Task`."""
+        assert isinstance(settings, DetectionSettings)
+        least = settings.post.score_thresh
+        if least <= given["conf"]:
+            return []
+        return [
+            f"{called} has no objects below conf={least:g}, so AP is a little lower than papers "
+            "would give it: they count from 0.001 on; export with conf=0.001 for that"
+        ]
+
+    def used(self, settings: DetectionSettings) -> dict[str, Any]:
+        """Return the thresholds; see `Task`."""
+        post = settings.post
+        return {"conf": post.score_thresh, "iou": post.nms_thresh, "max_det": post.max_det}
+
+    def adapt(self, model: Detector, name: str, given: Mapping[str, Any]) -> None:
+        """Let a detector take its regions from elsewhere; see `Task`."""
+        take_regions_from(model, name, given.get("proposal_source"))
+
+    def attach(self, model: Detector) -> Attach | None:
+        """Return what adds regions to images, for detectors that take them; see `Task`."""
+        if model.proposal_source is None:
+            return None
+        store = proposal_store(model)
+        assert store is not None
+
+        def add(images: Images, photos: Sequence[tuple[np.ndarray, Path | None]]) -> Images:
+            found = [store(pixels, image_file=file).boxes for pixels, file in photos]
+            return with_regions(images, found)
+
+        return add
+
+    def collate(self, pixels: Sequence[np.ndarray], model: Detector, resize: Resize) -> Images:
+        """Return images resized and padded; see `Task`."""
+        scaled = []
+        for image in pixels:
+            height, width = image.shape[:2]
+            size = resize.target_size(height, width)
+            scaled.append((resize_image(image, size, resize.antialias), (height, width)))
+        return collate_images(scaled, model.size_divisor, model.buckets)
+
+    def compute(
+        self, network: Detector, images: Sequence[Images], settings: DetectionSettings, meta: Meta
+    ) -> Any:
+        """Return the instances of a batch, with views the detections; see `Task`."""
+        if settings.views is None:
+            return network(images[0], settings.post)
+        mirrored = None if meta.keypoints is None else meta.keypoints.mirrored
+        return detect_views(network, images, settings.post, settings.views.flip, mirrored)
+
+    def decode(
+        self, made: Any, images: Sequence[Images], settings: DetectionSettings, model: Detector
+    ) -> list[Any]:
+        """Return the detections of each image; see `Task`."""
+        if settings.views is None:
+            return list(to_detections(made, images[0]))
+        return list(made)
+
+    def result(
+        self,
+        found: Any,
+        image: np.ndarray,
+        model: Detector,
+        meta: Meta,
+        *,
+        names: list[str],
+        path: str | None,
+        speed: dict[str, float],
+        source_name: str,
+    ) -> Result:
+        """Return the objects of an image; see `Task`."""
+        return Result(
+            found,
+            image,
+            names,
+            path,
+            speed,
+            meta.category_ids,
+            model.paste_mode,
+            meta.keypoints,
+            source_name,
+        )
+
+    def remarks(
+        self,
+        results: Sequence[Result],
+        model: Detector,
+        settings: DetectionSettings,
+        said: set[str],
+    ) -> Iterable[str]:
+        """Return what limits may have cut off; see `Task`."""
+        most = settings.post.max_det
+        full = [result for result in results if len(result) >= most]
+        if full and "full" not in said:
+            said.add("full")
+            names = ", ".join(one_line(r.name) for r in full[:3]) + (", ..." if full[3:] else "")
+            yield (
+                f"max_det={most} was reached in {names}: there may be more objects; raise it, such "
+                f"as max_det={most * 5}"
+            )
+        short = [r for r in results if r.detections.short and len(r) < most]
+        if short and "short" not in said:
+            said.add("short")
+            names = ", ".join(r.file_name for r in short[:3]) + (", ..." if short[3:] else "")
+            yield (
+                f"{names}: there may be more objects than the {max(map(len, short))} found: "
+                f"{model.short_advice(most)}"
+            )
+
+    def check_formats(self, formats: Sequence[str], model: Detector, name: str) -> None:
+        """Make sure that there are masks for label images; see `Task`."""
+        if "labels" in formats and not model.predicts_masks:
+            raise OptionError(f"formats=labels needs masks, and {name} predicts boxes alone")
+
+
+TASK = DetectionTask()
