@@ -1,7 +1,8 @@
 """Weights of other libraries to ours and back: one module per library, names and layouts only.
 
 A converter is two functions, `to_maskwright` and `from_maskwright`, on dictionaries of tensors;
-files are the business of `maskwright.hub`.
+files are the business of `maskwright.hub`. Those of detectors stand in a module for each library,
+those of classification networks, of which libraries have equal ones, in a table by family.
 """
 
 from . import mmdetection, torchvision

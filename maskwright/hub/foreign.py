@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..converters import CONVERTERS, Converted, ConvertReport, detect_format
-from ..converters.common import default_skeleton, require
+from ..converters import CONVERTERS, Converted, ConvertReport, classification, detect_format
+from ..converters.common import default_skeleton, is_known_name, require
 from ..models.detection.base import Detector
 from ..models.registry import ModelEntry, build
 from ..models.transfer import class_rows
@@ -46,12 +46,17 @@ def convert_weights(
     Raises:
         ValueError: if the file cannot be read or does not fit the model.
     """
-    file = read_weights(path)
-    tensors, told = file.tensors, file.names
     detector = blank_detector(entry, 1, options)
+    ours = list(detector.state_dict())
+    file = read_weights(path, known_names(entry, ours))
+    tensors, told = file.tensors, file.names
     try:
-        found = detect_format(tensors)
-        if found == "maskwright":
+        found = found_format(tensors, entry, ours)
+        if entry.task == "classify":
+            converted = classification.to_maskwright(
+                tensors, ours, model=entry.name, source=found, final=final_layer(detector)
+            )
+        elif found == "maskwright":
             converted = _own_weights(modern_names(tensors, detector.backbone.name), detector)
             warnings.warn(
                 f"{path} says nothing of its model: classes have no names, image size and anchors "
@@ -61,7 +66,6 @@ def convert_weights(
             )
         else:
             to_ours, _ = CONVERTERS[found]
-            ours = list(detector.state_dict())
             converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -80,6 +84,34 @@ def convert_weights(
             "names are left out"
         )
     return converted
+
+
+def known_names(entry: ModelEntry, ours: list[str]) -> Callable[[str], bool]:
+    """Return what tells whether a tensor in a file may be one of a model, by its name."""
+    if entry.task == "classify":
+        return classification.known_name(entry.name, ours)
+    return is_known_name
+
+
+def found_format(tensors: Iterable[str], entry: ModelEntry, ours: list[str]) -> str:
+    """Return whose names tensors have: a library's, or our own, "maskwright".
+
+    Args:
+        tensors: names of the tensors of a file.
+        entry: the model that they should belong to.
+        ours: our names of its tensors.
+
+    Raises:
+        ValueError: if they are of no known library, or of another network.
+    """
+    if entry.task == "classify":
+        return classification.detect_layout(tensors, entry.name, ours)
+    return detect_format(tensors)
+
+
+def final_layer(model: nn.Module) -> str:
+    """Return the full name of the layer of a classifier whose rows are the classes."""
+    return f"network.{model.get_submodule('network').final}"
 
 
 def _own_weights(state: Mapping[str, Tensor], detector: Detector) -> Converted:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..converters import CHECKS, CONVERTERS, ConvertReport, detect_format
+from ..converters import CHECKS, CONVERTERS, ConvertReport, classification
 from ..converters.common import default_skeleton
 from ..errors import OptionError, checked_options
 from ..files import replacing
@@ -34,7 +34,7 @@ from ..storage.checkpoint import (
 from ..storage.published import fetch, read_tensors
 from ..structures import Skeleton
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
-from .foreign import blank_detector, convert_weights
+from .foreign import blank_detector, convert_weights, found_format, known_names
 
 # How exported graphs end, which only predict.
 GRAPH_SUFFIXES = (".onnx", ".xml", ".pt2")
@@ -47,6 +47,7 @@ SUFFIXES = {
     "maskwright": (".safetensors",),
     "torchvision": (".pth", ".pt", ".safetensors"),
     "mmdetection": (".pth", ".pt"),
+    "timm": (".pth", ".pt", ".safetensors"),
 }
 # Before the path of a classifier's weights that a backbone starts from.
 LOCAL_BACKBONE = "imagenet:"
@@ -123,6 +124,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
     """Return detector weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
+        options = {**published.options, **options}
         converted = convert_weights(fetch(published), entry, options)
         licence, source = published.licence, published.source
     else:
@@ -298,6 +300,31 @@ def start_model(
     return detector, options, f"{weights}: {report}"
 
 
+def _converted_back(
+    checkpoint: Checkpoint, entry: ModelEntry, target: str
+) -> tuple[dict[str, Tensor], ConvertReport]:
+    """Return the tensors of a checkpoint as another library has them.
+
+    Raises:
+        ValueError: if it has no such model.
+    """
+    if entry.task == "classify":
+        return classification.from_maskwright(checkpoint.model, model=entry.name, target=target)
+    if target not in CONVERTERS:
+        raise ValueError(f"{target} has no counterpart of {entry.name}: it has classifiers alone")
+    if target in CHECKS:
+        CHECKS[target](checkpoint.meta.model, checkpoint.meta.args)
+    _, from_ours = CONVERTERS[target]
+    tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
+    rules = str(checkpoint.meta.args.get("conventions", "maskwright"))
+    if not rules.startswith(target):
+        report.notes.append(
+            f"made with conventions={rules}: {target} samples regions and resizes images by rules "
+            "of its own, so its numbers will differ a little"
+        )
+    return tensors, report
+
+
 @checked_options
 @takes_paths
 def convert(
@@ -314,10 +341,11 @@ def convert(
 
     Args:
         src: a torch or safetensors file.
-        dst: the file to write; for torchvision `.pth` or `.safetensors`, for mmdetection `.pth`.
+        dst: the file to write; for torchvision and timm `.pth` or `.safetensors`, for mmdetection
+            `.pth`.
         model: our name of the model.
-        source: "torchvision", "mmdetection", "maskwright" or "auto".
-        target: "maskwright", "torchvision" or "mmdetection".
+        source: "torchvision", "timm", "mmdetection", "maskwright" or "auto".
+        target: "maskwright", "torchvision", "mmdetection" (detectors) or "timm" (classifiers).
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
@@ -328,7 +356,7 @@ def convert(
     """
     src, dst = Path(src), Path(dst)
     entry = get_entry(model)
-    formats = ("maskwright", *CONVERTERS)
+    formats = tuple(SUFFIXES)
     for option, value in (("source", source), ("target", target)):
         if value not in formats and not (option == "source" and value == "auto"):
             raise OptionError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
@@ -339,7 +367,9 @@ def convert(
         )
     ours = src.is_dir() or (src.is_file() and _is_ours(src))
     try:
-        found = "maskwright" if ours else detect_format(read_tensors(src))
+        own_names = list(blank_detector(entry, 1, {}).state_dict())
+        tensors = {} if ours else read_tensors(src, known_names(entry, own_names))
+        found = "maskwright" if ours else found_format(tensors, entry, own_names)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(src)) else f"{src}: {message}") from None
@@ -383,16 +413,7 @@ def convert(
     checkpoint = load_checkpoint(src)
     if checkpoint.meta.model != model:
         raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
-    if target in CHECKS:
-        CHECKS[target](checkpoint.meta.model, checkpoint.meta.args)
-    _, from_ours = CONVERTERS[target]
-    tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
-    rules = str(checkpoint.meta.args.get("conventions", "maskwright"))
-    if not rules.startswith(target):
-        report.notes.append(
-            f"made with conventions={rules}: {target} samples regions and resizes images by rules "
-            "of its own, so its numbers will differ a little"
-        )
+    tensors, report = _converted_back(checkpoint, entry, target)
     with replacing(dst) as temporary:
         if dst.suffix == ".safetensors":
             from safetensors.torch import save_file

@@ -1,0 +1,77 @@
+"""Files of torchvision and timm become ours and go back, equal to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskwright.hub.loading import convert, load_detector
+from maskwright.storage.checkpoint import load_checkpoint
+
+# our name, library, its name, what it is built with
+CASES: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("resnet18", "torchvision", "resnet18", {}),
+    ("resnet18", "timm", "resnet18", {}),
+]
+
+
+def theirs(library: str, name: str, **options: Any) -> nn.Module:
+    """Return a network of another library with random weights, counters and statistics too."""
+    torch.manual_seed(0)
+    if library == "timm":
+        import timm
+
+        model = timm.create_model(name, num_classes=options.pop("num_classes", 5), **options)
+    else:
+        import torchvision
+
+        count = options.pop("num_classes", 5)
+        model = torchvision.models.get_model(name, weights=None, num_classes=count, **options)
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            value.fill_(7)
+        elif "running" in key:
+            value.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("ours", "library", "name", "options"), CASES)
+def test_there_and_back_is_equal_to_the_bit(
+    ours: str, library: str, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    state = theirs(library, name, **options).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "theirs.pth")
+    report = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", model=ours)
+    assert len(report.used) == len(state) and not report.ignored and not report.filled
+    convert(tmp_path / "ours.safetensors", tmp_path / "back.pth", model=ours, target=library)
+    back: dict[str, Tensor] = torch.load(tmp_path / "back.pth")
+    assert back.keys() == state.keys()
+    for key, value in state.items():
+        assert back[key].dtype == value.dtype and torch.equal(back[key], value), key
+    names = load_checkpoint(tmp_path / "ours.safetensors").meta.names
+    assert names == [f"class_{i}" for i in range(1, 6)]
+
+
+def test_the_thousand_classes_have_their_names(tmp_path: Path) -> None:
+    state = theirs("torchvision", "resnet18", num_classes=1000).state_dict()
+    older = {key: value for key, value in state.items() if "num_batches" not in key}
+    torch.save(older, tmp_path / "older.pth")
+    report = convert(tmp_path / "older.pth", tmp_path / "ours.safetensors", model="resnet18")
+    assert len(report.filled) == len(state) - len(older)
+    model, meta = load_detector(tmp_path / "ours.safetensors")
+    assert meta.names[0] == "tench" and meta.names[999] == "toilet tissue"
+    assert all(
+        torch.equal(v, state[k.split(".", 2)[-1]])
+        for k, v in model.state_dict().items()
+        if k.startswith("network.body.") and "num_batches" not in k
+    )
+
+
+def test_a_file_of_another_network_is_named(tmp_path: Path) -> None:
+    torch.save(theirs("torchvision", "alexnet").state_dict(), tmp_path / "alexnet.pth")
+    with pytest.raises(ValueError, match=r"no weights of resnet18.*expected names such as conv1"):
+        convert(tmp_path / "alexnet.pth", tmp_path / "ours.safetensors", model="resnet18")
