@@ -37,7 +37,7 @@ from typing import Any
 import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.drawing.figures import colors, new_figure, save_figure, style
-from maskwright.tasks.detection.report import REPORT
+from maskwright.tasks.detection.reporting.report import REPORT
 from maskwright.terminal import console
 
 # What all share. The images of 640 x 480 pixels become 480 x 360.

@@ -14,8 +14,8 @@ from tiny_runs import make_split, tiny_options
 from maskwright.cli import main
 from maskwright.drawing import figures
 from maskwright.prediction.val import ValResult, val
-from maskwright.tasks.detection import report
-from maskwright.tasks.detection.diagnosis import DEFAULT_CONF
+from maskwright.tasks.detection.reporting import report
+from maskwright.tasks.detection.reporting.diagnosis import DEFAULT_CONF
 from maskwright.training.train import train
 
 MINI = Path(__file__).resolve().parents[2] / "examples" / "nuclei_mini"

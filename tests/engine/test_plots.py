@@ -19,7 +19,7 @@ from maskwright.metrics.detection.scores import (
     ScoreCurves,
 )
 from maskwright.reports import curves as plots
-from maskwright.tasks.detection import figures as plots_val
+from maskwright.tasks.detection.reporting import figures as plots_val
 
 CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
 1,10,5.0,0.01,4.0,2.0,0.5,,

@@ -12,7 +12,7 @@ from tiny_runs import TINY, make_split, table, tiny_options
 from maskwright.data.discover import open_dataset
 from maskwright.hub.loading import load
 from maskwright.tasks.detection.evaluate import score
-from maskwright.tasks.detection.pictures import load_detections
+from maskwright.tasks.detection.reporting.pictures import load_detections
 from maskwright.training.train import train
 
 

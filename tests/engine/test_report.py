@@ -20,13 +20,13 @@ from maskwright.data.records import Dataset
 from maskwright.drawing import figures
 from maskwright.metrics.detection.scores import Calibration
 from maskwright.reports.page_parts import DASH, name_cell, table
-from maskwright.tasks.detection import report as module
-from maskwright.tasks.detection.advice import next_steps, verdict
-from maskwright.tasks.detection.diagnosis import advise, diagnose
 from maskwright.tasks.detection.evaluate import Evaluation, score
-from maskwright.tasks.detection.pictures import load_detections, save_validation
-from maskwright.tasks.detection.report import write_report
-from maskwright.tasks.detection.worst import FOUND, MISSED, WRONG
+from maskwright.tasks.detection.reporting import report as module
+from maskwright.tasks.detection.reporting.advice import next_steps, verdict
+from maskwright.tasks.detection.reporting.diagnosis import advise, diagnose
+from maskwright.tasks.detection.reporting.pictures import load_detections, save_validation
+from maskwright.tasks.detection.reporting.report import write_report
+from maskwright.tasks.detection.reporting.worst import FOUND, MISSED, WRONG
 
 EVIL = "<script>alert(\"1\")</script>&'x' $y$"
 

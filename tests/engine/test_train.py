@@ -24,7 +24,7 @@ from maskwright.nn.random import ImageNoise
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.storage.rundir import ResultsTable, new_run_dir, write_whole
 from maskwright.tasks.detection.evaluate import score
-from maskwright.tasks.detection.pictures import load_detections
+from maskwright.tasks.detection.reporting.pictures import load_detections
 from maskwright.tasks.recipe import TrainRecipe
 from maskwright.terminal.interrupt import Interrupt
 from maskwright.training.session import open_splits, training_loader

@@ -24,7 +24,7 @@ from maskwright.tasks.detection.evaluate import (
     match_classes,
     score,
 )
-from maskwright.tasks.detection.pictures import load_detections
+from maskwright.tasks.detection.reporting.pictures import load_detections
 
 # Boxes xywh and class names by image size, which is how the oracle below recognises an image.
 SCENES: dict[tuple[int, int], list[tuple[tuple[int, int, int, int], str]]] = {

@@ -26,9 +26,7 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
-from . import pictures
 from .data_options import own_anchors, own_keypoints
-from .diagnosis import DEFAULT_CONF, advise, diagnose
 from .evaluate import (
     DetectionEvaluation,
     DetectionEvaluator,
@@ -40,7 +38,9 @@ from .parts import load_proposer, two_stage
 from .post import make_post
 from .recipe import DetectionRecipe
 from .regions import check_shared_ids, prepare_proposals, proposal_store, take_regions_from
-from .report import spoken, write_report
+from .reporting import pictures
+from .reporting.diagnosis import DEFAULT_CONF, advise, diagnose
+from .reporting.report import spoken, write_report
 from .result import Result
 from .settings import DetectionSettings
 from .views import Views, detect_views, to_detections

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.loader import Batch
-from ...data.records import Dataset
-from ...drawing.draw import draw_instances, mosaic
-from ...files import replacing_picture
-from ...metrics.detection.scores import OperatingPoint, above
-from ...storage.rundir import write_whole
+from ....data.loader import Batch
+from ....data.records import Dataset
+from ....drawing.draw import draw_instances, mosaic
+from ....files import replacing_picture
+from ....metrics.detection.scores import OperatingPoint, above
+from ....storage.rundir import write_whole
 from .diagnosis import describe_conf, save_numbers, shown_conf
 
 if TYPE_CHECKING:
-    from .evaluate import DetectionEvaluation
+    from ..evaluate import DetectionEvaluation
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ...drawing.figures import (
+from ....drawing.figures import (
     SERIES,
     WIDTH,
     FloatArray,

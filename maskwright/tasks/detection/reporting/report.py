@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.records import Dataset
-from ...drawing.figures import plural
-from ...metrics.detection.error_split import KINDS, MEANING, SPECIAL
-from ...metrics.detection.scores import SMALLEST_SCORE, ImageScore
-from ...reports.page import REPORT, escape, render
-from ...reports.page_parts import (
+from ....data.records import Dataset
+from ....drawing.figures import plural
+from ....metrics.detection.error_split import KINDS, MEANING, SPECIAL
+from ....metrics.detection.scores import SMALLEST_SCORE, ImageScore
+from ....reports.page import REPORT, escape, render
+from ....reports.page_parts import (
     DASH,
     bullets,
     images,
@@ -30,15 +30,15 @@ from ...reports.page_parts import (
     section,
     table,
 )
-from ...reports.undefined import metric_rows, split_rows, undefined_line
-from ...storage.rundir import write_whole
-from ...terminal.doctor import environment
+from ....reports.undefined import metric_rows, split_rows, undefined_line
+from ....storage.rundir import write_whole
+from ....terminal.doctor import environment
 from .advice import Step, next_steps, verdict
 from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .worst import LEGEND, draw_worst
 
 if TYPE_CHECKING:
-    from .evaluate import DetectionEvaluation
+    from ..evaluate import DetectionEvaluation
 
 AT_ONCE = 3  # of the worst images; the others are folded away
 MIXUPS = 12  # rows of the table of confusions

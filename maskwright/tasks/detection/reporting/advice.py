@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...drawing.figures import plural
-from ...metrics.detection.error_split import KINDS
-from ...metrics.detection.scores import Calibration
+from ....drawing.figures import plural
+from ....metrics.detection.error_split import KINDS
+from ....metrics.detection.scores import Calibration
 from .diagnosis import DEFAULT_CONF, Diagnosis
 
 SMALL = 32  # pixels: the side of the largest object that COCO calls small

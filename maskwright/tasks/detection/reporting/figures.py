@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...drawing.figures import (
+from ....drawing.figures import (
     COLORS,
     INK,
     SERIES,
@@ -27,8 +27,8 @@ from ...drawing.figures import (
     say,
     style,
 )
-from ...metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
-from ...metrics.detection.scores import Calibration, ScoreCurves
+from ....metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
+from ....metrics.detection.scores import Calibration, ScoreCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...data.records import Dataset
-from ...drawing.draw import CROWD, draw_instances, mosaic
-from ...drawing.figures import plural
-from ...drawing.labels import Color
-from ...files import replacing_picture
-from ...metrics.detection.entries import compressed_rle
-from ...metrics.detection.error_split import KINDS, error_kinds
-from ...metrics.detection.scores import ImageScore, above
-from ...metrics.detection.table import IntArray
+from ....data.records import Dataset
+from ....drawing.draw import CROWD, draw_instances, mosaic
+from ....drawing.figures import plural
+from ....drawing.labels import Color
+from ....files import replacing_picture
+from ....metrics.detection.entries import compressed_rle
+from ....metrics.detection.error_split import KINDS, error_kinds
+from ....metrics.detection.scores import ImageScore, above
+from ....metrics.detection.table import IntArray
 from .diagnosis import Diagnosis, KindDiagnosis
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .evaluate import DetectionEvaluation
+    from ..evaluate import DetectionEvaluation
 
 SHOWN = 8  # images
 CELL = 640  # pixels of the long side of a picture

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...metrics.detection.diagnostics import Curves, confusion_matrix, pr_curves
-from ...metrics.detection.error_split import ErrorSplit, split_errors
-from ...metrics.detection.matching import Matches, match
-from ...metrics.detection.scores import (
+from ....metrics.detection.diagnostics import Curves, confusion_matrix, pr_curves
+from ....metrics.detection.error_split import ErrorSplit, split_errors
+from ....metrics.detection.matching import Matches, match
+from ....metrics.detection.scores import (
     Calibration,
     ImageScore,
     OperatingPoint,
@@ -23,12 +23,12 @@ from ...metrics.detection.scores import (
     score_curves,
     score_images,
 )
-from ...metrics.detection.table import IntArray
-from ...storage.rundir import write_whole
-from ...text import to_json
+from ....metrics.detection.table import IntArray
+from ....storage.rundir import write_whole
+from ....text import to_json
 
 if TYPE_CHECKING:
-    from .evaluate import DetectionEvaluation
+    from ..evaluate import DetectionEvaluation
 
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
 DEFAULT_CONF = 0.25  # of `predict`: shown where no score can be advised

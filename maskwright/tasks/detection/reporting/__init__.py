@@ -1,0 +1,1 @@
+"""What a validation or a training of detectors leaves to people: numbers, figures and a page."""
