@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,25 @@ def still_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer in live:
             layer.train()
+
+
+class SameStatistics(AbstractContextManager[None]):
+    """Lets a batch norm compute as it does, but leave its running statistics where they are.
+
+    For what is computed a second time: the statistics of a batch count once.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        self.norm = norm
+        self.own: dict[str, Tensor | None] = {}
+
+    def __enter__(self) -> None:
+        self.own = dict(self.norm._buffers)
+        for name, value in self.own.items():
+            self.norm._buffers[name] = None if value is None else value.clone()
+
+    def __exit__(self, *_: object) -> None:
+        self.norm._buffers.update(self.own)
 
 
 def init_convs(module: nn.Module) -> None:
