@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ops.rle import decode_rle
+from ..landmarks import default_sigmas
 from .boundary import DILATION, edge, edge_width
 from .entries import class_names, read_ground_truth, renumber, sorted_categories
 
@@ -29,16 +30,6 @@ IOU_TYPES = ("bbox", "segm", "keypoints", "boundary")
 COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 AREAS = ("all", "small", "medium", "large")
 KEYPOINT_AREAS = ("all", "medium", "large")  # COCO labels no keypoints of small objects
-# How far a keypoint may lie from the truth, relative to the object's size: the standard deviation
-# of COCO's annotators for each of its 17 keypoints, and what all others get. The uniform value
-# lies between those of eyes (0.025) and of hips (0.107), a little below the mean of 0.067.
-COCO_SIGMAS = {
-    "nose": 0.026, "left_eye": 0.025, "right_eye": 0.025, "left_ear": 0.035, "right_ear": 0.035,
-    "left_shoulder": 0.079, "right_shoulder": 0.079, "left_elbow": 0.072, "right_elbow": 0.072,
-    "left_wrist": 0.062, "right_wrist": 0.062, "left_hip": 0.107, "right_hip": 0.107,
-    "left_knee": 0.087, "right_knee": 0.087, "left_ankle": 0.089, "right_ankle": 0.089,
-}  # fmt: skip
-UNIFORM_SIGMA = 0.05
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -151,8 +142,7 @@ def keypoint_sigmas(gt: dict[str, Any], sigmas: Sequence[float] | None) -> list[
     else:
         count = max((len(a.get("keypoints") or ()) // 3 for a in gt["annotations"]), default=0)
     if sigmas is None:
-        persons = list(named[0]) == list(COCO_SIGMAS) if named else count == len(COCO_SIGMAS)
-        return list(COCO_SIGMAS.values()) if persons else [UNIFORM_SIGMA] * count
+        return default_sigmas(named[0] if named else count)
     if len(sigmas) != count or not all(sigma > 0 for sigma in sigmas):
         raise ValueError(
             f"sigmas: expected {count} numbers above 0, one per keypoint, got {list(sigmas)}"
