@@ -1,4 +1,4 @@
-"""Dropout on regions (Srivastava et al. 2014), with random numbers that a resumed run repeats.
+"""Dropout (Srivastava et al. 2014) on regions and images, with numbers that a resumed run repeats.
 
 They come from where the samplers have theirs: from a generator, or from the key of the image, the
 slot of the region among the sampled ones, and the unit.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .random import ImageNoise, RandomSource
+from .random import ImageNoise, RandomSource, image_noise
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,24 @@ def drop_units(x: Tensor, share: float, noise: Tensor) -> Tensor:
         noise: (R, width) in [0, 1): units below the share are dropped.
     """
     return x * ((noise >= share).to(x.dtype) / (1 - share))
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` on the units of whole images, with random numbers from a source."""
+
+    def forward(self, x: Tensor, source: RandomSource = None) -> Tensor:
+        """Return (B, width) of the same; in training a share of the units is 0."""
+        if not self.training or self.p == 0:
+            return x
+        return drop_units(x, self.p, image_noise(source, len(x), x.shape[1], x.device))
+
+
+def run_with_dropout(layers: nn.Sequential, x: Tensor, source: RandomSource) -> Tensor:
+    """Return what a sequence makes of (B, width), each `Dropout` in it with numbers of its own."""
+    for number, layer in enumerate(layers):
+        if isinstance(layer, Dropout):
+            own = source.stream(number) if isinstance(source, ImageNoise) else source
+            x = layer(x, own)
+        else:
+            x = layer(x)
+    return x

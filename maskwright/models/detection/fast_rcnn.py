@@ -21,9 +21,10 @@ from ...nn.detection.matchers import IoUMatcher
 from ...nn.detection.poolers import MapPooler
 from ...nn.detection.roi_heads import RoIHeads
 from ...structures import Resize
+from ..options import check_dropout, check_ranges
 from ..registry import Builder, register
 from .regions import ProposalDetector
-from .two_stage import check_dropout, check_ranges, make_sampler
+from .two_stage import make_sampler
 
 AnyDetector = TypeVar("AnyDetector", bound=ProposalDetector)
 

@@ -18,9 +18,10 @@ from ...nn.detection.poolers import AlignPooler
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.fpn import FPN
 from ..conventions import get_conventions
+from ..options import check_ranges
 from ..registry import Builder, PublishedWeights, register
 from .base import TwoStageDetector
-from .two_stage import TwoStageOptions, assemble, box_beta, check_ranges, make_rpn, make_sampler
+from .two_stage import TwoStageOptions, assemble, box_beta, make_rpn, make_sampler
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from ...nn.detection.mask_head import ConvMaskHead
 from ...nn.detection.poolers import AlignPooler, MapPooler, Pooler
 from ...nn.detection.roi_heads import RoIHeads
 from ..conventions import get_conventions
+from ..options import check_dropout, check_ranges
 from ..registry import register
 from .base import TwoStageDetector
 from .two_stage import (
     SingleMapOptions,
     assemble,
     box_beta,
-    check_dropout,
-    check_ranges,
     make_sampler,
     make_single_rpn,
 )

@@ -11,10 +11,10 @@ from typing import Any
 
 from ...nn.detection.keypoint_head import KeypointHead
 from ..conventions import get_conventions
+from ..options import check_ranges
 from .base import TwoStageDetector
 from .faster_rcnn import FPNOptions, register_fpn_family, torchvision_weights, two_stage_fpn
 from .mask_rcnn import make_mask_head
-from .two_stage import check_ranges
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from ...nn.detection.poolers import CropPooler, Trunk
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.svm_head import SVMHead
 from ...structures import Images, Resize
+from ..options import check_ranges
 from .fast_rcnn import TINY, RegionOptions, assemble_regions, register_family
 from .regions import SVMDetector
-from .two_stage import check_ranges, make_sampler
+from .two_stage import make_sampler
 
 PART = 64  # regions that are warped and seen at once at test
 

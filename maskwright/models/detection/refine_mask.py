@@ -21,9 +21,9 @@ from ...nn.detection.refine_stages import (
     semantic_loss,
     semantic_target,
 )
+from ..options import check_ranges
 from .base import TwoStageDetector
 from .faster_rcnn import FPNOptions, register_fpn_family, two_stage_fpn
-from .two_stage import check_ranges
 
 __all__ = [
     "FastRefineMaskOptions",

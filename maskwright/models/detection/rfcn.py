@@ -22,13 +22,13 @@ from ...nn.detection.poolers import PartPooler
 from ...nn.detection.rfcn_head import RFCNHead
 from ...nn.detection.roi_heads import RoIHeads
 from ..conventions import get_conventions
+from ..options import check_ranges
 from ..registry import register
 from .base import TwoStageDetector
 from .two_stage import (
     SingleMapOptions,
     assemble,
     box_beta,
-    check_ranges,
     make_sampler,
     make_single_rpn,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from ...nn.detection.samplers import BalancedSampler, HardSampler
 from ...nn.fpn import FPN
 from ...structures import Resize
 from ..conventions import Conventions, get_conventions
+from ..options import check_ranges
 from .base import TwoStageDetector
 
 
@@ -98,30 +98,6 @@ class SingleMapOptions(TwoStageOptions):
 
 # Sizes are bounded above as well: they may come from a file, and a billion layers is a fault of it.
 _RANGES = {"proposals": (1, 100_000), "rois": (1, 100_000), "rpn_convs": (1, 64)}
-
-
-def check_dropout(share: float) -> None:
-    """Raise OptionError for a share that dropout cannot have."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise OptionError(f"dropout must be a share from 0 up to 1, without 1, got {share!r}")
-
-
-def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None:
-    """Check whole numbers among options.
-
-    Args:
-        options: the options.
-        ranges: least and largest value by name.
-
-    Raises:
-        OptionError: naming the first that is none, or out of its range.
-    """
-    for name, (least, most) in ranges.items():
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise OptionError(
-                f"{name} must be a whole number from {least} to {most}, got {value!r}"
-            )
 
 
 def make_rpn(

@@ -1,0 +1,31 @@
+"""Checks that the options of models share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import OptionError
+
+
+def check_dropout(share: float) -> None:
+    """Raise OptionError for a share that dropout cannot have."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise OptionError(f"dropout must be a share from 0 up to 1, without 1, got {share!r}")
+
+
+def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Check whole numbers among options.
+
+    Args:
+        options: the options.
+        ranges: least and largest value by name.
+
+    Raises:
+        OptionError: naming the first that is none, or out of its range.
+    """
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise OptionError(
+                f"{name} must be a whole number from {least} to {most}, got {value!r}"
+            )

@@ -1,0 +1,134 @@
+"""LeNet, AlexNet, VGG, GoogLeNet, Inception beside torchvision and timm, on equal weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from maskwright.converters import classification
+from maskwright.models import build
+from maskwright.models.classification.base import Classifier, Network
+
+CLASSES = 7
+# our name, library, its name, side of the images
+CASES: list[tuple[str, str, str, int]] = [
+    ("alexnet", "torchvision", "alexnet", 63),
+    ("alexnet", "torchvision", "alexnet", 100),  # maps of another size than the published
+    ("vgg16", "timm", "vgg16", 224),
+    ("vgg19_bn", "torchvision", "vgg19_bn", 40),
+]
+EXTRA: dict[str, dict[str, Any]] = {}
+# Whose fully connected layers are large.
+SINGLE = ("vgg16", "vgg19_bn")
+
+
+def theirs(library: str, name: str, dtype: torch.dtype, count: int = CLASSES) -> nn.Module:
+    """Return a network of another library with random weights and statistics."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        if library == "timm":
+            import timm
+
+            model: nn.Module = timm.create_model(name, num_classes=count)
+        else:
+            import torchvision
+
+            extra = EXTRA.get(name, {})
+            model = torchvision.models.get_model(name, weights=None, num_classes=count, **extra)
+    model = model.to(dtype).to_empty(device="cpu")
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            value.fill_(3)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif value.dim() == 1:
+            value.normal_(1.0 if key.endswith("weight") else 0.0, 0.1)
+        else:
+            value.normal_(0.0, (2 / value[0].numel()) ** 0.5)
+    return model.eval()
+
+
+def pair(ours: str, library: str, name: str, **options: Any) -> tuple[nn.Module, Classifier]:
+    """Return their network and our classifier on the same tensors."""
+    dtype = torch.float32 if ours in SINGLE else torch.float64
+    other = theirs(library, name, dtype)
+    with torch.device("meta"):
+        classifier: Classifier = build(ours, CLASSES, **options)
+    converted = classification.to_maskwright(
+        other.state_dict(),
+        list(classifier.state_dict()),
+        model=ours,
+        source=library,
+        final=f"network.{classifier.network.final}",
+    )
+    classifier.load_state_dict(converted.state, assign=True)
+    return other, classifier.eval()
+
+
+@pytest.mark.parametrize(("ours", "library", "name", "side"), CASES)
+def test_logits_are_equal(ours: str, library: str, name: str, side: int) -> None:
+    other, classifier = pair(ours, library, name)
+    dtype = next(other.parameters()).dtype
+    x = torch.randn(2, 3, side, side + 5 if side < 200 else side, dtype=dtype)
+    with torch.no_grad():
+        found, expected = classifier.network(x), other(x)
+    limit = 1e-10 if dtype == torch.float64 else 1e-5
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=0, atol=limit * float(expected.abs().max()))
+
+
+def test_responses_are_normalised_by_the_formula_of_the_paper() -> None:
+    """Krizhevsky et al. 2012, section 3.3, map by map."""
+    network = build("alexnet_two_towers", 2, width=8).network
+    layers = [layer for layer in network.features if isinstance(layer, nn.LocalResponseNorm)]
+    assert len(layers) == 2
+    a = torch.randn(1, 9, 2, 3, dtype=torch.float64) * 50
+    expected = torch.empty_like(a)
+    for i in range(9):
+        near = a[:, max(0, i - 2) : min(8, i + 2) + 1].square().sum(1)
+        expected[:, i] = a[:, i] / (2 + 1e-4 * near) ** 0.75
+    for layer in layers:
+        torch.testing.assert_close(layer(a), expected)
+
+
+def test_two_towers_are_two_networks_that_meet_in_the_third_layer() -> None:
+    """Groups of a convolution see one half of the maps; the third sees both."""
+    features = build("alexnet_two_towers", 2, width=8).network.features
+    convs = [layer for layer in features if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels, c.groups) for c in convs] == [
+        (3, 96, 1), (96, 256, 2), (256, 384, 1), (384, 384, 2), (384, 256, 2),
+    ]  # fmt: skip
+    means = [c.bias.mean().item() for c in convs]
+    assert means == [0, 1, 0, 1, 1]
+    assert all(abs(c.weight.std().item() - 0.01) < 1e-3 for c in convs)
+
+
+PARAMETERS = {
+    "alexnet": 61_100_840,
+    "alexnet_two_towers": 60_965_224,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_as_many_as_published(name: str) -> None:
+    with torch.device("meta"):
+        classifier = build(name, 1000)
+    assert sum(p.numel() for p in classifier.parameters()) == PARAMETERS[name]
+
+
+SMALLEST = ["alexnet", "alexnet_two_towers", "vgg16", "vgg19_bn"]
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_smallest_input_is_the_smallest_that_works(name: str) -> None:
+    with torch.device("meta"):
+        network: Network = build(name, 3, imgsz=224).network.eval()
+        side = network.smallest
+        assert network(torch.empty(1, 3, side, side)).shape == (1, 3)
+        with pytest.raises(RuntimeError):
+            network(torch.empty(1, 3, side - 1, side - 1))
