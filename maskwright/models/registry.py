@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, TypeVar
 
 from ..errors import nearest
@@ -72,6 +73,8 @@ class ModelEntry:
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
+# The beginning of a name to what makes an entry of the whole of it, or None if it names no model.
+_PATTERNS: dict[str, Callable[[str], ModelEntry | None]] = {}
 
 
 def register(
@@ -96,6 +99,24 @@ def register(
     return add
 
 
+def register_pattern(beginning: str, resolve: Callable[[str], ModelEntry | None]) -> None:
+    """Let all names that begin so be models, of which `list_models` has those registered by name.
+
+    Args:
+        beginning: such as "locate_"; of several that fit a name the longest counts.
+        resolve: makes an entry of a whole name; None: there is no such model.
+    """
+    assert beginning not in _PATTERNS, beginning
+    _PATTERNS[beginning] = resolve
+
+
+@cache
+def _resolved(name: str) -> ModelEntry | None:
+    """Return the entry of a name that a pattern makes, or None."""
+    fitting = [beginning for beginning in _PATTERNS if name.startswith(beginning)]
+    return _PATTERNS[max(fitting, key=len)](name) if fitting else None
+
+
 def list_models() -> dict[str, ModelEntry]:
     """Return all registered models by name, sorted."""
     return dict(sorted(_ENTRIES.items()))
@@ -103,7 +124,7 @@ def list_models() -> dict[str, ModelEntry]:
 
 def find_entry(name: str) -> ModelEntry | None:
     """Return the entry of a model, or None if no model has this name."""
-    return _ENTRIES.get(name)
+    return _ENTRIES.get(name) or _resolved(name)
 
 
 def get_entry(name: str) -> ModelEntry:
@@ -112,11 +133,12 @@ def get_entry(name: str) -> ModelEntry:
     Raises:
         ValueError: if there is no model of this name; the message suggests the nearest.
     """
-    if name not in _ENTRIES:
+    entry = find_entry(name)
+    if entry is None:
         # Of names that begin alike, those with a pyramid are meant before the older ones.
         meant = nearest(name, sorted(_ENTRIES, key=lambda other: not other.endswith("_fpn")))
         raise ValueError(f"no model is called {name!r}{meant} (see `maskwright models`)")
-    return _ENTRIES[name]
+    return entry
 
 
 def build(name: str, num_classes: int, **options: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ..models.meta import Meta
-from ..models.registry import list_models
+from ..models.registry import find_entry
 from ..nn.vgg import VGGS
 
 Value = TypeVar("Value")
@@ -23,7 +23,7 @@ _TIMM_VGG = re.compile(r"\bbackbone\.body\.body\.features_(\d+)\.")
 
 def backbone_of(meta: Meta) -> str | None:
     """Return the backbone of the model that a checkpoint describes; None: it has none."""
-    entry = list_models().get(meta.model)
+    entry = find_entry(meta.model)
     known = entry.arguments() if entry is not None else {}
     name = {**known, **meta.args}.get("backbone")
     return name if isinstance(name, str) else None
