@@ -104,7 +104,8 @@ def register_pattern(beginning: str, resolve: Callable[[str], ModelEntry | None]
 
     Args:
         beginning: such as "locate_"; of several that fit a name the longest counts.
-        resolve: makes an entry of a whole name; None: there is no such model.
+        resolve: makes an entry of a whole name; None, or a ValueError that says more: there is no
+            such model.
     """
     assert beginning not in _PATTERNS, beginning
     _PATTERNS[beginning] = resolve
@@ -118,13 +119,16 @@ def _resolved(name: str) -> ModelEntry | None:
 
 
 def list_models() -> dict[str, ModelEntry]:
-    """Return all registered models by name, sorted."""
+    """Return all models that are registered by their whole name, sorted."""
     return dict(sorted(_ENTRIES.items()))
 
 
 def find_entry(name: str) -> ModelEntry | None:
     """Return the entry of a model, or None if no model has this name."""
-    return _ENTRIES.get(name) or _resolved(name)
+    try:
+        return _ENTRIES.get(name) or _resolved(name)
+    except ValueError:
+        return None
 
 
 def get_entry(name: str) -> ModelEntry:
@@ -133,7 +137,7 @@ def get_entry(name: str) -> ModelEntry:
     Raises:
         ValueError: if there is no model of this name; the message suggests the nearest.
     """
-    entry = find_entry(name)
+    entry = _ENTRIES.get(name) or _resolved(name)
     if entry is None:
         # Of names that begin alike, those with a pyramid are meant before the older ones.
         meant = nearest(name, sorted(_ENTRIES, key=lambda other: not other.endswith("_fpn")))

@@ -29,6 +29,9 @@ _Triple = tuple[float, float, float]
 STATISTICS: dict[str, tuple[_Triple, _Triple]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # -1 to 1
+    "clip": ((122.7709383, 116.7460125, 104.0937362), (68.5005327, 66.6321579, 70.3231630)),
+    "dpn": ((124.0, 117.0, 104.0), (59.8802395, 59.8802395, 59.8802395)),
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # 0 to 1
     "cifar": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     "lenet": ((20.0, 20.0, 20.0), (200.0, 200.0, 200.0)),  # -0.1 to 1.175
 }
@@ -81,8 +84,9 @@ class ClassifierOptions:
         short: short side of a photo at test before the square is cut out of its middle; None: in
             the proportion of the published weights, 256 for a square of 224.
         interpolation: how a photo is scaled: "bilinear" or "bicubic".
-        statistics: mean and deviation by which samples are standardised: "imagenet"; "cifar";
-            "half": from -1 to 1; "lenet": from -0.1 to 1.175.
+        statistics: mean and deviation by which samples are standardised: "imagenet", "cifar",
+            "clip" or "dpn" (of their data); "half": from -1 to 1; "unit": from 0 to 1; "lenet":
+            from -0.1 to 1.175.
         multilabel: an image may have several classes, or none.
     """
 
