@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ..errors import OptionError
 
 
-def check_dropout(share: float) -> None:
-    """Raise OptionError for a share that dropout cannot have."""
+def check_dropout(share: float, name: str = "dropout") -> None:
+    """Raise OptionError for a share that dropout, the option `name`, cannot have."""
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise OptionError(f"dropout must be a share from 0 up to 1, without 1, got {share!r}")
+        raise OptionError(f"{name} must be a share from 0 up to 1, without 1, got {share!r}")
 
 
 def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None:
@@ -29,3 +30,10 @@ def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None
             raise OptionError(
                 f"{name} must be a whole number from {least} to {most}, got {value!r}"
             )
+
+
+def check_auxiliary(weight: float) -> None:
+    """Raise OptionError for what cannot be the weight of auxiliary heads in the loss."""
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or not 0 <= weight < math.inf:
+        raise OptionError(f"auxiliary must be a weight from 0 up, got {weight!r}")

@@ -154,3 +154,39 @@ def conv_block(
     if relu:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm and ReLU, as the Inception networks are made of.
+
+    Args:
+        cin: channels of the input.
+        cout: of the output.
+        kernel: side of the kernel, or (height, width).
+        stride: of the convolution.
+        padding: pixels on each side, or (above and below, left and right); None: the size is kept,
+            with a stride halved.
+        eps: of the norm.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] | None = None,
+        *,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (high // 2, wide // 2) if padding is None else padding
+        self.conv = Conv2d(cin, cout, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(cout, eps=eps)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, cout, H / stride, W / stride)."""
+        out: Tensor = self.relu(conv_norm(self.conv, self.bn, x))
+        return out

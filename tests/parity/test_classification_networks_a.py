@@ -19,8 +19,9 @@ CASES: list[tuple[str, str, str, int]] = [
     ("alexnet", "torchvision", "alexnet", 100),  # maps of another size than the published
     ("vgg16", "timm", "vgg16", 224),
     ("vgg19_bn", "torchvision", "vgg19_bn", 40),
+    ("googlenet_bn", "torchvision", "googlenet", 96),
 ]
-EXTRA: dict[str, dict[str, Any]] = {}
+EXTRA: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False, "aux_logits": True}}
 # Whose fully connected layers are large.
 SINGLE = ("vgg16", "vgg19_bn")
 
@@ -80,6 +81,26 @@ def test_logits_are_equal(ours: str, library: str, name: str, side: int) -> None
     torch.testing.assert_close(found, expected, rtol=0, atol=limit * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(("ours", "name", "side"), [("googlenet_bn", "googlenet", 96)])
+def test_auxiliary_logits_are_equal(ours: str, name: str, side: int) -> None:
+    """In training, with batch statistics and without dropout."""
+    other, classifier = pair(ours, "torchvision", name)
+    for model in (other.train(), classifier.train()):
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+    x = torch.randn(3, 3, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        main, *others = classifier.network.all_logits(x)
+        expected = other(x)
+        plain = classifier.network(x)
+    torch.testing.assert_close(main, (expected[0], 1.0), rtol=1e-9, atol=1e-9)
+    assert plain.shape == (3, CLASSES)
+    assert len(others) == len(expected) - 1  # theirs count from the last
+    for (found, _), wanted in zip(others, reversed(expected[1:]), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_responses_are_normalised_by_the_formula_of_the_paper() -> None:
     """Krizhevsky et al. 2012, section 3.3, map by map."""
     network = build("alexnet_two_towers", 2, width=8).network
@@ -111,6 +132,8 @@ PARAMETERS = {
     "alexnet_two_towers": 60_965_224,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
+    "googlenet": 6_998_552,
+    "googlenet_bn": 6_624_904,
 }
 
 
@@ -118,10 +141,16 @@ PARAMETERS = {
 def test_parameters_are_as_many_as_published(name: str) -> None:
     with torch.device("meta"):
         classifier = build(name, 1000)
-    assert sum(p.numel() for p in classifier.parameters()) == PARAMETERS[name]
+    heads = {name.split(".")[0] for name in classifier.network.auxiliary}
+    count = sum(p.numel() for n, p in classifier.named_parameters() if n.split(".")[1] not in heads)
+    assert count == PARAMETERS[name]
+    if heads:
+        with torch.device("meta"):
+            alone = build(name, 1000, auxiliary=0)
+        assert sum(p.numel() for p in alone.parameters()) == PARAMETERS[name]
 
 
-SMALLEST = ["alexnet", "alexnet_two_towers", "vgg16", "vgg19_bn"]
+SMALLEST = ["alexnet", "alexnet_two_towers", "vgg16", "vgg19_bn", "googlenet", "googlenet_bn"]
 
 
 @pytest.mark.parametrize("name", SMALLEST)
