@@ -40,10 +40,13 @@ MOST_FILES = 20  # of a folder, at one level
 MOST_ROOM_LINES = 3500  # of the files of a folder, at one level
 # These ask the task: words of one task have no place in them.
 SHARED = ("training", "prediction", "exporters", "graphs", "reports", "storage", "timing")
+# Public names of before there were other tasks.
+KEPT = ("def detector(self) -> Any:",)
+# `num_classes` is an option of every builder, and style sheets have boxes of their own.
 TASK_WORDS = re.compile(
-    r"(?<![a-z])(box|boxes|masks?|keypoints?|detectors?|detections?|classes)(?![a-z])"
-    r"|(?<![A-Za-z])m?AP\d*(?![A-Za-z])",
-    re.IGNORECASE,
+    r"(?<![a-zA-Z])(?i:box(?!-sha|-siz)|boxes|masks?|keypoints?|detectors?|detections?"
+    r"|(?<!num )classes)(?![a-zA-Z])"
+    r"|(?<![A-Za-z])(m?AP\d*|ap)(?![A-Za-z])"
 )
 HEAVY = {
     *("torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"),
@@ -196,7 +199,8 @@ def task_words(package: Path) -> list[str]:
         for room in SHARED
         for path in sorted((package / room).rglob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if (found := TASK_WORDS.search(line.replace("_", " ")))
+        if line.strip() not in KEPT
+        and (found := TASK_WORDS.search(line.replace("_", " ").replace("border-box", "")))
     ]
 
 

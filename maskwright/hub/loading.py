@@ -32,7 +32,6 @@ from ..storage.checkpoint import (
     save_checkpoint,
 )
 from ..storage.published import fetch, read_tensors
-from ..structures import Skeleton
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .foreign import blank_detector, convert_weights, found_format, known_names
 
@@ -235,7 +234,7 @@ def start_model(
     *,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
-    skeleton: Skeleton | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, dict[str, Any], str]:
     """Return a detector for the classes `names` with the weights that training starts from.
 
@@ -248,7 +247,8 @@ def start_model(
             random; a published name, a shipped model, a checkpoint or a run folder: every tensor
             that fits, class rows by class name.
         options: builder options.
-        skeleton: the keypoints, for a model that finds some.
+        described: what the data says beside the names: its "keypoints", for a model that finds
+            some.
 
     Returns:
         detector, the builder options that were used (weights bring their conventions along), and
@@ -294,7 +294,7 @@ def start_model(
         names,
         found.model,
         found.meta.names,
-        skeleton=skeleton,
+        skeleton=(described or {}).get("keypoints"),
         source_skeleton=found.meta.keypoints,
     )
     return detector, options, f"{weights}: {report}"

@@ -61,7 +61,7 @@ def predict(
             Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a
             list of all these.
         conf: smallest score of an object, from 0 to 1.
-        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped.
         max_det: most objects in an image; a warning says when an image reached it.
         imgsz: image size in pixels: the long side, short and long side, or a factor such as
             1.25x. None: the rule that the model was trained with.
@@ -70,16 +70,17 @@ def predict(
         precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
         save: write a picture and a JSON file of each image, and a page that shows several: true
             into a new run folder, a path into that folder, false nothing.
-        soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
-            them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
+        soft_nms: let objects that overlap a better one of their class lose score instead of
+            dropping them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None:
+            plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
         window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
             the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
             model was trained; percentile, if that was on 8-bit images.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
-            where these come from (selective_search, boxes.npz, ...). None: from where they came in
-            training; a `Predictor` keeps its own.
+            where these come from (selective_search, regions.npz, ...). None: from where they came
+            in training; a `Predictor` keeps its own.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         formats: further files per image, joined by commas: geojson (polygons with holes, for
             QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).

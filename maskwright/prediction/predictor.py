@@ -140,7 +140,7 @@ class Predictor:
                 (H, W, 3) RGB, (H, W) grey; a list of them gives a list of results, each the same
                 as if the image had come alone.
             conf: smallest score, in [0, 1].
-            iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+            iou: of two objects of one class that overlap more than this, the weaker is dropped.
             max_det: most objects; a warning says when an image reached it.
             imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
             soft_nms: see `predict`.

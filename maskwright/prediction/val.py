@@ -75,16 +75,16 @@ def val(
     proposal_source: str | None = None,
     weights: str | Path | None = None,
 ) -> ValResult:
-    """Score a model on annotated images with the COCO metrics.
+    """Score a model on annotated images: what is measured is up to its task.
 
     Args:
         model: checkpoint, run folder, registered name, or a loaded `Predictor`.
         data: the data set, any format that `maskwright data check` reads.
         split: which part of the data; of data without a split val, those images that the training
             held out.
-        conf: smallest score that counts; AP wants a low one.
-        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
-        max_det: most detections per image; raise it for crowded images.
+        conf: smallest score that counts; a low one leaves the curves of precision whole.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped.
+        max_det: most objects per image; raise it for crowded images.
         device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
         precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
         imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
@@ -94,28 +94,29 @@ def val(
             path into that folder, false nothing.
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "val".
-        sigmas: how far each keypoint may lie from the truth, relative to the size of its object.
-            None: COCO's for the 17 keypoints of a person, 0.05 for all others.
-        boundary: score masks by boundary IoU as well ("boundary/AP", Cheng et al. 2021).
-        voc: score boxes by Pascal VOC's protocol as well: "box/VOC_AP50" by the area under the
-            curve (from 2010 on), "box/VOC07_AP50" by eleven points. None: if the data is VOC.
+        sigmas: how far each point of an object may lie from the truth, relative to its size.
+            None: COCO's for the 17 of a person, 0.05 for all others.
+        boundary: score outlines by boundary IoU as well (Cheng et al. 2021).
+        voc: score by Pascal VOC's protocol as well: by the area under the curve (from 2010 on),
+            and by eleven points. None: if the data is VOC.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others, not as regions
-            of many (CVAT marks masks so). None: as the model was trained.
-        soft_nms: let boxes that overlap a better one of their class lose score instead of dropping
-            them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None: plain NMS.
+            of many (CVAT marks all so). None: as the model was trained.
+        soft_nms: let objects that overlap a better one of their class lose score instead of
+            dropping them: linear, gaussian, or gaussian:0.3 with another sigma than 0.5. None:
+            plain NMS.
         tta: look at each image several times and merge what is found: factors on the image size and
             the word flip, as in flip or 0.75,1,1.25,flip. None: once.
         window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
             the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
             model was trained; percentile, if that was on 8-bit images.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
-            where these come from (selective_search, boxes_{split}.npz, ...). None: from where they
-            came in training; a `Predictor` keeps its own.
+            where these come from (selective_search, regions_{split}.npz, ...). None: from where
+            they came in training; a `Predictor` keeps its own.
         weights: for a registered name: published weights such as coco, or a checkpoint.
 
     Returns:
-        Numbers by key: "box/AP", "box/AP50", "mask/AP", "mask/AP75", "mask/AP_small",
-        "keypoints/AP", "mask/AP/<class name>", ...; nan where the data has no object to find.
+        Numbers by key: what was measured, the metric and, where it is that of one class, its name,
+        joined by "/"; nan where the data has nothing to measure. `docs/guide.md` lists the keys.
         The run folder is the attribute `dir`.
 
     Raises:

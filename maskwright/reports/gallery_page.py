@@ -1,4 +1,4 @@
-"""The page of a prediction run: filter by class and score, sort, and look at pictures full size.
+"""The page of a prediction run: filter by name and score, sort, and look at pictures full size.
 
 The page is one HTML file with style and script inside; it loads nothing but the pictures beside
 it, so the folder can be zipped, mailed and opened without a network. The script knows numbers
@@ -19,7 +19,7 @@ from .gallery_script import SCRIPT
 from .page import escape, render
 from .saved import SavedResult
 
-MANY_CLASSES = 16
+MANY_NAMES = 16
 
 
 def gallery_html(saved: Sequence[SavedResult], folder: Path, title: str) -> str:
@@ -37,7 +37,7 @@ def gallery_html(saved: Sequence[SavedResult], folder: Path, title: str) -> str:
     mean = sum(row.ms for row in saved) / max(len(saved), 1)
     figures = [
         (f"{len(saved):,}", plural(len(saved), "image")),
-        (f"{totals.total():,}", plural(totals.total(), "object")),
+        (f"{totals.total():,}", plural(totals.total(), "find")),
         (f"{mean:,.0f} ms", "per image"),
     ]
     lowest = min((score for row in saved for _, score, _ in row.found), default=1000)
@@ -60,9 +60,16 @@ def gallery_html(saved: Sequence[SavedResult], folder: Path, title: str) -> str:
 
 
 def _numbers(saved: Sequence[SavedResult], labels: dict[str, int]) -> str:
-    """Return the objects of each image: label, score in thousandths, x, y, width, height, ..."""
+    """Return the finds of each image: label, score in thousandths, x, y, width, height, ...
+
+    The last four are null for what is said of the image as a whole.
+    """
     rows = [
-        [n for name, score, place in row.found for n in (labels[name], score, *(place or (0,) * 4))]
+        [
+            n
+            for name, score, place in row.found
+            for n in (labels[name], score, *(place or (None,) * 4))
+        ]
         for row in saved
     ]
     return json.dumps(rows, separators=(",", ":")).replace("],[", "],\n[")
@@ -73,7 +80,7 @@ def _link(path: Path, folder: Path) -> str:
 
 
 def _filters(totals: Counter[str], saved: Sequence[SavedResult], labels: dict[str, int]) -> str:
-    """Return one button a class, which shows only the images that hold it."""
+    """Return one button a name, which shows only the images that hold it."""
     buttons = [
         '<button class="chip" data-class="" data-l="all" aria-pressed="true">'
         f"all {len(saved)}</button>"
@@ -81,34 +88,34 @@ def _filters(totals: Counter[str], saved: Sequence[SavedResult], labels: dict[st
     images = Counter(name for row in saved for name in row.counts)
     ranked = sorted(images, key=lambda name: (-images[name], -totals[name], name))
     for rank, name in enumerate(ranked):
-        hidden = " hidden" if rank >= MANY_CLASSES else ""
+        hidden = " hidden" if rank >= MANY_NAMES else ""
         text = escape(name)
         buttons.append(
             f'<button class="chip" data-class="{text}" data-l="{labels[name]}" title="{text}" '
             f'aria-pressed="false"{hidden}><span class="name">{text}</span> '
             f"<small>in {images[name]}</small></button>"
         )
-    if len(ranked) > MANY_CLASSES:
-        rest = len(ranked) - MANY_CLASSES
-        buttons.append(f'<button class="chip" id="more">{rest} more classes</button>')
+    if len(ranked) > MANY_NAMES:
+        rest = len(ranked) - MANY_NAMES
+        buttons.append(f'<button class="chip" id="more">{rest} more names</button>')
     if totals:
         empty = sum(not row.counts for row in saved)
         buttons.append(
             '<button class="chip" data-class="-" data-l="none" aria-pressed="false"'
-            f"{'' if empty else ' hidden'}>no objects <small>in {empty}</small></button>"
+            f"{'' if empty else ' hidden'}>no finds <small>in {empty}</small></button>"
         )
     return "".join(buttons)
 
 
-def _objects(row: SavedResult, labels: dict[str, int]) -> str:
-    """Return a tag for each class of an image, and one for the case that none is left."""
+def _finds(row: SavedResult, labels: dict[str, int]) -> str:
+    """Return a tag for each name of an image, and one for the case that none is left."""
     tags = [
         f'<span class="tag" data-l="{labels[name]}" title="{escape(name)}"><b>{count}</b> '
         f"{escape(name)}</span>"
         for name, count in row.counts.items()
     ]
     hidden = " hidden" if tags else ""
-    return "".join(tags) + f'<span class="tag none"{hidden}>no objects</span>'
+    return "".join(tags) + f'<span class="tag none"{hidden}>no finds</span>'
 
 
 def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) -> str:
@@ -125,7 +132,7 @@ def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) ->
 <img src="{overlay}"{other} alt="{name}" width="{width}" height="{height}" loading="lazy">
 <svg viewBox="0 0 {width} {height}" aria-hidden="true"></svg></a>{flip}</div>
 <figcaption><div class="file" title="{name}">{name}</div>
-<div class="tags">{_objects(row, labels)}</div>
+<div class="tags">{_finds(row, labels)}</div>
 <div class="facts"><span>{width} × {height}</span><span>{row.ms:,.0f} ms</span>
 <a href="{overlay}">picture</a><a href="{_link(row.data, folder)}">data</a></div>
 </figcaption></figure>"""
@@ -135,7 +142,7 @@ def _row(row: SavedResult, index: int, labels: dict[str, int]) -> str:
     name = escape(row.name)
     return (
         f'<tr><td><a class="name" href="#i{index}" title="{name}">{name}</a></td>'
-        f'<td class="n">{sum(row.counts.values())}</td><td>{_objects(row, labels)}</td>'
+        f'<td class="n">{sum(row.counts.values())}</td><td>{_finds(row, labels)}</td>'
         f'<td class="n">{row.size[1]} × {row.size[0]}</td><td class="n">{row.ms:,.0f}</td></tr>\n'
     )
 
@@ -202,14 +209,14 @@ _MAIN = """<div class="bar">$filters</div>
 <div class="bar tools"><label$slider>score from <input id="score" type="range" min="$least" max="1"
 step="0.01" value="$least"><b id="from">$least</b></label>
 <label>sort by <select id="sort"><option value="order">order of the source</option>
-<option value="count">number of objects</option><option value="name">name</option></select></label>
+<option value="count">number of finds</option><option value="name">name</option></select></label>
 <span id="status" role="status"></span>
 <button class="chip push" id="all" aria-pressed="false">show originals</button></div>
 <div class="grid">$cards
 </div>
 <h2>Images</h2>
 <div class="scroll" tabindex="0"><table>
-<thead><tr><th>image</th><th class="n">objects</th><th>by class</th><th class="n">size</th>
+<thead><tr><th>image</th><th class="n">finds</th><th>by name</th><th class="n">size</th>
 <th class="n">ms</th></tr></thead>
 <tbody>
 $rows</tbody></table></div>

@@ -1,7 +1,8 @@
-"""The script of the page of a prediction run: score, class, order, full size; no library.
+"""The script of the page of a prediction run: score, name, order, full size; no library.
 
-Pictures with all objects are files. Above the lowest score boxes are drawn over the original
-instead, because a finished picture cannot lose objects again.
+Pictures with all finds are files. Above the lowest score outlines are drawn over the original
+instead, because a finished picture cannot lose finds again. Finds without a place, of the image as
+a whole, leave the picture as it is: the tags below it say which of them remain.
 """
 
 SCRIPT = """const byId = (id) => document.getElementById(id);
@@ -14,9 +15,14 @@ const tagsOf = (place) => [...place.querySelectorAll(".tag")];
 const items = DATA.map((found, i) => {
   const card = byId("i" + i), row = body.rows[i], img = card.querySelector("img");
   return { i, found, card, row, img, svg: card.querySelector("svg"), near: false, drawn: "",
+    placed: found.some((value, k) => k % 6 === 2 && value !== null),
     overlay: img.getAttribute("src"), original: img.dataset.other, flipped: false, total: 0,
     flip: card.querySelector(".flip"), name: img.alt, tags: [...tagsOf(card), ...tagsOf(row)] };
 });
+
+const placed = items.some((item) => item.placed);
+
+const amount = (finds) => `${finds} find${finds === 1 ? "" : "s"}`;
 
 function count(item) {
   const counts = item.counts = new Map();
@@ -37,11 +43,12 @@ function count(item) {
   return shown;
 }
 
-function boxes(svg, item) {
+function outline(svg, item) {
   svg.setAttribute("viewBox", `0 0 ${item.img.getAttribute("width")} ${
     item.img.getAttribute("height")}`);
   let drawn = "";
-  for (let k = 0; k < item.found.length; k += 6) if (item.found[k + 1] >= state.from) {
+  for (let k = 0; k < item.found.length; k += 6) if (item.found[k + 1] >= state.from &&
+      item.found[k + 2] !== null) {
     const [label, , x, y, width, height] = item.found.slice(k, k + 6);
     drawn += `<rect x="${x}" y="${y}" width="${width}" height="${height}" stroke="hsl(${
       Math.round(7 + 222.5 * label) % 360} 90% 60%)" vector-effect="non-scaling-stroke"/>`;
@@ -51,10 +58,10 @@ function boxes(svg, item) {
 
 function paint(item, img, svg) {
   const plain = item.original && (state.originals !== item.flipped);
-  const redrawn = item.original && !plain && state.from > least;
+  const redrawn = item.original && !plain && item.placed && state.from > least;
   const src = plain || redrawn ? item.original : item.overlay;
   if (img.getAttribute("src") !== src) img.src = src;
-  if (redrawn) boxes(svg, item);
+  if (redrawn) outline(svg, item);
   else svg.replaceChildren();
   return plain;
 }
@@ -68,10 +75,10 @@ function draw(item) {
 }
 
 function update() {
-  let images = 0, objects = 0;
+  let images = 0, finds = 0;
   const holding = new Map();  // images by label
   for (const item of items) {
-    if (count(item)) { images += 1; objects += item.total; }
+    if (count(item)) { images += 1; finds += item.total; }
     for (const label of item.total ? item.counts.keys() : ["none"])
       holding.set(String(label), (holding.get(String(label)) || 0) + 1);
     draw(item);
@@ -82,8 +89,8 @@ function update() {
     if (chip.dataset.l === "none") chip.hidden = !number && state.label !== "none";
   }
   byId("from").textContent = (state.from / 1000).toFixed(2);
-  byId("status").textContent = `${objects} objects in ${images} of ${items.length} images` +
-    (state.from > least ? ": boxes redrawn" : "");
+  byId("status").textContent = `${amount(finds)} in ${images} of ${items.length} images` +
+    (state.from > least && placed ? ": redrawn" : "");
   if (viewer.open) view(state.at);
 }
 
@@ -104,7 +111,7 @@ function view(i) {
   state.at = i;
   const all = shown(), [name, facts, link] = viewer.querySelectorAll("b, span, a");
   name.textContent = name.title = item.name;
-  facts.textContent = `${all.indexOf(i) + 1} of ${all.length}, ${item.total} objects`;
+  facts.textContent = `${all.indexOf(i) + 1} of ${all.length}, ${amount(item.total)}`;
   link.href = item.overlay;
   const img = full.querySelector("img");
   img.alt = item.name;
@@ -173,7 +180,7 @@ const all = byId("all");
 all.onclick = () => {
   state.originals = !state.originals;
   for (const item of items) item.flipped = false;
-  all.textContent = state.originals ? "show objects" : "show originals";
+  all.textContent = state.originals ? "show finds" : "show originals";
   all.setAttribute("aria-pressed", String(state.originals));
   update();
 };

@@ -10,7 +10,7 @@ from typing import Any
 
 from .page import escape
 
-DASH = '<span title="undefined: no such object in the data">–</span>'
+DASH = '<span title="undefined: the data has nothing to measure">–</span>'
 SHORT = 28  # characters of a name that never need to be cut
 LONG = 20  # rows; a table with more scrolls in itself
 FEW = 12  # names that stand in a sentence; more are folded away

@@ -20,18 +20,18 @@ def metric_rows(metrics: Mapping[str, float]) -> tuple[Rows, Rows]:
         metrics: numbers by key, as `val` returns them.
 
     Returns:
-        Over all classes: metric to what was measured ("box", "mask", ...) to number; and by class:
-        class name to "box AP", "mask AP", ... to number.
+        Of keys "kind/metric": metric to kind to number; and of keys "kind/metric/name": name to
+        "kind metric" to number.
     """
     total: Rows = {}
-    by_class: Rows = {}
+    by_name: Rows = {}
     for key, value in metrics.items():
         kind, metric, *name = key.split("/", 2)
         if name:
-            by_class.setdefault(name[0], {})[f"{kind} {metric}"] = value
+            by_name.setdefault(name[0], {})[f"{kind} {metric}"] = value
         else:
             total.setdefault(metric, {})[kind] = value
-    return total, by_class
+    return total, by_name
 
 
 def split_rows(rows: Rows) -> tuple[Rows, list[str]]:
@@ -53,19 +53,20 @@ def undefined_metrics(metrics: Mapping[str, float]) -> list[str]:
     return throughout + others
 
 
-def undefined_line(metrics: Iterable[str], classes: Iterable[str] = (), most: int = 6) -> str:
+def undefined_line(metrics: Iterable[str], names: Iterable[str] = (), most: int = 6) -> str:
     """Return one sentence on what tables leave out, "" where they leave out nothing.
 
     Args:
-        metrics, classes: names of the rows.
-        most: how many classes are named.
+        metrics, names: of the rows.
+        most: how many names are written out.
     """
     parts = list(metrics)
-    classes = list(classes)
-    if classes:
-        named = ", ".join(classes[:most]) + (", ..." if len(classes) > most else "")
-        what = "class" if len(classes) == 1 else f"{len(classes)} classes"
-        parts.append(f"the AP of the {what} {named}")
+    names = list(names)
+    if names:
+        named = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+        parts.append(
+            f"all of {named}" if len(names) == 1 else f"all of {len(names)} names ({named})"
+        )
     if not parts:
         return ""
-    return f"undefined, because the data has no such object: {', '.join(parts)}"
+    return f"undefined, because the data has nothing to measure: {', '.join(parts)}"

@@ -226,7 +226,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     if parts:
         raise ValueError(
             f"{source}: the weights do not fit the model ({'; '.join(parts)}); was it built with "
-            "other options, or for another number of classes?"
+            "other options, or for another number of names?"
         )
 
 

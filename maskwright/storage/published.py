@@ -85,7 +85,7 @@ class WeightsFile:
 
     Attributes:
         tensors: by the names that their network gives them.
-        names: the names of the classes, if the file tells them.
+        names: the names of the labels, if the file tells them.
         place: what stood before these names in the file: wrappers and prefixes.
         beside: full names of the other tensors.
     """
@@ -109,7 +109,7 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
 
     Args:
         path: the file.
-        known: tells the names that are looked for; by default those of known detectors.
+        known: tells the names that are looked for; by default those of known models.
 
     Raises:
         ValueError: if the file is missing, damaged, no such file, or holds no tensors by name.

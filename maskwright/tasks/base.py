@@ -141,6 +141,20 @@ class Task(ABC):
             ValueError: naming what it does not know.
         """
 
+    def check_alternate(self, model: Any, name: str) -> None:
+        """Make sure that a model has two parts that can train by turns; see `alternate`.
+
+        Args:
+            model: the model; its tensors may be on the device "meta".
+            name: what it is called.
+
+        Raises:
+            OptionError: if it has not.
+        """
+        raise OptionError(
+            f"alternate=true needs a model of two parts that share layers, not {name}"
+        )
+
     def prepare_model(self, model: Any, recipe: Any) -> None:
         """Choose what of a model trains, beside the frozen stages of the backbone."""
 

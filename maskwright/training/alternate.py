@@ -19,7 +19,7 @@ import torch
 
 from ..models import build
 from ..storage.rundir import new_run_dir, remove_parts, write_args
-from ..tasks.detection.parts import two_stage
+from ..tasks import task_of
 from ..tasks.recipe import TrainRecipe
 from .result import TrainResult
 from .resume import LAST, Resumed, find_run
@@ -81,7 +81,7 @@ def first_steps(
     if resumed is None:
         with torch.device("meta"):  # before there is a folder
             plain = build(recipe.model, 1, **recipe.model_args)
-        two_stage(plain, recipe.model, "alternate=true")
+        task_of(recipe.model).check_alternate(plain, recipe.model)
         folder = None
         if fabric.is_global_zero:
             folder = new_run_dir(recipe.project, "train", recipe.name)

@@ -13,14 +13,14 @@ from ..tasks.recipe import TrainRecipe
 
 
 def build_optimizer(recipe: TrainRecipe, model: nn.Module, lr: float) -> Optimizer:
-    """Return the optimiser of a recipe over the trainable parameters of a detector.
+    """Return the optimiser of a recipe over the trainable parameters of a model.
 
     Four groups: the backbone learns at `lr * recipe.backbone_lr`, and one-dimensional parameters
     (biases, norms) have no weight decay. The peak rate of a group stands under `peak_lr`.
 
     Args:
         recipe: options.
-        model: detector; what lies in `model.backbone` is the backbone.
+        model: what lies in `model.backbone` is the backbone.
         lr: peak learning rate.
 
     Raises:

@@ -101,7 +101,7 @@ def build_model(
             data.names,
             weights=recipe.weights,
             options={**args, **filled},
-            skeleton=described.get("keypoints"),
+            described=described,
         )
         start = {"start": report, "random_start": report == RANDOM_START}
         if words:

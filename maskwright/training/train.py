@@ -307,7 +307,7 @@ def finish_epoch(
     }
     means = {key: value / place.counted for key, value in sorted(place.sums.items())}
     row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
-    # The classes one by one stand in metrics.json.
+    # The numbers of each name stand in metrics.json.
     row |= {f"val/{key}": v for key, v in metrics.items() if key.count("/") == 1}
     place.epoch, place.batch = place.epoch + 1, 0
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0

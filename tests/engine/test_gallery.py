@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from maskwright.reports.gallery import ResultWriter, write_gallery
-from maskwright.reports.gallery_page import MANY_CLASSES
+from maskwright.reports.gallery_page import MANY_NAMES
+from maskwright.reports.result import ImageResult, Mark
 from maskwright.structures import Detections
 from maskwright.tasks.detection.result import Result
 
@@ -80,7 +81,7 @@ def test_the_page_shows_every_image_and_loads_nothing_from_outside(tmp_path: Pat
     text = path.read_text(encoding="utf-8")
     assert "http" not in text and "@import" not in text and "url(" not in text
     assert "link" not in page.tags
-    for expected in ("Slides & <cells>", "3", "images", "4", "objects", "30 ms", "no objects"):
+    for expected in ("Slides & <cells>", "3", "images", "4", "finds", "30 ms", "no finds"):
         assert expected in page.text
     assert [name for name, _ in page.classes] == ["", "nucleus", "cell", "-"]
     assert page.text.count("cell 1.png") == 2  # card and table
@@ -123,10 +124,10 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 
 def test_rare_classes_wait_behind_a_button(tmp_path: Path) -> None:
-    names = [f"class {i}" for i in range(MANY_CLASSES + 4)]
+    names = [f"class {i}" for i in range(MANY_NAMES + 4)]
     page = Page(write_gallery([make("a.png", list(range(len(names))), names)], tmp_path))
     assert sum(hidden for name, hidden in page.classes if name != "-") == 4
-    assert "4 more classes" in page.text
+    assert "4 more names" in page.text
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:
@@ -173,17 +174,66 @@ def test_score_and_order_in_a_browser(tmp_path: Path) -> None:
     results = [make("one.png", [0], ["cell"]), make("b.png", [], ["cell"]),
                make("three.png", [0, 0, 0], ["cell"])]  # fmt: skip
     path = write_gallery(results, tmp_path)
+    done = browse(path, "score=0.6&sort=count&view=2", tmp_path)
+    shown = tmp_path / "shown.html"
+    shown.write_text(done, encoding="utf-8")
+    page = Page(shown)
+    # Of the scores 0.9, 0.7, 0.5 two pass; the image with the most objects comes first.
+    assert "3 finds in 3 of 3 images: redrawn" in page.text
+    assert re.findall(r'class="card" id="i(\d)"', done) == ["2", "0", "1"]
+    assert re.search(r"<dialog[^>]* open", done) and "1 of 3, 2 finds" in page.text
+
+
+class Named(ImageResult):
+    """A result of the image as a whole: names with scores, and no place."""
+
+    def __init__(self, path: str, scores: dict[str, float]) -> None:
+        self.image, self.path, self.scores = np.full((20, 40, 3), 90, np.uint8), path, scores
+        self.names, self.speed, self.source_name = list(scores), {}, ""
+
+    def plot(self, *, labels: bool = True) -> Image.Image:
+        return Image.fromarray(255 - self.image)
+
+    def content(self) -> dict[str, object]:
+        return dict(self.scores)
+
+    def counts(self) -> dict[str, int]:
+        return dict.fromkeys(self.scores, 1)
+
+    def summary(self) -> str:
+        return ", ".join(self.scores)
+
+    def marks(self) -> list[Mark]:
+        return [(name, int(1000 * score), None) for name, score in self.scores.items()]
+
+
+def browse(path: Path, wish: str, folder: Path) -> str:
+    """Return the page as chromium shows it."""
     command = [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
         *("--disable-background-networking", "--disable-sync", "--disable-component-update"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"),
-        f"{path.as_uri()}#score=0.6&sort=count&view=2",
+        *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"),
+        f"{path.as_uri()}#{wish}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    shown = tmp_path / "shown.html"
-    shown.write_text(done.stdout, encoding="utf-8")
-    page = Page(shown)
-    # Of the scores 0.9, 0.7, 0.5 two pass; the image with the most objects comes first.
-    assert "3 objects in 3 of 3 images: boxes redrawn" in page.text
-    assert re.findall(r'class="card" id="i(\d)"', done.stdout) == ["2", "0", "1"]
-    assert re.search(r"<dialog[^>]* open", done.stdout) and "1 of 3, 2 objects" in page.text
+    return done.stdout
+
+
+def test_names_of_the_whole_image_have_no_place(tmp_path: Path) -> None:
+    results = [Named("a.png", {"cat": 0.75, "dog": 0.25}), Named("b.png", {"dog": 0.5})]
+    path = write_gallery(results, tmp_path)
+    none = [None] * 4
+    assert page_data(path) == [[1, 750, *none, 0, 250, *none], [0, 500, *none]]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_whole_images_are_filtered_by_score_and_keep_their_picture(tmp_path: Path) -> None:
+    results = [Named("a.png", {"cat": 0.75, "dog": 0.25}), Named("b.png", {"dog": 0.5})]
+    shown = browse(write_gallery(results, tmp_path), "score=0.6", tmp_path)
+    assert ">1 find in 2 of 2 images</span>" in shown
+    assert "<rect" not in shown.split("<script>")[0]
+    assert re.findall(r'<img src="([^"]+)" data-other', shown) == ["a.png", "b.png"]
+    hidden = re.findall(r'<span class="tag"[^>]*title="(\w+)"( hidden="")?>', shown)
+    assert [(name, bool(gone)) for name, gone in hidden[:3]] == [
+        ("cat", False), ("dog", True), ("dog", True),
+    ]  # fmt: skip

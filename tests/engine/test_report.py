@@ -183,7 +183,9 @@ def test_everything_is_in_it(tmp_path: Path) -> None:
     assert page.row("AP")[3] == "0.250"
     # What is undefined everywhere has no row but is named, and so is a class that is not there.
     assert "AP_large" not in [row[0] for row in page.rows if row]
-    assert re.search(r"Undefined, because the data has no such object: [^.]*AP_large", page.text)
+    assert re.search(
+        r"Undefined, because the data has nothing to measure: [^.]*AP_large", page.text
+    )
     assert "cow" not in [row[0] for row in page.rows if row]
     assert "Neither in the images nor found, and left out: cow." in page.text
     assert page.row("cat")[1] == "3" and page.row("cat")[4] == "0.500"
@@ -246,7 +248,7 @@ def test_extremes(tmp_path: Path, objects: Any, rows: Any) -> None:
         assert page.row("AP50")[1:] == ["0.000", "0.000"]
     else:
         assert not any(row and row[0] == "AP50" for row in page.rows)
-        assert "Undefined, because the data has no such object: AP, AP50, AP75" in page.text
+        assert "Undefined, because the data has nothing to measure: AP, AP50, AP75" in page.text
     assert "no detection found an object" in page.text
     assert ("The worst images" in page.headings) == bool(objects[0] or rows)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -29,8 +29,8 @@ def test_rows_by_metric_and_by_class() -> None:
 def test_one_line_says_what_is_left_out() -> None:
     assert undefined_line([]) == ""
     assert undefined_line(["AP_large"]) == (
-        "undefined, because the data has no such object: AP_large"
+        "undefined, because the data has nothing to measure: AP_large"
     )
-    assert undefined_line([], ["cat"]).endswith("the AP of the class cat")
+    assert undefined_line([], ["cat"]).endswith("nothing to measure: all of cat")
     many = undefined_line(["AP_large"], [f"c{i}" for i in range(9)])
-    assert many.endswith("AP_large, the AP of the 9 classes c0, c1, c2, c3, c4, c5, ...")
+    assert many.endswith("AP_large, all of 9 names (c0, c1, c2, c3, c4, c5, ...)")

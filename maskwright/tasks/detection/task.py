@@ -133,6 +133,10 @@ class DetectionTask(Task):
         match_classes(meta.names, data.names)
         match_keypoints(meta.keypoints, data)
 
+    def check_alternate(self, model: Model, name: str) -> None:
+        """Make sure that a detector has an RPN; see `Task`."""
+        two_stage(model, name, "alternate=true")
+
     def prepare_model(self, model: Detector, recipe: DetectionRecipe) -> None:
         """Train one part of a two-stage detector alone, if it is asked for; see `Task`."""
         if recipe.train_part != "all":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ....drawing.figures import plural
 from ....metrics.detection.error_split import KINDS
 from ....metrics.detection.scores import Calibration
+from ....reports.report import Step
 from .diagnosis import DEFAULT_CONF, Diagnosis
 
 SMALL = 32  # pixels: the side of the largest object that COCO calls small
@@ -49,15 +49,6 @@ REMEDIES = {
         "Train longer, with more images like the worst ones.",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do: what, why, and the command for it or None."""
-
-    what: str
-    why: str
-    command: str | None = None
 
 
 def next_steps(found: Diagnosis, command: str) -> list[Step]:

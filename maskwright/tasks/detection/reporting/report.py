@@ -1,8 +1,4 @@
-"""`report.html`: what a validation or a training found, on one page that opens without a network.
-
-The figures are written beside the page, too, and put into it, so that the one file can be mailed.
-It is written last and whole: an interruption leaves no half report.
-"""
+"""The sections of the report of a detector: metrics, thresholds, errors, the worst images."""
 
 from __future__ import annotations
 
@@ -17,23 +13,19 @@ from ....data.records import Dataset
 from ....drawing.figures import plural
 from ....metrics.detection.error_split import KINDS, MEANING, SPECIAL
 from ....metrics.detection.scores import SMALLEST_SCORE, ImageScore
-from ....reports.page import REPORT, escape, render
+from ....reports.page import REPORT, escape
 from ....reports.page_parts import (
     DASH,
-    bullets,
     images,
     left_out,
     name_cell,
     number,
     optional,
-    pairs,
-    section,
     table,
 )
+from ....reports.report import write_page
 from ....reports.undefined import metric_rows, split_rows, undefined_line
-from ....storage.rundir import write_whole
-from ....terminal.doctor import environment
-from .advice import Step, next_steps, verdict
+from .advice import next_steps, verdict
 from .diagnosis import IOU_TYPES, Diagnosis, save_numbers
 from .worst import LEGEND, draw_worst
 
@@ -78,31 +70,28 @@ def write_report(
     worst = draw_worst(folder, found, result, dataset)
     files = [image["file_name"] for image in result.gt["images"]]
     save_numbers(folder / "metrics.json", result.metrics, found, files)
-    parts = [
-        bullets(notes),
-        section("What to do", _steps(next_steps(found, command))),
-        section("The worst images", *_worst(folder, found, worst)),
-        section("Metrics", _metrics(result.metrics)),
-        section("Which score threshold?", _thresholds(found), *images(folder, figures["scores"])),
-        section("Training", *images(folder, "results.png")),
-        section("Classes", _classes(found, result.metrics), *images(folder, figures["classes"])),
-        section("Precision and recall", *images(folder, *figures["pr"])),
-        section("Errors", _errors(found), *images(folder, figures["errors"])),
-        section("Confusion", _mixups(found), *images(folder, figures["confusion"])),
-        section("Calibration", _calibration(found), *images(folder, figures["calibration"])),
-        section("Annotations", *images(folder, "labels.jpg")),
-        section("Options", pairs(options)),
-        section("Environment", pairs(environment(device))),
+    sections = [
+        ("The worst images", [*_worst(folder, found, worst)]),
+        ("Metrics", [_metrics(result.metrics)]),
+        ("Which score threshold?", [_thresholds(found), *images(folder, figures["scores"])]),
+        ("Training", images(folder, "results.png")),
+        ("Classes", [_classes(found, result.metrics), *images(folder, figures["classes"])]),
+        ("Precision and recall", images(folder, *figures["pr"])),
+        ("Errors", [_errors(found), *images(folder, figures["errors"])]),
+        ("Confusion", [_mixups(found), *images(folder, figures["confusion"])]),
+        ("Calibration", [_calibration(found), *images(folder, figures["calibration"])]),
+        ("Annotations", images(folder, "labels.jpg")),
     ]
-    page = render(
+    write_page(
+        folder,
         title,
-        _key_figures(result, found),
-        "\n".join(part for part in parts if part),
-        style=_STYLE,
-        script=_SCRIPT,
-        footer="All numbers are in metrics.json.",
+        figures=_key_figures(result, found),
+        steps=next_steps(found, command),
+        sections=sections,
+        options=options,
+        device=device,
+        notes=notes,
     )
-    write_whole(folder / REPORT, page)
 
 
 def spoken(found: Diagnosis, folder: Path) -> list[str]:
@@ -168,15 +157,6 @@ def _key_figures(result: DetectionEvaluation, found: Diagnosis) -> list[tuple[st
     if math.isfinite(result.ms):
         rows.append((f"{result.ms:,.0f} ms", "per image"))
     return rows
-
-
-def _steps(steps: Sequence[Step]) -> str:
-    """Return the steps as a numbered list, each with its command."""
-    items = []
-    for step in steps:
-        line = "" if step.command is None else f"<pre>{escape(step.command)}</pre>"
-        items.append(f"<li><b>{escape(step.what)}.</b> {escape(step.why)}{line}</li>")
-    return f'<ol class="steps">{"".join(items)}</ol>'
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
@@ -310,58 +290,3 @@ def _worst(
     if more := images(folder, *names[AT_ONCE:], wide=True):
         parts.append(f"<details><summary>{len(more)} more</summary>{''.join(more)}</details>")
     return parts
-
-
-_STYLE = """
-.wrap { max-width: 1180px; }
-section { margin-bottom: 8px; }
-p { margin: 10px 0; max-width: 78ch; }
-code { background: var(--tint); border-radius: 5px; padding: 1px 6px; font-size: .93em; }
-section figure { margin: 16px 0; background: #fff; border: 1px solid var(--line);
-  border-radius: 12px; padding: 12px; }
-section img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-section figure div { overflow-x: auto; }
-section figcaption { color: #667085; font-size: 12.5px; text-align: right; overflow-wrap: anywhere;
-  padding-top: 6px; }
-.scroll { margin: 12px 0; overflow: auto; }
-.scroll.long { max-height: 640px; }
-.words { display: inline-block; min-width: 22ch; }
-thead th { position: sticky; top: 0; background: var(--card); }
-.steps { padding-left: 22px; max-width: 78ch; }
-.steps li { margin: 10px 0; }
-pre { background: var(--tint); border-radius: 8px; padding: 9px 12px; margin: 8px 0 0;
-  font-size: 13.5px; white-space: pre-wrap; overflow-wrap: anywhere; }
-.soft { color: var(--soft); font-size: 14px; }
-summary { cursor: pointer; }
-.sortable th { cursor: pointer; }
-.sortable th:hover { color: var(--accent); }
-.notes { background: var(--card); border: 1px solid var(--line); border-left: 4px solid #e07b00;
-  border-radius: 8px; padding: 12px 12px 12px 30px; margin: 22px 0 0; }
-.keys { max-width: none; display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 13.5px; }
-.key i { display: inline-block; width: 13px; height: 13px; border: 1px solid #0006;
-  border-radius: 3px; margin-right: 7px; vertical-align: -2px; }
-@media (max-width: 700px) { section figure { padding: 7px; }
-  .wide img { max-width: none; width: 860px; } }
-@media print {
-  :root { color-scheme: light; --page: #fff; --card: #fff; --text: #000; --soft: #444;
-    --line: #ccc; --tint: #eee; --accent: #000; }
-  .scroll { max-height: none; overflow: visible; }
-  .keys i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  section figure, tr { break-inside: avoid; }
-  h2 { break-after: avoid; }
-}
-"""
-
-_SCRIPT = """
-for (const head of document.querySelectorAll(".sortable th")) head.onclick = () => {
-  const body = head.closest("table").tBodies[0];
-  const column = head.cellIndex;
-  const down = head.dataset.down = head.dataset.down === "1" ? "0" : "1";
-  const key = (row) => row.cells[column].textContent;
-  const value = (row) => parseFloat(key(row).replaceAll(",", ""));
-  const rows = [...body.rows].sort((a, b) => column === 0
-    ? key(a).localeCompare(key(b))
-    : (value(b) || -1) - (value(a) || -1));
-  body.append(...(down === "1" ? rows : rows.reverse()));
-};
-"""
