@@ -74,12 +74,12 @@ def draw_instances(
     """
     from PIL import Image
 
-    picture = _picture(image)
+    picture = as_picture(image)
     size = picture.size
-    boxes = _array(boxes).astype(np.float64).reshape(-1, 4)
-    labels = _array(labels).astype(np.int64).reshape(-1)
-    scores = None if scores is None else _array(scores).astype(np.float64).reshape(-1)
-    keypoints = None if keypoints is None else _array(keypoints).astype(np.float64)
+    boxes = as_array(boxes).astype(np.float64).reshape(-1, 4)
+    labels = as_array(labels).astype(np.int64).reshape(-1)
+    scores = None if scores is None else as_array(scores).astype(np.float64).reshape(-1)
+    keypoints = None if keypoints is None else as_array(keypoints).astype(np.float64)
     for name, value in (("labels", labels), ("scores", scores), ("masks", masks),
                         ("keypoints", keypoints), ("colors", colors),
                         ("texts", texts), ("crowd", crowd)):  # fmt: skip
@@ -99,7 +99,7 @@ def draw_instances(
         raise ValueError(f"keypoints: {joints} of each object, the skeleton has {len(skeleton)}")
     colors = instance_colors(labels, len(names)) if colors is None else list(colors)
     texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
-    for i in np.flatnonzero(() if crowd is None else _array(crowd)).tolist():
+    for i in np.flatnonzero(() if crowd is None else as_array(crowd)).tolist():
         colors[i] = CROWD  # one of unknown class has a label below 0
         texts[i] = "ignored" if labels[i] < 0 else f"{texts[i]} (crowd)".strip()
     line = max(1, round(max(picture.size) / 700))
@@ -153,18 +153,24 @@ def _color(hue: float, step: int) -> Color:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def _array(values: Any) -> npt.NDArray[Any]:
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Return a tensor on any device, or anything NumPy takes, as an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     return np.asarray(values)
 
 
-def _picture(image: Any) -> Image.Image:
+def as_picture(image: Any) -> Image.Image:
+    """Return a PIL image, or a uint8 array (H, W, 3), as a PIL image in RGB.
+
+    Raises:
+        ValueError: if it is neither.
+    """
     from PIL import Image
 
     if isinstance(image, Image.Image):
         return image.convert("RGB")
-    pixels = _array(image)
+    pixels = as_array(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
             f"image: expected a PIL image or a uint8 array (H, W, 3), got {pixels.dtype} "
@@ -196,7 +202,7 @@ def _crop(masks: Any, i: int, box: npt.NDArray[np.float64], size: tuple[int, int
     if isinstance(mask, tuple | list):
         crop, frame = mask
         x1, y1, x2, y2 = (int(v) for v in frame)
-        return (_array(crop).astype(bool), (x1, y1, x2, y2)) if x2 > x1 and y2 > y1 else None
+        return (as_array(crop).astype(bool), (x1, y1, x2, y2)) if x2 > x1 and y2 > y1 else None
     if isinstance(mask, dict):
         from pycocotools import mask as rle
 
@@ -205,7 +211,7 @@ def _crop(masks: Any, i: int, box: npt.NDArray[np.float64], size: tuple[int, int
         box = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
         full = rle.decode(mask).astype(bool)
     else:
-        full = _array(mask).astype(bool)
+        full = as_array(mask).astype(bool)
     if full.shape != size[::-1]:
         raise ValueError(
             f"masks: number {i} has the size (height, width) {full.shape}, the image {size[::-1]}"
@@ -335,7 +341,7 @@ def mosaic(
             f"{len(titles)} titles and columns={columns}"
         )
     columns = min(columns, len(images))
-    pictures = [_fit(_picture(image), cell) for image in images]
+    pictures = [_fit(as_picture(image), cell) for image in images]
     highs = [max(p.height for p in pictures[i : i + columns]) for i in
              range(0, len(pictures), columns)]  # fmt: skip
     gap = max(cell // 60, 4)
