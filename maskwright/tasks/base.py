@@ -158,6 +158,26 @@ class Task(ABC):
     def prepare_model(self, model: Any, recipe: Any) -> None:
         """Choose what of a model trains, beside the frozen stages of the backbone."""
 
+    def before_epoch(self, model: Any, recipe: Any, epoch: int) -> None:
+        """Choose what of a model trains in an epoch; it hangs on the number alone, to be repeated.
+
+        Args:
+            model: the model, whose optimiser holds all that ever trains.
+            recipe: of the training.
+            epoch: number of the epoch, the first being 0.
+        """
+
+    def rates(self, model: Any, recipe: Any, *, fresh: bool) -> dict[str, float]:
+        """Return the learning rate of parameters by name, as a fraction of `lr`; others: 1.
+
+        Args:
+            model: the model.
+            recipe: of the training.
+            fresh: whether its weights are random.
+        """
+        names = (name for name, _ in model.named_parameters())
+        return {name: recipe.backbone_lr for name in names if name.startswith("backbone.")}
+
     def prepare_data(
         self, model: Any, parts: Sequence[Dataset], *, workers: int, rank: int, world: int
     ) -> None:
@@ -190,6 +210,10 @@ class Task(ABC):
     def counts(self, data: Dataset) -> str:
         """Return in a few words what the annotations hold."""
         return f"{len(data.names)} classes"
+
+    def rows(self, model: Any, recipe: Any, data: Dataset) -> list[tuple[str, str]]:
+        """Return further rows of the table that opens a training: what was chosen by itself."""
+        return []
 
     def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
         """Return what a user should know of the data before a training."""
@@ -237,6 +261,10 @@ class Task(ABC):
     @abstractmethod
     def fitness(self, metrics: Mapping[str, float]) -> float:
         """Return the number by which epochs are compared, of the metrics of one; nan: none."""
+
+    def overall(self, metric: str) -> bool:
+        """Tell whether a metric, by its key, is one of all classes together."""
+        return metric.count("/") == 1
 
     @abstractmethod
     def write_report(

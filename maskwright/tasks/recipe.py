@@ -271,6 +271,11 @@ class TrainRecipe:
         return True
 
     @property
+    def varies(self) -> bool:
+        """True if other parameters train in one epoch than in another."""
+        return False
+
+    @property
     def learns_more(self) -> bool:
         """True if something is learned from that is never scored."""
         return False

@@ -30,6 +30,7 @@ def introduce(run: Session) -> None:
         ["lr", f"{run.lr:.3g} ({recipe.optimizer}, {recipe.schedule})"],
         ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],
         ["weights", run.start],
+        *map(list, run.task.rows(run.model, recipe, data)),
         *([["window", run.meta.extra["window"]]] if "window" in run.meta.extra else []),
         ["folder", str(run.dir)],
     ]

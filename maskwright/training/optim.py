@@ -12,30 +12,33 @@ from torch.optim import SGD, AdamW, Optimizer
 from ..tasks.recipe import TrainRecipe
 
 
-def build_optimizer(recipe: TrainRecipe, model: nn.Module, lr: float) -> Optimizer:
+def build_optimizer(
+    recipe: TrainRecipe, model: nn.Module, lr: float, rates: Mapping[str, float]
+) -> Optimizer:
     """Return the optimiser of a recipe over the trainable parameters of a model.
 
-    Four groups: the backbone learns at `lr * recipe.backbone_lr`, and one-dimensional parameters
-    (biases, norms) have no weight decay. The peak rate of a group stands under `peak_lr`.
+    A group for each learning rate, and in it two: one-dimensional parameters (biases, norms) have
+    no weight decay. The peak rate of a group stands under `peak_lr`.
 
     Args:
         recipe: options.
-        model: what lies in `model.backbone` is the backbone.
+        model: the model.
         lr: peak learning rate.
+        rates: that of parameters by name as a fraction of `lr`; others: 1. See `Task.rates`.
 
     Raises:
         ValueError: if nothing is trainable.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith("backbone."), parameter.dim() > 1)
+            key = (-rates.get(name, 1.0), parameter.dim() > 1)  # the fastest first
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ValueError(f"freeze={recipe.freeze} leaves nothing to train: lower it")
     options = []
-    for (in_backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
-        peak = lr * (recipe.backbone_lr if in_backbone else 1.0)
+    for (slowness, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        peak = lr * -slowness
         decay = recipe.decay() if decays else 0.0
         options.append({"params": parameters, "lr": peak, "peak_lr": peak, "weight_decay": decay})
     if recipe.optimizer == "sgd":

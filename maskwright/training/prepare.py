@@ -36,16 +36,22 @@ from .session import Session
 from .step import TrainStep, automatic_batch
 
 
-def make_fabric(device: str) -> Any:
-    """Return a Lightning Fabric for one device, or for the processes that torchrun started."""
+def make_fabric(device: str, *, varies: bool = False) -> Any:
+    """Return a Lightning Fabric for one device, or for the processes that torchrun started.
+
+    Args:
+        device: see `TrainRecipe`.
+        varies: see `TrainRecipe`.
+    """
     from lightning_fabric import Fabric
 
     chosen = pick_device(device)
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        strategy = "ddp_find_unused_parameters_true" if varies else "ddp"
         fabric = Fabric(
-            accelerator=chosen.type, devices=local, num_nodes=world // local, strategy="ddp"
+            accelerator=chosen.type, devices=local, num_nodes=world // local, strategy=strategy
         )
         # DDP says that 1x1 filters have two names for one memory layout.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -136,7 +142,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     Raises:
         ValueError: if data, model, device or folder do not exist or do not fit together.
     """
-    fabric = make_fabric(recipe.device)
+    fabric = make_fabric(recipe.device, varies=recipe.varies)
     checkpoint: Checkpoint | None = None
     folder: Path | None = None
     if resumed is not None:
@@ -186,7 +192,8 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
             model, val_data, workers=recipe.workers, rank=rank, world=world
         )
     lr = recipe.peak_lr(recipe.batch * recipe.accumulate * world)
-    optimizer = build_optimizer(recipe, model, lr)
+    rates = task.rates(model, own, fresh=bool(meta.extra.get("random_start")))
+    optimizer = build_optimizer(recipe, model, lr, rates)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Fabric's advice on its own options
         wrapped_step, wrapped_optimizer = fabric.setup(step, optimizer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..models.base import Model
 from ..nn.random import ImageNoise
@@ -56,6 +58,21 @@ class TrainStep(nn.Module):
         losses = {name: value.float() for name, value in losses.items()}
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses
+
+
+def seed_dropout(model: nn.Module, keys: Tensor) -> None:
+    """Let the dropout of a step hang on its images alone, so that a resumed run repeats it.
+
+    torch's layers take no generator: it is the common one that begins anew. Models without such
+    layers leave it as it is.
+
+    Args:
+        model: the model.
+        keys: (B,) int64 on the CPU, of the images of the step.
+    """
+    if any(isinstance(layer, _DropoutNd) and layer.p for layer in model.modules()):
+        digest = hashlib.blake2b(keys.numpy().tobytes(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest, "little"))
 
 
 def automatic_batch(step: TrainStep, images: Images, targets: Any) -> int:

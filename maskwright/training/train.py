@@ -43,6 +43,7 @@ from .prepare import make_fabric, prepare
 from .result import TrainResult
 from .resume import Resumed, find_run, kind_of
 from .session import Session
+from .step import seed_dropout
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
@@ -180,6 +181,7 @@ def _run(run: Session) -> TrainResult:
 def train_epoch(run: Session, interrupt: Interrupt) -> bool:
     """Train to the end of the epoch in which the run stands; False if it was interrupted."""
     place, recipe = run.place, run.recipe
+    run.task.before_epoch(run.model, recipe, place.epoch)
     run.model.train()
     if place.step >= run.total:  # resumed where only the last validation was left
         return True
@@ -219,6 +221,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         targets = batch.targets.to(fabric.device, non_blocking=True)
         keys = batch.keys.to(fabric.device, non_blocking=True)
         more = i < len(group) - 1
+        seed_dropout(run.model, batch.keys)
         with fabric.no_backward_sync(run.step, enabled=True) if more else nullcontext():
             terms = run.step(images, targets, keys)
             fabric.backward(terms["total"] / len(group))
@@ -308,7 +311,7 @@ def finish_epoch(
     means = {key: value / place.counted for key, value in sorted(place.sums.items())}
     row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
     # The numbers of each name stand in metrics.json.
-    row |= {f"val/{key}": v for key, v in metrics.items() if key.count("/") == 1}
+    row |= {f"val/{key}": v for key, v in metrics.items() if run.task.overall(key)}
     place.epoch, place.batch = place.epoch + 1, 0
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
     place.fitted = int(fitted)
@@ -440,7 +443,7 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
             console.note(f"{reason}; the weights are in {last}")
         else:
             metrics = run.place.best_metrics
-            whole = {key: value for key, value in metrics.items() if key.count("/") == 1}
+            whole = {key: value for key, value in metrics.items() if run.task.overall(key)}
             rows = [[key, value] for key, value in whole.items() if is_defined(value)]
             place = run.place
             title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"

@@ -27,6 +27,9 @@ class Net(nn.Module):
         return self.head(self.backbone(x))
 
 
+HALF = {"backbone.0.weight": 0.5, "backbone.1.weight": 0.5, "backbone.1.bias": 0.5}
+
+
 def recipe(**options: object) -> TrainRecipe:
     return TrainRecipe(data="x", **options)  # type: ignore[arg-type]
 
@@ -34,7 +37,7 @@ def recipe(**options: object) -> TrainRecipe:
 def test_groups_cover_each_trainable_parameter_once() -> None:
     net = Net()
     net.backbone[0].bias.requires_grad_(False)
-    optimizer = build_optimizer(recipe(weight_decay=0.1, backbone_lr=0.5), net, 0.2)
+    optimizer = build_optimizer(recipe(weight_decay=0.1), net, 0.2, HALF)
     seen = {
         id(p): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -53,7 +56,7 @@ def test_groups_cover_each_trainable_parameter_once() -> None:
     assert len(seen) == len(expected)
     net.requires_grad_(False)
     with pytest.raises(ValueError, match="freeze=2 leaves nothing to train"):
-        build_optimizer(recipe(), net, 0.2)
+        build_optimizer(recipe(), net, 0.2, {})
 
 
 def test_cosine_with_warm_up_against_its_formula() -> None:
@@ -85,7 +88,7 @@ def test_state_by_name_continues_to_the_bit(name: str) -> None:
     torch.manual_seed(0)
     whole = Net().to(memory_format=torch.channels_last)
     options = recipe(optimizer=name)
-    optimizer = build_optimizer(options, whole, 0.05)
+    optimizer = build_optimizer(options, whole, 0.05, HALF)
     for k in range(3):
         step(whole, optimizer, k)
     # As a checkpoint keeps them: contiguous, by name.
@@ -96,7 +99,7 @@ def test_state_by_name_continues_to_the_bit(name: str) -> None:
     torch.manual_seed(5)
     resumed = Net().to(memory_format=torch.channels_last)
     resumed.load_state_dict(whole.state_dict())
-    again = build_optimizer(options, resumed, 0.05)
+    again = build_optimizer(options, resumed, 0.05, HALF)
     load_optimizer_tensors(again, resumed, tensors)
     for k in range(3, 6):
         step(whole, optimizer, k)
@@ -107,7 +110,7 @@ def test_state_by_name_continues_to_the_bit(name: str) -> None:
 
 def test_foreign_optimiser_state_is_an_error() -> None:
     net = Net()
-    optimizer = build_optimizer(recipe(), net, 0.1)
+    optimizer = build_optimizer(recipe(), net, 0.1, {})
     with pytest.raises(ValueError, match="no trainable parameter"):
         load_optimizer_tensors(optimizer, net, {"neck.weight.exp_avg": torch.zeros(2)})
     with pytest.raises(ValueError, match="expected"):
