@@ -15,7 +15,7 @@ PACKAGE = ROOT / "maskwright"
 
 # From the ground up; rooms of one floor do not import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "paths", "processes", "text", "runtime", "weights"),
+    ("_version", "errors", "paths", "pickles", "processes", "text", "runtime", "weights"),
     ("devices", "files", "signatures", "structures", "window"),
     ("ops", "runs"),
     ("metrics", "nn", "proposals", "terminal"),

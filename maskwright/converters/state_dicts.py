@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .pickles import Global, Thing
+from ..pickles import Global, Thing
 from .torch_file import TensorRecord, as_record
 
 _DEPTH, _NODES = 64, 1_000_000

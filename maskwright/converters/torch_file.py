@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pickles import Global, Makers, Thing, read_pickle
+from ..pickles import Global, Makers, Thing, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older form
 _OLD_HEAD = b"L%d" % _MAGIC  # the same in the oldest protocols of pickles

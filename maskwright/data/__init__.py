@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .checking.check import CheckReport, check_data
     from .discover import find_splits, open_dataset
     from .formats.coco.read import read_coco
+    from .formats.coco.write import write_coco
+    from .formats.table import write_dataset
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
     from .holdout import split_dataset
@@ -37,6 +39,8 @@ _HOMES = {
     "read_voc": "formats.voc.read",
     "resize_image": "pixels.images",
     "split_dataset": "holdout",
+    "write_coco": "formats.coco.write",
+    "write_dataset": "formats.table",
     "write_voc": "formats.voc.write",
 }
 
@@ -59,6 +63,8 @@ __all__ = [
     "read_voc",
     "resize_image",
     "split_dataset",
+    "write_coco",
+    "write_dataset",
     "write_voc",
 ]
 

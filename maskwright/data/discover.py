@@ -1,8 +1,9 @@
 """Finds out what `data=` points to: which annotation file and images make up each split.
 
-What is known stands in `layouts.TABLE`: COCO JSON, among them Roboflow's export, and Pascal VOC
-folders, one or several. All names of the validation split (val, valid, validation, dev) are one and
-the same, in any case. Nothing that looks like a part of the data set is passed over in silence.
+What is known stands in `formats.table.TABLE`: COCO JSON, among them Roboflow's export, Pascal VOC
+folders, one or several, and images with labels of their own. All names of the validation split
+(val, valid, validation, dev) are one and the same, in any case. Nothing that looks like a part of
+the data set is passed over in silence.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from maskwright.errors import OptionError
 from maskwright.paths import home_path, nearest_path
 
+from .formats.class_folders import FolderSource, class_folders
 from .formats.coco.layout import CocoSource, by_folders, by_lists, coco_source
 from .formats.folders import (
     ANNOTATION_FOLDERS,
@@ -27,10 +29,16 @@ from .formats.folders import (
     split_name,
 )
 from .formats.sniff import BROKEN, COCO, sniff
-from .formats.table import ROWS, Look, Source, VocSource, describe, examples, recognise, seen
+from .formats.source import ReadOptions, Source
+from .formats.table import ROWS, Look, describe, examples, recognise, seen, splits_of_file
 from .formats.voc.layout import VocPart, voc_part
-from .records import Dataset
+from .formats.voc.source import VocSource
+from .records import Dataset, Kind
 
+LABELS_ONLY = (
+    "{} has images with labels of their own and no objects: a classifier reads it, such as "
+    "model=resnet18; models that find objects need their boxes or masks"
+)
 # Folders inside a data set that are sometimes given in place of it.
 INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")
 
@@ -43,6 +51,7 @@ def open_dataset(
     keypoints: bool = False,
     difficult: bool = False,
     crowd_as_objects: bool = False,
+    records: Kind | None = "objects",
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
 
@@ -57,6 +66,8 @@ def open_dataset(
             they count neither way, in training and in evaluation.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others; False: as
             regions of many, which count neither way.
+        records: what the images must have, "objects" or "labels" of their own; of a data set of
+            objects the labels are the classes of these. None: whatever the data set has.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -68,7 +79,7 @@ def open_dataset(
     wanted = split_name(split)
     if wanted is None:
         raise OptionError(f"split is 'train', 'val' or 'test', got {split!r}")
-    splits = find_splits(data, keypoints=keypoints)
+    splits = find_splits(data, keypoints=keypoints, records=records)
     if wanted not in splits:
         raise ValueError(
             f"{_describe(data)} has no {wanted!r} split, only {', '.join(map(repr, splits))}: name "
@@ -76,13 +87,16 @@ def open_dataset(
         )
     source = splits[wanted]
     known = list(names) if names is not None else None
-    dataset = source.read(wanted, known, difficult, crowd_as_objects)
+    dataset = source.read(wanted, known, ReadOptions(difficult, crowd_as_objects))
     dataset.faults.extend(source.faults)
-    return dataset
+    return dataset.as_labels() if records == "labels" else dataset
 
 
 def find_splits(
-    data: str | Path | Mapping[str, Any], *, keypoints: bool = False
+    data: str | Path | Mapping[str, Any],
+    *,
+    keypoints: bool = False,
+    records: Kind | None = "objects",
 ) -> dict[str, Source]:
     """Return the splits that a data set has, by name: "train", "val", "test".
 
@@ -92,27 +106,32 @@ def find_splits(
     Args:
         data: see `open_dataset`.
         keypoints: prefer COCO's files of keypoints, which stand beside those of all objects.
+        records: see `open_dataset`.
 
     Raises:
         ValueError: if nothing known is found.
     """
+    if records not in (None, "objects", "labels"):
+        raise OptionError(f"records is 'objects', 'labels' or None, got {records!r}")
     try:
-        return _find_splits(data, keypoints)
+        return _find_splits(data, keypoints, records)
     except OSError as error:  # no permission, a name too long, a loop of links
         raise ValueError(
             f"{_describe(data)[:300]} cannot be looked up: {error.strerror or error}"
         ) from None
 
 
-def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[str, Source]:
+def _find_splits(
+    data: str | Path | Mapping[str, Any], keypoints: bool, records: Kind | None
+) -> dict[str, Source]:
     if isinstance(data, Mapping):
-        return _from_mapping(data, Path(), keypoints)
+        return _from_mapping(data, Path(), keypoints, records)
     path = Path(home_path(data))
     if not str(data).strip():
         raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
-            return _from_mapping(_load_yaml(path), path.parent, keypoints)
+            return _from_mapping(_load_yaml(path), path.parent, keypoints, records)
         except ValueError as error:
             message = str(error)
             if (kind := sniff(path)) in ROWS:
@@ -121,29 +140,43 @@ def _find_splits(data: str | Path | Mapping[str, Any], keypoints: bool) -> dict[
                 message if message.startswith(str(path)) else f"{path}: {message}"
             ) from None
     if path.is_file():
-        return _in_order(_from_file(path, keypoints))
+        return _in_order(_from_file(path, keypoints, records))
     if path.exists() and not path.is_dir():
         raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
         raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
     look = Look(path, keypoints)
-    found = recognise(look)
+    found = recognise(look, records)
+    if not found and records == "objects" and _has_labels(look):
+        raise ValueError(LABELS_ONLY.format(f"data={str(path)!r}"))
     if not found:
-        meant = _elsewhere(path, keypoints)
+        meant = _elsewhere(path, keypoints, records)
         raise ValueError(
             f"no annotations found for data={str(path)!r}{meant or '.'} It has: "
-            f"{seen(look)}. What is read, for example:\n{examples()}\nor a YAML file with the "
-            "entries train, val and images"
+            f"{seen(look)}. What is read, for example:\n{examples(records)}\nor a YAML file with "
+            "the entries train, val and images"
         )
     return _in_order(found)
+
+
+def _has_labels(look: Look) -> bool:
+    """Return True for images with labels of their own, be they told well or not."""
+    try:
+        return bool(recognise(look, "labels"))
+    except ValueError:
+        return False
 
 
 def _in_order(found: dict[str, Source]) -> dict[str, Source]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
-    """Return the splits of a COCO JSON, or the one of a list of Pascal VOC."""
+def _from_file(path: Path, keypoints: bool, records: Kind | None) -> dict[str, Source]:
+    """Return the splits of a COCO JSON or a table, or the one of a list of Pascal VOC."""
+    if found := splits_of_file(path, records):
+        return found
+    if records == "objects" and splits_of_file(path, "labels"):
+        raise ValueError(LABELS_ONLY.format(f"data={str(path)!r}"))
     split = split_name(path.stem) or folder_split(path.parent)
     kind = sniff(path)
     suffix = path.suffix.lower()
@@ -152,8 +185,8 @@ def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
     row = ROWS.get(kind)
     if suffix != ".json" or (row is not None and row.find is None):
         raise ValueError(
-            f"data: {describe(path)}; data= takes a COCO JSON, a list of Pascal VOC, a YAML file "
-            "or a folder"
+            f"data: {describe(path)}; data= takes a COCO JSON, a list of Pascal VOC, a CSV, a "
+            "YAML file or a folder"
         )
     look = Look(path.parent, keypoints)
     if path.parent.name.lower() in ANNOTATION_FOLDERS:
@@ -165,13 +198,13 @@ def _from_file(path: Path, keypoints: bool) -> dict[str, Source]:
     return {split or "train": coco_source(look.tree, path, split or "train")}
 
 
-def _elsewhere(path: Path, keypoints: bool) -> str:
+def _elsewhere(path: Path, keypoints: bool, records: Kind | None) -> str:
     """Return "; did you mean ...?" with a folder above or below that is a data set."""
     places = [one for one in (path, *path.parents[:1]) if one.name.lower() in INNER]
     below = islice(Tree().below(path, 3), 1, 60)
     for folder in (*(place.parent for place in places), *below):
         try:
-            if recognise(Look(folder, keypoints)):
+            if recognise(Look(folder, keypoints), records):
                 return f"; did you mean data={str(folder)!r}?"
         except (OSError, ValueError):
             continue
@@ -193,7 +226,9 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> dict[str, Source]:
+def _from_mapping(
+    content: Mapping[str, Any], base: Path, keypoints: bool, records: Kind | None
+) -> dict[str, Source]:
     """Read train, val, test and images.
 
     Each split is a COCO JSON, a list of Pascal VOC, a folder of either, or several lists or folders
@@ -222,6 +257,10 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
         if split in found:
             raise ValueError(f"two entries are the {split} split, {key} is the second: leave one")
         files = [base / home_path(one) for one in several]
+        own = _labelled(files[0], split, records) if len(files) == 1 else None
+        if own is not None:
+            found[split] = own
+            continue
         within = _coco_within(files[0], split, keypoints) if len(files) == 1 else None
         if within is not None and not content.get("images"):
             found[split] = within
@@ -238,8 +277,8 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
             continue
         parts: list[VocPart] = []
         for name, file in zip(several, files, strict=True):
-            own = _voc_parts(file, split)
-            if not own:
+            lists = _voc_parts(file, split)
+            if not lists:
                 expected = "lists or folders of Pascal VOC" if len(files) > 1 else "a COCO JSON"
                 raise ValueError(
                     f"{key}: {name} must name an existing COCO JSON, or a list or folder of Pascal "
@@ -247,7 +286,7 @@ def _from_mapping(content: Mapping[str, Any], base: Path, keypoints: bool) -> di
                     f"{'' if file.exists() else nearest_path(file)}); images are given by the "
                     "entry images"
                 )
-            parts += own
+            parts += lists
         if parts:
             found[split] = VocSource(tuple(parts))
     if not found:
@@ -277,6 +316,17 @@ def _coco_within(file: Path, split: str, keypoints: bool) -> CocoSource | None:
     found = recognise(Look(file, keypoints))
     source = found.get(split) or (next(iter(found.values())) if len(found) == 1 else None)
     return source if isinstance(source, CocoSource) else None
+
+
+def _labelled(file: Path, split: str, records: Kind | None) -> Source | None:
+    """Return where a split of labelled images, or a table of boxes, lies; None for others."""
+    if file.is_file() and file.suffix.lower() == ".csv":
+        splits = splits_of_file(file, records)
+        return splits.get(split) or next(iter(splits.values()), None)
+    if records == "objects" or not file.is_dir() or _coco_within(file, split, False):
+        return None
+    tree = Tree()
+    return FolderSource(file, tree) if class_folders(tree, file) else None
 
 
 def _voc_parts(file: Path, split: str) -> list[VocPart]:

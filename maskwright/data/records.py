@@ -1,18 +1,18 @@
 """One in-memory schema for annotated images, whatever file format they came from.
 
-A data set lives in a dozen flat arrays with offsets (`Columns`) instead of Python objects: a
-million annotations stay light, and worker processes share the memory, forked or spawned. Masks
-are rasterised when asked for, each inside its own frame.
+Objects with boxes, masks, keypoints; regions that are ignored; labels of whole images; label maps:
+what a task reads is declared here, and it reads nothing else. A data set lives in flat arrays with
+offsets (`Columns`) instead of Python objects. Masks are rasterised when asked for, each inside its
+own frame.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +22,14 @@ from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
 from maskwright.structures import Skeleton
 from maskwright.window import Window
 
-from .pixels.images import load_image
-from .segments import NO_MASK, POLYGONS, RLE
+from .columns import ANY_CLASS, Columns, pack_offsets
+from .formats.coco.truth import coco_truth
+from .pixels.images import load_image, load_indices
+from .segments import NO_MASK, POLYGONS
 
-ANY_CLASS = -1  # label of an ignored region whose class is not known
+__all__ = ["ANY_CLASS", "Dataset", "Fault", "Record", "describe_faults"]
+
+Kind = Literal["objects", "labels"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,28 @@ class Fault:
 
 @dataclass(frozen=True)
 class Record:
-    """One image and its n annotated objects, without pixels.
+    """One image, its n annotated objects and its labels, without pixels.
 
     Attributes:
         index: position in the data set.
         image_id: id in the annotation file.
-        path: the image file.
-        size: (height, width) of the original image.
+        path: the image file; of an image inside a file, that file and its number there, as in
+            train-images-idx3-ubyte.gz#17, to be shown.
+        size: (height, width) of the original image; (0, 0) where only the file knows it.
         boxes: (n, 4) float32 xyxy in original pixels, clipped to the image.
-        labels: (n,) int64, 0 to C - 1; `ANY_CLASS` for a crowd region of unknown class.
-        crowd: (n,) bool: a region of many objects, or of one that cannot be used.
+        labels: (n,) int64, 0 to C - 1; `ANY_CLASS` for an ignored region of unknown class.
+        crowd: (n,) bool: no object to learn or to find, and no background either: a region of many
+            objects, or an ignored one.
         ann_ids: (n,) int64, ids in the annotation file.
         keypoints: (n, J, 3) float32 x, y in original pixels and visibility 0, 1, 2; or None.
+        ignored: (n,) bool: of `crowd`, areas in which nothing is scored and nothing is trained:
+            objects that are marked difficult or cannot be used.
+        image_labels: (m,) int64, 0 to C - 1: what the image shows as a whole; None where images
+            have no labels.
+        label_map: PNG of class numbers for every pixel, or None.
+        group: images of one number belong together and are held out together; None: alone.
+        channels: of the pixels in the file, where somebody has looked; else None.
+        stored: the image is one of many in a file, not a file itself.
     """
 
     index: int
@@ -77,49 +91,12 @@ class Record:
     crowd: np.ndarray
     ann_ids: np.ndarray
     keypoints: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The arrays of a data set with N images and A annotations, annotations sorted by image.
-
-    They are tensors, not numpy arrays, because torch hands tensors to spawned workers as shared
-    memory. `x_first` are offsets: row i owns the range x_first[i] to x_first[i + 1].
-
-    Attributes:
-        image_ids: (N,) int64.
-        sizes: (N, 2) int64 height and width.
-        path_first, path_bytes: (N + 1,), bytes of the paths below the root, UTF-8.
-        ann_first: (N + 1,) annotations of an image.
-        ann_ids: (A,) int64.
-        boxes: (A, 4) float64 xyxy as annotated.
-        areas: (A,) float64.
-        labels: (A,) int64.
-        crowd: (A,) bool.
-        kinds: (A,) uint8: NO_MASK, POLYGONS or RLE.
-        part_first, point_first, points: (A + 1,) polygons of an annotation, (P + 1,) points of a
-            polygon, (T, 2) float64 x and y in original pixels.
-        rle_first, rle_bytes: (A + 1,), bytes of COCO's compressed counts.
-        keypoints: (A, J, 3) float32; J is 0 without keypoints.
-    """
-
-    image_ids: Tensor
-    sizes: Tensor
-    path_first: Tensor
-    path_bytes: Tensor
-    ann_first: Tensor
-    ann_ids: Tensor
-    boxes: Tensor
-    areas: Tensor
-    labels: Tensor
-    crowd: Tensor
-    kinds: Tensor
-    part_first: Tensor
-    point_first: Tensor
-    points: Tensor
-    rle_first: Tensor
-    rle_bytes: Tensor
-    keypoints: Tensor
+    ignored: np.ndarray
+    image_labels: np.ndarray | None = None
+    label_map: Path | None = None
+    group: int | None = None
+    channels: int | None = None
+    stored: bool = False
 
 
 class Dataset:
@@ -133,7 +110,9 @@ class Dataset:
         skeleton: names of the J keypoints and the lines between them; None without keypoints.
         faults: what was wrong in the files; see `Fault`.
         source: the annotation file.
-        format: "coco" or "voc": what the annotations were stored in, and so how others score it.
+        format: "coco" or "voc", or a format of labelled images: what the annotations were stored
+            in, and so how others score it.
+        records: what its images have: "objects", or "labels" of their own.
         window: what is stretched to 8 bits of deeper images, see `images.load_image`.
     """
 
@@ -149,6 +128,7 @@ class Dataset:
         skeleton: Skeleton | None = None,
         faults: Sequence[Fault] = (),
         format: str = "coco",
+        records: Kind = "objects",
         rows: Tensor | None = None,
     ) -> None:
         self.root = root
@@ -159,6 +139,7 @@ class Dataset:
         self.faults = list(faults)
         self.source = source
         self.format = format
+        self.records = records
         self.window: Window | str | None = None
         self._columns = columns
         self._rows = torch.arange(len(columns.image_ids)) if rows is None else rows
@@ -185,22 +166,19 @@ class Dataset:
         return Record(
             index=index,
             image_id=int(table.image_ids[row]),
-            path=self.root / self._relative_path(row),
+            path=self.root / table.path(row),
             size=(height, width),
             boxes=boxes.astype(np.float32),
             labels=table.labels[first:last].numpy().copy(),
             crowd=table.crowd[first:last].numpy().copy(),
             ann_ids=table.ann_ids[first:last].numpy().copy(),
             keypoints=None if self.skeleton is None else joints,
-        )
-
-    def _relative_path(self, row: int) -> str:
-        first, last = self._columns.path_first[row : row + 2].tolist()
-        return (
-            self._columns.path_bytes[first:last]
-            .numpy()
-            .tobytes()
-            .decode("utf-8", "surrogateescape")
+            ignored=table.ignored[first:last].numpy().copy(),
+            image_labels=table.labels_of(row),
+            label_map=self.root / maps if (maps := table.map_path(row)) else None,
+            group=None if table.groups is None else int(table.groups[row]),
+            channels=None if table.channels is None else int(table.channels[row]) or None,
+            stored=table.stored is not None,
         )
 
     def _annotation(self, index: int, k: int) -> int:
@@ -255,12 +233,15 @@ class Dataset:
             ValueError: if the file cannot be read, or has another size than the annotations say.
         """
         record = self[index]
+        if record.stored:
+            return self._stored_image(index)
         hint = f"image id {record.image_id}; `maskwright data check` lists every such file"
         try:
-            pixels = load_image(record.path, size=record.size, window=self.window)
+            known = record.size if min(record.size) else None
+            pixels = load_image(record.path, size=known, window=self.window)
         except ValueError as error:
             raise ValueError(f"{error} ({hint})") from None
-        if pixels.shape[:2] != record.size:
+        if known is not None and pixels.shape[:2] != record.size:
             height, width = pixels.shape[:2]
             raise ValueError(
                 f"image {record.path} is {width}x{height} pixels but {self.source} says "
@@ -270,22 +251,39 @@ class Dataset:
             )
         return pixels
 
+    def _stored_image(self, index: int) -> np.ndarray:
+        table = self._columns
+        assert table.stored is not None and table.items is not None
+        planes = table.stored[int(table.items[int(self._rows[index])])].numpy()
+        return np.repeat(planes.transpose(1, 2, 0), 3 // len(planes), axis=2)
+
+    def label_map(self, index: int) -> np.ndarray | None:
+        """Return the class number of every pixel, (H, W) uint8; None for an image without a map.
+
+        Raises:
+            ValueError: if the file cannot be read, has colours in place of numbers or numbers
+                above 255, or another size than the image.
+        """
+        record = self[index]
+        if record.label_map is None:
+            return None
+        numbers = load_indices(record.label_map)
+        if numbers.min(initial=0) < 0 or numbers.max(initial=0) > 255:
+            raise ValueError(
+                f"{record.label_map} has the class number {numbers.max()}: numbers go from 0 to 255"
+            )
+        size = record.size if min(record.size) else self.image(index).shape[:2]
+        if numbers.shape != size:
+            height, width = numbers.shape
+            raise ValueError(
+                f"label map {record.label_map} is {width}x{height} pixels, its image {record.path} "
+                f"is {size[1]}x{size[0]}: every pixel of the image needs its own class number"
+            )
+        return numbers.astype(np.uint8)
+
     def polygons(self, index: int, k: int) -> list[np.ndarray] | None:
         """Return the parts of object `k` as (n, 2) float64 x and y, or None without polygons."""
-        return self._polygons(self._annotation(index, k))
-
-    def _polygons(self, row: int) -> list[np.ndarray] | None:
-        table = self._columns
-        if table.kinds.numpy()[row] != POLYGONS:
-            return None
-        first, last = table.part_first.numpy()[row : row + 2].tolist()
-        cuts = table.point_first.numpy()[first : last + 1].tolist()
-        points = table.points.numpy()
-        return [points[a:b] for a, b in pairwise(cuts)]
-
-    def _rle(self, row: int) -> bytes:
-        first, last = self._columns.rle_first.numpy()[row : row + 2].tolist()
-        return self._columns.rle_bytes.numpy()[first:last].tobytes()
+        return self._columns.polygons(self._annotation(index, k))
 
     def mask(self, index: int, k: int) -> tuple[Crop, Frame]:
         """Return the mask of an object at native resolution, inside its own frame.
@@ -304,21 +302,27 @@ class Dataset:
             return np.zeros((0, 0), bool), (0, 0, 0, 0)
         height, width = self._columns.sizes.numpy()[self._rows.numpy()[index]].tolist()
         if kind == POLYGONS:
-            parts = [part.ravel().tolist() for part in self._polygons(row) or []]
+            parts = [part.ravel().tolist() for part in self._columns.polygons(row) or []]
             return rasterise_polygons(parts, (height, width))
-        return decode_rle({"size": (height, width), "counts": self._rle(row)})
+        return decode_rle({"size": (height, width), "counts": self._columns.rle(row)})
 
     def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which image has which class, without crowd regions: each pair once, sorted.
+        """Return which image has which class: each pair once, sorted by image and by class.
+
+        Classes are the labels of the images, or those of their objects without crowd regions.
 
         Returns:
             positions (P,) of the images and labels (P,), both int64.
         """
         table, rows = self._columns, self._rows.numpy()
-        first = table.ann_first.numpy()
+        if table.label_first is not None and table.image_labels is not None:
+            first, labels = table.label_first.numpy(), table.image_labels.numpy()
+        else:
+            first, labels = table.ann_first.numpy(), table.labels.numpy()
         owner = np.repeat(np.arange(len(first) - 1), np.diff(first))
-        real = ~table.crowd.numpy()
-        keys = np.unique(owner[real] * len(self.names) + table.labels.numpy()[real])
+        if table.label_first is None:
+            owner, labels = owner[~table.crowd.numpy()], labels[~table.crowd.numpy()]
+        keys = np.unique(owner * len(self.names) + labels)
         owners, labels = np.divmod(keys, len(self.names))
         begin = np.searchsorted(owners, rows)
         counts = np.searchsorted(owners, rows, side="right") - begin
@@ -326,24 +330,52 @@ class Dataset:
         inside = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
         return images, labels[np.repeat(begin, counts) + inside]
 
+    def images_per_class(self) -> np.ndarray:
+        """Return the number of images that have each class, (C,) int64."""
+        return np.bincount(self.classes_of_images()[1], minlength=len(self.names))
+
+    @property
+    def multilabel(self) -> bool:
+        """True if images have labels, but not each of them exactly one."""
+        first = self._columns.label_first
+        if first is None:
+            return False
+        return bool((first.diff()[self._rows] != 1).any())
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Group of each image, (N,) int64; None where each stands alone."""
+        table = self._columns
+        return None if table.groups is None else table.groups[self._rows].numpy()
+
+    def as_labels(self) -> Dataset:
+        """Return a data set whose images have the classes of their objects as labels.
+
+        The objects stay, to score what was learned from the labels alone.
+        """
+        if self.records == "labels":
+            return self
+        images, labels = self._like(self._columns, None).classes_of_images()
+        counts = np.bincount(images, minlength=len(self._columns.image_ids))
+        columns = replace(
+            self._columns, label_first=pack_offsets(counts), image_labels=torch.from_numpy(labels)
+        )
+        return self._like(columns, self._rows, records="labels")
+
     def files(self) -> set[str]:
         """Return the paths of all images, as text."""
-        return {str(self.root / self._relative_path(row)) for row in self._rows.tolist()}
+        return {str(self.root / self._columns.path(row)) for row in self._rows.tolist()}
 
     def select(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """Return a data set of the images at these positions; it shares the memory."""
-        part = Dataset(
-            self._columns,
-            root=self.root,
-            split=split or self.split,
-            names=self.names,
-            category_ids=self.category_ids,
-            source=self.source,
-            skeleton=self.skeleton,
-            faults=self.faults,
-            format=self.format,
-            rows=self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))],
-        )
+        rows = self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))]
+        return self._like(self._columns, rows, split=split or self.split)
+
+    def _like(self, columns: Columns, rows: Tensor | None, **changes: Any) -> Dataset:
+        """Return a data set of other images that is like this one but for `changes`."""
+        same = ("root", "split", "names", "category_ids", "source", "skeleton", "faults", "format")
+        kept = {name: getattr(self, name) for name in (*same, "records")}
+        part = Dataset(columns, rows=rows, **kept | changes)
         part.window = self.window
         return part
 
@@ -360,73 +392,16 @@ class Dataset:
     def to_coco(
         self, indices: Sequence[int] | None = None, *, by_label: bool = False
     ) -> dict[str, Any]:
-        """Return the ground truth in COCO's form, for an evaluator.
-
-        Image and category ids are those of the annotation file, as in `Result.to_coco` and
-        `detections.json`; annotation ids count from 1 (evaluators take id 0 for "not matched"),
-        boxes and areas are as annotated. A region of unknown class is one of each class.
+        """Return the ground truth in COCO's form, for an evaluator; see `coco_truth`.
 
         Args:
             indices: positions of the images; None: all.
             by_label: category ids are label + 1 instead: the classes in the order of the labels.
         """
+        rows = self._rows if indices is None else self._rows[torch.as_tensor(list(indices))]
         ids = [label + 1 for label in range(len(self.names))] if by_label else self.own_ids
-        table = self._columns
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for index in range(len(self)) if indices is None else indices:
-            row = int(self._rows[index])
-            height, width = table.sizes[row].tolist()
-            image_id = int(table.image_ids[row])
-            images.append(
-                {
-                    "id": image_id,
-                    "file_name": self._relative_path(row),
-                    "height": height,
-                    "width": width,
-                }
-            )
-            first, last = table.ann_first[row : row + 2].tolist()
-            boxes = table.boxes[first:last].tolist()
-            for ann, (x1, y1, x2, y2) in zip(range(first, last), boxes, strict=True):
-                entry: dict[str, Any] = {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": ids[max(int(table.labels[ann]), 0)],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": float(table.areas[ann]),
-                    "iscrowd": int(table.crowd[ann]),
-                }
-                kind = int(table.kinds[ann])
-                if kind == POLYGONS:
-                    parts = self._polygons(ann) or []
-                    entry["segmentation"] = [part.ravel().tolist() for part in parts]
-                elif kind == RLE:
-                    counts = self._rle(ann).decode("ascii")
-                    entry["segmentation"] = {"size": [height, width], "counts": counts}
-                if self.skeleton is not None:
-                    joints = table.keypoints[ann]
-                    entry["keypoints"] = joints.ravel().tolist()
-                    entry["num_keypoints"] = int((joints[:, 2] > 0).sum())
-                annotations.append(entry)
-                if int(table.labels[ann]) == ANY_CLASS:
-                    annotations += [
-                        {**entry, "id": entry["id"] + label, "category_id": number}
-                        for label, number in enumerate(ids[1:], 1)
-                    ]
-        categories: list[dict[str, Any]] = [
-            {"id": number, "name": name} for number, name in zip(ids, self.names, strict=True)
-        ]
-        if self.skeleton is not None:
-            for category in categories:
-                category["keypoints"] = list(self.skeleton.names)
-                category["skeleton"] = [[a + 1, b + 1] for a, b in self.skeleton.bones]
-        return {
-            "info": {"description": f"{self.source.name} ({self.split})"},
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
+        content = coco_truth(self._columns, rows.tolist(), self.names, ids, self.skeleton)
+        return {"info": {"description": f"{self.source.name} ({self.split})"}, **content}
 
 
 def describe_faults(dataset: Dataset, most: int = 3) -> str | None:

@@ -70,8 +70,15 @@ A = {"train": ["a.png"]}
 AB = {"train": ["a.png"], "val": ["b.png"]}
 XML = {"Annotations/a.xml": "", "Annotations/b.xml": ""}
 JPEG = images("JPEGImages/a.png", "JPEGImages/b.png")
+BOXES = "path,label,x1,y1,x2,y2\nimages/{}.png,cat,2,2,11,11\n"
 # Row of the table, files, and what is found.
 CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "tables of boxes": (
+        "CSV of boxes",
+        {"train.csv": BOXES.format("a"), "val.csv": BOXES.format("b")}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
     "json for each split": (
         "COCO JSON for each split",
         {"annotations/train.json": coco("a.png"), "annotations/val.json": coco("b.png")}
@@ -279,13 +286,18 @@ def test_what_is_read(case: str, tmp_path: Path) -> None:
 
 
 def test_every_row_that_is_read_has_a_case() -> None:
-    rows = {one.name for one in TABLE if one.find is not None}
+    rows = {one.name for one in TABLE if one.find is not None and one.records == "objects"}
     assert {row for row, _, _ in CASES.values()} == rows - {"a JSON that its reader refuses"}
     assert {row for row, _, _ in REFUSED.values() if row} | set(FOREIGN) >= rows - {"Pascal VOC"}
 
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "two tables of boxes": (
+        "CSV of boxes",
+        {"x.csv": BOXES.format("a"), "y.csv": BOXES.format("a")} | images("images/a.png"),
+        r"2 tables of images \(x\.csv, y\.csv\)",
+    ),
     "another format for a split": (
         "COCO JSON for each split",
         {"train.json": coco("a.png"), "val.json": STUDIO} | images("a.png"),
@@ -531,7 +543,7 @@ def test_files_given_directly(tmp_path: Path) -> None:
         ("data.zip", None, "is a ZIP archive: unpack it and give the folder"),
         ("x.xml", "<annotations><image/></annotations>", "is CVAT XML: export it from CVAT"),
         ("a.txt", "0 0.5 0.5 0.1 0.1\n", "is YOLO labels: export them"),
-        ("x.csv", "a,b\n", "is a CSV table: convert it"),
+        ("x.csv", "a,b\n", "names no column for the path and the label"),
         ("y.json", LABELME, "is LabelMe JSON: export it"),
         ("z.json", LIST, "these are detections"),
         ("pixels.png", "", "is a PNG image"),

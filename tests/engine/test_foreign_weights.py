@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from maskwright.cli import main
 from maskwright.converters import CONVERTERS
-from maskwright.converters.pickles import Global, Thing, read_pickle
 from maskwright.hub import loading as hub
 from maskwright.models import build, get_entry
+from maskwright.pickles import Global, Thing, read_pickle
 from maskwright.storage.published import read_weights
 
 NAME = "mask_rcnn_resnet50_fpn"
@@ -363,7 +363,7 @@ HOSTILE: dict[str, bytes] = {
         b"ctorch.nn\nModule\n)R}\x8c\x0c__setstate__cos\nsystem\nsb\x8c\x0etouch executedb"
     ),
     "state of a class": op(b"ctorch\nTensor\nN}\x8c\x04loadcos\nsystem\ns\x86b"),
-    "reader through itself": op(b"cmaskwright.converters.pickles\nread_pickle\n)R"),
+    "reader through itself": op(b"cmaskwright.pickles\nread_pickle\n)R"),
     "import of a module": op(b"cantigravity\nx\n"),
     "later list": op(b"ccollections\ndeque\n)R\x8c\x01xa"),
     "class by number": op(b"\x82\x01"),

@@ -252,7 +252,7 @@ class Builder:
                         "kept",
                         image=number,
                     )
-        root = _best_root(roots, [name for name, _, _ in named.values()])
+        root = best_root(roots, [name for name, _, _ in named.values()])
         names = {number: name for number, (name, _, _) in named.items()}
         root, places = self._places(root, names, foreign, files)
         images: dict[int, tuple[str, int, int]] = {}
@@ -386,6 +386,7 @@ class Builder:
             try:
                 item.read(entry, size, masks, joints.get(category or 0, 0))
                 item.crowd &= not crowd_as_objects
+                item.ignored &= item.crowd
             except BadSegment as bad:
                 # What is left out would be taught as background, so its place is ignored.
                 if bad.nothing:
@@ -398,7 +399,7 @@ class Builder:
             for kind, message in item.segment.notes:
                 self.fault(kind, start + message, "repaired", **where)
             if label == ANY_CLASS:
-                item.crowd, item.keypoints = True, None
+                item.crowd, item.ignored, item.keypoints = True, True, None
                 what = self.unknown_category(entry.get("category_id"))
                 self.fault(
                     "unknown category", f"{start}{what}: its region is ignored", "ignored", **where
@@ -452,7 +453,7 @@ def lexists(path: Path) -> bool:
         return False
 
 
-def _best_root(roots: Sequence[Path], names: list[str]) -> Path:
+def best_root(roots: Sequence[Path], names: list[str]) -> Path:
     """Return the folder that holds most of a sample of the files, the first of equals."""
     sample = names[:: max(len(names) // 20, 1)]
     return max(roots, key=lambda root: sum(file_problem(root / name) is None for name in sample))

@@ -23,12 +23,15 @@ from ..segments import (
 class CocoObject:
     """One annotation while it is read."""
 
-    __slots__ = ("area", "box", "crowd", "keypoints", "label", "number", "row", "segment")
+    __slots__ = (
+        *("area", "box", "crowd", "ignored", "keypoints", "label", "number", "row", "segment"),
+    )
 
     def __init__(self, row: int, number: int, label: int) -> None:
         self.row = row
         self.number = number
         self.label = label
+        self.ignored = False
 
     def read(
         self, entry: dict[str, Any], size: tuple[int, int], masks: bool, num_joints: int
@@ -46,6 +49,8 @@ class CocoObject:
         """
         crowd = flag(entry.get("iscrowd"))
         self.crowd = bool(crowd)
+        # Alone, the key says nothing: COCO's evaluators write and overwrite it.
+        self.ignored = self.crowd and bool(flag(entry.get("ignore")))
         broken: BadSegment | None = None
         try:
             segment = self.segment = read_segment(entry.get("segmentation"), size)
@@ -95,7 +100,7 @@ class CocoObject:
             size: (height, width) of the image.
         """
         self.box = (0.0, 0.0, float(size[1]), float(size[0]))
-        self.crowd, self.keypoints = True, None
+        self.crowd, self.ignored, self.keypoints = True, True, None
         self.segment = box_segment(self.box)
         self.area = self.segment.area()
 

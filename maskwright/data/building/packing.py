@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..records import Columns
+from ..columns import Columns, pack_offsets, pack_texts
 from .objects import CocoObject
 
 BLOCK = 1 << 16  # ranges that are moved at once: their indices take memory, too
@@ -27,7 +27,7 @@ class Packer:
         self.num_joints = num_joints
         self.rows, self.ids, self.labels = array("q"), array("q"), array("q")
         self.boxes, self.areas, self.points = array("d"), array("d"), array("d")
-        self.crowd, self.kinds = array("B"), array("B")
+        self.crowd, self.ignored, self.kinds = array("B"), array("B"), array("B")
         self.parts, self.part_points = array("q"), array("q")  # polygons, and points of each
         self.rle, self.rle_lengths = bytearray(), array("q")
         self.keypoints = array("f")
@@ -40,6 +40,7 @@ class Packer:
         self.boxes.extend(item.box)
         self.areas.append(item.area)
         self.crowd.append(item.crowd)
+        self.ignored.append(item.ignored)
         segment = item.segment
         self.kinds.append(segment.kind)
         self.parts.append(len(segment.parts))
@@ -62,7 +63,7 @@ class Packer:
         rows = _array(self.rows, np.int64)
         count = len(rows)
         order = np.argsort(rows, kind="stable")
-        paths = [name.encode("utf-8", "surrogateescape") for name, _, _ in images.values()]
+        path_first, path_bytes = pack_texts([name for name, _, _ in images.values()])
         points = _array(self.points, np.float64).reshape(-1, 2)
         rle = np.frombuffer(self.rle, np.uint8)
         first, part_points = _offsets(self.parts), _array(self.part_points, np.int64)
@@ -73,6 +74,7 @@ class Packer:
             "areas": _array(self.areas, np.float64),
             "labels": _array(self.labels, np.int64),
             "crowd": _array(self.crowd, np.bool_),
+            "ignored": _array(self.ignored, np.bool_),
             "kinds": _array(self.kinds, np.uint8),
             "keypoints": _array(self.keypoints, np.float32).reshape(count, self.num_joints, 3),
         }
@@ -85,9 +87,9 @@ class Packer:
         return Columns(
             image_ids=torch.tensor(list(images), dtype=torch.int64),
             sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
-            path_first=torch.from_numpy(_offsets([len(path) for path in paths])),
-            path_bytes=torch.from_numpy(np.frombuffer(bytearray().join(paths), np.uint8)),
-            ann_first=torch.from_numpy(_offsets(np.bincount(rows, minlength=len(images)))),
+            path_first=path_first,
+            path_bytes=path_bytes,
+            ann_first=pack_offsets(np.bincount(rows, minlength=len(images))),
             part_first=torch.from_numpy(first),
             point_first=torch.from_numpy(point_first),
             points=torch.from_numpy(points),

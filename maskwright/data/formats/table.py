@@ -1,6 +1,7 @@
-"""The one table of layouts: what a data set may look like, how it is found, and what is not read.
+"""The one table of formats: how a data set looks, how it is found, read and written; what is not.
 
-`discover` tries the rows that are read from top to bottom, and its messages are made of the same
+A new format is one file, which finds and reads and perhaps writes, and one row here. `discover`
+tries the rows that are read from top to bottom, and its messages are made of the same
 rows: what was seen, why it was not taken, what to do about it.
 """
 
@@ -8,12 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from ...errors import OptionError, nearest
 from ..records import Dataset, Fault
-from .coco.layout import CocoFinder, CocoSource, by_folders, by_lists, lists_of
+from .cifar import find_cifar
+from .class_folders import find_class_folders, write_class_folders
+from .coco import find as coco
+from .coco.layout import CocoFinder, CocoSource, lists_of
+from .coco.write import write_coco
+from .csv_table import csv_splits, find_csv, fits, write_csv
 from .folders import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
@@ -22,6 +29,8 @@ from .folders import (
     folder_split,
     split_name,
 )
+from .idx import find_idx, idx_splits
+from .imagenet import find_imagenet
 from .sniff import (
     CAPTIONS,
     COCO,
@@ -33,8 +42,10 @@ from .sniff import (
     inside_gzip,
     sniff,
 )
-from .voc.layout import LIST_FOLDERS, VocFinder, VocPart
-from .voc.read import read_voc
+from .source import Source
+from .voc import source as voc
+from .voc.layout import LIST_FOLDERS, VocFinder
+from .voc.write import write_voc
 
 LOOKED_INTO = (
     *(".json", ".xml", ".txt", ".yaml", ".yml", ".csv", ".tfrecord", ".tfrecords", ".record"),
@@ -43,33 +54,6 @@ LOOKED_INTO = (
 )
 MOST = 400  # files of a folder whose bytes are looked at for a message
 DEEPEST = 3
-
-
-@dataclass(frozen=True)
-class VocSource:
-    """Where one split lies: Pascal VOC.
-
-    Attributes:
-        parts: the lists of its images.
-        faults: what lies beside them and is not read.
-    """
-
-    parts: tuple[VocPart, ...]
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def annotations(self) -> Path:
-        """What faults and errors name: the first list, or its folder of XML files."""
-        return self.parts[0].source
-
-    def read(
-        self, split: str, names: list[str] | None, difficult: bool, crowd_as_objects: bool
-    ) -> Dataset:
-        """Return the data set; see `discover.open_dataset`. Pascal VOC has no crowds."""
-        return read_voc(self.parts, split=split, names=names, difficult=difficult)
-
-
-Source = CocoSource | VocSource
 
 
 @dataclass
@@ -99,7 +83,8 @@ class Look:
         return finder
 
 
-Find = Callable[[Look], "dict[str, Source]"]
+Found = Mapping[str, Source]
+Find = Callable[[Look], Found]
 
 
 @dataclass(frozen=True)
@@ -110,46 +95,24 @@ class Layout:
         name: what it is called; for a format of files, what `sniff` calls it.
         looks: an example for messages; "" where an earlier row shows it.
         find: returns the splits of a folder that looks so, nothing for others; None: not read yet.
+        records: what its images have, "objects" or "labels"; see `Dataset`.
+        file: returns the splits of a single file that is given as the data.
+        format: `Dataset.format` of what is read.
+        write: writes a data set into a folder, as it is read from there; None: not written.
+        last: asked only where no other row of either kind of records fits.
         todo: what to do with data that is not read.
     """
 
     name: str
     looks: str = ""
     find: Find | None = None
+    _: KW_ONLY
+    records: str = "objects"
+    file: Callable[[Path], Found] | None = None
+    format: str = ""
+    write: Callable[[Dataset, Path], Path] | None = None
+    last: bool = False
     todo: str = ""
-
-
-def _coco_splits(look: Look) -> dict[str, Source]:
-    return dict(look.coco.splits())
-
-
-def _coco_lists(look: Look) -> dict[str, Source]:
-    file = look.coco.single
-    return {} if file is None else dict(by_lists(look.coco, file))
-
-
-def _coco_folders(look: Look) -> dict[str, Source]:
-    file = look.coco.single
-    return {} if file is None else dict(by_folders(look.coco, file))
-
-
-def _coco_single(look: Look) -> dict[str, Source]:
-    file = look.coco.single
-    return {} if file is None else {"train": look.coco.source(file, "train")}
-
-
-def _voc(wanted: Callable[[VocPart], bool]) -> Find:
-    def find(look: Look) -> dict[str, Source]:
-        parts = look.voc.parts
-        if not any(wanted(part) for own in parts.values() for part in own):
-            return {}
-        return {split: VocSource(tuple(own)) for split, own in parts.items()}
-
-    return find
-
-
-def _lone_json(look: Look) -> dict[str, Source]:
-    return dict(look.coco.last_resort())
 
 
 EXPORT = "export it from the labelling tool as COCO JSON or Pascal VOC"
@@ -159,33 +122,94 @@ TABLE = (
         "annotations/train.json + annotations/val.json + images/ (or images/train/, images/val/)\n"
         "train.json + val.json + images/      annotations/instances_train2017.json + train2017/\n"
         "train/_annotations.coco.json + valid/_annotations.coco.json, beside the images",
-        _coco_splits,
+        lambda look: coco.named_splits(look.coco),
+        format="coco",
+        write=write_coco,
     ),
     Layout(
         "one COCO JSON, divided by lists of images",
         "annotations.json + images/ + train.txt + val.txt",
-        _coco_lists,
+        lambda look: coco.listed_splits(look.coco),
     ),
     Layout(
         "one COCO JSON, divided by folders of images",
         "annotations.json + images/train/ + images/val/ (or train/ + val/)",
-        _coco_folders,
+        lambda look: coco.folder_splits(look.coco),
     ),
-    Layout("one COCO JSON", "annotations.json + images/ (a part is held out)", _coco_single),
+    Layout(
+        "one COCO JSON",
+        "annotations.json + images/ (a part is held out)",
+        lambda look: coco.single(look.coco),
+    ),
     Layout(
         "Pascal VOC with lists",
         "Annotations/*.xml + JPEGImages/ + ImageSets/Main/train.txt + .../val.txt (or train.txt +\n"
         "val.txt in ImageSets/ or at the top); labels/*.xml + images/; several such folders",
-        _voc(lambda part: part.listing is not None),
+        lambda look: voc.listed(look.voc),
+        format="voc",
+        write=write_voc,
     ),
     Layout(
         "Pascal VOC, a folder for each split",
         "train/*.xml + valid/*.xml beside the images\n"
         "Annotations/*.xml + images/train/ + images/val/",
-        _voc(lambda part: part.listing is None and bool(part.divided)),
+        lambda look: voc.divided(look.voc),
     ),
-    Layout("Pascal VOC", "Annotations/*.xml + JPEGImages/; *.xml beside the images", _voc(bool)),
-    Layout("a JSON that its reader refuses", "", _lone_json),
+    Layout(
+        "Pascal VOC",
+        "Annotations/*.xml + JPEGImages/; *.xml beside the images",
+        lambda look: voc.undivided(look.voc),
+    ),
+    Layout(
+        "CSV of boxes",
+        "train.csv + val.csv with the columns path,label,x1,y1,x2,y2",
+        lambda look: find_csv(look.tree, look.path, objects=True),
+        file=lambda path: csv_splits(path, objects=True) if fits(path, objects=True) else {},
+    ),
+    Layout(
+        "ImageNet",
+        "train/n01440764/*.JPEG + val/*.JPEG + ILSVRC2012_validation_ground_truth.txt + meta.mat",
+        lambda look: find_imagenet(look.tree, look.path),
+        records="labels",
+        format="imagenet",
+    ),
+    Layout(
+        "folders of classes",
+        "train/cat/*.jpg + train/dog/*.jpg + val/cat/*.jpg + val/dog/*.jpg; cat/*.jpg + dog/*.jpg",
+        lambda look: find_class_folders(look.tree, look.path),
+        records="labels",
+        format="folders",
+        write=write_class_folders,
+    ),
+    Layout(
+        "CSV of labels",
+        "labels.csv with the columns path,label (or a;b) and, if wanted, split,group",
+        lambda look: find_csv(look.tree, look.path),
+        records="labels",
+        file=lambda path: csv_splits(path) if path.suffix.lower() == ".csv" else {},
+        format="csv",
+        write=write_csv,
+    ),
+    Layout(
+        "MNIST",
+        "train-images-idx3-ubyte.gz + train-labels-idx1-ubyte.gz + t10k-...",
+        lambda look: find_idx(look.tree, look.path),
+        records="labels",
+        file=idx_splits,
+        format="idx",
+    ),
+    Layout(
+        "CIFAR",
+        "data_batch_1.bin ... + test_batch.bin + batches.meta.txt; or the same as pickles",
+        lambda look: find_cifar(look.tree, look.path),
+        records="labels",
+        format="cifar",
+    ),
+    Layout(
+        "a JSON that its reader refuses",
+        find=lambda look: coco.refused(look.coco),
+        last=True,
+    ),
     Layout(
         "LabelMe JSON", todo=EXPORT + " (labelme: examples/instance_segmentation/labelme2coco.py)"
     ),
@@ -202,7 +226,7 @@ TABLE = (
     Layout("GeoJSON", todo="convert its polygons to pixels of the images, as COCO JSON"),
     Layout("YOLO labels", todo="export them from the labelling tool as COCO JSON or Pascal VOC"),
     Layout("YOLO data.yaml", todo="it names folders of YOLO labels: export these as COCO JSON"),
-    Layout("CSV table", todo="convert it to COCO JSON"),
+    Layout("CSV table", todo="name its columns path,label and, for boxes, x1,y1,x2,y2"),
     Layout("TFRecord", todo="export the data set as COCO JSON or Pascal VOC instead"),
     Layout("JSON lines", todo=EXPORT),
     Layout(MISNAMED, todo="let its name end in .json"),
@@ -216,17 +240,62 @@ TABLE = (
 ROWS = {row.name: row for row in TABLE}
 
 
-def recognise(look: Look) -> dict[str, Source]:
+def recognise(look: Look, records: str | None = "objects") -> dict[str, Source]:
     """Return the splits of a folder, by the first row of the table that fits; {} if none does.
+
+    Args:
+        look: the folder.
+        records: what is wanted; labels can be had from objects, too. None: whatever there is.
 
     Raises:
         ValueError: if it looks like a row, but does not tell what is what.
     """
-    for row in TABLE:
-        found = {} if row.find is None else row.find(look)
-        if found:
-            return _with_faults(found, look)
+    rows = [row for row in TABLE if row.find is not None]
+    if records == "objects":
+        rows = [row for row in rows if row.records == "objects"]
+    else:
+        rows.sort(key=lambda row: (row.last, records == "labels" and row.records != "labels"))
+    for row in rows:
+        assert row.find is not None
+        if found := dict(row.find(look)):
+            return _with_faults(found, look) if row.records == "objects" else found
     return {}
+
+
+def splits_of_file(path: Path, records: str | None) -> dict[str, Source]:
+    """Return the splits of a single file that is no COCO JSON and no list, {} for others.
+
+    Raises:
+        ValueError: if it looks like a row, but cannot be read.
+    """
+    for wanted in ("objects", "labels") if records is None else (records,):
+        for row in TABLE:
+            if row.file is not None and row.records == wanted and (found := dict(row.file(path))):
+                return found
+    return {}
+
+
+def write_dataset(dataset: Dataset, folder: str | Path, format: str) -> Path:
+    """Write a split in one of the formats that are read; see the writers.
+
+    Args:
+        dataset: the split.
+        folder: where it goes; other splits may be there already.
+        format: "coco", "voc", "folders" or "csv".
+
+    Returns:
+        What the split begins with: its JSON, list, folder or table.
+
+    Raises:
+        OptionError: if nothing writes this format.
+        ValueError: see the writers.
+    """
+    writers = {row.format: row.write for row in TABLE if row.write is not None}
+    if format not in writers:
+        raise OptionError(
+            f"format={format!r}: written are {', '.join(writers)}{nearest(format, writers)}"
+        )
+    return writers[format](dataset, Path(folder))
 
 
 def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
@@ -258,7 +327,7 @@ def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
     )
     faults += tuple(look.coco.faults)
     return {
-        split: replace(source, faults=faults) if source is first else source
+        split: source.with_faults(faults) if source is first else source
         for split, source in found.items()
     }
 
@@ -337,7 +406,10 @@ def _of_labels(folder: Path) -> bool:
     return any(LABEL_PICTURES.fullmatch(part) for part in folder.parts)
 
 
-def examples() -> str:
+def examples(records: str | None) -> str:
     """Return how the layouts look that are read, one a line, below a folder my_data."""
-    lines = [line for row in TABLE if row.find and row.looks for line in row.looks.split("\n")]
+    rows = [row for row in TABLE if row.find and row.looks]
+    if records == "objects":
+        rows = [row for row in rows if row.records == records]
+    lines = [line for row in rows for line in row.looks.split("\n")]
     return "\n".join(f"  {line}" for line in lines)

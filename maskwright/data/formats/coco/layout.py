@@ -24,6 +24,7 @@ from ..folders import (
     split_name,
 )
 from ..sniff import BROKEN, BY_BYTES, CAPTIONS, COCO, IMAGES_ONLY, PANOPTIC, sniff
+from ..source import BaseSource, ReadOptions
 from ..voc.layout import LIST_FOLDERS, NO_LISTS, STAND_IN
 from .json_stream import START, json_members
 from .read import read_coco
@@ -35,24 +36,20 @@ MANY = 200  # files of one folder that are looked into
 
 
 @dataclass(frozen=True)
-class CocoSource:
+class CocoSource(BaseSource):
     """Where one split lies: COCO JSON.
 
     Attributes:
         annotations: the JSON file.
         roots: folders in which its images may lie, likely ones first.
         only: names of those images of the file that belong to the split; None: all.
-        faults: what lies beside it and is not read.
     """
 
     annotations: Path
     roots: tuple[Path, ...]
     only: frozenset[str] | None = None
-    faults: tuple[Fault, ...] = ()
 
-    def read(
-        self, split: str, names: Sequence[str] | None, difficult: bool, crowd_as_objects: bool
-    ) -> Dataset:
+    def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
         return read_coco(
             self.annotations,
@@ -60,7 +57,7 @@ class CocoSource:
             split=split,
             names=names,
             only=self.only,
-            crowd_as_objects=crowd_as_objects,
+            crowd_as_objects=options.crowd_as_objects,
         )
 
 

@@ -351,6 +351,7 @@ class _Reader(Builder):
                 "category_id": ids.get(name, Unnamed(name)),
                 "bbox": shape,
                 "iscrowd": int(bool(mark) and not difficult),
+                "ignore": int(bool(mark) and not difficult),
             }
             if masks is not None:
                 entry["segmentation"] = masks.codes[k]
