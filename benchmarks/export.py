@@ -26,8 +26,10 @@ from maskwright.data.pixels.images import load_image
 from maskwright.exporters.export import ExportReport, export
 from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import PostProcess
-from maskwright.prediction.predictor import Loaded, Predictor
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.reading import Loaded
 from maskwright.prediction.sources import one_source
+from maskwright.tasks.detection.settings import DetectionSettings
 from maskwright.timing.benchmark import comparable
 from maskwright.timing.peer import drawn_scene, torchvision_model
 
@@ -58,7 +60,7 @@ def ours(predictor: Predictor, pixels: Any, post: PostProcess) -> Side:
     loaded = Loaded(one_source(pixels, 0), pixels, 0.0)
 
     def run() -> dict[str, float]:
-        result = predictor.infer([loaded], predictor.resize_rule(), post)[0]
+        result = predictor.infer([loaded], predictor.resize_rule(), DetectionSettings(post))[0]
         start = time.perf_counter()
         _ = result.masks
         return {**result.speed, "paste masks": 1e3 * (time.perf_counter() - start)}

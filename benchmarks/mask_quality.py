@@ -27,7 +27,7 @@ from maskwright.models.detection.base import TwoStageDetector
 from maskwright.ops.boxes import box_iou
 from maskwright.ops.masks import paste_masks
 from maskwright.structures import Instances
-from maskwright.tasks.detection.evaluate import eval_loader
+from maskwright.tasks.detection.task import TASK
 from maskwright.tasks.detection.views import to_detections
 from maskwright.terminal import console
 
@@ -39,7 +39,7 @@ def pairs(file: Path, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, f
     """Yield the found and the true mask (H, W) of every object, and how well their boxes agree."""
     detector = mw.load(file, device="cpu").detector
     assert isinstance(detector, TwoStageDetector)
-    for batch in console.track(eval_loader(detector, data), file.stem):
+    for batch in console.track(TASK.eval_loader(detector, data), file.stem):
         known, index = batch.targets, batch.indices[0]
         assert known.crowd is not None
         use = known.valid & ~known.crowd

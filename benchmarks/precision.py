@@ -20,8 +20,9 @@ from common import machine
 
 import maskwright as mw
 from maskwright.data.discover import open_dataset
-from maskwright.prediction.predictor import Predictor, make_post
+from maskwright.prediction.predictor import Predictor
 from maskwright.tasks.detection.evaluate import Evaluation, eval_loader, evaluate, score
+from maskwright.tasks.detection.post import make_post
 
 FIGURES = ("box/AP", "box/AP50", "mask/AP", "mask/AP50", "mask/AP75")
 Rows = list[dict[str, Any]]

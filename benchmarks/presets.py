@@ -32,8 +32,8 @@ from maskwright.data.discover import open_dataset
 from maskwright.devices import pick_device
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Resize
-from maskwright.tasks.detection.evaluate import eval_loader
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.tasks.detection.task import TASK
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 # The last one is what the others are compared with.
@@ -71,7 +71,7 @@ def report(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def work(recipe: TrainRecipe, kind: str) -> int:
+def work(recipe: DetectionRecipe, kind: str) -> int:
     """Make a few training steps, or predict a few images; return the peak memory in MB."""
     device = torch.device("cpu")
     if kind == "training":
@@ -81,7 +81,7 @@ def work(recipe: TrainRecipe, kind: str) -> int:
     else:
         val = open_dataset(recipe.data, "val")
         side = Ours(recipe, val.names).to(memory_format=torch.channels_last).eval()
-        images = eval_loader(side.detector, val, resize=Resize.parse(recipe.imgsz))
+        images = TASK.eval_loader(side.detector, val, resize=Resize.parse(recipe.imgsz))
         with torch.inference_mode():
             for batch in islice(images, STEPS):
                 side.detect(batch.images)

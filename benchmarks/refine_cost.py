@@ -21,7 +21,8 @@ from peak import peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskwright.models import PostProcess
-from maskwright.prediction.predictor import Loaded, Predictor
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.reading import Loaded
 from maskwright.prediction.sources import one_source
 from maskwright.structures import Resize
 from maskwright.timing.peer import drawn_scene, random_predictor

@@ -27,7 +27,7 @@ from training import Ours, one_class, paired, run_all
 from maskwright.devices import pick_device
 from maskwright.nn.detection.refine_head import FUSION_PARTS
 from maskwright.recipes import coco_subset, nuclei, penn_fudan
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan, "coco_subset": coco_subset}
 FIGURES = {
@@ -61,7 +61,7 @@ STUDIES: dict[str | None, dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def variant(recipe: TrainRecipe, family: str, options: dict[str, Any]) -> TrainRecipe:
+def variant(recipe: DetectionRecipe, family: str, options: dict[str, Any]) -> DetectionRecipe:
     """Return a recipe with another mask head."""
     model = recipe.model.replace("mask_rcnn", family)
     return replace(recipe, model=model, model_args={**recipe.model_args, **options})

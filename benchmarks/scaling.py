@@ -44,9 +44,11 @@ class Curve:
 
 def predictions(side: int, batch: int = 1) -> Work:
     """Return the prediction of drawn square images with about 100 objects each."""
-    from maskwright.prediction.predictor import Loaded, make_post
+    from maskwright.prediction.reading import Loaded
     from maskwright.prediction.sources import one_source
     from maskwright.structures import Resize
+    from maskwright.tasks.detection.post import make_post
+    from maskwright.tasks.detection.settings import DetectionSettings
     from maskwright.timing.peer import drawn_scene, random_predictor
 
     photo = drawn_scene()
@@ -54,7 +56,8 @@ def predictions(side: int, batch: int = 1) -> Work:
     square = np.ascontiguousarray(photo[:800, :800])
     loaded = [Loaded(one_source(square, 0), square, 0.0)] * batch
     resize, post = Resize.parse(side), make_post(0.05, 0.5, 100)
-    return lambda: [result.rle for result in predictor.infer(loaded, resize, post)]
+    settings = DetectionSettings(post)
+    return lambda: [result.rle for result in predictor.infer(loaded, resize, settings)]
 
 
 def training_step(objects: int, classes: int) -> Work:

@@ -38,7 +38,7 @@ from maskwright.hub.backbone_weights import load_backbone
 from maskwright.nn.backbones import Backbone
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Detections, Images, PackedMasks
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
 EQUAL_TIME = "torchvision, equal time"
@@ -52,7 +52,7 @@ FIGURES = {
 class Torchvisions(nn.Module):
     """torchvision's MaskRCNN with the same backbone and sizes."""
 
-    def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
+    def __init__(self, recipe: DetectionRecipe, names: list[str]) -> None:
         super().__init__()
         from torchvision.models.detection import MaskRCNN
         from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -165,7 +165,7 @@ def unpack(masks: PackedMasks, image: int, valid: Tensor, size: torch.Size) -> T
 SIDES = {"maskwright": Ours, "torchvision": Torchvisions}
 
 
-def step_ratio(recipe: TrainRecipe, device: torch.device, turns: int = 12) -> list[float]:
+def step_ratio(recipe: DetectionRecipe, device: torch.device, turns: int = 12) -> list[float]:
     """Return torchvision's time of a step over ours, turn by turn, both trained side by side."""
     sides = [Trainer(SIDES[kind], 0, recipe, device, 0) for kind in ("torchvision", "maskwright")]
     for side in sides:

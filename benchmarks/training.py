@@ -26,13 +26,13 @@ from maskwright.models import Meta, PostProcess
 from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.structures import Detections, Images, Resize
 from maskwright.tasks.detection.evaluate import score, to_coco_rows
+from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.tasks.detection.views import to_detections
-from maskwright.tasks.recipe import TrainRecipe
 from maskwright.terminal.heap import give_back
 from maskwright.training.optim import build_optimizer, lr_factor, set_lr
 
 # Makes the module of one side from a recipe and the names of the classes.
-Maker = Callable[[TrainRecipe, list[str]], Any]
+Maker = Callable[[DetectionRecipe, list[str]], Any]
 
 # Quantile 0.95 of Student's t with n - 1 degrees of freedom: a two-sided interval of 90 percent.
 T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860, 10: 1.833}
@@ -41,7 +41,7 @@ T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 
 class Ours(nn.Module):
     """maskwright's detector, trained and called through its two methods."""
 
-    def __init__(self, recipe: TrainRecipe, names: list[str]) -> None:
+    def __init__(self, recipe: DetectionRecipe, names: list[str]) -> None:
         super().__init__()
         options = {**recipe.model_args, "imgsz": recipe.imgsz}
         self.detector, used, _ = start_model(recipe.model, names, options=options)
@@ -88,7 +88,7 @@ class Trainer:
     """One side in training: model, optimiser, endless batches."""
 
     def __init__(
-        self, make: Maker, seed: int, recipe: TrainRecipe, device: torch.device, workers: int
+        self, make: Maker, seed: int, recipe: DetectionRecipe, device: torch.device, workers: int
     ) -> None:
         train = open_dataset(recipe.data, "train")
         give_back()  # what the run before has kept would stay a second time in the loader's workers
@@ -136,7 +136,7 @@ def run(
     name: str,
     make: Maker,
     seed: int,
-    recipe: TrainRecipe,
+    recipe: DetectionRecipe,
     device: torch.device,
     workers: int,
     save: Path | None = None,
@@ -163,7 +163,9 @@ def run(
 
 
 @torch.inference_mode()
-def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: TrainRecipe) -> dict:
+def evaluate(
+    side: Any, val: Any, device: torch.device, workers: int, recipe: DetectionRecipe
+) -> dict:
     """Return box AP and, for both ways of pasting, mask AP, in percent."""
     give_back()
     loader = make_loader(
@@ -196,7 +198,7 @@ def evaluate(side: Any, val: Any, device: torch.device, workers: int, recipe: Tr
 
 
 def run_all(
-    sides: Mapping[str, tuple[Maker, TrainRecipe]],
+    sides: Mapping[str, tuple[Maker, DetectionRecipe]],
     seeds: int,
     device: torch.device,
     workers: int,

@@ -14,7 +14,7 @@ from PIL import Image
 from maskwright.cli import COMMANDS, main
 from maskwright.paths import home_path, names_path, nearest_path, takes_paths
 from maskwright.signatures import parse_value
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 
 # Options that are text and no path. A new one is either written here, or its type names `Path`.
 NAMES = {
@@ -93,14 +93,14 @@ def test_arguments_that_name_paths(kind: Any, home: Path) -> None:
 
 
 def test_fields_of_a_recipe(home: Path) -> None:
-    kinds = {entry.name: str(entry.type) for entry in fields(TrainRecipe)}
+    kinds = {entry.name: str(entry.type) for entry in fields(DetectionRecipe)}
     paths = [name for name, kind in kinds.items() if names_path(kind)]
     assert set(paths) == {"data", "weights", "resume", "project", "proposal_model"}
     for name in paths:
         options: dict[str, Any] = {"data": "x", name: "~/y"}
         if name == "proposal_model":
             options["train_part"] = "heads"
-        assert getattr(TrainRecipe(**options), name) == f"{home}/y"
+        assert getattr(DetectionRecipe(**options), name) == f"{home}/y"
 
 
 def test_homes_of_others(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

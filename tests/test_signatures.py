@@ -13,7 +13,7 @@ from maskwright.signatures import REQUIRED, describe_kind, parse_value, read_opt
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("maskwright.prediction.predictor", "predict"),
+        ("maskwright.prediction.predict", "predict"),
         ("maskwright.prediction.val", "val"),
         ("maskwright.hub.loading", "convert"),
         ("maskwright.data.checking.check", "check_data"),

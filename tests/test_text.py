@@ -20,9 +20,9 @@ import maskwright as mw
 from maskwright.data import open_dataset
 from maskwright.paths import plain_path
 from maskwright.proposals.files import ProposalFile, write_proposals
+from maskwright.reports.curves import Curves
 from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.storage.rundir import ResultsTable, read_args, write_args, write_whole
-from maskwright.tasks.detection.reporting.pictures import Curves
 from maskwright.terminal import console
 from maskwright.text import encodable, one_line, printable, to_json
 

@@ -19,8 +19,9 @@ from maskwright.data.formats.voc.layout import VocPart, voc_part
 from maskwright.data.formats.voc.xml_tree import MAX_BYTES, BadXml, read_xml
 from maskwright.data.records import ANY_CLASS, Dataset
 from maskwright.structures import Resize
-from maskwright.tasks.recipe import TrainRecipe
-from maskwright.training.session import open_splits
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.tasks.detection.task import TASK
+from maskwright.training.prepare import open_splits
 
 WritePng = Callable[[Path], None]
 
@@ -176,8 +177,8 @@ def test_training_on_difficult_objects(lists: str, voc: Voc) -> None:
         voc.list("train", "a\nb\n")
         voc.list("val", "c\n")
     for difficult in (False, True):
-        recipe = TrainRecipe(data=voc.root, difficult=difficult, val_fraction=0.3)
-        train, val = open_splits(recipe)
+        recipe = DetectionRecipe(data=voc.root, difficult=difficult, val_fraction=0.3)
+        train, val = open_splits(TASK, recipe)
         assert (len(train), len(val)) == (2, 1)
         assert [train[i].crowd.tolist() for i in range(2)] == [[False, not difficult]] * 2
         assert val[0].crowd.tolist() == [False, True]

@@ -45,8 +45,11 @@ def touch_report(run: Any) -> None:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time in a training this small."""
-    for name in ("plot_results", "plot_labels"):
-        monkeypatch.setattr(f"maskwright.reports.curves.{name}", lambda *args: None)
+    for place in (
+        "reports.curves.plot_results",
+        "tasks.detection.reporting.label_figure.plot_labels",
+    ):
+        monkeypatch.setattr(f"maskwright.{place}", lambda *args: None)
     monkeypatch.setattr("maskwright.training.train._write_report", touch_report)
 
 

@@ -15,6 +15,7 @@ from maskwright.hub.loading import load_model
 from maskwright.models import TwoStageDetector, build
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.structures import Images, Instances
+from maskwright.tasks.detection.parts import proposing
 from maskwright.training import train as training
 from maskwright.training.alternate import STEPS, step_folder
 from maskwright.training.step import TrainStep
@@ -48,8 +49,11 @@ def alternating(coins: Path, project: Path) -> dict[str, Any]:
 def whole(coins: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A training that nobody stops."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("plot_results", "plot_labels"):
-            patch.setattr(f"maskwright.reports.curves.{name}", lambda *args: None)
+        for place in (
+            "reports.curves.plot_results",
+            "tasks.detection.reporting.label_figure.plot_labels",
+        ):
+            patch.setattr(f"maskwright.{place}", lambda *args: None)
         patch.setattr(training, "_write_report", lambda run: (run.dir / "report.html").touch())
         return train(**alternating(coins, tmp_path_factory.mktemp("whole")))
 
@@ -131,7 +135,7 @@ def test_heads_train_on_the_proposals_of_the_other_network() -> None:
     assert isinstance(proposer, TwoStageDetector) and isinstance(detector, TwoStageDetector)
     detector.train().train_only("heads")
     keys = torch.tensor([7])
-    found = TrainStep(detector, proposer=proposer.eval())(images, targets, keys)
+    found = TrainStep(detector, before=proposing(proposer.eval()))(images, targets, keys)
     assert found.keys() == {"roi/class", "roi/box", "total"}
     proposals = proposer.rpn.propose(proposer.rpn(proposer.features(images)), images, training=True)
     seen: list[Instances] = []
@@ -142,7 +146,7 @@ def test_heads_train_on_the_proposals_of_the_other_network() -> None:
         return losses(pyramid, given, *args, **options)
 
     detector.roi_heads.losses = watch  # type: ignore[method-assign]
-    again = TrainStep(detector, proposer=proposer)(images, targets, keys)
+    again = TrainStep(detector, before=proposing(proposer))(images, targets, keys)
     assert torch.equal(seen[0].boxes, proposals.boxes) and torch.equal(
         again["total"], found["total"]
     )
@@ -150,7 +154,7 @@ def test_heads_train_on_the_proposals_of_the_other_network() -> None:
     assert not torch.equal(seen[1].boxes, proposals.boxes)
     assert own.keys() == found.keys()
     # The other network is no part of the step: neither saved nor trained.
-    step = TrainStep(detector, proposer=proposer)
+    step = TrainStep(detector, before=proposing(proposer))
     assert step.state_dict().keys() == TrainStep(detector).state_dict().keys()
 
 

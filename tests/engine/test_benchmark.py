@@ -10,8 +10,8 @@ import torch
 
 from maskwright.cli import main
 from maskwright.errors import OptionError
-from maskwright.hub.loading import load
 from maskwright.models import PostProcess
+from maskwright.prediction.load import load
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Detections
 from maskwright.tasks.detection.agreement import BOX_PX, SCORE

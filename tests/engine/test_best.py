@@ -14,8 +14,9 @@ from tiny_runs import table
 
 import maskwright.training.train as module
 from maskwright.storage.checkpoint import load_checkpoint
-from maskwright.training.best import fitness, is_better, undefined_note, waited
-from maskwright.training.session import Place
+from maskwright.tasks.detection.evaluate import fitness
+from maskwright.training.best import is_better, undefined_note, waited
+from maskwright.training.place import Place
 from maskwright.training.train import train
 
 NAN = math.nan
@@ -64,7 +65,7 @@ def test_it_is_said_when_it_is_news() -> None:
     place, said = Place(), []
     for score in (NAN, NAN, 0.1, NAN, NAN, 0.2):
         place.epoch += 1
-        said.append(math.isnan(score) and bool(undefined_note(place)))
+        said.append(math.isnan(score) and bool(undefined_note(place, "why")))
         is_better(place, score)
     assert said == [True, False, False, True, False, False]
 

@@ -19,7 +19,7 @@ import maskwright.training.train as module
 from maskwright.data.batch_file import load_batch
 from maskwright.models.detection.fast_rcnn import TINY as REGIONS
 from maskwright.storage.checkpoint import load_checkpoint
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 
 ROOT = Path(__file__).resolve().parents[2]
 # Trains, and writes losses and objects of every step, one file for each process.
@@ -28,7 +28,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 import maskwright.training.train as module
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 torch.set_num_threads(1)
 original, seen, steps = module.optimise, {}, []
 def optimise(run, group, interrupt):
@@ -44,7 +44,7 @@ def optimise(run, group, interrupt):
     seen.clear(); seen.update(sums)
     return stop
 module.optimise = optimise
-result = module.fit(TrainRecipe(**json.loads(sys.argv[1])))
+result = module.fit(DetectionRecipe(**json.loads(sys.argv[1])))
 path = result.dir / f"steps{os.environ.get('RANK', 0)}.json"
 path.write_text(json.dumps(steps))
 """
@@ -88,7 +88,7 @@ def test_two_processes_equal_one(options: dict[str, Any], sparse: Path, tmp_path
     folders, recorded = {}, {}
     for processes in (1, 2):
         name = f"of{processes}"
-        recipe = TrainRecipe(**options | {"batch": 2 // processes, "name": name}).to_dict()
+        recipe = DetectionRecipe(**options | {"batch": 2 // processes, "name": name}).to_dict()
         done = launch(processes, str(script), json.dumps(recipe))
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("Training\n") == 1  # one process talks
@@ -175,7 +175,7 @@ def test_a_dead_process_stops_the_others(
 POISON = """
 import json, os, sys
 import torch
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.training.train import fit
 from maskwright.models.detection.base import TwoStageDetector
 torch.set_num_threads(1)
@@ -187,7 +187,7 @@ def poisoned(self, *args, **kwargs):
         terms["rpn/box"] = terms["rpn/box"] * float("nan")
     return terms
 TwoStageDetector.losses = poisoned
-result = fit(TrainRecipe(**json.loads(sys.argv[1])))
+result = fit(DetectionRecipe(**json.loads(sys.argv[1])))
 """
 
 
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(
 ) -> None:
     script = tmp_path / "poison.py"
     script.write_text(POISON)
-    recipe = TrainRecipe(**options | {"batch": 1, "epochs": 1, "steps": 3})
+    recipe = DetectionRecipe(**options | {"batch": 1, "epochs": 1, "steps": 3})
     done = launch(2, str(script), json.dumps(recipe.to_dict()))
     assert done.returncode == 0, done.stderr[-3000:]
     folder = options["project"] / "train" / "train"
@@ -279,7 +279,7 @@ def test_two_processes_with_regions_equal_one(
     options |= {"lr": 0.01, "epochs": 1, "backbone_lr": 1.0, "scale_jitter": (0.5, 1.5)}
     states, rows = [], []
     for processes in (1, 2):
-        recipe = TrainRecipe(**options | {"batch": 2 // processes, "name": f"of{processes}"})
+        recipe = DetectionRecipe(**options | {"batch": 2 // processes, "name": f"of{processes}"})
         done = launch(processes, str(script), json.dumps(recipe.to_dict()))
         assert done.returncode == 0, done.stderr[-3000:]
         folder = options["project"] / "train" / f"of{processes}"

@@ -21,6 +21,7 @@ from maskwright.converters import CONVERTERS
 from maskwright.hub import loading as hub
 from maskwright.models import build, get_entry
 from maskwright.pickles import Global, Thing, read_pickle
+from maskwright.prediction.load import load
 from maskwright.storage.published import read_weights
 
 NAME = "mask_rcnn_resnet50_fpn"
@@ -256,11 +257,11 @@ def test_they_convert_and_load(tmp_path: Path) -> None:
     for file in files:
         out = file.with_suffix(".safetensors")
         assert main(["convert", str(file), str(out), f"model={name}"]) == 0
-        found.append(hub.load(out).detector.state_dict())
+        found.append(load(out).detector.state_dict())
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     report = hub.convert(files[1], tmp_path / "again.safetensors", model=name)
     assert report.ignored["loss.w"] == "beside the weights, which stand at model.module."
-    loaded = hub.load(name, weights=files[1]).detector.state_dict()
+    loaded = load(name, weights=files[1]).detector.state_dict()
     torch.testing.assert_close(loaded, found[0], rtol=0, atol=0)
 
 
@@ -287,7 +288,7 @@ def test_our_own_names_convert(tmp_path: Path) -> None:
     torch.save(state, path)
     with pytest.warns(UserWarning, match="says nothing of its model"):
         hub.convert(path, out, model=name)
-    loaded = hub.load(out)
+    loaded = load(out)
     assert loaded.names == ["class_1", "class_2", "class_3"]
     torch.testing.assert_close(loaded.detector.state_dict(), dict(state), rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"own\.pth has our names, but does not say which model"):

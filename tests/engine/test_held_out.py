@@ -13,8 +13,9 @@ import pytest
 from maskwright.cli import main
 from maskwright.prediction.val import val
 from maskwright.storage.checkpoint import load_checkpoint
-from maskwright.tasks.recipe import TrainRecipe
-from maskwright.training.session import open_splits
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.tasks.detection.task import TASK
+from maskwright.training.prepare import open_splits
 from maskwright.training.train import train
 
 
@@ -41,7 +42,7 @@ def test_the_printed_command_scores_what_training_scored(
     for key, value in result.metrics.items():
         same = math.isnan(value) and math.isnan(scored[key])
         assert same or scored[key] == pytest.approx(value, abs=1e-6), key
-    held = open_splits(TrainRecipe(**options))[1]
+    held = open_splits(TASK, DetectionRecipe(**options))[1]
     assert held is not None
     found = json.loads((tmp_path / "scored" / "detections.json").read_text())
     assert {one["image_id"] for one in found} <= {held[i].image_id for i in range(len(held))}

@@ -16,9 +16,10 @@ from tiny_runs import table, tiny_options
 
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
-from maskwright.hub.loading import load, start_model
+from maskwright.hub.loading import start_model
 from maskwright.models import Detector, Meta, PostProcess, build
 from maskwright.models.registry import get_entry
+from maskwright.prediction.load import load
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint

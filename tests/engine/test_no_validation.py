@@ -12,10 +12,12 @@ from tiny_runs import table
 
 from maskwright.cli import main
 from maskwright.storage.checkpoint import load_checkpoint
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.tasks.detection.task import TASK
 from maskwright.training import train as module
+from maskwright.training.prepare import open_splits
 from maskwright.training.resume import find_run
-from maskwright.training.session import Session, open_splits
+from maskwright.training.session import Session
 from maskwright.training.train import train
 
 
@@ -93,13 +95,13 @@ def test_an_older_run_keeps_its_validation_images(coins: Path, tmp_path: Path) -
     data = coins / "annotations/train.json"
     rules: tuple[Any, ...] = ("random", "stratified")
 
-    def held(recipe: TrainRecipe) -> set[str]:
-        val = open_splits(recipe)[1]
+    def held(recipe: DetectionRecipe) -> set[str]:
+        val = open_splits(TASK, recipe)[1]
         assert val is not None
         return val.files()
 
     recipes = [
-        [TrainRecipe(data=data, val_fraction=0.3, seed=seed, holdout=rule) for rule in rules]
+        [DetectionRecipe(data=data, val_fraction=0.3, seed=seed, holdout=rule) for rule in rules]
         for seed in range(10)
     ]
     random, stratified = next(pair for pair in recipes if held(pair[0]) != held(pair[1]))
@@ -107,5 +109,5 @@ def test_an_older_run_keeps_its_validation_images(coins: Path, tmp_path: Path) -
     for options, expected in ((older, random), (stratified.to_dict(), stratified)):
         content = options | {"resolved": {"processes": 1}}
         (tmp_path / "args.yaml").write_text(yaml.safe_dump(content))
-        resumed = find_run({"resume": tmp_path}, TrainRecipe(resume=tmp_path))
+        resumed = find_run({"resume": tmp_path}, DetectionRecipe(resume=tmp_path))
         assert held(resumed.recipe) == held(expected)

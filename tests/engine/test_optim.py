@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.training.ema import Ema
 from maskwright.training.optim import (
     build_optimizer,
@@ -30,8 +30,8 @@ class Net(nn.Module):
 HALF = {"backbone.0.weight": 0.5, "backbone.1.weight": 0.5, "backbone.1.bias": 0.5}
 
 
-def recipe(**options: object) -> TrainRecipe:
-    return TrainRecipe(data="x", **options)  # type: ignore[arg-type]
+def recipe(**options: object) -> DetectionRecipe:
+    return DetectionRecipe(data="x", **options)  # type: ignore[arg-type]
 
 
 def test_groups_cover_each_trainable_parameter_once() -> None:
@@ -144,7 +144,7 @@ def test_average_follows_the_recurrence() -> None:
 @pytest.mark.parametrize("total", [0, 1, 2])
 def test_the_first_and_the_zeroth_step(schedule: str, warmup: int, total: int) -> None:
     """What was reached before any step counts as the first one: a number above 0, at most 1."""
-    recipe = TrainRecipe(data="x", schedule=schedule, warmup=warmup, epochs=1)
+    recipe = DetectionRecipe(data="x", schedule=schedule, warmup=warmup, epochs=1)
     factors = [lr_factor(recipe, step, total) for step in (-1, 0, 1)]
     assert factors[0] == factors[1] and all(0 <= factor <= 1 for factor in factors)
     if total:

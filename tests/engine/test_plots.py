@@ -20,6 +20,8 @@ from maskwright.metrics.detection.scores import (
 )
 from maskwright.reports import curves as plots
 from maskwright.tasks.detection.reporting import figures as plots_val
+from maskwright.tasks.detection.reporting import label_figure
+from maskwright.tasks.detection.task import TASK
 
 CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
 1,10,5.0,0.01,4.0,2.0,0.5,,
@@ -60,7 +62,7 @@ def line(figure, title: str, name: str):
 def test_results(tmp_path, figures):
     source = tmp_path / "results.csv"
     source.write_text(CSV)
-    assert_picture(plots.plot_results(source, tmp_path / "deep/results.png"))
+    assert_picture(plots.plot_results(source, tmp_path / "deep/results.png", groups=TASK.curves))
     (figure,) = figures
     assert line(figure, "Training loss", "loss") == ([1, 2, 4], [2.0, 1.5, 1.0])
     assert line(figure, "Losses by part", "rpn/objectness")[1] == [0.5, 0.4, 0.3, 0.2]
@@ -73,20 +75,20 @@ def test_results(tmp_path, figures):
 def test_results_by_step_where_an_epoch_has_several_rows(tmp_path, figures):
     source = tmp_path / "results.csv"
     source.write_text("epoch,step,train/loss\n1,10,2\n1,20,1\n")
-    plots.plot_results(source, tmp_path / "r.png")
+    plots.plot_results(source, tmp_path / "r.png", groups=TASK.curves)
     assert line(figures[0], "Training loss", "loss")[0] == [10, 20]
     source.write_text("epoch,train/loss\n1,2\n")  # a single row draws, too
-    plots.plot_results(source, tmp_path / "r.png")
+    plots.plot_results(source, tmp_path / "r.png", groups=TASK.curves)
 
 
 def test_results_without_rows_or_known_columns(tmp_path):
     source = tmp_path / "results.csv"
     source.write_text(CSV.splitlines()[0])
     with pytest.raises(ValueError, match=r"results\.csv has no rows"):
-        plots.plot_results(source, tmp_path / "r.png")
+        plots.plot_results(source, tmp_path / "r.png", groups=TASK.curves)
     source.write_text("epoch,colour\n1,red\n")
     with pytest.raises(ValueError, match="no column named train"):
-        plots.plot_results(source, tmp_path / "r.png")
+        plots.plot_results(source, tmp_path / "r.png", groups=TASK.curves)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 80])
@@ -96,7 +98,7 @@ def test_pr(tmp_path, figures, count):
         f"class {k}": (recall, np.maximum(1 - recall * (k + 1) / 20, 0)) for k in range(count)
     }
     panels = {"Boxes, IoU 0.5": curves, "Boxes, IoU 0.75": {}}
-    assert_picture(plots_val.plot_pr(panels, tmp_path / "pr.png"))
+    assert_picture(figures.plot_pr(panels, tmp_path / "pr.png"))
     assert [ax.get_title(loc="left") for ax in figures[0].axes] == list(panels)
     words = [t.get_text() for t in figures[0].axes[0].get_legend().texts] if count else []
     if count == 5:
@@ -113,7 +115,7 @@ def test_confusion(tmp_path, figures, count):
     matrix[0] = 0  # a class without objects
     matrix[-1, -1] = 0
     names = [f"name {k}" for k in range(count - 1)] + [None]
-    assert_picture(plots_val.plot_confusion(matrix, names, tmp_path / "c.png"))
+    assert_picture(figures.plot_confusion(matrix, names, tmp_path / "c.png"))
     ax = figures[0].axes[0]
     ticks = [t.get_text() for t in ax.get_yticklabels()]
     assert ticks[-1] == "background"
@@ -132,13 +134,13 @@ def test_confusion(tmp_path, figures, count):
 
 def test_confusion_of_another_size(tmp_path):
     with pytest.raises(ValueError, match=r"expected \(3, 3\) for 2 names .* got \(2, 2\)"):
-        plots_val.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
+        figures.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
 
 
 @pytest.mark.parametrize(("objects", "classes"), [(0, 1), (2000, 80)])
 def test_labels(tmp_path, figures, objects, classes):
     rng = np.random.default_rng(0)
-    path = plots.plot_labels(
+    path = label_figure.plot_labels(
         rng.integers(0, classes, objects),
         rng.uniform(1, 500, (objects, 2)),
         rng.random((objects, 2)),
@@ -158,24 +160,24 @@ def test_labels(tmp_path, figures, objects, classes):
 def test_class_ap(tmp_path, figures):
     metrics = {"box/AP": 0.4, "box/AP/cat": 0.7, "box/AP/dog": 0.1, "box/AP/cow": float("nan")}
     metrics |= {"mask/AP/cat": 0.5, "mask/AP/dog": 0.6, "mask/AP/cow": float("nan")}
-    assert_picture(plots_val.plot_class_ap(metrics, tmp_path / "ap.png"))
+    assert_picture(figures.plot_class_ap(metrics, tmp_path / "ap.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["dog", "cat"]
     assert [round(bar.get_width(), 3) for bar in ax.patches] == [0.1, 0.7, 0.6, 0.5]
     assert [t.get_text() for t in ax.get_legend().texts] == ["box  0.400", "mask  0.550"]
     many = {f"box/AP/class {k}": k / 80 for k in range(80)}
     objects = {f"class {k}": 1000 + k for k in range(80)}
-    assert_picture(plots_val.plot_class_ap(many, tmp_path / "many.png", objects))
+    assert_picture(figures.plot_class_ap(many, tmp_path / "many.png", objects))
     assert len(figures[1].axes) == 2
     assert figures[1].axes[0].get_yticklabels()[0].get_text() == "class 79  (1,079)"
     assert sum(len(ax.patches) for ax in figures[1].axes) == 40
     hundreds = {f"box/AP/class {k}": k / 500 for k in range(500)}
-    assert_picture(plots_val.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
+    assert_picture(figures.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
     best, worst = figures[2].axes
     assert best.get_title(loc="left") == "The best 20 of 500 classes"
     assert best.get_yticklabels()[0].get_text() == "class 499"
     assert worst.get_yticklabels()[-1].get_text() == "class 0"
-    assert_picture(plots_val.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
+    assert_picture(figures.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
 
 
 def test_scores(tmp_path, figures):
@@ -186,7 +188,7 @@ def test_scores(tmp_path, figures):
         "box": ScoreCurves(THRESHOLDS, f1 / 2, f1 / 3, f1, best, {}),
         "mask": ScoreCurves(THRESHOLDS, nothing, nothing, nothing, None, {}),
     }
-    assert_picture(plots_val.plot_scores(curves, tmp_path / "s.png"))
+    assert_picture(figures.plot_scores(curves, tmp_path / "s.png"))
     left, right = figures[0].axes
     assert left.get_title(loc="left") == "Box: F1 1.000 at conf=0.3"
     assert {line.get_label() for line in left.lines} >= {"F1", "precision", "recall"}
@@ -198,7 +200,7 @@ def test_calibration(tmp_path, figures):
     some = Calibration(edges, np.array([9, 0, 1, 500]), np.array([0.1, nan, 0.6, 0.9]),
                        np.array([0.0, nan, 1.0, 0.8]), 0.1, 0.09)  # fmt: skip
     none = Calibration(edges, np.zeros(4, int), np.full(4, nan), np.full(4, nan), nan, nan)
-    assert_picture(plots_val.plot_calibration({"box": some, "mask": none}, tmp_path / "c.png"))
+    assert_picture(figures.plot_calibration({"box": some, "mask": none}, tmp_path / "c.png"))
     upper, lower, empty, _ = figures[0].axes
     assert [bar.get_height() for bar in upper.patches] == [0.0, 1.0, 0.8]
     assert [bar.get_height() for bar in lower.patches] == [9, 0, 1, 500]
@@ -211,7 +213,7 @@ def test_errors(tmp_path, figures):
     gains = {row: 0.01 * i for i, row in enumerate(rows)}
     split = ErrorSplit(0.5, dict.fromkeys(rows, 1234), gains)
     nothing = ErrorSplit(float("nan"), dict.fromkeys(rows, 0), dict.fromkeys(rows, float("nan")))
-    assert_picture(plots_val.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
+    assert_picture(figures.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == rows
     assert [round(bar.get_width(), 6) for bar in ax.patches] == [
@@ -224,10 +226,10 @@ def test_errors(tmp_path, figures):
 @pytest.mark.filterwarnings("ignore:no font here has")
 def test_names_are_drawn_as_they_are(tmp_path, figures):
     names = ["$x$", "_y", "$\\frac{", "日本"]
-    plots_val.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
+    figures.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
     recall = np.linspace(0, 1, 101)
-    plots_val.plot_pr({"a": dict.fromkeys(names, (recall, 1 - recall))}, tmp_path / "p.png")
-    plots_val.plot_confusion(np.eye(5, dtype=int), names, tmp_path / "c.png")
+    figures.plot_pr({"a": dict.fromkeys(names, (recall, 1 - recall))}, tmp_path / "p.png")
+    figures.plot_confusion(np.eye(5, dtype=int), names, tmp_path / "c.png")
     assert len(figures[1].axes[0].get_legend().texts) == 5  # "_y" is not hidden
 
 
@@ -235,7 +237,7 @@ def test_pyplot_stays_unloaded(tmp_path):
     code = (
         "import sys; from maskwright.engine import plots, plots_val; "
         "assert 'matplotlib' not in sys.modules; "
-        f"plots_val.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
+        f"figures.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -256,23 +258,23 @@ def test_texts_are_legible_at_500_pixels_and_long_names_leave_room(tmp_path, fig
     names = [("x" * 200 + f" <b>{k}</b>") for k in range(count)]
     source = tmp_path / "results.csv"
     source.write_text(CSV)
-    plots.plot_results(source, tmp_path / "r.png", lambda step: 0.01)
+    plots.plot_results(source, tmp_path / "r.png", lambda step: 0.01, TASK.curves)
     labels = np.arange(count).repeat(3)
-    plots.plot_labels(
+    label_figure.plot_labels(
         labels, np.full((len(labels), 2), 20.0), np.full((len(labels), 2), 0.5),
         np.array([len(labels)]), names, tmp_path / "labels.jpg",
     )  # fmt: skip
     ramp = np.linspace(0, 1, 101)
     curves = dict.fromkeys(names, (ramp, 1 - ramp))
-    plots_val.plot_pr({"IoU 0.5": curves, "IoU 0.75": curves}, tmp_path / "pr.png")
+    figures.plot_pr({"IoU 0.5": curves, "IoU 0.75": curves}, tmp_path / "pr.png")
     metrics = {f"{kind}/AP/{name}": 0.5 for kind in ("box", "mask") for name in names}
-    plots_val.plot_class_ap(metrics, tmp_path / "ap.png", dict.fromkeys(names, 3))
+    figures.plot_class_ap(metrics, tmp_path / "ap.png", dict.fromkeys(names, 3))
     matrix = np.ones((count + 1, count + 1), int)
-    plots_val.plot_confusion(matrix, names, tmp_path / "c.png", "conf=0.5 (best F1: 0.9)")
+    figures.plot_confusion(matrix, names, tmp_path / "c.png", "conf=0.5 (best F1: 0.9)")
     splits = ErrorSplit(
         0.5, dict.fromkeys((*KINDS, *SPECIAL), 3), dict.fromkeys((*KINDS, *SPECIAL), 0.1)
     )
-    plots_val.plot_errors({"box": splits, "mask": splits}, tmp_path / "e.png")
+    figures.plot_errors({"box": splits, "mask": splits}, tmp_path / "e.png")
     assert len(figures) == 6
     for figure in figures:
         assert low_text(figure) == []
@@ -297,7 +299,7 @@ def test_confusion_matrix_of_many_classes_keeps_every_count(tmp_path, figures):
 def test_the_learning_rate_shows_its_warm_up(tmp_path, figures):
     source = tmp_path / "results.csv"
     source.write_text(CSV)
-    plots.plot_results(source, tmp_path / "r.png", lambda step: min(step + 1, 10) / 10)
+    plots.plot_results(source, tmp_path / "r.png", lambda step: min(step + 1, 10) / 10, TASK.curves)
     x, y = line(figures[0], "Learning rate", "lr")
     assert x[:11] == list(range(1, 12)) and x[-1] == 40
     assert y[:11] == [k / 10 for k in (*range(1, 11), 10)]

@@ -18,7 +18,8 @@ from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
 from maskwright.models.detection.base import Detector
 from maskwright.ops import SoftNMS
-from maskwright.prediction.predictor import Predictor, predict
+from maskwright.prediction.predict import predict
+from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.sources import list_sources
 from maskwright.structures import Images, Instances, Resize
 from maskwright.tasks.detection.views import to_detections

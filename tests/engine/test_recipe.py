@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from maskwright.recipes import nuclei
-from maskwright.tasks.recipe import TrainRecipe, option_help, option_parameters
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.tasks.recipe import option_help, option_parameters
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    recipe = TrainRecipe(data="cells")
+    recipe = DetectionRecipe(data="cells")
     assert recipe.model == "mask_rcnn_resnet50_fpn"
     assert (recipe.epochs, recipe.patience, recipe.batch, recipe.freeze) == (100, 20, 2, 2)
     assert (recipe.seed, recipe.workers, recipe.device) == (0, 2, "auto")
@@ -25,12 +26,14 @@ def test_defaults_are_the_documented_ones() -> None:
         recipe.epochs = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("recipe", [TrainRecipe(data=Path("a/b"), scale_jitter=(0.5, 2)), nuclei()])
-def test_round_trip_through_yaml_and_json(recipe: TrainRecipe) -> None:
+@pytest.mark.parametrize(
+    "recipe", [DetectionRecipe(data=Path("a/b"), scale_jitter=(0.5, 2)), nuclei()]
+)
+def test_round_trip_through_yaml_and_json(recipe: DetectionRecipe) -> None:
     plain = recipe.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
-    again = TrainRecipe.from_dict(plain)
+    again = DetectionRecipe.from_dict(plain)
     assert again.to_dict() == plain
     assert again.scale_jitter == tuple(recipe.scale_jitter)
 
@@ -68,40 +71,40 @@ def test_round_trip_through_yaml_and_json(recipe: TrainRecipe) -> None:
 )
 def test_contradictions_say_how_to_mend_them(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainRecipe(**{"data": "cells", **options})
+        DetectionRecipe(**{"data": "cells", **options})
 
 
 def test_unknown_field_names_the_nearest() -> None:
     with pytest.raises(TypeError, match="'epoch'; did you mean 'epochs'"):
-        TrainRecipe.from_dict({"data": "cells", "epoch": 3})
+        DetectionRecipe.from_dict({"data": "cells", "epoch": 3})
 
 
 def test_learning_rate_follows_the_images_behind_a_step() -> None:
-    adamw, sgd = TrainRecipe(data="x"), TrainRecipe(data="x", optimizer="sgd")
+    adamw, sgd = DetectionRecipe(data="x"), DetectionRecipe(data="x", optimizer="sgd")
     assert adamw.peak_lr(16) == pytest.approx(1e-3)
     assert adamw.peak_lr(4) == pytest.approx(5e-4)
     assert sgd.peak_lr(16) == pytest.approx(0.02)  # Detectron's rate for 16 images
     assert sgd.peak_lr(2) == pytest.approx(0.0025)
-    assert TrainRecipe(data="x", lr=0.3).peak_lr(2) == 0.3
+    assert DetectionRecipe(data="x", lr=0.3).peak_lr(2) == 0.3
     assert (adamw.decay(), sgd.decay()) == (0.05, 1e-4)
-    assert TrainRecipe(data="x", weight_decay=0.0).decay() == 0
+    assert DetectionRecipe(data="x", weight_decay=0.0).decay() == 0
 
 
 def test_warm_up_is_a_tenth_and_at_most_500() -> None:
-    recipe = TrainRecipe(data="x")
+    recipe = DetectionRecipe(data="x")
     assert [recipe.warmup_steps(n) for n in (5, 100, 90_000)] == [0, 10, 500]
     assert nuclei().warmup_steps(480) == 40
 
 
 def test_every_field_has_its_meaning_under_it() -> None:
-    help_texts = option_help()
-    assert list(help_texts) == [entry.name for entry in fields(TrainRecipe)]
+    help_texts = option_help(DetectionRecipe)
+    assert list(help_texts) == [entry.name for entry in fields(DetectionRecipe)]
     assert all(len(text) > 10 and text.endswith(".") for text in help_texts.values())
 
 
 def test_signature_lists_every_field_once() -> None:
-    parameters = option_parameters()
-    assert [p.name for p in parameters] == [entry.name for entry in fields(TrainRecipe)]
+    parameters = option_parameters(DetectionRecipe)
+    assert [p.name for p in parameters] == [entry.name for entry in fields(DetectionRecipe)]
     kinds = {p.name: p.kind for p in parameters}
     assert kinds["model"] is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert kinds["epochs"] is inspect.Parameter.KEYWORD_ONLY
@@ -110,7 +113,8 @@ def test_signature_lists_every_field_once() -> None:
 
 def test_reading_the_options_loads_no_torch() -> None:
     code = (
-        "import sys; from maskwright.tasks.recipe import TrainRecipe, option_help; option_help();"
-        "TrainRecipe(data='x'); assert 'torch' not in sys.modules"
+        "import sys; from maskwright.tasks.detection.recipe import DetectionRecipe; "
+        "from maskwright.tasks.recipe import option_help; option_help(DetectionRecipe); "
+        "DetectionRecipe(data='x'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

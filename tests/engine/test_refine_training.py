@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_runs import TINY, make_split, table, tiny_options
 
 from maskwright.data.discover import open_dataset
-from maskwright.hub.loading import load
+from maskwright.prediction.load import load
 from maskwright.tasks.detection.evaluate import score
 from maskwright.tasks.detection.reporting.pictures import load_detections
 from maskwright.training.train import train

@@ -17,10 +17,11 @@ from tiny_runs import table
 from maskwright.cli import main
 from maskwright.data.discover import open_dataset
 from maskwright.data.formats.voc.write import write_voc
-from maskwright.hub.loading import load, start_model
+from maskwright.hub.loading import start_model
 from maskwright.models.detection.fast_rcnn import TINY
 from maskwright.nn.detection import svm_fit
 from maskwright.nn.detection.svm_fit import RegionFitter
+from maskwright.prediction.load import load
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
 from maskwright.proposals.files import write_proposals

@@ -20,7 +20,7 @@ from maskwright.data.records import Dataset
 from maskwright.drawing import figures
 from maskwright.metrics.detection.scores import Calibration
 from maskwright.reports.page_parts import DASH, name_cell, table
-from maskwright.tasks.detection.evaluate import Evaluation, score
+from maskwright.tasks.detection.evaluate import DetectionEvaluation, score
 from maskwright.tasks.detection.reporting import report as module
 from maskwright.tasks.detection.reporting.advice import next_steps, verdict
 from maskwright.tasks.detection.reporting.diagnosis import advise, diagnose
@@ -134,13 +134,13 @@ def found(image: int, label: int, x: int, score: float) -> dict[str, Any]:
 
 def evaluate(
     data: Dataset, detections: list[dict[str, Any]], *, masks: bool = True, more: Any = ()
-) -> Evaluation:
+) -> DetectionEvaluation:
     gt = data.to_coco(by_label=True)
     metrics = score(gt, detections, masks=masks, max_det=100) | dict(more)
-    return Evaluation(metrics, gt, detections, [], 12.0)
+    return DetectionEvaluation(metrics, 12.0, gt, detections, 100)
 
 
-def write(folder: Path, result: Evaluation, data: Dataset, **changes: Any) -> Page:
+def write(folder: Path, result: DetectionEvaluation, data: Dataset, **changes: Any) -> Page:
     folder.mkdir(exist_ok=True)
     options: dict[str, Any] = {
         "title": "Validation",
@@ -343,14 +343,11 @@ def test_detections_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_suggestion_and_path_are_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_suggestion_and_path_are_told(tmp_path: Path) -> None:
     data = make_data(tmp_path / "d", ["a"], [[(0, 5)]])
     result = evaluate(data, [found(0, 0, 5, 0.61)])
     write(tmp_path, result, data)
-    module.announce(diagnose(result, 100), tmp_path)
-    output = capsys.readouterr().out
+    output = "".join(f"{line}\n" for line in module.spoken(diagnose(result, 100), tmp_path))
     assert "best F1 1.000 (precision 1.000, recall 1.000)" in output
     assert "at conf=0.3: pictures, confusion matrix and the command below use it\n" in output
     assert output.endswith(f"report: {tmp_path / 'report.html'}\n")

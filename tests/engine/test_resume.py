@@ -22,7 +22,7 @@ from tiny_runs import table, tiny_options
 
 from maskwright.cli import main
 from maskwright.storage.checkpoint import load_checkpoint
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.training.resume import find_run, share_batch
 from maskwright.training.train import train
 
@@ -216,16 +216,16 @@ def test_args_hold_what_was_resolved(stopped: Path) -> None:
     content = yaml.safe_load((stopped / "args.yaml").read_text())
     expected = {"lr": 1e-3, "warmup": 2, "batch": 4, "processes": 1, "steps": 6}
     assert content["resolved"] == expected
-    recipe = TrainRecipe.from_dict(content)
+    recipe = DetectionRecipe.from_dict(content)
     shutil.rmtree(stopped / "weights")
-    again = find_run({}, TrainRecipe(resume=stopped))
+    again = find_run({}, DetectionRecipe(resume=stopped))
     assert again.recipe == recipe and again.checkpoint is None and again.processes == 1
     with pytest.raises(ValueError, match=r"epochs is 3 there.*or start a new run$"):
-        find_run({"epochs": 9}, TrainRecipe(resume=stopped, epochs=9))
+        find_run({"epochs": 9}, DetectionRecipe(resume=stopped, epochs=9))
 
 
 def test_other_numbers_of_processes_take_the_same_images() -> None:
-    recipe = TrainRecipe(data="x", batch=4)
+    recipe = DetectionRecipe(data="x", batch=4)
     assert share_batch(recipe, 3, 2).batch == 6
     with pytest.raises(ValueError, match="12 images at a time, in 3"):
         share_batch(recipe, 3, 5)

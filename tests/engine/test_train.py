@@ -24,10 +24,11 @@ from maskwright.nn.random import ImageNoise
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.storage.rundir import ResultsTable, new_run_dir, write_whole
 from maskwright.tasks.detection.evaluate import score
+from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.tasks.detection.reporting.pictures import load_detections
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.detection.task import TASK
 from maskwright.terminal.interrupt import Interrupt
-from maskwright.training.session import open_splits, training_loader
+from maskwright.training.prepare import open_splits
 from maskwright.training.train import TrainResult, train
 
 
@@ -84,7 +85,7 @@ def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str])
     terms = [float(v) for k, v in rows[0].items() if k.startswith("train/") and k != "train/loss"]
     assert sum(terms) == pytest.approx(float(rows[0]["train/loss"]), rel=1e-5)
 
-    recipe = TrainRecipe.from_dict(yaml.safe_load((result.dir / "args.yaml").read_text()))
+    recipe = DetectionRecipe.from_dict(yaml.safe_load((result.dir / "args.yaml").read_text()))
     assert recipe.epochs == 2 and recipe.data == str(options["data"])
     assert result.best is not None
     best = load_checkpoint(result.best)
@@ -247,8 +248,8 @@ def test_bad_steps_are_skipped_and_their_images_named(
     detector = mw.load(result.dir).detector.train()
     again = [detector.losses(batch.images, batch.targets, generator=ImageNoise(batch.keys))]
     bad.clear()
-    loader = training_loader(
-        TrainRecipe(**options), open_splits(TrainRecipe(**options))[0], detector
+    loader = TASK.training_loader(
+        DetectionRecipe(**options), open_splits(TASK, DetectionRecipe(**options))[0], detector
     )
     other = next(other for other in loader if other.indices == batch.indices)
     again.append(detector.losses(other.images, other.targets, generator=ImageNoise(other.keys)))
@@ -300,7 +301,7 @@ def test_unknown_and_contradictory_options() -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_a_recipe_with_changed_fields(options: dict[str, Any]) -> None:
-    result = train(TrainRecipe(**options), steps=1, warmup=0, name="short")
+    result = train(DetectionRecipe(**options), steps=1, warmup=0, name="short")
     assert result.dir.name == "short" and table(result.dir)[0]["step"] == "1"
 
 

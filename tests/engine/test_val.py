@@ -16,15 +16,18 @@ from maskwright.models.detection.base import Detector, PostProcess
 from maskwright.models.meta import Meta
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
-from maskwright.structures import Images, Instances, Resize
+from maskwright.structures import Images, Instances, Resize, Skeleton
 from maskwright.tasks.detection.evaluate import (
+    DetectionEvaluator,
     capped_notes,
-    eval_loader,
-    evaluate,
     match_classes,
     score,
 )
 from maskwright.tasks.detection.reporting.pictures import load_detections
+from maskwright.tasks.detection.settings import DetectionSettings
+from maskwright.tasks.detection.task import TASK
+from maskwright.tasks.detection.views import Views
+from maskwright.tasks.evaluation import evaluate
 
 # Boxes xywh and class names by image size, which is how the oracle below recognises an image.
 SCENES: dict[tuple[int, int], list[tuple[tuple[int, int, int, int], str]]] = {
@@ -99,15 +102,27 @@ class Oracle(Detector):
         return Instances(boxes, labels, valid, scores, mask_crops=crops)
 
 
-def run(detector: Oracle, dataset: Dataset, **options: object) -> object:
-    loader = eval_loader(detector, dataset, batch=2)
-    post = PostProcess(0.001, 0.5, 100)
+def run(
+    detector: Oracle,
+    dataset: Dataset,
+    *,
+    post: PostProcess | None = None,
+    views: Views | None = None,
+    loader: object = None,
+    stop: object = lambda: False,
+    gather: object = lambda share: [share],
+    skeleton: Skeleton | None = None,
+    **options: object,
+) -> object:
+    meta = Meta("oracle", {}, detector.names, keypoints=skeleton)
+    settings = DetectionSettings(post or PostProcess(0.001, 0.5, 100), views)
     return evaluate(
+        DetectionEvaluator(detector, dataset, meta, settings, **options),  # type: ignore[arg-type]
         detector,
-        dataset,
-        loader,
-        names=detector.names,
-        **{"post": post, **options},  # type: ignore[arg-type]
+        loader or TASK.eval_loader(detector, dataset, batch=2),  # type: ignore[arg-type]
+        total=len(dataset),
+        stop=stop,  # type: ignore[arg-type]
+        gather=gather,  # type: ignore[arg-type]
     )
 
 
@@ -240,12 +255,10 @@ def test_shares_of_several_processes_are_joined(data: Path) -> None:
     detector = Oracle(["dog", "cat"])
     shares: list[object] = []
     for rank in range(2):
-        loader = eval_loader(detector, dataset, rank=rank, world=2)
-        evaluate(
+        run(
             detector,
             dataset,
-            loader,
-            names=detector.names,
+            loader=TASK.eval_loader(detector, dataset, rank=rank, world=2),
             post=PostProcess(),
             gather=lambda share: [shares.append(share), share][1:],
         )

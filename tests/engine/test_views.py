@@ -15,7 +15,8 @@ from maskwright.errors import OptionError
 from maskwright.models import Meta, PostProcess, build_tiny
 from maskwright.models.detection.base import Detector
 from maskwright.ops import batched_nms
-from maskwright.prediction.predictor import Predictor, predict
+from maskwright.prediction.predict import predict
+from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
 from maskwright.structures import Detections, Images, Instances, Resize, Skeleton
 from maskwright.tasks.detection.views import Views, detect_views, mirror, to_detections

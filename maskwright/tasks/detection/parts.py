@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from ...errors import OptionError
 from ...hub.loading import load_model
 from ...models.base import Model
 from ...models.detection.base import TwoStageDetector
+from ...structures import Images
 
 
 def two_stage(model: Model, name: str, option: str) -> TwoStageDetector:
@@ -39,3 +42,8 @@ def load_proposer(source: str | Path | None, device: torch.device) -> TwoStageDe
     found, meta = load_model(source)
     detector = two_stage(found, meta.model, "proposal_model").to(device).eval()
     return detector.requires_grad_(False)
+
+
+def proposing(proposer: TwoStageDetector) -> Callable[[Images], Images]:
+    """Return what puts the proposals of a detector beside images."""
+    return lambda images: replace(images, proposals=proposer.propose(images))

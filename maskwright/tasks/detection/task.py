@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +33,7 @@ from .evaluate import (
     match_classes,
     match_keypoints,
 )
-from .parts import load_proposer, two_stage
+from .parts import load_proposer, proposing, two_stage
 from .post import make_post
 from .recipe import DetectionRecipe
 from .regions import check_shared_ids, prepare_proposals, proposal_store, take_regions_from
@@ -155,9 +154,7 @@ class DetectionTask(Task):
     ) -> Callable[[Images], Images] | None:
         """Return what adds the proposals of another detector to the images; see `Task`."""
         proposer = load_proposer(recipe.proposal_model, device)
-        if proposer is None:
-            return None
-        return lambda images: replace(images, proposals=proposer.propose(images))
+        return None if proposer is None else proposing(proposer)
 
     def training_loader(
         self,
