@@ -18,7 +18,7 @@ from maskwright import runtime
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
-from maskwright.exporters import export as engine_export
+from maskwright.exporters import export as module
 from maskwright.exporters.export import export
 from maskwright.graphs.spec import KEY, GraphSpec
 from maskwright.models import PostProcess
@@ -194,8 +194,8 @@ def test_a_file_that_finds_something_else_is_not_written(
         shutil.copy(exported.path, path)
         return 1
 
-    monkeypatch.setattr(engine_export, "write_graph", write_other)
-    monkeypatch.setattr(engine_export, "trace", lambda model: None)
+    monkeypatch.setattr(module, "write_graph", write_other)
+    monkeypatch.setattr(module, "trace", lambda model: None)
     options = {"imgsz": None, "max_det": 20, "source": exported.photos, "report": lambda _: None}
     target = tmp_path / "out" / "other.onnx"
     same_weights = export(exported.predictor, "onnx", target, **options)
@@ -242,7 +242,7 @@ def test_stopping_leaves_nothing(
         except KeyboardInterrupt as error:  # as a library may have it
             raise RuntimeError("a graph could not be made") from error
 
-    monkeypatch.setattr(engine_export, "trace", stop)
+    monkeypatch.setattr(module, "trace", stop)
     before = signal.getsignal(signal.SIGTERM)
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     line = f"export model=nuclei format=pt2 imgsz=64 path={tmp_path / 'a' / 'b' / 'x.pt2'}"

@@ -18,7 +18,7 @@ from tiny_exports import Exported
 import maskwright as mw
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image, resize_image
-from maskwright.exporters import export as engine_export
+from maskwright.exporters import export as module
 from maskwright.exporters.export import ExportReport, export
 from maskwright.exporters.guard import Int8Report, make_plan, write_int8
 from maskwright.graphs.int8 import LAYERS, choose_layers
@@ -291,8 +291,8 @@ def float_graph(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copy(exported.path, path)
         return 1
 
-    monkeypatch.setattr(engine_export, "write_graph", write)
-    monkeypatch.setattr(engine_export, "trace", lambda model: None)
+    monkeypatch.setattr(module, "write_graph", write)
+    monkeypatch.setattr(module, "trace", lambda model: None)
 
 
 def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) -> None:
@@ -311,7 +311,7 @@ def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) 
     assert len(report.cases) == 4
     assert all(case.match.found == case.match.total for case in report.cases)
     assert mw.load(target).detector.spec.quantised.before == report.int8.before
-    engine_export.print_report(report)
+    module.print_report(report)
     printed = capsys.readouterr().out
     figures = [f"{100 * report.int8.after[key]:.2f}" for key in ("box/AP", "mask/AP")]
     assert all(figure in printed for figure in figures) and "mask AP (points)" in printed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskwright.hub.loading import convert, load_detector
+from maskwright.hub.loading import convert, load_model
 from maskwright.storage.checkpoint import load_checkpoint
 
 # our name, library, its name, what it is built with
@@ -62,7 +62,7 @@ def test_the_thousand_classes_have_their_names(tmp_path: Path) -> None:
     torch.save(older, tmp_path / "older.pth")
     report = convert(tmp_path / "older.pth", tmp_path / "ours.safetensors", model="resnet18")
     assert len(report.filled) == len(state) - len(older)
-    model, meta = load_detector(tmp_path / "ours.safetensors")
+    model, meta = load_model(tmp_path / "ours.safetensors")
     assert meta.names[0] == "tench" and meta.names[999] == "toilet tissue"
     assert all(
         torch.equal(v, state[k.split(".", 2)[-1]])

@@ -80,17 +80,17 @@ def test_declared_and_minmax(data: Path, tmp_path: Path, window: Any) -> None:
 def test_a_resumed_run_keeps_its_window(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskwright.training import train as engine
+    from maskwright.training import train as module
 
     options = tiny_options(data, tmp_path) | {"window": "0.1,3333.3333333333335"}
     whole = mw.train(**options, name="whole")
-    original = engine.optimise
+    original = module.optimise
 
     def optimise(run: Any, group: Any, interrupt: Any) -> bool:
         return original(run, group, interrupt) or run.place.step == 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "optimise", optimise)
+        patch.setattr(module, "optimise", optimise)
         part = mw.train(**options, name="part")
     assert part.interrupted
     again = mw.train(resume=part.dir)

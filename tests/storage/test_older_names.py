@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskwright.hub.foreign import convert_weights
-from maskwright.hub.loading import load_detector
+from maskwright.hub.loading import load_model
 from maskwright.models import Meta, build, get_entry
 from maskwright.nn.backbones import TimmBody
 from maskwright.storage.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ def state() -> dict[str, torch.Tensor]:
 def test_a_detector_whose_vgg_was_timms_loads(state: dict, tmp_path: Path) -> None:
     meta = Meta("fast_rcnn_vgg16", OPTIONS, ["coin"])
     path = save_checkpoint(tmp_path / "old.safetensors", meta, as_before(state))
-    detector, _ = load_detector(path)
+    detector, _ = load_model(path)
     own = detector.state_dict()
     assert own.keys() == state.keys()
     assert all(torch.equal(own[key], value) for key, value in state.items())

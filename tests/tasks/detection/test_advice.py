@@ -18,7 +18,7 @@ from maskwright.tasks.detection.reporting import report
 from maskwright.tasks.detection.reporting.diagnosis import DEFAULT_CONF
 from maskwright.training.train import train
 
-MINI = Path(__file__).resolve().parents[2] / "examples" / "nuclei_mini"
+MINI = Path(__file__).resolve().parents[3] / "examples" / "nuclei_mini"
 
 
 @pytest.fixture(scope="module")
