@@ -16,6 +16,8 @@ from maskwright.storage.checkpoint import load_checkpoint
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("resnet18", "torchvision", "resnet18", {}),
     ("resnet18", "timm", "resnet18", {}),
+    ("googlenet_bn", "torchvision", "googlenet", {"aux_logits": True, "init_weights": False}),
+    ("googlenet_bn", "torchvision", "googlenet", {"aux_logits": False, "init_weights": False}),
 ]
 
 
@@ -52,7 +54,9 @@ def test_there_and_back_is_equal_to_the_bit(
     assert back.keys() == state.keys()
     for key, value in state.items():
         assert back[key].dtype == value.dtype and torch.equal(back[key], value), key
-    names = load_checkpoint(tmp_path / "ours.safetensors").meta.names
+    meta = load_checkpoint(tmp_path / "ours.safetensors").meta
+    assert meta.args == ({"auxiliary": 0.0} if options.get("aux_logits") is False else {})
+    names = meta.names
     assert names == [f"class_{i}" for i in range(1, 6)]
 
 

@@ -20,8 +20,14 @@ CASES: list[tuple[str, str, str, int]] = [
     ("vgg16", "timm", "vgg16", 224),
     ("vgg19_bn", "torchvision", "vgg19_bn", 40),
     ("googlenet_bn", "torchvision", "googlenet", 96),
+    ("inception_v3", "torchvision", "inception_v3", 96),
+    ("inception_v3", "timm", "inception_v3", 96),
+    ("inception_v4", "timm", "inception_v4", 96),
 ]
-EXTRA: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False, "aux_logits": True}}
+EXTRA: dict[str, dict[str, Any]] = {
+    "googlenet": {"init_weights": False, "aux_logits": True},
+    "inception_v3": {"init_weights": False},
+}
 # Whose fully connected layers are large.
 SINGLE = ("vgg16", "vgg19_bn")
 
@@ -52,12 +58,12 @@ def theirs(library: str, name: str, dtype: torch.dtype, count: int = CLASSES) ->
     return model.eval()
 
 
-def pair(ours: str, library: str, name: str, **options: Any) -> tuple[nn.Module, Classifier]:
+def pair(ours: str, library: str, name: str) -> tuple[nn.Module, Classifier]:
     """Return their network and our classifier on the same tensors."""
     dtype = torch.float32 if ours in SINGLE else torch.float64
     other = theirs(library, name, dtype)
     with torch.device("meta"):
-        classifier: Classifier = build(ours, CLASSES, **options)
+        classifier: Classifier = build(ours, CLASSES)
     converted = classification.to_maskwright(
         other.state_dict(),
         list(classifier.state_dict()),
@@ -65,13 +71,21 @@ def pair(ours: str, library: str, name: str, **options: Any) -> tuple[nn.Module,
         source=library,
         final=f"network.{classifier.network.final}",
     )
+    with torch.device("meta"):
+        classifier = build(ours, CLASSES, **converted.options)
     classifier.load_state_dict(converted.state, assign=True)
     return other, classifier.eval()
 
 
 @pytest.mark.parametrize(("ours", "library", "name", "side"), CASES)
-def test_logits_are_equal(ours: str, library: str, name: str, side: int) -> None:
+def test_logits_are_equal_and_weights_go_back(
+    ours: str, library: str, name: str, side: int
+) -> None:
     other, classifier = pair(ours, library, name)
+    state = other.state_dict()
+    back, _ = classification.from_maskwright(classifier.state_dict(), model=ours, target=library)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
     dtype = next(other.parameters()).dtype
     x = torch.randn(2, 3, side, side + 5 if side < 200 else side, dtype=dtype)
     with torch.no_grad():
@@ -81,7 +95,10 @@ def test_logits_are_equal(ours: str, library: str, name: str, side: int) -> None
     torch.testing.assert_close(found, expected, rtol=0, atol=limit * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize(("ours", "name", "side"), [("googlenet_bn", "googlenet", 96)])
+@pytest.mark.parametrize(
+    ("ours", "name", "side"),
+    [("googlenet_bn", "googlenet", 96), ("inception_v3", "inception_v3", 299)],
+)
 def test_auxiliary_logits_are_equal(ours: str, name: str, side: int) -> None:
     """In training, with batch statistics and without dropout."""
     other, classifier = pair(ours, "torchvision", name)
@@ -89,13 +106,11 @@ def test_auxiliary_logits_are_equal(ours: str, name: str, side: int) -> None:
         for layer in model.modules():
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-    x = torch.randn(3, 3, side, side, dtype=torch.float64)
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
     with torch.no_grad():
         main, *others = classifier.network.all_logits(x)
         expected = other(x)
-        plain = classifier.network(x)
     torch.testing.assert_close(main, (expected[0], 1.0), rtol=1e-9, atol=1e-9)
-    assert plain.shape == (3, CLASSES)
     assert len(others) == len(expected) - 1  # theirs count from the last
     for (found, _), wanted in zip(others, reversed(expected[1:]), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
@@ -134,6 +149,8 @@ PARAMETERS = {
     "vgg19": 143_667_240,
     "googlenet": 6_998_552,
     "googlenet_bn": 6_624_904,
+    "inception_v3": 23_834_568,
+    "inception_v4": 42_679_816,
 }
 
 
@@ -150,7 +167,10 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
         assert sum(p.numel() for p in alone.parameters()) == PARAMETERS[name]
 
 
-SMALLEST = ["alexnet", "alexnet_two_towers", "vgg16", "vgg19_bn", "googlenet", "googlenet_bn"]
+SMALLEST = [
+    *("alexnet", "alexnet_two_towers", "vgg16", "vgg19_bn"),
+    *("googlenet", "googlenet_bn", "inception_v3", "inception_v4"),
+]
 
 
 @pytest.mark.parametrize("name", SMALLEST)
