@@ -141,19 +141,26 @@ class Task(ABC):
             ValueError: naming what it does not know.
         """
 
-    def check_alternate(self, model: Any, name: str) -> None:
-        """Make sure that a model has two parts that can train by turns; see `alternate`.
+    def stages(self, recipe: Any) -> tuple[str, ...]:
+        """Return the names of the runs that a training makes before its last; most make none."""
+        return ()
 
-        Args:
-            model: the model; its tensors may be on the device "meta".
-            name: what it is called.
+    def check_stages(self, model: Any, name: str) -> None:
+        """Make sure that a model can be trained in stages.
 
         Raises:
-            OptionError: if it has not.
+            OptionError: if it cannot.
         """
-        raise OptionError(
-            f"alternate=true needs a model of two parts that share layers, not {name}"
-        )
+
+    def stage(self, recipe: Any, number: int, weights: Sequence[Path]) -> dict[str, Any]:
+        """Return the options in which a stage differs from the whole training.
+
+        Args:
+            recipe: of the whole training.
+            number: of the stage, from 0; the last comes behind those of `stages`.
+            weights: checkpoints of the stages before it.
+        """
+        return {}
 
     def prepare_model(self, model: Any, recipe: Any) -> None:
         """Choose what of a model trains, beside the frozen stages of the backbone."""

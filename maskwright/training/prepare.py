@@ -27,12 +27,12 @@ from ..storage.rundir import ResultsTable, new_run_dir, write_args
 from ..tasks import task_of
 from ..tasks.base import Task
 from ..tasks.recipe import TrainRecipe
-from .alternate import last_step
 from .ema import Ema
 from .inspection import check_images
 from .optim import build_optimizer
 from .resume import Resumed, share_batch
 from .session import Session
+from .stages import stage_recipe, stages_of
 from .step import TrainStep, automatic_batch
 
 
@@ -152,9 +152,9 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     train_data, val_data = open_splits(task, recipe)
     words = share_window(recipe.window, train_data, val_data, checkpoint, fabric)
     own = recipe
-    if getattr(recipe, "alternate", False):
-        assert folder is not None  # the steps before the last one are in it
-        own = last_step(recipe, folder)
+    if names := stages_of(recipe):
+        assert folder is not None  # the stages before the last one are in it
+        own = stage_recipe(recipe, folder, len(names))
     model, meta, report = build_model(task, own, train_data, checkpoint)
     meta = keep_division(
         with_window(meta, train_data.window, words), recipe, val_data, task.finding(model)

@@ -34,7 +34,6 @@ from ..terminal import console
 from ..terminal.heap import give_back
 from ..terminal.interrupt import Interrupt
 from . import health
-from .alternate import first_steps, whole_run
 from .best import is_better, undefined_note
 from .fitting import fit_after_training
 from .introduce import introduce
@@ -43,6 +42,7 @@ from .prepare import make_fabric, prepare
 from .result import TrainResult
 from .resume import Resumed, find_run, kind_of
 from .session import Session
+from .stages import first_stages, stages_of, whole_run
 from .step import seed_dropout
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
@@ -98,9 +98,9 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
     """
     resumed = None if recipe.resume is None else find_run(given or {}, recipe)
     whole = recipe if resumed is None else resumed.recipe
-    if getattr(whole, "alternate", False):
+    if stages_of(whole):
         fabric = make_fabric(whole.device)
-        resumed, stopped = first_steps(whole, resumed, fabric, _fit)
+        resumed, stopped = first_stages(whole, resumed, fabric, _fit)
         if stopped is not None:
             return stopped
     return _fit(recipe, resumed)

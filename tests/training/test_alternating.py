@@ -15,9 +15,10 @@ from maskwright.hub.loading import load_model
 from maskwright.models import TwoStageDetector, build
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.structures import Images, Instances
+from maskwright.tasks.detection.alternate import STEPS
 from maskwright.tasks.detection.parts import proposing
 from maskwright.training import train as training
-from maskwright.training.alternate import STEPS, step_folder
+from maskwright.training.stages import stage_folder
 from maskwright.training.step import TrainStep
 from maskwright.training.train import TrainResult, train
 
@@ -75,7 +76,7 @@ def changed(before: Weights, after: Weights) -> set[str]:
 def test_each_step_changes_what_the_paper_says(whole: TrainResult) -> None:
     result = whole
     assert not result.interrupted and result.metrics and result.best is not None
-    steps = [last(step_folder(result.dir, i)) for i in range(3)]
+    steps = [last(stage_folder(result.dir, STEPS[i])) for i in range(3)]
     final = last(result.dir)
     assert changed(steps[0], steps[1]) == {"backbone", "tail", "rpn", "roi_heads"}
     # The heads learn nothing from the RPN's training, and the other way round.
@@ -113,7 +114,7 @@ def test_a_stopped_step_goes_on_to_the_same_weights(
     result = train(resume=stopped.dir)
     assert not result.interrupted and result.dir == stopped.dir
     for a, b in [(whole.dir, stopped.dir)] + [
-        (step_folder(whole.dir, i), step_folder(stopped.dir, i)) for i in range(3)
+        (stage_folder(whole.dir, STEPS[i]), stage_folder(stopped.dir, STEPS[i])) for i in range(3)
     ]:
         assert not changed(last(a), last(b))
     assert result.metrics.keys() == whole.metrics.keys()

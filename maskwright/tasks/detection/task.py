@@ -25,6 +25,7 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
+from . import alternate
 from .data_options import own_anchors, own_keypoints
 from .evaluate import (
     DetectionEvaluation,
@@ -132,9 +133,19 @@ class DetectionTask(Task):
         match_classes(meta.names, data.names)
         match_keypoints(meta.keypoints, data)
 
-    def check_alternate(self, model: Model, name: str) -> None:
-        """Make sure that a detector has an RPN; see `Task`."""
+    def stages(self, recipe: DetectionRecipe) -> tuple[str, ...]:
+        """Return the first steps of alternating training; see `alternate`."""
+        return alternate.STEPS if recipe.alternate else ()
+
+    def check_stages(self, model: Model, name: str) -> None:
+        """Make sure that there is an RPN; see `Task`."""
         two_stage(model, name, "alternate=true")
+
+    def stage(
+        self, recipe: DetectionRecipe, number: int, weights: Sequence[Path]
+    ) -> dict[str, Any]:
+        """Return what trains in a step, and from what; see `alternate`."""
+        return alternate.step_options(number, weights)
 
     def prepare_model(self, model: Detector, recipe: DetectionRecipe) -> None:
         """Train one part of a two-stage detector alone, if it is asked for; see `Task`."""
