@@ -10,6 +10,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "maskwright"
 
@@ -19,8 +21,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("devices", "files", "signatures", "structures", "window"),
     ("ops", "runs"),
     ("metrics", "nn", "proposals", "terminal"),
-    ("drawing", "models"),
-    ("converters", "data"),
+    ("drawing",),
+    ("data", "models"),
+    ("converters",),
     ("storage",),
     ("hub", "reports"),
     ("tasks",),
@@ -204,6 +207,19 @@ def task_words(package: Path) -> list[str]:
     ]
 
 
+def task_imports(package: Path) -> list[str]:
+    """Return a line for each import of one task, or what only it uses, in a shared room."""
+    kinds = [p.name for p in (package / "tasks").iterdir() if p.is_dir() and p.name[0] != "_"]
+    own = re.compile(rf"{package.name}\.\w+\.({'|'.join(kinds)})(\.|$)")
+    return [
+        f"{path.relative_to(package).as_posix()}:{line}: {target}"
+        for room in SHARED
+        for path in sorted((package / room).rglob("*.py"))
+        for target, _, line in imports_of(path, package)
+        if own.match(target)
+    ]
+
+
 def test_imports_go_down() -> None:
     assert violations(PACKAGE) == []
 
@@ -218,3 +234,45 @@ def test_no_room_and_no_module_is_too_large() -> None:
 
 def test_shared_rooms_know_no_task() -> None:
     assert task_words(PACKAGE) == []
+    assert task_imports(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("models/a.py", "from ..data import x", "models must not import data"),
+        (
+            "data/a.py",
+            "def f():\n    from ..models.base import Model",
+            "must not import models",
+        ),
+        ("ops/a.py", "import maskwright.nn.fpn", "ops must not import nn"),
+        ("nn/a.py", "from .. import training", "nn must not import training"),
+        ("prediction/a.py", "from ..training.train import train", "must not import training"),
+        ("tasks/recipe.py", "import torch", "must not import torch"),
+        ("nn/a.py", "import timm.models", "timm belongs inside"),
+        ("newroom/a.py", "from ..ops import nms", "'newroom' has no floor"),
+        ("ops/a.py", "import maskwright", "as a whole"),
+    ],
+)
+def test_violations_are_found(tmp_path: Path, file: str, text: str, message: str) -> None:
+    path = tmp_path / "maskwright" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    faults = violations(tmp_path / "maskwright")
+    assert len(faults) == 1 and message in faults[0]
+
+
+def test_circles_sizes_and_words_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "maskwright"
+    for room in ("training", "tasks/detection"):
+        (package / room).mkdir(parents=True)
+    (package / "training" / "a.py").write_text("from .b import x\n")
+    (package / "training" / "b.py").write_text("def f():\n    from .a import y\n")
+    assert circles(package) == [["maskwright.training.a", "maskwright.training.b"]]
+    (package / "training" / "c.py").write_text("x = 1\n" * 501)
+    assert oversized(package) == ["maskwright/training/c.py has 501 lines, more than 500"]
+    (package / "training" / "d.py").write_text("mask_AP = num_boxes\nclass A: ...\nmap = area\n")
+    (package / "training" / "e.py").write_text("from ..tasks.detection.task import TASK\n")
+    assert [line.split(":")[1] for line in task_words(package)] == ["1", "1"]
+    assert len(task_imports(package)) == 2
