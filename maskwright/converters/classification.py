@@ -50,6 +50,15 @@ _VGG_OF_TIMM = Layout(
     ),
     shapes={"pre_logits.fc1.weight": (512, 7, 7), "pre_logits.fc2.weight": (-1, 1, 1)},
 )
+_PRE_ACTIVATION_OF_TIMM = Layout(
+    names=(
+        *((rf"^layer{n + 1}\.", f"stages.{n}.blocks.") for n in range(4)),
+        (r"^fc\.", "head.fc."),
+    ),
+    shapes={"head.fc.weight": (-1, 1, 1)},
+)
+# Files of torchvision call the layers of a dense layer by two parts.
+_DENSE = Layout(older=((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),))
 # Registered names, as a regular expression, to the layout of each library; the first of equal ones
 # is what a file is taken for.
 LAYOUTS: tuple[tuple[str, Mapping[str, Layout]], ...] = (
@@ -58,6 +67,9 @@ LAYOUTS: tuple[tuple[str, Mapping[str, Layout]], ...] = (
     (r"inception_v3", {"torchvision": _PLAIN, "timm": _PLAIN}),
     (r"inception_v4", {"timm": _PLAIN}),
     (r"resnet(18|34|50|101|152)|resnext\w+", {"torchvision": _BODY, "timm": _BODY}),
+    (r"preact_resnet(50|101|152)", {"timm": _PRE_ACTIVATION_OF_TIMM}),
+    (r"densenet(121|169|201|161)", {"torchvision": _DENSE, "timm": _DENSE}),
+    (r"classify_\w+", {"timm": _BODY}),
 )
 # Heads that only training has, by the beginning of their names in ours: a file may lack them.
 _AUXILIARY = ("network.aux1.", "network.aux2.", "network.AuxLogits.")

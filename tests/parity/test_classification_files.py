@@ -18,6 +18,12 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("resnet18", "timm", "resnet18", {}),
     ("googlenet_bn", "torchvision", "googlenet", {"aux_logits": True, "init_weights": False}),
     ("googlenet_bn", "torchvision", "googlenet", {"aux_logits": False, "init_weights": False}),
+    ("resnext50_32x4d", "torchvision", "resnext50_32x4d", {}),
+    ("preact_resnet50", "timm", "resnetv2_50", {}),
+    ("densenet121", "torchvision", "densenet121", {}),
+    ("densenet121", "timm", "densenet121", {}),
+    ("classify_mobilenetv2_100", "timm", "mobilenetv2_100", {}),
+    ("classify_regnety_002", "timm", "regnety_002", {}),
 ]
 
 
