@@ -197,6 +197,26 @@ def from_maskwright(
     return result, report
 
 
+# What other libraries build in one way only, where ours has an option.
+_FIXED: tuple[tuple[str, object, str], ...] = (
+    ("stride_in_1x1", False, "bottlenecks that stride in their 3x3"),
+    ("order", "e", "full pre-activation, order=e"),
+)
+
+
+def check_options(model: str, args: Mapping[str, object]) -> None:
+    """Make sure that other libraries can build a model as it is.
+
+    Raises:
+        ValueError: naming the option that they have not.
+    """
+    for option, there, what in _FIXED:
+        if args.get(option, there) != there:
+            raise ValueError(
+                f"this {model} has {option}={args[option]}; other libraries have {what}, alone"
+            )
+
+
 def imagenet_names() -> list[str]:
     """Return the thousand classes of ImageNet in the order of published networks."""
     from torchvision.models import AlexNet_Weights

@@ -43,7 +43,7 @@ _TORCHVISION_BACKBONES = {
 }
 # What the layers of a classifier are called here, in regular expressions and replacements.
 _CLASSIFIER_NAMES = (
-    (r"^features\.(\d+)\.", r"features_\1."),  # timm's networks of maps
+    (r"^([a-z]\w*)\.(\d+)\.", r"\1_\2."),  # timm's networks of maps
     (r"^classifier\.[01]\.", "pre_logits.fc1."),  # VGG's place, AlexNet's place
     (r"^classifier\.[34]\.", "pre_logits.fc2."),
 )
@@ -81,19 +81,33 @@ def load_backbone(detector: Detector) -> str:
         state = read_tensors(fetch(published))
         source = f"{published.source} ({published.licence})"
     else:
-        import timm
-
-        try:
-            donor = timm.create_model(name, pretrained=True, features_only=True)
-        except Exception as error:  # the hub client raises many kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(
-                f"timm's weights for {name} could not be fetched ({reason}); go online once, give "
-                "a file of yours as weights=imagenet:FILE, choose weights=none, or a backbone "
-                f"whose weights come with the package: {', '.join(SHIPPED_BACKBONES)}"
-            ) from None
-        state, source = dict(donor.state_dict()), f"timm's pretrained weights for {name}"
+        state = fetch_timm(name, features_only=True)
+        source = f"timm's pretrained weights for {name}"
     return apply_pretrained(detector, state, source)
+
+
+def fetch_timm(name: str, **options: Any) -> dict[str, Tensor]:
+    """Return the weights that timm publishes for a network.
+
+    Args:
+        name: timm's name.
+        **options: of `timm.create_model`.
+
+    Raises:
+        ValueError: if they cannot be fetched.
+    """
+    import timm
+
+    try:
+        donor = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub client raises many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(
+            f"timm's weights for {name} could not be fetched ({reason}); go online once, give "
+            "a file of yours as weights=imagenet:FILE, choose weights=none, or a backbone "
+            f"whose weights come with the package: {', '.join(SHIPPED_BACKBONES)}"
+        ) from None
+    return dict(donor.state_dict())
 
 
 def backbone_names(detector: Detector) -> Callable[[str], bool]:

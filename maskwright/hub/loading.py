@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ..storage.checkpoint import (
 )
 from ..storage.published import fetch, read_tensors
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
+from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .foreign import blank_detector, convert_weights, found_format, known_names
 
 # How exported graphs end, which only predict.
@@ -123,7 +124,7 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
     """Return detector weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
-        options = {**published.options, **options}
+        options = merged(published.options, options)
         converted = convert_weights(fetch(published), entry, options)
         licence, source = published.licence, published.source
     else:
@@ -259,12 +260,19 @@ def start_model(
     """
     entry = _entry(model)
     options = dict(options or {})
-    if str(weights).startswith(LOCAL_BACKBONE):
-        path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
+    local = str(weights).startswith(LOCAL_BACKBONE)
+    path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
+    if entry.task == "classify":
+        if local:
+            weights = path
+        elif weights in (None, "imagenet"):
+            return _start_classifier(entry, names, options, asked=weights is not None)
+    elif local:
         detector = build(model, len(names), **options)
-        report = apply_pretrained(detector, read_tensors(path, backbone_names(detector)), str(path))
+        state = _backbone_tensors(path, backbone_names(detector))
+        report = apply_pretrained(detector, state, str(path))
         return detector, options, f"backbone starts from {report}"
-    if weights != "none" and weights in (None, "imagenet"):
+    elif weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
         try:
             source = load_backbone(detector)
@@ -287,17 +295,63 @@ def start_model(
     if found.meta.model == model:
         _check_described(found.meta, found.model, weights)
         # Sizes, anchors and conventions that the weights were trained with.
-        options = {**found.meta.args, **options}
+        options = merged(found.meta.args, options)
     detector = build(model, len(names), **options)
     report = transfer(
         detector,
         names,
-        found.model,
+        start_state(found, options),
         found.meta.names,
         skeleton=(described or {}).get("keypoints"),
         source_skeleton=found.meta.keypoints,
     )
     return detector, options, f"{weights}: {report}"
+
+
+def _start_classifier(
+    entry: ModelEntry, names: list[str], options: dict[str, Any], *, asked: bool
+) -> tuple[Any, dict[str, Any], str]:
+    """Return a classifier with ImageNet weights, or with random ones if there are none.
+
+    Args:
+        entry: the model.
+        names: class names.
+        options: builder options.
+        asked: somebody asked for these weights: without them it is an error.
+
+    Raises:
+        ValueError: if there are none, or they cannot be fetched.
+    """
+    found = None
+    try:
+        if "imagenet" in entry.weights:
+            found = _read_weights(entry, "imagenet", options)
+        else:
+            found = imagenet_weights(entry, options)
+        if found is None and asked:
+            raise ValueError(
+                f"nobody publishes ImageNet weights of {entry.name}: choose weights=none"
+            )
+    except ValueError as error:
+        if asked:
+            raise
+        warnings.warn(
+            f"the network starts from random weights, which needs far more data: {error}",
+            stacklevel=4,
+        )
+    if found is None:
+        return build(entry.name, len(names), **options), options, RANDOM_START
+    options = merged(found.meta.args, options)
+    model = build(entry.name, len(names), **options)
+    report = transfer(model, names, found.model, found.meta.names)
+    return model, options, f"ImageNet weights ({found.meta.source}): {report}"
+
+
+def _backbone_tensors(path: Path, known: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Return the tensors of a classifier's file, of anyone's, by the names of a backbone."""
+    if path.is_dir() or _is_ours(path):
+        return backbone_state(load_checkpoint(path), known)
+    return read_tensors(path, known)
 
 
 def _converted_back(
@@ -309,7 +363,9 @@ def _converted_back(
         ValueError: if it has no such model.
     """
     if entry.task == "classify":
-        return classification.from_maskwright(checkpoint.model, model=entry.name, target=target)
+        classification.check_options(entry.name, checkpoint.meta.args)
+        state = plain_state(checkpoint)
+        return classification.from_maskwright(state, model=entry.name, target=target)
     if target not in CONVERTERS:
         raise ValueError(f"{target} has no counterpart of {entry.name}: it has classifiers alone")
     if target in CHECKS:

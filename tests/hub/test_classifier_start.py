@@ -1,0 +1,202 @@
+"""What classifiers start from, and detectors that start from classifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from maskwright import hub
+from maskwright.errors import OptionError
+from maskwright.hub.loading import convert, load_model, start_model
+from maskwright.models import Meta, build
+from maskwright.storage.checkpoint import save_checkpoint
+from maskwright.storage.published import read_tensors
+
+NAMES = ["cat", "dog", "hen"]
+WEIGHTS = Path(hub.__file__).parents[1] / "weights"
+
+
+def trained(name: str, path: Path, names: list[str] = NAMES, **options: object) -> nn.Module:
+    """Write a checkpoint of a classifier with random weights and statistics."""
+    torch.manual_seed(0)
+    model = build(name, len(names), **options)
+    for key, value in model.state_dict().items():
+        if key.endswith("running_mean"):
+            value.normal_(std=0.1)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    save_checkpoint(path, Meta(name, options, list(names)), model.state_dict())
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_a_detector_starts_from_our_classifier(name: str, tmp_path: Path) -> None:
+    """Without conversion: its maps are those of the classifier."""
+    model = trained(name, tmp_path / "a.safetensors")
+    options = {"backbone": name, "width": 16, "box_width": 32, "imgsz": 64}
+    detector, _, report = start_model(
+        "faster_rcnn_resnet18_fpn",
+        ["thing"],
+        weights=f"imagenet:{tmp_path / 'a.safetensors'}",
+        options=options,
+    )
+    assert "a.safetensors" in report
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found, expected = detector.eval().backbone(x)[-1], model.network.maps(x)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv2_100"])
+def test_a_detector_on_timm_starts_from_our_classifier(backbone: str, tmp_path: Path) -> None:
+    model = trained(f"classify_{backbone}", tmp_path / "a.safetensors", imgsz=64)
+    detector, _, _ = start_model(
+        "faster_rcnn_resnet18_fpn",
+        ["thing"],
+        weights=f"imagenet:{tmp_path / 'a.safetensors'}",
+        options={"backbone": backbone, "width": 16, "box_width": 32, "imgsz": 64},
+    )
+    x = torch.randn(1, 3, 64, 64)
+    body = model.network.body
+    with torch.no_grad():
+        maps = detector.eval().backbone(x)
+        if backbone == "convnext_atto":
+            expected = body.forward_features(x)
+        else:
+            expected = body.blocks(body.bn1(body.conv_stem(x)))
+    torch.testing.assert_close(maps[-1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_detector_starts_from_what_stochastic_depth_gave(tmp_path: Path) -> None:
+    """Branches that count p at test go into the weights of a backbone that knows no p."""
+    model = trained("resnet18", tmp_path / "a.safetensors", drop_path=0.5)
+    detector, _, _ = start_model(
+        "faster_rcnn_resnet18_fpn",
+        ["thing"],
+        weights=f"imagenet:{tmp_path / 'a.safetensors'}",
+        options={"width": 16, "box_width": 32, "imgsz": 64},
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found, expected = detector.eval().backbone(x)[-1], model.network.maps(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # The same on the way to another library, and into a model without it.
+    convert(tmp_path / "a.safetensors", tmp_path / "b.pth", model="resnet18", target="timm")
+    theirs = timm.create_model("resnet18", num_classes=3).eval()
+    theirs.load_state_dict(torch.load(tmp_path / "b.pth"))
+    plain, options, _ = start_model(
+        "resnet18", NAMES, weights=tmp_path / "a.safetensors", options={"drop_path": 0.0}
+    )
+    kept, _, _ = start_model("resnet18", NAMES, weights=tmp_path / "a.safetensors")
+    assert options["drop_path"] == 0.0
+    with torch.no_grad():
+        for other in (theirs, plain.eval().network, kept.eval().network):
+            torch.testing.assert_close(other(x), model.network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_classes_keep_their_rows_by_name(tmp_path: Path) -> None:
+    model = trained("resnet20_cifar", tmp_path / "a.safetensors", depth=8)
+    path = tmp_path / "a.safetensors"
+    started, options, report = start_model("resnet20_cifar", ["hen", "owl"], weights=path)
+    assert options == {"depth": 8} and "1 of 2 classes by name" in report
+    assert torch.equal(started.final.weight[0], model.final.weight[2])
+    assert torch.equal(started.network.conv1.weight, model.network.conv1.weight)
+    again, _ = load_model(path)
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(again.eval().network(x), model.network(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [
+        ("tf_efficientnet_lite0", {"conv_head", "bn2", "classifier"}),
+        ("mobilenetv2_100", {"conv_head", "bn2", "classifier"}),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, "imagenet"])
+def test_the_backbones_of_the_package_start_classifiers(
+    name: str, fresh: set[str], weights: str | None
+) -> None:
+    model, options, report = start_model(f"classify_{name}", NAMES, weights=weights)
+    assert options == {} and report.startswith("ImageNet weights (the package")
+    own = read_tensors(WEIGHTS / f"{name}_imagenet.safetensors")
+    for key, value in model.network.body.state_dict().items():
+        if key in own:
+            assert torch.equal(value, own[key].to(value.dtype))
+        else:
+            assert key.split(".")[0] in fresh or key.endswith("num_batches_tracked")
+    assert model.final.out_features == 3
+
+
+def test_without_a_network_weights_of_timm_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="timm's weights for convnext_atto could not be fetched"):
+        start_model("classify_convnext_atto", NAMES, weights="imagenet")
+    with pytest.warns(UserWarning, match="starts from random weights"):
+        _, _, report = start_model("classify_convnext_atto", NAMES)
+    assert report.startswith("starting from random weights")
+
+
+def test_published_files_bring_their_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of torchvision's second version in the cache: its short side, but with imgsz."""
+    import hashlib
+
+    import torchvision
+
+    from maskwright.models import get_entry
+    from maskwright.models.registry import PublishedWeights
+
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "resnet18-test.pth")
+    digest = hashlib.sha256((tmp_path / "resnet18-test.pth").read_bytes()).hexdigest()
+    published = PublishedWeights(
+        "https://example.invalid/resnet18-test.pth",
+        digest,
+        "torchvision",
+        "BSD",
+        "a test",
+        options={"short": 232},
+    )
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path))
+    monkeypatch.setitem(get_entry("resnet18").weights, "imagenet", published)
+    model, options, report = start_model("resnet18", ["tench", "zebra mussel"])
+    assert options == {"short": 232} and model.preprocess.short == 232
+    assert "1 of 2 classes by name" in report
+    assert torch.equal(model.final.weight[0], theirs.fc.weight[0])
+    larger, _, _ = start_model("resnet18", ["tench"], options={"imgsz": 448})
+    assert (larger.preprocess.crop, larger.preprocess.short) == (448, 512)
+
+
+def test_networks_without_published_weights_say_so() -> None:
+    with pytest.raises(ValueError, match="nobody publishes ImageNet weights of resnet20_cifar"):
+        start_model("resnet20_cifar", NAMES, weights="imagenet")
+    _, _, report = start_model("resnet20_cifar", NAMES)
+    assert report.startswith("starting from random weights")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("preact_resnet50", {"order": "b"}, "order=b; other libraries have full pre-activation"),
+        ("resnet50", {"stride_in_1x1": True}, "stride_in_1x1=True; other libraries have bottle"),
+    ],
+)
+def test_what_other_libraries_cannot_build_is_not_written(
+    name: str, options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    trained(name, tmp_path / "a.safetensors", **options)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.pth", model=name, target="timm")
+    assert not (tmp_path / "b.pth").exists()
+
+
+def test_options_of_the_command_are_checked_for_the_network() -> None:
+    with pytest.raises(OptionError, match="imgsz must be at least"):
+        start_model("densenet121", NAMES, weights="none", options={"imgsz": 16})
