@@ -122,7 +122,11 @@ COMMANDS = {
         ("maskwright.exporters.export", "export"),
         "export model=runs/train/train format=onnx",
     ),
-    "models": Command(commands.models, example="models mask_rcnn_lite0_fpn"),
+    "models": Command(
+        commands.models,
+        example="models family=mask_rcnn",
+        after="Without options: the families, a line each.",
+    ),
     "doctor": Command(commands.doctor, example="doctor"),
     "compress": Command(
         commands.compress,

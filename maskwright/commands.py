@@ -199,17 +199,24 @@ def benchmark(**options: Any) -> int:
     return 0
 
 
-def models(name: str | None = None) -> int:
-    """List the models, or the options of one.
+def models(name: str | None = None, *, family: str | None = None, task: str | None = None) -> int:
+    """List the families of models, the models of one family, or the options of one model.
 
     Args:
-        name: a model; none: all of them.
+        name: a model, whose options are listed.
+        family: a family, whose models are listed, such as mask_rcnn.
+        task: list only models that do this: detect, segment, keypoints, classify, ...
     """
-    from maskwright.hub.backbone_weights import pretrained_place
+    from maskwright.hub.listing import show_families, show_models
     from maskwright.hub.loading import SHIPPED_MODELS
     from maskwright.models import get_entry, list_models
 
     if name is not None:
+        if family is not None or task is not None:
+            raise UsageError(
+                "models lists the options of one model, or several models: give the "
+                "name alone, or family= and task="
+            )
         entry = get_entry(name)
         values = entry.arguments()
         console.table(
@@ -221,38 +228,19 @@ def models(name: str | None = None) -> int:
             ],
         )
         return 0
-    rows = []
-    for entry in list_models().values():
-        licences = {weights.licence for weights in entry.weights.values()}
-        backbone = entry.arguments().get("backbone")  # a classification network has none
-        rows.append(
-            [
-                entry.name,
-                entry.task,
-                backbone,
-                pretrained_place(backbone) if backbone else None,
-                f"{count_parameters(entry.name) / 1e6:.1f} M",
-                ", ".join(entry.weights) or None,
-                ", ".join(sorted(licences)) or None,
-            ]
-        )
-    columns = ["name", "task", "backbone", "its ImageNet weights", "parameters"]
-    console.table("Models", [*columns, "weights=", "licence of these"], rows)
-    trained = [key for key, file in SHIPPED_MODELS.items() if (WEIGHTS / file).is_file()]
-    if trained:
-        console.note(f"Trained models that come with the package: {', '.join(trained)}.")
-    console.note("backbone= takes any timm name; `maskwright models NAME` lists the options.")
+    entries = list_models(family=family, task=task)
+    if not entries:
+        raise UsageError(f"no model of the family {family} is for task={task}")
+    if family is None:
+        show_families(list(entries.values()))
+        trained = [key for key, file in SHIPPED_MODELS.items() if (WEIGHTS / file).is_file()]
+        if trained:
+            console.note(f"Trained models that come with the package: {', '.join(trained)}.")
+        console.note("`maskwright models family=NAME` lists the models of a family.")
+    else:
+        show_models(list(entries.values()))
+    console.note("`maskwright models NAME` lists the options of one; backbone= takes timm's names.")
     return 0
-
-
-def count_parameters(name: str) -> int:
-    """Return the number of parameters of a model with 80 classes, without making its tensors."""
-    import torch
-
-    from maskwright.models import build
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(name, 80).parameters())
 
 
 def compress(**options: Any) -> int:

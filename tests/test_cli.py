@@ -315,11 +315,14 @@ def test_one_unreadable_image_fails(
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models"]) == 0
+    assert main(["models", "family=mask_rcnn"]) == 0
     text = capsys.readouterr().out
-    for name, entry in list_models().items():
+    family = [name for name in list_models() if name.startswith("mask_rcnn_")]
+    assert list(list_models(family="mask_rcnn")) == family
+    for name in family:
+        entry = get_entry(name)
         line = next(line for line in text.splitlines() if line.split()[:1] == [name])
-        backbone = str(entry.arguments().get("backbone", ""))
+        backbone = str(entry.arguments()["backbone"])
         assert entry.task in line and backbone in line
         inside = [file.name for file in WEIGHTS.glob(f"{backbone}_imagenet.safetensors")]
         assert ("in the package" in line) == bool(inside)
@@ -331,6 +334,42 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     for option in get_entry(NAME).arguments():
         assert option in text
     assert "32,64,128,256,512" in text
+
+
+def test_models_by_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    for entry in list_models().values():
+        assert entry.task in lines[entry.family]
+        assert all(paper in lines[entry.family] for paper in entry.paper.split("; "))
+        assert all(key in lines[entry.family] for key in entry.weights)
+    for family in {entry.family for entry in list_models().values()}:
+        assert f" {len(list_models(family=family))}  " in lines[family]
+    assert main(["models", "task=keypoints"]) == 0
+    text = capsys.readouterr().out
+    assert "\nkeypoint_rcnn " in text and "\nmask_rcnn " not in text
+    assert set(list_models(task="keypoints")) == {
+        name for name in list_models() if "keypoint_rcnn" in name
+    }
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (
+            "family=mask_rcn",
+            "family=mask_rcn: no model is of this family; did you mean 'mask_rcnn'",
+        ),
+        ("task=clasify", "task=clasify: no model is of this task; did you mean 'classify'"),
+        ("family=rfcn task=classify", "no model of the family rfcn is for task=classify"),
+        ("rfcn_resnet50 task=detect", "give the name alone"),
+    ],
+)
+def test_models_that_are_not_there(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", *line.split()]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_train_passes_on_what_was_given_and_nothing_else(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar
 
-from ..errors import nearest
+from ..errors import OptionError, nearest
 from .base import Model
 
 # (num_classes, options) -> model; the options are a frozen dataclass of documented fields.
@@ -56,6 +56,7 @@ class ModelEntry:
         tiny: options of the family's smallest instance, or None.
         weights: published weights by short name.
         paper: authors and year.
+        family: models of one idea: the name of the builder's module, unless it says another.
     """
 
     name: str
@@ -66,6 +67,15 @@ class ModelEntry:
     tiny: Mapping[str, Any] | None
     weights: Mapping[str, PublishedWeights]
     paper: str
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            object.__setattr__(self, "family", self.builder.__module__.rpartition(".")[2])
+
+    def tasks(self) -> set[str]:
+        """Return the words that ask for models of this task: the whole and its parts."""
+        return {self.task, *self.task.split("+")}
 
     def arguments(self) -> dict[str, Any]:
         """Return the builder's options with their values under this name."""
@@ -86,13 +96,14 @@ def register(
     tiny: Mapping[str, Any] | None = None,
     weights: Mapping[str, PublishedWeights] | None = None,
     presets: Mapping[str, Any] | None = None,
+    family: str = "",
 ) -> Callable[[AnyBuilder], AnyBuilder]:
     """Put a builder into the registry under `name`; may be stacked. See `ModelEntry`."""
 
     def add(builder: AnyBuilder) -> AnyBuilder:
         assert name not in _ENTRIES, name
         _ENTRIES[name] = ModelEntry(
-            name, builder, options, task, presets or {}, tiny, weights or {}, paper
+            name, builder, options, task, presets or {}, tiny, weights or {}, paper, family
         )
         return builder
 
@@ -118,9 +129,28 @@ def _resolved(name: str) -> ModelEntry | None:
     return _PATTERNS[max(fitting, key=len)](name) if fitting else None
 
 
-def list_models() -> dict[str, ModelEntry]:
-    """Return all models that are registered by their whole name, sorted."""
-    return dict(sorted(_ENTRIES.items()))
+def list_models(*, family: str | None = None, task: str | None = None) -> dict[str, ModelEntry]:
+    """Return the models that are registered by their whole name, sorted.
+
+    Args:
+        family: those of one family, such as "mask_rcnn".
+        task: those of one task, such as "classify"; "segment" has those that find keypoints too.
+
+    Raises:
+        OptionError: if no model is of this family or task; the message names the nearest.
+    """
+    for option, value, known in (
+        ("family", family, {entry.family for entry in _ENTRIES.values()}),
+        ("task", task, {word for entry in _ENTRIES.values() for word in entry.tasks()}),
+    ):
+        if value is not None and value not in known:
+            meant = nearest(value, sorted(known)) or f"; there are {', '.join(sorted(known))}"
+            raise OptionError(f"{option}={value}: no model is of this {option}{meant}")
+    return {
+        name: entry
+        for name, entry in sorted(_ENTRIES.items())
+        if family in (None, entry.family) and (task is None or task in entry.tasks())
+    }
 
 
 def find_entry(name: str) -> ModelEntry | None:

@@ -283,7 +283,15 @@ def timm_entry(name: str) -> ModelEntry:
     """
     presets = _presets(name.removeprefix(PREFIX))
     return ModelEntry(
-        name, timm_classifier, TimmOptions, "classify", presets, None, {}, "timm (Wightman 2019)"
+        name,
+        timm_classifier,
+        TimmOptions,
+        "classify",
+        presets,
+        None,
+        {},
+        "timm (Wightman 2019)",
+        "timm",
     )
 
 
@@ -300,4 +308,5 @@ for _name, _statistics, _paper in (
         paper=_paper,
         tiny={"imgsz": 64} if _name == "mobilenetv2_100" else None,
         presets={"backbone": _name, "interpolation": "bicubic", "statistics": _statistics},
+        family="timm",
     )(timm_classifier)

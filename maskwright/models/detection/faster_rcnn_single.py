@@ -195,6 +195,7 @@ for _suffix, _presets in FAMILY.items():
         paper="Ren et al. 2015",
         tiny=_TINY.get(_suffix),
         presets=_presets,
+        family="faster_rcnn",
     )(faster_rcnn_single)
     if _suffix.endswith("_c4"):
         register(
@@ -203,4 +204,5 @@ for _suffix, _presets in FAMILY.items():
             task="segment",
             paper="He et al. 2017",
             presets=_presets,
+            family="mask_rcnn",
         )(mask_rcnn_c4)
