@@ -73,13 +73,11 @@ class TrainCommand(Command):
 
     @cached_property
     def options(self) -> dict[str, Option]:
-        """The fields of the recipe; `commands.train` knows those of the model."""
+        """The fields of the recipes; `commands.train` knows those of the model."""
         from maskwright.tasks import recipes
-        from maskwright.tasks.recipe import option_help, option_parameters
+        from maskwright.tasks.recipe import marked_help, option_parameters
 
-        meaning: dict[str, str] = {}
-        for kind in reversed(recipes().values()):
-            meaning |= option_help(kind)
+        meaning = marked_help(list(recipes().values()))
         return {
             parameter.name: Option(
                 parameter.name,

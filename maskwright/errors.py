@@ -14,6 +14,10 @@ class OptionError(ValueError):
     """An option is out of range or contradicts another: wrong usage, whatever the files hold."""
 
 
+class NoOptionError(OptionError, TypeError):
+    """An option that is not there for this model: like an argument that a function has not."""
+
+
 class TrainingError(RuntimeError):
     """A training cannot go on; the message says why, and what to try."""
 

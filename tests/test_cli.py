@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from PIL import Image
 
 import maskwright as mw
-from maskwright.cli import COMMANDS, main
+from maskwright import commands
+from maskwright.cli import COMMANDS, TrainCommand, main
 from maskwright.commands import WEIGHTS
 from maskwright.models import Meta, build, get_entry, list_models
 from maskwright.storage.checkpoint import save_checkpoint
+from maskwright.tasks.recipe import TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "mask_rcnn_resnet50_fpn"
@@ -405,6 +408,35 @@ def test_train_passes_on_what_was_given_and_nothing_else(
     }
     Done.interrupted = True
     assert main(["train", "resume=runs/train/exp"]) == 130
+
+
+@dataclass(frozen=True)
+class SortingRecipe(TrainRecipe):
+    """The options of a task of its own."""
+
+    DOES = "sort"
+
+    shelves: int = 3
+    """How many there are."""
+
+
+def test_options_of_another_task_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import maskwright.tasks as tasks
+    import maskwright.training.train as module
+
+    kinds = {"detection": tasks.recipes()["detection"], "sorting": SortingRecipe}
+    monkeypatch.setattr(tasks, "recipes", lambda: kinds)
+    monkeypatch.setattr(module, "recipes", lambda: kinds)
+    options = TrainCommand(commands.train).options
+    assert options["shelves"].help == "How many there are. Only for models that sort."
+    assert options["max_det"].help.endswith("Only for models that find objects.")
+    assert options["epochs"].help == "Passes over the training images."
+    monkeypatch.setitem(COMMANDS, "train", TrainCommand(commands.train))
+    assert main(["train", "data=cells", f"model={NAME}", "shelves=4"]) == 2
+    said = "option 'shelves' for models that sort; this one is there to find objects"
+    assert said in capsys.readouterr().err
 
 
 def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:

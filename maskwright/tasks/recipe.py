@@ -12,12 +12,12 @@ import ast
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from ..errors import OptionError, nearest
+from ..errors import NoOptionError, OptionError, nearest
 from ..paths import home_path, names_path
 from ..window import parse_window
 
@@ -317,12 +317,15 @@ class TrainRecipe:
 def check_names(
     options: Iterable[str], kind: type[TrainRecipe], others: Iterable[type[TrainRecipe]] = ()
 ) -> None:
-    """Raise TypeError for the first option that is no field; the message names the nearest.
+    """Raise for the first option that is no field; the message names the nearest.
 
     Args:
         options: names.
         kind: the options of the task.
         others: those of the other tasks, of which an option is told apart from a slip.
+
+    Raises:
+        NoOptionError: which is a TypeError.
     """
     known = [entry.name for entry in fields(kind)]
     for name in options:
@@ -330,11 +333,11 @@ def check_names(
             continue
         having = [other.DOES for other in others if name in [entry.name for entry in fields(other)]]
         if having:
-            raise TypeError(
+            raise NoOptionError(
                 f"train has the option {name!r} for models that {' or '.join(having)}; this one is "
                 f"there to {kind.DOES}"
             )
-        raise TypeError(f"train has no option {name!r}{nearest(name, known)}")
+        raise NoOptionError(f"train has no option {name!r}{nearest(name, known)}")
 
 
 def option_help(kind: type[TrainRecipe]) -> dict[str, str]:
@@ -352,6 +355,26 @@ def option_help(kind: type[TrainRecipe]) -> dict[str, str]:
             ):
                 texts[entry.target.id] = " ".join(str(text.value.value).split())
     return texts
+
+
+def marked_help(kinds: Sequence[type[TrainRecipe]]) -> dict[str, str]:
+    """Return the meaning of the fields of several recipes; those that not all have say who has.
+
+    Args:
+        kinds: the recipes; where several have a field, the first explains it.
+    """
+    meaning: dict[str, str] = {}
+    having: dict[str, list[str]] = {}
+    for kind in kinds:
+        for name, text in option_help(kind).items():
+            meaning.setdefault(name, text)
+            having.setdefault(name, []).append(kind.DOES)
+    return {
+        name: text
+        if len(having[name]) == len(kinds)
+        else f"{text} Only for models that {' or '.join(having[name])}."
+        for name, text in meaning.items()
+    }
 
 
 def option_parameters(*kinds: type[TrainRecipe]) -> list[inspect.Parameter]:
