@@ -117,5 +117,12 @@ def test_names_of_models_that_begin_so_come_before_the_nearest(name: str, meant:
 
 def test_what_a_training_left_is_told_in_a_line() -> None:
     metrics = {"mask/AP": 0.512345, "box/AP": 0.6, "mask/AP/cell": 0.5}
-    left = TrainResult(Path("runs/train/a"), None, Path("last"), metrics, interrupted=True)
+    left = TrainResult(
+        Path("runs/train/a"),
+        None,
+        Path("last"),
+        metrics,
+        interrupted=True,
+        shown=("mask/AP", "box/AP"),
+    )
     assert repr(left) == "<TrainResult runs/train/a: mask/AP 0.5123, box/AP 0.6, interrupted>"

@@ -194,7 +194,7 @@ def test_full_images_with_few_objects_are_none(data: Path) -> None:
         post = PostProcess(0.001, 1.0, max_det=limit)
         result = run(Oracle(["dog", "cat"], copies=copies), dataset, post=post)
         assert result.capped == capped, (copies, limit)
-        notes = capped_notes(result, limit)
+        notes = capped_notes(result)
         assert len(notes) == bool(capped)
         assert not notes or f"{len(capped)} of 3 images reached max_det={limit}" in notes[0]
         assert not notes or "(up to 2)" in notes[0]

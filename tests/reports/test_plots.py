@@ -43,6 +43,7 @@ def figures(monkeypatch) -> list:
 
     monkeypatch.setattr(plots, "save_figure", keep)
     monkeypatch.setattr(plots_val, "save_figure", keep)
+    monkeypatch.setattr(label_figure, "save_figure", keep)
     return kept
 
 
@@ -98,7 +99,7 @@ def test_pr(tmp_path, figures, count):
         f"class {k}": (recall, np.maximum(1 - recall * (k + 1) / 20, 0)) for k in range(count)
     }
     panels = {"Boxes, IoU 0.5": curves, "Boxes, IoU 0.75": {}}
-    assert_picture(figures.plot_pr(panels, tmp_path / "pr.png"))
+    assert_picture(plots_val.plot_pr(panels, tmp_path / "pr.png"))
     assert [ax.get_title(loc="left") for ax in figures[0].axes] == list(panels)
     words = [t.get_text() for t in figures[0].axes[0].get_legend().texts] if count else []
     if count == 5:
@@ -115,7 +116,7 @@ def test_confusion(tmp_path, figures, count):
     matrix[0] = 0  # a class without objects
     matrix[-1, -1] = 0
     names = [f"name {k}" for k in range(count - 1)] + [None]
-    assert_picture(figures.plot_confusion(matrix, names, tmp_path / "c.png"))
+    assert_picture(plots_val.plot_confusion(matrix, names, tmp_path / "c.png"))
     ax = figures[0].axes[0]
     ticks = [t.get_text() for t in ax.get_yticklabels()]
     assert ticks[-1] == "background"
@@ -134,7 +135,7 @@ def test_confusion(tmp_path, figures, count):
 
 def test_confusion_of_another_size(tmp_path):
     with pytest.raises(ValueError, match=r"expected \(3, 3\) for 2 names .* got \(2, 2\)"):
-        figures.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
+        plots_val.plot_confusion(np.zeros((2, 2), int), ["a", "b"], tmp_path / "c.png")
 
 
 @pytest.mark.parametrize(("objects", "classes"), [(0, 1), (2000, 80)])
@@ -160,24 +161,24 @@ def test_labels(tmp_path, figures, objects, classes):
 def test_class_ap(tmp_path, figures):
     metrics = {"box/AP": 0.4, "box/AP/cat": 0.7, "box/AP/dog": 0.1, "box/AP/cow": float("nan")}
     metrics |= {"mask/AP/cat": 0.5, "mask/AP/dog": 0.6, "mask/AP/cow": float("nan")}
-    assert_picture(figures.plot_class_ap(metrics, tmp_path / "ap.png"))
+    assert_picture(plots_val.plot_class_ap(metrics, tmp_path / "ap.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["dog", "cat"]
     assert [round(bar.get_width(), 3) for bar in ax.patches] == [0.1, 0.7, 0.6, 0.5]
     assert [t.get_text() for t in ax.get_legend().texts] == ["box  0.400", "mask  0.550"]
     many = {f"box/AP/class {k}": k / 80 for k in range(80)}
     objects = {f"class {k}": 1000 + k for k in range(80)}
-    assert_picture(figures.plot_class_ap(many, tmp_path / "many.png", objects))
+    assert_picture(plots_val.plot_class_ap(many, tmp_path / "many.png", objects))
     assert len(figures[1].axes) == 2
     assert figures[1].axes[0].get_yticklabels()[0].get_text() == "class 79  (1,079)"
     assert sum(len(ax.patches) for ax in figures[1].axes) == 40
     hundreds = {f"box/AP/class {k}": k / 500 for k in range(500)}
-    assert_picture(figures.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
+    assert_picture(plots_val.plot_class_ap(hundreds, tmp_path / "hundreds.png"))
     best, worst = figures[2].axes
     assert best.get_title(loc="left") == "The best 20 of 500 classes"
     assert best.get_yticklabels()[0].get_text() == "class 499"
     assert worst.get_yticklabels()[-1].get_text() == "class 0"
-    assert_picture(figures.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
+    assert_picture(plots_val.plot_class_ap({"box/AP": 0.0}, tmp_path / "none.png"))
 
 
 def test_scores(tmp_path, figures):
@@ -188,7 +189,7 @@ def test_scores(tmp_path, figures):
         "box": ScoreCurves(THRESHOLDS, f1 / 2, f1 / 3, f1, best, {}),
         "mask": ScoreCurves(THRESHOLDS, nothing, nothing, nothing, None, {}),
     }
-    assert_picture(figures.plot_scores(curves, tmp_path / "s.png"))
+    assert_picture(plots_val.plot_scores(curves, tmp_path / "s.png"))
     left, right = figures[0].axes
     assert left.get_title(loc="left") == "Box: F1 1.000 at conf=0.3"
     assert {line.get_label() for line in left.lines} >= {"F1", "precision", "recall"}
@@ -200,7 +201,7 @@ def test_calibration(tmp_path, figures):
     some = Calibration(edges, np.array([9, 0, 1, 500]), np.array([0.1, nan, 0.6, 0.9]),
                        np.array([0.0, nan, 1.0, 0.8]), 0.1, 0.09)  # fmt: skip
     none = Calibration(edges, np.zeros(4, int), np.full(4, nan), np.full(4, nan), nan, nan)
-    assert_picture(figures.plot_calibration({"box": some, "mask": none}, tmp_path / "c.png"))
+    assert_picture(plots_val.plot_calibration({"box": some, "mask": none}, tmp_path / "c.png"))
     upper, lower, empty, _ = figures[0].axes
     assert [bar.get_height() for bar in upper.patches] == [0.0, 1.0, 0.8]
     assert [bar.get_height() for bar in lower.patches] == [9, 0, 1, 500]
@@ -213,7 +214,7 @@ def test_errors(tmp_path, figures):
     gains = {row: 0.01 * i for i, row in enumerate(rows)}
     split = ErrorSplit(0.5, dict.fromkeys(rows, 1234), gains)
     nothing = ErrorSplit(float("nan"), dict.fromkeys(rows, 0), dict.fromkeys(rows, float("nan")))
-    assert_picture(figures.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
+    assert_picture(plots_val.plot_errors({"box": split, "mask": nothing}, tmp_path / "e.png"))
     (ax,) = figures[0].axes
     assert [t.get_text() for t in ax.get_yticklabels()] == rows
     assert [round(bar.get_width(), 6) for bar in ax.patches] == [
@@ -226,16 +227,17 @@ def test_errors(tmp_path, figures):
 @pytest.mark.filterwarnings("ignore:no font here has")
 def test_names_are_drawn_as_they_are(tmp_path, figures):
     names = ["$x$", "_y", "$\\frac{", "日本"]
-    figures.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
+    plots_val.plot_class_ap({f"box/AP/{name}": 0.5 for name in names}, tmp_path / "a.png")
     recall = np.linspace(0, 1, 101)
-    figures.plot_pr({"a": dict.fromkeys(names, (recall, 1 - recall))}, tmp_path / "p.png")
-    figures.plot_confusion(np.eye(5, dtype=int), names, tmp_path / "c.png")
+    plots_val.plot_pr({"a": dict.fromkeys(names, (recall, 1 - recall))}, tmp_path / "p.png")
+    plots_val.plot_confusion(np.eye(5, dtype=int), names, tmp_path / "c.png")
     assert len(figures[1].axes[0].get_legend().texts) == 5  # "_y" is not hidden
 
 
 def test_pyplot_stays_unloaded(tmp_path):
     code = (
-        "import sys; from maskwright.engine import plots, plots_val; "
+        "import sys; from maskwright.reports import curves; "
+        "from maskwright.tasks.detection.reporting import figures; "
         "assert 'matplotlib' not in sys.modules; "
         f"figures.plot_class_ap({{'box/AP/a': 0.5}}, {str(tmp_path / 'a.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
@@ -266,15 +268,15 @@ def test_texts_are_legible_at_500_pixels_and_long_names_leave_room(tmp_path, fig
     )  # fmt: skip
     ramp = np.linspace(0, 1, 101)
     curves = dict.fromkeys(names, (ramp, 1 - ramp))
-    figures.plot_pr({"IoU 0.5": curves, "IoU 0.75": curves}, tmp_path / "pr.png")
+    plots_val.plot_pr({"IoU 0.5": curves, "IoU 0.75": curves}, tmp_path / "pr.png")
     metrics = {f"{kind}/AP/{name}": 0.5 for kind in ("box", "mask") for name in names}
-    figures.plot_class_ap(metrics, tmp_path / "ap.png", dict.fromkeys(names, 3))
+    plots_val.plot_class_ap(metrics, tmp_path / "ap.png", dict.fromkeys(names, 3))
     matrix = np.ones((count + 1, count + 1), int)
-    figures.plot_confusion(matrix, names, tmp_path / "c.png", "conf=0.5 (best F1: 0.9)")
+    plots_val.plot_confusion(matrix, names, tmp_path / "c.png", "conf=0.5 (best F1: 0.9)")
     splits = ErrorSplit(
         0.5, dict.fromkeys((*KINDS, *SPECIAL), 3), dict.fromkeys((*KINDS, *SPECIAL), 0.1)
     )
-    figures.plot_errors({"box": splits, "mask": splits}, tmp_path / "e.png")
+    plots_val.plot_errors({"box": splits, "mask": splits}, tmp_path / "e.png")
     assert len(figures) == 6
     for figure in figures:
         assert low_text(figure) == []

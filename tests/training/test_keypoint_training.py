@@ -225,7 +225,11 @@ def test_weights_go_over_by_keypoint_name(tmp_path: Path) -> None:
     meta.keypoints = Skeleton(tuple(JOINTS))
     path = save_checkpoint(tmp_path / "a.safetensors", meta, first.state_dict())
     detector, _, report = start_model(
-        MODEL, ["kite"], weights=path, options={"num_keypoints": 4}, skeleton=Skeleton(names)
+        MODEL,
+        ["kite"],
+        weights=path,
+        options={"num_keypoints": 4},
+        described={"keypoints": Skeleton(names)},
     )
     assert "3 of 4 keypoints" in report
     old, new = first.state_dict(), detector.state_dict()
