@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
     from .holdout import split_dataset
+    from .label_batches import LabelBatches
+    from .label_samples import LabelAugment
     from .loader import make_loader
     from .pixels.images import collate_images, load_image, resize_image
     from .records import Dataset, Fault, Record
@@ -26,6 +28,8 @@ _HOMES = {
     "CheckReport": "checking.check",
     "Dataset": "records",
     "Fault": "records",
+    "LabelAugment": "label_samples",
+    "LabelBatches": "label_batches",
     "Loader": "batches",
     "Record": "records",
     "check_data": "checking.check",
@@ -50,6 +54,8 @@ __all__ = [
     "CheckReport",
     "Dataset",
     "Fault",
+    "LabelAugment",
+    "LabelBatches",
     "Loader",
     "Record",
     "check_data",

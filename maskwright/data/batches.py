@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -70,9 +70,9 @@ class Chance:
     epoch: int
     block: int
 
-    def of(self, image: int) -> np.random.Generator:
-        """Return the random numbers of an image; each call begins anew."""
-        return random_source(self.seed, self.epoch, image)
+    def of(self, draw: int) -> np.random.Generator:
+        """Return the random numbers of an image that was drawn; each call begins anew."""
+        return random_source(self.seed, self.epoch, draw)
 
     def of_block(self) -> np.random.Generator:
         """Return those of the batch as a whole, the same in all processes."""
@@ -90,9 +90,11 @@ class Batches(Protocol):
         """Return images and targets.
 
         Args:
-            indices: positions of the images, possibly none.
-            others: positions of those that other processes make of the same block.
-            chance: all randomness.
+            indices: draws of this process, possibly none: a draw is the position of an image, plus
+                the number of images for each time that it was drawn before in the epoch, so that
+                it is changed in another way.
+            others: draws that other processes make of the same block.
+            chance: all randomness, keyed by draws.
 
         Raises:
             ValueError: if an image cannot be read.
@@ -109,6 +111,7 @@ def load_batches(
     rank: int = 0,
     world: int = 1,
     drop_last: bool = False,
+    draws: Draws | None = None,
 ) -> Loader:
     """Return a loader; `shuffle=False` for evaluation.
 
@@ -126,6 +129,8 @@ def load_batches(
         rank: number of this process.
         world: number of processes.
         drop_last: leave out the last block if it is not full.
+        draws: draws as many images for an epoch as there are, in place of a permutation; only with
+            `shuffle`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -135,7 +140,9 @@ def load_batches(
             raise OptionError(f"{name} must be at least {least}, got {value}")
     if not 0 <= rank < world:
         raise ValueError(f"rank must lie between 0 and world - 1 = {world - 1}, got {rank}")
-    order = _Order(len(batches.dataset), batch, shuffle, seed, rank, world, drop_last)
+    if draws is not None and not shuffle:
+        raise ValueError("draws make the order of a training: shuffle must be True")
+    order = _Order(len(batches.dataset), batch, shuffle, seed, rank, world, drop_last, draws)
     return Loader(_Batches(batches, seed), order, workers)
 
 
@@ -173,6 +180,7 @@ class Loader:
         yield from iterate(self._loader)
 
 
+Draws = Callable[[np.random.Generator], np.ndarray]
 _Item = tuple[int, list[int], list[int], int]
 
 
@@ -188,6 +196,7 @@ class _Order(Sampler[_Item]):
         rank: int,
         world: int,
         drop_last: bool,
+        draws: Draws | None,
     ) -> None:
         self.images = images
         self.batch = batch
@@ -196,6 +205,7 @@ class _Order(Sampler[_Item]):
         self.rank = rank
         self.world = world
         self.drop_last = drop_last
+        self.draws = draws
         self.epoch = 0
         self.start = 0
 
@@ -203,8 +213,11 @@ class _Order(Sampler[_Item]):
         return sum(1 for _ in self._shares(list(range(self.images))))
 
     def __iter__(self) -> Iterator[_Item]:
-        if self.shuffle:
-            order = random_source(self.seed, self.epoch, -1).permutation(self.images).tolist()
+        rng = random_source(self.seed, self.epoch, -1)
+        if self.draws is not None:
+            order = _numbered(self.draws(rng), self.images)
+        elif self.shuffle:
+            order = rng.permutation(self.images).tolist()
         else:
             order = list(range(self.images))
         for number, (share, others) in enumerate(self._shares(order)):
@@ -227,6 +240,16 @@ class _Order(Sampler[_Item]):
                 yield block[begin:end], []
 
 
+def _numbered(images: np.ndarray, count: int) -> list[int]:
+    """Return draws: positions of images, plus `count` for each time that one came before."""
+    seen: dict[int, int] = {}
+    order = []
+    for image in images.tolist():
+        order.append(image + count * seen.setdefault(image, 0))
+        seen[image] += 1
+    return order
+
+
 class _Batches(TorchDataset[Any]):
     """Makes the batch of given images; runs in the workers."""
 
@@ -241,7 +264,8 @@ class _Batches(TorchDataset[Any]):
         except ValueError as error:
             return Failure(str(error))
         keys = [image_key(self.seed, epoch, index) for index in indices]
-        batch = Batch(images, targets, indices, torch.tensor(keys, dtype=torch.int64))
+        places = [draw % len(self.makes.dataset) for draw in indices]
+        batch = Batch(images, targets, places, torch.tensor(keys, dtype=torch.int64))
         made: Batch | Piped = handed_over(batch)
         return made
 

@@ -208,7 +208,7 @@ def make_sample(
     pixels = resize_image(image, view.full, resize.antialias, window=view.window)
     pixels = view.orient_pixels(pixels)
     if augment is not None and augment.photometric:
-        pixels = _photometric(pixels, rng)
+        pixels = photometric(pixels, rng)
 
     height, width = view.window_size
     scaled = _scaled_boxes(record, view)
@@ -400,7 +400,7 @@ def _keypoints(
     return moved.astype(np.float32)
 
 
-def _photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Change brightness, contrast, saturation and hue of (3, h, w) pixels, 0 to 255."""
     from torchvision.transforms.v2 import functional as tv
 
