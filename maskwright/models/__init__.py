@@ -4,6 +4,7 @@ from .classification import alexnet as _alexnet  # noqa: F401  (importing a fami
 from .classification import densenet as _densenet  # noqa: F401
 from .classification import googlenet as _googlenet  # noqa: F401
 from .classification import inception as _inception  # noqa: F401
+from .classification import lenet as _lenet  # noqa: F401
 from .classification import preact_resnet as _preact_resnet  # noqa: F401
 from .classification import resnet as _resnet  # noqa: F401
 from .classification import timm_backbone as _timm_backbone  # noqa: F401
