@@ -52,6 +52,35 @@ def test_a_detector_starts_from_our_classifier(name: str, tmp_path: Path) -> Non
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "detector", "bins"),
+    [("vgg16_bn", "fast_rcnn_vgg16", 7), ("alexnet", "rcnn_alexnet", 6)],
+)
+def test_hidden_layers_of_our_classifier_become_those_of_the_head(
+    name: str, detector: str, bins: int, tmp_path: Path
+) -> None:
+    """The last map, pooled as in the classifier, through both hidden layers."""
+    model = trained(name, tmp_path / "a.safetensors", width=24)
+    options = {"backbone": name, "box_width": 24, "pool": bins}
+    built, _, report = start_model(
+        detector,
+        ["thing"],
+        weights=f"imagenet:{tmp_path / 'a.safetensors'}",
+        options=options,
+    )
+    assert report.endswith("2 fully connected layers included")
+    x = torch.randn(1, 3, 224, 224)
+    network = model.network
+    with torch.no_grad():
+        (single,) = built.eval().backbone(x)
+        kernel = single.shape[-1] - 2 * (bins - 1)  # every second pixel: 2 of 14, 3 of 13
+        pooled = torch.nn.functional.max_pool2d(single, kernel, 2)
+        found = built.roi_heads.box_head.hidden(pooled)
+        hidden = network.classifier[:-1](network.maps(x).flatten(1))
+    assert hidden.std() > 1e-4
+    torch.testing.assert_close(found, hidden, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv2_100"])
 def test_a_detector_on_timm_starts_from_our_classifier(backbone: str, tmp_path: Path) -> None:
     model = trained(f"classify_{backbone}", tmp_path / "a.safetensors", imgsz=64)

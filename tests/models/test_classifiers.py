@@ -104,6 +104,27 @@ def test_the_size_it_states_is_the_least(name: str, model: Classifier) -> None:
         build(name, 3, **{**(get_entry(name).tiny or {}), "imgsz": least - 1})
 
 
+def test_frozen_stages_keep_weights_and_statistics(model: Classifier) -> None:
+    randomise(model)
+    stages = model.network.stages()
+    model.freeze(len(stages))
+    model.train()
+    frozen = [module for stage in stages for module in stage]
+    inside = {id(part) for module in frozen for part in module.modules()}
+    parameters = {id(p) for module in frozen for p in module.parameters()}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    losses = model.losses(make_images(3, model.crop), make_targets(3))
+    torch.stack(list(losses.values())).sum().backward()
+    for key, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            same = torch.equal(layer.running_mean, before[f"{key}.running_mean"])
+            assert same == (id(layer) in inside), key
+    for key, p in model.named_parameters():
+        assert (p.grad is None) == (id(p) in parameters), key
+    with pytest.raises(OptionError, match="freeze must lie in"):
+        model.freeze(len(stages) + 1)
+
+
 def test_the_fast_network_gives_the_same_logits(model: Classifier) -> None:
     randomise(model)
     fast = fast_network(model)

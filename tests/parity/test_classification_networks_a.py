@@ -11,6 +11,7 @@ from torch import nn
 from maskwright.converters import classification
 from maskwright.models import build
 from maskwright.models.classification.base import Classifier, Network
+from maskwright.structures import Images
 
 CLASSES = 7
 # our name, library, its name, side of the images
@@ -74,6 +75,8 @@ def pair(ours: str, library: str, name: str) -> tuple[nn.Module, Classifier]:
     with torch.device("meta"):
         classifier = build(ours, CLASSES, **converted.options)
     classifier.load_state_dict(converted.state, assign=True)
+    for key, values in (("mean", classifier.preprocess.mean), ("std", classifier.preprocess.std)):
+        classifier.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
     return other, classifier.eval()
 
 
@@ -114,6 +117,23 @@ def test_auxiliary_logits_are_equal(ours: str, name: str, side: int) -> None:
     assert len(others) == len(expected) - 1  # theirs count from the last
     for (found, _), wanted in zip(others, reversed(expected[1:]), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ours", "name"), [("googlenet_bn", "googlenet"), ("inception_v3", "inception_v3")]
+)
+def test_photos_are_standardised_as_the_published_files_want(ours: str, name: str) -> None:
+    """torchvision's transform and then `transform_input`, which its weights set."""
+    other, classifier = pair(ours, "torchvision", name)
+    other.transform_input = True
+    pixels = torch.rand(1, 3, 96, 96, dtype=torch.float64) * 255
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(3, 1, 1)
+    size = torch.tensor([[96, 96]])
+    with torch.no_grad():
+        expected = other((pixels / 255 - mean) / std)
+        found = classifier.network(classifier.normalise(Images(pixels, size, size)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
 
 
 def test_responses_are_normalised_by_the_formula_of_the_paper() -> None:
