@@ -92,6 +92,27 @@ class Labels(_Movable):
 
 
 @dataclass(frozen=True)
+class Places(_Movable):
+    """What a localizer says of a batch: a class and a box an image, or its keypoints.
+
+    Attributes:
+        logits: (B, C + 1) float32, of each class, and last of the background: an image without an
+            object; None for a model of keypoints.
+        boxes: (B, C, 4) float32 xyxy in padded-image pixels, inside `sizes`: the box of each class,
+            all the same where the model has one for all; None for a model of keypoints.
+        keypoints: (B, J, 2) float32 x and y in padded-image pixels, or None.
+    """
+
+    logits: Tensor | None = None
+    boxes: Tensor | None = None
+    keypoints: Tensor | None = None
+
+    def __len__(self) -> int:
+        parts = (self.logits, self.boxes, self.keypoints)
+        return next(part.shape[0] for part in parts if part is not None)
+
+
+@dataclass(frozen=True)
 class PackedMasks(_Movable):
     """Binary masks of the instances of a batch, each stored only inside its own frame.
 
@@ -146,6 +167,15 @@ class Instances(_Movable):
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
+
+    def first_slot(self) -> Instances:
+        """Return the first slot of each image alone, without its axis: boxes (B, 4), and so on."""
+        cut: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and field.name != "short":
+                cut[field.name] = value[:, 0]
+        return replace(self, **cut, masks=None)
 
     def with_a_slot(self) -> Instances:
         """Return the same instances in at least one slot: an empty one where there is none.
@@ -376,5 +406,5 @@ class Resize:
         return size
 
 
-for _type in (Images, Labels, PackedMasks, Instances):
+for _type in (Images, Labels, Places, PackedMasks, Instances):
     register_dataclass(_type)

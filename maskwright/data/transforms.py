@@ -249,7 +249,7 @@ def make_sample(
         labels=record.labels[keep],
         crowd=crowd[keep],
         masks=crops if masks else None,
-        keypoints=_keypoints(record.keypoints, view, keep, dataset.skeleton),
+        keypoints=view_keypoints(record.keypoints, view, keep, dataset.skeleton),
         proposals=regions,
         ranks=ranks,
     )
@@ -384,7 +384,7 @@ def _trim(crop: Crop, corner: tuple[int, int]) -> tuple[Crop, Frame]:
     return np.ascontiguousarray(crop[y1:y2, x1:x2]), (x + x1, y + y1, x + x2, y + y2)
 
 
-def _keypoints(
+def view_keypoints(
     points: np.ndarray | None, view: View, keep: np.ndarray, skeleton: Skeleton | None
 ) -> np.ndarray | None:
     """Return (n, J, 3) keypoints in result pixels; those outside the window are not labelled."""

@@ -47,6 +47,7 @@ def draw_instances(
     texts: Sequence[str] | None = None,
     crowd: Any = None,
     skeleton: Skeleton | None = None,
+    boxed: bool = True,
     max_side: int | None = None,
     min_side: int | None = None,
 ) -> Image.Image:
@@ -62,6 +63,7 @@ def draw_instances(
             list of RLE dicts at the size of the image.
         keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.05.
         skeleton: names the keypoints and the lines to draw between them; None: no lines.
+        boxed: draw the boxes; False: they only say where labels stand.
         colors: N colours; None: hues by class, see `instance_colors`.
         texts: N labels, "" for none; None: class name and score.
         crowd: (N,) bool, regions of many objects: grey, and named so. None: there are none.
@@ -115,7 +117,7 @@ def draw_instances(
                 _blend(canvas, _resize(crop, scale, canvas.shape[:2]), colors[i], line)
         picture = Image.fromarray(canvas)
     pen = _pen(picture)
-    if masks is None or len(boxes) <= MAX_BOXES_WITH_MASKS:
+    if boxed and (masks is None or len(boxes) <= MAX_BOXES_WITH_MASKS):
         for i in order:
             _draw_box(pen, boxes[i].tolist(), colors[i], line if masks is None else 1)
     if keypoints is not None:

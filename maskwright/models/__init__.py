@@ -20,6 +20,8 @@ from .detection import rfcn as _rfcn  # noqa: F401
 from .detection import sppnet as _sppnet  # noqa: F401
 from .detection.base import Detector, PostProcess, TwoStageDetector
 from .detection.regions import ProposalDetector
+from .localization import boxes as _boxes  # noqa: F401
+from .localization import keypoints as _keypoints  # noqa: F401
 from .meta import Meta
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
 

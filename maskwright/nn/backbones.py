@@ -34,6 +34,15 @@ class _Body(Protocol):
     def tail(self, x: Tensor) -> Tensor: ...
 
 
+def is_backbone(name: str) -> bool:
+    """Whether a network is called so, ours or timm's; whether its maps serve is seen later."""
+    if name in RESNETS or name in VGGS or name == "alexnet":
+        return True
+    import timm
+
+    return name in timm.list_models()
+
+
 class TimmBody(nn.Module):
     """A timm network as maps at strides 4, 8, 16 and 32, or the first of these.
 

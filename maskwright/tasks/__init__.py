@@ -19,6 +19,8 @@ FOLDERS = {
     "segment": "detection",
     "keypoints": "detection",
     "segment+keypoints": "detection",
+    "localize": "localization",
+    "localize+keypoints": "localization",
 }
 # The task of a training whose model is not known (yet).
 USUAL = "detection"

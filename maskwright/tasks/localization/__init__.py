@@ -1,0 +1,1 @@
+"""Localization: the one object of an image, by class and box or by keypoints."""
