@@ -14,12 +14,12 @@ from maskwright.exporters.export import ExportReport, export
 from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import list_models
 from maskwright.ops.decompositions import decompositions
-from maskwright.tasks import get_task
+from maskwright.tasks import FOLDERS
 
 FAMILIES = [
     name
     for name, entry in list_models().items()
-    if entry.tiny is not None and get_task(entry.task).name == "detection"
+    if entry.tiny is not None and FOLDERS.get(entry.task) == "detection"
 ]
 
 

@@ -16,12 +16,12 @@ from maskwright.models.inference import fast_network
 from maskwright.nn.random import ImageNoise
 from maskwright.ops import SoftNMS
 from maskwright.structures import Images, Instances, PackedMasks
-from maskwright.tasks import get_task
+from maskwright.tasks import FOLDERS
 
 FAMILIES = [
     name
     for name, entry in list_models().items()
-    if entry.tiny is not None and get_task(entry.task).name == "detection"
+    if entry.tiny is not None and FOLDERS.get(entry.task) == "detection"
 ]
 
 
@@ -443,7 +443,7 @@ def test_soft_nms_is_part_of_the_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [k for k, e in list_models().items() if get_task(e.task).name == "detection"]
+    "key", [k for k, e in list_models().items() if FOLDERS.get(e.task) == "detection"]
 )
 def test_every_name_builds_and_says_its_task(key: str) -> None:
     with torch.device("meta"):
