@@ -352,7 +352,9 @@ def test_models_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "\nkeypoint_rcnn " in text and "\nmask_rcnn " not in text
     assert set(list_models(task="keypoints")) == {
-        name for name in list_models() if "keypoint_rcnn" in name
+        name
+        for name in list_models()
+        if "keypoint_rcnn" in name or name.startswith("locate_keypoints_")
     }
 
 

@@ -30,6 +30,7 @@ def register_localizers(
         paper: authors and year.
         tiny: options of the smallest instance beside its size.
     """
+    family = beginning.rstrip("_")
     for name in LISTED:
         register(
             f"{beginning}{name}",
@@ -38,12 +39,14 @@ def register_localizers(
             paper=paper,
             tiny={"imgsz": 64, **(tiny or {})} if name == LISTED[0] else None,
             presets={"backbone": name},
+            family=family,
         )(builder)
 
     def resolve(name: str) -> ModelEntry | None:
         backbone = name.removeprefix(beginning)
         if not is_backbone(backbone):
             return None
-        return ModelEntry(name, builder, options, task, {"backbone": backbone}, None, {}, paper)
+        presets = {"backbone": backbone}
+        return ModelEntry(name, builder, options, task, presets, None, {}, paper, family)
 
     register_pattern(beginning, resolve)
