@@ -18,7 +18,6 @@ from maskwright.signatures import Option, parse_value, read_arguments
 from maskwright.terminal import console
 
 WEIGHTS = Path(__file__).parent / "weights"
-SIZES = ("small", "medium", "large")  # of objects, in COCO's terms
 
 
 class UsageError(Exception):
@@ -326,40 +325,8 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
                 stack.close()
 
         report = check_data(**options, save=save, progress=show)
-    splits = report.splits
-    console.table(
-        f"{report.data}",
-        [
-            "split",
-            "images",
-            "without objects",
-            "objects",
-            *SIZES,
-            "crowd, difficult",
-            "most in an image",
-        ],
-        [
-            [
-                split,
-                stats.images,
-                stats.without_objects,
-                stats.objects,
-                *(stats.by_size[size] for size in SIZES),
-                stats.crowds,
-                int(stats.per_image.max(initial=0)),
-            ]
-            for split, stats in splits.items()
-        ],
-    )
-    classes = dict.fromkeys(name for stats in splits.values() for name in stats.per_class)
-    console.table(
-        "Objects by class",
-        ["class", *splits],
-        [
-            [console.short(name), *(stats.per_class.get(name, 0) for stats in splits.values())]
-            for name in classes
-        ],
-    )
+    for title, header, rows in report.tables():
+        console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
     faults: dict[tuple[str, str, str], list[str]] = {}
     for split, fault in report.faults:
         faults.setdefault((split, fault.kind, fault.action), []).append(fault.message)

@@ -2,7 +2,8 @@
 
 The held-out part is drawn by chance, but so that what a validation needs is in it: images with
 objects, every class that more than one image has, and each class in proportion, rare ones first
-(iterative stratification, Sechidis et al. 2011). The same seed gives the same parts.
+(iterative stratification, Sechidis et al. 2011). Images of one group, as of one patient, stay
+together. The same seed gives the same parts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 
 from .checking.verdict import too_few_images
 from .records import Dataset
+
+PASSES = 10  # over the groups, until none changes sides
 
 
 def split_dataset(
@@ -53,12 +56,70 @@ def hold_out(
         raise ValueError(problem)
     order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(dataset))
     count = min(max(round(len(dataset) * fraction), 1), len(dataset) - 1)
-    if holdout == "random":
+    groups = dataset.groups
+    if groups is not None:
+        chosen = _draw_groups(dataset, groups, order, count, stratified=holdout != "random")
+    elif holdout == "random":
         chosen = order[:count]
     else:
         chosen = np.array(_Draw(dataset, order).draw(count, fraction))
     train = np.setdiff1d(np.arange(len(dataset)), chosen)
     return train, np.sort(chosen)
+
+
+def _draw_groups(
+    dataset: Dataset, groups: np.ndarray, order: np.ndarray, count: int, *, stratified: bool
+) -> np.ndarray:
+    """Return the images of whole groups, about `count`: never all of a class, if it can be helped.
+
+    Args:
+        dataset: the images.
+        groups: (N,) group of each.
+        order: the images in random order.
+        count: images to hold out.
+        stratified: each class in proportion, or whatever comes.
+
+    Raises:
+        ValueError: if all images are one group.
+    """
+    _, owner = np.unique(groups, return_inverse=True)
+    number = int(owner.max()) + 1
+    if number < 2:
+        raise ValueError(
+            f"{dataset.source}: all images are of one group, so that none can be held out: correct "
+            "the column of groups, give a split val, or train with val_fraction=0"
+        )
+    images, labels = dataset.classes_of_images()
+    have = np.zeros((number, len(dataset.names) + 1))  # images of each class, and in all
+    np.add.at(have, (owner[images], labels), 1)
+    have[:, -1] = np.bincount(owner)
+    if not stratified:
+        have[:, :-1] = 0
+    wanted = count / len(dataset) * have.sum(0)
+    weight = 1 / np.maximum(have.sum(0), 1)
+    _, first = np.unique(owner[order], return_index=True)
+    drawn = np.argsort(first)  # groups in random order, large ones first: small ones fill up
+    drawn = drawn[np.argsort(-have[drawn, -1], kind="stable")] if stratified else drawn
+
+    def off(held: np.ndarray) -> float:
+        return float((((held - wanted) ** 2) * weight).sum())
+
+    total, held = have.sum(0), np.zeros_like(wanted)
+    taken = np.zeros(number, bool)
+    for _ in range(PASSES):  # each group changes sides where that helps
+        moved = False
+        for group in drawn.tolist():
+            sign = -1 if taken[group] else 1
+            after = held + sign * have[group]
+            lost = (total - after < 1) & (total > 0)
+            if not lost.any() and off(after) < off(held):
+                held, moved = after, True
+                taken[group] = not taken[group]
+        if not moved:
+            break
+    if not taken.any():  # each group is larger than what is wanted, or alone in having a class
+        taken[min(drawn.tolist(), key=lambda group: off(have[group]))] = True
+    return np.flatnonzero(taken[owner])
 
 
 class _Draw:

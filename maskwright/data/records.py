@@ -343,6 +343,11 @@ class Dataset:
         return bool((first.diff()[self._rows] != 1).any())
 
     @property
+    def stored(self) -> bool:
+        """True if the images are parts of a file, not files themselves."""
+        return self._columns.stored is not None
+
+    @property
     def groups(self) -> np.ndarray | None:
         """Group of each image, (N,) int64; None where each stands alone."""
         table = self._columns

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskwright.data import Dataset, read_coco, split_dataset
+from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
 from maskwright.data.holdout import hold_out
 
 
@@ -120,3 +120,59 @@ def test_too_few_images_say_what_to_do(tmp_path: Path) -> None:
     dataset = make(tmp_path, [[0]], 1)
     with pytest.raises(ValueError, match=r"1 usable image.*val_fraction=0 trains on all"):
         split_dataset(dataset, 0.15)
+
+
+def labelled(folder: Path, rows: list[tuple[str, str]]) -> Dataset:
+    """Images with (label, group); group "" stands alone."""
+    lines = ["path,label,group"]
+    for number, (label, group) in enumerate(rows):
+        Image.new("L", (8, 8), number % 256).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{label},{group}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return open_dataset(folder, records="labels")
+
+
+def test_labels_are_held_out_in_proportion(tmp_path: Path) -> None:
+    rows = [("common", "")] * 60 + [("rare", "")] * 10 + [("two", "")] * 2 + [("one", "")]
+    data = labelled(tmp_path, rows)
+    train, val = split_dataset(data, 0.2, seed=3)
+    per_class = dict(zip(data.names, val.images_per_class().tolist(), strict=True))
+    assert per_class == {"common": 12, "one": 0, "rare": 2, "two": 1}
+    assert len(train) + len(val) == 73 and not train.files() & val.files()
+
+
+@pytest.mark.parametrize("holdout", ["stratified", "random"])
+def test_groups_stay_together(tmp_path: Path, holdout: str) -> None:
+    rng = np.random.default_rng(0)
+    # 30 patients with 1 to 6 images, most of one class; one class in a single patient.
+    rows = [
+        ("ab"[int(rng.random() < (0.2 if patient % 2 else 0.8))], f"p{patient}")
+        for patient in range(30)
+        for _ in range(int(rng.integers(1, 7)))
+    ]
+    data = labelled(tmp_path, [*rows, ("c", "last"), ("c", "last")])
+    parts = set()
+    for seed in range(5):
+        train, val = split_dataset(data, 0.2, seed=seed, holdout=holdout)
+        assert train.groups is not None and val.groups is not None
+        assert not set(train.groups.tolist()) & set(val.groups.tolist())
+        assert len(train) + len(val) == len(data) and 0.1 < len(val) / len(data) < 0.3
+        if holdout == "stratified":
+            assert train.images_per_class().min() > 0
+            share = val.images_per_class()[:2] / data.images_per_class()[:2]
+            assert (abs(share - 0.2) < 0.06).all()
+        parts.add(tuple(sorted(val.files())))
+        again = split_dataset(data, 0.2, seed=seed, holdout=holdout)[1]
+        assert again.files() == val.files()
+    assert len(parts) > 1
+
+
+def test_one_group_cannot_be_divided_and_two_can(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    data = labelled(tmp_path / "one", [("a", "x"), ("b", "x"), ("b", "x")])
+    with pytest.raises(ValueError, match="all images are of one group"):
+        split_dataset(data)
+    data = labelled(tmp_path / "two", [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"), ("b", "y")])
+    train, val = split_dataset(data, 0.2)
+    assert (len(train), len(val)) == (3, 2)

@@ -1,18 +1,18 @@
 """Looks a data set over before any training: faults, statistics, drawn samples.
 
-Opening a data set reads the annotations only; here every image is decoded and every mask is made.
+Whether its images have objects or labels of their own it finds by itself. Opening a data set reads
+the annotations only; here every image is decoded and every mask is made.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,13 +23,25 @@ from maskwright.runs import save_dir
 from maskwright.window import parse_window
 
 from ..discover import find_splits, open_dataset
-from ..pixels.images import image_header, load_image
 from ..pixels.limits import max_pixels
 from ..records import Dataset, Fault
 from .depth import check_depths
-from .figures import draw_samples, plot_statistics
-from .statistics import SplitStats, describe, remarks, statistics
+from .figures import draw_samples, plot_labels, plot_statistics
+from .files import Modes, Twins, check_file
+from .labels import (
+    LABEL_HEADER,
+    LabelStats,
+    describe_labels,
+    label_remarks,
+    label_row,
+    label_statistics,
+    one_class,
+)
+from .statistics import OBJECT_HEADER, SplitStats, describe, object_row, remarks, statistics
 from .verdict import no_masks, no_objects, too_few_images
+
+Stats = SplitStats | LabelStats
+S = TypeVar("S", SplitStats, LabelStats)
 
 
 @dataclass
@@ -46,7 +58,7 @@ class CheckReport:
     """
 
     data: str
-    splits: dict[str, SplitStats] = field(default_factory=dict)
+    splits: dict[str, Stats] = field(default_factory=dict)
     faults: list[tuple[str, Fault]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
@@ -57,10 +69,28 @@ class CheckReport:
         """True if no fault would stop a training; what is left out or repaired does not."""
         return not any(fault.action == "error" for _, fault in self.faults)
 
+    def tables(self) -> list[tuple[str, list[str], list[list[Any]]]]:
+        """Return title, header and rows of the tables of all splits, and of all classes."""
+        objects, labels = _of_kind(self.splits, SplitStats), _of_kind(self.splits, LabelStats)
+        found: list[tuple[str, list[str], list[list[Any]]]] = []
+        if objects or not labels:
+            rows = [[split, *object_row(stats)] for split, stats in objects.items()]
+            found.append((self.data, ["split", *OBJECT_HEADER], rows))
+        if labels:
+            rows = [[split, *label_row(stats)] for split, stats in labels.items()]
+            found.append((self.data, ["split", *LABEL_HEADER], rows))
+        names = dict.fromkeys(name for stats in self.splits.values() for name in stats.per_class)
+        rows = [[name, *(s.per_class.get(name, 0) for s in self.splits.values())] for name in names]
+        title = "Images by class" if labels else "Objects by class"
+        return [*found, (title, ["class", *self.splits], rows)]
+
     def __str__(self) -> str:
         lines = [f"data: {self.data}"]
         for split, stats in self.splits.items():
-            lines += describe(split, stats)
+            if isinstance(stats, SplitStats):
+                lines += describe(split, stats)
+            else:
+                lines += describe_labels(split, stats)
         groups = Counter((split, fault.kind, fault.action) for split, fault in self.faults)
         if not groups:
             lines.append("faults: none")
@@ -93,7 +123,7 @@ def check_data(
     """Decode every image and mask of all splits and report faults and statistics.
 
     Args:
-        data: a COCO JSON, a folder or a YAML file, as for training.
+        data: a COCO JSON, a table, a folder or a YAML file, as for training.
         save: write samples, statistics and the list of faults: true into a new run folder, a path
             into that folder, false nothing.
         project: folder that holds the run folders.
@@ -109,17 +139,17 @@ def check_data(
     require_samples(samples)
     scale = parse_window(window)
     max_pixels()  # a wrong limit is an error of its own, not one of each image
-    splits = find_splits(data)  # what is no data set leaves no run folder behind
+    splits = find_splits(data, records=None)  # what is no data set leaves no run folder behind
     folder = save_dir(save, project, "check", name)
     report = CheckReport(str(data))
     datasets: dict[str, Dataset] = {}
     names: list[str] | None = None
-    hashes: dict[bytes, tuple[str, str]] = {}
-    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    modes: dict[tuple[str, str], list[str]] = {}
+    twins, modes = Twins(), Modes()
     for split, source in splits.items():
         try:
-            dataset = open_dataset(data, split, names=names, crowd_as_objects=crowd_as_objects)
+            dataset = open_dataset(
+                data, split, names=names, crowd_as_objects=crowd_as_objects, records=None
+            )
         except ValueError as error:
             fault = Fault(
                 str(source.annotations), None, None, "unusable split", str(error), "error"
@@ -129,31 +159,39 @@ def check_data(
         names = names or dataset.names
         datasets[split] = dataset
         report.faults += [(split, fault) for fault in (*_verdict(dataset, splits), *dataset.faults)]
-        report.splits[split] = statistics(dataset)
+        objects = dataset.records == "objects"
+        stats = statistics(dataset) if objects else label_statistics(dataset)
+        report.splits[split] = stats
         for index in range(len(dataset)):
-            report.faults += [(split, fault) for fault in _check_image(dataset, index, modes)]
-            twin = _find_twin(dataset, index, hashes, shared)
-            report.faults += [(split, fault) for fault in twin]
+            faults, pixels = check_file(dataset, index, modes)
+            if objects and pixels is not None:
+                faults += _check_objects(dataset, index)
+            elif pixels is not None:
+                stats.image_sizes[pixels.shape[0], pixels.shape[1]] += 1
+            faults += twins.find(dataset, index, pixels)
+            report.faults += [(split, fault) for fault in faults]
             if progress is not None:
                 progress(split, index + 1, len(dataset))
-    for (split, other), twins in shared.items():
-        again, first = twins[0]
-        report.notes.append(
-            f"{len(twins)} image(s) of {split} are also in {other}, first {again}"
-            f"{'' if again == first else f', which is {first}'}: scores on them tell nothing"
-        )
-    for (split, mode), files in modes.items():
-        report.notes.append(
-            f"{split}: {len(files)} image(s) of mode {mode} are read as 8-bit RGB, first {files[0]}"
-        )
+    report.notes += twins.notes()
+    report.notes += _of_modes(modes, datasets)
     report.notes += check_depths(datasets, scale)
-    report.notes += remarks(report.splits)
+    report.notes += remarks(_of_kind(report.splits, SplitStats))
+    report.notes += label_remarks(_of_kind(report.splits, LabelStats))
     if "train" not in splits:
         report.notes.append(f"no split to train on, only {', '.join(splits)}")
     if folder is not None:
         report.dir = folder
         _save(report, datasets, folder, samples)
     return report
+
+
+def _of_modes(modes: Modes, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return a note for each kind of images that are not stored as 8-bit RGB."""
+    return [
+        f"{split}: {len(files)} of {len(datasets[split])} image(s) are of mode {mode}, read as "
+        f"8-bit RGB, first {files[0]}"
+        for (split, mode), files in modes.items()
+    ]
 
 
 def require_samples(samples: int) -> None:
@@ -165,56 +203,30 @@ def require_samples(samples: int) -> None:
 def _verdict(dataset: Dataset, splits: Collection[str]) -> list[Fault]:
     """Return what `train` refuses the split for, or warns of."""
     file = str(dataset.source)
+    alone = dataset.split == "train" and "val" not in splits
+    few = too_few_images(dataset) if alone else None
+    if dataset.records == "labels":
+        problems = [("one class", one_class(dataset)), ("too few images", few)]
+        return [Fault(file, None, None, kind, text, "error") for kind, text in problems if text]
     if problem := no_objects(dataset):
         action = "error" if dataset.split == "train" else "kept"
         return [Fault(file, None, None, "no objects", problem, action)]
     if (problem := no_masks(dataset)) and (dataset.has_masks or dataset.masks_of_crowds):
         return [Fault(file, None, None, "no masks", problem, "error")]
-    alone = dataset.split == "train" and "val" not in splits
-    if alone and (problem := too_few_images(dataset)):
-        return [Fault(file, None, None, "too few images", problem, "error")]
+    if few is not None:
+        return [Fault(file, None, None, "too few images", few, "error")]
     return []
 
 
-def _check_image(
-    dataset: Dataset, index: int, modes: dict[tuple[str, str], list[str]]
-) -> list[Fault]:
-    """Decode an image and its masks; `modes` gets the file if it is not 8-bit RGB."""
+def _check_objects(dataset: Dataset, index: int) -> list[Fault]:
+    """Make the masks of an image, and look for objects that are there twice."""
     record = dataset[index]
-    file = str(record.path)
     faults: list[Fault] = []
 
-    def fault(kind: str, message: str, action: str, number: int | None = None) -> None:
+    def fault(kind: str, message: str, action: str, number: int) -> None:
+        file = str(record.path)
         faults.append(Fault(file, record.image_id, number, kind, message, action))
 
-    try:
-        header = image_header(record.path)
-        pixels = load_image(record.path, size=record.size)
-    except ValueError as error:
-        fault("unreadable image", str(error), "error")
-        return faults
-    if pixels.shape[:2] != record.size:
-        try:
-            dataset.image(index)
-        except ValueError as error:
-            message = str(error).partition(" (image id")[0]
-            fault("image of another size", message, "error")
-    elif header.size != header.stored == record.size:
-        message = (
-            f"{file} is turned by its EXIF orientation, but was annotated unturned: read unturned"
-        )
-        fault("EXIF orientation", message, "repaired")
-    if header.broken_exif:
-        message = f"{file} has an EXIF block that cannot be read: its pixels are read unturned"
-        fault("broken EXIF block", message, "kept")
-    if header.frames > 1:
-        message = f"{file} holds {header.frames} frames or pages: only the first is used"
-        fault("several frames", message, "kept")
-    if record.path.suffix.lower() not in header.suffixes:
-        message = f"{file} is {header.format} by its content: other programs may refuse it"
-        fault("wrong file suffix", message, "kept")
-    if header.mode != "RGB" and not header.deep:
-        modes.setdefault((dataset.split, header.mode), []).append(record.path.name)
     masks: dict[int, Any] = {}
     for k in np.flatnonzero(~record.crowd).tolist() if dataset.has_masks else ():
         number = int(record.ann_ids[k])
@@ -238,34 +250,8 @@ def _same_mask(a: Any, b: Any) -> bool:
     return bool(a[1] == b[1] and np.array_equal(a[0], b[0]))
 
 
-def _find_twin(
-    dataset: Dataset,
-    index: int,
-    hashes: dict[bytes, tuple[str, str]],
-    shared: dict[tuple[str, str], list[tuple[str, str]]],
-) -> list[Fault]:
-    """Tell of an image that occurs, byte for byte, a second time.
-
-    Args:
-        dataset: the images.
-        index: position of the image.
-        hashes: split and file of each content so far.
-        shared: gets the files of two splits that are the same, by the names of the splits.
-    """
-    record = dataset[index]
-    path = record.path
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "blake2b").digest()
-    except OSError:
-        return []  # a fault already
-    split, twin = hashes.setdefault(digest, (dataset.split, str(path)))
-    if split != dataset.split:
-        shared.setdefault((dataset.split, split), []).append((str(path), twin))
-    elif twin != str(path):
-        message = f"{path} is the same image as {twin}: annotated twice?"
-        return [Fault(str(path), record.image_id, None, "duplicate image", message, "kept")]
-    return []
+def _of_kind(splits: Mapping[str, Stats], kind: type[S]) -> dict[str, S]:
+    return {split: stats for split, stats in splits.items() if isinstance(stats, kind)}
 
 
 def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int) -> None:
@@ -284,9 +270,12 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
             report.saved.append(folder / f"{split}_samples.png")
             with replacing_picture(report.saved[-1]) as temporary:
                 mosaic.save(temporary)
-    if report.splits:
+    if _of_kind(report.splits, SplitStats):
         report.saved.append(folder / "statistics.png")
-        plot_statistics(report.splits, report.saved[-1])
+        plot_statistics(_of_kind(report.splits, SplitStats), report.saved[-1])
+    if labelled := _of_kind(report.splits, LabelStats):
+        report.saved.append(folder / "statistics.png")
+        plot_labels(labelled, report.saved[-1])
     summary = folder / "report.txt"
     report.saved.append(summary)
     write_whole(summary, f"{report}\n")

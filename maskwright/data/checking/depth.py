@@ -67,6 +67,8 @@ def measure_depths(
         rule: of `maskwright.window.RULES`; percentiles are those of all sampled values together.
         progress: called with the number of images done and in all.
     """
+    if dataset.stored:  # of 8 bits
+        return Depths(len(dataset), [], {}, 0.0, 0.0, None, 0)
     deep: list[int] = []
     readable = 0
     for index in range(len(dataset)):

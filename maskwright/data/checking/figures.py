@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from maskwright.structures import Resize
 
 from ..records import Dataset
 from ..transforms import make_sample
+from .labels import LabelStats
 from .statistics import SplitStats
 
 if TYPE_CHECKING:
@@ -49,15 +50,29 @@ def draw_samples(dataset: Dataset, count: int) -> Image.Image | None:
         except ValueError:  # listed among the faults
             continue
         record = dataset[index]
-        objects = int((~record.crowd).sum())
-        titles.append(f"{record.path.name}: {objects} {plural(objects, 'object')}")
+        titles.append(f"{record.path.name}: {_shown(dataset, index)}")
     if not tiles:
         return None
     heading = f"{dataset.split}: {len(tiles)} of {len(dataset)} {plural(len(dataset), 'image')}"
     return mosaic(tiles, titles, int(np.ceil(np.sqrt(len(tiles)))), TILE, heading=heading)
 
 
+def _shown(dataset: Dataset, index: int) -> str:
+    """Return what an image shows, in words."""
+    record = dataset[index]
+    if record.image_labels is None:
+        objects = int((~record.crowd).sum())
+        return f"{objects} {plural(objects, 'object')}"
+    return ", ".join(dataset.names[label] for label in record.image_labels.tolist()) or "no label"
+
+
 def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
+    if dataset.records == "labels":
+        from PIL import Image as Pillow
+
+        whole = dataset.image(index)
+        height, width = Resize(None, TILE).target_size(*whole.shape[:2])
+        return Pillow.fromarray(whole).resize((width, height), Pillow.Resampling.BILINEAR)
     rng = np.random.default_rng(0)  # without augmentation nothing is drawn from it
     sample = make_sample(dataset, index, Resize(None, TILE), None, rng)
     pixels = sample.pixels.numpy().transpose(1, 2, 0)
@@ -93,16 +108,13 @@ def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
     wide = -(-(top + 1) // 40)  # whole numbers, so that no bin is emptier by its width
     edges = np.arange(0, top + 1 + wide, wide) - 0.5
     for (split, stats), color in zip(splits.items(), colors(len(splits)), strict=True):
-        look = {"color": color, "alpha": 0.65, "label": split}
+        look: dict[str, Any] = {"color": color, "alpha": 0.65, "label": split}
         crowding.hist(stats.per_image, bins=edges.tolist(), **look)
         sides = np.sqrt(stats.areas[stats.areas > 0])
         sizes.hist(
             sides, bins=np.geomspace(1, max(2048, sides.max(initial=1)), 34).tolist(), **look
         )
-        if stats.image_sizes:
-            height, width = np.array(list(stats.image_sizes)).T
-            weight = np.array(list(stats.image_sizes.values()))
-            shapes.scatter(width, height, s=12 + 160 * weight / weight.max(), linewidths=0, **look)
+        _draw_sizes(shapes, stats, look)
     sizes.set_xscale("log", base=2)
     sizes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     shapes.set_xlim(left=0)
@@ -112,17 +124,47 @@ def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
     save_figure(figure, path)
 
 
+def plot_labels(splits: Mapping[str, LabelStats], path: Path) -> None:
+    """Save a figure: images of each class, image sizes."""
+    names = list(dict.fromkeys(name for stats in splits.values() for name in stats.per_class))
+    total = {name: sum(s.per_class.get(name, 0) for s in splits.values()) for name in names}
+    shown = sorted(names, key=lambda name: -total[name])[:MOST_CLASSES]
+    figure = new_figure(WIDTH, 2.4 + 0.09 * len(shown) * (1 + len(splits)) / 2)
+    classes, shapes = figure.subplots(1, 2)
+    _draw_classes(classes, splits, shown, len(names))
+    style(shapes, "Image sizes", "width, pixels", "height, pixels")
+    for (split, stats), color in zip(splits.items(), colors(len(splits)), strict=True):
+        _draw_sizes(shapes, stats, {"color": color, "alpha": 0.65, "label": split})
+    shapes.set_xlim(left=0)
+    shapes.set_ylim(bottom=0)
+    if len(splits) > 1:
+        legend(classes, loc="lower right")
+    save_figure(figure, path)
+
+
+def _draw_sizes(ax: Axes, stats: SplitStats | LabelStats, look: dict[str, Any]) -> None:
+    if stats.image_sizes:
+        height, width = np.array(list(stats.image_sizes)).T
+        weight = np.array(list(stats.image_sizes.values()))
+        ax.scatter(width, height, s=12 + 160 * weight / weight.max(), linewidths=0, **look)
+
+
 def _draw_classes(
-    ax: Axes, splits: Mapping[str, SplitStats], shown: list[str], classes: int
+    ax: Axes,
+    splits: Mapping[str, SplitStats] | Mapping[str, LabelStats],
+    shown: list[str],
+    classes: int,
 ) -> None:
-    """Draw the objects of the most frequent classes, a bar for each split."""
-    objects = sum(stats.objects for stats in splits.values())
+    """Draw the objects, or images, of the most frequent classes, a bar for each split."""
+    found: list[SplitStats | LabelStats] = list(splits.values())
+    count = sum(s.objects if isinstance(s, SplitStats) else s.images for s in found)
+    what = "objects" if all(isinstance(s, SplitStats) for s in found) else "images"
     of = "" if len(shown) == classes else f" of the {len(shown)} most frequent classes"
-    style(ax, f"{objects:,} objects, {classes:,} {plural(classes, 'class')}", f"objects{of}")
+    style(ax, f"{count:,} {what}, {classes:,} {plural(classes, 'class')}", f"{what}{of}")
     ax.grid(False, axis="y")
     thick = 0.8 / max(len(splits), 1)
     palette = colors(len(splits))
-    for k, ((split, stats), color) in enumerate(zip(splits.items(), palette, strict=True)):
+    for k, (split, stats, color) in enumerate(zip(splits, found, palette, strict=True)):
         where = np.arange(len(shown)) - 0.4 + thick * (k + 0.5)
         counts = [stats.per_class.get(name, 0) for name in shown]
         ax.barh(where, counts, height=0.92 * thick, color=color, label=split)

@@ -11,13 +11,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pixels.images import file_problem, leave_warnings
+from ..pixels.images import file_problem, image_header, leave_warnings
 from ..records import Dataset
 
 DECODED_PIXELS = 10**9  # about ten seconds of JPEG on one core
+SAMPLED = 64  # files whose headers tell the size of all
 _THREADS = 8  # at most; each holds one image
 _TAIL = 2**12  # bytes of the end of a file
 
@@ -54,7 +56,9 @@ def inspect_images(
         world: number of processes.
         progress: called with the number of images done.
     """
-    total = sum(height * width for height, width in dataset.sizes.tolist())
+    if dataset.stored:  # read as a whole when it was opened
+        return Inspection(len(range(rank, len(dataset), world)), 0, ())
+    total = _pixels(dataset)
     step = max(-(-total // max(pixels, 1)), 1)
     share = range(rank, len(dataset), world)
     decoded = 0
@@ -78,6 +82,19 @@ def inspect_images(
                 broken.append((index, message))
             progress(done)
     return Inspection(len(share), decoded, tuple(sorted(broken)))
+
+
+def _pixels(dataset: Dataset) -> int:
+    """Return the pixels of all images; where only the files know, about so many by a sample."""
+    known = [height * width for height, width in dataset.sizes.tolist()]
+    if all(known):
+        return sum(known)
+    headers = []
+    for index in range(0, len(dataset), max(len(dataset) // SAMPLED, 1)):
+        with suppress(ValueError):  # found by the look itself
+            height, width = image_header(dataset[index].path).size
+            headers.append(height * width)
+    return sum(headers) * len(dataset) // max(len(headers), 1)
 
 
 def _in_threads(

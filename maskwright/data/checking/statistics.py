@@ -100,6 +100,18 @@ def remarks(splits: Mapping[str, SplitStats]) -> list[str]:
     return notes
 
 
+OBJECT_HEADER = (
+    *("images", "without objects", "objects", "small", "medium", "large"),
+    *("crowd, difficult", "most in an image"),
+)
+
+
+def object_row(stats: SplitStats) -> list[int]:
+    """Return the numbers of a split under `OBJECT_HEADER`; sizes are in COCO's terms."""
+    counts = [stats.images, stats.without_objects, stats.objects, *stats.by_size.values()]
+    return [*counts, stats.crowds, int(stats.per_image.max(initial=0))]
+
+
 def describe(split: str, stats: SplitStats) -> list[str]:
     """Return the numbers of a split as lines of text."""
     classes = sorted(stats.per_class.items(), key=lambda item: -item[1])
