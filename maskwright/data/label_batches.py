@@ -78,16 +78,16 @@ class LabelBatches:
         dataset, augment, fit = self.dataset, self.augment, self.fit
         views: list[Tensor] = []
         probs = torch.zeros(len(indices), len(dataset.names))
-        originals = torch.zeros(len(indices), 2, dtype=torch.int64)
+        sizes: list[tuple[int, int]] = []
         for row, draw in enumerate(indices):
             index = draw % len(dataset)
             image = dataset.image(index)
-            originals[row] = torch.tensor(image.shape[:2])
+            sizes.append((image.shape[0], image.shape[1]))
             if augment is not None:
                 views.append(augmented(image, fit, augment, chance.of(draw)))
             else:
                 views.append(ten_crops(image, fit) if self.ten_crop else centred(image, fit))
-            probs[row, dataset[index].image_labels] = 1
+            probs[row, dataset.labels_of(index)] = 1
         many = TEN if self.ten_crop else 1
         pixels = torch.zeros(0, 3, fit.crop, fit.crop)
         if views:
@@ -95,8 +95,12 @@ class LabelBatches:
         if augment is not None:
             probs = probs * (1 - augment.smoothing) + augment.smoothing / len(dataset.names)
             pixels, probs = mixed(pixels, probs, augment, chance.of_block())
-        sizes = torch.full((len(pixels), 2), fit.crop, dtype=torch.int64)
-        images = Images(pixels, sizes, originals.repeat_interleave(many, 0))
+        originals = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        images = Images(
+            pixels,
+            torch.full((len(pixels), 2), fit.crop, dtype=torch.int64),
+            originals.repeat_interleave(many, 0),
+        )
         return images, Labels(probs, self.weights)
 
 

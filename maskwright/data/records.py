@@ -232,9 +232,9 @@ class Dataset:
         Raises:
             ValueError: if the file cannot be read, or has another size than the annotations say.
         """
-        record = self[index]
-        if record.stored:
+        if self.stored:
             return self._stored_image(index)
+        record = self[index]
         hint = f"image id {record.image_id}; `maskwright data check` lists every such file"
         try:
             known = record.size if min(record.size) else None
@@ -329,6 +329,11 @@ class Dataset:
         images = np.repeat(np.arange(len(rows)), counts)
         inside = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
         return images, labels[np.repeat(begin, counts) + inside]
+
+    def labels_of(self, index: int) -> np.ndarray:
+        """Return the labels (m,) int64 of an image; none where images have no labels."""
+        found = self._columns.labels_of(int(self._rows[index]))
+        return np.zeros(0, np.int64) if found is None else found
 
     def images_per_class(self) -> np.ndarray:
         """Return the number of images that have each class, (C,) int64."""

@@ -71,6 +71,13 @@ def test_class_folders_are_those_of_image_folder(tmp_path: Path) -> None:
     assert set(find_splits(tmp_path, records=None)) == {"train", "val"}
 
 
+def test_a_folder_of_one_split_is_that_split(tmp_path: Path) -> None:
+    folders(tmp_path, "set/valid/a/1.png", "set/valid/b/1.png")
+    assert set(find_splits(tmp_path / "set/valid", records="labels")) == {"val"}
+    with pytest.raises(ValueError, match=r"did you mean data='.*set'"):
+        read(tmp_path)
+
+
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     folders(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "val/c/1.png")
     train = read(tmp_path)

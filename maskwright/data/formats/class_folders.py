@@ -104,7 +104,7 @@ def find_class_folders(tree: Tree, path: Path) -> dict[str, FolderSource]:
     # One folder of images is a class of nothing; and deeper ones may be anything.
     if len(classes) < 2 or not all(tree.images(one) for one in classes):
         return {}
-    return {"train": FolderSource(path, tree)}
+    return {folder_split(path) or "train": FolderSource(path, tree)}
 
 
 def class_folders(tree: Tree, path: Path) -> list[Path]:
