@@ -23,15 +23,17 @@ from common import machine
 
 from maskwright import load
 from maskwright.data.pixels.images import load_image
-from maskwright.exporters.export import ExportReport, export
+from maskwright.drawing.scene import drawn_scene
+from maskwright.exporters.export import export
+from maskwright.exporters.report import ExportReport
 from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import PostProcess
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.reading import Loaded
 from maskwright.prediction.sources import one_source
+from maskwright.tasks.detection.peer import torchvision_model
 from maskwright.tasks.detection.settings import DetectionSettings
-from maskwright.timing.benchmark import comparable
-from maskwright.timing.peer import drawn_scene, torchvision_model
+from maskwright.timing.comparable import comparable
 
 STAGES = ("preprocess", "inference", "postprocess", "paste masks")
 
@@ -70,7 +72,9 @@ def ours(predictor: Predictor, pixels: Any, post: PostProcess) -> Side:
 
 def torchvisions(predictor: Predictor, pixels: Any, post: PostProcess) -> Side | None:
     rule = predictor.detector.resize
-    peer = torchvision_model(predictor, post, rule.short, rule.long)
+    peer = torchvision_model(
+        predictor.model, predictor.meta, post, rule.short, rule.long, predictor.device
+    )
     if peer is None:
         return None
 

@@ -21,11 +21,13 @@ import torch
 import train_step
 from common import compare, header, line, machine
 
+from maskwright.drawing.scene import drawn_scene
 from maskwright.models import PostProcess
 from maskwright.ops import nms_padded, roi_align
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Images
-from maskwright.timing.peer import drawn_scene, random_predictor, torchvision_model
+from maskwright.tasks.detection.peer import torchvision_model
+from maskwright.timing.comparable import random_predictor
 
 MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 90
 POST = PostProcess(0.05, 0.5, 100)
@@ -77,7 +79,7 @@ def inference(args: argparse.Namespace) -> None:
     options = {"conventions": "torchvision"}
     predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
     short, long = sorted((args.height, args.width))
-    peer = torchvision_model(predictor, POST, short, long)
+    peer = torchvision_model(predictor.model, predictor.meta, POST, short, long, predictor.device)
     assert peer is not None
     single = torch.from_numpy(photo).to(device).permute(2, 0, 1).float()
     for batch in args.batches:

@@ -20,12 +20,13 @@ from common import compare, header, line, machine
 from peak import peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskwright.drawing.scene import drawn_scene
 from maskwright.models import PostProcess
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.reading import Loaded
 from maskwright.prediction.sources import one_source
 from maskwright.structures import Resize
-from maskwright.timing.peer import drawn_scene, random_predictor
+from maskwright.timing.comparable import random_predictor
 
 FAMILIES = ("mask_rcnn", "refine_mask", "refine_mask_fast")
 POST = PostProcess(0.05, 0.5, 100)

@@ -44,12 +44,13 @@ class Curve:
 
 def predictions(side: int, batch: int = 1) -> Work:
     """Return the prediction of drawn square images with about 100 objects each."""
+    from maskwright.drawing.scene import drawn_scene
     from maskwright.prediction.reading import Loaded
     from maskwright.prediction.sources import one_source
     from maskwright.structures import Resize
     from maskwright.tasks.detection.post import make_post
     from maskwright.tasks.detection.settings import DetectionSettings
-    from maskwright.timing.peer import drawn_scene, random_predictor
+    from maskwright.timing.comparable import random_predictor
 
     photo = drawn_scene()
     predictor = random_predictor(MODEL, 20, photo)

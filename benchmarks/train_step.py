@@ -25,8 +25,9 @@ from peak import peak_memory
 
 import maskwright as mw
 from maskwright.converters.torchvision import from_maskwright
+from maskwright.drawing.scene import drawn_scene
 from maskwright.structures import Images, Instances, PackedMasks
-from maskwright.timing.peer import drawn_scene, random_predictor
+from maskwright.timing.comparable import random_predictor
 
 MODEL, CLASSES = "mask_rcnn_resnet50_fpn", 20
 # Our side by the precision of its arithmetic.

@@ -1,8 +1,8 @@
-"""Int8 graphs under guard: what rounding costs is measured in AP before a file may appear.
+"""Int8 graphs under guard: what rounding costs is measured before a file may appear.
 
-Ranges come from images of the training split, AP from the validation split, before and after, both
-on exported files of the same format with the thresholds that the file will have. So what is
-measured is what is shipped, and `maskwright val` with the `conf`, `iou` and `max_det` of the file
+Ranges come from images of the training split, the metrics (`GraphKind.judged`) from the validation
+split, before and after, both on exported files of the same format with the options that the file
+will have. So what is measured is what is shipped, and `maskwright val` with the options in the file
 gives the same numbers.
 """
 
@@ -13,30 +13,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..data.discover import open_dataset
 from ..data.records import Dataset, describe_faults
 from ..errors import OptionError
 from ..graphs.int8 import quantise
-from ..graphs.sessions import GraphDetector, open_graph
-from ..graphs.spec import Quantised
+from ..graphs.sessions import open_graph
 from ..graphs.writers import INT8_FORMATS, rewrite_graph
-from ..models.detection.base import Detector
 from ..models.meta import Meta
 from ..structures import Images
 from ..tasks import get_task
-from ..tasks.detection.evaluate import (
-    DetectionEvaluation,
-    capped_notes,
-    match_classes,
-    match_keypoints,
-)
-from ..tasks.detection.settings import DetectionSettings
 from ..tasks.evaluation import evaluate
+from ..tasks.graph import GraphKind, Quantised, graph_kind
 from ..terminal import console
-
-# The metrics that the guard looks at, of those that model and data have; finer ones are parts.
-PRIMARY = {"box/AP": "box AP", "mask/AP": "mask AP", "keypoints/AP": "keypoint AP"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ class Int8Plan:
         train_size: number of images of that split.
         val: the validation split.
         data: what the user calls the data set.
-        max_drop: points of AP that none of the metrics may lose more than.
+        max_drop: points, hundredths, that none of the metrics may lose more than.
     """
 
     calibration: Dataset
@@ -65,8 +55,8 @@ class Int8Report:
     Attributes:
         layers: number of layers in int8.
         images: number of calibration images.
-        val_images: number of images that AP was measured on.
-        before: AP of the float graph by key, in [0, 1].
+        val_images: number of images that was measured on.
+        before: metrics of the float graph by key, in [0, 1].
         after: the same of the int8 graph.
         ms: milliseconds per image on this machine, of the float graph and of the int8 graph.
         float_bytes: size of the float graph's files.
@@ -86,8 +76,8 @@ class Int8Report:
 
     @property
     def drops(self) -> dict[str, float]:
-        """Points of AP that int8 costs, by key; negative where it gains."""
-        return {key: 100 * (ap - self.after[key]) for key, ap in self.before.items()}
+        """Points that int8 costs, by key; negative where it gains."""
+        return {key: 100 * (value - self.after[key]) for key, value in self.before.items()}
 
 
 def check_options(
@@ -111,43 +101,35 @@ def check_options(
             "validation split to measure what int8 costs"
         )
     if not 0 <= max_drop <= 100:
-        raise OptionError(f"max_drop is points of AP, from 0 to 100; got {max_drop}")
+        raise OptionError(f"max_drop is points of the metrics, from 0 to 100; got {max_drop}")
     if calibration < 1:
         raise OptionError(f"calibration is a number of images, at least 1; got {calibration}")
 
 
 def make_plan(
-    detector: Detector, meta: Meta, data: str | Path, *, max_drop: float, calibration: int
+    model: Any, meta: Meta, data: str | Path, *, max_drop: float, calibration: int
 ) -> Int8Plan:
     """Open the data of an int8 export and check that it can judge the model.
 
     Args:
-        detector: the model.
+        model: the model.
         meta: its names.
         data: the data set.
         max_drop: see `Int8Plan`.
         calibration: most images to calibrate on; they are spread evenly over the training split.
 
     Raises:
-        ValueError: if a split is missing or unusable, or it has classes that the model does not
-            know, or lacks masks or keypoints that the model finds.
+        ValueError: if a split is missing or unusable, or it has names that the model does not
+            know, or lacks what the model finds.
     """
-    joints = detector.num_keypoints > 0
-    val = open_dataset(data, "val", keypoints=joints)
-    match_classes(meta.names, val.names)
-    match_keypoints(meta.keypoints, val)
-    for wanted, there, what in (
-        (detector.predicts_masks, val.has_masks, "masks"),
-        (joints, val.has_keypoints, "labelled keypoints"),
-    ):
-        if wanted and not there:
-            raise ValueError(
-                f"{data} has no {what} in its val split, so what int8 does to those that the "
-                f"model finds cannot be measured: give data with {what}"
-            )
+    task = get_task(model.task)
+    reading = {**task.finding(model), **task.scoring(model, meta, {})}
+    val = open_dataset(data, "val", **reading)
+    task.check_scored(meta, val)
+    graph_kind(model.task).judges(model, val)
     if faults := describe_faults(val):
         console.warn(faults)
-    train = open_dataset(data, "train", keypoints=joints)
+    train = open_dataset(data, "train", **reading)
     val.window = train.window = meta.window
     count = min(calibration, len(train))
     chosen = train.select([i * len(train) // count for i in range(count)])
@@ -155,13 +137,13 @@ def make_plan(
 
 
 def write_int8(
-    plan: Int8Plan, graph: GraphDetector, source: Path, format: str, path: Path, target: Path
+    plan: Int8Plan, graph: Any, source: Path, format: str, path: Path, target: Path
 ) -> tuple[Int8Report, int]:
-    """Write the int8 form of a graph, if it keeps its AP.
+    """Write the int8 form of a graph, if it keeps its accuracy.
 
     Args:
         plan: what to work with.
-        graph: the float graph in the same format, which agrees with the detector; its files are
+        graph: the float graph in the same format, which agrees with the model; its files are
             alone in their folder.
         source: the float graph as ONNX; its folder is for files of passing use.
         format: the format.
@@ -172,17 +154,19 @@ def write_int8(
         The report, and the number of nodes of the graph.
 
     Raises:
-        ValueError: if it loses more AP than the plan allows, or AP cannot be measured.
+        ValueError: if it loses more than the plan allows, or that cannot be measured.
     """
     seconds = {"quantise": 0.0, "val": 0.0}
     start = time.perf_counter()
     before, float_ms, notes = _measure(plan, graph, "val, float")
-    for key, ap in before.items():
-        if math.isnan(ap) or ap == 0:
-            missing = "has no objects" if math.isnan(ap) else "has no objects that the model finds"
+    kind = graph.spec.kind
+    for key, value in before.items():
+        if math.isnan(value) or value == 0:
+            used = get_task(graph.task).used(graph.spec.own.settings)
+            own = ", ".join(f"{name}={option}" for name, option in used.items())
             raise ValueError(
-                f"the val split of {plan.data} {missing} ({PRIMARY[key]} {100 * ap:.1f} at "
-                f"conf={graph.spec.post.score_thresh:g}), so what int8 costs cannot be measured: "
+                f"the val split of {plan.data} {kind.nothing(value)} ({kind.judged[key]} "
+                f"{100 * value:.1f}{own and f' at {own}'}), so what int8 costs cannot be measured: "
                 "give data that the model was trained for"
             )
     seconds["val"] += time.perf_counter() - start
@@ -209,7 +193,7 @@ def write_int8(
         seconds,
         notes,
     )
-    _judge(plan, report, target)
+    _judge(plan, report, target, kind)
     nodes = rewrite_graph(
         format, quantised, path, replace(spec, quantised=Quantised(count, before, after))
     )
@@ -221,26 +205,23 @@ def files_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
-def _measure(
-    plan: Int8Plan, graph: GraphDetector, label: str
-) -> tuple[dict[str, float], float, list[str]]:
-    """Return AP by key, milliseconds per image, and what there is to say."""
+def _measure(plan: Int8Plan, graph: Any, label: str) -> tuple[dict[str, float], float, list[str]]:
+    """Return metrics by key, milliseconds per image, and what there is to say."""
     spec = graph.spec
     task = get_task(graph.task)
-    settings = DetectionSettings(spec.post)
     result = evaluate(
-        task.evaluator(graph, spec.meta, plan.val, settings, {}),
+        task.evaluator(graph, spec.meta, plan.val, spec.own.settings, {}),
         graph,
         task.eval_loader(graph, plan.val, batch=spec.batch or 1),
         total=len(plan.val),
         label=label,
     )
-    assert isinstance(result, DetectionEvaluation)
-    aps = {key: result.metrics[key] for key in PRIMARY if key in result.metrics}
-    return aps, result.ms, capped_notes(result)
+    assert result is not None
+    judged = {key: result.metrics[key] for key in spec.kind.judged if key in result.metrics}
+    return judged, result.ms, result.warnings()
 
 
-def _calibration_images(plan: Int8Plan, graph: GraphDetector) -> Iterator[Images]:
+def _calibration_images(plan: Int8Plan, graph: Any) -> Iterator[Images]:
     loader = get_task(graph.task).eval_loader(graph, plan.calibration, batch=graph.spec.batch or 1)
     with console.progress("calibrate", total=len(plan.calibration), unit="img") as bar:
         for batch in loader:
@@ -248,14 +229,15 @@ def _calibration_images(plan: Int8Plan, graph: GraphDetector) -> Iterator[Images
             bar.update(len(batch.indices))
 
 
-def _judge(plan: Int8Plan, report: Int8Report, target: Path) -> None:
+def _judge(plan: Int8Plan, report: Int8Report, target: Path, kind: GraphKind) -> None:
     """Raise if a metric lost more than the plan allows."""
     drops = report.drops
     if max(drops.values()) <= plan.max_drop:
         return
     figures = ", ".join(
-        f"{PRIMARY[key]} {100 * ap:.2f} -> {100 * report.after[key]:.2f} ({-drops[key]:+.2f})"
-        for key, ap in report.before.items()
+        f"{kind.judged[key]} {100 * value:.2f} -> {100 * report.after[key]:.2f} "
+        f"({-drops[key]:+.2f})"
+        for key, value in report.before.items()
     )
     more = (
         f"more calibration images (calibration={report.images} of {plan.train_size} used), "
@@ -264,25 +246,25 @@ def _judge(plan: Int8Plan, report: Int8Report, target: Path) -> None:
     )
     raise ValueError(
         f"{target.name} was not written: int8 costs more than max_drop={plan.max_drop:g} points "
-        f"of AP on the {report.val_images} images of the val split of {plan.data}: {figures}. "
-        f"Mends: {more}a larger max_drop if that is acceptable, or half=true, which keeps float "
-        "arithmetic"
+        f"of {kind.unit} on the {report.val_images} images of the val split of {plan.data}: "
+        f"{figures}. Mends: {more}a larger max_drop if that is acceptable, or half=true, which "
+        "keeps float arithmetic"
     )
 
 
-def print_int8(report: Int8Report, size_bytes: int) -> None:
-    """Print what quantisation came to."""
+def print_int8(report: Int8Report, size_bytes: int, kind: GraphKind) -> None:
+    """Print what quantisation came to, in bytes of its files and by metric."""
     console.table(
         f"Int8 on {report.val_images} validation images",
         ["", "float", "int8", "drop"],
         [
             [
-                f"{PRIMARY[key]} (points)",
-                f"{100 * ap:.2f}",
+                f"{kind.judged[key]} (points)",
+                f"{100 * value:.2f}",
                 f"{100 * report.after[key]:.2f}",
                 f"{report.drops[key]:+.2f}",
             ]
-            for key, ap in report.before.items()
+            for key, value in report.before.items()
         ]
         + [
             ["ms/image", f"{report.ms[0]:.1f}", f"{report.ms[1]:.1f}", None],

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from ..structures import Images
+from ..tasks.graph import GraphSpec
 from .onnx_file import check_onnx, set_description
 from .sessions import fill_batches
-from .spec import GraphSpec
 
 LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _ACTIVATIONS = {"Relu", "Clip"}  # whose range an 8-bit scale can take over
@@ -44,9 +44,9 @@ def choose_layers(graph: Any) -> tuple[list[str], list[str]]:
     A layer is a convolution or a matrix product with constant weights. These stay in float:
 
     - The last ones: their output reaches an output of the graph, a decision (TopK, suppression, a
-      comparison) or the boxes of RoIAlign without another layer in between, as class scores, box
-      and keypoint offsets and mask logits do. There a step of an 8-bit scale moves a box by pixels
-      or swaps two detections, and no later layer averages it out.
+      comparison) or the places of RoIAlign without another layer in between, as scores, offsets
+      and logits do. There a step of an 8-bit scale moves what is found by pixels or swaps two
+      results, and no later layer averages it out.
     - The first ones, which read the pixels: what they lose, all others lose.
     - Depthwise convolutions, whose output channels each see one input channel: where that uses a
       small part of the range that all channels share, nothing makes up for its few levels.

@@ -12,7 +12,8 @@ import torch
 
 from ..ops.decompositions import decompositions
 from ..ops.onnx import translations
-from .spec import KEY, GraphSpec
+from ..tasks.graph import GraphSpec
+from .spec import KEY, to_json
 from .trace import quiet
 
 OPSET = 18  # RoIAlign with half pixels since 16; all readers of the last years know it
@@ -53,7 +54,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
         logging.getLogger("torch.onnx").setLevel(level)
     graph: Any = made.model
     graph.producer_name, graph.producer_version = "maskwright", None
-    graph.metadata_props[KEY] = spec.to_json()
+    graph.metadata_props[KEY] = to_json(spec)
     for value in graph.graph.all_nodes():
         value.metadata_props.clear()  # where in the source each node comes from: machine paths
         value.doc_string = None
@@ -93,4 +94,4 @@ def check_onnx(path: Path) -> None:
 def set_description(model: Any, spec: GraphSpec) -> None:
     """Make `spec` all that an `onnx.ModelProto` says of itself."""
     del model.metadata_props[:]
-    model.metadata_props.add(key=KEY, value=spec.to_json())
+    model.metadata_props.add(key=KEY, value=to_json(spec))

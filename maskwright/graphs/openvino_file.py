@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from ..tasks.graph import GraphSpec
 from .onnx_file import write_onnx
-from .spec import KEY, GraphSpec
+from .spec import KEY, to_json
 
 
 def write_openvino(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec) -> int:
@@ -44,7 +45,7 @@ def convert_onnx(source: Path, path: Path, spec: GraphSpec) -> int:
             f"{spec.meta.model} cannot be written for OpenVINO: {reason}; format=onnx and "
             "format=pt2 may"
         ) from None
-    model.set_rt_info(spec.to_json(), [KEY])
+    model.set_rt_info(to_json(spec), [KEY])
     # Weights are in the precision that was asked for already.
     openvino.save_model(model, path, compress_to_fp16=False)
     return len(model.get_ops())

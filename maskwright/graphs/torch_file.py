@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from ..ops.decompositions import decompositions
-from .spec import GRAPH_FILE, GraphSpec
+from ..tasks.graph import GraphSpec
+from .spec import GRAPH_FILE, to_json
 from .trace import quiet
 
-# What torch would store of each node beside its operation: paths of source files, names of classes.
+# What torch would store of each node beside its operation: paths of source files, names of types.
 _NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "custom", "from_node")
 
 
@@ -31,7 +32,7 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path, spec: GraphSpec
     plain.example_inputs = None  # they would be stored as a pickle
     written = io.BytesIO()  # on a full disk torch's own writer ends the process
     with quiet():
-        torch.export.save(plain, written, extra_files={GRAPH_FILE: spec.to_json()})
+        torch.export.save(plain, written, extra_files={GRAPH_FILE: to_json(spec)})
     path.write_bytes(written.getbuffer())
     return len(plain.graph.nodes)
 
@@ -62,7 +63,7 @@ def write_aoti(program: torch.export.ExportedProgram, path: Path, spec: GraphSpe
         ) from None
     with zipfile.ZipFile(path, "a") as archive:
         root = archive.namelist()[0].split("/")[0]
-        archive.writestr(f"{root}/extra/{GRAPH_FILE}", spec.to_json())
+        archive.writestr(f"{root}/extra/{GRAPH_FILE}", to_json(spec))
     return len(plain.graph.nodes)
 
 

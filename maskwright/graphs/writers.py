@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ..tasks.graph import GraphSpec
 from .onnx_file import copy_onnx, write_onnx
 from .openvino_file import convert_onnx, write_openvino
-from .spec import GraphSpec
 from .torch_file import find_compiler, write_aoti, write_pt2
 
 Writer = Callable[[torch.export.ExportedProgram, Path, GraphSpec], int]

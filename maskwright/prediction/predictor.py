@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 
 from ..devices import pick_device
@@ -72,7 +73,7 @@ class Predictor:
         self.fast = True
         self._network = FastNetwork(self.model, dtype)
         self.memory = MemoryGuard(self.network, self.device)
-        self._attach: Attach | None = None
+        self._attacher: Attach | None = None
         self.meta = meta
         self.origin: dict[str, str] = {}
         self.names = [
@@ -200,14 +201,18 @@ class Predictor:
 
     def prepare(self, batch: Sequence[Loaded], *rules: Any) -> list[Images]:
         """Return images in memory as network input on the device: a batch for each resize rule."""
-        if self._attach is None:  # not before: validation takes from a cache what is attached here
-            self._attach = self.task.attach(self.model) or _nothing
         pixels = [loaded.pixels for loaded in batch]
         paths = [loaded.source.path for loaded in batch]
         files = [None if path is None else Path(path) for path in paths]
         photos = list(zip(pixels, files, strict=True))
         scaled = [self.task.collate(pixels, self.model, rule) for rule in rules]
         return [self._on_device(self._attach(images, photos)) for images in scaled]
+
+    def _attach(self, images: Images, photos: Sequence[tuple[np.ndarray, Path | None]]) -> Images:
+        """Return images with what the model takes beside pixels."""
+        if self._attacher is None:  # not before: validation takes from a cache what is attached
+            self._attacher = self.task.attach(self.model) or _nothing
+        return self._attacher(images, photos)
 
     def _on_device(self, images: Images) -> Images:
         images = images.to(self.device)

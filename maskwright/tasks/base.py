@@ -25,6 +25,8 @@ from ..models.meta import Meta
 from ..reports.result import ImageResult
 from ..structures import Images, Resize
 from .evaluation import Evaluator
+from .graph import GraphKind
+from .peer import Peer
 from .recipe import TrainRecipe
 
 # Adds to a batch what a model takes beside the pixels: (batch, [(pixels (H, W, 3), file)]) -> batch
@@ -68,6 +70,8 @@ class Task(ABC):
         unscored: why it may be undefined.
         curves: titles and metrics of the panels of `results.png`, the main metric of each first.
         shown: the metrics that one line of an epoch shows, as far as they are there.
+        graph: what export asks; None: its models have no form in a file.
+        peer: what a benchmark asks.
     """
 
     name: ClassVar[str]
@@ -79,6 +83,8 @@ class Task(ABC):
     unscored: ClassVar[str]
     curves: ClassVar[Mapping[str, Sequence[str]]]
     shown: ClassVar[tuple[str, ...]]
+    graph: ClassVar[GraphKind | None] = None
+    peer: ClassVar[Peer] = Peer()
 
     # The data.
 

@@ -1,8 +1,8 @@
 """Inference side by side with torchvision: same weights, same photo, stage by stage, in turns.
 
-torchvision's own model is built from the detector's weights. The two take turns, so that a machine
+torchvision's own model is built from the weights of ours. The two take turns, so that a machine
 that slows down slows both; times are medians and the ratio is the median of the turns' ratios.
-Every detection of torchvision is looked for among ours.
+Whether both find the same, and what their stages are called, is the task's (`tasks.peer`).
 """
 
 from __future__ import annotations
@@ -17,52 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..drawing.scene import drawn_scene
 from ..errors import OptionError, checked_options, whole_number
-from ..ops.masks import paste_masks
 from ..paths import takes_paths
-from ..prediction.load import load
 from ..prediction.predictor import Predictor
 from ..prediction.reading import read
 from ..prediction.sources import one_source
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_whole
-from ..tasks.detection.agreement import (
-    BOX_PX,
-    KEYPOINT_PX,
-    MASK_IOU,
-    SCORE,
-    UNDECIDED,
-    Match,
-    pair,
-)
-from ..tasks.detection.post import make_post
-from ..tasks.detection.regions import take_regions_from
-from ..tasks.detection.result import Result
+from ..tasks.peer import Peer
+from ..tasks.recipe import TrainRecipe
 from ..terminal import console
 from ..text import to_json
-from .peer import drawn_scene, has_peer, random_predictor
-from .turns import Apart, Ours, Runner, Side, Task, Theirs, take_turns
-
-# Stages in the order of the table.
-STAGES = (
-    "read and resize",
-    "find regions",
-    "backbone",
-    "pyramid",
-    "proposal head",
-    "proposals",
-    "pool for boxes",
-    "last stage on regions",
-    "box head",
-    "choose boxes",
-    "pool for masks, keypoints",
-    "mask head",
-    "keypoint head",
-    "find keypoints",
-    "paste masks",
-)
+from .comparable import comparable
+from .turns import PREPARING, Apart, Job, Ours, Runner, Side, Theirs, take_turns
 
 
 @dataclass
@@ -77,7 +46,8 @@ class Benchmark:
         apart: whether each side had a process of its own.
         ours: our times.
         theirs: torchvision's; None where it has no such model.
-        match: how the detections agree; None if there was nothing to compare with.
+        match: how the results agree, see `Peer.match`; None if there was nothing to compare with.
+        peer: what the task says of stages and results.
         file: where all figures are; None without `save`.
     """
 
@@ -88,7 +58,8 @@ class Benchmark:
     apart: bool
     ours: Side
     theirs: Side | None
-    match: Match | None
+    match: Any
+    peer: Peer
     file: Path | None = None
 
     @property
@@ -104,7 +75,7 @@ class Benchmark:
 @checked_options
 @takes_paths
 def benchmark(
-    model: str | Path | Predictor = "mask_rcnn_resnet50_fpn",
+    model: str | Path | Predictor | None = None,
     source: Any = None,
     *,
     weights: str | Path | None = None,
@@ -123,16 +94,17 @@ def benchmark(
     project: str | Path = "runs",
     name: str | None = None,
 ) -> Benchmark:
-    """Time inference from the photo to full-size masks, beside torchvision where it has the model.
+    """Time inference from the photo to the whole result, beside torchvision where it has the model.
 
     Args:
         model: registered name, checkpoint or run folder; `maskwright models` lists the names. In
-            Python also a `Predictor`, which keeps its weights, device, precision and regions.
+            Python also a `Predictor`, which keeps its weights, device, precision and regions. None:
+            the model of a training that names none.
         source: a photo; None: a drawn scene of 800 x 1216 pixels.
         weights: for a registered name: published weights such as coco, or a checkpoint. None:
             random weights, scaled so that the model finds many objects.
         conf: smallest score of an object.
-        iou: of two boxes of one class that overlap more than this, the weaker is dropped.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped.
         max_det: most objects.
         imgsz: long side, (short, long) side or a factor such as 1.25x; None: the rule of the model.
         repeats: turns; one more is not counted.
@@ -152,6 +124,7 @@ def benchmark(
     Raises:
         ValueError: if the model, the photo or an option is wrong.
     """
+    model = TrainRecipe.model if model is None else model
     repeats = whole_number("repeats", repeats)
     threads = None if threads is None else whole_number("threads", threads)
     if precision != "float32" and not fast:
@@ -164,8 +137,8 @@ def benchmark(
                 "apart=True makes the model in each process: give its name or its file"
             )
         own = {"weights": None, "device": "auto", "precision": "float32", "proposal_source": None}
-        given = (weights, device, precision, proposal_source)
-        for (option, usual), value in zip(own.items(), given, strict=True):
+        values = (weights, device, precision, proposal_source)
+        for (option, usual), value in zip(own.items(), values, strict=True):
             if value != usual:
                 raise OptionError(f"{option}={value}: a Predictor keeps its own; load it with that")
     file = _figures_file(save)
@@ -177,16 +150,17 @@ def benchmark(
             torch.set_num_threads(threads)
         make = partial(_make, model, weights, device, pixels, precision, fast, proposal_source)
         predictor = make()
-        post = make_post(conf, iou, max_det)
-        task = Task(make, pixels, post, imgsz, torch.get_num_threads())
-        result = _compare(task, predictor, repeats, apart)
+        given = {"conf": conf, "iou": iou, "max_det": max_det}
+        settings = predictor.settings(given, benchmark)
+        job = Job(make, pixels, settings, imgsz, torch.get_num_threads())
+        result = _compare(job, predictor, repeats, apart)
     finally:
         torch.set_num_threads(before)
     folder = save_dir(where, project, "benchmark", name if where is True else None)
     file = folder / "benchmark.json" if folder is not None else file
     if file is not None:
-        figures = {**asdict(result), "ratio": result.ratio}
-        del figures["file"]
+        figures = {**asdict(replace(result, peer=Peer())), "ratio": result.ratio}
+        del figures["file"], figures["peer"]
         write_whole(file, to_json(figures, indent=1))
         result = replace(result, file=file)
     return result
@@ -215,48 +189,23 @@ def _make(
         predictor = copy.copy(model)  # whose `fast` may be set
     else:
         predictor = comparable(model, weights, device, pixels, precision=precision)
-        take_regions_from(predictor.detector, predictor.meta.model, proposal_source)
+        given, usual = {"proposal_source": proposal_source}, {"proposal_source": None}
+        own = predictor.task.own_options(predictor.meta.model, given, usual)
+        predictor.task.adapt(predictor.model, predictor.meta.model, own)
     predictor.fast = fast
     return predictor
 
 
-def comparable(
-    model: str | Path,
-    weights: str | Path | None,
-    device: str,
-    photo: np.ndarray,
-    *,
-    precision: str = "float32",
-) -> Predictor:
-    """Return a model that torchvision can be compared with, if it has one of that name.
-
-    Args:
-        model: registered name, checkpoint or run folder.
-        weights: see `hub.load`; None: for a registered name random ones that find much.
-        device: see `pick_device`.
-        photo: (H, W, 3) uint8; random weights are scaled on it.
-        precision: see `hub.load`.
-    """
-    from ..models.registry import list_models
-
-    if str(model) not in list_models() or weights is not None:
-        return load(model, weights=weights, device=device, precision=precision)
-    # torchvision's conventions: with ours, its model could not give the same numbers.
-    options = {"conventions": "torchvision"}
-    made = random_predictor(str(model), 90, photo, options=options, device=device)
-    return Predictor(made.detector, made.meta, device=device, precision=precision)
-
-
-def _compare(task: Task, predictor: Predictor, repeats: int, apart: bool) -> Benchmark:
-    resize = predictor.resize_rule(task.imgsz)
-    size = resize.target_size(*task.pixels.shape[:2])
+def _compare(job: Job, predictor: Predictor, repeats: int, apart: bool) -> Benchmark:
+    rule, peer = predictor.resize_rule(job.imgsz), predictor.task.peer
+    size = rule.target_size(*job.pixels.shape[:2])
     kinds: list[type[Ours] | type[Theirs]] = [Ours]
-    if has_peer(predictor, resize.short):
+    if peer.has(predictor.meta, rule):
         kinds.append(Theirs)
     sides = [Side() for _ in kinds]
     with ExitStack() as stack:
         runners: list[Runner] = [
-            stack.enter_context(Apart(kind, task)) if apart else kind(task, predictor)
+            stack.enter_context(Apart(kind, job)) if apart else kind(job, predictor)
             for kind in kinds
         ]
         bar = stack.enter_context(console.progress("benchmark", total=repeats + 1, unit="turn"))
@@ -266,61 +215,14 @@ def _compare(task: Task, predictor: Predictor, repeats: int, apart: bool) -> Ben
     return Benchmark(
         predictor.meta.model,
         size,
-        task.threads,
+        job.threads,
         str(predictor.device),
         apart,
         sides[0],
         None if alone else sides[1],
-        None if alone else _match(*results),
+        None if alone else peer.match(*results),
+        peer,
     )
-
-
-def _match(ours: Result, theirs: dict[str, Tensor]) -> Match:
-    """Look for each of torchvision's detections among ours; each of ours serves once."""
-    theirs = {key: value.cpu() for key, value in theirs.items()}
-    masks = ours.masks if "masks" in theirs else None
-    points = ours.keypoints if "keypoints" in theirs else None
-    match = Match(
-        0,
-        len(theirs["boxes"]),
-        len(ours),
-        mask=None if masks is None else 1.0,
-        keypoint=None if points is None else 0.0,
-    )
-    for i, j, box, score in pair(
-        theirs["boxes"],
-        theirs["scores"],
-        theirs["labels"] - 1,
-        ours.boxes,
-        ours.scores,
-        ours.labels,
-    ):
-        iou, rounding, point = 1.0, False, 0.0
-        if masks is not None:
-            probability = theirs["masks"][i, 0]
-            iou, rounding = _agree(probability, masks[j])
-            if iou < MASK_IOU and not rounding and ours.paste_mode == "torchvision":
-                # Its paste cuts the box to whole pixels: a side that lies on one jumps by
-                # rounding. In its own box, our mask must be the same.
-                crops = ours.detections.mask_probs
-                assert crops is not None
-                size, place = ours.detections.size, theirs["boxes"][i : i + 1]
-                moved = paste_masks(crops[j : j + 1], place, size, mode=ours.paste_mode)[0]
-                again, decided = _agree(probability, moved)
-                rounding = again >= MASK_IOU or decided
-        if points is not None:
-            point = float((theirs["keypoints"][i] - points[j])[:, :2].abs().max())
-        match.add(box, score, iou, rounding, point)
-    return match
-
-
-def _agree(probability: Tensor, mask: Tensor) -> tuple[float, bool]:
-    """Return the IoU of two masks, and whether only undecided pixels differ."""
-    other = probability >= 0.5
-    union = int((other | mask).sum())
-    differ = other != mask
-    iou = 1 - int(differ.sum()) / union if union else 1.0
-    return iou, bool(((probability[differ] - 0.5).abs() <= UNDECIDED).all())
 
 
 def report(result: Benchmark) -> None:
@@ -329,8 +231,10 @@ def report(result: Benchmark) -> None:
     columns = ["stage", "maskwright, ms"]
     if theirs is not None:
         columns = ["stage", "torchvision, ms", "maskwright, ms", "ratio"]
+    peer = result.peer
+    stages = (PREPARING, peer.attaching, *peer.stages, peer.finishing, None)
     rows: list[list[object]] = []
-    for stage in (*STAGES, None):
+    for stage in stages:
         mine, other = result.ours.median(stage), theirs.median(stage) if theirs else None
         if mine is None and other is None:
             continue
@@ -351,27 +255,6 @@ def report(result: Benchmark) -> None:
         rows,
     )
     if theirs is None:
-        console.note(
-            "torchvision has no such model, weights, options and image size (its imgsz is "
-            "SHORT,LONG): nothing to compare with"
-        )
-    if result.match is not None:
-        match = result.match
-        wanted = [f"{BOX_PX} px", f"score {SCORE}"]
-        furthest = [f"{match.box:.1e} px", f"score {match.score:.1e}"]
-        if match.mask is not None:
-            wanted.append(f"mask IoU {MASK_IOU}")
-            furthest.append(f"mask IoU {match.mask:.5f}")
-        if match.keypoint is not None:
-            wanted.append(f"keypoints {KEYPOINT_PX} px")
-            furthest.append(f"keypoint {match.keypoint:.1e} px")
-        console.note(
-            f"{match.found} of torchvision's {match.total} detections found again within "
-            f"{', '.join(wanted)} (ours: {match.ours}; furthest: {', '.join(furthest)})"
-        )
-        if match.undecided:
-            console.note(
-                f"in {match.undecided} of them the masks differ only in pixels whose probability "
-                f"is within {UNDECIDED} of the threshold, or by a box whose side rounding puts on "
-                "another whole pixel, which counts as equal"
-            )
+        console.note(f"{peer.needs}: nothing to compare with")
+    for text in [] if result.match is None else peer.told(result.match):
+        console.note(text)

@@ -19,16 +19,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from ..models.detection.base import Detector, PostProcess, TwoStageDetector
-from ..models.detection.regions import ProposalDetector
 from ..prediction.predictor import Predictor
 from ..prediction.reading import Loaded
 from ..prediction.sources import one_source
 from ..processes import be_helper, start_helpers
-from ..tasks.detection.result import Result
-from ..tasks.detection.settings import DetectionSettings
 from ..terminal.heap import keep_memory
-from .peer import torchvision_model
+
+PREPARING = "read and resize"  # the first stage
 
 
 @dataclass
@@ -57,20 +54,20 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """What both sides do.
 
     Attributes:
         make: returns the predictor; called in each process.
         pixels: (H, W, 3) uint8.
-        post: thresholds.
+        settings: of the prediction.
         imgsz: see `benchmark`.
         threads: of torch.
     """
 
     make: Callable[[], Predictor]
     pixels: np.ndarray
-    post: PostProcess
+    settings: Any
     imgsz: Any
     threads: int
 
@@ -78,48 +75,50 @@ class Task:
 class Ours:
     """Our side, in this process."""
 
-    def __init__(self, task: Task, predictor: Predictor) -> None:
-        self.predictor, self.post = predictor, task.post
-        self.resize = predictor.resize_rule(task.imgsz)
-        self.loaded = Loaded(one_source(task.pixels, 0), task.pixels, 0.0)
-        self.last: Result | None = None
+    def __init__(self, job: Job, predictor: Predictor) -> None:
+        self.predictor, self.settings = predictor, job.settings
+        self.rule = predictor.resize_rule(job.imgsz)
+        self.attaches = predictor.task.attach(predictor.model) is not None
+        self.loaded = Loaded(one_source(job.pixels, 0), job.pixels, 0.0)
+        self.last: Any = None
 
     def __call__(self, side: Side) -> None:
         """Compute once; see `Runner`."""
-        with _Stages(side, self.predictor.device.type == "cuda") as stages:
-            network: Any = self.predictor.network()
-            stages.watch_ours(network)
-            stages.watch(self.predictor.task, "collate", "read and resize")
-            stages.watch(self.predictor, "_attach", "find regions")
-            self.last = self.predictor.infer(
-                [self.loaded], self.resize, DetectionSettings(self.post)
-            )[0]
-            with stages.stage("paste masks"):
-                _ = self.last.masks
+        predictor, peer = self.predictor, self.predictor.task.peer
+        with Stages(side, predictor.device.type == "cuda") as stages:
+            peer.watch_ours(stages, predictor.network())
+            stages.watch(predictor.task, "collate", PREPARING)
+            if self.attaches:
+                stages.watch(predictor, "_attach", peer.attaching)
+            self.last = predictor.infer([self.loaded], self.rule, self.settings)[0]
+            if peer.finishing:
+                with stages.stage(peer.finishing):
+                    peer.finish(self.last)
 
-    def result(self) -> Result | None:
+    def result(self) -> Any:
         """Return what was found last."""
         return self.last
 
 
 class Theirs:
-    """torchvision's side, in this process; for models that it has (see `peer.has_peer`)."""
+    """torchvision's side, in this process; for models that it has (see `Peer.has`)."""
 
-    def __init__(self, task: Task, predictor: Predictor) -> None:
-        resize = predictor.resize_rule(task.imgsz)
-        peer = torchvision_model(predictor, task.post, resize.short, resize.long)
-        assert peer is not None
-        self.peer = peer
-        self.pixels, self.device = task.pixels, predictor.device
+    def __init__(self, job: Job, predictor: Predictor) -> None:
+        self.kind, self.device = predictor.task.peer, predictor.device
+        rule = predictor.resize_rule(job.imgsz)
+        self.peer = self.kind.build(
+            predictor.model, predictor.meta, job.settings, rule, self.device
+        )
+        self.pixels = job.pixels
         self.last: Any = None
 
     def __call__(self, side: Side) -> None:
         """Compute once; see `Runner`."""
         cuda = self.device.type == "cuda"
-        with _Stages(side, cuda) as stages, torch.inference_mode():
-            stages.watch_torchvision(self.peer)
+        with Stages(side, cuda) as stages, torch.inference_mode():
+            self.kind.watch_theirs(stages, self.peer)
             image = torch.from_numpy(self.pixels).to(self.device).permute(2, 0, 1) / 255
-            self.last = self.peer([image])[0]
+            self.last = self.kind.run(self.peer, image)
 
     def result(self) -> Any:
         """Return what was found last."""
@@ -131,13 +130,13 @@ class Apart:
 
     Args:
         kind: `Ours` or `Theirs`.
-        task: what it does.
+        job: what it does.
     """
 
-    def __init__(self, kind: type[Ours] | type[Theirs], task: Task) -> None:
+    def __init__(self, kind: type[Ours] | type[Theirs], job: Job) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, kind, task), daemon=True)
+        self.process = context.Process(target=_serve, args=(other, kind, job), daemon=True)
         start_helpers(self.process.start)
         other.close()
 
@@ -174,13 +173,13 @@ class Apart:
         return answer
 
 
-def _serve(pipe: Connection, kind: type[Ours] | type[Theirs], task: Task) -> None:
+def _serve(pipe: Connection, kind: type[Ours] | type[Theirs], job: Job) -> None:
     """Run a side for `Apart`: answer each "turn" with its times, "result" with what was found."""
     be_helper()
     try:
         if kind is Ours:
             keep_memory()
-        torch.set_num_threads(task.threads)
+        torch.set_num_threads(job.threads)
         runner: Ours | Theirs | None = None
         while True:
             try:
@@ -188,7 +187,7 @@ def _serve(pipe: Connection, kind: type[Ours] | type[Theirs], task: Task) -> Non
             except EOFError:
                 return
             if runner is None:
-                runner = kind(task, task.make())
+                runner = kind(job, job.make())
             if what == "result":
                 pipe.send(runner.result())
                 continue
@@ -221,7 +220,7 @@ def take_turns(
         done()
 
 
-class _Stages:
+class Stages:
     """Times what is watched while the context is open, as one turn of a side."""
 
     def __init__(self, side: Side, cuda: bool) -> None:
@@ -230,7 +229,7 @@ class _Stages:
         self.open: dict[str, float] = {}
         self.handles: list[Callable[[], None]] = []
 
-    def __enter__(self) -> _Stages:
+    def __enter__(self) -> Stages:
         self.begin = self.now()
         return self
 
@@ -242,6 +241,7 @@ class _Stages:
             undo()
 
     def now(self) -> float:
+        """Return the time in seconds, with all that was asked of a GPU done."""
         if self.cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -263,53 +263,3 @@ class _Stages:
 
         owner.__dict__[method] = timed
         self.handles.append(lambda: owner.__dict__.pop(method))
-
-    def watch_ours(self, network: Detector) -> None:
-        """Time the parts of a detector with regions; of others only the whole."""
-        if not isinstance(network, TwoStageDetector | ProposalDetector):
-            return
-        heads = network.roi_heads
-
-        def pool_stage(*args: Any, **_: Any) -> str:
-            for_boxes = args[3] == heads.box_head.pool * heads.trunk_stride
-            return "pool for boxes" if for_boxes else "pool for masks, keypoints"
-
-        self.watch(network.backbone, "forward", "backbone")
-        if isinstance(network, TwoStageDetector):
-            if network.fpn is not None:
-                self.watch(network.fpn, "forward", "pyramid")
-            if network.trunk is not None:
-                self.watch(network.backbone, "tail", "last stage on regions")
-            self.watch(network.rpn, "forward", "proposal head")
-            self.watch(network.rpn, "propose", "proposals")
-        self.watch(heads.box_head, "maps", "box head")
-        self.watch(heads, "pool", pool_stage)
-        self.watch(heads.box_head, "forward", "box head")
-        self.watch(heads.box_head, "decode", "choose boxes")
-        if heads.mask_head is not None:
-            self.watch(heads.mask_head, "forward", "mask head")
-        if heads.keypoint_head is not None:
-            self.watch(heads.keypoint_head, "forward", "keypoint head")
-            self.watch(heads.keypoint_head, "decode", "find keypoints")
-
-    def watch_torchvision(self, peer: Any) -> None:
-        """Time the parts of torchvision's detector."""
-        heads = peer.roi_heads
-        self.watch(peer.transform, "forward", "read and resize")
-        self.watch(peer.backbone.body, "forward", "backbone")
-        self.watch(peer.backbone.fpn, "forward", "pyramid")
-        self.watch(peer.rpn.head, "forward", "proposal head")
-        self.watch(peer.rpn, "filter_proposals", "proposals")
-        self.watch(heads.box_roi_pool, "forward", "pool for boxes")
-        self.watch(heads.box_head, "forward", "box head")
-        self.watch(heads.box_predictor, "forward", "box head")
-        self.watch(heads, "postprocess_detections", "choose boxes")
-        if heads.has_mask():
-            self.watch(heads.mask_roi_pool, "forward", "pool for masks, keypoints")
-            self.watch(heads.mask_head, "forward", "mask head")
-            self.watch(heads.mask_predictor, "forward", "mask head")
-        if heads.has_keypoint():
-            self.watch(heads.keypoint_roi_pool, "forward", "pool for masks, keypoints")
-            self.watch(heads.keypoint_head, "forward", "keypoint head")
-            self.watch(heads.keypoint_predictor, "forward", "keypoint head")
-        self.watch(peer.transform, "postprocess", "paste masks")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny_exports import Exported, photos, tiny_predictor
 
-from maskwright.exporters.export import ExportReport, export
+from maskwright.exporters.export import export
+from maskwright.exporters.report import ExportReport
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from maskwright import runtime
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
-from maskwright.exporters import export as module
+from maskwright.exporters import checked
 from maskwright.exporters.export import export
-from maskwright.graphs.spec import KEY, GraphSpec
+from maskwright.graphs.spec import KEY, from_json, to_json
 from maskwright.models import PostProcess
-from maskwright.tasks.detection.agreement import agrees, compare
+from maskwright.tasks.detection.exporting.agreement import agrees, compare
 
 
 def same(predictor, other, image, **options) -> int:
@@ -75,7 +75,7 @@ def test_the_graph_is_standard_and_describes_itself(exported: Exported) -> None:
     data = json.loads(entry.value)
     assert entry.key == KEY and data["names"] == ["cell", None] and data["conf"] == 0.05
     assert data["resize"]["long"] == 96 and data["divisor"] == 32 and data["source"] == "a test"
-    assert GraphSpec.from_json(entry.value).to_json() == entry.value
+    assert to_json(from_json(entry.value)) == entry.value
 
 
 def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
@@ -194,8 +194,8 @@ def test_a_file_that_finds_something_else_is_not_written(
         shutil.copy(exported.path, path)
         return 1
 
-    monkeypatch.setattr(module, "write_graph", write_other)
-    monkeypatch.setattr(module, "trace", lambda model: None)
+    monkeypatch.setattr(checked, "write_graph", write_other)
+    monkeypatch.setattr(checked, "trace", lambda *_: None)
     options = {"imgsz": None, "max_det": 20, "source": exported.photos, "report": lambda _: None}
     target = tmp_path / "out" / "other.onnx"
     same_weights = export(exported.predictor, "onnx", target, **options)
@@ -242,7 +242,7 @@ def test_stopping_leaves_nothing(
         except KeyboardInterrupt as error:  # as a library may have it
             raise RuntimeError("a graph could not be made") from error
 
-    monkeypatch.setattr(module, "trace", stop)
+    monkeypatch.setattr(checked, "trace", stop)
     before = signal.getsignal(signal.SIGTERM)
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     line = f"export model=nuclei format=pt2 imgsz=64 path={tmp_path / 'a' / 'b' / 'x.pt2'}"

@@ -10,7 +10,8 @@ import torch
 from tiny_exports import photos, tiny_predictor
 
 import maskwright as mw
-from maskwright.exporters.export import ExportReport, export
+from maskwright.exporters.export import export
+from maskwright.exporters.report import ExportReport
 from maskwright.graphs.writers import SUFFIXES
 from maskwright.models import list_models
 from maskwright.ops.decompositions import decompositions

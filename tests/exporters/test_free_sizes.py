@@ -15,10 +15,11 @@ import torch
 import maskwright as mw
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image
-from maskwright.graphs.spec import GraphSpec
-from maskwright.graphs.trace import trace, whole_model
+from maskwright.graphs.spec import describe
+from maskwright.graphs.trace import lean_network, trace, whole_model
 from maskwright.models import Meta, PostProcess, build
-from maskwright.tasks.detection.agreement import agrees, compare
+from maskwright.tasks.detection.exporting.agreement import agrees, compare
+from maskwright.tasks.detection.settings import DetectionSettings
 
 MOST_SECONDS = 180  # of processor time, what docs/export.md promises
 PHOTOS = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
@@ -41,11 +42,10 @@ def test_the_packaged_model_as_the_manual_has_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["faster_rcnn_lite0_c4", "refine_mask_lite0_fpn"])
 def test_other_families_on_a_backbone_that_pads_by_size(name: str) -> None:
     detector = build(name, 2).eval()
-    spec = GraphSpec.of(
-        detector, Meta(name, {}, ["a", "b"]), PostProcess(), size=None, batch=None, half=False
-    )
+    meta, settings = Meta(name, {}, ["a", "b"]), DetectionSettings(PostProcess())
+    spec = describe(detector, meta, settings, size=None, batch=None, half=False)
     start = time.process_time()
-    program = trace(whole_model(detector, spec))
+    program = trace(whole_model(lean_network(detector, spec), spec), spec)
     assert time.process_time() - start < MOST_SECONDS
     pixels = next(node for node in program.graph.nodes if node.name == "pixels").meta["val"]
     assert all(isinstance(side, torch.SymInt) for side in (pixels.shape[0], *pixels.shape[2:]))

@@ -18,12 +18,14 @@ from tiny_exports import Exported
 import maskwright as mw
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image, resize_image
-from maskwright.exporters import export as module
-from maskwright.exporters.export import ExportReport, export
+from maskwright.exporters import checked
+from maskwright.exporters.export import export
 from maskwright.exporters.guard import Int8Report, make_plan, write_int8
+from maskwright.exporters.report import ExportReport, print_report
 from maskwright.graphs.int8 import LAYERS, choose_layers
 from maskwright.graphs.sessions import open_graph
-from maskwright.graphs.spec import KEY, GraphSpec
+from maskwright.graphs.spec import KEY, from_json, to_json
+from maskwright.tasks.graph import GraphSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:max_det")
 SHOWN = {"conf": 0.05, "max_det": 20}
@@ -207,7 +209,7 @@ def test_the_file_says_what_it_is_and_val_measures_the_same(exported, int8, data
     said = json.loads(entry.value)
     assert entry.key == KEY and said["precision"] == "int8"
     assert said["int8"] == {"images": 2, "before": report.before, "after": report.after}
-    assert GraphSpec.from_json(entry.value).to_json() == entry.value
+    assert to_json(from_json(entry.value)) == entry.value
     loaded = mw.load(path)
     assert loaded.detector.spec.quantised.images == report.images == 2
     assert set(report.before) == {"box/AP", "mask/AP"} and report.val_images == 3
@@ -291,8 +293,8 @@ def float_graph(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copy(exported.path, path)
         return 1
 
-    monkeypatch.setattr(module, "write_graph", write)
-    monkeypatch.setattr(module, "trace", lambda model: None)
+    monkeypatch.setattr(checked, "write_graph", write)
+    monkeypatch.setattr(checked, "trace", lambda *_: None)
 
 
 def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) -> None:
@@ -311,7 +313,7 @@ def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) 
     assert len(report.cases) == 4
     assert all(case.match.found == case.match.total for case in report.cases)
     assert mw.load(target).detector.spec.quantised.before == report.int8.before
-    module.print_report(report)
+    print_report(report)
     printed = capsys.readouterr().out
     figures = [f"{100 * report.int8.after[key]:.2f}" for key in ("box/AP", "mask/AP")]
     assert all(figure in printed for figure in figures) and "mask AP (points)" in printed
@@ -329,7 +331,7 @@ def test_the_whole_command(float_graph, exported, data, tmp_path: Path, capsys) 
         (["format=onnx"], r"int8=true needs data=\.\.\."),
         (["format=onnx", "half=true", "data=x"], "two precisions"),
         (["format=pt2", "data=x"], "format=onnx and format=openvino, not for format=pt2"),
-        (["format=onnx", "data=x", "max_drop=-1"], "max_drop is points of AP"),
+        (["format=onnx", "data=x", "max_drop=-1"], "max_drop is points of the metrics"),
         (["format=onnx", "data=x", "calibration=0"], "calibration is a number of images"),
         (["format=onnx", "data=x", "int8=false"], "data=...: for int8=true alone"),
     ],

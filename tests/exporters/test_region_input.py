@@ -13,10 +13,11 @@ import maskwright as mw
 from maskwright import runtime
 from maskwright.cli import main
 from maskwright.data.pixels.images import load_image
-from maskwright.exporters.export import ExportReport, export
+from maskwright.exporters.export import export
+from maskwright.exporters.report import ExportReport
 from maskwright.models import PostProcess
 from maskwright.proposals import make_source
-from maskwright.tasks.detection.agreement import agrees, compare
+from maskwright.tasks.detection.exporting.agreement import agrees, compare
 
 LIMITS = {"conf": 0.01, "max_det": 20}
 POST = PostProcess(0.01, 0.5, 20)

@@ -19,7 +19,7 @@ from maskwright.data.pixels.images import resize_image as torch_resize
 from maskwright.models import PostProcess
 from maskwright.ops import paste_masks
 from maskwright.structures import Detections, Resize
-from maskwright.tasks.detection.agreement import agrees, compare
+from maskwright.tasks.detection.exporting.agreement import agrees, compare
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a bare installation of NumPy, Pillow and onnxruntime brings along.

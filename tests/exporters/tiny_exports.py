@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskwright.exporters.export import ExportReport
+from maskwright.exporters.report import ExportReport
 from maskwright.models import Meta, build_tiny
 from maskwright.nn.detection.svm_head import SVMHead
 from maskwright.prediction.predictor import Predictor

@@ -12,9 +12,10 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from maskwright.converters.torchvision import from_maskwright
+from maskwright.drawing.scene import drawn_scene
 from maskwright.nn.detection.samplers import Sample
 from maskwright.structures import Images, Instances, PackedMasks
-from maskwright.timing.peer import drawn_scene, random_predictor
+from maskwright.timing.comparable import random_predictor
 
 CLASSES = 3
 SIZES = [(128, 160), (96, 144)]

@@ -34,7 +34,9 @@ from .evaluate import (
     match_classes,
     match_keypoints,
 )
+from .exporting.graph import GRAPHS
 from .parts import load_proposer, proposing, two_stage
+from .peer import PEER
 from .post import make_post
 from .recipe import DetectionRecipe
 from .regions import check_shared_ids, prepare_proposals, proposal_store, take_regions_from
@@ -68,6 +70,8 @@ class DetectionTask(Task):
             "keypoints": "Keypoint",
         }.items()
     }
+    graph = GRAPHS
+    peer = PEER
     shown = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
 
     def finding(self, model: str | Model) -> dict[str, Any]:

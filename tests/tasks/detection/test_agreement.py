@@ -9,7 +9,7 @@ import torch
 
 from maskwright.models import PostProcess
 from maskwright.structures import Detections
-from maskwright.tasks.detection.agreement import Match, agrees, compare
+from maskwright.tasks.detection.exporting.agreement import Match, agrees, compare
 
 POST = PostProcess(0.1, 0.5, 4)
 

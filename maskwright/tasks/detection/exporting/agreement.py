@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...models.detection.base import PostProcess
-from ...ops.boxes import box_iou
-from ...ops.masks import paste_masks
-from ...structures import Detections
+from ....models.detection.base import PostProcess
+from ....ops.boxes import box_iou
+from ....ops.masks import paste_masks
+from ....structures import Detections
 
 # A detection is found again within these: pixels, score, IoU of the masks.
 BOX_PX, SCORE, MASK_IOU = 0.02, 5e-4, 0.999

@@ -18,21 +18,23 @@ import maskwright as mw
 from maskwright.errors import OptionError
 from maskwright.graphs import sessions, torch_file
 from maskwright.graphs.sessions import open_graph
-from maskwright.graphs.spec import GraphSpec
-from maskwright.graphs.trace import WholeModel, trace
+from maskwright.graphs.trace import trace
 from maskwright.graphs.writers import SUFFIXES, check_libraries, write_graph
 from maskwright.models import Meta, PostProcess
 from maskwright.structures import Images, Resize
+from maskwright.tasks.detection.exporting.interface import DetectionInterface
+from maskwright.tasks.graph import GraphSpec
 
 SLOTS = 4
 NOT_COMPILED = [name for name in SUFFIXES if name != "aoti"]
 
 
-class Toy(WholeModel):
+class Toy(nn.Module):
     """Finds as many objects as half the mean brightness; boxes and scores follow from weights."""
 
     def __init__(self, spec: GraphSpec) -> None:
-        super().__init__(nn.Identity(), spec)
+        super().__init__()
+        self.spec = spec
         self.scale = nn.Parameter(torch.tensor([0.9, 0.6, 0.3, 0.1]))
         self.layer = nn.Linear(2, 4)
 
@@ -47,7 +49,8 @@ def make_spec(size: tuple[int, int] | None = None, batch: int | None = None) -> 
     meta = Meta("toy", {}, ["a", "b"], licence="CC0", source='quotes " and <tags> & ünïcode')
     post = PostProcess(0.05, 0.5, SLOTS)
     rule = Resize(None, 64, within=size)
-    return GraphSpec(meta, "detect", post, size, batch, 32, rule, "grid", 0, "fp32")
+    own = DetectionInterface("detect", post, "grid", 0)
+    return GraphSpec(meta, "detect", size, batch, 32, rule, "fp32", own)
 
 
 WRITTEN: dict[tuple[str, object], dict[str, bytes]] = {}  # each kind is written once
@@ -59,7 +62,7 @@ def write(format: str, folder: Path, spec: GraphSpec | None = None) -> tuple[Pat
     path = folder / f"toy{SUFFIXES[format]}"
     key = (format, toy.spec.size)
     if key not in WRITTEN:
-        assert write_graph(format, trace(toy), path, toy.spec) > 5
+        assert write_graph(format, trace(toy, toy.spec), path, toy.spec) > 5
         WRITTEN[key] = {file.name: file.read_bytes() for file in folder.iterdir()}
     for name, data in WRITTEN[key].items():
         (folder / name).write_bytes(data)

@@ -1,0 +1,1 @@
+"""Graphs of detectors: their interface, the model that an open file is, how two are compared."""

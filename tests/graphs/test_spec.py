@@ -1,0 +1,40 @@
+"""What a file says of itself: files written before open, and say the same when written anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskwright.graphs.spec import from_json, to_json
+
+# Of files of three kinds, as they were written before there were other tasks; one a line.
+OLDER = (Path(__file__).parent / "older_descriptions.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("text", OLDER)
+def test_descriptions_of_older_files_are_read_whole(text: str) -> None:
+    spec = from_json(text)
+    assert json.loads(to_json(spec)) == json.loads(text)
+    assert spec.outputs == json.loads(text)["outputs"]
+    assert spec.inputs == ["pixels", "sizes", *(["regions"] if spec.own.regions else [])]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("task", "sing", "says 'sing'"),
+        ("precision", "fp8", "says 'fp8'"),
+        ("paste_mode", "glue", "says 'glue'"),
+        ("size", [32, 32], r"resizes to \(64, 96\), not \(32, 32\)"),
+        ("max_det", 10**9, "impossible numbers"),
+        ("num_keypoints", -1, "impossible numbers"),
+        ("regions", {"slots": 0, "source": "x"}, "impossible sizes"),
+        ("int8", {"images": 1}, "incomplete"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(field: str, value: object, message: str) -> None:
+    data = json.loads(OLDER[0])
+    with pytest.raises(ValueError, match=message):
+        from_json(json.dumps({**data, field: value}))
