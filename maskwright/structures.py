@@ -19,6 +19,10 @@ from torch.utils._pytree import register_dataclass
 from .errors import OptionError
 
 MAX_INPUT = 2**27  # pixels of one image as network input
+Triple = tuple[float, float, float]  # red, green, blue
+# Mean and deviation of the samples of ImageNet, 0 to 255.
+IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)
+IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
 
 
 class _Movable:
@@ -404,6 +408,44 @@ class Resize:
                 f"network input, more than {MAX_INPUT}: lower imgsz, or cut it into tiles"
             )
         return size
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photo becomes network input at test: short side scaled, then its middle cut out.
+
+    Attributes:
+        crop: side of the square that is cut out, in pixels.
+        short: short side before that, at least `crop`.
+        interpolation: "bilinear" or "bicubic", of 8-bit samples with a low-pass filter, as Pillow
+            does and torchvision with `antialias`.
+        mean: of red, green and blue samples, 0 to 255, in the data of the weights.
+        std: their deviation.
+    """
+
+    crop: int = 224
+    short: int = 256
+    interpolation: str = "bilinear"
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of a photo before the cut; the long side is truncated.
+
+        Raises:
+            ValueError: if that is more than `MAX_INPUT` pixels.
+        """
+        long = int(self.short * max(height, width) / min(height, width))
+        if self.short * long > MAX_INPUT:
+            raise ValueError(
+                f"an image of {width}x{height} pixels would have {long} pixels along its long side "
+                f"where the short one has {self.short}: cut it into parts"
+            )
+        return (self.short, long) if height <= width else (long, self.short)
+
+    def resize(self) -> Resize:
+        """Return the rule before the cut in the general form, for its description."""
+        return Resize(self.short, MAX_INPUT // self.short, rounding="floor")
 
 
 for _type in (Images, Labels, Places, PackedMasks, Instances):

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskwright.errors import OptionError
-from maskwright.structures import Images, Labels
+from maskwright.structures import Images, Labels, Preprocess
 
 from .batches import Chance
 from .label_samples import LabelAugment, augmented, centred, ten_crops
 from .records import Dataset
 from .sampling import weighted_order
-
-if TYPE_CHECKING:
-    from ..models.classification.base import Preprocess
 
 TEN = 10
 

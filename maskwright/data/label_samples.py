@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskwright.errors import OptionError
+from maskwright.structures import Preprocess
 
 from .transforms import photometric
-
-if TYPE_CHECKING:
-    from ..models.classification.base import Preprocess
 
 CROP_TRIES = 10
 POLICIES = ("none", "randaugment", "trivialaugment")

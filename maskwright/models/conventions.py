@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from ..errors import OptionError
 from ..structures import Resize
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
 
 @dataclass(frozen=True)
 class Conventions:

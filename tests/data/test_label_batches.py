@@ -18,8 +18,7 @@ from maskwright.data.label_batches import balanced_draws, cut_box, mixed
 from maskwright.data.label_samples import augmented, centred, draw_crop, ten_crops
 from maskwright.data.sampling import class_weights
 from maskwright.errors import OptionError
-from maskwright.models.classification.base import Preprocess
-from maskwright.structures import Labels
+from maskwright.structures import Labels, Preprocess
 
 FIT = Preprocess(crop=24, short=32)
 ALL: dict[str, Any] = {"vflip": 0.5, "rotate90": 0.5, "photometric": True, "erase": 0.5}

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from maskwright.errors import OptionError
-from maskwright.models.classification.base import ClassifierOptions, Preprocess
+from maskwright.models.classification.base import ClassifierOptions
+from maskwright.structures import Preprocess
 
 
 @pytest.mark.parametrize("size", [(480, 640), (375, 500), (500, 333), (256, 256)])

@@ -3,7 +3,7 @@
 A `Network` is the architecture alone; families write one each, or take that of a detector's
 backbone: one class, two uses. `Classifier` adds what all share: standardised input, losses with
 auxiliary heads, freezing from the input up, and the layer that is replaced for other classes.
-`ClassifierOptions` are the options that all have, `Preprocess` how a photo becomes their input.
+`ClassifierOptions` are the options that all have.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import OptionError
 from ...nn.random import RandomSource
-from ...structures import MAX_INPUT, Images, Labels, Resize
+from ...structures import IMAGENET_MEAN, IMAGENET_STD, Images, Labels, Preprocess, Triple
 from ..base import Model
-from ..conventions import IMAGENET_MEAN, IMAGENET_STD
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-_Triple = tuple[float, float, float]
 # Mean and deviation of red, green and blue, 0 to 255, with which published weights were trained.
-STATISTICS: dict[str, tuple[_Triple, _Triple]] = {
+STATISTICS: dict[str, tuple[Triple, Triple]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # -1 to 1
     "clip": ((122.7709383, 116.7460125, 104.0937362), (68.5005327, 66.6321579, 70.3231630)),
@@ -35,44 +33,6 @@ STATISTICS: dict[str, tuple[_Triple, _Triple]] = {
     "cifar": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     "lenet": ((20.0, 20.0, 20.0), (200.0, 200.0, 200.0)),  # -0.1 to 1.175
 }
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photo becomes network input at test: short side scaled, then its middle cut out.
-
-    Attributes:
-        crop: side of the square that is cut out, in pixels.
-        short: short side before that, at least `crop`.
-        interpolation: "bilinear" or "bicubic", of 8-bit samples with a low-pass filter, as Pillow
-            does and torchvision with `antialias`.
-        mean: of red, green and blue samples, 0 to 255, in the data of the weights.
-        std: their deviation.
-    """
-
-    crop: int = 224
-    short: int = 256
-    interpolation: str = "bilinear"
-    mean: _Triple = IMAGENET_MEAN
-    std: _Triple = IMAGENET_STD
-
-    def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of a photo before the cut; the long side is truncated.
-
-        Raises:
-            ValueError: if that is more than `MAX_INPUT` pixels.
-        """
-        long = int(self.short * max(height, width) / min(height, width))
-        if self.short * long > MAX_INPUT:
-            raise ValueError(
-                f"an image of {width}x{height} pixels would have {long} pixels along its long side "
-                f"where the short one has {self.short}: cut it into parts"
-            )
-        return (self.short, long) if height <= width else (long, self.short)
-
-    def resize(self) -> Resize:
-        """Return the rule before the cut in the general form, for its description."""
-        return Resize(self.short, MAX_INPUT // self.short, rounding="floor")
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import OptionError, nearest
+from ...structures import Preprocess
 from ..registry import ModelEntry, register, register_pattern
-from .base import STATISTICS, Classifier, ClassifierOptions, Network, Preprocess
+from .base import STATISTICS, Classifier, ClassifierOptions, Network
 
 PREFIX = "classify_"
 
