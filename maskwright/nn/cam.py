@@ -34,7 +34,7 @@ class ClassNetwork(Protocol):
 
     final: str
 
-    def features(self, x: Tensor) -> Tensor:
+    def maps(self, x: Tensor) -> Tensor:
         """Return the last maps (B, K, h, w)."""
 
     def head(self, maps: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def explain(
     """Return where a classifier sees classes, as heat maps of the size of its input.
 
     Args:
-        network: gives logits (B, C); with `features`, `head` and `final` as `ClassNetwork` has
+        network: gives logits (B, C); with `maps`, `head` and `final` as `ClassNetwork` has
             them, unless a layer is named.
         x: (B, 3, H, W), what the network takes.
         classes: (B,) the class to explain in each image; (B, P) for several of them.
@@ -123,7 +123,7 @@ def cam(network: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """
     parts: Any = network
     with _evaluating(network), torch.no_grad():
-        maps: Tensor = parts.features(x)
+        maps: Tensor = parts.maps(x)
         final = network.get_submodule(parts.final)
         weight = getattr(final, "weight", None)
         rows = weight.flatten(1) if isinstance(weight, Tensor) and weight.ndim > 1 else None
@@ -216,7 +216,7 @@ def class_evidence(
     parts: Any = network
     with _evaluating(network):
         with torch.no_grad():
-            maps = parts.features(x)
+            maps = parts.maps(x)
         # The copy is for heads that begin with a ReLU in place.
         leaf = _leaf(maps, _name(network))
         return _derived(leaf, chosen(parts.head(leaf.clone())), _name(network))

@@ -34,21 +34,21 @@ class Pooled(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(8, 8), nn.Tanh()) if hidden else nn.Identity()
         self.fc = nn.Linear(8, 5)
 
-    def features(self, x):
+    def maps(self, x):
         return self.last(self.relu(self.norm(self.stem(x))))
 
     def head(self, maps):
         return self.fc(self.hidden(self.relu(maps).mean((2, 3))))
 
     def forward(self, x):
-        return self.head(self.features(x))
+        return self.head(self.maps(x))
 
 
 class Rectified(Pooled):
     """The same with the ReLU before the maps, as CAM wants it."""
 
-    def features(self, x):
-        return super().features(x).relu()
+    def maps(self, x):
+        return super().maps(x).relu()
 
     def head(self, maps):
         return self.fc(maps.mean((2, 3)))
@@ -57,7 +57,7 @@ class Rectified(Pooled):
 class Twice(Rectified):
     """A layer that stands in two places."""
 
-    def features(self, x):
+    def maps(self, x):
         return self.relu(self.last(self.relu(self.stem(x))))
 
 
@@ -95,7 +95,7 @@ def test_cam_is_the_last_layer_at_each_position(network, x):
     found = cam(network, x, classes)
     assert found.shape == (2, 3, 4, 5)
     network.eval().requires_grad_(False)
-    maps = network.features(x)
+    maps = network.maps(x)
     for number in range(2):
         for i in range(3):
             c = classes[i, number]
