@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..paths import takes_paths
 from ..reports.gallery import check_formats, split_names
 from ..runs import check_save
 from ..tasks.base import Settings
-from ..text import printable
+from ..text import one_line, printable
 from ..window import Window, parse_window
 from .load import load
 from .memory import TooLittleMemoryError
@@ -49,6 +49,8 @@ def predict(
     project: str | Path = "runs",
     name: str | None = None,
     trust: bool = False,
+    explain: str | None = None,
+    explain_target: str | int | None = None,
 ) -> Results:
     """Predict over a source of any size, one result at a time.
 
@@ -89,6 +91,12 @@ def predict(
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "predict".
         trust: run the machine code in a file of `maskwright export format=aoti`.
+        explain: show what convinced the network, as a heat map of each image: cam (classifiers
+            whose classes are one linear layer on mean maps), gradcam or gradcam++. With save a
+            picture of each goes into the folder `heatmaps`.
+        explain_target: what to explain: a class by its name or number from 0 on; where there are
+            several finds the number of one from 0 on, or a class, whose best is taken. None: the
+            best.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
@@ -129,8 +137,14 @@ def predict(
     check_formats(files, predictor.task.files)
     predictor.task.check_formats(files, predictor.model, predictor.meta.model)
     given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
+    given |= {"explain": explain, "explain_target": explain_target}
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz)
+    explainer = None
+    if explain is not None:
+        explainer = predictor.explainer(explain, explain_target, rule)
+    elif explain_target is not None:
+        raise OptionError(f"explain_target={explain_target} needs explain=, such as gradcam")
     scale = chosen_window(predictor.meta, window)
     saver = None
     if where is not False:
@@ -143,7 +157,9 @@ def predict(
             title=str(source) if isinstance(source, str | Path) else "Predictions",
             several=len(sources) > 1,
         )
-    stream = _stream(predictor, sources, rule, settings, scale, batch, saver, show, labels)
+    stream = _stream(
+        predictor, sources, rule, settings, scale, batch, saver, show, labels, explainer
+    )
     return Results(stream, len(sources), predictor.meta.model, saver)
 
 
@@ -157,6 +173,7 @@ def _stream(
     saver: Saver | None,
     show: bool,
     labels: bool,
+    explainer: Callable[[Any], Any] | None,
 ) -> Generator[Any]:
     stretched = False
     said: set[str] = set()
@@ -168,6 +185,13 @@ def _stream(
         for result in _compute(predictor, group, rule, settings, sources.single):
             for text in predictor.task.remarks([result], predictor.model, settings, said):
                 warnings.warn(text, stacklevel=2)
+            if explainer is not None:
+                result = explainer(result)
+                if result.heatmap is None:
+                    warnings.warn(
+                        f"{one_line(result.name)}: nothing was found that could be explained",
+                        stacklevel=2,
+                    )
             if saver is not None:
                 saver.write(result)
             if show:

@@ -263,6 +263,27 @@ class Predictor:
             for loaded, one in zip(batch, found, strict=True)
         ]
 
+    def explainer(self, method: str, target: str | int | None, rule: Any) -> Callable[[Any], Any]:
+        """Return what gives a result with where its evidence lies: `ImageResult.heatmap`.
+
+        Args:
+            method: "cam", "gradcam" or "gradcam++".
+            target: what is to be explained; None: the best find.
+            rule: how images are resized, see `resize_rule`.
+
+        Raises:
+            OptionError: if the method or the target does not fit the model.
+        """
+        explain = self.task.explainer(self.model, self.meta, self.names, method, target)
+
+        def collate(pixels: Sequence[np.ndarray]) -> Images:
+            if self._attach is None:
+                self._attach = self.task.attach(self.model) or _nothing
+            images = self.task.collate(pixels, self.model, rule)
+            return self._on_device(self._attach(images, [(one, None) for one in pixels]))
+
+        return lambda result: replace(result, heatmap=explain(result, collate, rule))
+
 
 def _nothing(images: Images, photos: object) -> Images:
     return images

@@ -114,6 +114,10 @@ class ResultWriter:
             )
         result.save(overlay, labels=self._labels)
         data = result.save(overlay.with_suffix(".json"))
+        if result.heatmap is not None:
+            heatmaps = self.folder / "heatmaps"
+            heatmaps.mkdir(exist_ok=True)
+            result.save_heatmap(heatmaps / f"{stem}.jpg")
         check_formats(self._formats, result.FILES)
         for name in self._formats:
             ending, below = result.FILES[name]

@@ -35,6 +35,7 @@ class ImageResult(ABC):
         path: where the image came from; None for pixels in memory.
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         source_name: how the image is called among the others of its source, see `name`.
+        heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
         FILES: further files of an image by the name of their format: the suffix behind its stem,
             and the folder they go into, "" for the one of all.
     """
@@ -44,6 +45,7 @@ class ImageResult(ABC):
     path: str | None
     speed: dict[str, float]
     source_name: str
+    heatmap: np.ndarray | None
 
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
@@ -105,6 +107,27 @@ class ImageResult(ABC):
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         return stream.getvalue()
+
+    def save_heatmap(self, path: str | Path) -> Path:
+        """Write a picture of the image with `heatmap` over it.
+
+        Args:
+            path: the file, an image format.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if there is no heat map, or the file cannot be written.
+        """
+        from ..drawing.heatmap import draw_heatmap
+
+        if self.heatmap is None:
+            raise ValueError(f"{self.name} has no heat map: predict with explain=gradcam")
+        path = Path(home_path(path))
+        with replacing_picture(path) as temporary:
+            draw_heatmap(self.image, self.heatmap).save(temporary, quality=92)
+        return path
 
     def show(self, *, labels: bool = True) -> None:
         """Show the picture of `plot`: in the notebook, or in the system's image viewer.

@@ -439,6 +439,23 @@ class Task(ABC):
     ) -> ImageResult:
         """Return what a prediction gives to people; see `ImageResult`."""
 
+    def explainer(
+        self, model: Any, meta: Meta, names: Sequence[str], method: Any, target: Any
+    ) -> Any:
+        """Return what finds where the evidence for a result lies; see `evidence.Explainer`.
+
+        Args:
+            model: the model itself, not one rearranged for inference.
+            meta: what it says of itself.
+            names: class names.
+            method: see `nn.cam.METHODS`.
+            target: what is to be explained, as the user names it; None: the best find.
+
+        Raises:
+            OptionError: if the method or the target does not fit the model.
+        """
+        raise OptionError(f"explain is not there for models that {self.does}")
+
     def remarks(
         self, results: Sequence[Any], model: Any, settings: Any, said: set[str]
     ) -> Iterable[str]:

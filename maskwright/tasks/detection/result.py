@@ -44,6 +44,7 @@ class Result(ImageResult):
         paste_mode: how masks return to the image (see `ops.paste_masks`).
         skeleton: what the keypoints are called, and the lines between them.
         source_name: how the image is called among the others of its source, see `name`.
+        heatmap: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -65,6 +66,7 @@ class Result(ImageResult):
     paste_mode: str = "grid"
     skeleton: Skeleton | None = None
     source_name: str = ""
+    heatmap: np.ndarray | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
     # pixel.

@@ -25,6 +25,7 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
+from ..evidence import Explainer
 from . import alternate
 from .data_options import own_anchors, own_keypoints
 from .evaluate import (
@@ -34,6 +35,7 @@ from .evaluate import (
     match_classes,
     match_keypoints,
 )
+from .explain import make_explainer
 from .exporting.graph import GRAPHS
 from .parts import load_proposer, proposing, two_stage
 from .peer import PEER
@@ -57,6 +59,7 @@ class DetectionTask(Task):
     options = (
         *("conf", "iou", "max_det", "soft_nms", "tta"),
         *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
+        *("explain", "explain_target"),
     )
     files = Result.FILES
     score = "AP"
@@ -436,6 +439,12 @@ class DetectionTask(Task):
             meta.keypoints,
             source_name,
         )
+
+    def explainer(
+        self, model: Detector, meta: Meta, names: Sequence[str], method: Any, target: Any
+    ) -> Explainer:
+        """Return what explains a detection; see `Task`."""
+        return make_explainer(model, names, method, target, meta.model)
 
     def remarks(
         self,

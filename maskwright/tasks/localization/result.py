@@ -52,6 +52,7 @@ class LocationResult(ImageResult):
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         skeleton: what the keypoints are called, and the lines between them.
         source_name: how the image is called among the others of its source, see `name`.
+        heatmap: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -70,6 +71,7 @@ class LocationResult(ImageResult):
     speed: dict[str, float] = field(default_factory=dict)
     skeleton: Skeleton | None = None
     source_name: str = ""
+    heatmap: np.ndarray | None = None
 
     @property
     def label(self) -> int | None:

@@ -21,9 +21,11 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Places, Resize
 from ..base import Settings, Task, Written
 from ..evaluation import Evaluator
+from ..evidence import Explainer
 from . import pictures
 from .batches import Augment, LocationBatches, square
 from .evaluate import BoxEvaluator, KeypointEvaluator, LocationEvaluation, fitness, to_places
+from .explain import make_explainer
 from .objects import check_single
 from .recipe import LocalizationRecipe, pair_of
 from .report import load_places, save_places, write_location_report
@@ -36,6 +38,7 @@ class LocalizationTask(Task):
     name = "localization"
     does = LocalizationRecipe.DOES
     recipe = LocalizationRecipe
+    options = ("explain", "explain_target")
     score = "localized top-1 (for keypoints 1 / (1 + NME))"
     unscored = "the val images hold no object, so there is no place to be right or wrong"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -315,6 +318,12 @@ class LocalizationTask(Task):
     ) -> LocationResult:
         """Return the object of an image; see `Task`."""
         return LocationResult(found, image, names, path, speed, meta.keypoints, source_name)
+
+    def explainer(
+        self, model: Any, meta: Meta, names: Sequence[str], method: Any, target: Any
+    ) -> Explainer:
+        """Return what explains the class of an image; see `Task`."""
+        return make_explainer(model, names, method, target, meta.model)
 
 
 def _batches(
