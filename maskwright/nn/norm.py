@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -154,6 +155,38 @@ def conv_block(
     if relu:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class ResponseNorm(nn.Module):
+    """Local response normalisation (Krizhevsky et al. 2012, section 3.3), as the paper writes it.
+
+    b_i = a_i / (k + alpha * sum of a_j^2 over the n maps around i) ^ beta. Caffe and PyTorch divide
+    alpha by n. Computed in float32 at least: powers of sums do not bear rounding to 8 bits.
+
+    Args:
+        alpha: weight of the sum.
+        k: what is added to it.
+        n: maps in the sum, odd.
+        beta: the power.
+    """
+
+    def __init__(self, *, alpha: float, k: float, n: int = 5, beta: float = 0.75) -> None:
+        super().__init__()
+        self.alpha, self.k, self.n, self.beta = alpha, k, n, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) of the same."""
+        maps = x.shape[1]
+        exact = x.float() if x.dtype.itemsize < 4 else x
+        squares = F.pad(exact.square(), (0, 0, 0, 0, self.n // 2, self.n // 2))
+        total = squares[:, :maps]
+        for shift in range(1, self.n):
+            total = total + squares[:, shift : shift + maps]
+        return (exact / (self.k + self.alpha * total) ** self.beta).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in `print(model)`."""
+        return f"alpha={self.alpha}, k={self.k}, n={self.n}, beta={self.beta}"
 
 
 class ConvNorm(nn.Module):

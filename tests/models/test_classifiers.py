@@ -135,6 +135,16 @@ def test_the_fast_network_gives_the_same_logits(model: Classifier) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=limit)
 
 
+def test_bfloat16_rounds_and_no_more(model: Classifier) -> None:
+    images = make_images(2, model.crop)
+    short = fast_network(model, dtype=torch.bfloat16)
+    with torch.no_grad():
+        expected, found = model(images), short(images)
+    limit = 0.05 * float(expected.abs().max())
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=limit)
+    assert model.probabilities(found).dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in LONG], indirect=True)
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()  # families share the code that is compiled

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from maskwright.converters import classification
-from maskwright.models import build
+from maskwright.models import build, get_entry
 from maskwright.models.classification.base import Classifier, Network
+from maskwright.nn.norm import ResponseNorm
 from maskwright.structures import Images
 
 CLASSES = 7
@@ -29,6 +30,8 @@ EXTRA: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False, "aux_logits": True},
     "inception_v3": {"init_weights": False},
 }
+PUBLISHED = ["alexnet", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "googlenet_bn", "inception_v3"]
+THEIR_NAMES = {"googlenet_bn": "googlenet"}
 # Whose fully connected layers are large.
 SINGLE = ("vgg16", "vgg19_bn")
 
@@ -139,7 +142,7 @@ def test_photos_are_standardised_as_the_published_files_want(ours: str, name: st
 def test_responses_are_normalised_by_the_formula_of_the_paper() -> None:
     """Krizhevsky et al. 2012, section 3.3, map by map."""
     network = build("alexnet_two_towers", 2, width=8).network
-    layers = [layer for layer in network.features if isinstance(layer, nn.LocalResponseNorm)]
+    layers = [layer for layer in network.features if isinstance(layer, ResponseNorm)]
     assert len(layers) == 2
     a = torch.randn(1, 9, 2, 3, dtype=torch.float64) * 50
     expected = torch.empty_like(a)
@@ -148,6 +151,35 @@ def test_responses_are_normalised_by_the_formula_of_the_paper() -> None:
         expected[:, i] = a[:, i] / (2 + 1e-4 * near) ** 0.75
     for layer in layers:
         torch.testing.assert_close(layer(a), expected)
+
+
+def test_responses_of_googlenet_are_normalised_as_in_caffe() -> None:
+    layer = build("googlenet", 2).network.normalise
+    a = torch.randn(2, 7, 3, 4) * 100
+    torch.testing.assert_close(layer(a), nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1)(a))
+    half = layer(a.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), layer(a), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_and_figures_are_torchvisions(name: str) -> None:
+    import torchvision
+
+    theirs = {
+        weights.url: weights
+        for weights in torchvision.models.get_model_weights(THEIR_NAMES.get(name, name))
+        if "IMAGENET1K_FEATURES" not in weights.name
+    }
+    ours = get_entry(name).weights["imagenet"]
+    weights = theirs.pop(ours.url)
+    assert not theirs and ours.sha256 in ours.url
+    figures = weights.meta["_metrics"]["ImageNet-1K"]
+    assert ours.metrics == {"top1": figures["acc@1"], "top5": figures["acc@5"]}
+    with torch.device("meta"):
+        how = build(name, 1000, **ours.options).preprocess
+    transform = weights.transforms()
+    assert [how.crop] == transform.crop_size and [how.short] == transform.resize_size
 
 
 def test_two_towers_are_two_networks_that_meet_in_the_third_layer() -> None:

@@ -26,6 +26,7 @@ from typing import ClassVar
 from torch import nn
 
 from ...nn.alexnet import AlexNet
+from ...nn.norm import ResponseNorm
 from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier
@@ -60,14 +61,6 @@ class OneTower(HiddenNetwork):
         )
 
 
-def _response_norm() -> nn.LocalResponseNorm:
-    """Return the layer of section 3.3, with k 2, n 5, alpha 1e-4 and beta 0.75.
-
-    PyTorch divides alpha by n, the paper does not.
-    """
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-
 class TwoTowers(HiddenNetwork):
     """The AlexNet of the paper, with its initial weights."""
 
@@ -77,11 +70,11 @@ class TwoTowers(HiddenNetwork):
         features = nn.Sequential(
             Conv2d(3, 96, 11, stride=4),
             nn.ReLU(inplace=True),
-            _response_norm(),
+            ResponseNorm(alpha=1e-4, k=2.0),
             nn.MaxPool2d(3, stride=2),
             Conv2d(96, 256, 5, padding=2, groups=2),
             nn.ReLU(inplace=True),
-            _response_norm(),
+            ResponseNorm(alpha=1e-4, k=2.0),
             nn.MaxPool2d(3, stride=2),
             Conv2d(256, 384, 3, padding=1),
             nn.ReLU(inplace=True),

@@ -15,7 +15,7 @@ of 1024, dropout 0.7, classes. Pools round up.
 
 `googlenet` is the published form: biases, no batch norm, responses normalised, heads of weight
 0.3; 6,998,552 parameters without heads. What the paper does not tell is as in Caffe: the
-normalisation (n 5, alpha 1e-4, k 1) and the initial weights.
+normalisation (n 5, alpha 1e-4 / 5, k 1) and the initial weights.
 
 `googlenet_bn` is TensorFlow's, as torchvision has it: batch norm in place of biases and
 normalisation, 3x3 where the paper has 5x5, the last pool 2x2/2, dropout 0.2, heads on 4 x 4 means;
@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.dropout import Dropout
-from ...nn.norm import ConvNorm, init_convs
+from ...nn.norm import ConvNorm, ResponseNorm, init_convs
 from ...nn.random import RandomSource, streams
 from ...nn.winograd import Conv2d
 from ..options import check_auxiliary, check_dropout
@@ -202,7 +202,7 @@ class GoogLeNet(Network):
         self.conv3 = conv(64, 192, 3)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.last_pool = nn.MaxPool2d(2 if norm else 3, stride=2, ceil_mode=True)
-        self.normalise = nn.Identity() if norm else nn.LocalResponseNorm(5)
+        self.normalise = nn.Identity() if norm else ResponseNorm(alpha=1e-4 / 5, k=1.0)
         cin = 192
         for name, widths in MODULES.items():
             setattr(self, f"inception{name}", Inception(cin, widths, conv, 3 if norm else 5))
