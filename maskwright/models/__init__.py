@@ -1,4 +1,4 @@
-"""Detectors by name: one file per family, assembled from the parts in `maskwright.nn`."""
+"""Models by name: one file per family, assembled from the parts in `maskwright.nn`."""
 
 from .classification import alexnet as _alexnet  # noqa: F401  (importing a family registers it)
 from .classification import densenet as _densenet  # noqa: F401
