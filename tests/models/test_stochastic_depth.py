@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torchvision.ops import stochastic_depth
 
@@ -218,6 +221,33 @@ def test_options_are_checked(name: str) -> None:
         build(name, 2, drop_path=0.1, drop_path_mode="image")
     with pytest.raises(OptionError, match=r"depth must be 6 n \+ 2, such as 20"):
         build(name, 2, depth=21)
+
+
+def train_share(rank: int, folder: str) -> None:
+    """Train on one image of each mini-batch in one of two processes; write what was drawn."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = build("resnet20_cifar", 3, drop_path=0.9)
+    model.forward = lambda x, keys: model.network.all_logits(x, ImageNoise(keys))[0][0]
+    step = nn.parallel.DistributedDataParallel(model)
+    drawn = []
+    for number in range(3):
+        keys = torch.tensor([2 * number + rank])
+        drawn.append(model.network.depth.shares(torch.zeros(1), True, ImageNoise(keys)))
+        step(torch.randn(2, 3, 32, 32), keys).square().mean().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    Path(folder, f"{rank}.json").write_text(json.dumps(drawn))
+    dist.destroy_process_group()
+
+
+def test_processes_draw_together(tmp_path: Path) -> None:
+    """As one process does for the whole mini-batch; every parameter has its gradient in each."""
+    torch.multiprocessing.spawn(train_share, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    depth = StochasticDepth(9, 0.9)
+    pairs = [ImageNoise(torch.tensor([2 * number, 2 * number + 1])) for number in range(3)]
+    assert first == second == [depth.shares(torch.zeros(2), True, pair) for pair in pairs]
+    assert any(0.0 in draw for draw in first)
 
 
 def test_a_plain_network_has_no_branches_to_leave_out() -> None:
