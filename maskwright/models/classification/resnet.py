@@ -45,7 +45,8 @@ class ResNetOptions(ResidualOptions):
     """Options of ResNet and ResNeXt.
 
     Attributes:
-        backbone: one of `nn.resnet.RESNETS`.
+        backbone: resnet18, 34, 50, 101 or 152, resnext50_32x4d, resnext101_32x8d or
+            resnext101_64x4d.
         stride_in_1x1: a bottleneck strides in its first convolution (the paper, Caffe), not in the
             3x3 (torchvision).
     """

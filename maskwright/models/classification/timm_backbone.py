@@ -231,8 +231,8 @@ def _config(name: str) -> Any:
     if name not in names:
         meant = nearest(name, names)
         raise ValueError(
-            f"timm has no network called {name!r}{meant}; its names follow "
-            f'"{PREFIX}", and `timm.list_models()` lists them'
+            f"timm has no network called {name!r}{meant} (a name is {PREFIX!r} and one of "
+            "`timm.list_models()`)"
         )
     config = get_pretrained_cfg(name)
     if config is None:
