@@ -70,7 +70,11 @@ def seed_dropout(model: nn.Module, keys: Tensor) -> None:
         model: the model.
         keys: (B,) int64 on the CPU, of the images of the step.
     """
-    if any(isinstance(layer, _DropoutNd) and layer.p for layer in model.modules()):
+    # timm's networks drop by a function, at the rate `drop_rate`.
+    if any(
+        (isinstance(layer, _DropoutNd) and layer.p) or getattr(layer, "drop_rate", 0.0)
+        for layer in model.modules()
+    ):
         digest = hashlib.blake2b(keys.numpy().tobytes(), digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest, "little"))
 

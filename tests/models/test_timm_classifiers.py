@@ -13,6 +13,7 @@ from maskwright.errors import OptionError
 from maskwright.models import build, get_entry, list_models
 from maskwright.models.registry import find_entry
 from maskwright.structures import Images
+from maskwright.training.step import seed_dropout
 
 # timm's name, whether it takes one size alone, number of stages, some parts of the first and last
 NETWORKS: list[tuple[str, bool, int, set[str], set[str]]] = [
@@ -107,7 +108,14 @@ def test_two_heads_are_both_rows_of_classes() -> None:
     assert all(network.get_submodule(name).out_features == 7 for name in network.class_rows)
 
 
-def test_dropout_is_timms() -> None:
-    with torch.device("meta"):
-        network = build("classify_mobilenetv2_100", 7, dropout=0.3).network
-    assert network.body.drop_rate == 0.3
+def test_dropout_is_timms_and_repeats_itself() -> None:
+    """A resumed training drops the same values of the same images."""
+    torch.manual_seed(0)
+    model = build("classify_mobilenetv2_100", 7, dropout=0.3)
+    assert model.network.body.drop_rate == 0.3
+    keys, maps = torch.arange(4), torch.randn(4, 1280, 2, 2)
+    found = []
+    for shift in (0, 0, 1):
+        seed_dropout(model, keys + shift)
+        found.append(model.network.head(maps))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])

@@ -117,7 +117,7 @@ class DenseLayer(nn.Module):
         super().__init__()
         growth = options.growth
         self.bottleneck = bottleneck
-        self.dropout = options.dropout
+        self.drop = nn.Dropout(options.dropout)
         self.recompute = options.recompute
         self.norm1 = nn.BatchNorm2d(channels)
         if bottleneck:
@@ -141,10 +141,11 @@ class DenseLayer(nn.Module):
             )
         else:
             out = self._first(*maps)
-        out = self._drop(out)
+        out = self.drop(out)
         if self.bottleneck:
-            out = self._drop(self.conv2(F.relu(self.norm2(out), inplace=True)))
-        return out
+            out = self.drop(self.conv2(F.relu(self.norm2(out), inplace=True)))
+        result: Tensor = out
+        return result
 
     def _first(self, *maps: Tensor) -> Tensor:
         out: Tensor = self.conv1(F.relu(self.norm1(torch.cat(maps, 1)), inplace=True))
@@ -152,9 +153,6 @@ class DenseLayer(nn.Module):
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), SameStatistics(self.norm1)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class DenseBlock(nn.Module):
@@ -190,14 +188,12 @@ class Transition(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.conv = Conv2d(channels, out_channels, 1, bias=False)
-        self.dropout = dropout
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out_channels, H / 2, W / 2)."""
         x = self.conv(F.relu(self.norm(x), inplace=True))
-        if self.dropout:
-            x = F.dropout(x, self.dropout, self.training)
-        return F.avg_pool2d(x, 2)
+        return F.avg_pool2d(self.drop(x), 2)
 
 
 class DenseNet(Network):
