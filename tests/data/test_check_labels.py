@@ -70,8 +70,8 @@ def test_everything_that_can_be_wrong(tmp_path: Path) -> None:
     text = str(report)
     assert "One is dog, the other cat" in text
     assert "1 image(s) of val are also in train, first" in text
-    assert "train: 1 of 26 image(s) are of mode L" in text
-    assert "train: 1 of 26 image(s) are of mode RGBA" in text
+    assert "train: 1 of 26 image(s) of mode L are read" in text
+    assert "train: 1 of 26 image(s) of mode RGBA are read" in text
     assert "no image of 'fish'" in text
 
 

@@ -188,7 +188,7 @@ def check_data(
 def _of_modes(modes: Modes, datasets: Mapping[str, Dataset]) -> list[str]:
     """Return a note for each kind of images that are not stored as 8-bit RGB."""
     return [
-        f"{split}: {len(files)} of {len(datasets[split])} image(s) are of mode {mode}, read as "
+        f"{split}: {len(files)} of {len(datasets[split])} image(s) of mode {mode} are read as "
         f"8-bit RGB, first {files[0]}"
         for (split, mode), files in modes.items()
     ]
