@@ -25,6 +25,7 @@ FAMILIES = [
 
 
 @pytest.mark.slow
+@pytest.mark.contract("exports")
 @pytest.mark.filterwarnings("ignore:max_det")
 @pytest.mark.parametrize("format", list(SUFFIXES))
 @pytest.mark.parametrize("name", FAMILIES)

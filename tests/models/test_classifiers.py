@@ -145,6 +145,7 @@ def test_bfloat16_rounds_and_no_more(model: Classifier) -> None:
     assert model.probabilities(found).dtype == torch.float32
 
 
+@pytest.mark.contract("compiles")
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in LONG], indirect=True)
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()  # families share the code that is compiled

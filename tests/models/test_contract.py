@@ -298,6 +298,7 @@ def test_a_batch_without_images_trains(detector) -> None:
     assert not missing
 
 
+@pytest.mark.contract("compiles")
 def test_losses_compile_to_one_graph(detector) -> None:
     torch._dynamo.reset()
     detector.train()
