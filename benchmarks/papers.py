@@ -1,0 +1,210 @@
+"""Claims of the papers on classification, tried at a scale that two cores can do.
+
+    python benchmarks/papers.py lenet --data FOLDER --out rows.json
+
+FOLDER holds the data sets of an experiment under their names: mnist, cifar10_mini (2,000 training
+and 500 test images of CIFAR-10), hymenoptera. Each side of an experiment trains with the same seeds
+and sees the same images; what is printed is the accuracy on images outside the training split, and
+the difference to the first side, paired by seed, with its 95 % interval (Student's t). Nothing is
+chosen by these images: the last weights count. Rows that are in the file are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import machine
+
+import maskwright as mw
+
+# Student's t for 95 %, two-sided, by degrees of freedom.
+T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Sides that are compared.
+
+    Attributes:
+        data: folder of the data set below `--data`.
+        split: of the images that are scored.
+        sides: options of `train` by what the side is called; the first is what others are held to.
+        common: options that all sides have.
+    """
+
+    data: str
+    split: str
+    sides: dict[str, dict[str, Any]]
+    common: dict[str, Any] = field(default_factory=dict)
+
+
+# As for CIFAR in the papers: SGD with momentum, a tenth at half and three quarters, crops of images
+# moved by an eighth, mirrored.
+CIFAR: dict[str, Any] = {
+    "epochs": 60,
+    "batch": 64,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "weight_decay": 1e-4,
+    "schedule": "multistep",
+    "milestones": (0.5, 0.75),
+    "warmup": 60,
+    "weights": "none",
+}
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "lenet": Experiment(
+        "mnist",
+        "test",
+        {
+            "of today": {"model": "lenet5"},
+            "as published": {"model": "lenet5", "model_args": {"original": True}},
+        },
+        {
+            "epochs": 12,
+            "batch": 128,
+            "lr": 2e-3,
+            "weights": "none",
+            "weight_decay": 1e-4,
+            "warmup": 200,
+        },
+    ),
+    "residual": Experiment(
+        "cifar10_mini",
+        "test",
+        {
+            "plain, 20 layers": {"model": "plain20_cifar"},
+            "residual, 20 layers": {"model": "resnet20_cifar"},
+            "plain, 44 layers": {"model": "plain44_cifar"},
+            "residual, 44 layers": {"model": "resnet44_cifar"},
+        },
+        CIFAR,
+    ),
+    "orders": Experiment(
+        "cifar10_mini",
+        "test",
+        {
+            f"({order})": {"model": "preact_resnet44_cifar", "model_args": {"order": order}}
+            for order in "abcde"
+        },
+        CIFAR,
+    ),
+    "depth": Experiment(
+        "cifar10_mini",
+        "test",
+        {
+            "all blocks": {"model": "resnet44_cifar"},
+            "stochastic depth": {"model": "resnet44_cifar", "model_args": {"drop_path": 0.5}},
+        },
+        CIFAR,
+    ),
+    "dense": Experiment(
+        "cifar10_mini",
+        "test",
+        {
+            "ResNet-20, 0.27 M": {"model": "resnet20_cifar"},
+            "DenseNet-40, k 12, 1.0 M": {"model": "densenet40_12_cifar"},
+        },
+        CIFAR,
+    ),
+    "finetune": Experiment(
+        "hymenoptera",
+        "val",
+        {
+            "all at once": {},
+            "head alone": {"freeze": -1},
+            "head, half, all": {"unfreeze_at": (3, 6)},
+            "from nothing": {"weights": "none"},
+        },
+        {"model": "classify_tf_efficientnet_lite0", "epochs": 10, "batch": 32, "imgsz": 160},
+    ),
+}
+
+
+def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> dict[str, Any]:
+    """Train one side and return its accuracy in percent and the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {**experiment.common, **experiment.sides[side]}
+        options |= {"val_fraction": 0, "patience": 0, "seed": seed, "workers": 0}
+        options |= {"project": folder, "device": "cpu"}
+        begin = time.perf_counter()
+        train_part = data / experiment.data
+        run = mw.train(train_part, **options, **validated_last(experiment))
+        seconds = time.perf_counter() - begin
+        model = run.last
+        metrics = mw.val(model, train_part, split=experiment.split, workers=0, batch=100)
+    return {"side": side, "seed": seed, "top1": 100 * metrics["top1"], "seconds": seconds}
+
+
+def validated_last(experiment: Experiment) -> dict[str, Any]:
+    """Return options that keep a training from looking at the images that are scored."""
+    return {"val_every": 10**6} if experiment.split == "val" else {}
+
+
+def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
+    """Return a Markdown table: accuracy by seed, mean, and the difference to the first side."""
+    lines = [
+        "| side | top-1 by seed | mean | difference | minutes |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    found = {side: {row["seed"]: row for row in rows if row["side"] == side} for side in sides}
+    first = found[sides[0]]
+    for side in sides:
+        mine = found[side]
+        if not mine:
+            continue
+        values = [mine[seed]["top1"] for seed in sorted(mine)]
+        pairs = [mine[s]["top1"] - first[s]["top1"] for s in sorted(mine) if s in first]
+        minutes = statistics.median(row["seconds"] for row in mine.values()) / 60
+        lines.append(
+            f"| {side} | {', '.join(f'{v:.2f}' for v in values)} | {statistics.mean(values):.2f} | "
+            f"{'' if side == sides[0] else difference(pairs)} | {minutes:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def difference(pairs: list[float]) -> str:
+    """Return a mean with its 95 % interval."""
+    mean, n = statistics.mean(pairs), len(pairs)
+    if n < 2:
+        return f"{mean:+.2f}"
+    half = T95.get(n - 1, 2.0) * statistics.stdev(pairs) / math.sqrt(n)
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sides", nargs="+", help="some of the sides; none: all")
+    parser.add_argument("--out", type=Path, help="file of the rows, which is added to")
+    args = parser.parse_args()
+    experiment = EXPERIMENTS[args.experiment]
+    sides = args.sides or list(experiment.sides)
+    out: Path | None = args.out
+    kept = json.loads(out.read_text()) if out is not None and out.exists() else []
+    rows = [row for row in kept if row["experiment"] == args.experiment]
+    print(machine())
+    for seed in args.seeds:
+        for side in sides:
+            if any(row["side"] == side and row["seed"] == seed for row in rows):
+                continue
+            row = train_once(experiment, side, seed, args.data)
+            rows.append({"experiment": args.experiment, **row})
+            if out is not None:
+                others = [row for row in kept if row["experiment"] != args.experiment]
+                out.write_text(json.dumps(others + rows, indent=1) + "\n")
+    print(table(rows, list(experiment.sides)))
+
+
+if __name__ == "__main__":
+    main()
