@@ -92,7 +92,7 @@ def predict(
         name: name of the run folder, numbered if taken; none: "predict".
         trust: run the machine code in a file of `maskwright export format=aoti`.
         explain: show what convinced the network, as a heat map of each image: cam (classifiers
-            whose classes are one linear layer on mean maps), gradcam or gradcam++. With save a
+            with one linear layer on mean maps), gradcam or gradcam++. With save a
             picture of each goes into the folder `heatmaps`.
         explain_target: what to explain: a class by its name or number from 0 on; where there are
             several finds the number of one from 0 on, or a class, whose best is taken. None: the

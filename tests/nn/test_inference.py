@@ -212,5 +212,5 @@ def test_copies_and_pickles_follow_their_own_detector() -> None:
     pair = (detector, FastNetwork(detector))
     made = pair[1].get()
     for other, network in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
-        assert network.detector is other and other is not detector
+        assert network.model is other and other is not detector
         assert network.get() is not made
