@@ -141,6 +141,11 @@ COMMANDS = {
         ("maskwright.data.checking.check", "check_data"),
         "data check data=my_images",
     ),
+    "data pseudo": Command(
+        commands.data_pseudo,
+        ("maskwright.tasks.classification.pseudo", "pseudo"),
+        "data pseudo model=runs/train/train source=photos/ dst=photos/annotations.json",
+    ),
     "benchmark": Command(
         commands.benchmark,
         ("maskwright.timing.benchmark", "benchmark"),
@@ -259,7 +264,9 @@ def _split_command(tokens: list[str]) -> tuple[str, list[str]]:
     if tokens[0] == "data":
         if len(tokens) == 1 or tokens[1].startswith("-"):
             return "data check", ["--help"] if len(tokens) == 1 else tokens[1:]
-        raise UsageError(f"unknown command {' '.join(tokens[:2])!r}; did you mean 'data check'?")
+        known = [name for name in COMMANDS if name.startswith("data ")]
+        name = " ".join(tokens[:2])
+        raise UsageError(f"unknown command {name!r}{unknown(name, known)}")
     raise UsageError(f"unknown command {tokens[0]!r}{unknown(tokens[0], COMMANDS)}")
 
 
@@ -277,7 +284,7 @@ def _app(chosen: str, words: Words) -> cyclopts.App:
         help_epilogue=_example("predict"),
         suppress_keyboard_interrupt=False,
     )
-    data = App(name="data", help="Look at a data set before training: `maskwright data check`.")
+    data = App(name="data", help="Look at a data set before training, or begin one.")
     app.command(data)
     for name, command in COMMANDS.items():
         parent, leaf = (data, name.split()[1]) if " " in name else (app, name)

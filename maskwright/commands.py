@@ -290,6 +290,21 @@ def proposals(*, save: bool | str | Path | None = True, **options: Any) -> int:
     return 0
 
 
+def data_pseudo(**options: Any) -> int:
+    """Write boxes and masks from a classifier's heat maps as a COCO file, to start labelling."""
+    from maskwright.tasks.classification.pseudo import pseudo
+
+    keep_memory(options["device"])
+    report = pseudo(**options)
+    console.table("", ["class", "objects"], [[*row] for row in report.found.items()])
+    for reason in report.skipped:
+        console.warn(f"skipped: {reason}")
+    console.note(
+        f"{report.images} images, made by a network and not drawn by people: {report.file}"
+    )
+    return 0
+
+
 def as_written(value: Any) -> str:
     """Return a value as it would be given on the command line."""
     if isinstance(value, list | tuple):

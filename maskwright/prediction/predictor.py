@@ -277,8 +277,6 @@ class Predictor:
         explain = self.task.explainer(self.model, self.meta, self.names, method, target)
 
         def collate(pixels: Sequence[np.ndarray]) -> Images:
-            if self._attach is None:
-                self._attach = self.task.attach(self.model) or _nothing
             images = self.task.collate(pixels, self.model, rule)
             return self._on_device(self._attach(images, [(one, None) for one in pixels]))
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.records import Dataset
 from ..errors import OptionError, checked_options
 from ..paths import takes_paths
 from ..reports.next_command import changed
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_args
+from ..tasks.base import Study
 from ..tasks.evaluation import evaluate
 from ..terminal import console
 from ..window import describe_window, parse_window
@@ -74,6 +76,7 @@ def val(
     window: tuple[float, float] | str | None = None,
     proposal_source: str | None = None,
     weights: str | Path | None = None,
+    localize: str | None = None,
 ) -> ValResult:
     """Score a model on annotated images: what is measured is up to its task.
 
@@ -113,6 +116,9 @@ def val(
             where these come from (selective_search, regions_{split}.npz, ...). None: from where
             they came in training; a `Predictor` keeps its own.
         weights: for a registered name: published weights such as coco, or a checkpoint.
+        localize: for a classifier, on data with places: score how well its heat maps find these:
+            cam, gradcam or gradcam++. The threshold is chosen on the split train. None: score what
+            the model is for.
 
     Returns:
         Numbers by key: what was measured, the metric and, where it is that of one class, its name,
@@ -147,11 +153,25 @@ def val(
         "crowd_as_objects": crowd_as_objects,
         "soft_nms": soft_nms,
         "tta": tta,
+        "localize": localize,
     }
     settings, scale = model.settings(given, val), chosen_window(meta, window)
     for text in task.settled(given, settings, called):
         console.warn(text)
     own = task.own_options(meta.model, given, defaults_of(val))
+
+    def opens(part: str, **reading: Any) -> Dataset:
+        opened, which = open_scored(data, part, meta, {}, reading)
+        if which:
+            console.note(which)
+        opened.window = scale
+        return opened
+
+    study = task.study(network, meta, own, opens, split=split, batch=max(batch, 1))
+    if study is not None:
+        used = str(network.mean.device)
+        given = {"model": called, "data": str(data), "split": split, **own, "device": used}
+        return _studied(study, save_dir(where, project, "val", name), given)
     finding, reading = task.finding(network), task.scoring(network, meta, own)
     dataset, which = open_scored(data, split, meta, finding, reading)
     if which:
@@ -211,3 +231,13 @@ def val(
         same=changed(same, defaults_of(predict)),
     )
     return ValResult(result.metrics, folder, written.diagnosis, written.command, written.lines)
+
+
+def _studied(study: Study, folder: Path | None, options: dict[str, Any]) -> ValResult:
+    """Return the numbers of a validation of another kind, with a report if there is a folder."""
+    if folder is None:
+        return ValResult(study.metrics)
+    write_args(folder / "args.yaml", options)
+    title = f"Validation of {options['model']} on {options['data']}, {options['split']} split"
+    lines = study.write(folder, title, options, str(options["device"]))
+    return ValResult(study.metrics, folder, study, None, lines)

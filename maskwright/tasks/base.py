@@ -57,6 +57,24 @@ class Written:
     diagnosis: Any = None
 
 
+@dataclass(frozen=True)
+class Study:
+    """A validation of another kind than the usual one, done.
+
+    Attributes:
+        metrics: numbers by key.
+        write: writes page and figures into a folder, of its title, the options of the run and the
+            device; returns what to say of them.
+    """
+
+    metrics: Mapping[str, float]
+    write: Callable[[Path, str, Mapping[str, Any], str], list[str]]
+
+
+# Opens a part of the data of a validation by its name, with options of `data.open_dataset`.
+Opens = Callable[..., Dataset]
+
+
 class Task(ABC):
     """One task; the methods stand in the order in which a training and a prediction ask them.
 
@@ -262,6 +280,31 @@ class Task(ABC):
             settings: of the prediction.
             options: of `val` by name, as far as they are the task's.
         """
+
+    def study(
+        self,
+        model: Any,
+        meta: Meta,
+        options: Mapping[str, Any],
+        opens: Opens,
+        *,
+        split: str,
+        batch: int,
+    ) -> Study | None:
+        """Return a validation of another kind, if an option asks for it; None for the usual one.
+
+        Args:
+            model: the model itself, not one rearranged for inference.
+            meta: what it says of itself.
+            options: of `val`, as far as they are the task's.
+            opens: opens a part of the data; see `Opens`.
+            split: the part that is scored.
+            batch: images that are computed at once.
+
+        Raises:
+            OptionError: if an option does not fit the model.
+        """
+        return None
 
     @abstractmethod
     def validation(self, recipe: Any) -> tuple[Settings, dict[str, Any]]:

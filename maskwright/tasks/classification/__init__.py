@@ -1,0 +1,1 @@
+"""Classification: the class of an image, or its classes."""
