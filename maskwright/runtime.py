@@ -6,7 +6,8 @@
     found = model("photo.jpg", conf=0.5)
     found.boxes, found.scores, found.names, found.masks
 
-Nothing of torch or of this package is imported: this one file can be copied into another project.
+Nothing of torch or of this package is imported: this one file can be copied into another project,
+for classifiers with `runtime_labels.py` beside it.
 On the command line: `python -m maskwright.runtime model.onnx photo.jpg`.
 """
 
@@ -20,6 +21,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array = np.ndarray
+Opened = tuple[Any, dict[str, Any]]  # session of onnxruntime, description
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
@@ -68,6 +71,12 @@ class Found:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def content(self) -> dict[str, Any]:
+        """Return names, scores and boxes as plain data, for JSON."""
+        boxes = self.boxes.astype(float).round(2).tolist()
+        rows = zip(self.names, self.scores, boxes, strict=True)
+        return {"objects": [{"name": n, "score": round(float(s), 5), "box": b} for n, s, b in rows]}
+
 
 class Model:
     """An exported detector, ready to be called on images.
@@ -75,48 +84,15 @@ class Model:
     Attributes:
         spec: what the file says of itself; see `docs/export.md`.
         names: class names by label.
-
-    Args:
-        path: the file.
-        threads: of the computation; None: as many as there are processor cores.
-        providers: execution providers of onnxruntime, such as ["CUDAExecutionProvider"].
-
-    Raises:
-        ValueError: if the file is missing, damaged, or not from `maskwright export`.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-    ) -> None:
-        import onnxruntime
-
-        path = os.path.expanduser(path)  # noqa: PTH111
-        if not Path(path).is_file():
-            raise ValueError(f"{path} does not exist")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        if threads is not None:
-            options.intra_op_num_threads = threads
+    def __init__(self, path: str | Path, *, opened: Opened | None = None, **options: Any) -> None:
+        self._session, self.spec = opened or open_file(path, **options)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=list(providers))
-        except Exception as error:  # its errors have no common class
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{path} is damaged or no ONNX file ({reason})") from None
-        try:
-            text = self._session.get_modelmeta().custom_metadata_map["maskwright"]
-            self.spec: dict[str, Any] = json.loads(text)
-            newer = self.spec["version"] > VERSION
-            if not newer:
-                _check(self.spec, [value.name for value in self._session.get_outputs()])
+            _check(self.spec, [value.name for value in self._session.get_outputs()])
             self._resize, self._divisor = self.spec["resize"], self.spec["divisor"]
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path} was not written by `maskwright export`") from None
-        if newer:
-            raise ValueError(f"{path} was written by a newer maskwright: update this one")
         self.names = [name or f"class {i}" for i, name in enumerate(self.spec["names"])]
 
     def __call__(
@@ -133,8 +109,7 @@ class Model:
         Args:
             image: path, PIL image or (H, W, 3) RGB or (H, W) grey array; see `read_image`.
             conf: smallest score, not below the one in the file; None: 0.25, or that if higher.
-            max_det: most objects; no more than the slots in the file. None: 100, or all slots if
-                they are fewer.
+            max_det: most objects; no more than the slots in the file. None: 100, or all slots.
             regions: (n, 4) x1, y1, x2, y2 in pixels of the image, the best first: what may be
                 objects, for a model that does not look for itself (`spec["regions"]`).
             window: values that become 0 and 255 in images of more than 8 bits. None: those in the
@@ -145,15 +120,7 @@ class Model:
                 the model takes no regions or lacks them.
         """
         conf, max_det = self._limits(conf, max_det)
-        samples = read_samples(image)
-        scale = self.spec.get("window") if window is None else _checked_window(window)
-        if samples.dtype != np.uint8 and scale is None:
-            warnings.warn(
-                "the model knows 8-bit images alone, this one has more: it is stretched from its "
-                "own 0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
-                stacklevel=2,
-            )
-        pixels = to_eight_bit(samples, scale)
+        pixels = read_for(self.spec, image, window)
         height, width = pixels.shape[:2]
         small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
         ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
@@ -219,14 +186,11 @@ class Model:
         return sides[0], sides[1]
 
     def run(self, pixels: Array, regions: Array | None = None) -> dict[str, Array]:
-        """Run the graph on one image as it is, without resizing.
+        """Return the outputs of the graph for one image as it is; see `docs/export.md`.
 
         Args:
             pixels: (3, h, w) float32 RGB, 0 to 255, no larger than a graph of fixed size.
             regions: (n, 4) float32 in those pixels, for a model that takes them.
-
-        Returns:
-            The outputs by name, padded to the slots of the graph; see `docs/export.md`.
         """
         _, height, width = pixels.shape
         padded = self.spec["size"]
@@ -258,15 +222,14 @@ class Model:
 def _check(spec: dict[str, Any], outputs: list[str]) -> None:
     """Raise a ValueError, KeyError or TypeError unless a description is whole."""
     rule = spec["resize"]
-    size, within, regions = spec["size"], rule["within"], spec.get("regions")
-    batch = spec["batch"]
+    size, within, regions, batch = spec["size"], rule["within"], spec.get("regions"), spec["batch"]
     counts = [spec["max_det"], spec["divisor"], *(size or ()), *(within or ())]
-    counts += [] if batch is None else [batch]
-    counts += [] if regions is None else [regions["slots"]]
+    counts += ([] if batch is None else [batch]) + ([] if regions is None else [regions["slots"]])
     sides = [rule[name] for name in ("factor", "long", "short") if rule[name] is not None]
     whole = all(isinstance(count, int) and count >= 1 for count in counts)
     positive = all(isinstance(side, int | float) and side > 0 for side in sides)
     named = all(name is None or isinstance(name, str) for name in spec["names"])
+    named = named and isinstance(rule["antialias"], bool)
     good = whole and positive and named and (sides or within) and spec["names"]
     if not good or not {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]):
         raise ValueError
@@ -274,15 +237,65 @@ def _check(spec: dict[str, Any], outputs: list[str]) -> None:
         raise ValueError
     if spec["paste_mode"] not in PASTE_MODES or rule["rounding"] not in ("nearest", "floor"):
         raise ValueError
-    if not isinstance(rule["antialias"], bool):
-        raise TypeError
     if spec.get("window") is not None:
         _checked_window(spec["window"])
 
 
-def load(path: str | Path, **options: Any) -> Model:
-    """Return the model in an exported file."""
-    return Model(path, **options)
+def open_file(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> Opened:
+    """Return the session of an exported file, and what the file says of itself.
+
+    `threads` compute, None: as many as there are processor cores; `providers` are the execution
+    providers of onnxruntime, such as ["CUDAExecutionProvider"]. A ValueError names a file that is
+    missing, damaged, or not from `maskwright export`.
+    """
+    import onnxruntime
+
+    path = os.path.expanduser(path)  # noqa: PTH111
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+    except Exception as error:  # its errors have no common class
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is damaged or no ONNX file ({reason})") from None
+    try:
+        spec: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["maskwright"])
+        newer = spec["version"] > VERSION
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} was not written by `maskwright export`") from None
+    if newer:
+        raise ValueError(f"{path} was written by a newer maskwright: update this one")
+    return session, spec
+
+
+def load(path: str | Path, **options: Any) -> Any:
+    """Return the model in an exported file: a `Model`, or a `runtime_labels.Classifier`."""
+    session, spec = open_file(path, **options)
+    if spec.get("task") != "classify":
+        return Model(path, opened=(session, spec))
+    here = f"{__package__}." if __package__ else ""  # "": both files were copied elsewhere
+    return import_module(f"{here}runtime_labels").Classifier(path, session, spec, read_for)
+
+
+def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | None = None) -> Array:
+    """Return an image as (H, W, 3) uint8 RGB, deeper samples from the window of a file."""
+    samples = read_samples(image)
+    scale = spec.get("window") if window is None else _checked_window(window)
+    if samples.dtype != np.uint8 and scale is None:
+        warnings.warn(
+            "the model knows 8-bit images alone, this one has more: it is stretched from its "
+            "own 0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
+            stacklevel=3,
+        )
+    return to_eight_bit(samples, scale)
 
 
 def read_image(
@@ -295,8 +308,7 @@ def read_image(
 def read_samples(image: str | Path | Image.Image | Array) -> Array:
     """Return the samples of an image turned upright: (H, W, 3) uint8 RGB, or deeper also (H, W).
 
-    Raises:
-        ValueError: if it cannot be read, or has more bits in its file than Pillow gives.
+    A ValueError tells that it cannot be read, or has more bits in its file than Pillow gives.
     """
     from PIL import Image
 
@@ -321,9 +333,8 @@ def _from_pillow(image: Image.Image) -> Array:
     from PIL import ImageOps
 
     if reason := _lost_bits(image):
-        raise ValueError(
-            f"{reason}, which Pillow does not give: read it with tifffile, give arrays"
-        )
+        text = "which Pillow does not give: read it with tifffile, give arrays"
+        raise ValueError(f"{reason}, {text}")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         samples = np.array(image)
@@ -386,13 +397,9 @@ def own_window(samples: Array) -> tuple[float, float]:
 
 
 def resize_image(pixels: Array, size: tuple[int, int], antialias: bool) -> Array:
-    """Return (3, h, w) float32 of an (H, W, 3) uint8 image at another size.
+    """Return (3, h, w) float32 of an (H, W, 3) uint8 image at the size (height, width).
 
-    Args:
-        pixels: the image.
-        size: (height, width).
-        antialias: Pillow's bilinear filter, widened when shrinking; False: bilinear samples of the
-            image without a filter.
+    With `antialias` by Pillow's bilinear filter, widened when shrinking; else by bilinear samples.
     """
     if pixels.shape[:2] == tuple(size):
         found = pixels.astype(np.float32)
@@ -430,8 +437,7 @@ def paste_masks(
         boxes: (N, 4) x1, y1, x2, y2 in pixels of the image.
         size: (height, width) of the image.
         thresh: smallest probability that belongs to the object.
-        mode: "grid" samples the probabilities at pixel centres in the real-valued box,
-            "torchvision" in the box cut to whole pixels.
+        mode: "grid" samples at pixel centres in the box, "torchvision" in it cut to whole pixels.
     """
     if mode not in PASTE_MODES:
         raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
@@ -476,20 +482,14 @@ def _paste_whole(mask: Array, square: Array, box: Array, side: int, thresh: floa
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the objects in images as JSON, one line an image."""
+    """Print what is in images as JSON, one line an image."""
     if len(arguments) < 2:
         print("usage: python -m maskwright.runtime MODEL.onnx IMAGE [IMAGE ...]", file=sys.stderr)
         return 2
     try:
         model = load(arguments[0])
         for path in arguments[1:]:
-            found = model(path)
-            boxes = found.boxes.astype(float).round(2).tolist()
-            rows = [
-                {"name": name, "score": round(float(score), 5), "box": box}
-                for name, score, box in zip(found.names, found.scores, boxes, strict=True)
-            ]
-            print(json.dumps({"path": path, "objects": rows}))
+            print(json.dumps({"path": path, **model(path).content()}))
     except ValueError as error:
         print(f"error: {repr(str(error))[1:-1]}", file=sys.stderr)  # names steer no terminal
         return 1

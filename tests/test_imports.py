@@ -17,8 +17,8 @@ PACKAGE = ROOT / "maskwright"
 
 # From the ground up; rooms of one floor do not import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "paths", "pickles", "processes", "text", "runtime", "weights"),
-    ("devices", "files", "signatures", "structures", "window"),
+    ("_version", "errors", "paths", "pickles", "processes", "text", "weights"),
+    ("devices", "files", "runtime", "runtime_labels", "signatures", "structures", "window"),
     ("ops", "runs"),
     ("metrics", "nn", "proposals", "terminal"),
     ("drawing",),
