@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from maskwright.graphs.spec import KEY, from_json, to_json
 from maskwright.models import Meta, build
 from maskwright.prediction.predictor import Predictor
 from maskwright.runtime_labels import Classifier
+from maskwright.structures import Images
 
+pytest.importorskip("maskwright.tasks.classification.task")  # the graphs stand before it
 CHOICE = {"short": 36, "interpolation": "bicubic"}
 
 
@@ -28,7 +31,11 @@ def tiny_predictor(*, multilabel: bool = False) -> Predictor:
     torch.manual_seed(0)
     model = build("resnet20_cifar", 4, depth=8, multilabel=multilabel, **CHOICE)
     with torch.no_grad():
-        model.final.weight.normal_(std=1.0)
+        model.final.weight.normal_(std=3.0)
+        # Without the mean of its logits it would call all images the same.
+        pixels = 255 * torch.rand(64, 3, 3, 3).repeat_interleave(11, 2).repeat_interleave(11, 3)
+        sizes = torch.full((64, 2), 32)
+        model.final.bias -= model.eval()(Images(pixels[:, :, :32, :32], sizes, sizes)).mean(0)
     names: list[str | None] = ["cat", "dog", None, "ünïcode"]
     return Predictor(model, Meta("resnet20_cifar", {}, names, licence="CC0"), device="cpu")
 
@@ -151,3 +158,35 @@ def test_what_a_classifier_has_no_graph_for(tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=next(iter(wrong))):
             export(tiny_predictor(), "onnx", target, **wrong)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def own_answers(folder: Path) -> Path:
+    """Drawn images in folders by the model's own answers: its accuracy is 1."""
+    predictor, rng = tiny_predictor(), np.random.default_rng(5)
+    for split in ("train", "val"):
+        for i in range(12):
+            coarse = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+            pixels = np.asarray(Image.fromarray(coarse).resize((48, 40)))
+            place = folder / split / predictor(pixels).class_name
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{i}.png")
+    return folder
+
+
+def test_int8_is_judged_by_accuracy(tmp_path: Path, photos: Path) -> None:
+    data = own_answers(tmp_path / "data")
+    assert len(list((data / "val").iterdir())) > 1
+    options = {"int8": True, "data": data, "max_drop": 90}
+    path, report = write(tmp_path / "out", photos, "onnx", **options)
+    judged = report.int8
+    assert judged is not None and judged.before == {"top1": 1.0} and judged.layers > 3
+    assert json.loads(to_json(mw.load(path).model.spec))["int8"]["after"] == judged.after
+    loaded = mw.load(path)
+    assert mw.val(loaded, data, workers=0)["top1"] == judged.after["top1"]
+    probs = [
+        model(photo).probs for model in (tiny_predictor(), loaded) for photo in photos.glob("0*")
+    ]
+    assert 1e-4 < float((probs[0] - probs[1]).abs().max()) < 0.3  # rounded, and not ruined
+    shutil.rmtree(data / "val")
+    with pytest.raises(ValueError, match="val"):
+        write(tmp_path / "none", photos, "onnx", **options)
