@@ -72,7 +72,7 @@ class CsvSource(BaseSource):
             rows = [row for row in rows if row.split == split]
         if names is None and split != "train":  # without a training split, those that occur
             classes = _sorted({label for row in rows for label in row.labels})
-        roots = _roots(self.annotations, split)
+        roots = image_roots(self.annotations, split)
         if self.objects:
             return _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
         return _read_labels(self.annotations, split, rows, roots, classes, names)
@@ -124,7 +124,7 @@ def csv_splits(file: Path, *, objects: bool = False) -> dict[str, CsvSource]:
     Raises:
         ValueError: if it is no table of images.
     """
-    if "split" in _columns(file, _header(file)):
+    if "split" in _columns(file, header_line(file)):
         found = {row.split for row in read_rows(file)}
         return {
             split: CsvSource(file, divided=True, objects=objects)
@@ -138,13 +138,18 @@ def csv_splits(file: Path, *, objects: bool = False) -> dict[str, CsvSource]:
 def fits(file: Path, *, objects: bool = False) -> bool:
     """Return True for a table with the columns of a path and a label, and a box for objects."""
     try:
-        columns = _columns(file, _header(file))
+        columns = _columns(file, header_line(file))
     except ValueError:
         return False
     return not objects or all(side in columns for side in BOX)
 
 
-def _header(file: Path) -> str:
+def header_line(file: Path) -> str:
+    """Return the first line of a table.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return stream.readline(HEADER_BYTES)
@@ -152,7 +157,8 @@ def _header(file: Path) -> str:
         raise ValueError(f"{file} cannot be read as a table in UTF-8: {error}") from None
 
 
-def _delimiter(header: str) -> str:
+def delimiter(header: str) -> str:
+    """Return what separates the columns of a header."""
     return next((mark for mark in "\t,;" if mark in header), ",")
 
 
@@ -162,7 +168,7 @@ def _columns(file: Path, header: str) -> dict[str, int]:
     Raises:
         ValueError: if there is no path or no label, or two columns are the same.
     """
-    words = next(csv.reader([header], delimiter=_delimiter(header)), [])
+    words = next(csv.reader([header], delimiter=delimiter(header)), [])
     found: dict[str, int] = {}
     for number, word in enumerate(words):
         for name, spellings in COLUMNS.items():
@@ -191,16 +197,9 @@ def read_rows(file: Path) -> list[_Row]:
     Raises:
         ValueError: if it cannot be read, has no rows, or one of them has a split of no known name.
     """
-    columns = _columns(file, header := _header(file))
-    try:
-        if file.stat().st_size > MAX_LIST_BYTES * 16:
-            raise ValueError(f"{file} has more than {MAX_LIST_BYTES * 16} bytes: divide it")
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text in UTF-8 ({error}): save it as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(header))
+    columns = _columns(file, header := header_line(file))
+    text = table_text(file)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(header))
     rows: list[_Row] = []
     try:
         next(reader)
@@ -212,6 +211,23 @@ def read_rows(file: Path) -> list[_Row]:
     if not rows:
         raise ValueError(f"{file} has a header but no rows")
     return rows
+
+
+def table_text(file: Path) -> str:
+    """Return a table as text.
+
+    Raises:
+        ValueError: if it cannot be read, or is too large to be one.
+    """
+    try:
+        if file.stat().st_size > MAX_LIST_BYTES * 16:
+            raise ValueError(f"{file} has more than {MAX_LIST_BYTES * 16} bytes: divide it")
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8 ({error}): save it as UTF-8") from None
+    return text
 
 
 def _row(file: Path, line: int, cells: list[str], columns: dict[str, int]) -> _Row:
@@ -240,7 +256,8 @@ def _sorted(labels: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _roots(file: Path, split: str) -> list[Path]:
+def image_roots(file: Path, split: str) -> list[Path]:
+    """Return the folders that the paths of a table may be relative to."""
     tree, here = Tree(), file.parent
     bases = [here, here.parent] if here.name.lower() in ANNOTATION_FOLDERS else [here]
     roots = [place for base in bases for place in (base, *tree.named(base, IMAGE_FOLDERS))]

@@ -31,6 +31,7 @@ from .folders import (
 )
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
+from .keypoints_csv import find_points, fits_points, point_splits
 from .sniff import (
     CAPTIONS,
     COCO,
@@ -161,6 +162,12 @@ TABLE = (
         lambda look: voc.undivided(look.voc),
     ),
     Layout(
+        "CSV of keypoints",
+        "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
+        lambda look: find_points(look.tree, look.path),
+        file=lambda path: point_splits(path) if fits_points(path) else {},
+    ),
+    Layout(
         "CSV of boxes",
         "train.csv + val.csv with the columns path,label,x1,y1,x2,y2",
         lambda look: find_csv(look.tree, look.path, objects=True),
@@ -226,7 +233,11 @@ TABLE = (
     Layout("GeoJSON", todo="convert its polygons to pixels of the images, as COCO JSON"),
     Layout("YOLO labels", todo="export them from the labelling tool as COCO JSON or Pascal VOC"),
     Layout("YOLO data.yaml", todo="it names folders of YOLO labels: export these as COCO JSON"),
-    Layout("CSV table", todo="name its columns path,label and, for boxes, x1,y1,x2,y2"),
+    Layout(
+        "CSV table",
+        todo="name its columns path,label and, for boxes, x1,y1,x2,y2; for keypoints "
+        "path,nose_x,nose_y and so on",
+    ),
     Layout("TFRecord", todo="export the data set as COCO JSON or Pascal VOC instead"),
     Layout("JSON lines", todo=EXPORT),
     Layout(MISNAMED, todo="let its name end in .json"),
