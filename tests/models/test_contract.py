@@ -349,6 +349,21 @@ def test_train_and_eval_return_the_same_type(detector) -> None:
         assert type(detector.train()(images)) is type(detector.eval()(images)) is Instances
 
 
+# Their parts are those of other families, whose graphs are compared in every run.
+OF_SHARED_PARTS = (
+    *("faster_rcnn_resnet50_fpn", "faster_rcnn_vgg16", "mask_keypoint_rcnn_resnet50_fpn"),
+    "refine_mask_fast_resnet50_fpn",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in OF_SHARED_PARTS else [])
+        for name in FAMILIES
+    ],
+    indirect=True,
+)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_graph_equals_eager(detector, backend: str) -> None:
     """One graph without breaks; the second image is black, and finds nothing above 0.9."""

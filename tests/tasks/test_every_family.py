@@ -98,6 +98,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 @pytest.mark.contract("trains", "validates", "predicts")
+@pytest.mark.filterwarnings("ignore:max_det")
 @pytest.mark.parametrize("name", names())
 def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
     options = tiny_training(name, tmp_path)
