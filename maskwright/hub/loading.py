@@ -214,7 +214,7 @@ def load_model(
         count = 80 if num_classes is None else num_classes
         detector = build(name, count, **options)
         names: list[str | None] = [f"class_{i}" for i in range(count)]
-        skeleton = default_skeleton(detector.num_keypoints)
+        skeleton = default_skeleton(getattr(detector, "num_keypoints", 0))
         return detector, Meta(name, options, names, keypoints=skeleton)
     found = _read_weights(entry, weights, options)
     _same_model(found.meta, entry, backbone, weights)

@@ -33,7 +33,7 @@ class Peer:
         needs: what a model must have for a peer, for people.
     """
 
-    stages: Sequence[str] = ("backbone",)
+    stages: Sequence[str] = ("network",)
     attaching: str = "attach"
     finishing: str = ""
     options: ClassVar[Mapping[str, Any]] = {}
@@ -55,10 +55,8 @@ class Peer:
         raise NotImplementedError
 
     def watch_ours(self, stages: Stages, network: Model) -> None:
-        """Time the parts of a network."""
-        backbone = getattr(network, "backbone", None)
-        if backbone is not None:
-            stages.watch(backbone, "forward", "backbone")
+        """Time the parts of a network: as a whole, where nothing else is known of it."""
+        stages.watch(network, "forward", "network")
 
     def watch_theirs(self, stages: Stages, peer: Any) -> None:
         """Time the parts of a peer."""

@@ -10,12 +10,12 @@ import pytest
 from maskwright.cli import main
 from maskwright.drawing.scene import drawn_scene
 from maskwright.errors import OptionError
-from maskwright.models import PostProcess
+from maskwright.models import Meta, PostProcess, build_tiny
 from maskwright.prediction.load import load
 from maskwright.prediction.predictor import Predictor
 from maskwright.tasks.detection.exporting.agreement import BOX_PX, SCORE
 from maskwright.tasks.detection.settings import DetectionSettings
-from maskwright.timing.benchmark import benchmark
+from maskwright.timing.benchmark import benchmark, report
 from maskwright.timing.comparable import random_predictor
 from maskwright.timing.turns import Apart, Job, Ours, Side
 
@@ -98,3 +98,14 @@ def test_a_predictor_stays_as_it_was() -> None:
     for wrong in ({"weights": "x.pth"}, {"precision": "bf16"}, {"device": "cuda:7"}):
         with pytest.raises(ValueError, match="a Predictor keeps its own"):
             benchmark(predictor, photo, repeats=1, **wrong)
+
+
+def test_tasks_that_nothing_is_compared_with_are_timed_as_a_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    predictor = Predictor(build_tiny("locate_resnet18"), Meta("x", {}, ["a", "b"]), device="cpu")
+    result = benchmark(predictor, drawn_scene(64, 64), repeats=1)
+    assert result.theirs is None and result.match is None
+    assert set(result.ours.stages) == {"read and resize", "network"}
+    report(result)
+    assert "torchvision has no such model" in capsys.readouterr().out
