@@ -27,6 +27,7 @@ from ....drawing.figures import (
     say,
     style,
 )
+from ....drawing.matrix import plot_matrix, pooled
 from ....metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
 from ....metrics.detection.scores import Calibration, ScoreCurves
 
@@ -233,72 +234,16 @@ def plot_confusion(
             f"matrix: expected ({count}, {count}) for {len(names)} names and the background, "
             f"got {matrix.shape}"
         )
-    matrix, words = _gather_classes(matrix, names)
-    count = len(words)
-    from matplotlib.colors import LinearSegmentedColormap
-
+    words = [str(i) if name is None else as_text(name) for i, name in enumerate(names)]
+    matrix, words = pooled(matrix, [*words, "background"], MANY_CELLS, last=True)
     total = np.broadcast_to(matrix.sum(1, keepdims=True), matrix.shape).copy()
     total[-1] = matrix.sum(0)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     # Background that was predicted as background does not exist: leave its cell blank.
     shown = np.ma.masked_array(share, mask=np.zeros(share.shape, bool))
     shown[-1, -1] = np.ma.masked
-    ramp = LinearSegmentedColormap.from_list(
-        "maskwright", ["#f6f8fd", "#9db7f0", "#2f5fd0", "#152a66"]
-    )
-    ramp.set_bad("#ffffff")
-
-    longest = max(len(word) for word in words)
-    side = min(max(2.4, 0.62 * count), WIDTH - 0.07 * longest - 1.2)
-    figure = new_figure(side + 0.07 * longest + 1.2, side + 0.06 * longest + 0.9)
-    ax = figure.add_subplot()
     title = "Confusion matrix" if not at else f"Confusion matrix at\n{at}"
-    style(ax, title, "predicted", "true")
-    ax.grid(False)
-    picture = ax.imshow(shown, cmap=ramp, vmin=0, vmax=1, interpolation="nearest")
-    ax.set_xticks(range(count), words, rotation=0 if longest <= 10 and count <= 3 else 90)
-    ax.set_yticks(range(count), words)
-    ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1.5)
-    ax.tick_params(which="both", length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if count <= 8:
-        for row in range(count):
-            for col in range(count):
-                if matrix[row, col]:
-                    ink = "white" if share[row, col] > 0.5 else INK
-                    text = f"{share[row, col]:.0%}\n{matrix[row, col]:,}"
-                    ax.text(col, row, text, ha="center", va="center", color=ink, fontsize=SMALL)
-    bar = figure.colorbar(picture, ax=ax, fraction=0.035, pad=0.02, format="{x:.0%}")
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=SOFT, labelsize=SMALL, length=0)
-    return save_figure(figure, out)
-
-
-def _gather_classes(
-    matrix: npt.NDArray[np.integer], names: Sequence[str | None]
-) -> tuple[npt.NDArray[np.integer], list[str]]:
-    """Return the confusion matrix of the classes worth a row, with what to write at them.
-
-    Classes without objects and detections have no row; of many those with the most errors have
-    one, the rest share one. The background stays last.
-    """
-    words = [str(i) if name is None else as_text(name) for i, name in enumerate(names)]
-    errors = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
-    used = [i for i in range(len(names)) if matrix[i].any() or matrix[:, i].any()]
-    kept = used
-    if len(used) > MANY_CELLS:
-        kept = sorted(sorted(used, key=lambda i: -errors[i])[: MANY_CELLS - 1])
-    groups = [[i] for i in kept]
-    labels = [words[i] for i in kept]
-    if rest := [i for i in used if i not in set(kept)]:
-        groups.append(rest)
-        labels.append(f"{len(rest)} other classes")
-    groups.append([len(names)])
-    pooled = np.array([[matrix[np.ix_(a, b)].sum() for b in groups] for a in groups])
-    return pooled, [*labels, "background"]
+    return plot_matrix(matrix, shown, words, out, title)
 
 
 def plot_class_ap(

@@ -1,0 +1,107 @@
+"""The options of a prediction of classes, checked, and how a photo is cut for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...errors import OptionError, whole_number
+from ...models.classification.base import Preprocess
+from ..base import Settings
+
+WAYS = ("flip", "tencrop")
+LEAST_SCORE = 0.5  # of a class of an image that may have several
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The rule by which a photo becomes network input at test.
+
+    Attributes:
+        preprocess: of the model.
+        corners: cut out the four corners of the scaled photo as well as its middle.
+    """
+
+    preprocess: Preprocess
+    corners: bool = False
+
+    @property
+    def count(self) -> int:
+        """Squares of one photo."""
+        return 5 if self.corners else 1
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the input of a photo of this size: its squares in a column."""
+        return self.count * self.preprocess.crop, self.preprocess.crop
+
+
+@dataclass(frozen=True)
+class ClassificationSettings(Settings):
+    """What of a classifier's answer is shown, and how often an image is looked at.
+
+    Attributes:
+        topk: most classes that are shown.
+        conf: least probability of a class of an image that may have several.
+        tta: None: once; "flip": mirrored as well; "tencrop": at the corners and the middle, each
+            mirrored as well.
+    """
+
+    topk: int = 5
+    conf: float = LEAST_SCORE
+    tta: str | None = None
+
+    def rules(self, resize: Any) -> list[Any]:
+        """Return the rule for the middle of a photo, or for its corners as well."""
+        return [replace(resize, corners=True)] if self.tta == "tencrop" else [resize]
+
+
+def make_settings(
+    model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> ClassificationSettings:
+    """Return the checked options of a prediction or validation.
+
+    Args:
+        model: the classifier.
+        given: options by name.
+        defaults: what they are if nobody says anything.
+
+    Raises:
+        OptionError: if one is wrong, or does not fit the model.
+    """
+    conf, tta = given.get("conf"), given.get("tta")
+    if conf == defaults.get("conf"):
+        conf = LEAST_SCORE
+    elif not model.multilabel:
+        raise OptionError(
+            f"conf={conf} chooses among several classes of an image, but this model gives each "
+            "image one: leave it out"
+        )
+    if isinstance(conf, bool) or not isinstance(conf, int | float) or not 0 <= conf <= 1:
+        raise OptionError(f"conf must be a number between 0 and 1, got {conf!r}")
+    if tta is not None and tta not in WAYS:
+        raise OptionError(f"tta={tta}: expected {' or '.join(WAYS)} for a model of classes")
+    return ClassificationSettings(whole_number("topk", given.get("topk", 5)), float(conf), tta)
+
+
+def cut_rule(model: Any, imgsz: Any) -> Cut:
+    """Return the model's rule, or that of another size of the square in the same proportion.
+
+    Raises:
+        OptionError: if `imgsz` is no size, or too small for the network.
+    """
+    own: Preprocess = model.preprocess
+    if imgsz is None:
+        return Cut(own)
+    try:
+        side = int(str(imgsz)) if not isinstance(imgsz, bool) else 0
+    except ValueError:
+        side = 0
+    if side < 1:
+        raise OptionError(
+            f"imgsz={imgsz}: expected the side of the square in pixels, such as imgsz={own.crop}"
+        )
+    least = model.network.smallest if hasattr(model, "network") else 1
+    if side < least:
+        raise OptionError(f"imgsz={side}: this network needs at least {least} pixels")
+    return Cut(replace(own, crop=side, short=max(own.short * side // own.crop, side)))
