@@ -57,8 +57,16 @@ def changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 
 def images_folder(dataset: Dataset) -> Path:
-    """Return the folder of the first image."""
-    return dataset[0].path.parent
+    """Return the folder of the first image; of images in folders by class a pattern of all.
+
+    Images that are no files have none: a name stands for one of the user's own.
+    """
+    first = dataset[0]
+    if first.stored:
+        return Path("image.png")
+    if dataset.records == "labels":
+        return dataset.root / "**" / "*"
+    return first.path.parent
 
 
 def _as_written(value: Any) -> str:

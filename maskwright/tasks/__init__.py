@@ -19,6 +19,7 @@ FOLDERS = {
     "segment": "detection",
     "keypoints": "detection",
     "segment+keypoints": "detection",
+    "classify": "classification",
     "localize": "localization",
     "localize+keypoints": "localization",
 }

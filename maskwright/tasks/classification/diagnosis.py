@@ -67,14 +67,10 @@ def diagnose(result: ClassificationEvaluation) -> Diagnosis:
     largest = np.argsort(-mixed, axis=None, kind="stable")[:CONFUSIONS]
     pairs = [divmod(int(i), len(matrix)) for i in largest if mixed.flat[i]]
     confusions = [(true, said, int(mixed[true, said])) for true, said in pairs]
-    return Diagnosis(
-        class_scores(matrix), matrix, wrong, confusions, temperature, before, after
-    )
+    return Diagnosis(class_scores(matrix), matrix, wrong, confusions, temperature, before, after)
 
 
-def _reliability(
-    result: ClassificationEvaluation, probs: npt.NDArray[np.float64]
-) -> Calibration:
+def _reliability(result: ClassificationEvaluation, probs: npt.NDArray[np.float64]) -> Calibration:
     """Return how often answers are right by their probability; of several labels each one."""
     if result.multilabel:
         return bin_scores(probs.ravel(), result.labels.ravel(), BINS)

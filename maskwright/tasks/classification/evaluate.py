@@ -119,14 +119,20 @@ def score(
     probs = probabilities(logits, multilabel)
     if multilabel:
         metrics = multilabel_metrics(probs, labels, names, threshold=settings.conf)
-        present = labels.any(0)
     else:
         metrics = classification_metrics(probs, labels, names, topk=(settings.topk,))
-        present = np.bincount(labels, minlength=len(names)) > 0
+    present = present_classes(labels, len(names))
     metrics = {key: value for key, value in metrics.items() if _scored(key, names, present)}
     at = list(metrics).index(next((key for key in metrics if not overall(key)), list(metrics)[-1]))
     rows = list(metrics.items())
     return dict([*rows[:at], ("temperature", fit_temperature(logits, labels)), *rows[at:]])
+
+
+def present_classes(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
+    """Return (C,) which classes occur in labels (N,) or (N, C)."""
+    if labels.ndim == 2:
+        return np.asarray(labels.any(0))
+    return np.bincount(labels, minlength=count) > 0
 
 
 def _scored(key: str, names: Sequence[str], present: npt.NDArray[np.bool_]) -> bool:
@@ -171,11 +177,7 @@ class ClassificationEvaluator(Evaluator):
         for indices, rows in (part for share in shares for part in share):
             logits[indices] = rows
         metrics = score(logits, self.labels, self.names, self.settings)
-        has = (
-            self.labels.any(0)
-            if self.labels.ndim == 2
-            else np.isin(np.arange(len(self.names)), self.labels)
-        )
+        has = present_classes(self.labels, len(self.names))
         unseen = [name for name, there in zip(self.names, has, strict=True) if not there]
         return ClassificationEvaluation(
             metrics, ms, logits, self.labels, self.names, self.settings, unseen

@@ -15,7 +15,7 @@ from ...drawing.draw import mosaic
 from ...drawing.figures import SERIES, as_text, new_figure, plural, save_figure, style
 from ...files import replacing_picture, write_whole
 from ...text import to_json
-from .evaluate import ClassificationEvaluation, score
+from .evaluate import ClassificationEvaluation, present_classes, score
 from .settings import ClassificationSettings
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def save_validation(folder: Path, result: ClassificationEvaluation, dataset: Dat
     save_predictions(folder / PREDICTIONS, result)
     write_whole(folder / "predictions.csv", _table(result, dataset))
     count = min(len(dataset), MAX_CELLS)
-    picked = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist() if count else []
+    picked = (
+        np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist() if count else []
+    )
     if picked:
         draw_answers(folder / "val_batch0.jpg", result, dataset, picked, "Answers and true classes")
 
@@ -152,7 +154,7 @@ def load_predictions(
     if logits.shape != (len(dataset), len(names)) or len(labels) != len(logits):
         return None
     metrics = score(logits, labels, names, settings)
-    has = labels.any(0) if labels.ndim == 2 else np.isin(np.arange(len(names)), labels)
+    has = present_classes(labels, len(names))
     unseen = [name for name, there in zip(names, has, strict=True) if not there]
     return ClassificationEvaluation(metrics, math.nan, logits, labels, names, settings, unseen)
 

@@ -130,9 +130,7 @@ def _draw(
     if found.matrix is not None and found.matrix.any():
         plots.plot_confusion(found.matrix, names, folder / CONFUSION_FILE)
     plots.plot_classes(found.scores, names, folder / CLASSES_FILE)
-    plots.plot_reliability(
-        found.before, found.after, found.temperature, folder / CALIBRATION_FILE
-    )
+    plots.plot_reliability(found.before, found.after, found.temperature, folder / CALIBRATION_FILE)
     if found.mistakes:
         draw_answers(
             folder / MISTAKES_FILE, result, dataset, found.mistakes[:MISTAKES], "Wrong answers"
