@@ -114,7 +114,7 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
 
     keep_memory(options["device"])
     metrics = run(model, save=save, **options)
-    total, by_class = metric_rows(metrics)
+    total, by_class = metric_rows(metrics, metrics.named)
     total, without = split_rows(total)
     by_class, absent = split_rows(by_class)
     kinds = list(dict.fromkeys(kind for row in total.values() for kind in row))
@@ -127,7 +127,7 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
     if by_class:
         columns = list(dict.fromkeys(column for row in by_class.values() for column in row))
         console.table(
-            "AP by class",
+            "By class",
             ["class", *columns],
             [[console.short(name), *map(row.get, columns)] for name, row in by_class.items()],
         )

@@ -51,6 +51,7 @@ def predict(
     trust: bool = False,
     explain: str | None = None,
     explain_target: str | int | None = None,
+    topk: int = 5,
 ) -> Results:
     """Predict over a source of any size, one result at a time.
 
@@ -97,6 +98,7 @@ def predict(
         explain_target: what to explain: a class by its name or number from 0 on; where there are
             several finds the number of one from 0 on, or a class, whose best is taken. None: the
             best.
+        topk: for models that classify images: most names that are shown of each.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
@@ -137,7 +139,7 @@ def predict(
     check_formats(files, predictor.task.files)
     predictor.task.check_formats(files, predictor.model, predictor.meta.model)
     given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
-    given |= {"explain": explain, "explain_target": explain_target}
+    given |= {"explain": explain, "explain_target": explain_target, "topk": topk}
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz)
     explainer = None

@@ -105,6 +105,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        topk: int = 5,
     ) -> list[Any]: ...
 
     @overload
@@ -119,6 +120,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        topk: int = 5,
     ) -> Any: ...
 
     @checked_options
@@ -133,6 +135,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        topk: int = 5,
     ) -> Any:
         """Return what is found in an image: a `Result`, or that of another task.
 
@@ -147,11 +150,13 @@ class Predictor:
             soft_nms: see `predict`.
             tta: see `predict`.
             window: see `predict`.
+            topk: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
         given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
+        given |= {"topk": topk}
         settings = self.settings(given, type(self).__call__)
         rule = self.resize_rule(imgsz)
         many = isinstance(image, list | tuple)

@@ -10,9 +10,10 @@ from ..data.records import Dataset
 from ..errors import OptionError, checked_options
 from ..paths import takes_paths
 from ..reports.next_command import changed
+from ..reports.undefined import Named, named_metric
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_args
-from ..tasks.base import Study
+from ..tasks.base import Study, Task
 from ..tasks.evaluation import evaluate
 from ..terminal import console
 from ..window import describe_window, parse_window
@@ -32,7 +33,10 @@ class ValResult(dict[str, float]):
         diagnosis: what the report is made of; None without `save`.
         command: the prediction that finds what the report shows; None without `save`.
         lines: what the report says first; none without `save`.
+        named: see `Task.named`.
     """
+
+    named: Named = staticmethod(named_metric)
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ def val(
     proposal_source: str | None = None,
     weights: str | Path | None = None,
     localize: str | None = None,
+    topk: int = 5,
 ) -> ValResult:
     """Score a model on annotated images: what is measured is up to its task.
 
@@ -119,6 +124,7 @@ def val(
         localize: for a classifier, on data with places: score how well its heat maps find these:
             cam, gradcam or gradcam++. The threshold is chosen on the split train. None: score what
             the model is for.
+        topk: for models that classify images: k of the accuracy by which the k best answers count.
 
     Returns:
         Numbers by key: what was measured, the metric and, where it is that of one class, its name,
@@ -154,6 +160,7 @@ def val(
         "soft_nms": soft_nms,
         "tta": tta,
         "localize": localize,
+        "topk": topk,
     }
     settings, scale = model.settings(given, val), chosen_window(meta, window)
     for text in task.settled(given, settings, called):
@@ -202,7 +209,7 @@ def val(
         console.note(text)
     folder = save_dir(where, project, "val", name)
     if folder is None:
-        return ValResult(result.metrics)
+        return _told(ValResult(result.metrics), task)
     used = str(network.mean.device)
     options: dict[str, object] = {
         "model": called,
@@ -230,7 +237,14 @@ def val(
         origin=[f"{key}={value}" for key, value in model.origin.items()],
         same=changed(same, defaults_of(predict)),
     )
-    return ValResult(result.metrics, folder, written.diagnosis, written.command, written.lines)
+    made = ValResult(result.metrics, folder, written.diagnosis, written.command, written.lines)
+    return _told(made, task)
+
+
+def _told(result: ValResult, task: Task) -> ValResult:
+    """Return a result that knows which of its keys are of one name."""
+    result.named = task.named
+    return result
 
 
 def _studied(study: Study, folder: Path | None, options: dict[str, Any]) -> ValResult:

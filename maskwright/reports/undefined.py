@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 Rows = dict[str, dict[str, float]]
+ALL = "all"  # what a metric without a kind measures
 
 
 def is_defined(value: float | None) -> bool:
@@ -13,24 +14,38 @@ def is_defined(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def metric_rows(metrics: Mapping[str, float]) -> tuple[Rows, Rows]:
+def named_metric(metric: str) -> tuple[str, str] | None:
+    """Return what a metric of one name measures and the name, by a key "kind/metric/name".
+
+    None for the keys "metric" and "kind/metric" of all names together.
+    """
+    kind, *rest = metric.split("/", 2)
+    return (f"{kind} {rest[0]}", rest[1]) if len(rest) == 2 else None
+
+
+Named = Callable[[str], tuple[str, str] | None]
+
+
+def metric_rows(metrics: Mapping[str, float], named: Named = named_metric) -> tuple[Rows, Rows]:
     """Return the numbers of an evaluation as rows of tables.
 
     Args:
         metrics: numbers by key, as `val` returns them.
+        named: see `named_metric`.
 
     Returns:
-        Of keys "kind/metric": metric to kind to number; and of keys "kind/metric/name": name to
-        "kind metric" to number.
+        Of keys "kind/metric": metric to kind to number, the kind of "metric" alone being "all"; and
+        of those with a name: name to "kind metric" to number.
     """
     total: Rows = {}
     by_name: Rows = {}
     for key, value in metrics.items():
-        kind, metric, *name = key.split("/", 2)
-        if name:
-            by_name.setdefault(name[0], {})[f"{kind} {metric}"] = value
+        if (place := named(key)) is not None:
+            column, name = place
+            by_name.setdefault(name, {})[column] = value
         else:
-            total.setdefault(metric, {})[kind] = value
+            kind, _, metric = key.rpartition("/")
+            total.setdefault(metric, {})[kind or ALL] = value
     return total, by_name
 
 
@@ -45,7 +60,7 @@ def undefined_metrics(metrics: Mapping[str, float]) -> list[str]:
     total = metric_rows(metrics)[0]
     throughout = split_rows(total)[1]
     others = [
-        f"{kind}/{name}"
+        name if kind == ALL else f"{kind}/{name}"
         for name, row in total.items()
         for kind, value in row.items()
         if name not in throughout and not is_defined(value)

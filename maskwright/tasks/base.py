@@ -22,6 +22,7 @@ from ..errors import OptionError
 from ..models.base import Model
 from ..models.meta import Meta
 from ..reports.result import ImageResult
+from ..reports.undefined import named_metric
 from ..structures import Images, Resize
 from .answers import Attach as Attach
 from .answers import Opens as Opens
@@ -277,9 +278,9 @@ class Task(ABC):
     def fitness(self, metrics: Mapping[str, float]) -> float:
         """Return the number by which epochs are compared, of the metrics of one; nan: none."""
 
-    def overall(self, metric: str) -> bool:
-        """Tell whether a metric, by its key, is one of all classes together."""
-        return metric.count("/") == 1
+    def named(self, metric: str) -> tuple[str, str] | None:
+        """Return what a metric of one class measures and the class, by its key; None: of all."""
+        return named_metric(metric)
 
     @abstractmethod
     def write_report(

@@ -311,7 +311,7 @@ def finish_epoch(
     means = {key: value / place.counted for key, value in sorted(place.sums.items())}
     row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
     # The numbers of each name stand in metrics.json.
-    row |= {f"val/{key}": v for key, v in metrics.items() if run.task.overall(key)}
+    row |= {f"val/{key}": v for key, v in metrics.items() if run.task.named(key) is None}
     place.epoch, place.batch = place.epoch + 1, 0
     place.sums, place.counted, place.images, place.seconds = {}, 0, 0, 0.0
     place.fitted = int(fitted)
@@ -443,7 +443,7 @@ def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
             console.note(f"{reason}; the weights are in {last}")
         else:
             metrics = run.place.best_metrics
-            whole = {key: value for key, value in metrics.items() if run.task.overall(key)}
+            whole = {key: value for key, value in metrics.items() if run.task.named(key) is None}
             rows = [[key, value] for key, value in whole.items() if is_defined(value)]
             place = run.place
             title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"

@@ -105,6 +105,8 @@ class TimmNetwork(Network):
             raise ValueError(f"timm's {name} has no classes of its own: take another network")
         self.final = f"body.{heads[0]}"
         self.auxiliary = tuple(f"body.{head}" for head in heads[1:])
+        for head in heads:
+            _small(body.get_submodule(head))
         self._stages = _stages(body, heads)
         reductions = [entry["reduction"] for entry in _feature_info(body)]
         self.smallest = self.side or max(reductions, default=1)
@@ -147,6 +149,18 @@ class TimmNetwork(Network):
         both = isinstance(logits, tuple)
         result: Tensor = torch.stack(list(logits)).mean(0) if both else logits
         return result
+
+
+def _small(head: nn.Module) -> None:
+    """Let a fresh head begin without an opinion.
+
+    timm draws that of some networks from a range that grows as the classes get fewer: with two of
+    them the first loss would be 10 in place of 0.7, and the features that were trained are wrecked.
+    """
+    if isinstance(head, nn.Linear | nn.Conv2d):
+        nn.init.normal_(head.weight, std=0.01)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
 
 
 def _loose(module: nn.Module) -> nn.Module:

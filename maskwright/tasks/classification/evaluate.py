@@ -88,9 +88,15 @@ def fitness(metrics: Mapping[str, float]) -> float:
     return metrics.get("top1", metrics.get("mAP", math.nan))
 
 
+def named(metric: str) -> tuple[str, str] | None:
+    """Return what a metric of one class measures and the class; None for those of all."""
+    kind, slash, name = metric.partition("/")
+    return (kind, name) if slash and kind in BY_CLASS else None
+
+
 def overall(metric: str) -> bool:
     """Tell whether a metric, by its key, is one of all classes together."""
-    return metric.split("/", 1)[0] not in BY_CLASS or "/" not in metric
+    return named(metric) is None
 
 
 def probabilities(

@@ -38,7 +38,8 @@ class ClassificationRecipe(TrainRecipe):
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         **TrainRecipe.CHOICES,
         "augment": ("none", "randaugment", "trivialaugment"),
-        "balance": ("none", "sampler", "inverse", "effective"),
+        "balance": ("none", "inverse", "sqrt", "effective"),
+        "balance_by": ("loss", "sampler"),
         "val_tta": ("none", "flip", "tencrop"),
     }
 
@@ -75,8 +76,8 @@ class ClassificationRecipe(TrainRecipe):
 
     crop_scale: tuple[float, float] | None = None
     """Smallest and largest share of the area of the random part of an image that is seen, scaled to
-    the input; 1,1: the middle of the image, as in validation. None: 0.08,1 from 10,000 training
-    images on, 0.35,1 below; images no larger than the input are moved by an eighth instead."""
+    the input; 1,1: all of it, out of proportion. None: 0.08,1 from 10,000 training images on,
+    0.35,1 below, 0.6,1 for small images out of one file, such as MNIST."""
 
     augment: Literal["none", "randaugment", "trivialaugment"] = "none"
     """Further random changes of colours and geometry (Cubuk et al. 2020; Mueller and Hutter
@@ -97,10 +98,12 @@ class ClassificationRecipe(TrainRecipe):
     label_smoothing: float = 0.0
     """Share of the label that is spread over all classes (Szegedy et al. 2016), such as 0.1."""
 
-    balance: Literal["none", "sampler", "inverse", "effective"] = "none"
-    """For classes of unlike numbers: sampler shows images of rare classes more often; inverse and
-    effective let them count more in the loss, by the inverse of their number or by the effective
-    number of images (Cui et al. 2019)."""
+    balance: Literal["none", "inverse", "sqrt", "effective"] = "none"
+    """For classes of unlike numbers: how much more the images of rare ones count: by the inverse of
+    their number, by its root, or by the effective number of images (Cui et al. 2019)."""
+
+    balance_by: Literal["loss", "sampler"] = "loss"
+    """Where `balance` makes them count: in the loss, or by showing them more often."""
 
     topk: int = 5
     """k of the second accuracy in validation: the true class is among the k most probable."""

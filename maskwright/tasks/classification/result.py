@@ -31,6 +31,7 @@ class ClassResult(ImageResult):
         conf: least probability of such a class.
         topk: most classes that pictures, texts and files show.
         source_name: how the image is called among the others of its source, see `name`.
+        heatmap: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -51,6 +52,7 @@ class ClassResult(ImageResult):
     conf: float = LEAST_SCORE
     topk: int = 5
     source_name: str = ""
+    heatmap: np.ndarray | None = None
 
     @property
     def label(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import OptionError, whole_number
-from ...models.classification.base import Preprocess
+from ...structures import Preprocess
 from ..base import Settings
 
 WAYS = ("flip", "tencrop")
@@ -20,16 +20,16 @@ class Cut:
 
     Attributes:
         preprocess: of the model.
-        corners: cut out the four corners of the scaled photo as well as its middle.
+        ten: cut out the four corners of the scaled photo as well as its middle, each also mirrored.
     """
 
     preprocess: Preprocess
-    corners: bool = False
+    ten: bool = False
 
     @property
     def count(self) -> int:
         """Squares of one photo."""
-        return 5 if self.corners else 1
+        return 10 if self.ten else 1
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of the input of a photo of this size: its squares in a column."""
@@ -52,8 +52,8 @@ class ClassificationSettings(Settings):
     tta: str | None = None
 
     def rules(self, resize: Any) -> list[Any]:
-        """Return the rule for the middle of a photo, or for its corners as well."""
-        return [replace(resize, corners=True)] if self.tta == "tencrop" else [resize]
+        """Return the rule for the middle of a photo, or for ten parts of it."""
+        return [replace(resize, ten=True)] if self.tta == "tencrop" else [resize]
 
 
 def make_settings(

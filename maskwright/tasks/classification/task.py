@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...data.batches import Batch, Loader, load_batches
+from ...data.label_batches import LabelBatches
 from ...data.records import Dataset
 from ...errors import OptionError
 from ...models.base import Model
@@ -24,16 +25,15 @@ from .evaluate import (
     ClassificationEvaluator,
     class_names,
     fitness,
-    overall,
+    named,
     true_labels,
 )
 from .freezing import frozen_stages, learning_rates
-from .loading import TestBatches
 from .recipe import ClassificationRecipe
 from .report import write_report
 from .result import ClassResult
 from .settings import ClassificationSettings, Cut, cut_rule, make_settings
-from .training_data import choices, training_batches, warn_of
+from .training_data import choices, training_loader, warn_of
 from .views import collate, look
 
 
@@ -119,15 +119,7 @@ class ClassificationTask(Task):
         world: int = 1,
     ) -> Loader:
         """Return the loader of the augmented training images; see `Task`."""
-        return load_batches(
-            training_batches(recipe, data, model),
-            batch=recipe.batch,
-            seed=recipe.seed,
-            workers=recipe.workers,
-            shuffle=True,
-            rank=rank,
-            world=world,
-        )
+        return training_loader(recipe, data, model, rank=rank, world=world)
 
     def eval_loader(
         self,
@@ -141,8 +133,9 @@ class ClassificationTask(Task):
         world: int = 1,
     ) -> Loader:
         """Return a loader over a data set in its order; see `Task`."""
+        cut = resize or Cut(model.preprocess)
         return load_batches(
-            TestBatches(data, resize or Cut(model.preprocess)),
+            LabelBatches(data, cut.preprocess, None, multilabel=True, ten_crop=cut.ten),
             batch=batch,
             seed=0,
             workers=workers,
@@ -163,7 +156,7 @@ class ClassificationTask(Task):
         self, model: Classifier, recipe: ClassificationRecipe, data: Dataset
     ) -> list[tuple[str, str]]:
         """Return what was chosen by itself; see `Task`."""
-        return choices(recipe, data, model)
+        return choices(recipe, data)
 
     def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
         """Return what is unlike between training and validation; see `Task`."""
@@ -202,9 +195,9 @@ class ClassificationTask(Task):
         """Write metrics, answers and pictures of them; see `Task`."""
         pictures.save_validation(folder, result, data)
 
-    def overall(self, metric: str) -> bool:
+    def named(self, metric: str) -> tuple[str, str] | None:
         """Tell the metrics of one class from the others; see `Task`."""
-        return overall(metric)
+        return named(metric)
 
     def write_report(
         self,

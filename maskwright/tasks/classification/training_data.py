@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from ...data.batches import Chance
+from ...data.batches import Loader, load_batches
+from ...data.label_batches import LabelBatches, balanced_draws
+from ...data.label_samples import LabelAugment
 from ...data.records import Dataset
+from ...data.sampling import class_weights
 from ...models.classification.base import Classifier
-from ...structures import Images, Labels
-from .loading import labels_of
 from .recipe import ClassificationRecipe
-from .settings import Cut
-from .views import collate
 
+SMALL = 64  # pixels: images of digits and the like show one thing, which fills them
 MANY = 10_000  # training images from which on small parts of an image teach enough
 SIDED = ("left", "right")
 LOPSIDED = 10  # times as many images in the largest class as in the smallest: worth a warning
@@ -38,33 +35,49 @@ def crop_scale(recipe: ClassificationRecipe, data: Dataset) -> tuple[float, floa
     """Return the smallest and the largest share of an image's area that is seen."""
     if recipe.crop_scale is not None:
         return recipe.crop_scale
+    if data[0].stored and max(data[0].size) <= SMALL:
+        return 0.6, 1.0
     return (0.08, 1.0) if len(data) >= MANY else (0.35, 1.0)
 
 
-@dataclass(frozen=True)
-class _Plain:
-    """Stand-in."""
+def training_loader(
+    recipe: ClassificationRecipe, data: Dataset, model: Classifier, *, rank: int, world: int
+) -> Loader:
+    """Return the loader of a training."""
+    weights = class_weights(data.images_per_class(), recipe.balance)
+    by_loss = recipe.balance != "none" and recipe.balance_by == "loss"
+    by_draw = recipe.balance != "none" and recipe.balance_by == "sampler"
+    batches = LabelBatches(
+        data,
+        model.preprocess,
+        LabelAugment(
+            scale=crop_scale(recipe, data),
+            flip=flip_share(recipe, data)[0],
+            vflip=recipe.vflip,
+            rotate90=recipe.rotate90,
+            policy=recipe.augment,
+            photometric=recipe.photometric,
+            erase=recipe.erasing,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            smoothing=recipe.label_smoothing,
+        ),
+        multilabel=model.multilabel,
+        weights=weights if by_loss else None,
+    )
+    return load_batches(
+        batches,
+        batch=recipe.batch,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        shuffle=True,
+        rank=rank,
+        world=world,
+        draws=balanced_draws(data, weights) if by_draw else None,
+    )
 
-    dataset: Dataset
-    cut: Cut
-    flip: float
 
-    def make(self, indices: list[int], others: list[int], chance: Chance) -> tuple[Images, Labels]:
-        photos = []
-        for index in indices:
-            photo = self.dataset.image(index)
-            if chance.of(index).random() < self.flip:
-                photo = np.ascontiguousarray(photo[:, ::-1])
-            photos.append(photo)
-        return collate(photos, self.cut), labels_of(self.dataset, indices)
-
-
-def training_batches(recipe: ClassificationRecipe, data: Dataset, model: Classifier) -> Any:
-    """Return what makes the batches of a training."""
-    return _Plain(data, Cut(model.preprocess), flip_share(recipe, data)[0])
-
-
-def choices(recipe: ClassificationRecipe, data: Dataset, model: Any) -> list[tuple[str, str]]:
+def choices(recipe: ClassificationRecipe, data: Dataset) -> list[tuple[str, str]]:
     """Return what was chosen by itself, for the table that opens a training."""
     flip, why = flip_share(recipe, data)
     low, high = crop_scale(recipe, data)
