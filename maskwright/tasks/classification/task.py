@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,8 @@ from ...models.classification.base import Classifier
 from ...models.meta import Meta
 from ...reports.next_command import predict_command, val_command
 from ...structures import Images
-from ..base import Settings, Task, Written
+from ..base import Opens, Settings, Study, Task, Written
+from ..evidence import Explainer, check_method
 from . import pictures
 from .evaluate import (
     ClassificationEvaluation,
@@ -28,13 +29,17 @@ from .evaluate import (
     named,
     true_labels,
 )
+from .explain import make_explainer
 from .freezing import frozen_stages, learning_rates
+from .graph import GRAPHS
 from .recipe import ClassificationRecipe
 from .report import write_report
 from .result import ClassResult
 from .settings import ClassificationSettings, Cut, cut_rule, make_settings
 from .training_data import choices, training_loader, warn_of
 from .views import collate, look
+from .weak import weak_scores
+from .weak_report import write_weak
 
 
 class ClassificationTask(Task):
@@ -43,7 +48,8 @@ class ClassificationTask(Task):
     name = "classification"
     does = ClassificationRecipe.DOES
     recipe = ClassificationRecipe
-    options = ("conf", "topk", "tta")
+    options = ("conf", "topk", "tta", "explain", "explain_target", "localize")
+    graph = GRAPHS
     score = "accuracy"
     unscored = "the val images have no labels, so there is no accuracy"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -182,6 +188,28 @@ class ClassificationTask(Task):
         assert isinstance(settings, ClassificationSettings)
         return ClassificationEvaluator(model, data, meta, settings)
 
+    def study(
+        self,
+        model: Classifier,
+        meta: Meta,
+        options: Mapping[str, Any],
+        opens: Opens,
+        *,
+        split: str,
+        batch: int,
+    ) -> Study | None:
+        """Return how well heat maps find places, if `localize` asks for it; see `Task`."""
+        if options.get("localize") is None:
+            return None
+        method, names = check_method(options["localize"], model, meta.model), class_names(meta)
+        data = opens(split, names=names)
+        found = weak_scores(model, method, data, lambda: opens("train", names=names), batch=batch)
+
+        def write(folder: Path, title: str, options: Mapping[str, Any], device: str) -> list[str]:
+            return write_weak(folder, found, data, title=title, options=options, device=device)
+
+        return Study(found.metrics, write)
+
     def validation(
         self, recipe: ClassificationRecipe
     ) -> tuple[ClassificationSettings, dict[str, Any]]:
@@ -310,11 +338,11 @@ class ClassificationTask(Task):
             source_name,
         )
 
-    def remarks(
-        self, results: Sequence[ClassResult], model: Any, settings: Any, said: set[str]
-    ) -> Iterable[str]:
-        """Return nothing: an answer has no limits that it could reach."""
-        return ()
+    def explainer(
+        self, model: Classifier, meta: Meta, names: Sequence[str], method: Any, target: Any
+    ) -> Explainer:
+        """Return what shows where the evidence of a class lies; see `Task`."""
+        return make_explainer(model, names, method, target, meta.model)
 
 
 TASK = ClassificationTask()
