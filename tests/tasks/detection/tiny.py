@@ -59,5 +59,11 @@ def options(name: str) -> dict[str, Any]:
 
 
 def together(name: str) -> dict[str, Any]:
-    """Return what two processes need to equal one: no statistics of a part of a batch."""
-    return {"model_args": {**options(name).get("model_args", {}), "norm": "affine"}}
+    """Return what two processes need to equal one: no statistics of a part of a batch.
+
+    And no SVMs: they mine hard negatives, where one more changes all that follow.
+    """
+    own = {"norm": "affine", **options(name).get("model_args", {})}
+    if name.startswith(("rcnn", "sppnet")):
+        own["classifier"] = "softmax"
+    return {"model_args": own}
