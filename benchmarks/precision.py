@@ -21,28 +21,29 @@ from common import machine
 import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.prediction.predictor import Predictor
-from maskwright.tasks.detection.evaluate import Evaluation, eval_loader, evaluate, score
+from maskwright.tasks.detection.evaluate import DetectionEvaluation, score
 from maskwright.tasks.detection.post import make_post
+from maskwright.tasks.detection.settings import DetectionSettings
+from maskwright.tasks.detection.task import TASK
+from maskwright.tasks.evaluation import evaluate
 
 FIGURES = ("box/AP", "box/AP50", "mask/AP", "mask/AP50", "mask/AP75")
 Rows = list[dict[str, Any]]
 
 
-def detect(predictor: Predictor, args: argparse.Namespace) -> Evaluation:
+def detect(predictor: Predictor, args: argparse.Namespace) -> DetectionEvaluation:
     """Return what a model finds in the validation images."""
     dataset = open_dataset(args.data, "val")
-    resize = predictor.resize_rule(None)
-    loader = eval_loader(predictor.detector, dataset, resize=resize, batch=1, workers=args.workers)
+    settings = DetectionSettings(make_post(0.001, 0.5, args.max_det))
     result = evaluate(
-        predictor.detector,
-        dataset,
-        loader,
-        names=predictor.meta.names,
-        post=make_post(0.001, 0.5, args.max_det),
+        TASK.evaluator(predictor.model, predictor.meta, dataset, settings, {}),
+        predictor.model,
+        TASK.eval_loader(predictor.model, dataset, workers=args.workers),
+        total=len(dataset),
         precision=predictor.precision,
         label=predictor.precision,
     )
-    assert result is not None
+    assert isinstance(result, DetectionEvaluation)
     return result
 
 

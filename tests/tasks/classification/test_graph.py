@@ -22,7 +22,6 @@ from maskwright.prediction.predictor import Predictor
 from maskwright.runtime_labels import Classifier
 from maskwright.structures import Images
 
-pytest.importorskip("maskwright.tasks.classification.task")  # the graphs stand before it
 CHOICE = {"short": 36, "interpolation": "bicubic"}
 
 
