@@ -17,26 +17,27 @@ from ..nn.cam import METHODS
 Explainer = Callable[[Any, Any, Any], np.ndarray | None]
 
 
-def check_method(method: Any, model: nn.Module, called: str) -> str:
+def check_method(method: Any, model: nn.Module, called: str, *, option: str = "explain") -> str:
     """Return a method of `nn.cam` by its name.
 
     Args:
         method: as the user gives it.
         model: what is to be explained.
         called: how the user calls it.
+        option: which option gives it, for messages.
 
     Raises:
         OptionError: if there is no such method, or the model is an exported graph.
     """
     if method not in METHODS:
         raise OptionError(
-            f"explain must be one of {', '.join(METHODS)}, got {method!r}"
+            f"{option} must be one of {', '.join(METHODS)}, got {method!r}"
             f"{nearest(str(method), METHODS)}"
         )
     if next(model.parameters(), None) is None:
         raise OptionError(
-            f"explain={method} needs the layers of the network, and {called} is an exported graph: "
-            "give the checkpoint that it was made from"
+            f"{option}={method} needs the layers of the network, and {called} is an exported "
+            "graph: give the checkpoint that it was made from"
         )
     return str(method)
 

@@ -149,3 +149,42 @@ def test_the_class_of_a_localizer_is_explained_by_its_branch(photo: np.ndarray) 
     other = Predictor(points, Meta("locate_keypoints_resnet18", {}, ["face"]), device="cpu")
     with pytest.raises(OptionError, match="names none"):
         mw.predict(other, [photo], explain="gradcam")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Predictor:
+    torch.manual_seed(0)
+    model = build_tiny("resnet18", 2)
+    return Predictor(model, Meta("resnet18", {}, ["cat", "dog"]), device="cpu")
+
+
+def test_a_classifier_is_explained_where_it_looked(
+    classifier: Predictor, photo: np.ndarray
+) -> None:
+    (result,) = mw.predict(classifier, [photo], explain="cam", explain_target="dog")
+    model, network = classifier.model, classifier.model.network
+    images = classifier.task.collate([photo], model, classifier.resize_rule())
+    with torch.no_grad():
+        maps = network.maps(model.normalise(images))[0]
+        raw = (maps * network.fc.weight[1][:, None, None]).sum(0)[None, None]
+    side = model.crop
+    large = torch.nn.functional.interpolate(
+        raw, (side, side), mode="bilinear", align_corners=False
+    )[0, 0]
+    large = (large - large.min()) / (large.max() - large.min())
+    height, width = model.preprocess.target_size(60, 90)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    y, x = 60 / height, 90 / width
+    window = (left * x, top * y, (left + side) * x, (top + side) * y)
+    np.testing.assert_allclose(result.heatmap, on_image(large, (60, 90), window), atol=1e-4)
+    assert not result.heatmap[:, : int(window[0]) - 1].any(), "what was cut off convinced nobody"
+
+
+def test_a_classifier_that_cam_does_not_fit_is_told_of_gradcam(photo: np.ndarray) -> None:
+    torch.manual_seed(0)
+    model = build_tiny("vgg16", 2)
+    predictor = Predictor(model, Meta("vgg16", {}, ["cat", "dog"]), device="cpu")
+    with pytest.raises(OptionError, match="take gradcam"):
+        list(mw.predict(predictor, [photo], explain="cam"))
+    (result,) = mw.predict(predictor, [photo], explain="gradcam++")
+    assert result.heatmap.shape == (60, 90)

@@ -107,7 +107,7 @@ def pseudo(
             f"model={model} is a {meta.model}, which finds places by itself: predict with it; this "
             "is for classifiers"
         )
-    check_method(method, network, meta.model)
+    check_method(method, network, meta.model, option="method")
     share = CAM_THRESHOLD if method == "cam" else GRADCAM_THRESHOLD
     names = [name or f"class {k}" for k, name in enumerate(meta.names)]
     network = network.eval().to(pick_device(device))

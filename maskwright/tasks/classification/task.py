@@ -201,7 +201,8 @@ class ClassificationTask(Task):
         """Return how well heat maps find places, if `localize` asks for it; see `Task`."""
         if options.get("localize") is None:
             return None
-        method, names = check_method(options["localize"], model, meta.model), class_names(meta)
+        method, names = options["localize"], class_names(meta)
+        check_method(method, model, meta.model, option="localize")
         data = opens(split, names=names)
         found = weak_scores(model, method, data, lambda: opens("train", names=names), batch=batch)
 

@@ -11,6 +11,8 @@ import torch
 from location_data import draw_data
 from torch import Tensor, nn
 
+import maskwright as mw
+from maskwright.cli import main
 from maskwright.data import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.errors import OptionError
@@ -198,3 +200,32 @@ def test_wrong_options_are_one_error(
     given = {"source": root / "images" / "val", "dst": tmp_path / "made.json", **options}
     with pytest.raises(ValueError, match=message):
         pseudo("colours", **given)
+
+
+def test_val_and_pseudo_as_a_user_runs_them(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = mw.train(
+        root,
+        "classify_mobilenetv2_100",
+        imgsz=64,
+        steps=1,
+        workers=0,
+        device="cpu",
+        project=tmp_path / "runs",
+    )
+    model = f"model={made.dir}"
+    line = ["val", model, f"data={root}", "localize=cam", f"save={tmp_path / 'val'}"]
+    assert main(line) == 0
+    shown = capsys.readouterr()
+    assert all(word in shown.out for word in ("gaussian", "whole", "MaxBoxAccV2", "gt_known"))
+    assert (tmp_path / "val" / "report.html").is_file()
+    assert main([*line[:3], "localize=camm"]) == 2
+    assert "localize must be one of" in capsys.readouterr().err
+    dst = tmp_path / "made.json"
+    source = f"source={root / 'images' / 'val'}"
+    assert main(["data", "pseudo", model, source, f"dst={dst}", "conf=0"]) == 0
+    content = json.loads(dst.read_text())
+    assert len(content["images"]) == 12 and "not drawn by people" in content["info"]["description"]
+    assert main(["data", "pseudo", model, source, f"dst={dst}", "method=camm"]) == 2
+    assert "method must be one of" in capsys.readouterr().err
