@@ -26,6 +26,7 @@ from . import pictures
 from .batches import Augment, LocationBatches, square
 from .evaluate import BoxEvaluator, KeypointEvaluator, LocationEvaluation, fitness, to_places
 from .explain import make_explainer
+from .graph import GRAPHS
 from .objects import check_single
 from .recipe import LocalizationRecipe, pair_of
 from .report import load_places, save_places, write_location_report
@@ -39,6 +40,7 @@ class LocalizationTask(Task):
     does = LocalizationRecipe.DOES
     recipe = LocalizationRecipe
     options = ("explain", "explain_target")
+    graph = GRAPHS
     score = "localized top-1 (for keypoints 1 / (1 + NME))"
     unscored = "the val images hold no object, so there is no place to be right or wrong"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
