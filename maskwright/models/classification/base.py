@@ -232,10 +232,13 @@ class Classifier(Model):
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` stages; their batch norm keeps its statistics.
 
+        -1 stops all of them, so that the head alone trains.
+
         Raises:
             OptionError: if there are fewer.
         """
         count = len(self.network.stages())
+        stages = count if stages == -1 else stages
         if not 0 <= stages <= count:
             raise OptionError(f"freeze must lie in 0..{count} for this network, got {stages}")
         self.fix(range(stages))

@@ -227,6 +227,36 @@ def test_rates_fall_from_the_head_to_the_input() -> None:
     assert set(learning_rates(model, ClassificationRecipe(data="x"), fresh=True).values()) == {1.0}
 
 
+def test_the_head_alone_trains(run: Path, shapes: Path, tmp_path: Path) -> None:
+    made = mw.train(
+        shapes, model="resnet20_cifar", weights=run, freeze=-1, epochs=1, project=tmp_path, **QUICK
+    )
+    before, after = (load_checkpoint(path).model for path in (run, made.last))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"network.fc.weight", "network.fc.bias"}
+
+
+def test_several_labels_are_learned(shapes: Path, tmp_path: Path) -> None:
+    """From a table; a picture may have one label, both or none above the threshold."""
+    rows = ["path,label,split"]
+    for split in ("train", "val"):
+        for name in NAMES:
+            for file in sorted((shapes / split / name).glob("*.png")):
+                more = ";odd" if int(file.stem) % 2 else ""
+                rows.append(f"{file.relative_to(shapes).as_posix()},{name}{more},{split}")
+    table = shapes / "labels.csv"
+    table.write_text("\n".join(rows) + "\n")
+    made = mw.train(
+        table, model="resnet20_cifar", weights="none", epochs=1, project=tmp_path, **QUICK
+    )
+    assert set(made.metrics) >= {"mAP", "F1", "exact", "AP/odd"}
+    predictor = mw.load(made.dir, device="cpu")
+    result = predictor(shapes / "val/disc/1.png", conf=0.0)
+    assert result.multilabel and len(result.labels) == 4
+    assert predictor(shapes / "val/disc/1.png", conf=1.0).summary() == "no class above 1"
+    assert (made.dir / "report.html").is_file()
+
+
 def test_several_labels_are_scored_by_mean_average_precision() -> None:
     from sklearn.metrics import average_precision_score
 
