@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import OptionError
+from ...nn.parallel import mean_count, num_processes
 from ...nn.random import RandomSource
 from ...structures import IMAGENET_MEAN, IMAGENET_STD, Images, Labels, Preprocess, Triple
 from ..base import Model
@@ -196,7 +197,7 @@ class Classifier(Model):
         return losses
 
     def _loss(self, logits: Tensor, targets: Labels) -> Tensor:
-        """Return the mean cross-entropy over the images, weighted; 0 without any image."""
+        """Return the mean cross-entropy over the images of all processes; 0 without any image."""
         logits = logits.float()
         if self.multilabel:
             each = F.binary_cross_entropy_with_logits(logits, targets.probs, reduction="none")
@@ -204,7 +205,11 @@ class Classifier(Model):
             each = -targets.probs * logits.log_softmax(-1)
         if targets.weights is not None:
             each = each * targets.weights
-        return each.sum() / max(len(logits), 1)
+        if num_processes() == 1:
+            return each.sum() / max(len(logits), 1)
+        return each.sum() / mean_count(
+            torch.ones(len(logits), dtype=torch.bool, device=each.device)
+        )
 
     def require_size(self, images: Images) -> None:
         """Make sure that images are not smaller than the network can take.
