@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from maskwright.drawing import figures as shared
+from maskwright.drawing import matrix as matrices
 from maskwright.metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
 from maskwright.metrics.detection.scores import (
     THRESHOLDS,
@@ -43,6 +44,7 @@ def figures(monkeypatch) -> list:
 
     monkeypatch.setattr(plots, "save_figure", keep)
     monkeypatch.setattr(plots_val, "save_figure", keep)
+    monkeypatch.setattr(matrices, "save_figure", keep)
     monkeypatch.setattr(label_figure, "save_figure", keep)
     return kept
 
@@ -290,11 +292,15 @@ def test_confusion_matrix_of_many_classes_keeps_every_count(tmp_path, figures):
     rng = np.random.default_rng(0)
     matrix = rng.integers(0, 5, (91, 91))
     matrix[3] = matrix[:, 3] = 0
-    shown, words = plots_val._gather_classes(matrix, [f"c{k}" for k in range(90)])
+    shown, words = matrices.pooled(
+        matrix, [*(f"c{k}" for k in range(90)), "background"], plots_val.MANY_CELLS, last=True
+    )
     assert shown.sum() == matrix.sum() and len(shown) == len(words) == plots_val.MANY_CELLS + 1
     assert words[-2:] == [f"{89 - plots_val.MANY_CELLS + 1} other classes", "background"]
     assert (shown[-1, :-2] == matrix[-1, [int(w[1:]) for w in words[:-2]]]).all()
-    small, words = plots_val._gather_classes(np.diag([2, 0, 3, 0]), ["a", "b", "c"])
+    small, words = matrices.pooled(
+        np.diag([2, 0, 3, 0]), ["a", "b", "c", "background"], 20, last=True
+    )
     assert words == ["a", "c", "background"] and np.diag(small).tolist() == [2, 3, 0]
 
 
