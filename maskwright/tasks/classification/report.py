@@ -9,7 +9,7 @@ from typing import Any
 
 from ...data.records import Dataset
 from ...drawing.figures import plural
-from ...reports.page import REPORT, escape
+from ...reports.page import escape
 from ...reports.page_parts import DASH, images, left_out, name_cell, number, optional, table
 from ...reports.report import Step, write_page
 from . import figures as plots
@@ -264,13 +264,3 @@ def _calibration(result: ClassificationEvaluation, found: Diagnosis) -> str:
         "right. ECE is the mean distance between probability and the share that is right, in 15 "
         f"bins. {gain}{much}.</p>"
     )
-
-
-def worst_classes(found: Diagnosis, names: Sequence[str]) -> list[str]:
-    """Return the classes of the lowest F1, the worst first, as far as they are below all right."""
-    scores = found.scores
-    there = [i for i, n in enumerate(scores.support.tolist()) if n and scores.f1[i] < 1]
-    return [names[i] for i in sorted(there, key=lambda i: float(scores.f1[i]))[:SEVERAL]]
-
-
-__all__ = ["REPORT", "worst_classes", "write_report"]
