@@ -1,4 +1,4 @@
-"""maskwright: region-based detection and instance segmentation in pure PyTorch.
+"""maskwright: detection, instance segmentation, classification and localization in pure PyTorch.
 
     import maskwright as mw
 

@@ -19,7 +19,6 @@ from .pictures import draw_answers, save_metrics
 
 CALIBRATED = 0.03  # an error of calibration that is not worth a word
 FEW = 30  # images of a class below which its numbers say little
-SEVERAL = 3  # worst classes that a step names
 MISTAKES_FILE, CONFUSION_FILE = "mistakes.jpg", "confusion_matrix.png"
 CLASSES_FILE, CALIBRATION_FILE = "classes.png", "calibration.png"
 
