@@ -75,9 +75,10 @@ class TrainCommand(Command):
     def options(self) -> dict[str, Option]:
         """The fields of the recipes; `commands.train` knows those of the model."""
         from maskwright.tasks import recipes
-        from maskwright.tasks.recipe import marked_help, option_parameters
+        from maskwright.tasks.recipe import marked_help, option_parameters, other_defaults
 
-        meaning = marked_help(list(recipes().values()))
+        kinds = list(recipes().values())
+        meaning, others = marked_help(kinds), other_defaults(kinds)
         return {
             parameter.name: Option(
                 parameter.name,
@@ -86,8 +87,9 @@ class TrainCommand(Command):
                 None if parameter.default == "" else parameter.default,
                 meaning.get(parameter.name, ""),
                 parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                others.get(parameter.name, ()),
             )
-            for parameter in option_parameters(*recipes().values())
+            for parameter in option_parameters(*kinds)
             if parameter.name != "model_args"
         }
 
@@ -298,6 +300,14 @@ def _example(name: str) -> str:
     return f"Example: `maskwright {COMMANDS[name].example}`"
 
 
+def _defaults(option: Option) -> str | bool:
+    """Return what the help says of the default; False: nothing."""
+    if option.default in (REQUIRED, None) and not option.others:
+        return False
+    others = [f"{as_written(value)} for {models}" for value, models in option.others]
+    return "; ".join([as_written(option.default), *others])
+
+
 def _callable(command: Command, words: Words) -> Callable[..., int]:
     """Return a function with the signature of a command, as the parser wants it."""
     from cyclopts import Parameter
@@ -328,7 +338,7 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
             n_tokens=1,
             metavar=describe_kind(option.kind),
             negative="",
-            show_default=as_written if option.default not in (REQUIRED, None) else False,
+            show_default=_defaults(option),
         )
         place = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(

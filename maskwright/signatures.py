@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Option:
         default: its default, or `REQUIRED`.
         help: its meaning, on one line.
         positional: whether it may be given by position.
+        others: other defaults, with the models that have them in words.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Option:
     default: Any
     help: str
     positional: bool = False
+    others: Sequence[tuple[Any, str]] = ()
 
 
 def read_options(module: str, function: str) -> list[Option]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from maskwright.cli import COMMANDS, TrainCommand, main
 from maskwright.commands import WEIGHTS
 from maskwright.models import Meta, build, get_entry, list_models
 from maskwright.storage.checkpoint import save_checkpoint
-from maskwright.tasks.recipe import TrainRecipe
+from maskwright.tasks.recipe import TrainRecipe, option_help
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "mask_rcnn_resnet50_fpn"
@@ -421,6 +422,9 @@ class SortingRecipe(TrainRecipe):
     shelves: int = 3
     """How many there are."""
 
+    lr: float | None = 0.25
+    """Speed."""
+
 
 def test_options_of_another_task_say_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -435,10 +439,58 @@ def test_options_of_another_task_say_so(
     assert options["shelves"].help == "How many there are. Only for models that sort."
     assert options["max_det"].help.endswith("Only for models that find objects.")
     assert options["epochs"].help == "Passes over the training images."
+    assert options["lr"].help.endswith(" For models that sort: Speed.")
+    assert options["lr"].default is None
+    assert options["lr"].others == [(0.25, "models that sort")]
+    assert options["max_det"].others == options["epochs"].others == ()
     monkeypatch.setitem(COMMANDS, "train", TrainCommand(commands.train))
     assert main(["train", "data=cells", f"model={NAME}", "shelves=4"]) == 2
     said = "option 'shelves' for models that sort; this one is there to find objects"
     assert said in capsys.readouterr().err
+
+
+def test_help_of_training_tells_the_defaults_and_meanings_of_every_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import maskwright.tasks as tasks
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    said: dict[str, str] = {}  # the right column, by option
+    for line in lines:
+        if words := re.match(r"│ (?:[A-Z]+ )?--(\w+)", line):
+            option = words[1]
+            said[option] = ""
+        if line.startswith("│ ") and said:
+            said[option] += " ".join(line[31:-1].split()) + " "
+    assert list(tasks.recipes()) == list(dict.fromkeys(tasks.FOLDERS.values()))  # in every process
+    usual, *others = tasks.recipes().values()
+    assert "models that" not in said["epochs"] + said["model"] + said["seed"]
+    compared = set()
+    for kind in others:
+        meaning, known = option_help(kind), option_help(usual)
+        for name in meaning.keys() & known.keys() - {"model", "model_args"}:
+            value = getattr(kind, name)
+            if value != getattr(usual, name):
+                compared.add(name)
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                pattern = rf"[;:] {re.escape(shown)} for models that [^;\]]*{kind.DOES}"
+                assert re.search(pattern, said[name], re.IGNORECASE), name
+            if meaning[name] != known[name]:
+                compared.add(name)
+                text = meaning[name].replace("`", "")
+                pattern = rf"For models that [^:]*{kind.DOES}[^:]*: {re.escape(text)}"
+                assert re.search(pattern, said[name]), name
+    assert {"batch", "freeze", "lr", "imgsz", "flip", "scale_jitter"} <= compared
+
+
+def test_what_one_task_takes_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "data=nowhere", "model=resnet18", "flip=none"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert main(["train", "data=nowhere", f"model={NAME}", "flip=none"]) == 2
+    assert "flip=None: expected a share" in capsys.readouterr().err
 
 
 def test_doctor_finds_this_installation_well(capsys: pytest.CaptureFixture[str]) -> None:

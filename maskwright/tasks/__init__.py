@@ -47,8 +47,11 @@ def task_of(model: str) -> Task:
 
 @cache
 def recipes() -> dict[str, type[TrainRecipe]]:
-    """Return the options of the trainings of each task by its folder; imports no torch."""
-    folders = sorted(set(FOLDERS.values()), key=lambda folder: folder != USUAL)
+    """Return the options of the trainings of each task by its folder; imports no torch.
+
+    The usual task comes first, the others as in the table above.
+    """
+    folders = sorted(dict.fromkeys(FOLDERS.values()), key=lambda folder: folder != USUAL)
     return {folder: import_module(f".{folder}.recipe", __name__).RECIPE for folder in folders}
 
 

@@ -13,7 +13,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -361,44 +361,78 @@ def marked_help(kinds: Sequence[type[TrainRecipe]]) -> dict[str, str]:
     """Return the meaning of the fields of several recipes; those that not all have say who has.
 
     Args:
-        kinds: the recipes; where several have a field, the first explains it.
+        kinds: the recipes; where several have a field, the first explains it, and behind that
+            stands what it is to those that explain it otherwise.
     """
-    meaning: dict[str, str] = {}
-    having: dict[str, list[str]] = {}
+    meaning: dict[str, list[tuple[str, str]]] = {}
     for kind in kinds:
         for name, text in option_help(kind).items():
-            meaning.setdefault(name, text)
-            having.setdefault(name, []).append(kind.DOES)
-    return {
-        name: text
-        if len(having[name]) == len(kinds)
-        else f"{text} Only for models that {' or '.join(having[name])}."
-        for name, text in meaning.items()
-    }
+            meaning.setdefault(name, []).append((text, kind.DOES))
+    marked = {}
+    for name, texts in meaning.items():
+        parts = [texts[0][0], *(f"For {who}: {text}" for text, who in _differing(texts))]
+        if len(texts) < len(kinds):
+            parts.append(f"Only for models that {' or '.join(does for _, does in texts)}.")
+        marked[name] = " ".join(parts)
+    return marked
+
+
+def other_defaults(kinds: Sequence[type[TrainRecipe]]) -> dict[str, list[tuple[Any, str]]]:
+    """Return the defaults other than those of `option_parameters`, by name of the field.
+
+    Returns:
+        Pairs of a default and who has it, such as (32, "models that classify images"). `model` has
+        none: it chooses the recipe, and without it the first one holds.
+    """
+    defaults: dict[str, list[tuple[Any, str]]] = {}
+    for kind in kinds:
+        for entry in fields(kind):
+            defaults.setdefault(entry.name, []).append((_default(entry), kind.DOES))
+    del defaults["model"]
+    return {name: found for name, pairs in defaults.items() if (found := _differing(pairs))}
+
+
+def _differing(pairs: Sequence[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Return the values other than the first, each once, with all who have it in words."""
+    others: list[Any] = []
+    for value, _ in pairs:
+        if value not in (pairs[0][0], *others):
+            others.append(value)
+    return [
+        (other, f"models that {' or '.join(does for value, does in pairs if value == other)}")
+        for other in others
+    ]
 
 
 def option_parameters(*kinds: type[TrainRecipe]) -> list[inspect.Parameter]:
     """Return the fields of recipes as parameters of a function, `data` and `model` positional.
 
-    A field of several has the default of the first.
+    A field of several has the default of the first (`other_defaults`: the rest), and the types of
+    all.
     """
+    types: dict[str, list[str]] = {}
+    for entry in (entry for kind in kinds for entry in fields(kind)):
+        types.setdefault(entry.name, []).extend(str(entry.type).split(" | "))
     parameters: dict[str, inspect.Parameter] = {}
     for entry in (entry for kind in kinds for entry in fields(kind)):
         positional = entry.name in ("data", "model")
-        default = entry.default
-        if default is MISSING:
-            assert entry.default_factory is not MISSING
-            default = entry.default_factory()
         parameter = inspect.Parameter(
             entry.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD
             if positional
             else inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=entry.type,
+            default=_default(entry),
+            annotation=" | ".join(dict.fromkeys(types[entry.name])),
         )
         parameters.setdefault(entry.name, parameter)
     return list(parameters.values())
+
+
+def _default(entry: Field[Any]) -> Any:
+    if entry.default is MISSING:
+        assert entry.default_factory is not MISSING
+        return entry.default_factory()
+    return entry.default
 
 
 def _plain(value: Any) -> Any:

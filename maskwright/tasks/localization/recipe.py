@@ -31,6 +31,9 @@ class LocalizationRecipe(TrainRecipe):
     batch: int = 16
     """Images per step and device; -1: automatic (2 on the CPU, by free memory on CUDA)."""
 
+    imgsz: int | tuple[int, int] | str | None = None
+    """Side of the square input in pixels. None: that of the model."""
+
     scale_jitter: tuple[float, float] = (0.9, 1.25)
     """Smallest and largest random factor on the image size. A larger image is cut to the input at a
     random place that keeps the centre of the object and at least a quarter of its box."""
