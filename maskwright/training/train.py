@@ -57,8 +57,8 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
             `TrainRecipe`, of which the other arguments then replace fields.
         model: registered name of the model.
         **options: fields of `TrainRecipe` and of the recipe of the model's task, where each stands
-            with its meaning and default. The signature shows the defaults of detectors; those of
-            other models, such as `batch`, are in `maskwright train --help`.
+            with its meaning and default. The signature shows the defaults that hold without
+            `model`; `maskwright train --help` tells where other models have others, as in `batch`.
 
     Returns:
         Run folder, checkpoints and metrics.
