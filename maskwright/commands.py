@@ -17,8 +17,6 @@ from maskwright.errors import nearest
 from maskwright.signatures import Option, parse_value, read_arguments
 from maskwright.terminal import console
 
-WEIGHTS = Path(__file__).parent / "weights"
-
 
 class UsageError(Exception):
     """The command line is wrong: exit status 2."""
@@ -45,10 +43,10 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
     if not {"data", "resume"} & set(options):
         raise UsageError("train needs data=... (folder or file of the data set), or resume=...")
     if extra:
-        from maskwright.models import get_entry
+        from maskwright.hub.names import architecture
         from maskwright.tasks.recipe import TrainRecipe
 
-        entry = get_entry(options.get("model", TrainRecipe.model))
+        entry = architecture(options.get("model", TrainRecipe.model))
         kinds = model_options(entry.options)
         for name, text in extra.items():
             if name not in kinds:
@@ -207,7 +205,7 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
         task: list only models that do this: detect, segment, keypoints, classify, ...
     """
     from maskwright.hub.listing import show_families, show_models
-    from maskwright.hub.loading import SHIPPED_MODELS
+    from maskwright.hub.names import SHIPPED_MODELS
     from maskwright.models import get_entry, list_models
 
     if name is not None:
@@ -232,7 +230,7 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
         raise UsageError(f"no model of the family {family} is for task={task}")
     if family is None:
         show_families(list(entries.values()))
-        trained = [key for key, file in SHIPPED_MODELS.items() if (WEIGHTS / file).is_file()]
+        trained = [key for key, shipped in SHIPPED_MODELS.items() if shipped.path.is_file()]
         if trained:
             console.note(f"Trained models that come with the package: {', '.join(trained)}.")
         console.note("`maskwright models family=NAME` lists the models of a family.")

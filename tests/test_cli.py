@@ -18,7 +18,7 @@ from PIL import Image
 import maskwright as mw
 from maskwright import commands
 from maskwright.cli import COMMANDS, TrainCommand, main
-from maskwright.commands import WEIGHTS
+from maskwright.hub.names import WEIGHTS
 from maskwright.models import Meta, build, get_entry, list_models
 from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.tasks.recipe import TrainRecipe, option_help

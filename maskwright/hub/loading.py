@@ -6,7 +6,6 @@ for "a model, by name or path" asks here.
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..errors import OptionError, checked_options
 from ..files import replacing
 from ..models.detection.base import Detector
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, build, get_entry, list_models
+from ..models.registry import ModelEntry, build, find_entry, get_entry
 from ..models.transfer import transfer
 from ..paths import home_path, plain_path, takes_paths
 from ..storage.checkpoint import (
@@ -35,13 +34,10 @@ from ..storage.published import fetch, read_tensors
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .foreign import blank_detector, convert_weights, found_format, known_names
+from .names import SHIPPED_MODELS, architecture, shipped_for
 
 # How exported graphs end, which only predict.
 GRAPH_SUFFIXES = (".onnx", ".xml", ".pt2")
-_PACKAGE = Path(__file__).parents[1] / "weights"
-# Trained models inside the package, by name.
-SHIPPED_MODELS = {"nuclei": "mask_rcnn_lite0_nuclei.safetensors"}
-
 # How the files end that `convert` writes.
 SUFFIXES = {
     "maskwright": (".safetensors",),
@@ -53,26 +49,6 @@ SUFFIXES = {
 LOCAL_BACKBONE = "imagenet:"
 # What `start_model` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
-
-
-def _entry(name: str) -> ModelEntry:
-    """Return the entry of a registered model, or say what else `name` is.
-
-    Raises:
-        ValueError: if it is a trained model, a file, or nothing known.
-    """
-    is_file = len(Path(name).parts) > 1 or Path(name).suffix == ".safetensors"
-    if name in SHIPPED_MODELS or (is_file and Path(name).exists()):
-        path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
-        trained = load_checkpoint(path).meta.model
-        raise ValueError(
-            f"{name!r} is a trained model, not an architecture: to start from it, give "
-            f"model={trained} weights={name}"
-        )
-    near = difflib.get_close_matches(name, [*list_models(), *SHIPPED_MODELS], 1, 0.5)
-    if near and near[0] in SHIPPED_MODELS:
-        raise ValueError(f"no model is called {name!r}; did you mean {near[0]!r}?")
-    return get_entry(name)
 
 
 def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: str | Path) -> None:
@@ -89,6 +65,27 @@ def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: st
     own = meta.args.get("backbone", entry.arguments().get("backbone"))
     if backbone is not None and backbone != own:
         raise ValueError(f"weights={weights} has the backbone {own}, not {backbone}")
+
+
+def _same_kind(meta: Meta, entry: ModelEntry, weights: str | Path) -> None:
+    """Check that training does not start a classifier from a detector, or a detector from it.
+
+    Detectors and localizers share their backbones under one name, classifiers with neither.
+
+    Raises:
+        ValueError: if so; the message says what to give.
+    """
+    theirs = find_entry(meta.model)
+    if theirs is None or "classifier" not in (theirs.kind, entry.kind) or theirs.kind == entry.kind:
+        return
+    if theirs.kind == "classifier":
+        mend = f"weights={LOCAL_BACKBONE}{weights} starts the backbone from them"
+    else:
+        mend = "give those of a classifier, weights=imagenet or weights=none"
+    raise ValueError(
+        f"weights={weights}: these are a {theirs.kind}'s weights ({meta.model}), and "
+        f"{entry.name} is a {entry.kind}: {mend}"
+    )
 
 
 def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Detector:
@@ -128,10 +125,10 @@ def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any
         converted = convert_weights(fetch(published), entry, options)
         licence, source = published.licence, published.source
     else:
-        path = Path(SHIPPED_MODELS.get(str(weights), ""))
-        path = _PACKAGE / path if path.name else Path(weights)
+        shipped = SHIPPED_MODELS.get(str(weights))
+        path = Path(weights) if shipped is None else shipped.path
         if not path.exists():
-            known = [*entry.weights, "imagenet", "none", *SHIPPED_MODELS]
+            known = [*dict.fromkeys([*entry.weights, "imagenet", "none"]), *shipped_for(entry)]
             raise ValueError(
                 f"weights={str(weights)!r} is neither a file, a run folder nor a name; "
                 f"{entry.name} knows {', '.join(known)}"
@@ -191,7 +188,7 @@ def load_model(
             f"{model} is an exported graph, which only predicts: give the checkpoint that it is "
             "from"
         )
-    path = _PACKAGE / SHIPPED_MODELS[name] if name in SHIPPED_MODELS else Path(name)
+    path = SHIPPED_MODELS[name].path if name in SHIPPED_MODELS else Path(name)
     if name in SHIPPED_MODELS or path.exists() or path.suffix or len(path.parts) > 1:
         if weights is not None or num_classes is not None or backbone is not None:
             raise ValueError(
@@ -203,7 +200,7 @@ def load_model(
         detector = build_described(meta, checkpoint.model, path)
         load_state(detector, checkpoint.model, path)
         return detector, meta
-    entry = _entry(name)
+    entry = architecture(name)
     options = {} if backbone is None else {"backbone": backbone}
     if weights is None:
         warnings.warn(
@@ -258,7 +255,7 @@ def start_model(
     Raises:
         ValueError: if the weights do not exist or almost nothing of them fits.
     """
-    entry = _entry(model)
+    entry = architecture(model)
     options = dict(options or {})
     local = str(weights).startswith(LOCAL_BACKBONE)
     path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
@@ -292,6 +289,7 @@ def start_model(
         return build(model, len(names), **options), options, RANDOM_START
     assert weights is not None
     found = _read_weights(entry, weights, dict(options))
+    _same_kind(found.meta, entry, weights)
     if found.meta.model == model:
         _check_described(found.meta, found.model, weights)
         # Sizes, anchors and conventions that the weights were trained with.

@@ -15,6 +15,12 @@ from typing import Any, TypeVar
 from ..errors import OptionError, nearest
 from .base import Model
 
+# What a model is, by the first word of its task.
+KINDS = {
+    **dict.fromkeys(("detect", "segment", "keypoints"), "detector"),
+    "classify": "classifier",
+    "localize": "localizer",
+}
 # (num_classes, options) -> model; the options are a frozen dataclass of documented fields.
 Builder = Callable[[int, Any], Model]
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
@@ -76,6 +82,11 @@ class ModelEntry:
     def tasks(self) -> set[str]:
         """Return the words that ask for models of this task: the whole and its parts."""
         return {self.task, *self.task.split("+")}
+
+    @property
+    def kind(self) -> str:
+        """What the model is, in a word: "detector", "classifier", "localizer"."""
+        return KINDS[self.task.split("+")[0]]
 
     def arguments(self) -> dict[str, Any]:
         """Return the builder's options with their values under this name."""

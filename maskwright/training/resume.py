@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
+from ..hub.names import architecture
 from ..paths import home_path
 from ..storage.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
 from ..storage.rundir import ResultsTable, read_args, remove_parts
@@ -167,8 +168,13 @@ def kind_of(options: Mapping[str, Any]) -> type[TrainRecipe]:
 
     Args:
         options: by name; `model` tells, or the run that `resume` goes on with.
+
+    Raises:
+        ValueError: if `model` is given and is no architecture.
     """
     model = options.get("model")
+    if model is not None and not options.get("resume"):
+        architecture(str(model))
     if model is None and options.get("resume"):
         path = Path(home_path(str(options["resume"])))
         folder = path if path.is_dir() else path.parent.parent

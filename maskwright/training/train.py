@@ -20,6 +20,7 @@ import torch
 
 from ..data.loader import Batch
 from ..errors import TrainingError, WorkerError
+from ..hub.names import architecture
 from ..processes import signal_name
 from ..reports.curves import Curves
 from ..reports.next_command import command
@@ -97,7 +98,11 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
         recipe: all options.
         given: those among them that the user chose, by name; matters for `resume` only.
     """
-    resumed = None if recipe.resume is None else find_run(given or {}, recipe)
+    resumed = None
+    if recipe.resume is not None:
+        resumed = find_run(given or {}, recipe)
+    else:
+        architecture(str(recipe.model))  # a wrong name is told before anything is asked of it
     whole = recipe if resumed is None else resumed.recipe
     if stages_of(whole):
         fabric = make_fabric(whole.device)

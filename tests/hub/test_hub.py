@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,16 @@ import torch
 from maskwright.hub import backbone_weights
 from maskwright.hub import loading as hub
 from maskwright.hub.backbone_weights import SHIPPED_BACKBONES
-from maskwright.models import Meta, build, build_tiny
+from maskwright.hub.names import SHIPPED_MODELS
+from maskwright.models import Meta, build, build_tiny, list_models
+from maskwright.models.classification.base import Classifier
+from maskwright.models.detection.base import Detector
 from maskwright.models.detection.faster_rcnn import TINY
+from maskwright.models.localization.base import Localizer
 from maskwright.models.registry import PublishedWeights
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.tasks.detection.recipe import DetectionRecipe
+from maskwright.training.train import train
 
 NAME = "mask_rcnn_resnet50_fpn"
 
@@ -202,6 +209,64 @@ def test_a_trained_model_is_no_architecture_to_train() -> None:
         hub.start_model("nuclei", ["a"])
     with pytest.raises(ValueError, match="did you mean 'nuclei'"):
         hub.load_model("nucleii")
+
+
+def test_a_training_says_that_its_model_is_trained(tmp_path: Path) -> None:
+    """Before data, options of a task or anything else is asked for by the name."""
+    path = tmp_path / "own.safetensors"
+    model = build("lenet5", 2)
+    save_checkpoint(path, Meta("lenet5", {}, ["a", "b"]), model.state_dict())
+    for name, said, options in (
+        ("nuclei", "model=mask_rcnn_lite0_fpn weights=nuclei", {}),
+        ("nucleii", "did you mean 'nuclei'", {}),
+        (path, f"model=lenet5 weights={path}", {"mixup": 0.2}),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            train(tmp_path / "nothing", model=name, **options)
+        with pytest.raises(ValueError, match=re.escape(said)):
+            train(DetectionRecipe(data=str(tmp_path / "nothing"), model=str(name)))
+
+
+def test_the_architecture_of_a_shipped_model_is_that_of_its_file() -> None:
+    for shipped in SHIPPED_MODELS.values():
+        assert load_checkpoint(shipped.path).meta.model == shipped.model
+
+
+def test_a_model_is_what_its_class_says() -> None:
+    kinds = {"detector": Detector, "classifier": Classifier, "localizer": Localizer}
+    tiny = [entry for entry in list_models().values() if entry.tiny is not None]
+    assert {entry.kind for entry in tiny} == set(kinds)
+    for entry in {entry.task: entry for entry in tiny}.values():
+        assert isinstance(build_tiny(entry.name), kinds[entry.kind])
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("mask_rcnn_resnet50_fpn", "coco, imagenet, none, nuclei"),
+        ("faster_rcnn_resnet18_fpn", "imagenet, none, nuclei"),
+        ("resnet18", "imagenet, none"),
+        ("locate_resnet18", "imagenet, none"),
+    ],
+)
+def test_names_of_weights_are_those_of_the_task(name: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} knows {known}$"):
+        hub.start_model(name, ["a"], weights="cells")
+
+
+def test_a_classifier_and_a_detector_do_not_start_each_other_by_weights(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    model = build("resnet18", 2)
+    save_checkpoint(path, Meta("resnet18", {}, ["a", "b"]), model.state_dict())
+    first = next(value for value in model.state_dict().values() if value.dim() == 4)
+    for name in ("faster_rcnn_resnet18_fpn", "locate_resnet18"):
+        with pytest.raises(ValueError, match="these are a classifier's weights") as caught:
+            hub.start_model(name, ["a"], weights=path)
+        mend = str(caught.value).rpartition(": ")[2].removeprefix("weights=").split()[0]
+        started, _, _ = hub.start_model(name, ["a"], weights=mend)
+        assert any(torch.equal(value, first) for value in started.state_dict().values())
+    with pytest.raises(ValueError, match=r"these are a detector's weights .*weights=imagenet"):
+        hub.start_model("resnet18", ["a"], weights="nuclei")
 
 
 def test_the_shipped_model_finds_the_nuclei_of_the_mini_set(nuclei_mini: Path) -> None:
