@@ -279,8 +279,9 @@ def _app(chosen: str, words: Words) -> cyclopts.App:
     app = App(
         name="maskwright",
         version=__version__,
-        help="Find and cut out objects in images: train, validate and use Mask R-CNN and its "
-        "family.\n\nOptions are written `key=value` or `--key value`. `--debug` shows where an "
+        help="Find objects in images, cut them out and name them: train, validate and use Mask "
+        "R-CNN and its family, classifiers and localizers.\n\nOptions are written `key=value` or "
+        "`--key value`. `--debug` shows where an "
         "error came from.",
         help_format="markdown",
         help_epilogue=_example("predict"),

@@ -139,7 +139,7 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
 
 
 def predict(*, model: str | Path, save: bool | str | Path | None = True, **options: Any) -> int:
-    """Find objects in images; pictures, data and a page to look at go into a run folder.
+    """Look at images: what is found goes into a run folder as pictures, data and a page.
 
     Args:
         model: checkpoint, run folder, registered name or exported file (.onnx, .xml, .pt2);

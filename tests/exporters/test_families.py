@@ -13,8 +13,10 @@ import maskwright as mw
 from maskwright.exporters.export import export
 from maskwright.exporters.report import ExportReport
 from maskwright.graphs.writers import SUFFIXES
-from maskwright.models import list_models
+from maskwright.models import Meta, build_tiny, get_entry, list_models
 from maskwright.ops.decompositions import decompositions
+from maskwright.prediction.predictor import Predictor
+from maskwright.structures import Skeleton
 from maskwright.tasks import FOLDERS
 
 FAMILIES = [
@@ -58,6 +60,39 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
     result = loaded(source / "0.png", conf=options["conf"], max_det=20)
     assert (result.masks is None) == ("segment" not in loaded.detector.task)
     assert (result.keypoints is None) == ("keypoints" not in loaded.detector.task)
+
+
+OTHERS = [
+    name
+    for name, entry in list_models().items()
+    if entry.tiny is not None and FOLDERS.get(entry.task) not in (None, "detection")
+]
+JOINTS = Skeleton(("a", "b", "c", "d", "e"))
+
+
+def answer(result: Any) -> torch.Tensor:
+    """Return what a result of an image as a whole says, as numbers."""
+    if getattr(result, "keypoints", None) is not None:
+        return torch.as_tensor(result.keypoints)[..., :2].float()
+    return torch.as_tensor(getattr(result, "place", result).probs)
+
+
+@pytest.mark.slow
+@pytest.mark.contract("exports")
+@pytest.mark.parametrize("format", list(SUFFIXES))
+@pytest.mark.parametrize("name", OTHERS)
+def test_exports_and_answers_the_same(name: str, format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    points = "keypoints" in get_entry(name).task
+    meta = Meta(name, {}, ["cat", "dog"], keypoints=JOINTS if points else None)
+    predictor = Predictor(build_tiny(name, 2), meta, device="cpu")
+    source = photos(tmp_path)
+    target = tmp_path / "out" / f"a{SUFFIXES[format]}"
+    export(predictor, format, target, source=source, report=lambda report: None)
+    loaded = mw.load(target, trust=True)
+    for photo in sorted(source.glob("*.png")):
+        wanted, found = answer(predictor(photo)), answer(loaded(photo))
+        torch.testing.assert_close(found, wanted, atol=0.1 if points else 1e-3, rtol=1e-3)
 
 
 def test_every_operator_of_ours_that_predicts_has_a_form_for_graphs() -> None:

@@ -11,7 +11,9 @@ from ...structures import Preprocess
 from ..base import Settings
 
 WAYS = ("flip", "tencrop")
-LEAST_SCORE = 0.5  # of a class of an image that may have several
+LEAST_SCORE = 0.5  # of a class of an image that may have several, where F1 is measured
+# A default as low as this is there for curves over all scores, and chooses no classes.
+FOR_CURVES = 0.01
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ def make_settings(
         OptionError: if one is wrong, or does not fit the model.
     """
     conf, tta = given.get("conf"), given.get("tta")
-    if conf == defaults.get("conf"):
+    usual = conf == defaults.get("conf")
+    if conf is None or (usual and conf <= FOR_CURVES):
         conf = LEAST_SCORE
-    elif not model.multilabel:
+    elif not usual and not model.multilabel:
         raise OptionError(
             f"conf={conf} chooses among several classes of an image, but this model gives each "
             "image one: leave it out"

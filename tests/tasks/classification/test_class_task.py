@@ -251,6 +251,11 @@ def test_several_labels_are_learned(shapes: Path, tmp_path: Path) -> None:
     )
     assert set(made.metrics) >= {"mAP", "F1", "exact", "AP/odd"}
     predictor = mw.load(made.dir, device="cpu")
+    # The default chooses as the same number does that somebody gives.
+    usual, given = (predictor(shapes / "val/disc/1.png", **o) for o in ({}, {"conf": 0.25}))
+    assert (
+        list(usual.labels) == list(given.labels) == (usual.probs >= 0.25).nonzero()[:, 0].tolist()
+    )
     result = predictor(shapes / "val/disc/1.png", conf=0.0)
     assert result.multilabel and len(result.labels) == 4
     assert predictor(shapes / "val/disc/1.png", conf=1.0).summary() == "no class above 1"
