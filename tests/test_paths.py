@@ -19,7 +19,8 @@ from maskwright.tasks.detection.recipe import DetectionRecipe
 # Options that are text and no path. A new one is either written here, or its type names `Path`.
 NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
-    *("split", "target", "tta", "imgsz", "window"),
+    *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
+    *("method", "family", "task", "nme_pair"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }

@@ -16,6 +16,7 @@ from maskwright.errors import OptionError
 from maskwright.prediction.predictor import Predictor
 from maskwright.runs import check_save, save_dir
 from maskwright.signatures import REQUIRED, describe_kind, members, parse_value
+from maskwright.tasks.classification.pseudo import pseudo
 from maskwright.tasks.detection.compress import compress
 from maskwright.tasks.detection.recall import proposals
 from maskwright.timing.benchmark import benchmark
@@ -30,6 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "compress": compress,
     "proposals": proposals,
     "data check": check_data,
+    "data pseudo": pseudo,
     "benchmark": benchmark,
 }
 # What a shell cannot give: functions that are called, and a recipe's options of its model, which

@@ -70,9 +70,16 @@ A = {"train": ["a.png"]}
 AB = {"train": ["a.png"], "val": ["b.png"]}
 XML = {"Annotations/a.xml": "", "Annotations/b.xml": ""}
 JPEG = images("JPEGImages/a.png", "JPEGImages/b.png")
+POINTS = "path,eye_x,eye_y\nimages/{}.png,4,5\n"
 BOXES = "path,label,x1,y1,x2,y2\nimages/{}.png,cat,2,2,11,11\n"
 # Row of the table, files, and what is found.
 CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "tables of keypoints": (
+        "CSV of keypoints",
+        {"train.csv": POINTS.format("a"), "val.csv": POINTS.format("b")}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
     "tables of boxes": (
         "CSV of boxes",
         {"train.csv": BOXES.format("a"), "val.csv": BOXES.format("b")}
@@ -293,6 +300,11 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "two tables of keypoints": (
+        "CSV of keypoints",
+        {"x.csv": POINTS.format("a"), "y.csv": POINTS.format("a")} | images("images/a.png"),
+        r"x\.csv, y\.csv",
+    ),
     "two tables of boxes": (
         "CSV of boxes",
         {"x.csv": BOXES.format("a"), "y.csv": BOXES.format("a")} | images("images/a.png"),

@@ -135,6 +135,7 @@ def test_a_run_from_training_to_pictures(data: Path, tmp_path: Path) -> None:
     assert drawn.shape == (72, 96, 3)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     whole = train(**options(data, tmp_path / "a", epochs=1))
     with pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,7 @@ def frozen_stages(recipe: ClassificationRecipe, stages: int, epoch: int) -> int:
         epoch: number of the epoch, the first being 0.
     """
     waiting = stages if recipe.freeze == ALL_STAGES else recipe.freeze
-    steps = recipe.unfreeze_at
+    steps = recipe.unfreeze_at or ()
     if not steps:
         return waiting
     waiting = waiting or stages

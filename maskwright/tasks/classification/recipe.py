@@ -57,10 +57,10 @@ class ClassificationRecipe(TrainRecipe):
     """Stages of the network that stay as they are, counted from the input, with the statistics of
     their batch norm; 0: none; -1: all, so that the head alone trains (a linear probe)."""
 
-    unfreeze_at: tuple[int, ...] = ()
+    unfreeze_at: tuple[int, ...] | None = None
     """Epochs before which frozen stages wait, from the head down: with 3,6 the head trains alone
     for 3 epochs, then with the last half of the stages for 3 more, then with all. Without `freeze`
-    all stages wait."""
+    all stages wait. None: no stage waits."""
 
     backbone_lr: float = 0.1
     """Learning rate of what comes before the head as a fraction of `lr`; random weights learn at
@@ -121,7 +121,7 @@ class ClassificationRecipe(TrainRecipe):
                     f"crop_scale={self.crop_scale}: expected the smallest and the largest share of "
                     "the area, above 0 and up to 1, such as (0.08, 1)"
                 )
-        epochs = list(self.unfreeze_at)
+        epochs = list(self.unfreeze_at or ())
         if epochs != sorted(set(epochs)) or not all(type(e) is int and e >= 1 for e in epochs):
             raise OptionError(
                 f"unfreeze_at={self.unfreeze_at}: expected rising numbers of epochs from 1 on, "
@@ -130,7 +130,7 @@ class ClassificationRecipe(TrainRecipe):
 
     def _check_combinations(self) -> None:
         super()._check_combinations()
-        late = [epoch for epoch in self.unfreeze_at if epoch >= self.epochs]
+        late = [epoch for epoch in self.unfreeze_at or () if epoch >= self.epochs]
         if late and self.steps is None:
             raise OptionError(
                 f"unfreeze_at={late[0]} is never reached in epochs={self.epochs}: give earlier "
