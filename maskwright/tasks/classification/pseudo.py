@@ -75,7 +75,7 @@ def pseudo(
         dst: the COCO file, which ends in .json. Names of images are relative to its folder where
             they lie below it, else to the source.
         method: cam, gradcam or gradcam++.
-        conf: least probability of a class.
+        conf: smallest score, the probability of a class.
         threshold: share of the maximum of a map above which pixels belong to the object, such as
             `maskwright val localize=` chooses. None: 0.2 for cam, 0.15 for the others, as in their
             papers.
