@@ -205,8 +205,8 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
         task: list only models that do this: detect, segment, keypoints, classify, ...
     """
     from maskwright.hub.listing import show_families, show_models
-    from maskwright.hub.names import SHIPPED_MODELS
-    from maskwright.models import get_entry, list_models
+    from maskwright.hub.names import SHIPPED_MODELS, architecture
+    from maskwright.models.registry import find_entry, known_words, list_models, open_names
 
     if name is not None:
         if family is not None or task is not None:
@@ -214,7 +214,10 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
                 "models lists the options of one model, or several models: give the "
                 "name alone, or family= and task="
             )
-        entry = get_entry(name)
+        for option, words in known_words().items():
+            if name in words and find_entry(name) is None:
+                raise UsageError(f"{name} is a {option}: `maskwright models {option}={name}`")
+        entry = architecture(name)
         values = entry.arguments()
         console.table(
             f"{name} ({entry.paper}): options for `maskwright train model={name} key=value`",
@@ -230,12 +233,18 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
         raise UsageError(f"no model of the family {family} is for task={task}")
     if family is None:
         show_families(list(entries.values()))
-        trained = [key for key, shipped in SHIPPED_MODELS.items() if shipped.path.is_file()]
+        trained = [
+            key
+            for key, shipped in SHIPPED_MODELS.items()
+            if shipped.model in entries and shipped.path.is_file()
+        ]
         if trained:
             console.note(f"Trained models that come with the package: {', '.join(trained)}.")
         console.note("`maskwright models family=NAME` lists the models of a family.")
     else:
         show_models(list(entries.values()))
+    for beginning, names in open_names(entries).items():
+        console.note(f"`{beginning}NAME` is a model with {names} as NAME.")
     console.note("`maskwright models NAME` lists the options of one; backbone= takes timm's names.")
     return 0
 

@@ -86,11 +86,16 @@ def synonym(name: str, known: Iterable[str]) -> str | None:
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     """Return "; did you mean 'x'?" for the known name that was meant by `name`, or nothing.
 
     What other libraries call it comes first, then the names that begin like it, which are all
     named up to four, then the one with the fewest letters changed.
+
+    Args:
+        name: the unknown name.
+        known: the known ones.
+        alike: least share of letters that two names have in common (`difflib`).
     """
     known = list(dict.fromkeys(known))
     ours = synonym(name, known)
@@ -104,7 +109,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         *most, last = shown
         more = f" ({len(longer) - 4} more begin so)" if len(longer) > 4 else ""
         return f"; did you mean {', '.join(most) + ' or ' if most else ''}{last}?{more}"
-    close = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=alike)
     return f"; did you mean {plain[close[0]]!r}?" if close else ""
 
 

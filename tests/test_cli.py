@@ -369,6 +369,9 @@ def test_models_by_family(capsys: pytest.CaptureFixture[str]) -> None:
         ("task=clasify", "task=clasify: no model is of this task; did you mean 'classify'"),
         ("family=rfcn task=classify", "no model of the family rfcn is for task=classify"),
         ("rfcn_resnet50 task=detect", "give the name alone"),
+        ("task=semantic", "no model is of this task; there are classify, detect, keypoints, "),
+        ("classify", "classify is a task: `maskwright models task=classify`"),
+        ("mask_rcnn", "mask_rcnn is a family: `maskwright models family=mask_rcnn`"),
     ],
 )
 def test_models_that_are_not_there(
@@ -376,6 +379,28 @@ def test_models_that_are_not_there(
 ) -> None:
     assert main(["models", *line.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, beginnings",
+    [
+        ("task=classify", ["classify_"]),
+        ("family=timm", ["classify_"]),
+        ("task=localize", ["locate_", "locate_keypoints_"]),
+        ("family=locate", ["locate_"]),
+        ("family=mask_rcnn", []),
+    ],
+)
+def test_models_tells_of_names_that_are_not_listed(
+    line: str, beginnings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each that it tells of takes a network that no list has."""
+    assert main(["models", line]) == 0
+    text = capsys.readouterr().out
+    found = re.findall("`([a-z_]+)NAME` is a model", text)
+    assert "nuclei" not in text, "which finds masks, and is no family"
+    assert found == beginnings
+    assert all(get_entry(f"{name}mobilenetv3_small_050") for name in found)
 
 
 def test_train_passes_on_what_was_given_and_nothing_else(

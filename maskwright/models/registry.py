@@ -7,7 +7,7 @@ backbone="resnet18")`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar
@@ -94,8 +94,9 @@ class ModelEntry:
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
-# The beginning of a name to what makes an entry of the whole of it, or None if it names no model.
-_PATTERNS: dict[str, Callable[[str], ModelEntry | None]] = {}
+# The beginning of a name to what makes an entry of the whole of it, or None if it names no model,
+# and to what may follow, in words.
+_PATTERNS: dict[str, tuple[Callable[[str], ModelEntry | None], str]] = {}
 
 
 def register(
@@ -121,23 +122,46 @@ def register(
     return add
 
 
-def register_pattern(beginning: str, resolve: Callable[[str], ModelEntry | None]) -> None:
+def register_pattern(
+    beginning: str, resolve: Callable[[str], ModelEntry | None], names: str
+) -> None:
     """Let all names that begin so be models, of which `list_models` has those registered by name.
 
     Args:
         beginning: such as "locate_"; of several that fit a name the longest counts.
         resolve: makes an entry of a whole name; None, or a ValueError that says more: there is no
             such model.
+        names: what may follow, in words for users.
     """
     assert beginning not in _PATTERNS, beginning
-    _PATTERNS[beginning] = resolve
+    _PATTERNS[beginning] = resolve, names
 
 
 @cache
 def _resolved(name: str) -> ModelEntry | None:
     """Return the entry of a name that a pattern makes, or None."""
-    fitting = [beginning for beginning in _PATTERNS if name.startswith(beginning)]
-    return _PATTERNS[max(fitting, key=len)](name) if fitting else None
+    beginning = _beginning(name)
+    return None if beginning is None else _PATTERNS[beginning][0](name)
+
+
+def _beginning(name: str) -> str | None:
+    """Return the longest beginning of a pattern that a name has, or None."""
+    return max((one for one in _PATTERNS if name.startswith(one)), key=len, default=None)
+
+
+def open_names(names: Iterable[str]) -> dict[str, str]:
+    """Return of which beginnings some registered names are examples: to what else may follow."""
+    found = sorted({one for one in map(_beginning, names) if one is not None})
+    return {beginning: _PATTERNS[beginning][1] for beginning in found}
+
+
+def known_words() -> dict[str, set[str]]:
+    """Return what the options "family" and "task" of `list_models` may be."""
+    entries = _ENTRIES.values()
+    return {
+        "family": {entry.family for entry in entries},
+        "task": {word for entry in entries for word in entry.tasks()},
+    }
 
 
 def list_models(*, family: str | None = None, task: str | None = None) -> dict[str, ModelEntry]:
@@ -148,14 +172,15 @@ def list_models(*, family: str | None = None, task: str | None = None) -> dict[s
         task: those of one task, such as "classify"; "segment" has those that find keypoints too.
 
     Raises:
-        OptionError: if no model is of this family or task; the message names the nearest.
+        OptionError: if no model is of this family or task; the message names one that is almost
+            the same word, or all.
     """
-    for option, value, known in (
-        ("family", family, {entry.family for entry in _ENTRIES.values()}),
-        ("task", task, {word for entry in _ENTRIES.values() for word in entry.tasks()}),
-    ):
+    given = {"family": family, "task": task}
+    for option, known in known_words().items():
+        value = given[option]
         if value is not None and value not in known:
-            meant = nearest(value, sorted(known)) or f"; there are {', '.join(sorted(known))}"
+            meant = nearest(value, sorted(known), 0.75)
+            meant = meant or f"; there are {', '.join(sorted(known))}"
             raise OptionError(f"{option}={value}: no model is of this {option}{meant}")
     return {
         name: entry

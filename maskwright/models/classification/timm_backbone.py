@@ -310,7 +310,7 @@ def timm_entry(name: str) -> ModelEntry:
     )
 
 
-register_pattern(PREFIX, timm_entry)
+register_pattern(PREFIX, timm_entry, "any network of timm (`timm.list_models()`)")
 # Those whose backbones come with the package, so that listing the models does not ask timm.
 for _name, _statistics, _paper in (
     ("tf_efficientnet_lite0", "half", "Tan & Le 2019"),

@@ -49,4 +49,4 @@ def register_localizers(
         presets = {"backbone": backbone}
         return ModelEntry(name, builder, options, task, presets, None, {}, paper, family)
 
-    register_pattern(beginning, resolve)
+    register_pattern(beginning, resolve, "any backbone of a detector, ours or timm's")
