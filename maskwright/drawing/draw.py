@@ -7,12 +7,15 @@ more than one. Crowded images lose boxes and labels, which would hide what they 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..files import replacing_picture
 from ..metrics.detection.entries import compressed_rle
 from ..structures import Skeleton
 from .fonts import Letters, warn_missing
@@ -372,6 +375,36 @@ def mosaic(
             text = letters.shorten(" ".join(title.split()), cell)
             letters.draw(pen, left, top + (head - letters.height) // 2, text, (226, 229, 236))
     return board
+
+
+def save_mosaic(
+    path: str | Path,
+    images: Sequence[Any],
+    titles: Sequence[str],
+    cell: int = 480,
+    *,
+    columns: int | None = None,
+    heading: str = "",
+    quality: int = 90,
+) -> None:
+    """Write images side by side, see `mosaic`.
+
+    Args:
+        path: the file.
+        images: PIL images or uint8 RGB arrays.
+        titles: one text per image.
+        cell: side of a cell in pixels.
+        columns: cells in a row; None: as many as rows.
+        heading: a line above all of them.
+        quality: of a JPEG file.
+
+    Raises:
+        ValueError: if there are no images, or not as many titles as images.
+    """
+    square = max(math.ceil(math.sqrt(len(images))), 1)
+    board = mosaic(images, titles, square if columns is None else columns, cell, heading=heading)
+    with replacing_picture(path) as temporary:
+        board.save(temporary, quality=quality)
 
 
 def _fit(picture: Image.Image, side: int) -> Image.Image:

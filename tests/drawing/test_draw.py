@@ -8,7 +8,14 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from maskwright.drawing.draw import CROWD, FILL, draw_instances, instance_colors, mosaic
+from maskwright.drawing.draw import (
+    CROWD,
+    FILL,
+    draw_instances,
+    instance_colors,
+    mosaic,
+    save_mosaic,
+)
 from maskwright.drawing.labels import LEAST_POINTS, fit_label
 from maskwright.structures import Skeleton
 
@@ -236,6 +243,20 @@ def test_mosaic_places_images_in_cells():
     assert mosaic(images[:1], [""], 4, 100).width < 130
     with pytest.raises(ValueError, match="2 titles"):
         mosaic(images, ["a", "b"], 2)
+
+
+def test_a_mosaic_is_written_as_a_square(tmp_path):
+    images = [Image.new("RGB", (40, 40), color) for color in ("red", "green", "blue")]
+    save_mosaic(tmp_path / "a.png", images, ["a", "b", "c"], 60, heading="all")
+    with Image.open(tmp_path / "a.png") as written:
+        expected = mosaic(images, ["a", "b", "c"], 2, 60, heading="all")
+        assert np.array_equal(np.array(written), np.array(expected))
+    save_mosaic(tmp_path / "b.png", images, ["", "", ""], 60, columns=3)
+    with Image.open(tmp_path / "b.png") as written:
+        assert written.width > 3 * 60 and written.height < 2 * 60
+    with pytest.raises(ValueError, match="got 0 images"):
+        save_mosaic(tmp_path / "c.png", [], [])
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
 def test_colours_and_texts_can_be_given():

@@ -11,9 +11,9 @@ import numpy as np
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...drawing.draw import mosaic
+from ...drawing.draw import save_mosaic
 from ...drawing.figures import SERIES, as_text, new_figure, plural, save_figure, style
-from ...files import replacing_picture, write_whole
+from ...files import write_whole
 from ...text import to_json
 from .evaluate import ClassificationEvaluation, present_classes, score
 from .settings import ClassificationSettings
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 320  # pixels
-QUALITY = 90  # of the JPEG files
 PREDICTIONS = "predictions.npz"
 SHOWN_CLASSES = 12  # with a row of samples
 SAMPLES = 6  # of a class
@@ -40,7 +39,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
         pictures.append(_square(pixels.clamp(0, 255).byte().contiguous().numpy()))
         titles.append(label_text(batch.targets.probs[i].tolist(), dataset.names))
     if pictures:
-        _save(path, pictures, titles)
+        save_mosaic(path, pictures, titles, CELL)
 
 
 def label_text(probs: Sequence[float], names: Sequence[str]) -> str:
@@ -176,7 +175,8 @@ def draw_answers(
         heading: a line above them.
     """
     pictures = [_square(dataset.image(index)) for index in picked]
-    _save(path, pictures, [answer_text(result, index) for index in picked], heading)
+    titles = [answer_text(result, index) for index in picked]
+    save_mosaic(path, pictures, titles, CELL, heading=heading)
 
 
 def answer_text(result: ClassificationEvaluation, index: int) -> str:
@@ -225,10 +225,3 @@ def _square(pixels: np.ndarray, side: int = CELL) -> Image.Image:
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     return picture.resize(size, kind)
-
-
-def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str], heading: str = "") -> None:
-    columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-    picture = mosaic(pictures, titles, columns, CELL, heading=heading)
-    with replacing_picture(path) as temporary:
-        picture.save(temporary, quality=QUALITY)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...data.records import Dataset
-from ...drawing.draw import draw_instances, mosaic
+from ...drawing.draw import draw_instances, save_mosaic
 from ...drawing.heatmap import draw_heatmap
-from ...files import replacing_picture, write_whole
+from ...files import write_whole
 from ...metrics.heatmap_boxes import THRESHOLDS, map_box
 from ...reports.page import REPORT, escape
 from ...reports.page_parts import images, number, table
@@ -136,6 +136,5 @@ def draw_maps(found: WeakScores, data: Dataset, path: Path) -> None:
             )
         )
         titles.append(f"{data[index].path.name}: {data.names[truth[0]]}")
-    picture = mosaic(pictures, titles, 4, heading="Green: the truth. Orange: the box of the map.")
-    with replacing_picture(path) as temporary:
-        picture.save(temporary, quality=90)
+    heading = "Green: the truth. Orange: the box of the map."
+    save_mosaic(path, pictures, titles, columns=4, heading=heading)

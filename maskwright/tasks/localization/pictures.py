@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,14 @@ import numpy as np
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...drawing.draw import mosaic
+from ...drawing.draw import save_mosaic
 from ...drawing.labels import Color
-from ...files import replacing_picture
 from .evaluate import LocationEvaluation, mistake
 from .objects import choose
 from .result import BACKGROUND, draw_place
 
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480
-QUALITY = 90  # of the JPEG files
 # Colours of Okabe and Ito (2008).
 RIGHT: Color = (86, 180, 233)
 TRUE: Color = (0, 158, 115)
@@ -50,7 +48,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
                 min_side=CELL,
             )
         )
-    save(path, pictures, [dataset[index].path.name for index in batch.indices[:MAX_CELLS]])
+    save_mosaic(path, pictures, [dataset[index].path.name for index in batch.indices[:MAX_CELLS]])
 
 
 def save_annotations(path: Path, dataset: Dataset, *, keypoints: bool) -> None:
@@ -75,7 +73,7 @@ def save_annotations(path: Path, dataset: Dataset, *, keypoints: bool) -> None:
             )
         )
         titles.append(record.path.name)
-    save(path, pictures, titles, "The object that counts in each image")
+    save_mosaic(path, pictures, titles, heading="The object that counts in each image")
 
 
 def worst_rows(result: LocationEvaluation, dataset: Dataset) -> list[Mapping[str, Any]]:
@@ -100,7 +98,9 @@ def save_worst(path: Path, result: LocationEvaluation, dataset: Dataset) -> bool
         draw = _draw_points if "points" in row else _draw_box
         pictures.append(draw(row, dataset))
         titles.append(_title(row, dataset))
-    save(path, pictures, titles, "The worst images: green is the truth, red what was found")
+    save_mosaic(
+        path, pictures, titles, heading="The worst images: green is the truth, red what was found"
+    )
     return True
 
 
@@ -162,14 +162,6 @@ def _draw_points(row: Mapping[str, Any], dataset: Dataset) -> Any:
         skeleton=dataset.skeleton,
         boxed=False,
     )
-
-
-def save(path: Path, pictures: Sequence[Any], titles: Sequence[str], heading: str = "") -> None:
-    """Write pictures side by side."""
-    columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-    picture = mosaic(pictures, titles, columns, heading=heading)
-    with replacing_picture(path) as temporary:
-        picture.save(temporary, quality=QUALITY)
 
 
 def _finite(value: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ import numpy as np
 
 from ....data.loader import Batch
 from ....data.records import Dataset
-from ....drawing.draw import draw_instances, mosaic
-from ....files import replacing_picture
+from ....drawing.draw import draw_instances, save_mosaic
 from ....metrics.detection.scores import OperatingPoint, above
 from ....storage.rundir import write_whole
 from .diagnosis import describe_conf, save_numbers, shown_conf
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 MAX_CELLS = 16  # images in one mosaic
 CELL = 480  # pixels: smaller images are drawn enlarged, so that their labels stay sharp
 DETECTIONS = "detections.json"
-QUALITY = 90  # of the JPEG files
 
 
 def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
@@ -49,7 +46,7 @@ def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
             )
         )
     titles = [dataset[index].path.name for index in batch.indices[:MAX_CELLS]]
-    _save(path, pictures, titles)
+    save_mosaic(path, pictures, titles)
 
 
 def save_labels(path: Path, dataset: Dataset) -> None:
@@ -169,7 +166,7 @@ def _save_rows(
             )
         )
         titles.append(record.path.name)
-    _save(path, pictures, titles, heading)
+    save_mosaic(path, pictures, titles, heading=heading)
 
 
 def _as_rle(mask: Any, size: tuple[int, int]) -> dict[str, Any] | None:
@@ -195,10 +192,3 @@ def _crops(batch: Batch, i: int, slots: Sequence[int]) -> list[Any] | None:
         data = masks.data[first : first + (y2 - y1) * (x2 - x1)]
         crops.append((data.view(y2 - y1, x2 - x1).bool().numpy(), (x1, y1, x2, y2)))
     return crops
-
-
-def _save(path: Path, pictures: Sequence[Any], titles: Sequence[str], heading: str = "") -> None:
-    columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-    picture = mosaic(pictures, titles, columns, heading=heading)
-    with replacing_picture(path) as temporary:
-        picture.save(temporary, quality=QUALITY)

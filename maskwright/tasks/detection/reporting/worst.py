@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....data.records import Dataset
-from ....drawing.draw import CROWD, draw_instances, mosaic
+from ....drawing.draw import CROWD, draw_instances, save_mosaic
 from ....drawing.figures import plural
 from ....drawing.labels import Color
-from ....files import replacing_picture
 from ....metrics.detection.entries import compressed_rle
 from ....metrics.detection.error_split import KINDS, error_kinds
 from ....metrics.detection.scores import ImageScore, above
@@ -90,16 +89,13 @@ def draw_worst(
         ]
         stem = re.sub(r"[^\w\-. ()+]", "_", Path(name).stem)[:80]
         file = place / f"{i:02d}_{stem}.jpg"
-        with replacing_picture(file) as temporary:
-            mosaic(pair, heads, 2, CELL).save(temporary, quality=QUALITY)
+        save_mosaic(file, pair, heads, CELL, columns=2, quality=QUALITY)
         files.append((file, one))
         pictures += pair
         titles += heads
-    board = mosaic(
-        pictures, titles, 4, CELL * 2 // 3, heading=f"The worst images at {found.conf_text}"
-    )
-    with replacing_picture(folder / "worst.jpg") as temporary:
-        board.save(temporary, quality=QUALITY)
+    heading = f"The worst images at {found.conf_text}"
+    file = folder / "worst.jpg"
+    save_mosaic(file, pictures, titles, CELL * 2 // 3, columns=4, heading=heading, quality=QUALITY)
     return files
 
 
