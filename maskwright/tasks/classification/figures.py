@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ...drawing.figures import (
     COLORS,
-    SERIES,
     SMALL,
     SOFT,
     WIDTH,
@@ -18,10 +17,10 @@ from ...drawing.figures import (
     legend,
     new_figure,
     save_figure,
-    say,
     style,
 )  # fmt: skip
 from ...drawing.matrix import plot_matrix, pooled
+from ...drawing.reliability import draw_reliability
 from ...metrics.calibration import Calibration
 from ...metrics.classification import ClassScores
 
@@ -58,27 +57,14 @@ def plot_reliability(
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 1))
     titles = ("As it is", f"With temperature {temperature:.2f}")
     for column, (title, one) in enumerate(zip(titles, (before, after), strict=True)):
-        ax = figure.add_subplot(grid[0, column])
-        style(ax, title, "", "share that is right" if not column else "")
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1.03)
-        ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), zorder=3, label="perfect")
-        width, filled = np.diff(one.edges), one.counts > 0
-        ax.bar(
-            one.edges[:-1][filled], one.precision[filled], width=0.92 * width[filled],
-            align="edge", color=SERIES, alpha=0.85, label="share that is right",
-        )  # fmt: skip
-        ax.plot(one.score[filled], one.precision[filled], "o", ms=4, color=COLORS[1],
-                label="at the mean probability")  # fmt: skip
-        if filled.any():
-            facts = f"ECE {one.error:.3f}"
-            legend(ax, loc="upper left", title=facts, alignment="left",
-                   title_fontproperties={"size": SMALL})  # fmt: skip
-        else:
-            say(ax, "no images")
-        below = figure.add_subplot(grid[1, column], sharex=ax)
-        style(below, "", "probability of the answer", "images" if not column else "")
-        below.bar(one.edges[:-1], one.counts, width=0.92 * width, align="edge", color="#9fb3dc")
+        facts = f"ECE {one.error:.3f}"
+        ax, below = draw_reliability(
+            figure, grid, column, one, title, facts, score="probability", counted="images"
+        )
+        below.set_xlabel("probability of the answer")
+        if not column:
+            ax.set_ylabel("share that is right")
+            below.set_ylabel("images")
     return save_figure(figure, out)
 
 

@@ -28,6 +28,7 @@ from ....drawing.figures import (
     style,
 )
 from ....drawing.matrix import plot_matrix, pooled
+from ....drawing.reliability import draw_reliability
 from ....metrics.detection.error_split import KINDS, SPECIAL, ErrorSplit
 from ....metrics.detection.scores import Calibration, ScoreCurves
 
@@ -143,28 +144,13 @@ def plot_calibration(results: Mapping[str, Calibration], out: str | Path) -> Pat
     figure = new_figure(3.6 * max(len(results), 1), 4.8)
     grid = figure.add_gridspec(2, max(len(results), 1), height_ratios=(3, 1))
     for i, (kind, one) in enumerate(results.items()):
-        ax = figure.add_subplot(grid[0, i])
-        style(ax, f"{kind.capitalize()}: can scores be believed?", "", "share that is right")
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1.03)
-        ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)), zorder=3, label="perfect")
-        width = np.diff(one.edges)
-        filled = one.counts > 0
-        ax.bar(
-            one.edges[:-1][filled], one.precision[filled], width=0.92 * width[filled],
-            align="edge", color=SERIES, alpha=0.85, label="share that is right",
-        )  # fmt: skip
-        ax.plot(one.score[filled], one.precision[filled], "o", ms=4, color=COLORS[1],
-                label="at the mean score")  # fmt: skip
-        if filled.any():
-            facts = f"ECE {one.error:.3f}, score − share {one.bias:+.3f}"
-            legend(ax, loc="upper left", title=facts, alignment="left",
-                   title_fontproperties={"size": SMALL})  # fmt: skip
-        else:
-            say(ax, "no detections")
-        below = figure.add_subplot(grid[1, i], sharex=ax)
-        style(below, "", "score", "detections")
-        below.bar(one.edges[:-1], one.counts, width=0.92 * width, align="edge", color="#9fb3dc")
+        title = f"{kind.capitalize()}: can scores be believed?"
+        facts = f"ECE {one.error:.3f}, score − share {one.bias:+.3f}"
+        ax, below = draw_reliability(
+            figure, grid, i, one, title, facts, score="score", counted="detections"
+        )
+        ax.set_ylabel("share that is right")
+        below.set(xlabel="score", ylabel="detections")
         if one.counts.max(initial=0) > 50 * max(np.median(one.counts), 1):
             below.set_yscale("symlog")
     return save_figure(figure, out)
