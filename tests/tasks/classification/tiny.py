@@ -31,5 +31,10 @@ def options(name: str) -> dict[str, Any]:
 
 
 def together(name: str) -> dict[str, Any]:
-    """Return what two processes need to equal one: no statistics of a part of a batch."""
-    return {"freeze": -1}
+    """Return what two processes need to equal one.
+
+    Maps that stay larger than a pixel, and one step: batch norm of the two values that a map of one
+    pixel has in two images gives +1 and -1, whichever way rounding falls.
+    """
+    has_norm = not name.startswith(("lenet", "alexnet", "vgg16", "vgg19")) or name.endswith("_bn")
+    return {"steps": 1, "model_args": {"imgsz": 128} if has_norm else {}}
