@@ -340,6 +340,18 @@ def check_names(
         raise NoOptionError(f"train has no option {name!r}{nearest(name, known)}")
 
 
+def check_known(options: Iterable[str], kinds: Iterable[type[TrainRecipe]]) -> None:
+    """Raise for the first option that no task has, whatever the model; see `check_names`.
+
+    Raises:
+        NoOptionError: which is a TypeError.
+    """
+    known = list(dict.fromkeys(entry.name for kind in kinds for entry in fields(kind)))
+    for name in options:
+        if name not in known:
+            raise NoOptionError(f"train has no option {name!r}{nearest(name, known)}")
+
+
 def option_help(kind: type[TrainRecipe]) -> dict[str, str]:
     """Return the meaning of each field: the text that stands under it in its file."""
     texts: dict[str, str] = {}

@@ -30,7 +30,7 @@ from ..storage.rundir import write_fault
 from ..tasks import recipes
 from ..tasks.base import Written
 from ..tasks.evaluation import Evaluation, evaluate, to_device
-from ..tasks.recipe import TrainRecipe, check_names, option_parameters
+from ..tasks.recipe import TrainRecipe, check_known, check_names, option_parameters
 from ..terminal import console
 from ..terminal.heap import give_back
 from ..terminal.interrupt import Interrupt
@@ -77,6 +77,7 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
     """
     if model is not None:
         options["model"] = model
+    check_known(options, recipes().values())  # before the name of the model is looked up
     kind = type(data) if isinstance(data, TrainRecipe) else kind_of(options)
     check_names(options, kind, recipes().values())
     if isinstance(data, TrainRecipe):
