@@ -1,4 +1,4 @@
-"""Options of a model that the data decides: its keypoints and the sizes of its anchors."""
+"""What the data decides of a detector: the sizes of its anchors."""
 
 from __future__ import annotations
 
@@ -9,30 +9,13 @@ import torch
 from ...data.anchor_sizes import suggest_anchor_sizes
 from ...data.records import Dataset
 from ...models.registry import build, get_entry
-from ...structures import Skeleton
 from ..recipe import TrainRecipe
 
-
-def own_keypoints(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> Skeleton | None:
-    """Return the keypoints of the data for a model that learns keypoints, else None.
-
-    Raises:
-        ValueError: if the data has none, or not as many as the user says.
-    """
-    if "num_keypoints" not in get_entry(recipe.model).arguments():
-        return None
-    if data.skeleton is None or not data.has_keypoints:
-        raise ValueError(
-            f"{recipe.model} needs keypoints, but {data.source} has none that are labelled: the "
-            "category lists their names under 'keypoints', each annotation x, y, visibility of "
-            "each; without them choose a model such as mask_rcnn_lite0_fpn"
-        )
-    if args.get("num_keypoints", len(data.skeleton)) != len(data.skeleton):
-        raise ValueError(
-            f"num_keypoints={args['num_keypoints']}, but {data.source} has {len(data.skeleton)}: "
-            "leave the option out, the data tells"
-        )
-    return data.skeleton
+# What to do where the data has no keypoints for a model that learns them.
+WITHOUT_KEYPOINTS = (
+    ": the category lists their names under 'keypoints', each annotation x, y, visibility of each; "
+    "without them choose a model such as mask_rcnn_lite0_fpn"
+)
 
 
 def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dict[str, Any]:

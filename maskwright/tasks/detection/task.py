@@ -20,14 +20,14 @@ from ...errors import OptionError
 from ...models.base import Model
 from ...models.detection.base import Detector
 from ...models.meta import Meta
-from ...models.registry import get_entry
 from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
+from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from . import alternate
-from .data_options import own_anchors, own_keypoints
+from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (
     DetectionEvaluation,
     DetectionEvaluator,
@@ -79,9 +79,7 @@ class DetectionTask(Task):
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return whether keypoints are read; see `Task`."""
-        if isinstance(model, str):
-            return {"keypoints": "num_keypoints" in get_entry(model).arguments()}
-        return {"keypoints": getattr(model, "num_keypoints", 0) > 0}
+        return {"keypoints": reads_keypoints(model)}
 
     def reading(self, recipe: DetectionRecipe, *, training: bool = False) -> dict[str, Any]:
         """Return what counts as an object; see `Task`."""
@@ -102,7 +100,7 @@ class DetectionTask(Task):
     ) -> tuple[dict[str, Any], str]:
         """Return the number of keypoints, and anchors that fit the objects; see `Task`."""
         own: dict[str, Any] = {}
-        skeleton = own_keypoints(recipe, args, data)
+        skeleton = own_keypoints(recipe, args, data, WITHOUT_KEYPOINTS)
         if skeleton is not None:
             own["num_keypoints"] = len(skeleton)
         anchors = own_anchors(recipe, {**args, **own}, data)
@@ -119,12 +117,7 @@ class DetectionTask(Task):
 
     def check(self, model: Detector, recipe: DetectionRecipe, data: Dataset, meta: Meta) -> None:
         """Make sure that there are objects, and masks and keypoints if need be; see `Task`."""
-        names = None if data.skeleton is None else data.skeleton.names
-        if meta.keypoints is not None and meta.keypoints.names != names:
-            raise ValueError(
-                f"data={recipe.data} has other keypoints than the run that goes on, which was "
-                f"trained on {', '.join(meta.keypoints.names)}"
-            )
+        check_same_keypoints(recipe, data, meta)
         if problem := no_objects(data):
             raise ValueError(f"there is nothing to learn from: {problem}")
         if model.predicts_masks and (problem := no_masks(data)):

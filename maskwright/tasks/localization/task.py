@@ -16,12 +16,12 @@ from ...errors import OptionError
 from ...models.base import Model
 from ...models.localization.base import Localizer
 from ...models.meta import Meta
-from ...models.registry import get_entry
 from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Places, Resize
 from ..base import Settings, Task, Written
 from ..evaluation import Evaluator
 from ..evidence import Explainer
+from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from . import pictures
 from .batches import Augment, LocationBatches, square
 from .evaluate import BoxEvaluator, KeypointEvaluator, LocationEvaluation, fitness, to_places
@@ -52,9 +52,7 @@ class LocalizationTask(Task):
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return whether keypoints are read; see `Task`."""
-        if isinstance(model, str):
-            return {"keypoints": "num_keypoints" in get_entry(model).arguments()}
-        return {"keypoints": getattr(model, "num_keypoints", 0) > 0}
+        return {"keypoints": reads_keypoints(model)}
 
     def scoring(self, model: Any, meta: Meta, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the classes of the model, which give the labels; see `Task`."""
@@ -64,20 +62,9 @@ class LocalizationTask(Task):
         self, recipe: LocalizationRecipe, args: dict[str, Any], data: Dataset
     ) -> tuple[dict[str, Any], str]:
         """Return the number of keypoints; see `Task`."""
-        if "num_keypoints" not in get_entry(recipe.model).arguments():
-            return {}, ""
-        if data.skeleton is None or not data.has_keypoints:
-            raise ValueError(
-                f"{recipe.model} needs keypoints, but {data.source} has none that are labelled; "
-                f"for boxes take a model such as {LocalizationRecipe.model}"
-            )
-        count = len(data.skeleton)
-        if args.get("num_keypoints", count) != count:
-            raise ValueError(
-                f"num_keypoints={args['num_keypoints']}, but {data.source} has {count}: leave the "
-                "option out, the data tells"
-            )
-        return {"num_keypoints": count}, ""
+        advice = f"; for boxes take a model such as {LocalizationRecipe.model}"
+        skeleton = own_keypoints(recipe, args, data, advice)
+        return ({} if skeleton is None else {"num_keypoints": len(skeleton)}), ""
 
     def describe(self, recipe: LocalizationRecipe, data: Dataset) -> dict[str, Any]:
         """Return the keypoints and how they are scored; see `Task`."""
@@ -93,12 +80,7 @@ class LocalizationTask(Task):
         self, model: Localizer, recipe: LocalizationRecipe, data: Dataset, meta: Meta
     ) -> None:
         """Make sure that there are places to learn, and one an image if asked for; see `Task`."""
-        names = None if data.skeleton is None else data.skeleton.names
-        if meta.keypoints is not None and meta.keypoints.names != names:
-            raise ValueError(
-                f"data={recipe.data} has other keypoints than the run that goes on, which was "
-                f"trained on {', '.join(meta.keypoints.names)}"
-            )
+        check_same_keypoints(recipe, data, meta)
         if problem := no_objects(data):
             raise ValueError(f"there is no place to learn: {problem}")
         if recipe.nme_pair is not None and not model.num_keypoints:
