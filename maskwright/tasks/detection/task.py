@@ -12,7 +12,7 @@ import torch
 
 from ...data.checking.verdict import class_counts, no_masks, no_objects, unlike_classes
 from ...data.loader import Batch, Loader, make_loader
-from ...data.pixels.images import collate_images, resize_image
+from ...data.pixels.images import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
 from ...data.transforms import Augment
@@ -26,6 +26,7 @@ from ...text import one_line
 from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
+from ..scaling import scale_photos
 from . import alternate
 from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (
@@ -384,12 +385,7 @@ class DetectionTask(Task):
 
     def collate(self, pixels: Sequence[np.ndarray], model: Detector, resize: Resize) -> Images:
         """Return images resized and padded; see `Task`."""
-        scaled = []
-        for image in pixels:
-            height, width = image.shape[:2]
-            size = resize.target_size(height, width)
-            scaled.append((resize_image(image, size, resize.antialias), (height, width)))
-        return collate_images(scaled, model.size_divisor, model.buckets)
+        return collate_images(scale_photos(pixels, resize), model.size_divisor, model.buckets)
 
     def compute(
         self, network: Detector, images: Sequence[Images], settings: DetectionSettings, meta: Meta

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
 from ...data.checking.verdict import class_counts, no_objects, unlike_classes
-from ...data.pixels.images import collate_images, resize_image
+from ...data.pixels.images import collate_images
 from ...data.records import Dataset
 from ...errors import OptionError
 from ...models.base import Model
@@ -22,6 +22,7 @@ from ..base import Settings, Task, Written
 from ..evaluation import Evaluator
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
+from ..scaling import scale_photos
 from . import pictures
 from .batches import Augment, LocationBatches, square
 from .evaluate import BoxEvaluator, KeypointEvaluator, LocationEvaluation, fitness, to_places
@@ -268,13 +269,8 @@ class LocalizationTask(Task):
 
     def collate(self, pixels: Sequence[np.ndarray], model: Localizer, resize: Resize) -> Images:
         """Return images scaled and padded to a square; see `Task`."""
-        scaled = []
-        for image in pixels:
-            height, width = image.shape[:2]
-            size = resize.target_size(height, width)
-            scaled.append((resize_image(image, size, resize.antialias), (height, width)))
         side = square(resize)
-        return collate_images(scaled, 32, [(side, side)])
+        return collate_images(scale_photos(pixels, resize), 32, [(side, side)])
 
     def compute(
         self, network: Localizer, images: Sequence[Images], settings: Settings, meta: Meta
