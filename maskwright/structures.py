@@ -20,6 +20,7 @@ from .errors import OptionError
 
 MAX_INPUT = 2**27  # pixels of one image as network input
 Triple = tuple[float, float, float]  # red, green, blue
+IGNORED = 255  # as the class of a pixel: neither trained nor scored
 # Mean and deviation of the samples of ImageNet, 0 to 255.
 IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)
 IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
@@ -93,6 +94,25 @@ class Labels(_Movable):
 
     def __len__(self) -> int:
         return self.probs.shape[0]
+
+
+@dataclass(frozen=True)
+class LabelMaps(_Movable):
+    """The class of every pixel of a batch, as targets of a training.
+
+    Attributes:
+        maps: (B, H, W) uint8, the class of each pixel of the padded image, 0 to C - 1, or `IGNORED`,
+            which the padding is.
+        weights: (C,) float32, how much the loss of each class counts; None: all the same.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("weights",)
+
+    maps: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.maps.shape[0]
 
 
 @dataclass(frozen=True)
@@ -448,5 +468,5 @@ class Preprocess:
         return Resize(self.short, MAX_INPUT // self.short, rounding="floor")
 
 
-for _type in (Images, Labels, Places, PackedMasks, Instances):
+for _type in (Images, Labels, LabelMaps, Places, PackedMasks, Instances):
     register_dataclass(_type)

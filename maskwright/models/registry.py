@@ -20,6 +20,7 @@ KINDS = {
     **dict.fromkeys(("detect", "segment", "keypoints"), "detector"),
     "classify": "classifier",
     "localize": "localizer",
+    "semantic": "segmenter",
 }
 # (num_classes, options) -> model; the options are a frozen dataclass of documented fields.
 Builder = Callable[[int, Any], Model]
@@ -85,7 +86,7 @@ class ModelEntry:
 
     @property
     def kind(self) -> str:
-        """What the model is, in a word: "detector", "classifier", "localizer"."""
+        """What the model is, in a word: "detector", "classifier", "localizer", "segmenter"."""
         return KINDS[self.task.split("+")[0]]
 
     def arguments(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Segmenters: a class for every pixel; one file a family, from FCN to DeepLabv3+."""

@@ -1,0 +1,195 @@
+"""What every segmenter is: a network that gives every pixel logits, and a loss on maps of labels.
+
+A `PixelNetwork` is the architecture alone; families write one each. `Segmenter` adds what all
+share: standardised input, logits at the size of the input, losses with auxiliary heads.
+`SegmenterOptions` are the options that all have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import OptionError
+from ...nn.parallel import mean_count
+from ...nn.random import RandomSource
+from ...structures import IGNORED, Images, LabelMaps, Resize, Triple
+from ..base import Model
+
+MOST_CLASSES = IGNORED  # numbers 0 to 254 are left for classes
+# (logits (B, C, H, W), maps (B, H, W) uint8, weights (C,) or None) -> scalar
+PixelLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class SegmenterOptions:
+    """Options of all segmenters.
+
+    Attributes:
+        short: short side of a photo at the input of the network, in pixels, where its long side
+            stays within `long`.
+        long: the longest that the long side becomes, in pixels.
+    """
+
+    SMALLEST: ClassVar[int] = 16
+
+    short: int = 520
+    long: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in ("short", "long"):
+            value = getattr(self, name)
+            if type(value) is not int or not self.SMALLEST <= value <= 8192:
+                raise OptionError(
+                    f"{name} is a side in pixels, {self.SMALLEST} to 8192; got {value!r}"
+                )
+        if self.short > self.long:
+            raise OptionError(f"short={self.short} is longer than long={self.long}")
+
+
+class PixelNetwork(nn.Module):
+    """A network for pixels: standardised pixels in, logits out, at a stride of its own.
+
+    Attributes:
+        backbone: what `freeze(stages)` and ImageNet weights are for.
+        divisor: the padded sides of its input are multiples of this.
+        final: name of the last layer, whose rows are the classes.
+        auxiliary: names of the last layers of the heads that only training has.
+        align_corners: how its logits lie on the input: False: a cell covers its share of the input
+            (pixel centres); True: the corner cells lie on the corner pixels.
+    """
+
+    backbone: Any
+    divisor: int = 1
+    final: str
+    auxiliary: tuple[str, ...] = ()
+    align_corners = False
+
+    @property
+    def class_rows(self) -> dict[str, tuple[int, bool]]:
+        """The layers with a row for each class; see `transfer.class_rows`."""
+        return dict.fromkeys((self.final, *self.auxiliary), (1, False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C, h, w) of (B, 3, H, W), where h and w are H and W or less."""
+        raise NotImplementedError
+
+    def all_logits(self, x: Tensor) -> list[tuple[Tensor, float]]:
+        """Return the logits that train and their weights in the loss: the main ones first.
+
+        Args:
+            x: (B, 3, H, W).
+        """
+        return [(self(x), 1.0)]
+
+
+class Segmenter(Model):
+    """A segmenter: `forward` gives logits for every pixel of the network input.
+
+    Args:
+        num_classes: classes, the background, if there is one, among them.
+        network: the architecture.
+        options: what all segmenters have.
+        mean: of the input, 0 to 255, as the weights expect.
+        std: deviation.
+        bgr: whether the network wants blue first.
+
+    Attributes:
+        criterion: the loss of one map of logits at the size of the maps of labels.
+
+    Raises:
+        OptionError: if there are more classes than numbers of a pixel.
+    """
+
+    task = "semantic"
+
+    def __init__(
+        self,
+        num_classes: int,
+        network: PixelNetwork,
+        options: SegmenterOptions,
+        *,
+        mean: Triple,
+        std: Triple,
+        bgr: bool = False,
+    ) -> None:
+        if num_classes > MOST_CLASSES:
+            raise OptionError(
+                f"a segmenter tells at most {MOST_CLASSES} classes apart, as a pixel of a label map "
+                f"has 8 bits and {IGNORED} is ignored; got {num_classes}"
+            )
+        super().__init__(
+            num_classes, mean=mean, std=std, bgr=bgr, resize=Resize(options.short, options.long)
+        )
+        self.network = network
+        self.size_divisor = network.divisor
+        self.criterion: PixelLoss = cross_entropy
+
+    @property
+    def backbone(self) -> Any:  # type: ignore[override]
+        """What can be frozen and starts from ImageNet weights."""
+        return self.network.backbone
+
+    def coarse(self, images: Images) -> Tensor:
+        """Return the logits (B, C, h, w) at the stride of the network: they cover the padded image.
+
+        How a cell lies on it says `network.align_corners`.
+        """
+        logits: Tensor = self.network(self.normalise(images))
+        return logits
+
+    def forward(self, images: Images) -> Tensor:
+        """Return the logits (B, C, H, W) of every pixel of the padded images."""
+        return self.enlarged(self.coarse(images), images)
+
+    def enlarged(self, logits: Tensor, images: Images) -> Tensor:
+        """Return logits at the size of the padded images."""
+        size = images.pixels.shape[-2:]
+        if logits.shape[-2:] == size:
+            return logits
+        return F.interpolate(
+            logits, size, mode="bilinear", align_corners=self.network.align_corners
+        )
+
+    def losses(
+        self, images: Images, targets: LabelMaps, *, generator: RandomSource = None
+    ) -> dict[str, Tensor]:
+        """Return `pixel`, and `auxiliary` where the network has auxiliary heads.
+
+        Args:
+            images: B images.
+            targets: the class of each pixel.
+            generator: of no use here: dropout takes torch's own.
+        """
+        (main, _), *others = self.network.all_logits(self.normalise(images))
+        losses = {"pixel": self._loss(main, images, targets)}
+        if others:
+            terms = [weight * self._loss(logits, images, targets) for logits, weight in others]
+            losses["auxiliary"] = torch.stack(terms).sum()
+        return losses
+
+    def _loss(self, logits: Tensor, images: Images, targets: LabelMaps) -> Tensor:
+        return self.criterion(self.enlarged(logits, images).float(), targets.maps, targets.weights)
+
+
+def cross_entropy(logits: Tensor, maps: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy over the pixels that count, of all processes.
+
+    Args:
+        logits: (B, C, H, W).
+        maps: (B, H, W) uint8, `IGNORED` where nothing counts.
+        weights: (C,), how much each class counts; None: all the same.
+
+    Returns:
+        A scalar; 0, with gradients of 0, where no pixel counts.
+    """
+    valid = maps != IGNORED
+    each = F.cross_entropy(
+        logits, maps.long(), weight=weights, ignore_index=IGNORED, reduction="none"
+    )
+    return each.sum() / mean_count(valid)
