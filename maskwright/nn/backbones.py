@@ -19,7 +19,8 @@ from .resnet import RESNETS, ResNet
 from .vgg import VGG, VGGS
 
 NORMS = ("frozen", "affine", "bn")
-STRIDES = (4, 8, 16, 32)  # of the maps that a network may offer
+STRIDES = (2, 4, 8, 16, 32)  # of the maps that a network may offer
+PYRAMID = STRIDES[1:]  # those of a detector
 # Classes of timm's feature networks that run their children one after the other.
 _CHAINS = ("FeatureListNet", "EfficientNetFeatures", "MobileNetV3Features")
 
@@ -44,13 +45,14 @@ def is_backbone(name: str) -> bool:
 
 
 class TimmBody(nn.Module):
-    """A timm network as maps at strides 4, 8, 16 and 32, or the first of these.
+    """A timm network as maps at strides 4, 8, 16 and 32, or the first of these, or with 2 before.
 
     Where a network has several maps of a stride, the last one is taken.
 
     Args:
         name: a timm name; the network is built without its classifier and without weights.
         deepest: stride of the last map; what comes after it is not built.
+        finest: stride of the first map, 4 or 2.
         dilated: the last map at stride 16 in place of 32, as timm dilates.
         tail: what leads to stride 32 is there for regions, see `tail`, not part of `forward`.
 
@@ -60,7 +62,13 @@ class TimmBody(nn.Module):
     """
 
     def __init__(
-        self, name: str, deepest: int = 32, *, dilated: bool = False, tail: bool = False
+        self,
+        name: str,
+        deepest: int = 32,
+        *,
+        finest: int = 4,
+        dilated: bool = False,
+        tail: bool = False,
     ) -> None:
         super().__init__()
         import timm
@@ -74,12 +82,12 @@ class TimmBody(nn.Module):
             )
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
-        self.strides = tuple(stride for stride in STRIDES if stride <= deepest)
-        built = STRIDES if tail else self.strides
+        self.strides = tuple(stride for stride in STRIDES if finest <= stride <= deepest)
+        built = STRIDES[STRIDES.index(finest) :] if tail else self.strides
         last = {stride: i for i, stride in enumerate(reductions)}
         if not set(built) <= set(last):
             raise ValueError(
-                f"backbone {name!r} has maps at strides {reductions}; a detector needs "
+                f"backbone {name!r} has maps at strides {reductions}; needed are "
                 f"{', '.join(map(str, built))}"
             )
         wanted = [last[stride] for stride in built]
@@ -94,8 +102,10 @@ class TimmBody(nn.Module):
             raise OptionError(_cannot_dilate(name)) from None
         self.body = body
         info = probe.feature_info.get_dicts()
-        self._ends = [info[i]["module"] for i in wanted]
-        finer = [entry["module"] for entry in info if entry["reduction"] < STRIDES[0]]
+        self._ends = [
+            info[i]["module"] for i, stride in zip(wanted, built, strict=True) if stride in PYRAMID
+        ]
+        finer = [entry["module"] for entry in info if entry["reduction"] < PYRAMID[0]]
         self._stem_end: str | None = finer[-1] if finer else None
         channels = body.feature_info.channels()
         self.channels: tuple[int, ...] = tuple(channels[: len(self.strides)])
@@ -103,7 +113,7 @@ class TimmBody(nn.Module):
         self._drop_unused()
         self._stages = self._stage_names()
         self.has_tail = tail
-        chained = type(body).__name__ in _CHAINS and len(self._stages) == len(STRIDES) + 1
+        chained = type(body).__name__ in _CHAINS and len(self._stages) == len(PYRAMID) + 1
         if tail and not (chained and any(True for m in self.stages()[4] for _ in m.parameters())):
             raise OptionError(_cannot_end_on_regions(name))
         config = body.pretrained_cfg or {}
@@ -159,7 +169,7 @@ class TimmBody(nn.Module):
             for module in modules:
                 x = module(x)
             found.append(x)
-        return tuple(found[1:])
+        return tuple(found[-len(self.strides) :])
 
     def tail(self, x: Tensor) -> Tensor:
         """Run what leads to stride 32 on parts (R, C, h, w) of the map at stride 16."""
@@ -188,7 +198,8 @@ class Backbone(Trunk):
             bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
         eps: epsilon of the batch norm of our ResNets.
         stride_in_1x1: where the bottlenecks of our ResNets stride.
-        strides: the maps that are returned, rising; the stages behind the last are not built.
+        strides: the maps that are returned, rising; the stages behind the last are not built. That
+            at stride 2 is the last one of the stem.
         dilated: the map at stride 32 has stride 16 instead.
         tail: the stage behind the last map, that at stride 16, is there for regions; see `tail`.
 
@@ -207,7 +218,7 @@ class Backbone(Trunk):
         norm: str | None = None,
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
-        strides: Sequence[int] = STRIDES,
+        strides: Sequence[int] = PYRAMID,
         dilated: bool = False,
         tail: bool = False,
     ) -> None:
@@ -223,10 +234,11 @@ class Backbone(Trunk):
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         body: ResNet | TimmBody | AlexNet | VGG
+        finest = min(strides[0], PYRAMID[0])
         self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
         self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
         if name == "alexnet":
-            if strides[-1] > 16 or tail:
+            if strides[-1] > 16 or finest < 4 or tail:
                 raise OptionError("alexnet has maps at strides 4, 8 and 16, and no stage behind")
             body = AlexNet(strides[-1])
         elif name in VGGS:
@@ -234,7 +246,7 @@ class Backbone(Trunk):
                 raise OptionError(_cannot_dilate(name))
             if tail:
                 raise OptionError(_cannot_end_on_regions(name))
-            body = VGG(name, strides[-1])
+            body = VGG(name, strides[-1], finest=finest)
         elif name in RESNETS:
             body = ResNet(
                 name,
@@ -242,11 +254,12 @@ class Backbone(Trunk):
                 eps=eps,
                 stride_in_1x1=stride_in_1x1,
                 deepest=strides[-1],
+                finest=finest,
                 dilated=dilated,
                 tail=tail,
             )
         else:
-            body = TimmBody(name, strides[-1], dilated=dilated, tail=tail)
+            body = TimmBody(name, strides[-1], finest=finest, dilated=dilated, tail=tail)
             self.mean, self.std = body.mean, body.std
         self.name = name
         self.norm = norm

@@ -178,6 +178,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stem and four stages; returns C2 to C5 at strides 4, 8, 16, 32, or the first of these.
 
+    With `finest=2` the map behind the stem, before its pooling, comes first: C1.
+
     Args:
         name: one of `RESNETS`.
         norm: "frozen" (statistics and affine constant) or anything else (`nn.BatchNorm2d`, whose
@@ -185,6 +187,7 @@ class ResNet(nn.Module):
         eps: epsilon of the norm.
         stride_in_1x1: where a bottleneck strides.
         deepest: stride of the last map; the stages behind it are not built.
+        finest: stride of the first map, 4 or 2.
         dilated: C5 at stride 16: its stage does not stride, and its convolutions reach as far
             as before (Chen et al. 2015, "a trous"). Every second pixel of every second line of
             it is what C5 is without dilation.
@@ -199,20 +202,22 @@ class ResNet(nn.Module):
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
         deepest: int = 32,
+        finest: int = 4,
         dilated: bool = False,
         tail: bool = False,
     ) -> None:
         super().__init__()
         bottleneck, blocks, groups, width_per_group = RESNETS[name]
-        self.strides = tuple(stride for stride in (4, 8, 16, 32) if stride <= deepest)
+        self.strides = tuple(s for s in (2, 4, 8, 16, 32) if finest <= s <= deepest)
+        self.levels = sum(stride > 2 for stride in self.strides)
         layer: Norm = partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
         self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = layer(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = []
+        channels = [64] if finest == 2 else []
         cin = 64
-        for stage, count in enumerate(blocks[: 4 if tail else len(self.strides)]):
+        for stage, count in enumerate(blocks[: 4 if tail else self.levels]):
             base = 64 * 2**stage
             cout = base * 4 if bottleneck else base
             parts: list[nn.Module] = []
@@ -254,15 +259,16 @@ class ResNet(nn.Module):
         return layers
 
     def forward(self, x: Tensor, shares: Sequence[Share] = ()) -> tuple[Tensor, ...]:
-        """Return C2 to C5, or the first of them.
+        """Return C2 to C5, or the first of them, with C1 before where it is asked for.
 
         Args:
             x: (B, 3, H, W).
             shares: of the residual of each block, see `stochastic_depth`; none: all are 1.
         """
-        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
-        maps = []
-        for i in range(len(self.strides)):
+        x = self.relu(conv_norm(self.conv1, self.bn1, x))
+        maps = [x] if self.strides[0] == 2 else []
+        x = self.maxpool(x)
+        for i in range(self.levels):
             first = sum(self.blocks[:i])
             x = getattr(self, f"layer{i + 1}")(x, shares[first : first + self.blocks[i]])
             maps.append(x)

@@ -27,23 +27,26 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(nn.Module):
-    """The convolutions; returns maps at strides 4, 8, 16 and 32, or the first of these.
+    """The convolutions; returns maps at strides 4, 8, 16 and 32, or the first, or with 2 before.
 
     The last map is the fifth block after its halving; the others come from before.
 
     Args:
         name: one of `VGGS`.
         deepest: stride of the last map; what comes behind it is not built.
+        finest: stride of the first map, 4 or 2.
     """
 
-    def __init__(self, name: str, deepest: int = 32) -> None:
+    def __init__(self, name: str, deepest: int = 32, *, finest: int = 4) -> None:
         super().__init__()
-        self.strides = tuple(stride for stride in (4, 8, 16, 32) if stride <= deepest)
-        self.channels = (*WIDTHS[2:], WIDTHS[-1])[: len(self.strides)]
+        channels = dict(zip((2, 4, 8, 16, 32), (*WIDTHS[1:], WIDTHS[-1]), strict=True))
+        self.strides = tuple(stride for stride in channels if finest <= stride <= deepest)
+        self.channels = tuple(channels[stride] for stride in self.strides)
         self.tail_channels = 0  # no stage is left for regions
         layers: list[nn.Module] = []
         cin = 3
-        for count, width in list(zip(VGGS[name], WIDTHS, strict=True))[: 2 + len(self.strides)]:
+        blocks = 1 + sum(stride <= deepest for stride in channels)
+        for count, width in list(zip(VGGS[name], WIDTHS, strict=True))[:blocks]:
             if layers:
                 layers.append(nn.MaxPool2d(2, stride=2))
             for _ in range(count):
@@ -52,7 +55,7 @@ class VGG(nn.Module):
                     layers.append(nn.BatchNorm2d(width))
                 layers.append(nn.ReLU(inplace=True))
                 cin = width
-        if len(self.strides) == 4:
+        if deepest == 32:
             layers.append(nn.MaxPool2d(2, stride=2))
         self.features = nn.Sequential(*layers)
         init_convs(self)
@@ -69,7 +72,7 @@ class VGG(nn.Module):
             for module in stage:
                 x = module(x)
             maps.append(x)
-        return tuple(maps[1:])
+        return tuple(maps[-len(self.strides) :])
 
     def tail(self, x: Tensor) -> Tensor:
         """There is none: `Backbone` refuses to ask for it."""

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 
 from maskwright.errors import OptionError
 from maskwright.nn.backbones import Backbone
-from maskwright.nn.resnet import ResNet
+from maskwright.nn.resnet import RESNETS, ResNet
 
 BACKBONES = ["resnet18", "test_efficientnet", "tf_efficientnet_lite0"]
 
@@ -97,3 +97,31 @@ def test_what_cannot_be_cut_or_dilated_says_so() -> None:
             Backbone("vgg16", strides=(16,), tail=True)
         with pytest.raises(OptionError, match="cannot dilate backbone 'vgg16'"):
             Backbone("vgg16", dilated=True)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "vgg11_bn", "mobilenetv2_100"])
+def test_the_map_at_stride_2_ends_the_stem(name: str) -> None:
+    torch.manual_seed(0)
+    coarse, fine = Backbone(name).eval(), Backbone(name, strides=(2, 4, 8, 16, 32)).eval()
+    random_norms(coarse)
+    fine.load_state_dict(coarse.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        first, *others = fine(x)
+        assert all(torch.equal(a, b) for a, b in zip(others, coarse(x), strict=True))
+        assert first.shape == (1, fine.channels[0], 32, 48)
+        stem = x
+        for module in fine.body.stages()[0]:
+            stem = module(stem)
+        if name in RESNETS:
+            stem = stem.relu()
+            assert torch.equal(fine.body.layer1(fine.body.maxpool(first)), others[0])
+    assert torch.equal(first, stem)
+    assert len(fine.body.stages()) == len(coarse.body.stages())
+
+
+def test_a_backbone_without_stride_2_says_so() -> None:
+    with pytest.raises(ValueError, match=r"has maps at strides \[4, 8, 16, 32\]; needed are 2, 4"):
+        Backbone("convnext_atto", strides=(2, 4))
+    with pytest.raises(OptionError, match="alexnet has maps at strides 4, 8 and 16"):
+        Backbone("alexnet", strides=(2, 16))
