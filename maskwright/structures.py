@@ -101,8 +101,8 @@ class LabelMaps(_Movable):
     """The class of every pixel of a batch, as targets of a training.
 
     Attributes:
-        maps: (B, H, W) uint8, the class of each pixel of the padded image, 0 to C - 1, or `IGNORED`,
-            which the padding is.
+        maps: (B, H, W) uint8, the class of each pixel of the padded image, 0 to C - 1, or
+            `IGNORED`, which the padding is.
         weights: (C,) float32, how much the loss of each class counts; None: all the same.
     """
 

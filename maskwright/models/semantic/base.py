@@ -120,8 +120,8 @@ class Segmenter(Model):
     ) -> None:
         if num_classes > MOST_CLASSES:
             raise OptionError(
-                f"a segmenter tells at most {MOST_CLASSES} classes apart, as a pixel of a label map "
-                f"has 8 bits and {IGNORED} is ignored; got {num_classes}"
+                f"a segmenter tells at most {MOST_CLASSES} classes apart, as a pixel of a label "
+                f"map has 8 bits and {IGNORED} is ignored; got {num_classes}"
             )
         super().__init__(
             num_classes, mean=mean, std=std, bgr=bgr, resize=Resize(options.short, options.long)
