@@ -41,6 +41,40 @@ def mean_count(valid: Tensor) -> Tensor:
     return count.clamp(min=1)
 
 
+def mean_sum(shares: Tensor) -> Tensor:
+    """Return the sum of weights, on average over the processes, for a mean as of `mean_count`.
+
+    Never 0, so that what is divided by it may be.
+
+    Args:
+        shares: floating point, at least 0, any shape, without a gradient.
+    """
+    total = shares.sum()
+    processes = num_processes()
+    if processes > 1:
+        dist.all_reduce(total)
+        total /= processes
+    return total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def whole_sum(values: Tensor) -> Tensor:
+    """Return the sum over the processes: of what a loss takes from the whole batch, as Dice does.
+
+    Gradients flow into the own values alone, times the number of processes: their average is the
+    gradient of the loss of the whole batch in one process.
+
+    Args:
+        values: of the same shape in all processes.
+    """
+    processes = num_processes()
+    if processes == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    own = values * processes
+    return own + (total - own.detach())
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the images of all processes (what torch offers for CUDA only).
 

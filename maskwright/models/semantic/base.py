@@ -7,7 +7,6 @@ share: standardised input, logits at the size of the input, losses with auxiliar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,14 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.parallel import mean_count
+from ...nn.pixel_losses import PixelLoss, cross_entropy
 from ...nn.random import RandomSource
 from ...structures import IGNORED, Images, LabelMaps, Resize, Triple
 from ..base import Model
 
 MOST_CLASSES = IGNORED  # numbers 0 to 254 are left for classes
-# (logits (B, C, H, W), maps (B, H, W) uint8, weights (C,) or None) -> scalar
-PixelLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -175,21 +172,3 @@ class Segmenter(Model):
 
     def _loss(self, logits: Tensor, images: Images, targets: LabelMaps) -> Tensor:
         return self.criterion(self.enlarged(logits, images).float(), targets.maps, targets.weights)
-
-
-def cross_entropy(logits: Tensor, maps: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean cross-entropy over the pixels that count, of all processes.
-
-    Args:
-        logits: (B, C, H, W).
-        maps: (B, H, W) uint8, `IGNORED` where nothing counts.
-        weights: (C,), how much each class counts; None: all the same.
-
-    Returns:
-        A scalar; 0, with gradients of 0, where no pixel counts.
-    """
-    valid = maps != IGNORED
-    each = F.cross_entropy(
-        logits, maps.long(), weight=weights, ignore_index=IGNORED, reduction="none"
-    )
-    return each.sum() / mean_count(valid)
