@@ -17,10 +17,27 @@ from torch import Tensor, nn
 from ...errors import OptionError
 from ...nn.pixel_losses import PixelLoss, cross_entropy
 from ...nn.random import RandomSource
-from ...structures import IGNORED, Images, LabelMaps, Resize, Triple
+from ...structures import (
+    IGNORED,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Images,
+    LabelMaps,
+    Resize,
+    Triple,
+)
 from ..base import Model
 
 MOST_CLASSES = IGNORED  # numbers 0 to 254 are left for classes
+# Mean and deviation of the three samples of a pixel, 0 to 255, with which weights were trained, and
+# whether blue comes first.
+STATISTICS: dict[str, tuple[Triple, Triple, bool]] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD, False),
+    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5), False),  # -1 to 1
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), False),  # 0 to 1
+    "raw": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False),
+    "caffe": ((104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0), True),
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +48,16 @@ class SegmenterOptions:
         short: short side of a photo at the input of the network, in pixels, where its long side
             stays within `long`.
         long: the longest that the long side becomes, in pixels.
+        statistics: how samples are standardised: imagenet; half, to -1 to 1; unit, to 0 to 1; raw,
+            0 to 255; caffe, blue first and the mean subtracted, no more. None: as the ImageNet
+            weights of the backbone expect.
     """
 
     SMALLEST: ClassVar[int] = 16
 
     short: int = 520
     long: int = 2048
+    statistics: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("short", "long"):
@@ -47,6 +68,10 @@ class SegmenterOptions:
                 )
         if self.short > self.long:
             raise OptionError(f"short={self.short} is longer than long={self.long}")
+        if self.statistics not in (None, *STATISTICS):
+            raise OptionError(
+                f"statistics is one of {', '.join(STATISTICS)}; got {self.statistics!r}"
+            )
 
 
 class PixelNetwork(nn.Module):
@@ -92,8 +117,9 @@ class Segmenter(Model):
         num_classes: classes, the background, if there is one, among them.
         network: the architecture.
         options: what all segmenters have.
-        mean: of the input, 0 to 255, as the weights expect.
-        std: deviation.
+        mean: of the input, 0 to 255, where the options name no statistics; None: that of the
+            backbone.
+        std: deviation; None: that of the backbone.
         bgr: whether the network wants blue first.
 
     Attributes:
@@ -111,8 +137,8 @@ class Segmenter(Model):
         network: PixelNetwork,
         options: SegmenterOptions,
         *,
-        mean: Triple,
-        std: Triple,
+        mean: Triple | None = None,
+        std: Triple | None = None,
         bgr: bool = False,
     ) -> None:
         if num_classes > MOST_CLASSES:
@@ -120,8 +146,14 @@ class Segmenter(Model):
                 f"a segmenter tells at most {MOST_CLASSES} classes apart, as a pixel of a label "
                 f"map has 8 bits and {IGNORED} is ignored; got {num_classes}"
             )
+        if options.statistics is not None:
+            mean, std, bgr = STATISTICS[options.statistics]
         super().__init__(
-            num_classes, mean=mean, std=std, bgr=bgr, resize=Resize(options.short, options.long)
+            num_classes,
+            mean=mean or network.backbone.mean,
+            std=std or network.backbone.std,
+            bgr=bgr,
+            resize=Resize(options.short, options.long),
         )
         self.network = network
         self.size_divisor = network.divisor
