@@ -15,12 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import OptionError
 from .alexnet import AlexNet
 from .detection.poolers import Trunk
+from .mobilenet_v3 import MOBILENETS, MobileNetV3
 from .resnet import RESNETS, ResNet
 from .vgg import VGG, VGGS
 
 NORMS = ("frozen", "affine", "bn")
 STRIDES = (2, 4, 8, 16, 32)  # of the maps that a network may offer
 PYRAMID = STRIDES[1:]  # those of a detector
+OUTPUT_STRIDES = (32, 16, 8)  # of the last map; less than 32: by dilation
 # Classes of timm's feature networks that run their children one after the other.
 _CHAINS = ("FeatureListNet", "EfficientNetFeatures", "MobileNetV3Features")
 
@@ -37,7 +39,7 @@ class _Body(Protocol):
 
 def is_backbone(name: str) -> bool:
     """Whether a network is called so, ours or timm's; whether its maps serve is seen later."""
-    if name in RESNETS or name in VGGS or name == "alexnet":
+    if name in (*RESNETS, *VGGS, *MOBILENETS, "alexnet"):
         return True
     import timm
 
@@ -53,7 +55,9 @@ class TimmBody(nn.Module):
         name: a timm name; the network is built without its classifier and without weights.
         deepest: stride of the last map; what comes after it is not built.
         finest: stride of the first map, 4 or 2.
-        dilated: the last map at stride 16 in place of 32, as timm dilates.
+        output_stride: 16 or 8: the maps behind it have this stride, as timm dilates.
+        full_dilation: the first block of a dilated stage has the dilation of the stage; in timm it
+            has that of the stage before.
         tail: what leads to stride 32 is there for regions, see `tail`, not part of `forward`.
 
     Raises:
@@ -67,7 +71,8 @@ class TimmBody(nn.Module):
         deepest: int = 32,
         *,
         finest: int = 4,
-        dilated: bool = False,
+        output_stride: int = 32,
+        full_dilation: bool = False,
         tail: bool = False,
     ) -> None:
         super().__init__()
@@ -76,7 +81,7 @@ class TimmBody(nn.Module):
         if name not in timm.list_models():
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             hint = f"; timm has for example {', '.join(near)}" if near else ""
-            own = ", ".join([*RESNETS, *VGGS, "alexnet"])
+            own = ", ".join([*RESNETS, *VGGS, *MOBILENETS, "alexnet"])
             raise ValueError(
                 f"no backbone is called {name!r}: it is one of {own} or a timm name{hint}"
             )
@@ -91,13 +96,13 @@ class TimmBody(nn.Module):
                 f"{', '.join(map(str, built))}"
             )
         wanted = [last[stride] for stride in built]
-        options: dict[str, Any] = {"output_stride": 16} if dilated else {}
+        options: dict[str, Any] = {"output_stride": output_stride} if output_stride < 32 else {}
         try:
             body: Any = timm.create_model(
                 name, features_only=True, pretrained=False, out_indices=wanted, **options
             )
         except (TypeError, AssertionError, ValueError, NotImplementedError):
-            if not dilated:
+            if not options:
                 raise
             raise OptionError(_cannot_dilate(name)) from None
         self.body = body
@@ -112,6 +117,8 @@ class TimmBody(nn.Module):
         self.tail_channels: int = channels[-1]
         self._drop_unused()
         self._stages = self._stage_names()
+        if full_dilation:
+            self._dilate_fully()
         self.has_tail = tail
         chained = type(body).__name__ in _CHAINS and len(self._stages) == len(PYRAMID) + 1
         if tail and not (chained and any(True for m in self.stages()[4] for _ in m.parameters())):
@@ -130,6 +137,22 @@ class TimmBody(nn.Module):
         blocks = dict(self.body.named_children()).get(parent)
         if isinstance(blocks, nn.Sequential | nn.ModuleList):
             del blocks[int(last) + 1 :]
+
+    def _dilate_fully(self) -> None:
+        """Let all blocks of a stage reach as far as its last one."""
+        for modules in self.stages()[1:]:
+            convs = [
+                layer
+                for module in modules
+                for layer in module.modules()
+                if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1
+            ]
+            for conv in convs:
+                more = convs[-1].dilation[0] - conv.dilation[0]
+                reach = more * (conv.kernel_size[0] // 2)
+                conv.dilation = convs[-1].dilation
+                if not type(conv).__name__.endswith("Same"):  # those pad as they run
+                    conv.padding = tuple(int(side) + reach for side in conv.padding)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage: the stem, then what leads to each of the maps.
@@ -200,7 +223,12 @@ class Backbone(Trunk):
         stride_in_1x1: where the bottlenecks of our ResNets stride.
         strides: the maps that are returned, rising; the stages behind the last are not built. That
             at stride 2 is the last one of the stem.
-        dilated: the map at stride 32 has stride 16 instead.
+        output_stride: 16 or 8: the maps behind this stride have it too; the networks are dilated in
+            place of striding (VGG as in DeepLab, see `VGG`).
+        full_dilation: whether the first block of a dilated stage has the dilation of the stage, or
+            that of the stage before: see `ResNet`. Weights know only one of both. None: as the
+            network's publisher has it: before, but for MobileNetV3.
+        multi_grid: factors of the dilations in the last stage of our ResNets, a block each.
         tail: the stage behind the last map, that at stride 16, is there for regions; see `tail`.
 
     Attributes:
@@ -219,21 +247,31 @@ class Backbone(Trunk):
         eps: float = 1e-5,
         stride_in_1x1: bool = False,
         strides: Sequence[int] = PYRAMID,
-        dilated: bool = False,
+        output_stride: int = 32,
+        full_dilation: bool | None = None,
+        multi_grid: Sequence[int] = (),
         tail: bool = False,
     ) -> None:
         super().__init__()
         if not strides or list(strides) != [s for s in STRIDES if s in strides]:
             raise OptionError(f"strides are rising ones of {STRIDES}, got {tuple(strides)}")
+        if output_stride not in OUTPUT_STRIDES:
+            raise OptionError(
+                f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}; got "
+                f"{output_stride!r}"
+            )
+        dilated = output_stride < 32
         if (dilated and strides[-1] != 32) or (tail and strides[-1] != 16):
             raise OptionError(
-                "dilated needs a map at stride 32, and a tail maps up to stride 16; got "
-                f"{tuple(strides)}"
+                f"an output_stride of {output_stride} needs a map at stride 32, and a tail maps up "
+                f"to stride 16; got {tuple(strides)}"
             )
         norm = norm or ("frozen" if name in RESNETS else "affine")
         if norm not in NORMS:
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
-        body: ResNet | TimmBody | AlexNet | VGG
+        if multi_grid and name not in RESNETS:
+            raise OptionError(f"multi_grid is for {', '.join(RESNETS)}; {name} has none")
+        body: ResNet | TimmBody | AlexNet | VGG | MobileNetV3
         finest = min(strides[0], PYRAMID[0])
         self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
         self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -241,12 +279,18 @@ class Backbone(Trunk):
             if strides[-1] > 16 or finest < 4 or tail:
                 raise OptionError("alexnet has maps at strides 4, 8 and 16, and no stage behind")
             body = AlexNet(strides[-1])
-        elif name in VGGS:
-            if dilated:
-                raise OptionError(_cannot_dilate(name))
+        elif name in (*VGGS, *MOBILENETS):
             if tail:
                 raise OptionError(_cannot_end_on_regions(name))
-            body = VGG(name, strides[-1], finest=finest)
+            if name in VGGS:
+                body = VGG(name, strides[-1], finest=finest, output_stride=output_stride)
+            else:
+                body = MobileNetV3(
+                    strides[-1],
+                    finest=finest,
+                    output_stride=output_stride,
+                    full_dilation=full_dilation is not False,
+                )
         elif name in RESNETS:
             body = ResNet(
                 name,
@@ -255,18 +299,27 @@ class Backbone(Trunk):
                 stride_in_1x1=stride_in_1x1,
                 deepest=strides[-1],
                 finest=finest,
-                dilated=dilated,
+                output_stride=output_stride,
+                full_dilation=bool(full_dilation),
+                multi_grid=multi_grid,
                 tail=tail,
             )
         else:
-            body = TimmBody(name, strides[-1], finest=finest, dilated=dilated, tail=tail)
+            body = TimmBody(
+                name,
+                strides[-1],
+                finest=finest,
+                output_stride=output_stride,
+                full_dilation=bool(full_dilation),
+                tail=tail,
+            )
             self.mean, self.std = body.mean, body.std
         self.name = name
         self.norm = norm
         self.body = body
         self._wanted = [body.strides.index(stride) for stride in strides]
         self.channels = tuple(body.channels[i] for i in self._wanted)
-        self.strides = tuple(min(stride, 16) if dilated else stride for stride in strides)
+        self.strides = tuple(min(stride, output_stride) for stride in strides)
         self.has_tail = tail
         self.tail_channels = body.tail_channels
         self.fixed: frozenset[int] = frozenset()

@@ -13,6 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import OptionError
 from .norm import FrozenBatchNorm2d, conv_norm, init_convs
 from .stochastic_depth import Share, Stage, idle, left_out, scaled
 from .winograd import Conv2d
@@ -188,10 +189,17 @@ class ResNet(nn.Module):
         stride_in_1x1: where a bottleneck strides.
         deepest: stride of the last map; the stages behind it are not built.
         finest: stride of the first map, 4 or 2.
-        dilated: C5 at stride 16: its stage does not stride, and its convolutions reach as far
-            as before (Chen et al. 2015, "a trous"). Every second pixel of every second line of
-            it is what C5 is without dilation.
+        output_stride: 16: C5's stage does not stride, and its convolutions reach as far as before
+            (Chen et al. 2015, "a trous"); 8: C4's neither. Every second (or fourth) pixel of every
+            second line of the last map is what it is without dilation.
+        full_dilation: the first block of a dilated stage has the dilation of the stage, as in
+            segmentation_models_pytorch and the ports of DeepLab from Caffe; otherwise what strode
+            keeps the dilation of the stage before, as in torchvision, and the above is exact.
+        multi_grid: factors of the dilations of the blocks of C5 (Chen et al. 2017, section 3.3).
         tail: C5's stage is there for regions, see `tail`, and not part of `forward`.
+
+    Raises:
+        OptionError: if `multi_grid` has not a factor for each block.
     """
 
     def __init__(
@@ -203,11 +211,18 @@ class ResNet(nn.Module):
         stride_in_1x1: bool = False,
         deepest: int = 32,
         finest: int = 4,
-        dilated: bool = False,
+        output_stride: int = 32,
+        full_dilation: bool = False,
+        multi_grid: Sequence[int] = (),
         tail: bool = False,
     ) -> None:
         super().__init__()
         bottleneck, blocks, groups, width_per_group = RESNETS[name]
+        if multi_grid and (len(multi_grid) != blocks[3] or min(multi_grid) < 1):
+            raise OptionError(
+                f"multi_grid has a factor from 1 up for each block of the last stage, of which "
+                f"{name} has {blocks[3]}; got {tuple(multi_grid)}"
+            )
         self.strides = tuple(s for s in (2, 4, 8, 16, 32) if finest <= s <= deepest)
         self.levels = sum(stride > 2 for stride in self.strides)
         layer: Norm = partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
@@ -217,17 +232,22 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = [64] if finest == 2 else []
         cin = 64
+        stride, dilation = 4, 1
         for stage, count in enumerate(blocks[: 4 if tail else self.levels]):
             base = 64 * 2**stage
             cout = base * 4 if bottleneck else base
             parts: list[nn.Module] = []
+            before = dilation
+            step = 2 if stage > 0 else 1
+            if stride * step > output_stride:
+                # Without the stride, what comes behind it sees a grid twice as fine.
+                step, dilation = 1, dilation * step
+            stride *= step
             for block in range(count):
-                stride = 2 if block == 0 and stage > 0 else 1
-                # Without the stride, what comes behind it sees a grid twice as fine. A 3x3
-                # convolution that strides itself still sees its neighbours of before.
-                first = later = 2 if dilated and stage == 3 else 1
-                if first == 2 and block == 0:
-                    stride, first = 1, 2 if bottleneck and stride_in_1x1 else 1
+                factor = multi_grid[block] if multi_grid and stage == 3 else 1
+                # What strode itself still sees its neighbours of before.
+                late = dilation * factor
+                early = before * factor if block == 0 and not full_dilation else late
                 if bottleneck:
                     width = base * width_per_group // 64 * groups
                     parts.append(
@@ -235,15 +255,16 @@ class ResNet(nn.Module):
                             cin,
                             width,
                             cout,
-                            stride,
+                            step if block == 0 else 1,
                             layer,
                             groups=groups,
                             stride_in_1x1=stride_in_1x1,
-                            dilation=first,
+                            dilation=late if stride_in_1x1 else early,
                         )
                     )
                 else:
-                    parts.append(BasicBlock(cin, cout, stride, layer, dilation=(first, later)))
+                    own = step if block == 0 else 1
+                    parts.append(BasicBlock(cin, cout, own, layer, dilation=(early, late)))
                 cin = cout
             setattr(self, f"layer{stage + 1}", Stage(*parts))
             channels.append(cout)

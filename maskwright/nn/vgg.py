@@ -35,28 +35,45 @@ class VGG(nn.Module):
         name: one of `VGGS`.
         deepest: stride of the last map; what comes behind it is not built.
         finest: stride of the first map, 4 or 2.
+        output_stride: 8 or 16: the network of DeepLab (Chen et al. 2015): maxima of 3 x 3 pixels,
+            of which those behind this stride have none, and the fifth block dilated by 2 where it
+            lies behind such a one. They round up: 321 pixels become 41. The weights fit as before.
     """
 
-    def __init__(self, name: str, deepest: int = 32, *, finest: int = 4) -> None:
+    def __init__(
+        self, name: str, deepest: int = 32, *, finest: int = 4, output_stride: int = 32
+    ) -> None:
         super().__init__()
         channels = dict(zip((2, 4, 8, 16, 32), (*WIDTHS[1:], WIDTHS[-1]), strict=True))
         self.strides = tuple(stride for stride in channels if finest <= stride <= deepest)
         self.channels = tuple(channels[stride] for stride in self.strides)
         self.tail_channels = 0  # no stage is left for regions
         layers: list[nn.Module] = []
+        stride = dilation = 1
+
+        def pool() -> nn.MaxPool2d:
+            nonlocal stride, dilation
+            if output_stride == 32:
+                return nn.MaxPool2d(2, stride=2)
+            if stride == output_stride:
+                dilation *= 2
+                return nn.MaxPool2d(3, stride=1, padding=1)
+            stride *= 2
+            return nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+
         cin = 3
         blocks = 1 + sum(stride <= deepest for stride in channels)
         for count, width in list(zip(VGGS[name], WIDTHS, strict=True))[:blocks]:
             if layers:
-                layers.append(nn.MaxPool2d(2, stride=2))
+                layers.append(pool())
             for _ in range(count):
-                layers.append(Conv2d(cin, width, 3, padding=1))
+                layers.append(Conv2d(cin, width, 3, padding=dilation, dilation=dilation))
                 if name.endswith("_bn"):
                     layers.append(nn.BatchNorm2d(width))
                 layers.append(nn.ReLU(inplace=True))
                 cin = width
         if deepest == 32:
-            layers.append(nn.MaxPool2d(2, stride=2))
+            layers.append(pool())
         self.features = nn.Sequential(*layers)
         init_convs(self)
 

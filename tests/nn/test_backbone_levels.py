@@ -61,7 +61,7 @@ def test_every_second_pixel_of_the_dilated_map_is_the_strided_map(
     torch.manual_seed(0)
     plain = ResNet(name, norm="bn", stride_in_1x1=stride_in_1x1).eval()
     random_norms(plain)
-    dilated = ResNet(name, norm="bn", stride_in_1x1=stride_in_1x1, dilated=True).eval()
+    dilated = ResNet(name, norm="bn", stride_in_1x1=stride_in_1x1, output_stride=16).eval()
     dilated.load_state_dict(plain.state_dict())
     x = torch.randn(1, 3, 96, 112)  # C4 has an odd side
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_every_second_pixel_of_the_dilated_map_is_the_strided_map(
 def test_dilated_resnet_beside_torchvision() -> None:
     """Other weights, another first convolution: only sizes and receptive fields are equal."""
     theirs = resnet18(weights=None).layer4
-    ours = ResNet("resnet18", dilated=True)
+    ours = ResNet("resnet18", output_stride=16)
     assert {k: v.shape for k, v in theirs.state_dict().items() if "num_batches" not in k} == {
         k: v.shape for k, v in ours.layer4.state_dict().items() if "num_batches" not in k
     }
@@ -95,8 +95,8 @@ def test_what_cannot_be_cut_or_dilated_says_so() -> None:
     with torch.device("meta"):
         with pytest.raises(OptionError, match="no last stage that could run on regions"):
             Backbone("vgg16", strides=(16,), tail=True)
-        with pytest.raises(OptionError, match="cannot dilate backbone 'vgg16'"):
-            Backbone("vgg16", dilated=True)
+        with pytest.raises(OptionError, match="cannot dilate backbone 'densenet121'"):
+            Backbone("densenet121", output_stride=16)
 
 
 @pytest.mark.parametrize("name", [*BACKBONES, "vgg11_bn", "mobilenetv2_100"])

@@ -126,7 +126,7 @@ def single_map_rcnn(
         norm=options.norm,
         eps=rules.bn_eps,
         strides=(STRIDES[options.level],),
-        dilated=options.level == "dc5",
+        output_stride=16 if options.level == "dc5" else 32,
         tail=on_regions,
     )
     channels, stride = backbone.channels[0], backbone.strides[0]

@@ -87,7 +87,7 @@ def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
     """Build R-FCN."""
     rules = get_conventions(options.conventions)
     backbone = Backbone(
-        options.backbone, norm=options.norm, eps=rules.bn_eps, strides=(16, 32), dilated=True
+        options.backbone, norm=options.norm, eps=rules.bn_eps, strides=(16, 32), output_stride=16
     )
     head = RFCNHead(
         backbone.channels[1],

@@ -1,0 +1,84 @@
+"""MobileNetV3-Large (Howard et al. 2019) as maps: torchvision's network, dilated where asked for.
+
+timm's of the same name differs by the epsilon of its norms; published segmenters stand on this one.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+MOBILENETS = ("mobilenet_v3_large",)
+# By stride: the first block of its stage, and the one whose map is taken: the first at its stride,
+# as torchvision's segmenters have it; of the deepest the last convolution.
+_STAGES = {4: (2, 2), 8: (4, 4), 16: (7, 7), 32: (13, 16)}
+_STEM = 1  # its last block
+
+
+class MobileNetV3(nn.Module):
+    """The convolutions; returns maps at strides 4, 8, 16 and 32, or the first, or with 2 before.
+
+    Args:
+        deepest: stride of the last map; what comes behind it is not built.
+        finest: stride of the first map, 4 or 2.
+        output_stride: 16 or 8: blocks that would stride further are dilated instead.
+        full_dilation: the first of these blocks is dilated too, as in torchvision.
+    """
+
+    def __init__(
+        self,
+        deepest: int = 32,
+        *,
+        finest: int = 4,
+        output_stride: int = 32,
+        full_dilation: bool = True,
+    ) -> None:
+        super().__init__()
+        from torchvision.models import mobilenet_v3_large
+
+        self.levels = [stride for stride in _STAGES if stride <= deepest]
+        self.strides = (*([2] if finest == 2 else []), *self.levels)
+        self.features = mobilenet_v3_large(weights=None).features[: _STAGES[deepest][1] + 1]
+        self._ends = [_STAGES[stride][1] if stride > 2 else _STEM for stride in self.strides]
+        dilation = 1
+        for stride, stage in zip(self.levels, self.stages()[1:], strict=True):
+            if stride > output_stride:
+                before, dilation = dilation, 2 * dilation
+                for block in stage:
+                    late = block is not stage[0] or full_dilation
+                    _dilate(block, dilation if late else before)
+        self.channels = tuple(_width(self.features[end]) for end in self._ends)
+        self.tail_channels = 0  # no stage is left for regions
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the modules by stage: the stem, then the blocks of each stride."""
+        firsts = [0, *(_STAGES[stride][0] for stride in self.levels), len(self.features)]
+        return [[self.features[i] for i in range(*ends)] for ends in pairwise(firsts)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of (B, 3, H, W), fine to coarse."""
+        maps = []
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if index in self._ends:
+                maps.append(x)
+        return tuple(maps)
+
+    def tail(self, x: Tensor) -> Tensor:
+        """There is none: `Backbone` refuses to ask for it."""
+        raise NotImplementedError
+
+
+def _dilate(block: nn.Module, dilation: int) -> None:
+    """Let the depthwise convolution of a block step by one pixel and reach further."""
+    for conv in block.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size[0] > 1:
+            reach = conv.kernel_size[0] // 2 * dilation
+            conv.stride, conv.dilation, conv.padding = (1, 1), (dilation,) * 2, (reach, reach)
+
+
+def _width(block: nn.Module) -> int:
+    """Return how many channels the last convolution of a block has."""
+    convs = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+    return convs[-1].out_channels
