@@ -26,7 +26,7 @@ from maskwright.tasks.detection.evaluate import (
 from maskwright.tasks.detection.reporting.pictures import load_detections
 from maskwright.tasks.detection.settings import DetectionSettings
 from maskwright.tasks.detection.task import TASK
-from maskwright.tasks.detection.views import Views
+from maskwright.tasks.views import Views
 from maskwright.tasks.evaluation import evaluate
 
 # Boxes xywh and class names by image size, which is how the oracle below recognises an image.

@@ -24,6 +24,7 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
+from ..views import Views
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from ..scaling import scale_photos
@@ -48,7 +49,7 @@ from .reporting.diagnosis import DEFAULT_CONF, advise, diagnose
 from .reporting.report import spoken, write_report
 from .result import Result
 from .settings import DetectionSettings
-from .views import Views, detect_views, to_detections
+from .views import detect_views, to_detections
 
 
 class DetectionTask(Task):
