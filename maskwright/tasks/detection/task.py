@@ -24,10 +24,10 @@ from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
-from ..views import Views
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from ..scaling import scale_photos
+from ..views import Views
 from . import alternate
 from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (

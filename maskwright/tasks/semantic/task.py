@@ -14,7 +14,6 @@ from ...data.map_samples import MapAugment
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
 from ...data.sampling import median_weights
-from ...errors import OptionError
 from ...models.base import Model
 from ...models.meta import Meta
 from ...models.semantic.base import Segmenter
