@@ -8,7 +8,7 @@ share: standardised input, logits at the size of the input, losses with auxiliar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,18 +45,29 @@ class SegmenterOptions:
     """Options of all segmenters.
 
     Attributes:
-        imgsz: size of a photo at the input of the network: the long side, a pair of short and long
-            side, or a factor such as "1.25x".
+        short: short side of a photo at the input of the network, in pixels, where its long side
+            stays within `long`.
+        long: the longest that the long side becomes, in pixels.
         statistics: how samples are standardised: imagenet; half, to -1 to 1; unit, to 0 to 1; raw,
             0 to 255; caffe, blue first and the mean subtracted, no more. None: as the ImageNet
             weights of the backbone expect.
     """
 
-    imgsz: int | tuple[int, int] | str = (520, 2048)
+    SMALLEST: ClassVar[int] = 16
+
+    short: int = 520
+    long: int = 2048
     statistics: str | None = None
 
     def __post_init__(self) -> None:
-        Resize.parse(self.imgsz)
+        for name in ("short", "long"):
+            value = getattr(self, name)
+            if type(value) is not int or not self.SMALLEST <= value <= 8192:
+                raise OptionError(
+                    f"{name} is a side in pixels, {self.SMALLEST} to 8192; got {value!r}"
+                )
+        if self.short > self.long:
+            raise OptionError(f"short={self.short} is longer than long={self.long}")
         if self.statistics not in (None, *STATISTICS):
             raise OptionError(
                 f"statistics is one of {', '.join(STATISTICS)}; got {self.statistics!r}"
@@ -85,11 +96,6 @@ class PixelNetwork(nn.Module):
     def class_rows(self) -> dict[str, tuple[int, bool]]:
         """The layers with a row for each class; see `transfer.class_rows`."""
         return dict.fromkeys((self.final, *self.auxiliary), (1, False))
-
-    def last_stage(self) -> nn.Module:
-        """Return the last layer of the backbone, whose maps are explained."""
-        stages: list[list[nn.Module]] = self.backbone.body.stages()
-        return stages[-1][-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, h, w) of (B, 3, H, W), where h and w are H and W or less."""
@@ -147,7 +153,7 @@ class Segmenter(Model):
             mean=mean or network.backbone.mean,
             std=std or network.backbone.std,
             bgr=bgr,
-            resize=Resize.parse(options.imgsz),
+            resize=Resize(options.short, options.long),
         )
         self.network = network
         self.size_divisor = network.divisor
