@@ -74,7 +74,7 @@ class TrainRecipe:
     )
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         "optimizer": ("adamw", "sgd"),
-        "schedule": ("cosine", "multistep", "constant"),
+        "schedule": ("cosine", "multistep", "poly", "constant"),
         "precision": ("32", "bf16"),
         "holdout": ("stratified", "random"),
     }
@@ -154,8 +154,9 @@ class TrainRecipe:
     """Optimiser steps over which the learning rate rises linearly from near 0 to its peak, so
     that fresh heads do not wreck pretrained features. None: a tenth of all, at most 500."""
 
-    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
-    """Learning rate after the warm-up: a half cosine to 0, a tenth at each milestone, or flat."""
+    schedule: Literal["cosine", "multistep", "poly", "constant"] = "cosine"
+    """Learning rate after the warm-up: a half cosine to 0, a tenth at each milestone, the power 0.9
+    of what is left of the training, or flat."""
 
     milestones: tuple[float, ...] = (0.66, 0.92)
     """Where `multistep` falls, as fractions of all steps."""

@@ -63,6 +63,8 @@ def lr_factor(recipe: TrainRecipe, step: int, total: int) -> float:
         passed = sum(step >= fraction * total for fraction in recipe.milestones)
         return float(0.1**passed)
     done = (step - warmup) / max(total - warmup, 1)
+    if recipe.schedule == "poly":  # Chen et al. 2017, section 4.1
+        return float(max(1 - done, 0.0) ** 0.9)
     # Loshchilov & Hutter 2017, eq. 5, one period, down to 0
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

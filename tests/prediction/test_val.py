@@ -26,8 +26,8 @@ from maskwright.tasks.detection.evaluate import (
 from maskwright.tasks.detection.reporting.pictures import load_detections
 from maskwright.tasks.detection.settings import DetectionSettings
 from maskwright.tasks.detection.task import TASK
-from maskwright.tasks.detection.views import Views
 from maskwright.tasks.evaluation import evaluate
+from maskwright.tasks.views import Views
 
 # Boxes xywh and class names by image size, which is how the oracle below recognises an image.
 SCENES: dict[tuple[int, int], list[tuple[tuple[int, int, int, int], str]]] = {

@@ -19,7 +19,8 @@ from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
 from maskwright.structures import Detections, Images, Instances, Resize, Skeleton
-from maskwright.tasks.detection.views import Views, detect_views, mirror, to_detections
+from maskwright.tasks.detection.views import detect_views, mirror, to_detections
+from maskwright.tasks.views import Views
 
 POST = PostProcess(score_thresh=0.05, nms_thresh=0.5, max_det=10)
 SKELETON = Skeleton(("left_end", "right_end", "top"))

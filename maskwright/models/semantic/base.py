@@ -8,7 +8,7 @@ share: standardised input, logits at the size of the input, losses with auxiliar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,29 +45,18 @@ class SegmenterOptions:
     """Options of all segmenters.
 
     Attributes:
-        short: short side of a photo at the input of the network, in pixels, where its long side
-            stays within `long`.
-        long: the longest that the long side becomes, in pixels.
+        imgsz: size of a photo at the input of the network: the long side, a pair of short and long
+            side, or a factor such as "1.25x".
         statistics: how samples are standardised: imagenet; half, to -1 to 1; unit, to 0 to 1; raw,
             0 to 255; caffe, blue first and the mean subtracted, no more. None: as the ImageNet
             weights of the backbone expect.
     """
 
-    SMALLEST: ClassVar[int] = 16
-
-    short: int = 520
-    long: int = 2048
+    imgsz: int | tuple[int, int] | str = (520, 2048)
     statistics: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("short", "long"):
-            value = getattr(self, name)
-            if type(value) is not int or not self.SMALLEST <= value <= 8192:
-                raise OptionError(
-                    f"{name} is a side in pixels, {self.SMALLEST} to 8192; got {value!r}"
-                )
-        if self.short > self.long:
-            raise OptionError(f"short={self.short} is longer than long={self.long}")
+        Resize.parse(self.imgsz)
         if self.statistics not in (None, *STATISTICS):
             raise OptionError(
                 f"statistics is one of {', '.join(STATISTICS)}; got {self.statistics!r}"
@@ -96,6 +85,11 @@ class PixelNetwork(nn.Module):
     def class_rows(self) -> dict[str, tuple[int, bool]]:
         """The layers with a row for each class; see `transfer.class_rows`."""
         return dict.fromkeys((self.final, *self.auxiliary), (1, False))
+
+    def last_stage(self) -> nn.Module:
+        """Return the last layer of the backbone, whose maps are explained."""
+        stages: list[list[nn.Module]] = self.backbone.body.stages()
+        return stages[-1][-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, h, w) of (B, 3, H, W), where h and w are H and W or less."""
@@ -153,7 +147,7 @@ class Segmenter(Model):
             mean=mean or network.backbone.mean,
             std=std or network.backbone.std,
             bgr=bgr,
-            resize=Resize(options.short, options.long),
+            resize=Resize.parse(options.imgsz),
         )
         self.network = network
         self.size_divisor = network.divisor

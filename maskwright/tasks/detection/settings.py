@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...models.detection.base import PostProcess
 from ...structures import Resize
 from ..base import Settings
-from .views import Views
+from ..views import Views
 
 
 @dataclass(frozen=True)

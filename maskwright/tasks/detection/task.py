@@ -27,6 +27,7 @@ from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from ..scaling import scale_photos
+from ..views import Views
 from . import alternate
 from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (
@@ -48,7 +49,7 @@ from .reporting.diagnosis import DEFAULT_CONF, advise, diagnose
 from .reporting.report import spoken, write_report
 from .result import Result
 from .settings import DetectionSettings
-from .views import Views, detect_views, to_detections
+from .views import detect_views, to_detections
 
 
 class DetectionTask(Task):

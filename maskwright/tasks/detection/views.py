@@ -9,17 +9,16 @@ boxes (an exported graph) keeps those of the view that a box comes from.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ...errors import OptionError
 from ...models.detection.base import Detector, PostProcess
 from ...ops.soft_nms import suppress_padded
-from ...structures import Detections, Images, Instances, Resize
+from ...structures import Detections, Images, Instances
+from ..views import mirror_pixels
 
 
 def to_detections(instances: Instances, images: Images) -> list[Detections]:
@@ -64,47 +63,6 @@ def to_detections(instances: Instances, images: Images) -> list[Detections]:
             )
         )
     return out
-
-
-@dataclass(frozen=True)
-class Views:
-    """The views of a photo.
-
-    Attributes:
-        scales: factors on the size that the model's resize rule gives.
-        flip: show each size mirrored left to right as well.
-    """
-
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise OptionError(f"tta: scales are factors above 0, got {self.scales}")
-
-    @classmethod
-    def parse(cls, value: str | Views | None) -> Views | None:
-        """Read the option `tta`: factors and the word flip, as in "flip" or "0.75,1,1.25,flip".
-
-        Raises:
-            OptionError: if it holds anything else.
-        """
-        if value is None or isinstance(value, Views):
-            return value
-        words = [word.strip().lower() for word in str(value).split(",")]
-        numbers = [word for word in words if word != "flip"]
-        try:
-            scales = tuple(float(word) for word in numbers)
-        except ValueError:
-            raise OptionError(
-                f"tta={value!r}: expected factors on the image size and the word flip, such as "
-                "flip or 0.75,1,1.25,flip"
-            ) from None
-        return cls(scales or (1.0,), len(numbers) < len(words))
-
-    def resizes(self, rule: Resize) -> list[Resize]:
-        """Return the resize rule of each scale."""
-        return [rule.scaled(scale) for scale in self.scales]
 
 
 def detect_views(
@@ -166,13 +124,10 @@ def detect_views(
 
 def mirror(images: Images) -> Images:
     """Return images mirrored left to right, each inside its own size; proposals as well."""
-    pixels = torch.zeros_like(images.pixels)
-    for b, (height, width) in enumerate(images.sizes.tolist()):
-        pixels[b, :, :height, :width] = images.pixels[b, :, :height, :width].flip(-1)
     regions = images.proposals
     if regions is not None:
         regions = replace(regions, boxes=_mirror_boxes(regions.boxes, regions.valid, images.sizes))
-    return replace(images, pixels=pixels, proposals=regions)
+    return replace(mirror_pixels(images), proposals=regions)
 
 
 def _mirror_boxes(boxes: Tensor, valid: Tensor, sizes: Tensor) -> Tensor:

@@ -1,0 +1,173 @@
+"""What segmenters are scored by: the pixels of a data set by true and by predicted class.
+
+Everything is compared in the pixels of the original images. Counts are kept by image, so that the
+worst can be shown; the numbers are those of the whole set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data.loader import Batch
+from ...data.records import Dataset
+from ...metrics.semantic import Boundaries, Confusion, pixel_scores, semantic_metrics
+from ...models.meta import Meta
+from ..evaluation import Evaluation, Evaluator
+
+BY_CLASS = ("IoU", "accuracy", "dice")  # as in "IoU/<class name>"
+# (network, a batch at each size) -> labels (H, W) uint8 of its images, in their original pixels
+Look = Callable[[Any, Sequence[Batch]], Sequence[npt.NDArray[np.uint8]]]
+
+
+@dataclass(frozen=True)
+class SemanticEvaluation(Evaluation):
+    """What an evaluation found.
+
+    Attributes:
+        metrics: "mIoU", "pixel_accuracy", "mean_accuracy", "fwIoU", "dice", if asked for
+            "boundary/IoU" and "boundary/F"; then "IoU/<class name>" and others of `BY_CLASS`.
+        confusion: (C, C + 1) int64 pixels, rows true, columns predicted, the last no class.
+        images: (N,) int64 positions of the images in the data set, rising.
+        counts: (N, 3, C) int64, of each image the pixels of each class: right, true, predicted.
+        names: names of the C classes.
+    """
+
+    confusion: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    names: Sequence[str]
+
+    @property
+    def fitness(self) -> float:
+        """See `fitness`."""
+        return fitness(self.metrics)
+
+    @property
+    def iou_of_images(self) -> npt.NDArray[np.float64]:
+        """(N,) mean IoU of each image over the classes that it or its prediction has."""
+        right, true, said = self.counts.transpose(1, 0, 2)
+        union = true + said - right
+        each = np.divide(right, union, out=np.zeros(union.shape), where=union > 0)
+        there = (union > 0).sum(1)
+        found: npt.NDArray[np.float64] = np.divide(
+            each.sum(1), there, out=np.full(len(there), math.nan), where=there > 0
+        )
+        return found
+
+    def warnings(self, *, by: str = "model") -> list[str]:
+        """Return what is wrong with the answers as a whole."""
+        scores = pixel_scores(self.confusion)
+        given, true = np.flatnonzero(scores.answers), np.flatnonzero(scores.support)
+        if by == "model" and len(given) == 1 and len(true) > 1:
+            return [f"the model takes all pixels for {self.names[given[0]]!r}"]
+        return []
+
+    def remarks(self) -> list[str]:
+        """Return which classes were not scored."""
+        missing = [self.names[i] for i in np.flatnonzero(pixel_scores(self.confusion).support == 0)]
+        if not missing:
+            return []
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        return [f"the images have no pixel of {len(missing)} classes of the model: {shown}"]
+
+
+def fitness(metrics: Mapping[str, float]) -> float:
+    """Return the mean IoU."""
+    return metrics.get("mIoU", math.nan)
+
+
+def named(metric: str) -> tuple[str, str] | None:
+    """Return what a metric of one class measures and the class; None for those of all."""
+    kind, slash, name = metric.partition("/")
+    return (kind, name) if slash and kind in BY_CLASS else None
+
+
+def class_names(meta: Meta) -> list[str]:
+    """Return the names of a model's classes."""
+    return [f"class {label}" if name is None else name for label, name in enumerate(meta.names)]
+
+
+class SemanticEvaluator(Evaluator):
+    """Counts the pixels of a data set by true and by predicted class.
+
+    Args:
+        dataset: images with label maps, whose classes have the numbers of the model.
+        meta: what the model says of itself: class names.
+        look: see `Look`.
+        boundary: score borders as well.
+    """
+
+    def __init__(self, dataset: Dataset, meta: Meta, look: Look, *, boundary: bool = False) -> None:
+        self.dataset, self.look = dataset, look
+        self.names = class_names(meta)
+        self._seen: dict[int, tuple[Any, ...]] = {}
+        self._boundary = boundary
+
+    def add(self, network: Any, batches: Sequence[Batch]) -> None:
+        """Count the pixels of a batch; see `Evaluator`."""
+        found = self.look(network, batches)
+        for index, labels in zip(batches[0].indices, found, strict=True):
+            truth = self.dataset.label_map(index)
+            assert truth is not None
+            confusion = Confusion(len(self.names))
+            counts = confusion.add(labels, truth)
+            cells = np.flatnonzero(counts)
+            row: tuple[Any, ...] = (cells, counts.ravel()[cells])
+            if self._boundary:
+                boundaries = Boundaries(len(self.names))
+                boundaries.add(labels, truth)
+                row += (boundaries.bands, boundaries.lines)
+            self._seen[index] = row
+
+    def share(self) -> Any:
+        """Return the counts of the images of this process."""
+        return self._seen
+
+    def finish(self, shares: Sequence[Any], ms: float) -> SemanticEvaluation:
+        """Add up the counts of all processes; see `Evaluator`."""
+        size = len(self.names)
+        confusion = Confusion(size)
+        boundaries = Boundaries(size) if self._boundary else None
+        rows = {index: row for share in shares for index, row in share.items()}
+        counts = np.zeros((len(rows), 3, size), np.int64)
+        for place, index in enumerate(sorted(rows)):
+            cells, values, *borders = rows[index]
+            own = np.zeros(confusion.counts.size, np.int64)
+            own[cells] = values
+            own = own.reshape(confusion.counts.shape)
+            confusion.counts += own
+            counts[place] = np.diagonal(own), own.sum(1), own[:, :size].sum(0)
+            if boundaries is not None:
+                boundaries.bands += borders[0]
+                boundaries.lines += borders[1]
+        metrics = semantic_metrics(confusion, self.names, boundaries)
+        metrics = {key: value for key, value in metrics.items() if _scored(key, value)}
+        images = np.array(sorted(rows), np.int64)
+        return SemanticEvaluation(metrics, ms, confusion.counts, images, counts, self.names)
+
+
+def _scored(key: str, value: float) -> bool:
+    """Tell whether a metric says something: not that of a class that is nowhere."""
+    return named(key) is None or not math.isnan(value)
+
+
+def known_classes(meta: Meta, data: Dataset) -> None:
+    """Make sure that the model knows all classes of label maps.
+
+    Raises:
+        ValueError: naming those that it does not know.
+    """
+    names = class_names(meta)
+    missing = [name for name in data.names if name not in names]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(
+            f"{data.source} has pixels of classes that the model does not know: {shown} (it knows "
+            f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
+        )

@@ -1,0 +1,63 @@
+"""The options of a prediction of pixel classes, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import OptionError
+from ...structures import Resize
+from ..base import Settings
+from ..views import Views
+from .crf import CrfSettings
+
+LEAST_WINDOW = 64  # pixels
+
+
+@dataclass(frozen=True)
+class SemanticSettings(Settings):
+    """How often an image is looked at, in what parts, and what comes after the network.
+
+    Attributes:
+        views: look at each image in these ways and average the probabilities; None: once.
+        slide: side of the windows, pixels of the network input, in which an image larger than that
+            is looked at; None: as a whole.
+        crf: refine the borders by a dense CRF; None: not.
+        probs: keep the probabilities, not only the best class of each pixel.
+    """
+
+    views: Views | None = None
+    slide: int | None = None
+    crf: CrfSettings | None = None
+    probs: bool = False
+
+    def rules(self, resize: Resize) -> list[Resize]:
+        """Return a rule for each size of the views."""
+        return [resize] if self.views is None else self.views.resizes(resize)
+
+    def used(self) -> dict[str, Any]:
+        """Return those that were chosen as options by name."""
+        tta = None
+        if self.views is not None:
+            scales = [f"{scale:g}" for scale in self.views.scales if self.views.scales != (1.0,)]
+            tta = ",".join([*scales, *(["flip"] if self.views.flip else [])])
+        crf = None if self.crf is None else self.crf.text()
+        return {"tta": tta, "slide": self.slide, "crf": crf}
+
+
+def make_settings(given: Mapping[str, Any]) -> SemanticSettings:
+    """Return the checked options of a prediction or validation, by name.
+
+    Raises:
+        OptionError: if one is wrong.
+    """
+    slide = given.get("slide")
+    if slide is not None and (type(slide) is not int or slide < LEAST_WINDOW):
+        raise OptionError(
+            f"slide={slide}: expected the side of the windows in pixels of the network input, at "
+            f"least {LEAST_WINDOW}, such as 512"
+        )
+    return SemanticSettings(
+        Views.parse(given.get("tta")), slide, CrfSettings.parse(given.get("crf"))
+    )

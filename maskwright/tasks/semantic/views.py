@@ -1,0 +1,210 @@
+"""How a segmenter looks at an image: at several sizes, mirrored, in windows; and what comes of it.
+
+The logits of a network are coarse: they are brought to the pixels of the original image in one
+bilinear step, and only there is the best class of a pixel chosen. The softmax probabilities of
+several looks are averaged. Large images are looked at in windows that overlap by half, blended with
+weights that fall to the edge of a window, where it knows least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...structures import Images
+from ..views import mirror_pixels
+from .settings import SemanticSettings
+
+BAND = 2**23  # values of a band of rows that is worked on at once
+HALF = 2**28  # values from which on blended logits are kept in half precision
+
+
+@dataclass(frozen=True)
+class SemanticFound:
+    """The classes of the pixels of one image.
+
+    Attributes:
+        labels: (H, W) uint8, pixels of the original image.
+        probs: (C, H, W) float32 probabilities, or None.
+    """
+
+    labels: np.ndarray
+    probs: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network said of a batch at one size.
+
+    Attributes:
+        logits: (B, C, h, w), which cover the padded images.
+        images: the batch; only its sizes are read.
+        mirrored: the images were.
+        align_corners: see `PixelNetwork`.
+    """
+
+    logits: Tensor
+    images: Images
+    mirrored: bool
+    align_corners: bool
+
+
+def look(network: Any, scaled: Sequence[Images], settings: SemanticSettings) -> list[Look]:
+    """Return what a network says of the same images at each size, and mirrored if asked for.
+
+    Args:
+        network: a `Segmenter` in evaluation mode.
+        scaled: the same B images at each size.
+        settings: of the prediction.
+    """
+    views = [(images, False) for images in scaled]
+    if settings.views is not None and settings.views.flip:
+        views += [(mirror_pixels(images), True) for images in scaled]
+    corners = network.network.align_corners
+    return [
+        Look(_logits(network, images, settings.slide), images, mirrored, corners)
+        for images, mirrored in views
+    ]
+
+
+def _logits(network: Any, images: Images, slide: int | None) -> Tensor:
+    """Return the logits of images, out of windows where they are larger than these."""
+    height, width = images.pixels.shape[-2:]
+    if slide is None or max(height, width) <= slide:
+        logits: Tensor = network.coarse(images)
+        return logits
+    # Windows have sides that the network takes.
+    sides = [min(slide + -slide % network.size_divisor, side) for side in (height, width)]
+    rows, columns = starts(height, sides[0]), starts(width, sides[1])
+    whole: Tensor | None = None
+    for y, share_y in zip(rows, blend(height, sides[0]), strict=True):
+        for x, share_x in zip(columns, blend(width, sides[1]), strict=True):
+            pixels = images.pixels[..., y : y + sides[0], x : x + sides[1]]
+            inside = (images.sizes - images.sizes.new_tensor([y, x])).clamp(min=0)
+            part = Images(pixels, inside.minimum(inside.new_tensor(sides)), images.original_sizes)
+            found = network(part)
+            if whole is None:
+                shape = (*found.shape[:2], height, width)
+                half = math.prod(shape) > HALF
+                whole = found.new_zeros(shape, dtype=torch.float16 if half else None)
+            share = share_y.to(found)[:, None] * share_x.to(found)
+            whole[..., y : y + sides[0], x : x + sides[1]] += (found * share).to(whole.dtype)
+    assert whole is not None
+    return whole
+
+
+def starts(length: int, window: int) -> list[int]:
+    """Return where windows begin that overlap by half; the last one is moved inside.
+
+    Example:
+        >>> starts(10, 4), starts(4, 4)
+        ([0, 2, 4, 6], [0])
+    """
+    step = max(window // 2, 1)
+    count = 1 + math.ceil(max(length - window, 0) / step)
+    return [min(number * step, length - window) for number in range(count)]
+
+
+def blend(length: int, window: int) -> list[Tensor]:
+    """Return the weights (window,) of the windows of `starts`: together they are 1 everywhere."""
+    ramp = torch.arange(window).add(0.5).sub(window / 2).abs().neg().add(window / 2)
+    cover = torch.zeros(length)
+    for start in starts(length, window):
+        cover[start : start + window] += ramp
+    return [ramp / cover[start : start + window] for start in starts(length, window)]
+
+
+def to_maps(looks: Sequence[Look], settings: SemanticSettings) -> list[SemanticFound]:
+    """Return the classes of the pixels of the original images, on the CPU.
+
+    Args:
+        looks: of the same B images.
+        settings: of the prediction; probabilities are there if it wants them, or a CRF will.
+    """
+    keep = settings.probs or settings.crf is not None
+    count = len(looks[0].images)
+    return [_to_map([_of_image(one, b) for one in looks], keep) for b in range(count)]
+
+
+def _of_image(one: Look, b: int) -> Look:
+    sizes = {name: getattr(one.images, name)[b : b + 1] for name in ("sizes", "original_sizes")}
+    images = replace(one.images, pixels=one.images.pixels[b : b + 1], proposals=None, **sizes)
+    return replace(one, logits=one.logits[b : b + 1], images=images)
+
+
+def _to_map(looks: Sequence[Look], keep: bool) -> SemanticFound:
+    """Return the classes of one image of several looks, a band of rows after the other."""
+    height, width = looks[0].images.original_sizes[0].tolist()
+    classes = looks[0].logits.shape[1]
+    labels = np.empty((height, width), np.uint8)
+    probs = np.empty((classes, height, width), np.float32) if keep else None
+    axes = [_axes(one) for one in looks]
+    rows = max(BAND // max(classes * width, 1), 1)
+    for top in range(0, height, rows):
+        band = slice(top, min(top + rows, height))
+        made = [_resampled(one, *both, band) for one, both in zip(looks, axes, strict=True)]
+        mean = made[0]
+        if keep or len(made) > 1:
+            mean = torch.stack([part.softmax(0) for part in made]).mean(0)
+        labels[band] = mean.argmax(0).to(torch.uint8).cpu().numpy()
+        if probs is not None:
+            probs[:, band] = mean.cpu().numpy()
+    return SemanticFound(labels, probs)
+
+
+def _axes(one: Look) -> tuple[Tensor, Tensor]:
+    """Return the matrices that bring rows and columns of logits to those of the original."""
+    found = []
+    for axis in (0, 1):
+        original = int(one.images.original_sizes[0, axis])
+        size, padded = int(one.images.sizes[0, axis]), one.images.pixels.shape[2 + axis]
+        cells = one.logits.shape[2 + axis]
+        matrix = resampling(cells, padded, size, original, one.align_corners)
+        found.append(matrix.to(one.logits.device))
+    return found[0], found[1].flip(0) if one.mirrored else found[1]
+
+
+def resampling(
+    cells: int, padded: int, size: int, original: int, align_corners: bool = False
+) -> Tensor:
+    """Return the matrix (original, cells) of a bilinear resampling along one axis.
+
+    Args:
+        cells: values along the axis, which cover the padded input.
+        padded: length of the padded input in pixels.
+        size: length of the image in it.
+        original: length of the original image.
+        align_corners: whether the first and last cell lie on the first and last pixel of the
+            input; False: each covers its share of it.
+    """
+    # Where the centre of each original pixel lies in the input, from its first pixel's centre on.
+    place = (torch.arange(original, dtype=torch.float64) + 0.5) * size / original - 0.5
+    if align_corners:
+        place = place * (cells - 1) / max(padded - 1, 1)
+    else:
+        place = (place + 0.5) * cells / padded - 0.5
+    place = place.clamp(0, cells - 1)
+    below = place.floor().clamp(max=max(cells - 2, 0))
+    share = place - below
+    matrix = torch.zeros(original, cells, dtype=torch.float64)
+    lower = below.long()[:, None]
+    matrix.scatter_add_(1, lower, 1 - share[:, None])
+    matrix.scatter_add_(1, (lower + 1).clamp(max=cells - 1), share[:, None])
+    return matrix.float()
+
+
+def _resampled(one: Look, by_row: Tensor, by_column: Tensor, band: slice) -> Tensor:
+    """Return the logits (C, rows, W) float32 of a band of rows of the original image."""
+    logits = one.logits[0]
+    used = by_row[band]
+    there = used.any(0).nonzero()[:, 0]  # a band needs few of the cells
+    first, last = int(there[0]), int(there[-1]) + 1
+    part = logits[:, first:last].float()
+    rows = torch.einsum("rh,chw->crw", used[:, first:last], part)
+    return rows @ by_column.T
