@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from ...nn.winograd import Conv2d
 from ..options import check_ranges
 from ..registry import register
 from .base import Segmenter, SegmenterOptions
-from .segnet import Remembering, check_backbone, mirror, start
+from .segnet import Remembering, check_backbone, mirror, start, with_last_pool
 
 SMALLEST = 224  # side of an image that leaves fc6 one pixel
 BINS = 7  # side of its kernel
@@ -39,7 +38,7 @@ class DeconvNetOptions(SegmenterOptions):
         width: channels of fc6 and fc7.
     """
 
-    short: int = SMALLEST
+    imgsz: int | tuple[int, int] | str = (SMALLEST, 4 * SMALLEST)
     backbone: str = "vgg16_bn"
     width: int = 4096
 
@@ -69,7 +68,7 @@ class DeconvNet(Remembering):
 
     def __init__(self, num_classes: int, options: DeconvNetOptions) -> None:
         super().__init__()
-        self.backbone = Backbone(options.backbone, norm="bn", strides=(32,))
+        self.backbone = Backbone(options.backbone, norm="bn", strides=(16,))
         width, last = options.width, WIDTHS[-1]
         self.fc6 = nn.Sequential(*_conv(last, width, BINS))
         self.fc7 = nn.Sequential(*_conv(width, width, 1))
@@ -83,8 +82,7 @@ class DeconvNet(Remembering):
 
     def layers(self) -> Iterable[nn.Module]:
         """Return the layers of the VGG; see `Remembering`."""
-        features: Any = self.backbone.body.features
-        return features
+        return with_last_pool(self.backbone)
 
     def between(self, x: Tensor) -> Tensor:
         """Return what the hidden layers make of the last maps (B, 512, h, w), h and w from 7 on."""

@@ -189,14 +189,13 @@ class FCN(PixelNetwork):
     ) -> None:
         super().__init__()
         alexnet = options.backbone == "alexnet"
-        self.backbone = Backbone(options.backbone, norm="bn", strides=(16 if alexnet else 32,))
+        self.backbone = Backbone(options.backbone, norm="bn", strides=(16,))
         features: Any = self.backbone.body.features
         features[0].padding = (PADDING, PADDING)
         for layer in features:
             if isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = True
-        # AlexNet as a backbone ends before its last pooling.
-        self.last_pool = nn.MaxPool2d(3, 2, ceil_mode=True) if alexnet else nn.Identity()
+        self.last_pool = nn.MaxPool2d(3 if alexnet else 2, 2, ceil_mode=True)
         width = options.width
         self.fc6 = Conv2d(self.backbone.channels[-1], width, 6 if alexnet else 7)
         self.fc7 = Conv2d(width, width, 1)
@@ -229,6 +228,10 @@ class FCN(PixelNetwork):
     def class_squares(self) -> list[str]:
         """The tensors from each class to each; see `transfer.class_squares`."""
         return [f"{step.name}.weight" for step in self.steps]
+
+    def last_stage(self) -> nn.Module:
+        """Return the layer whose maps are explained: fc7, as its cells lie on the image."""
+        return self.fc7
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of (B, 3, H, W)."""
@@ -291,7 +294,7 @@ def fcn(num_classes: int, options: FCNOptions) -> Segmenter:
     return Segmenter(num_classes, FCN(num_classes, options), options)
 
 
-_TINY = {"backbone": "vgg11", "width": 16, "short": 32, "long": 64}
+_TINY = {"backbone": "vgg11", "width": 16, "imgsz": 64}
 for _name, _presets in {
     "fcn32s_vgg16": {"stride": 32},
     "fcn16s_vgg16": {"stride": 16},

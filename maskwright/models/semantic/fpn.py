@@ -135,7 +135,7 @@ register_on_backbones(
     options=SemanticFPNOptions,
     task="semantic",
     paper="Kirillov et al. 2019",
-    tiny={"pyramid_width": 32, "width": 64, "short": 64, "long": 64},
+    tiny={"pyramid_width": 32, "width": 64, "imgsz": 64},
     listed={
         **{name: name for name in ("resnet18", "resnet34", "resnet50", "mobilenetv2_100")},
         "lite0": "tf_efficientnet_lite0",

@@ -117,6 +117,12 @@ def mirror(backbone: str) -> list[list[tuple[int, int]]]:
     ]
 
 
+def with_last_pool(backbone: Backbone) -> list[nn.Module]:
+    """Return the layers of a VGG that ends before its last pooling, and that pooling."""
+    features: Any = backbone.body.features
+    return [*features, nn.MaxPool2d(2)]
+
+
 def _conv(cin: int, cout: int, kernel: int = 3, *, relu: bool = True) -> list[nn.Module]:
     conv = Conv2d(cin, cout, kernel, padding=kernel // 2)
     return [conv, nn.BatchNorm2d(cout), *([nn.ReLU(inplace=True)] if relu else [])]
@@ -137,7 +143,7 @@ class SegNet(Remembering):
 
     def __init__(self, num_classes: int, backbone: str) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, norm="bn", strides=(32,))
+        self.backbone = Backbone(backbone, norm="bn", strides=(16,))
         *stages, last = mirror(backbone)
         self.decoder = nn.ModuleList(
             nn.Sequential(*(layer for pair in pairs for layer in _conv(*pair)))
@@ -149,8 +155,7 @@ class SegNet(Remembering):
 
     def layers(self) -> Iterable[nn.Module]:
         """Return the layers of the VGG; see `Remembering`."""
-        features: Any = self.backbone.body.features
-        return features
+        return with_last_pool(self.backbone)
 
 
 @dataclass(frozen=True)
@@ -260,12 +265,12 @@ register(
     options=SegNetOptions,
     task="semantic",
     paper=_PAPER,
-    tiny={"backbone": "vgg11_bn", "short": 32, "long": 64},
+    tiny={"backbone": "vgg11_bn", "imgsz": 64},
 )(segnet)
 register(
     "segnet_basic",
     options=SegNetBasicOptions,
     task="semantic",
     paper=_PAPER,
-    tiny={"width": 8, "short": 32, "long": 64},
+    tiny={"width": 8, "imgsz": 64},
 )(segnet_basic)

@@ -213,7 +213,7 @@ register(
     options=UNetOptions,
     task="semantic",
     paper="Ronneberger et al. 2015",
-    tiny={"width": 8, "short": 32, "long": 64},
+    tiny={"width": 8, "imgsz": 64},
 )(unet)
 register_on_backbones(
     "unet_",
@@ -221,7 +221,7 @@ register_on_backbones(
     options=UNetBackboneOptions,
     task="semantic",
     paper="Ronneberger et al. 2015",
-    tiny={"short": 64, "long": 64},
+    tiny={"imgsz": 64},
     listed={
         **{name: name for name in ("resnet18", "resnet34", "resnet50", "mobilenetv2_100")},
         "lite0": "tf_efficientnet_lite0",
