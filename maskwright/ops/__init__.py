@@ -1,5 +1,6 @@
-"""Pure tensor functions: boxes, NMS, RoI pooling, masks, keypoints. No modules, no options."""
+"""Pure tensor functions: boxes, NMS, RoI pooling, masks, keypoints, CRF. No modules, no options."""
 
+from ..crf import dense_crf, refine_mask
 from .boxes import (
     box_area,
     box_ioa,
@@ -15,6 +16,7 @@ from .keypoints import locate_keypoints
 from .mask_crops import crop_masks, unite_masks
 from .masks import paste_masks, paste_rle
 from .nms import batched_nms, nms, nms_padded
+from .permutohedral import permutohedral_filter
 from .pooling.ps_roi import ps_roi_align, ps_roi_pool
 from .pooling.roi_align import roi_align
 from .pooling.roi_pool import roi_pool
@@ -30,6 +32,7 @@ __all__ = [
     "complete_box_iou",
     "crop_masks",
     "decode_deltas",
+    "dense_crf",
     "distance_box_iou",
     "encode_deltas",
     "generalized_box_iou",
@@ -38,8 +41,10 @@ __all__ = [
     "nms_padded",
     "paste_masks",
     "paste_rle",
+    "permutohedral_filter",
     "ps_roi_align",
     "ps_roi_pool",
+    "refine_mask",
     "roi_align",
     "roi_pool",
     "soft_nms_padded",

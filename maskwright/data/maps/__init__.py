@@ -1,1 +1,0 @@
-"""Label maps: the class of every pixel of an image, stored, seen, counted and put into batches."""
