@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .label_batches import LabelBatches
     from .label_samples import LabelAugment
     from .loader import make_loader
+    from .maps.batches import MapBatches
+    from .maps.counts import count_pixels, median_frequency
+    from .maps.samples import MapAugment
     from .pixels.images import collate_images, load_image, resize_image
     from .records import Dataset, Fault, Record
     from .transforms import Augment
@@ -31,13 +34,17 @@ _HOMES = {
     "LabelAugment": "label_samples",
     "LabelBatches": "label_batches",
     "Loader": "batches",
+    "MapAugment": "maps.samples",
+    "MapBatches": "maps.batches",
     "Record": "records",
     "check_data": "checking.check",
     "collate_images": "pixels.images",
+    "count_pixels": "maps.counts",
     "find_splits": "discover",
     "load_batches": "batches",
     "load_image": "pixels.images",
     "make_loader": "loader",
+    "median_frequency": "maps.counts",
     "open_dataset": "discover",
     "read_coco": "formats.coco.read",
     "read_voc": "formats.voc.read",
@@ -57,13 +64,17 @@ __all__ = [
     "LabelAugment",
     "LabelBatches",
     "Loader",
+    "MapAugment",
+    "MapBatches",
     "Record",
     "check_data",
     "collate_images",
+    "count_pixels",
     "find_splits",
     "load_batches",
     "load_image",
     "make_loader",
+    "median_frequency",
     "open_dataset",
     "read_coco",
     "read_voc",

@@ -28,17 +28,32 @@ from .formats.folders import (
     is_file,
     split_name,
 )
+from .formats.maps.described import described_maps
+from .formats.maps.panoptic import PanopticSource
+from .formats.maps.source import MapSource
 from .formats.sniff import BROKEN, COCO, sniff
 from .formats.source import ReadOptions, Source
 from .formats.table import ROWS, Look, describe, examples, recognise, seen, splits_of_file
 from .formats.voc.layout import VocPart, voc_part
 from .formats.voc.source import VocSource
-from .records import Dataset, Kind
+from .records import BACKGROUND, Dataset, Kind
 
-LABELS_ONLY = (
-    "{} has images with labels of their own and no objects: a classifier reads it, such as "
-    "model=resnet18; models that find objects need their boxes or masks"
-)
+# What a folder has instead of what was asked for: by that, and by what it has.
+ELSE = {
+    ("objects", "maps"): (
+        "{} has label maps, the class of every pixel, and no objects: a model of semantic "
+        "segmentation reads it; models that find objects need these apart, as COCO JSON with "
+        "polygons or RLE"
+    ),
+    ("objects", "labels"): (
+        "{} has images with labels of their own and no objects: a classifier reads it, such as "
+        "model=resnet18; models that find objects need their boxes or masks"
+    ),
+    ("maps", "labels"): (
+        "{} has images with labels of their own and no label maps: a classifier reads it, such as "
+        "model=resnet18; semantic segmentation needs the class of every pixel"
+    ),
+}
 # Folders inside a data set that are sometimes given in place of it.
 INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")
 
@@ -52,6 +67,8 @@ def open_dataset(
     difficult: bool = False,
     crowd_as_objects: bool = False,
     records: Kind | None = "objects",
+    ignore: int | str | Sequence[int | str] = (),
+    overlaps: str = "smaller",
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
 
@@ -66,8 +83,11 @@ def open_dataset(
             they count neither way, in training and in evaluation.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others; False: as
             regions of many, which count neither way.
-        records: what the images must have, "objects" or "labels" of their own; of a data set of
-            objects the labels are the classes of these. None: whatever the data set has.
+        records: what the images must have: "objects", "labels" of their own, or "maps" of labels.
+            Of a data set of objects the labels are the classes of these, the maps are drawn from
+            their masks, with class 0 as background. None: whatever the data set has.
+        ignore: numbers or names of classes of label maps whose pixels are ignored, beside 255.
+        overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -87,9 +107,32 @@ def open_dataset(
         )
     source = splits[wanted]
     known = list(names) if names is not None else None
-    dataset = source.read(wanted, known, ReadOptions(difficult, crowd_as_objects))
+    ignored = (ignore,) if isinstance(ignore, int | str) else tuple(ignore)
+    options = ReadOptions(difficult, crowd_as_objects, ignored)
+    if records == "maps" and not isinstance(source, MapSource | PanopticSource):
+        return _drawn(source, wanted, known, options, overlaps)
+    dataset = source.read(wanted, known, options)
     dataset.faults.extend(source.faults)
     return dataset.as_labels() if records == "labels" else dataset
+
+
+def _drawn(
+    source: Source, split: str, names: list[str] | None, options: ReadOptions, overlaps: str
+) -> Dataset:
+    """Return label maps that are drawn from objects."""
+    if names is not None and names[:1] != [BACKGROUND]:
+        raise ValueError(
+            f"{source.annotations} has objects, whose label maps begin with the class "
+            f"{BACKGROUND!r}, but the known classes are {names[:20]}"
+        )
+    if options.ignore:
+        raise OptionError(
+            f"ignore is for values of label maps; those of {source.annotations} are drawn from "
+            "objects, where crowd regions are ignored"
+        )
+    dataset = source.read(split, None if names is None else names[1:], options)
+    dataset.faults.extend(source.faults)
+    return dataset.as_maps(overlaps)
 
 
 def find_splits(
@@ -111,8 +154,8 @@ def find_splits(
     Raises:
         ValueError: if nothing known is found.
     """
-    if records not in (None, "objects", "labels"):
-        raise OptionError(f"records is 'objects', 'labels' or None, got {records!r}")
+    if records not in (None, "objects", "labels", "maps"):
+        raise OptionError(f"records is 'objects', 'labels', 'maps' or None, got {records!r}")
     try:
         return _find_splits(data, keypoints, records)
     except OSError as error:  # no permission, a name too long, a loop of links
@@ -147,8 +190,9 @@ def _find_splits(
         raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
     look = Look(path, keypoints)
     found = recognise(look, records)
-    if not found and records == "objects" and _has_labels(look):
-        raise ValueError(LABELS_ONLY.format(f"data={str(path)!r}"))
+    for wanted, other in () if found else ELSE:
+        if records == wanted and _has(look, other):
+            raise ValueError(ELSE[wanted, other].format(f"data={str(path)!r}"))
     if not found:
         meant = _elsewhere(path, keypoints, records)
         raise ValueError(
@@ -159,10 +203,10 @@ def _find_splits(
     return _in_order(found)
 
 
-def _has_labels(look: Look) -> bool:
-    """Return True for images with labels of their own, be they told well or not."""
+def _has(look: Look, records: str) -> bool:
+    """Return True for images with labels, or label maps, of their own, be they told well or not."""
     try:
-        return bool(recognise(look, "labels"))
+        return bool(recognise(look, records))
     except ValueError:
         return False
 
@@ -176,7 +220,7 @@ def _from_file(path: Path, keypoints: bool, records: Kind | None) -> dict[str, S
     if found := splits_of_file(path, records):
         return found
     if records == "objects" and splits_of_file(path, "labels"):
-        raise ValueError(LABELS_ONLY.format(f"data={str(path)!r}"))
+        raise ValueError(ELSE["objects", "labels"].format(f"data={str(path)!r}"))
     split = split_name(path.stem) or folder_split(path.parent)
     kind = sniff(path)
     suffix = path.suffix.lower()
@@ -240,6 +284,9 @@ def _from_mapping(
         if not all(item is None or isinstance(item, str | Path) for item in values):
             raise ValueError(f"the entry {key} must name a folder, got a {type(value).__name__}")
     base = base / home_path(str(content.get("path") or "."))
+    wanted = records == "maps" or (records is None and "masks" in content)
+    if wanted and (maps := described_maps(content, base)):
+        return _in_order(dict(maps))
     found: dict[str, Source] = {}
     for key, value in content.items():
         split = split_name(str(key))

@@ -24,12 +24,14 @@ from maskwright.window import Window
 
 from .columns import ANY_CLASS, Columns, pack_offsets
 from .formats.coco.truth import coco_truth
-from .pixels.images import load_image, load_indices
+from .maps.encoding import Drawn, Encoding, identity
+from .pixels.images import load_image
 from .segments import NO_MASK, POLYGONS
 
 __all__ = ["ANY_CLASS", "Dataset", "Fault", "Record", "describe_faults"]
 
-Kind = Literal["objects", "labels"]
+Kind = Literal["objects", "labels", "maps"]
+BACKGROUND = "background"  # the first class of label maps that are drawn from objects
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Record:
             objects that are marked difficult or cannot be used.
         image_labels: (m,) int64, 0 to C - 1: what the image shows as a whole; None where images
             have no labels.
-        label_map: PNG of class numbers for every pixel, or None.
+        label_map: file with the class of every pixel, see `Dataset.encoding`; None: there is none.
         group: images of one number belong together and are held out together; None: alone.
         channels: of the pixels in the file, where somebody has looked; else None.
         stored: the image is one of many in a file, not a file itself.
@@ -112,7 +114,8 @@ class Dataset:
         source: the annotation file.
         format: "coco" or "voc", or a format of labelled images: what the annotations were stored
             in, and so how others score it.
-        records: what its images have: "objects", or "labels" of their own.
+        records: what its images have: "objects", "labels" of their own, or "maps" of labels.
+        encoding: how the class of a pixel is stored; None: as its number, if at all.
         window: what is stretched to 8 bits of deeper images, see `images.load_image`.
     """
 
@@ -130,6 +133,7 @@ class Dataset:
         format: str = "coco",
         records: Kind = "objects",
         rows: Tensor | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
         self.root = root
         self.split = split
@@ -140,6 +144,7 @@ class Dataset:
         self.source = source
         self.format = format
         self.records = records
+        self.encoding = encoding
         self.window: Window | str | None = None
         self._columns = columns
         self._rows = torch.arange(len(columns.image_ids)) if rows is None else rows
@@ -243,6 +248,12 @@ class Dataset:
             raise ValueError(f"{error} ({hint})") from None
         if known is not None and pixels.shape[:2] != record.size:
             height, width = pixels.shape[:2]
+            if record.label_map is not None:
+                raise ValueError(
+                    f"label map {record.label_map} is {record.size[1]}x{record.size[0]} pixels, "
+                    f"its image {record.path} is {width}x{height}: every pixel of the image needs "
+                    f"its own class ({hint})"
+                )
             raise ValueError(
                 f"image {record.path} is {width}x{height} pixels but {self.source} says "
                 f"{record.size[1]}x{record.size[0]} (width x height): was it resized after it was "
@@ -258,28 +269,28 @@ class Dataset:
         return np.repeat(planes.transpose(1, 2, 0), 3 // len(planes), axis=2)
 
     def label_map(self, index: int) -> np.ndarray | None:
-        """Return the class number of every pixel, (H, W) uint8; None for an image without a map.
+        """Return the label of every pixel in the frame of the image, (H, W) uint8.
+
+        Labels are positions in `names`; 255 is ignored. None for an image without a map.
 
         Raises:
-            ValueError: if the file cannot be read, has colours in place of numbers or numbers
-                above 255, or another size than the image.
+            ValueError: if the file cannot be read, has another size than the image, or a value
+                that stands for no class.
         """
         record = self[index]
-        if record.label_map is None:
+        drawn = isinstance(self.encoding, Drawn)
+        if record.label_map is None and not drawn:
             return None
-        numbers = load_indices(record.label_map)
-        if numbers.min(initial=0) < 0 or numbers.max(initial=0) > 255:
-            raise ValueError(
-                f"{record.label_map} has the class number {numbers.max()}: numbers go from 0 to 255"
-            )
+        encoding = self.encoding or identity()
+        labels = encoding.read(record, lambda k: self.mask(index, k))
         size = record.size if min(record.size) else self.image(index).shape[:2]
-        if numbers.shape != size:
-            height, width = numbers.shape
+        if labels.shape != size:
+            height, width = labels.shape
             raise ValueError(
                 f"label map {record.label_map} is {width}x{height} pixels, its image {record.path} "
-                f"is {size[1]}x{size[0]}: every pixel of the image needs its own class number"
+                f"is {size[1]}x{size[0]}: every pixel of the image needs its own class"
             )
-        return numbers.astype(np.uint8)
+        return labels
 
     def polygons(self, index: int, k: int) -> list[np.ndarray] | None:
         """Return the parts of object `k` as (n, 2) float64 x and y, or None without polygons."""
@@ -372,6 +383,34 @@ class Dataset:
         )
         return self._like(columns, self._rows, records="labels")
 
+    def as_maps(self, overlaps: str = "smaller") -> Dataset:
+        """Return a data set of label maps that are drawn from the masks of objects.
+
+        Class 0 is the background; the objects stay, their labels one higher.
+
+        Args:
+            overlaps: see `Drawn`.
+
+        Raises:
+            ValueError: if the objects have no masks.
+        """
+        if self.records == "maps":
+            return self
+        if not self.has_masks:
+            raise ValueError(
+                f"{self.source} has boxes only: label maps are drawn from masks or polygons"
+            )
+        table = self._columns
+        labels = torch.where(table.labels == ANY_CLASS, ANY_CLASS, table.labels + 1)
+        return self._like(
+            replace(table, labels=labels),
+            self._rows,
+            records="maps",
+            names=[BACKGROUND, *self.names],
+            category_ids=[-1, *self.category_ids],
+            encoding=Drawn(overlaps),
+        )
+
     def files(self) -> set[str]:
         """Return the paths of all images, as text."""
         return {str(self.root / self._columns.path(row)) for row in self._rows.tolist()}
@@ -384,7 +423,7 @@ class Dataset:
     def _like(self, columns: Columns, rows: Tensor | None, **changes: Any) -> Dataset:
         """Return a data set of other images that is like this one but for `changes`."""
         same = ("root", "split", "names", "category_ids", "source", "skeleton", "faults", "format")
-        kept = {name: getattr(self, name) for name in (*same, "records")}
+        kept = {name: getattr(self, name) for name in (*same, "records", "encoding")}
         part = Dataset(columns, rows=rows, **kept | changes)
         part.window = self.window
         return part

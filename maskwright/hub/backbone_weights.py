@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models.detection.base import Detector
+from ..models.base import Model
 from ..models.registry import PublishedWeights
-from ..nn.detection.box_head import BoxHead
+from ..models.semantic.encoder import Encoder
 from ..storage.published import fetch, read_tensors
 
 _PACKAGE = Path(__file__).parents[1] / "weights"
@@ -57,8 +57,8 @@ def pretrained_place(name: str) -> str:
     return "fetched from torchvision" if name in _TORCHVISION_BACKBONES else "fetched from timm"
 
 
-def load_backbone(detector: Detector) -> str:
-    """Give the backbone of a detector its ImageNet weights, and return where they come from.
+def load_backbone(model: Model) -> str:
+    """Give the backbone of a model its ImageNet weights, and return where they come from.
 
     Shipped ones first, then the publisher's file: torchvision's for our own networks, timm's for
     all other backbones.
@@ -66,7 +66,8 @@ def load_backbone(detector: Detector) -> str:
     Raises:
         ValueError: if there are none or they cannot be fetched.
     """
-    name = detector.backbone.name
+    require_backbone(model)
+    name = model.backbone.name
     if name in SHIPPED_BACKBONES:
         state = read_tensors(_PACKAGE / SHIPPED_BACKBONES[name])
         source = "ImageNet weights that come with the package"
@@ -84,7 +85,7 @@ def load_backbone(detector: Detector) -> str:
     else:
         state = fetch_timm(name, features_only=True)
         source = f"timm's pretrained weights for {name}"
-    return apply_pretrained(detector, state, source)
+    return apply_pretrained(model, state, source)
 
 
 def fetch_timm(name: str, **options: Any) -> dict[str, Tensor]:
@@ -111,9 +112,27 @@ def fetch_timm(name: str, **options: Any) -> dict[str, Tensor]:
     return dict(donor.state_dict())
 
 
-def backbone_names(detector: Detector) -> Callable[[str], bool]:
-    """Return what tells whether a classifier's tensor is one of the backbone, by its name."""
-    own = set(_network(detector).state_dict())
+def require_backbone(model: Model) -> None:
+    """Make sure that classifiers can have the weights of a model's backbone.
+
+    Raises:
+        ValueError: if it is a network of its own.
+    """
+    if isinstance(model.backbone, Encoder):
+        raise ValueError(
+            "no classifier has the encoder of this model, so there are no ImageNet weights for it: "
+            "choose weights=none, or the weights of an earlier training of it"
+        )
+
+
+def backbone_names(model: Model) -> Callable[[str], bool]:
+    """Return what tells whether a classifier's tensor is one of the backbone, by its name.
+
+    Raises:
+        ValueError: if there can be no such tensors.
+    """
+    require_backbone(model)
+    own = set(_network(model).state_dict())
 
     def known(key: str) -> bool:
         return key in own or any(re.sub(mark, ours, key) in own for mark, ours in _CLASSIFIER_NAMES)
@@ -121,29 +140,29 @@ def backbone_names(detector: Detector) -> Callable[[str], bool]:
     return known
 
 
-def _network(detector: Detector) -> nn.Module:
+def _network(model: Model) -> nn.Module:
     """Return the network whose tensors are called as in a classifier."""
-    body: Any = detector.backbone.body
+    body: Any = model.backbone.body
     network: nn.Module = body.body if hasattr(body, "body") else body
     return network
 
 
-def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: str) -> str:
-    """Give the backbone of a detector the weights of a classifier, and return what was given.
+def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> str:
+    """Give the backbone of a model the weights of a classifier, and return what was given.
 
-    The fully connected layers of a VGG or AlexNet go to the head on regions, as far as their sizes
-    fit.
+    The fully connected layers of a VGG or AlexNet go to the head on regions, or to the layers that
+    a segmenter makes of them, as far as their sizes fit.
 
     Args:
-        detector: gets the weights.
+        model: gets the weights.
         state: the classifier's state dict, or that of its convolutions.
         source: where it comes from, for people.
 
     Raises:
         ValueError: if it lacks a tensor of the backbone.
     """
-    name = detector.backbone.name
-    target = _network(detector)
+    name = model.backbone.name
+    target = _network(model)
     # timm's networks of maps call "features_0" what the classifier calls "features.0"; torchvision
     # calls the layers of its head by their places among dropouts and ReLUs.
     for pattern, ours in _CLASSIFIER_NAMES:
@@ -158,7 +177,8 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
     if missing:
         raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
     target.load_state_dict(fitting, strict=False)
-    head = getattr(getattr(detector, "roi_heads", None), "box_head", None)
+    heads: Any = getattr(model, "roi_heads", None)
+    head = getattr(model, "network", None) if heads is None else getattr(heads, "box_head", None)
     layers = [
         (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
         for layer in ("fc1", "fc2")
@@ -166,8 +186,8 @@ def apply_pretrained(detector: Detector, state: Mapping[str, Tensor], source: st
     ]
     if layers and layers[0][0].dim() == 2:  # torchvision flattens a map, of 7 x 7 or 6 x 6
         weight, bias = layers[0]
-        side = math.isqrt(weight.shape[1] // detector.backbone.channels[-1])
+        side = math.isqrt(weight.shape[1] // model.backbone.channels[-1])
         layers[0] = (weight.unflatten(1, (-1, side, side)), bias)
-    if layers and isinstance(head, BoxHead):
+    if layers and hasattr(head, "load_classifier"):
         source += f", {head.load_classifier(layers)} fully connected layers included"
     return source

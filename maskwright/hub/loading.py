@@ -21,6 +21,7 @@ from ..files import replacing
 from ..models.detection.base import Detector
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build, find_entry, get_entry
+from ..models.semantic.encoder import Encoder
 from ..models.transfer import transfer
 from ..paths import home_path, plain_path, takes_paths
 from ..storage.checkpoint import (
@@ -271,6 +272,8 @@ def start_model(
         return detector, options, f"backbone starts from {report}"
     elif weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
+        if weights is None and isinstance(detector.backbone, Encoder):
+            return detector, options, RANDOM_START  # as it is always trained
         try:
             source = load_backbone(detector)
             return detector, options, f"backbone starts from {source}"

@@ -24,6 +24,11 @@ from .localization import boxes as _boxes  # noqa: F401
 from .localization import keypoints as _keypoints  # noqa: F401
 from .meta import Meta
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
+from .semantic import deconvnet as _deconvnet  # noqa: F401
+from .semantic import fcn as _fcn  # noqa: F401
+from .semantic import fpn as _fpn  # noqa: F401
+from .semantic import segnet as _segnet  # noqa: F401
+from .semantic import unet as _unet  # noqa: F401
 
 __all__ = [
     "Detector",

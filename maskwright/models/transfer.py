@@ -22,6 +22,15 @@ def class_rows(detector: nn.Module) -> dict[str, tuple[int, bool]]:
     return rows
 
 
+def class_squares(detector: nn.Module) -> set[str]:
+    """Return the names of the tensors with a row and a column for each class."""
+    return {
+        f"{prefix}.{name}"
+        for prefix, module in detector.named_modules()
+        for name in getattr(module, "class_squares", ())
+    }
+
+
 def keypoint_axes(detector: nn.Module) -> dict[str, int]:
     """Return which tensors have a row per keypoint: name to the axis of these rows."""
     return {
@@ -76,7 +85,7 @@ def transfer(
     pairs = [(i, position[name]) for i, name in enumerate(names) if name in position]
     mine = torch.tensor([i for i, _ in pairs], dtype=torch.int64)
     theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
-    rows = class_rows(detector)
+    rows, squares = class_rows(detector), class_squares(detector)
     axes = keypoint_axes(detector)
     joints = match_names(skeleton, source_skeleton)
     later = fitted_later(detector)
@@ -86,6 +95,14 @@ def transfer(
         source = state.get(key)
         if source is not None and source.is_floating_point() != target.is_floating_point():
             source = None
+        if key in squares:
+            known = (len(source_names), len(source_names), *target.shape[2:])
+            if source is not None and source.shape == known:
+                target[mine[:, None], mine] = source[theirs[:, None], theirs].to(target)
+                copied += 1
+            else:
+                fresh.append(key)
+            continue
         group, background = rows.get(key, (0, False))
         given_rows = (len(source_names) + int(background)) * group
         if group and source is not None and source.shape == (given_rows, *target.shape[1:]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -44,6 +45,19 @@ def is_backbone(name: str) -> bool:
     import timm
 
     return name in timm.list_models()
+
+
+def finest_stride(name: str) -> int:
+    """Return the stride of the finest map that a backbone has, 2 or 4."""
+    if name in (*RESNETS, *VGGS, *MOBILENETS):
+        return 2
+    if name == "alexnet":
+        return 4
+    import timm
+
+    with torch.device("meta"):
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
+    return 2 if 2 in probe.feature_info.reduction() else 4
 
 
 class TimmBody(nn.Module):

@@ -7,10 +7,14 @@ that touch only at a corner are different parts, and what they enclose is no hol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from maskwright.structures import IGNORED
 
 from .rle import Crop, Frame
 
@@ -56,6 +60,40 @@ def trace_parts(crop: Crop, frame: Frame, *, tolerance: float = 0.0) -> list[Par
         (outlines if _area(loop) > 0 else holes).append(points)
     found = [Part(outlines[0], tuple(holes)) for outlines, holes in parts.values()]
     return sorted(found, key=lambda part: -_area(part.outline))
+
+
+def trace_labels(labels: NDArray[np.uint8], *, tolerance: float = 0.0) -> dict[int, list[Part]]:
+    """Return the polygons of each label of a map, `IGNORED` left out, by label.
+
+    Args:
+        labels: (H, W).
+        tolerance: see `trace_parts`; above 0 neighbours may overlap, or leave gaps.
+    """
+    found = {}
+    for label in np.unique(labels).tolist():
+        if label != IGNORED:
+            mask = labels == label
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            frame = (int(x1), int(y1), int(x2), int(y2))
+            found[label] = trace_parts(mask[y1:y2, x1:x2], frame, tolerance=tolerance)
+    return found
+
+
+def as_geometry(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """Return polygons as the geometry of a GeoJSON feature, in image pixels; None without any.
+
+    Rings are closed, outlines turn as RFC 7946 wants where y points up.
+    """
+    shapes = [
+        [[*ring.tolist(), ring[0].tolist()] for ring in (part.outline, *part.holes)]
+        for part in parts
+    ]
+    if not shapes:
+        return None
+    if len(shapes) == 1:
+        return {"type": "Polygon", "coordinates": shapes[0]}
+    return {"type": "MultiPolygon", "coordinates": shapes}
 
 
 def simplify_outline(points: Points, tolerance: float) -> Points:

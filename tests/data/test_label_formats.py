@@ -122,7 +122,7 @@ def test_only_folders_of_images_side_by_side_are_classes(tmp_path: Path) -> None
             read(root)
     with pytest.raises(ValueError, match="labels of their own and no objects: a classifier reads"):
         open_dataset(one)
-    with pytest.raises(OptionError, match="records is 'objects', 'labels' or None"):
+    with pytest.raises(OptionError, match="records is 'objects', 'labels', 'maps' or None"):
         find_splits(one, records="boxes")  # type: ignore[arg-type]
 
 
@@ -470,5 +470,7 @@ def test_written_labels_come_back(tmp_path: Path) -> None:
     assert labels(read(tmp_path / "out")) == ["xy", "y"]
     with pytest.raises(ValueError, match="has 2 labels: in folders of classes each image has one"):
         write_dataset(data, tmp_path / "out2", "folders")
-    with pytest.raises(OptionError, match="format='yolo': written are coco, voc, folders, csv"):
+    with pytest.raises(
+        OptionError, match="format='yolo': written are coco, voc, maps, folders, csv"
+    ):
         write_dataset(data, tmp_path / "out2", "yolo")

@@ -401,7 +401,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "TFRecord": ("train.tfrecord", "x"),
     "JSON under another suffix": ("annotations.txt", coco("a.png")),
     "JSON lines": ("x.jsonl", '{"image": 1}\n'),
-    "mask images": ("masks/a.png", ""),
+    "mask images": ("more/masks/a.png", ""),
     "COCO captions": (
         "x.json",
         '{"images": [], "annotations": [{"image_id": 1, "caption": "a"}]}',

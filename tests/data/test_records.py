@@ -96,7 +96,7 @@ def test_label_maps_are_numbers_of_the_size_of_the_image(scene: Scene, tmp_path:
     picture.save(tmp_path / "grey.png")
     picture.putpalette(list(range(256)) * 3)
     picture.save(tmp_path / "palette.png")
-    Image.new("RGB", (40, 30)).save(tmp_path / "colours.png")
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "colours.png")
     Image.new("L", (41, 30)).save(tmp_path / "wide.png")
     Image.fromarray(np.full((30, 40), 300, np.uint16)).save(tmp_path / "deep.png")
     data = read_coco(scene.write())
@@ -106,9 +106,9 @@ def test_label_maps_are_numbers_of_the_size_of_the_image(scene: Scene, tmp_path:
         assert some.label_map(0) is None and some[1].label_map == tmp_path / name
         np.testing.assert_array_equal(some.label_map(1), numbers)
     for name, message in (
-        ("colours.png", "has colours"),
+        ("colours.png", "has colours, the first 1,2,3 at x=0, y=0"),
         ("wide.png", "is 41x30 pixels, its image .* is 40x30"),
-        ("deep.png", "has the class number 300"),
+        ("deep.png", "have the value 300"),
         ("none.png", "does not exist"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from maskwright.ops.outlines import Part, simplify_outline, trace_parts
+from maskwright.ops.outlines import Part, as_geometry, simplify_outline, trace_labels, trace_parts
 
 
 @st.composite
@@ -122,3 +122,43 @@ def test_a_small_mask_never_vanishes_by_simplifying() -> None:
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
         trace_parts(cross, (0, 0, 3, 3), tolerance=-1)
     assert len(simplify_outline(np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), 9)) == 4
+
+
+def inside(parts: list[Part], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixel centres lie inside: those with an odd number of edges to their left."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    odd = np.zeros(size, bool)
+    for part in parts:
+        for ring in (part.outline, *part.holes):
+            for a, b in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+                odd ^= (min(a[1], b[1]) < y) & (y < max(a[1], b[1])) & (x > a[0])
+    return odd
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(1, 20), st.integers(1, 5))
+def test_filling_gives_back_a_label_map(seed: int, height: int, width: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.random((classes, height, width)), (0, 1, 1))
+    labels = noise.argmax(0).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.1] = 255
+    found = trace_labels(labels)
+    assert set(found) == set(np.unique(labels[labels != 255]).tolist())
+    filled = np.full(labels.shape, 255, np.uint8)
+    for label, parts in found.items():
+        filled[inside(parts, labels.shape)] = label
+        shape = as_geometry(parts)
+        assert shape is not None
+        polygons = shape["coordinates"]
+        polygons = [polygons] if shape["type"] == "Polygon" else polygons
+        assert len(polygons) == len(parts)
+        for polygon, part in zip(polygons, parts, strict=True):
+            assert all(ring[0] == ring[-1] for ring in polygon)
+            rings = [np.array(ring[:-1]) for ring in polygon]
+            assert np.array_equal(rings[0], part.outline) and len(rings) == 1 + len(part.holes)
+    assert np.array_equal(filled, labels)
+
+
+def test_a_geometry_without_parts_is_none() -> None:
+    assert as_geometry([]) is None
+    assert trace_labels(np.full((3, 3), 255, np.uint8)) == {}

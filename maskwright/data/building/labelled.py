@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,20 +138,38 @@ def _columns(
     stored: Tensor | None,
     items: Tensor | None,
 ) -> Columns:
-    count = len(images)
-    none = torch.zeros(0, dtype=torch.int64)
-    sizes, channels = torch.zeros(count, 2, dtype=torch.int64), None
+    sizes, channels = torch.zeros(len(images), 2, dtype=torch.int64), None
     if stored is not None:
         sizes += torch.tensor(stored.shape[2:])
-        channels = torch.full((count,), stored.shape[1], dtype=torch.uint8)
-    path_first, path_bytes = pack_texts([one.file for one in images])
+        channels = torch.full((len(images),), stored.shape[1], dtype=torch.uint8)
     flat = np.array([label for own in labels for label in own], np.int64)
+    return no_objects_columns(
+        pack_texts([one.file for one in images]),
+        sizes,
+        channels=channels,
+        label_first=pack_offsets([len(own) for own in labels]),
+        image_labels=torch.from_numpy(flat),
+        groups=_groups(images),
+        stored=stored,
+        items=items,
+    )
+
+
+def no_objects_columns(paths: tuple[Tensor, Tensor], sizes: Tensor, **others: Any) -> Columns:
+    """Return the arrays of images without objects.
+
+    Args:
+        paths: of the images, see `pack_texts`.
+        sizes: (N, 2) height and width.
+        **others: further columns.
+    """
+    none = torch.zeros(0, dtype=torch.int64)
     return Columns(
-        image_ids=torch.arange(1, count + 1),
+        image_ids=torch.arange(1, len(sizes) + 1),
         sizes=sizes,
-        path_first=path_first,
-        path_bytes=path_bytes,
-        ann_first=torch.zeros(count + 1, dtype=torch.int64),
+        path_first=paths[0],
+        path_bytes=paths[1],
+        ann_first=torch.zeros(len(sizes) + 1, dtype=torch.int64),
         ann_ids=none,
         boxes=torch.zeros(0, 4, dtype=torch.float64),
         areas=torch.zeros(0, dtype=torch.float64),
@@ -164,12 +183,7 @@ def _columns(
         rle_first=torch.zeros(1, dtype=torch.int64),
         rle_bytes=none.to(torch.uint8),
         keypoints=torch.zeros(0, 0, 3),
-        channels=channels,
-        label_first=pack_offsets([len(own) for own in labels]),
-        image_labels=torch.from_numpy(flat),
-        groups=_groups(images),
-        stored=stored,
-        items=items,
+        **others,
     )
 
 

@@ -17,10 +17,12 @@ class ReadOptions:
     Attributes:
         difficult: take objects that Pascal VOC marks `difficult` as objects like others.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others.
+        ignore: numbers and names of classes of label maps that are ignored, beside 255.
     """
 
     difficult: bool = False
     crowd_as_objects: bool = False
+    ignore: tuple[int | str, ...] = ()
 
 
 class Source(Protocol):

@@ -32,6 +32,14 @@ from .folders import (
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
 from .keypoints_csv import find_points, fits_points, point_splits
+from .maps.ade20k import find_ade20k
+from .maps.camvid import find_camvid
+from .maps.cityscapes import find_cityscapes
+from .maps.coco_stuff import find_stuff
+from .maps.layout import find_maps, with_polygons
+from .maps.panoptic import find_panoptic, panoptic_file
+from .maps.voc import find_voc_maps
+from .maps.write import write_maps
 from .sniff import (
     CAPTIONS,
     COCO,
@@ -96,7 +104,7 @@ class Layout:
         name: what it is called; for a format of files, what `sniff` calls it.
         looks: an example for messages; "" where an earlier row shows it.
         find: returns the splits of a folder that looks so, nothing for others; None: not read yet.
-        records: what its images have, "objects" or "labels"; see `Dataset`.
+        records: what its images have, "objects", "labels" or "maps"; see `Dataset`.
         file: returns the splits of a single file that is given as the data.
         format: `Dataset.format` of what is read.
         write: writes a data set into a folder, as it is read from there; None: not written.
@@ -172,6 +180,57 @@ TABLE = (
         "train.csv + val.csv with the columns path,label,x1,y1,x2,y2",
         lambda look: find_csv(look.tree, look.path, objects=True),
         file=lambda path: csv_splits(path, objects=True) if fits(path, objects=True) else {},
+    ),
+    Layout(
+        "Cityscapes",
+        "leftImg8bit/train/aachen/*.png + gtFine/train/aachen/*_gtFine_labelIds.png",
+        lambda look: find_cityscapes(look.tree, look.path),
+        records="maps",
+        format="cityscapes",
+    ),
+    Layout(
+        "Pascal VOC's label maps",
+        "JPEGImages/ + SegmentationClass/ (SegmentationClassAug/) + ImageSets/Segmentation/*.txt",
+        lambda look: find_voc_maps(look.tree, look.path),
+        records="maps",
+    ),
+    Layout(
+        "COCO panoptic",
+        "annotations/panoptic_train2017.json + annotations/panoptic_train2017/*.png + train2017/",
+        lambda look: find_panoptic(look.tree, look.path),
+        records="maps",
+        file=panoptic_file,
+        format="coco_panoptic",
+    ),
+    Layout(
+        "COCO-Stuff",
+        "stuffthingmaps/train2017/*.png + images/train2017/ (or train2017/)",
+        lambda look: find_stuff(look.tree, look.path),
+        records="maps",
+        format="coco_stuff",
+    ),
+    Layout(
+        "ADE20K",
+        "images/training/ + annotations/training/*.png + objectInfo150.txt",
+        lambda look: find_ade20k(look.tree, look.path),
+        records="maps",
+        format="ade20k",
+    ),
+    Layout(
+        "CamVid",
+        "train/ + trainannot/ + val/ + valannot/; 701_StillsRaw_full/ + LabeledApproved_full/",
+        lambda look: find_camvid(look.tree, look.path),
+        records="maps",
+        format="camvid",
+    ),
+    Layout(
+        "folders of label maps",
+        "images/train/ + masks/train/*.png + images/val/ + masks/val/*.png + classes.txt\n"
+        "train/images/ + train/masks/; train/ + train_labels/; train/a.jpg + train/a_mask.png",
+        lambda look: with_polygons(find_maps(look.tree, look.path), look.coco),
+        records="maps",
+        format="maps",
+        write=write_maps,
     ),
     Layout(
         "ImageNet",
@@ -256,16 +315,16 @@ def recognise(look: Look, records: str | None = "objects") -> dict[str, Source]:
 
     Args:
         look: the folder.
-        records: what is wanted; labels can be had from objects, too. None: whatever there is.
+        records: what is wanted; labels and label maps can be had from objects, too. None:
+            whatever there is.
 
     Raises:
         ValueError: if it looks like a row, but does not tell what is what.
     """
     rows = [row for row in TABLE if row.find is not None]
-    if records == "objects":
-        rows = [row for row in rows if row.records == "objects"]
-    else:
-        rows.sort(key=lambda row: (row.last, records == "labels" and row.records != "labels"))
+    if records is not None:
+        rows = [row for row in rows if row.records in (records, "objects")]
+    rows.sort(key=lambda row: (row.last, records is not None and row.records != records))
     for row in rows:
         assert row.find is not None
         if found := dict(row.find(look)):
@@ -279,7 +338,7 @@ def splits_of_file(path: Path, records: str | None) -> dict[str, Source]:
     Raises:
         ValueError: if it looks like a row, but cannot be read.
     """
-    for wanted in ("objects", "labels") if records is None else (records,):
+    for wanted in ("objects", "maps", "labels") if records is None else (records,):
         for row in TABLE:
             if row.file is not None and row.records == wanted and (found := dict(row.file(path))):
                 return found
@@ -292,7 +351,7 @@ def write_dataset(dataset: Dataset, folder: str | Path, format: str) -> Path:
     Args:
         dataset: the split.
         folder: where it goes; other splits may be there already.
-        format: "coco", "voc", "folders" or "csv".
+        format: "coco", "voc", "folders", "csv" or "maps".
 
     Returns:
         What the split begins with: its JSON, list, folder or table.
@@ -420,7 +479,7 @@ def _of_labels(folder: Path) -> bool:
 def examples(records: str | None) -> str:
     """Return how the layouts look that are read, one a line, below a folder my_data."""
     rows = [row for row in TABLE if row.find and row.looks]
-    if records == "objects":
-        rows = [row for row in rows if row.records == records]
+    if records is not None:
+        rows = [row for row in rows if row.records in (records, "objects")]
     lines = [line for row in rows for line in row.looks.split("\n")]
     return "\n".join(f"  {line}" for line in lines)

@@ -150,25 +150,21 @@ def load_samples(source: Any, *, size: tuple[int, int] | None = None) -> np.ndar
             return _decode(image, name, size)
 
 
-def load_indices(path: Path) -> np.ndarray:
-    """Return the stored values of an image that numbers its pixels: palette indices or grey values.
-
-    Returns:
-        (H, W) uint8 or wider, as stored.
+@contextmanager
+def decoded(path: Path) -> Iterator[Image.Image]:
+    """Open and decode an image file as Pillow has it, whatever its kind of pixels.
 
     Raises:
-        ValueError: if the file is missing, no image, truncated, or has colours instead of indices.
+        ValueError: if the file is missing, no image, truncated or larger than the limit.
     """
-    with _exif_warnings(), _open_file(path) as stream, _open(stream, str(path)) as image:
-        if image.mode not in ("P", "L", "I;16", "I"):
-            raise ValueError(
-                f"{path} has colours (mode {image.mode}), but its pixels must be numbers: save it "
-                "with a palette, as Pascal VOC does"
-            )
+    name = str(path)
+    with _exif_warnings(), own_limit(), _open_file(path) as stream, _open(stream, name) as image:
+        check_pixels(image.height, image.width, name)
         try:
-            return np.array(image)
+            image.load()
         except Exception as error:  # decoders raise what they like on broken bytes
-            raise ValueError(_damaged(str(path), error)) from None
+            raise ValueError(_damaged(name, error)) from None
+        yield image
 
 
 def image_header(path: Path) -> Header:

@@ -15,13 +15,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import OptionError
 from ...nn.parallel import mean_count, num_processes
 from ...nn.random import RandomSource
 from ...structures import IMAGENET_MEAN, IMAGENET_STD, Images, Labels, Preprocess, Triple
 from ..base import Model
+from ..freezing import first_stages, keep_statistics, stop_stages
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 # Mean and deviation of red, green and blue, 0 to 255, with which published weights were trained.
@@ -242,28 +242,18 @@ class Classifier(Model):
         Raises:
             OptionError: if there are fewer.
         """
-        count = len(self.network.stages())
-        stages = count if stages == -1 else stages
-        if not 0 <= stages <= count:
-            raise OptionError(f"freeze must lie in 0..{count} for this network, got {stages}")
-        self.fix(range(stages))
+        own = self.network.stages()
+        self.fix(first_stages(own, len(own) if stages == -1 else stages))
 
     def fix(self, stages: Iterable[int]) -> None:
         """Stop the training of stages by number, the first being 0; all else trains."""
         self.fixed = frozenset(stages)
-        self.requires_grad_(True)
-        for index, modules in enumerate(self.network.stages()):
-            for module in modules if index in self.fixed else ():
-                module.requires_grad_(False)
+        stop_stages(self, self.network.stages(), self.fixed)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
         """Switch the mode, except that batch norm of frozen stages keeps its statistics."""
         super().train(mode)
-        stages = self.network.stages() if mode else []
-        for index in self.fixed if mode else ():
-            for module in stages[index]:
-                for layer in module.modules():
-                    if isinstance(layer, _BatchNorm):
-                        layer.eval()
+        if mode:
+            keep_statistics(self.network.stages(), self.fixed)
         return self

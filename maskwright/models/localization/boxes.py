@@ -20,8 +20,8 @@ from ...errors import OptionError
 from ...ops.boxes import boxes_cxcywh_to_xyxy, clip_boxes
 from ...ops.losses import box_location_losses
 from ...structures import Images, Instances, Places
+from ..names import register_on_backbones
 from .base import HIDDEN, Localizer, LocalizerOptions, PlaceTrunk
-from .names import register_localizers
 
 BETA = 0.1  # of the side of the input: where the loss of a coordinate turns straight
 
@@ -128,6 +128,11 @@ def locate(num_classes: int, options: BoxOptions) -> BoxLocalizer:
     return BoxLocalizer(num_classes, options)
 
 
-register_localizers(
-    "locate_", locate, options=BoxOptions, task="localize", paper="Sermanet et al. 2014"
+register_on_backbones(
+    "locate_",
+    locate,
+    options=BoxOptions,
+    task="localize",
+    paper="Sermanet et al. 2014",
+    tiny={"imgsz": 64},
 )

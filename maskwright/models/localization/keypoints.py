@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ...errors import OptionError, nearest
 from ...ops.losses import POINT_LOSSES, point_loss
 from ...structures import Images, Instances, Places
+from ..names import register_on_backbones
 from .base import HIDDEN, Localizer, LocalizerOptions, PlaceTrunk
-from .names import register_localizers
 
 CROP = 256.0  # side of the picture in whose pixels errors are measured, as wing has it
 REGIONS = ("image", "object")
@@ -130,11 +130,11 @@ def locate_keypoints(num_classes: int, options: KeypointOptions) -> KeypointLoca
     return KeypointLocalizer(num_classes, options)
 
 
-register_localizers(
+register_on_backbones(
     "locate_keypoints_",
     locate_keypoints,
     options=KeypointOptions,
     task="localize+keypoints",
     paper="Toshev and Szegedy 2014",
-    tiny={"num_keypoints": 5},
+    tiny={"imgsz": 64, "num_keypoints": 5},
 )

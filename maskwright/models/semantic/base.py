@@ -88,7 +88,8 @@ class PixelNetwork(nn.Module):
 
     def last_stage(self) -> nn.Module:
         """Return the last layer of the backbone, whose maps are explained."""
-        stages: list[list[nn.Module]] = self.backbone.body.stages()
+        own = getattr(self.backbone, "body", self.backbone)
+        stages: list[list[nn.Module]] = own.stages()
         return stages[-1][-1]
 
     def forward(self, x: Tensor) -> Tensor:

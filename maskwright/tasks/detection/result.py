@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...files import replacing_picture
 from ...ops.masks import paste_masks, paste_rle
-from ...ops.outlines import Part, trace_parts
+from ...ops.outlines import Part, as_geometry, trace_parts
 from ...ops.rle import decode_rle
 from ...paths import home_path
 from ...reports.result import ImageResult, Mark
@@ -288,18 +288,8 @@ class Result(ImageResult):
         for i, label in enumerate(self.labels.tolist()):
             box = [round(x, 2) for x in self.boxes[i].tolist()]
             x1, y1, x2, y2 = box
-            if shapes is None:
-                parts = [[[[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]]]
-            else:
-                parts = [
-                    [[*ring.tolist(), ring[0].tolist()] for ring in (part.outline, *part.holes)]
-                    for part in shapes[i]
-                ]
-            geometry: dict[str, Any] | None = None
-            if len(parts) == 1:
-                geometry = {"type": "Polygon", "coordinates": parts[0]}
-            elif parts:
-                geometry = {"type": "MultiPolygon", "coordinates": parts}
+            corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+            geometry = as_geometry([Part(corners)] if shapes is None else shapes[i])
             properties = {
                 "objectType": "detection",
                 "classification": {"name": self.names[label]},

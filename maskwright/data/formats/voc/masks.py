@@ -15,7 +15,7 @@ import numpy as np
 
 from maskwright.ops.rle import Crop, Frame, encode_crop
 
-from ...pixels.images import load_indices
+from ...pixels.label_image import load_indices
 
 VOID = 255
 FITS = 0.5  # IoU of a box and the extent of its mask

@@ -1,26 +1,30 @@
-"""Names of localizers: a few stand in the list of models, on any other backbone they are made."""
+"""Names of models on any backbone: a few stand in the list of models, the others are made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ...nn.backbones import is_backbone
-from ..registry import Builder, ModelEntry, register, register_pattern
+from ..nn.backbones import is_backbone
+from .registry import Builder, ModelEntry, register, register_pattern
 
-LISTED = ("resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv2_100")
+# Endings of the listed names, and their backbones.
+LISTED = {
+    name: name for name in ("resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv2_100")
+}
 
 
-def register_localizers(
+def register_on_backbones(
     beginning: str,
     builder: Builder,
     *,
     options: type,
     task: str,
     paper: str,
-    tiny: Mapping[str, Any] | None = None,
+    tiny: Mapping[str, Any],
+    listed: Mapping[str, str] = LISTED,
 ) -> None:
-    """Register a localizer for each backbone: `<beginning><backbone>`.
+    """Register a model for each backbone: `<beginning><backbone>`.
 
     Args:
         beginning: of the names.
@@ -28,17 +32,18 @@ def register_localizers(
         options: its options, `backbone` among them.
         task: see `Model`.
         paper: authors and year.
-        tiny: options of the smallest instance beside its size.
+        tiny: options of the smallest instance, which is on the first of `listed`.
+        listed: endings of the names in the list of models, and their backbones.
     """
     family = beginning.rstrip("_")
-    for name in LISTED:
+    for number, (ending, backbone) in enumerate(listed.items()):
         register(
-            f"{beginning}{name}",
+            f"{beginning}{ending}",
             options=options,
             task=task,
             paper=paper,
-            tiny={"imgsz": 64, **(tiny or {})} if name == LISTED[0] else None,
-            presets={"backbone": name},
+            tiny=None if number else tiny,
+            presets={"backbone": backbone},
             family=family,
         )(builder)
 

@@ -1,0 +1,143 @@
+"""COCO panoptic (Kirillov et al. 2019): a JSON of segments, and a PNG an image with their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...building.mapped import MapBuilder, Segment
+from ...building.objects import whole_number
+from ...maps.encoding import Segments
+from ...records import Dataset
+from ..coco.json_stream import START, NoObject, json_members
+from ..coco.layout import coco_source
+from ..folders import ANNOTATION_FOLDERS, Tree, folder_split, split_name
+from ..sniff import PANOPTIC, sniff
+from ..source import BaseSource, ReadOptions
+from .classes import MOST
+
+FORMAT = "coco_panoptic"
+LISTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True)
+class PanopticSource(BaseSource):
+    """Where one split lies.
+
+    Attributes:
+        annotations: the JSON.
+        maps: folder of the PNGs.
+        roots: folders in which the images may lie.
+    """
+
+    annotations: Path
+    maps: Path
+    roots: tuple[Path, ...] = ()
+    tree: Tree = field(default_factory=Tree, compare=False)
+
+    def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
+        """Return the data set; see `discover.open_dataset`."""
+        found = _lists(self.annotations)
+        classes = {one["id"]: str(one["name"]) for one in found["categories"]}
+        wanted = [str(one) for one in options.ignore]
+        own = [name for _, name in sorted(classes.items()) if name not in wanted]
+        if len(own) > MOST:
+            raise ValueError(f"{self.annotations} has {len(own)} classes, more than {MOST}")
+        known = list(own if names is None else names)
+        label = {name: number for number, name in enumerate(known)}
+        if foreign := sorted(set(own).difference(known)):
+            raise ValueError(
+                f"{self.annotations} has the class(es) {foreign[:5]}, but the known classes are "
+                f"{known[:20]}: class names must be the same in all splits and in the model"
+            )
+        files = {one["id"]: str(one["file_name"]) for one in found["images"]}
+        pairs: list[tuple[Path, Path]] = []
+        segments: list[list[Segment]] = []
+        for one in found["annotations"]:
+            image = self._image(files.get(one["image_id"], f"of id {one['image_id']}"))
+            pairs.append((image, self.maps / str(one["file_name"])))
+            numbers = [
+                label.get(classes.get(s["category_id"], ""), -1) for s in one["segments_info"]
+            ]
+            segments.append(
+                [
+                    (int(each["id"]), number, bool(each.get("iscrowd")) or number < 0)
+                    for each, number in zip(one["segments_info"], numbers, strict=True)
+                ]
+            )
+        builder = MapBuilder(self.annotations, split, FORMAT)
+        return builder.build(pairs, known, Segments(), segments)
+
+    def _image(self, name: str) -> Path:
+        places = [root / name for root in self.roots]
+        return next((place for place in places if place.is_file()), places[0])
+
+
+def _lists(file: Path) -> dict[str, list[Any]]:
+    """Return the lists of a JSON of segments.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    found: dict[str, list[Any]] = {key: [] for key in LISTS}
+    need = {
+        "images": ("id", "file_name"),
+        "annotations": ("image_id", "file_name", "segments_info"),
+        "categories": ("id", "name"),
+    }
+    try:
+        for key, value in json_members(file, LISTS):
+            if key not in found or value is START:
+                continue
+            if not isinstance(value, dict) or not set(need[key]) <= set(value):
+                raise ValueError(f"{file}: an entry of {key} lacks {', '.join(need[key])}")
+            found[key].append(value)
+            for one in value["segments_info"] if key == "annotations" else ():
+                if whole_number(one.get("id")) is None or "category_id" not in one:
+                    raise ValueError(f"{file}: a segment lacks its id or category_id: {one}")
+    except NoObject as kind:
+        raise ValueError(f"{file} is no COCO panoptic JSON but a {kind}") from None
+    if not all(found.values()):
+        raise ValueError(f"{file} is no COCO panoptic JSON: one of {', '.join(LISTS)} is empty")
+    return found
+
+
+def panoptic_file(file: Path, tree: Tree | None = None) -> dict[str, PanopticSource]:
+    """Return the split that a JSON of segments is, {} for others.
+
+    Raises:
+        ValueError: if there is no folder of PNGs for it.
+    """
+    tree = tree or Tree()
+    if file.suffix.lower() != ".json" or sniff(file) != PANOPTIC:
+        return {}
+    split = split_name(file.stem) or folder_split(file.parent) or "train"
+    year = file.stem.removeprefix("panoptic_")
+    here, above = file.parent, file.parent.parent
+    names = (file.stem, f"panoptic/{year}", f"panoptic_{year}", "panoptic", year)
+    maps = next(
+        (one for base in (here, above) for name in names if (one := tree.find(base, name))), None
+    )
+    if maps is None or not tree.images(maps):
+        raise ValueError(
+            f"{file} needs the folder of its label maps beside it, {here / file.stem}: unpack "
+            f"{file.stem}.zip there"
+        )
+    return {split: PanopticSource(file, maps, coco_source(tree, file, split).roots, tree)}
+
+
+def find_panoptic(tree: Tree, path: Path) -> dict[str, PanopticSource]:
+    """Return the splits of COCO panoptic in a folder, {} for others.
+
+    Raises:
+        ValueError: see `panoptic_file`.
+    """
+    found: dict[str, PanopticSource] = {}
+    for folder in (*tree.named(path, ANNOTATION_FOLDERS), path):
+        for file in tree.files(folder, ".json"):
+            if "panoptic" in file.stem.lower():
+                for split, source in panoptic_file(file, tree).items():
+                    found.setdefault(split, source)
+    return found

@@ -1,0 +1,107 @@
+"""Pascal VOC's label maps (Everingham et al. 2010): SegmentationClass, and the augmented set.
+
+SegmentationClass has palette PNGs, whose border of 255 is ignored. SegmentationClassAug holds the
+maps of SBD (Hariharan et al. 2011) in the same numbers, mostly without that border; its images are
+those of a list trainaug. The 20 classes are VOC's where the images are; elsewhere a file such as
+class_names.txt or CVAT's labelmap.txt beside the folders tells them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from maskwright.structures import IGNORED
+
+from ...maps.encoding import Color
+from ..folders import IMAGE_FOLDERS, Tree
+from ..source import passed_over
+from .classes import ClassTable
+from .layout import by_lists, split_lists
+from .source import MapSource
+
+FORMAT = "voc"
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+OWN, AUGMENTED = "SegmentationClass", "SegmentationClassAug"
+VOC_IMAGE = re.compile(r"20\d\d_\d{6}")
+AUG_LISTS = ("trainaug", "train_aug")
+
+
+def voc_color(index: int) -> Color:
+    """Return the colour of a number in VOC's palette: its bits, three by three, from the top down.
+
+    Example:
+        >>> voc_color(15), voc_color(255)
+        ((192, 128, 128), (224, 224, 192))
+    """
+    red = green = blue = 0
+    for place in range(8):
+        bits = index >> 3 * place
+        red |= (bits & 1) << 7 - place
+        green |= (bits >> 1 & 1) << 7 - place
+        blue |= (bits >> 2 & 1) << 7 - place
+    return red, green, blue
+
+
+def voc_table() -> ClassTable:
+    """Return VOC's 20 classes and the background, by number and by colour."""
+    numbers = {**dict(enumerate(CLASSES)), IGNORED: ""}
+    colors = {voc_color(index): name for index, name in numbers.items()}
+    return ClassTable(CLASSES, numbers, colors, source="the table of Pascal VOC")
+
+
+def find_voc_maps(tree: Tree, path: Path) -> dict[str, MapSource]:
+    """Return the splits of a Pascal VOC folder with label maps, {} for others.
+
+    Raises:
+        ValueError: if several folders have some.
+    """
+    places = [path, *tree.folders(path)]
+    places += [one for kit in tree.named(path, ("VOCdevkit",)) for one in tree.folders(kit)]
+    found = [one for one in places if tree.named(one, (OWN, AUGMENTED))]
+    if not found:
+        return {}
+    if len(found) > 1:
+        raise ValueError(
+            f"{' and '.join(map(str, found))} have label maps each: give one of them as data="
+        )
+    return _splits(tree, found[0])
+
+
+def _splits(tree: Tree, folder: Path) -> dict[str, MapSource]:
+    maps = tree.named(folder, (OWN, AUGMENTED))
+    images = next((one for one in tree.named(folder, IMAGE_FOLDERS) if tree.images(one)), folder)
+    voc = any(VOC_IMAGE.fullmatch(file.stem) for file in tree.images(images)[:20])
+    source = MapSource(
+        tuple(maps),
+        images,
+        (folder, folder.parent),
+        voc_table() if voc else None,
+        whole=False,
+        format=FORMAT,
+        tree=tree,
+    )
+    sets = [one for outer in tree.named(folder, ("ImageSets",)) for one in tree.folders(outer)]
+    own = [one for one in sets if one.name.lower().startswith("segmentation")]
+    lists = split_lists(tree, folder, [one.name for one in own])
+    if of_maps := {split: file for split, file in lists.items() if file.parent in own}:
+        lists = of_maps
+    splits = by_lists(source, dict(lists)) or {"train": source}
+    augmented = [file for base in own for file in _lists(tree, base, AUG_LISTS)]
+    if augmented and maps[-1].name.lower() == AUGMENTED.lower():
+        more = replace(source, maps=tuple(reversed(maps)), listing=augmented[0])
+        if (usual := splits.get("train")) is not None and usual.listing is not None:
+            why = f"{augmented[0].name}, for which {maps[-1].name} is there, is the train split"
+            more = replace(more, faults=(passed_over(usual.listing, why),))
+        splits = {**splits, "train": more}
+    return splits
+
+
+def _lists(tree: Tree, folder: Path, names: Iterable[str]) -> list[Path]:
+    return [file for file in tree.files(folder, ".txt") if file.stem.lower() in names]

@@ -1,0 +1,82 @@
+"""Images whose pixels are labels: the numbers or colours in them as stored, never resampled."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from .images import decoded, file_problem, image_header
+
+PNG = b"\x89PNG\r\n\x1a\n"
+LOSSY = ("JPEG", "MPO")  # of Pillow's formats; WebP and JPEG 2000 may be lossless
+NUMBERS = ("P", "PA", "L", "LA", "1")  # modes of Pillow, beside those of 16 and 32 bits
+COLORS = ("RGB", "RGBA", "RGBX")
+
+
+def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what an image stores at each pixel; alpha is left out.
+
+    Returns:
+        (H, W) numbers: the indices of a palette, grey values, 0 and 255 of an image of one bit; or
+        (H, W, 3) uint8 RGB. And the palette (n, 3) uint8, or None.
+
+    Raises:
+        ValueError: if the file is missing, no image, truncated, compressed with loss, or has
+            samples that are neither whole numbers nor RGB.
+    """
+    with decoded(path) as image:
+        if image.format in LOSSY:
+            raise ValueError(
+                f"label map {path} is a JPEG, which changes the numbers wherever two classes meet: "
+                "export it as PNG; a mask of two classes can be cut at 128"
+            )
+        palette = image.getpalette() if image.mode in ("P", "PA") else None
+        if image.mode == "1":
+            return np.array(image.convert("L")), None
+        if image.mode in COLORS:
+            return np.array(image)[..., :3], None
+        if image.mode not in NUMBERS and not image.mode.startswith("I"):
+            raise ValueError(
+                f"label map {path} has samples of mode {image.mode}, but the class of a pixel is a "
+                "whole number or a colour: save it as PNG"
+            )
+        stored = np.array(image)
+    stored = stored[..., 0] if stored.ndim == 3 else stored
+    return stored, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+
+
+def load_indices(path: Path) -> np.ndarray:
+    """Return the stored values of an image that numbers its pixels: palette indices or grey values.
+
+    Returns:
+        (H, W) uint8 or wider, as stored.
+
+    Raises:
+        ValueError: see `load_labels`; or if the file has colours instead of indices.
+    """
+    stored, _ = load_labels(path)
+    if stored.ndim == 3:
+        raise ValueError(
+            f"{path} has colours, but its pixels must be numbers: save it with a palette, as "
+            "Pascal VOC does"
+        )
+    return stored
+
+
+def label_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image as stored; of a PNG by its first bytes alone.
+
+    Raises:
+        ValueError: if the file is missing or no image.
+    """
+    problem = file_problem(path)
+    if problem is not None:
+        raise ValueError(problem[1])
+    with path.open("rb") as stream:
+        head = stream.read(24)
+    if head.startswith(PNG) and len(head) == 24 and head[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", head[16:])
+        return height, width
+    return image_header(path).stored
