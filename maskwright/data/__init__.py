@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .label_samples import LabelAugment
     from .loader import make_loader
     from .maps.batches import MapBatches
-    from .maps.counts import count_pixels, median_frequency
+    from .maps.counts import count_pixels, median_weights
     from .maps.samples import MapAugment
     from .pixels.images import collate_images, load_image, resize_image
     from .records import Dataset, Fault, Record
@@ -44,7 +44,7 @@ _HOMES = {
     "load_batches": "batches",
     "load_image": "pixels.images",
     "make_loader": "loader",
-    "median_frequency": "maps.counts",
+    "median_weights": "maps.counts",
     "open_dataset": "discover",
     "read_coco": "formats.coco.read",
     "read_voc": "formats.voc.read",
@@ -74,7 +74,7 @@ __all__ = [
     "load_batches",
     "load_image",
     "make_loader",
-    "median_frequency",
+    "median_weights",
     "open_dataset",
     "read_coco",
     "read_voc",

@@ -67,7 +67,7 @@ def open_dataset(
     difficult: bool = False,
     crowd_as_objects: bool = False,
     records: Kind | None = "objects",
-    ignore: int | str | Sequence[int | str] = (),
+    ignore: int | str | Sequence[int | str] | None = None,
     overlaps: str = "smaller",
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
@@ -86,7 +86,8 @@ def open_dataset(
         records: what the images must have: "objects", "labels" of their own, or "maps" of labels.
             Of a data set of objects the labels are the classes of these, the maps are drawn from
             their masks, with class 0 as background. None: whatever the data set has.
-        ignore: numbers or names of classes of label maps whose pixels are ignored, beside 255.
+        ignore: numbers or names of classes of label maps whose pixels are ignored, beside 255;
+            None: no others.
         overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
 
     Returns:
@@ -107,7 +108,7 @@ def open_dataset(
         )
     source = splits[wanted]
     known = list(names) if names is not None else None
-    ignored = (ignore,) if isinstance(ignore, int | str) else tuple(ignore)
+    ignored = (ignore,) if isinstance(ignore, int | str) else tuple(ignore or ())
     options = ReadOptions(difficult, crowd_as_objects, ignored)
     if records == "maps" and not isinstance(source, MapSource | PanopticSource):
         return _drawn(source, wanted, known, options, overlaps)

@@ -24,7 +24,7 @@ from maskwright.window import Window
 
 from .columns import ANY_CLASS, Columns, pack_offsets
 from .formats.coco.truth import coco_truth
-from .maps.encoding import Drawn, Encoding, identity
+from .maps.encoding import Drawn, Encoding, Values, identity
 from .pixels.images import load_image
 from .segments import NO_MASK, POLYGONS
 
@@ -291,6 +291,12 @@ class Dataset:
                 f"is {size[1]}x{size[0]}: every pixel of the image needs its own class"
             )
         return labels
+
+    @property
+    def colors(self) -> list[tuple[int, int, int] | None]:
+        """The colour of each class, where a table beside the label maps gives it one; else none."""
+        found = self.encoding.colors if isinstance(self.encoding, Values) else {}
+        return [found.get(label) for label in range(len(self.names))]
 
     def polygons(self, index: int, k: int) -> list[np.ndarray] | None:
         """Return the parts of object `k` as (n, 2) float64 x and y, or None without polygons."""

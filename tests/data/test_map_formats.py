@@ -13,8 +13,9 @@ from PIL import Image
 from maskwright.data import find_splits, open_dataset, write_dataset
 from maskwright.data.formats.maps.coco_stuff import IDS, STUFF, THINGS
 from maskwright.data.formats.maps.matching import find_rule
-from maskwright.data.formats.maps.voc import CLASSES, voc_color
+from maskwright.data.formats.maps.voc import CLASSES
 from maskwright.data.formats.table import TABLE, Look
+from maskwright.drawing.label_maps import voc_palette
 from maskwright.errors import OptionError
 
 PLAIN = {
@@ -167,7 +168,7 @@ VOC_IDS = ("2007_000001", "2007_000002", "2008_000003")
 
 
 def voc(root: Path, maps: str = "SegmentationClass") -> Path:
-    palette = [voc_color(index) for index in range(256)]
+    palette = voc_palette()
     for number, name in enumerate(VOC_IDS):
         pair(
             root,
@@ -195,14 +196,6 @@ def test_voc(tmp_path: Path) -> None:
     assert data.names == list(CLASSES) and len(data.names) == 21 and data.format == "voc"
     assert len(data) == 1 and stripes(data) == [0, 15, 255, 0] and data.faults == []
     assert data.names[15] == "person"
-
-
-def test_the_palette_of_voc() -> None:
-    """The first colours as published, and the one of the border."""
-    expected = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128)]
-    assert [voc_color(index) for index in range(6)] == expected
-    assert voc_color(20) == (0, 64, 128) and voc_color(255) == (224, 224, 192)
-    assert len({voc_color(index) for index in range(256)}) == 256
 
 
 def test_voc_saved_in_colours_is_read_by_them(tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from map_files import numbers, photo, read, save
 from maskwright.data import Dataset
 from maskwright.data.batches import Chance, load_batches
 from maskwright.data.maps.batches import MapBatches
-from maskwright.data.maps.counts import PixelCounts, count_pixels, median_frequency
+from maskwright.data.maps.counts import (
+    PixelCounts,
+    count_pixels,
+    median_frequency,
+    median_weights,
+)
 from maskwright.data.maps.samples import (
     MapAugment,
     draw_map_view,
@@ -83,7 +88,7 @@ AUGMENTS = {
     "crop": MapAugment(crop=24),
     "oblong": MapAugment(crop=(16, 40), vflip=0.5, rotate90=1.0),
     "turns": MapAugment(scale=(1.0, 1.0), crop=None, vflip=0.5, rotate90=0.8),
-    "filled": MapAugment(crop=(20, 20), most=0.75),
+    "filled": MapAugment(crop=(20, 20), class_limit=0.75),
 }
 
 
@@ -156,7 +161,7 @@ def test_crops_are_not_filled_by_one_class(tmp_path: Path) -> None:
 
     def filled(most: float) -> float:
         """The share of crops with more than 3/4 of one class."""
-        augment = MapAugment(scale=(1.0, 1.0), crop=24, most=most)
+        augment = MapAugment(scale=(1.0, 1.0), crop=24, class_limit=most)
         count = 0
         for seed in range(150):
             sample = make_map_sample(data, 0, SAME, augment, np.random.default_rng(seed))
@@ -193,7 +198,7 @@ def test_batches_of_crops_are_of_one_size(coded: Dataset) -> None:
 
 @pytest.mark.parametrize("crop", [None, 24])
 def test_two_processes_make_what_one_makes(coded: Dataset, crop: int | None) -> None:
-    makes = batch_of(coded, MapAugment(crop=crop, most=0.9, rotate90=0.5), divisor=4)
+    makes = batch_of(coded, MapAugment(crop=crop, class_limit=0.9, rotate90=0.5), divisor=4)
     options = {"seed": 3, "workers": 0, "shuffle": True}
     whole = list(load_batches(makes, batch=4, **options))  # type: ignore[arg-type]
     halves = [list(load_batches(makes, batch=2, rank=r, world=2, **options)) for r in range(2)]  # type: ignore[arg-type]
@@ -246,11 +251,17 @@ def test_for_evaluation_maps_stay_in_original_pixels(coded: Dataset) -> None:
             )
 
 
+def test_whole_images_fill_the_buckets_that_are_allowed(coded: Dataset) -> None:
+    makes = batch_of(coded, None, divisor=16, buckets=[(64, 64), (48, 64)])
+    images, _ = makes.make([0, 1], [], Chance(0, 0, 0))
+    assert images.pixels.shape[-2:] == (48, 64)
+
+
 def test_what_cannot_be(coded: Dataset, tmp_path: Path) -> None:
     for options, message in (
         ({"flip": 2.0}, "flip must lie between 0 and 1"),
         ({"scale": (2.0, 1.0)}, "scale is"),
-        ({"most": 0.0}, "most is a share"),
+        ({"class_limit": 0.0}, "class_limit is a share"),
         ({"crop": 0}, "crop must be at least one pixel"),
         ({"crop": (4, 0)}, "crop must be at least one pixel"),
     ):
@@ -284,6 +295,7 @@ def test_pixel_counts_and_median_frequency(tmp_path: Path) -> None:
     assert counts.around.tolist() == [200, 80, 120, 0] and counts.ignored == 40
     np.testing.assert_allclose(counts.shares, [0.5, 0.2, 0.3, 0])
     np.testing.assert_allclose(median_frequency(counts), [1.0, 1.0, 1.0, 0])  # 1/2 each
+    assert median_weights(read(tmp_path), enabled=False).tolist() == [1, 1, 1, 0]
     counts.pixels[:] = [100, 20, 60, 0]
     np.testing.assert_allclose(median_frequency(counts), [1.0, 2.0, 1.0, 0])
     with pytest.raises(ValueError, match="need label maps with pixels of them"):

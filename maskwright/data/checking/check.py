@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..discover import find_splits, open_dataset
 from ..pixels.limits import max_pixels
 from ..records import Dataset, Fault
 from .depth import check_depths
-from .figures import draw_samples, plot_labels, plot_statistics
+from .figures import draw_samples, plot_classes, plot_statistics
 from .files import Modes, Twins, check_file
 from .labels import (
     LABEL_HEADER,
@@ -37,11 +37,21 @@ from .labels import (
     label_statistics,
     one_class,
 )
+from .maps import (
+    MAP_HEADER,
+    MapStats,
+    check_map,
+    describe_maps,
+    map_remarks,
+    map_row,
+    missing_classes,
+    no_labels,
+)
 from .statistics import OBJECT_HEADER, SplitStats, describe, object_row, remarks, statistics
 from .verdict import no_masks, no_objects, too_few_images
 
-Stats = SplitStats | LabelStats
-S = TypeVar("S", SplitStats, LabelStats)
+Stats = SplitStats | LabelStats | MapStats
+S = TypeVar("S", SplitStats, LabelStats, MapStats)
 
 
 @dataclass
@@ -72,16 +82,22 @@ class CheckReport:
     def tables(self) -> list[tuple[str, list[str], list[list[Any]]]]:
         """Return title, header and rows of the tables of all splits, and of all classes."""
         objects, labels = _of_kind(self.splits, SplitStats), _of_kind(self.splits, LabelStats)
+        maps = _of_kind(self.splits, MapStats)
         found: list[tuple[str, list[str], list[list[Any]]]] = []
-        if objects or not labels:
+        if objects or not (labels or maps):
             rows = [[split, *object_row(stats)] for split, stats in objects.items()]
             found.append((self.data, ["split", *OBJECT_HEADER], rows))
         if labels:
             rows = [[split, *label_row(stats)] for split, stats in labels.items()]
             found.append((self.data, ["split", *LABEL_HEADER], rows))
+        if maps:
+            rows = [[split, *map_row(stats)] for split, stats in maps.items()]
+            found.append((self.data, ["split", *MAP_HEADER], rows))
         names = dict.fromkeys(name for stats in self.splits.values() for name in stats.per_class)
-        rows = [[name, *(s.per_class.get(name, 0) for s in self.splits.values())] for name in names]
+        each = [s.shares if isinstance(s, MapStats) else s.per_class for s in self.splits.values()]
+        rows = [[name, *(round(own.get(name, 0), 3) for own in each)] for name in names]
         title = "Images by class" if labels else "Objects by class"
+        title = "Pixels by class, in percent" if maps else title
         return [*found, (title, ["class", *self.splits], rows)]
 
     def __str__(self) -> str:
@@ -89,6 +105,8 @@ class CheckReport:
         for split, stats in self.splits.items():
             if isinstance(stats, SplitStats):
                 lines += describe(split, stats)
+            elif isinstance(stats, MapStats):
+                lines += describe_maps(split, stats)
             else:
                 lines += describe_labels(split, stats)
         groups = Counter((split, fault.kind, fault.action) for split, fault in self.faults)
@@ -118,6 +136,8 @@ def check_data(
     samples: int = 16,
     window: tuple[float, float] | str | None = None,
     crowd_as_objects: bool = False,
+    records: Literal["objects", "labels", "maps"] | None = None,
+    ignore: int | str | tuple[int | str, ...] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Decode every image and mask of all splits and report faults and statistics.
@@ -131,6 +151,9 @@ def check_data(
         samples: images to draw for each split.
         window: sample values that become 0 to 255 in images of more than 8 bits, as for training.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects, as for training.
+        records: what is looked at, where a folder has several: objects, labels of images, or maps
+            of labels; none: the first of these that there is.
+        ignore: numbers or names of classes of label maps that are ignored, as for training.
         progress: called with split, images done and images in all.
 
     Raises:
@@ -139,7 +162,7 @@ def check_data(
     require_samples(samples)
     scale = parse_window(window)
     max_pixels()  # a wrong limit is an error of its own, not one of each image
-    splits = find_splits(data, records=None)  # what is no data set leaves no run folder behind
+    splits = find_splits(data, records=records)  # what is no data set leaves no run folder behind
     folder = save_dir(save, project, "check", name)
     report = CheckReport(str(data))
     datasets: dict[str, Dataset] = {}
@@ -148,7 +171,12 @@ def check_data(
     for split, source in splits.items():
         try:
             dataset = open_dataset(
-                data, split, names=names, crowd_as_objects=crowd_as_objects, records=None
+                data,
+                split,
+                names=names,
+                crowd_as_objects=crowd_as_objects,
+                records=records,
+                ignore=ignore,
             )
         except ValueError as error:
             fault = Fault(
@@ -159,30 +187,43 @@ def check_data(
         names = names or dataset.names
         datasets[split] = dataset
         report.faults += [(split, fault) for fault in (*_verdict(dataset, splits), *dataset.faults)]
-        objects = dataset.records == "objects"
-        stats = statistics(dataset) if objects else label_statistics(dataset)
-        report.splits[split] = stats
+        stats = report.splits[split] = _stats(dataset)
         for index in range(len(dataset)):
             faults, pixels = check_file(dataset, index, modes)
-            if objects and pixels is not None:
-                faults += _check_objects(dataset, index)
+            if isinstance(stats, MapStats):
+                faults += check_map(dataset, index, stats)
+            if isinstance(stats, SplitStats):
+                faults += [] if pixels is None else _check_objects(dataset, index)
             elif pixels is not None:
                 stats.image_sizes[pixels.shape[0], pixels.shape[1]] += 1
             faults += twins.find(dataset, index, pixels)
             report.faults += [(split, fault) for fault in faults]
             if progress is not None:
                 progress(split, index + 1, len(dataset))
+        if isinstance(stats, MapStats):
+            report.faults += [(split, fault) for fault in missing_classes(dataset, stats)]
+            if (problem := no_labels(dataset, stats)) and split == "train":
+                fault = Fault(str(dataset.source), None, None, "nothing to learn", problem, "error")
+                report.faults.append((split, fault))
     report.notes += twins.notes()
     report.notes += _of_modes(modes, datasets)
     report.notes += check_depths(datasets, scale)
     report.notes += remarks(_of_kind(report.splits, SplitStats))
     report.notes += label_remarks(_of_kind(report.splits, LabelStats))
+    report.notes += map_remarks(_of_kind(report.splits, MapStats))
     if "train" not in splits:
         report.notes.append(f"no split to train on, only {', '.join(splits)}")
     if folder is not None:
         report.dir = folder
         _save(report, datasets, folder, samples)
     return report
+
+
+def _stats(dataset: Dataset) -> Stats:
+    """Return the numbers of a split, as far as they are known before its files are read."""
+    if dataset.records == "maps":
+        return MapStats.of(dataset)
+    return statistics(dataset) if dataset.records == "objects" else label_statistics(dataset)
 
 
 def _of_modes(modes: Modes, datasets: Mapping[str, Dataset]) -> list[str]:
@@ -205,6 +246,8 @@ def _verdict(dataset: Dataset, splits: Collection[str]) -> list[Fault]:
     file = str(dataset.source)
     alone = dataset.split == "train" and "val" not in splits
     few = too_few_images(dataset) if alone else None
+    if dataset.records == "maps":
+        return [Fault(file, None, None, "too few images", few, "error")] if few else []
     if dataset.records == "labels":
         problems = [("one class", one_class(dataset)), ("too few images", few)]
         return [Fault(file, None, None, kind, text, "error") for kind, text in problems if text]
@@ -270,12 +313,14 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
             report.saved.append(folder / f"{split}_samples.png")
             with replacing_picture(report.saved[-1]) as temporary:
                 mosaic.save(temporary)
-    if _of_kind(report.splits, SplitStats):
-        report.saved.append(folder / "statistics.png")
-        plot_statistics(_of_kind(report.splits, SplitStats), report.saved[-1])
-    if labelled := _of_kind(report.splits, LabelStats):
-        report.saved.append(folder / "statistics.png")
-        plot_labels(labelled, report.saved[-1])
+    figure = folder / "statistics.png"
+    if objects := _of_kind(report.splits, SplitStats):
+        plot_statistics(objects, figure)
+    if labels := _of_kind(report.splits, LabelStats):
+        plot_classes(labels, figure)
+    if maps := _of_kind(report.splits, MapStats):
+        plot_classes(maps, figure)
+    report.saved += [figure] * bool(objects or labels or maps)
     summary = folder / "report.txt"
     report.saved.append(summary)
     write_whole(summary, f"{report}\n")

@@ -20,17 +20,21 @@ from maskwright.drawing.figures import (
     save_figure,
     style,
 )
-from maskwright.structures import Resize
+from maskwright.drawing.label_maps import class_palette, draw_label_map
+from maskwright.structures import IGNORED, Resize
 
+from ..maps.samples import map_of
 from ..records import Dataset
 from ..transforms import make_sample
 from .labels import LabelStats
+from .maps import MapStats
 from .statistics import SplitStats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL import Image
 
+AnyStats = SplitStats | LabelStats | MapStats
 TILE = 480  # pixels
 MOST_CLASSES = 20  # with bars of their own
 
@@ -60,6 +64,9 @@ def draw_samples(dataset: Dataset, count: int) -> Image.Image | None:
 def _shown(dataset: Dataset, index: int) -> str:
     """Return what an image shows, in words."""
     record = dataset[index]
+    if dataset.records == "maps":
+        found = set(np.unique(map_of(dataset, index)).tolist()) - {IGNORED}
+        return f"{len(found)} {plural(len(found), 'class')}"
     if record.image_labels is None:
         objects = int((~record.crowd).sum())
         return f"{objects} {plural(objects, 'object')}"
@@ -67,6 +74,10 @@ def _shown(dataset: Dataset, index: int) -> str:
 
 
 def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
+    if dataset.records == "maps":
+        colors = class_palette(dataset.names, dataset.colors)
+        labels = map_of(dataset, index)
+        return draw_label_map(dataset.image(index), labels, dataset.names, colors=colors, side=TILE)
     if dataset.records == "labels":
         from PIL import Image as Pillow
 
@@ -124,8 +135,8 @@ def plot_statistics(splits: Mapping[str, SplitStats], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_labels(splits: Mapping[str, LabelStats], path: Path) -> None:
-    """Save a figure: images of each class, image sizes."""
+def plot_classes(splits: Mapping[str, LabelStats] | Mapping[str, MapStats], path: Path) -> None:
+    """Save a figure: images of each class, or its share of the pixels, and image sizes."""
     names = list(dict.fromkeys(name for stats in splits.values() for name in stats.per_class))
     total = {name: sum(s.per_class.get(name, 0) for s in splits.values()) for name in names}
     shown = sorted(names, key=lambda name: -total[name])[:MOST_CLASSES]
@@ -133,7 +144,8 @@ def plot_labels(splits: Mapping[str, LabelStats], path: Path) -> None:
     classes, shapes = figure.subplots(1, 2)
     _draw_classes(classes, splits, shown, len(names))
     style(shapes, "Image sizes", "width, pixels", "height, pixels")
-    for (split, stats), color in zip(splits.items(), colors(len(splits)), strict=True):
+    each: list[tuple[str, AnyStats]] = list(splits.items())
+    for (split, stats), color in zip(each, colors(len(splits)), strict=True):
         _draw_sizes(shapes, stats, {"color": color, "alpha": 0.65, "label": split})
     shapes.set_xlim(left=0)
     shapes.set_ylim(bottom=0)
@@ -142,7 +154,7 @@ def plot_labels(splits: Mapping[str, LabelStats], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _draw_sizes(ax: Axes, stats: SplitStats | LabelStats, look: dict[str, Any]) -> None:
+def _draw_sizes(ax: Axes, stats: AnyStats, look: dict[str, Any]) -> None:
     if stats.image_sizes:
         height, width = np.array(list(stats.image_sizes)).T
         weight = np.array(list(stats.image_sizes.values()))
@@ -151,22 +163,30 @@ def _draw_sizes(ax: Axes, stats: SplitStats | LabelStats, look: dict[str, Any]) 
 
 def _draw_classes(
     ax: Axes,
-    splits: Mapping[str, SplitStats] | Mapping[str, LabelStats],
+    splits: Mapping[str, SplitStats] | Mapping[str, LabelStats] | Mapping[str, MapStats],
     shown: list[str],
     classes: int,
 ) -> None:
-    """Draw the objects, or images, of the most frequent classes, a bar for each split."""
-    found: list[SplitStats | LabelStats] = list(splits.values())
+    """Draw what the most frequent classes have, a bar for each split."""
+    found: list[AnyStats] = list(splits.values())
     count = sum(s.objects if isinstance(s, SplitStats) else s.images for s in found)
     what = "objects" if all(isinstance(s, SplitStats) for s in found) else "images"
     of = "" if len(shown) == classes else f" of the {len(shown)} most frequent classes"
-    style(ax, f"{count:,} {what}, {classes:,} {plural(classes, 'class')}", f"{what}{of}")
+    maps = all(isinstance(s, MapStats) for s in found)
+    label = "share of the pixels, percent" if maps else what
+    style(ax, f"{count:,} {what}, {classes:,} {plural(classes, 'class')}", f"{label}{of}")
+    if maps:  # rare classes are what one looks for
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        least = [v for s in found if isinstance(s, MapStats) for v in s.shares.values() if v]
+        ax.set_xlim(left=min(least, default=1) / 2)
     ax.grid(False, axis="y")
     thick = 0.8 / max(len(splits), 1)
     palette = colors(len(splits))
     for k, (split, stats, color) in enumerate(zip(splits, found, palette, strict=True)):
         where = np.arange(len(shown)) - 0.4 + thick * (k + 0.5)
-        counts = [stats.per_class.get(name, 0) for name in shown]
+        each = stats.shares if isinstance(stats, MapStats) else stats.per_class
+        counts = [each.get(name, 0) for name in shown]
         ax.barh(where, counts, height=0.92 * thick, color=color, label=split)
     ax.set_yticks(range(len(shown)), [as_text(name) for name in shown], color=SOFT)
     ax.set_ylim(max(len(shown), 3) - 0.4, -0.6)

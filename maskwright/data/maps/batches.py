@@ -25,6 +25,7 @@ class MapBatches:
         resize: resize rule of the model.
         augment: random changes; None: the whole image, for evaluation.
         divisor: padded sides are multiples of it.
+        buckets: allowed padded (height, width) of whole images, see `collate_images`.
         weights: (C,) how much the loss of each class counts; None: all the same.
 
     Raises:
@@ -38,6 +39,7 @@ class MapBatches:
         augment: MapAugment | None,
         *,
         divisor: int = 1,
+        buckets: Sequence[tuple[int, int]] | None = None,
         weights: Sequence[float] | np.ndarray | None = None,
     ) -> None:
         if dataset.records != "maps":
@@ -46,6 +48,7 @@ class MapBatches:
         self.resize = resize
         self.augment = augment
         self.divisor = divisor
+        self.buckets = buckets
         self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
     def make(
@@ -65,7 +68,7 @@ class MapBatches:
             )
             for draw in indices
         ]
-        buckets, sizes = None, []
+        buckets, sizes = self.buckets, []
         if self.augment.crop is not None:
             side = [math.ceil(s / self.divisor) * self.divisor for s in self.augment.crop_size]
             buckets = [(side[0], side[1])]
@@ -96,7 +99,7 @@ class MapBatches:
             resized = resize_image(image, self.resize.target_size(*size), self.resize.antialias)
             pixels.append((resized, size))
             maps.append(torch.from_numpy(map_of(self.dataset, index)))
-        return collate_images(pixels, self.divisor), tuple(maps)
+        return collate_images(pixels, self.divisor, self.buckets), tuple(maps)
 
 
 def padded_maps(samples: Sequence[MapSample], size: tuple[int, int]) -> Tensor:

@@ -71,6 +71,19 @@ def count_pixels(dataset: Dataset, *, enabled: bool = True) -> PixelCounts:
     return counts
 
 
+def median_weights(dataset: Dataset, *, enabled: bool = True) -> npt.NDArray[np.float64]:
+    """Return how much each class counts in a loss, of the pixels that are counted for it.
+
+    Args:
+        dataset: the training images.
+        enabled: see `count_pixels`.
+
+    Raises:
+        ValueError: see `count_pixels` and `median_frequency`.
+    """
+    return median_frequency(count_pixels(dataset, enabled=enabled))
+
+
 def median_frequency(counts: PixelCounts) -> npt.NDArray[np.float64]:
     """Return how much each class counts in a loss: the median of the frequencies over its own.
 

@@ -26,6 +26,10 @@ Color = tuple[int, int, int]
 GetMask = Callable[[int], tuple[Crop, Frame]]
 
 
+class UnknownValueError(ValueError):
+    """A label map has a value that stands for no class."""
+
+
 class Annotated(Protocol):
     """What an encoding looks at of a `Record`."""
 
@@ -93,6 +97,12 @@ class Values:
     source: str = "the data set"
     foreign: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def colors(self) -> dict[int, Color]:
+        """The colours of labels, the first of each."""
+        pairs = zip(self.code_labels.tolist(), self.codes.tolist(), strict=True)
+        return {label: unpack(code) for label, code in reversed(list(pairs))}
+
     def read(self, record: Annotated, mask: GetMask) -> np.ndarray:
         """Return the label of every pixel; see `Encoding`."""
         assert record.label_map is not None
@@ -117,10 +127,10 @@ class Values:
         else:
             labels = self._of_numbers(stored)
             if (labels == UNKNOWN).any():
-                raise ValueError(self._refusal(path, stored, labels, colors=False))
+                raise UnknownValueError(self._refusal(path, stored, labels, colors=False))
             return labels.astype(np.uint8)
         if (labels == UNKNOWN).any():
-            raise ValueError(self._refusal(path, stored, labels, colors=True))
+            raise UnknownValueError(self._refusal(path, stored, labels, colors=True))
         return labels.astype(np.uint8)
 
     def _of_numbers(self, numbers: np.ndarray) -> np.ndarray:
@@ -228,7 +238,7 @@ class Segments:
         labels = np.concatenate(([IGNORED], np.where(record.crowd, IGNORED, record.labels)[order]))
         place = np.searchsorted(known, ids).clip(max=len(known) - 1)
         if (wrong := known[place] != ids).any():
-            raise ValueError(
+            raise UnknownValueError(
                 f"label map {record.label_map}: {wrong.sum()} pixel(s) belong to segments that the "
                 f"JSON does not list, such as {ids[wrong][0]}: is it the JSON of these files?"
             )

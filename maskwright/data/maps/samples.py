@@ -33,8 +33,8 @@ class MapAugment:
         scale: (low, high) factor, drawn evenly, on top of the resize rule of the model.
         crop: (height, width) in network-input pixels of a random window, or one side for both;
             smaller images are padded to it, and what is added is ignored. None: the whole image.
-        most: largest share of one class among the pixels of a crop that count; a crop that has
-            more, or one class only, is drawn again a few times. 1: any crop.
+        class_limit: largest share of one class among the pixels of a crop that count; a crop that
+            has more, or one class only, is drawn again a few times. 1: any crop.
         flip: probability of mirroring left and right.
         vflip: probability of mirroring top and bottom.
         rotate90: probability of a turn by 90, 180 or 270 degrees.
@@ -43,7 +43,7 @@ class MapAugment:
 
     scale: tuple[float, float] = (0.5, 2.0)
     crop: int | tuple[int, int] | None = 512
-    most: float = 1.0
+    class_limit: float = 1.0
     flip: float = 0.5
     vflip: float = 0.0
     rotate90: float = 0.0
@@ -56,8 +56,10 @@ class MapAugment:
         low, high = self.scale
         if not 0 < low <= high < math.inf:
             raise OptionError(f"scale is (low, high) with 0 < low <= high, got {self.scale}")
-        if not 0 < self.most <= 1:
-            raise OptionError(f"most is a share of the pixels, above 0 and up to 1: {self.most}")
+        if not 0 < self.class_limit <= 1:
+            raise OptionError(
+                f"class_limit is a share, above 0 and at most 1, got {self.class_limit}"
+            )
         if self.crop is not None and min(self.crop_size) < 1:
             raise OptionError(f"crop must be at least one pixel, got {self.crop}")
 
@@ -161,10 +163,10 @@ def _draw_window(
         y = int(rng.integers(view.full[0] - height + 1))
         x = int(rng.integers(view.full[1] - width + 1))
         tried = replace(view, window=(x, y, x + width, y + height))
-        if augment.most == 1:
+        if augment.class_limit == 1:
             break
         counts = np.bincount(sample_labels(labels, tried).ravel(), minlength=IGNORED + 1)[:IGNORED]
-        if counts.max() < augment.most * counts.sum():
+        if counts.max() < augment.class_limit * counts.sum():
             break
     return tried
 

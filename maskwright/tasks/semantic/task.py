@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
-from ...data.map_batches import MapBatches
-from ...data.map_samples import MapAugment
+from ...data.maps.batches import MapBatches
+from ...data.maps.counts import median_weights
+from ...data.maps.samples import MapAugment
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
-from ...data.sampling import median_weights
 from ...models.base import Model
 from ...models.meta import Meta
 from ...models.semantic.base import Segmenter

@@ -210,7 +210,10 @@ def read_table(file: Path) -> ClassTable | None:
 
 
 def _of_csv(file: Path) -> ClassTable:
-    head, *lines = list(csv.reader(read_lines(file), skipinitialspace=True)) or [[]]
+    try:
+        head, *lines = list(csv.reader(read_lines(file), skipinitialspace=True)) or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{file} is no table: {error}") from None
     titles = [title.strip().casefold() for title in head]
     place: dict[str, int] = {}
     for key, words in COLUMNS.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...building.mapped import MapBuilder, Segment
-from ...building.objects import whole_number
+from ...building.objects import shown, whole_number
 from ...maps.encoding import Segments
 from ...records import Dataset
 from ..coco.json_stream import START, NoObject, json_members
@@ -19,7 +19,6 @@ from ..source import BaseSource, ReadOptions
 from .classes import MOST
 
 FORMAT = "coco_panoptic"
-LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class PanopticSource(BaseSource):
                 f"{self.annotations} has the class(es) {foreign[:5]}, but the known classes are "
                 f"{known[:20]}: class names must be the same in all splits and in the model"
             )
-        files = {one["id"]: str(one["file_name"]) for one in found["images"]}
+        files = {one["id"]: one["file_name"] for one in found["images"]}
         pairs: list[tuple[Path, Path]] = []
         segments: list[list[Segment]] = []
         for one in found["annotations"]:
             image = self._image(files.get(one["image_id"], f"of id {one['image_id']}"))
-            pairs.append((image, self.maps / str(one["file_name"])))
+            pairs.append((image, self.maps / PurePosixPath(one["file_name"]).name))
             numbers = [
                 label.get(classes.get(s["category_id"], ""), -1) for s in one["segments_info"]
             ]
@@ -71,8 +70,20 @@ class PanopticSource(BaseSource):
         return builder.build(pairs, known, Segments(), segments)
 
     def _image(self, name: str) -> Path:
-        places = [root / name for root in self.roots]
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:  # never out of the data set
+            path = PurePosixPath(path.name)
+        places = [root / path for root in self.roots]
         return next((place for place in places if place.is_file()), places[0])
+
+
+NUMBER, TEXT = (int,), (str,)
+ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": NUMBER, "file_name": TEXT},
+    "annotations": {"image_id": NUMBER, "file_name": TEXT, "segments_info": (list,)},
+    "categories": {"id": NUMBER, "name": TEXT},
+}
+SEGMENT = {"id": NUMBER, "category_id": NUMBER}
 
 
 def _lists(file: Path) -> dict[str, list[Any]]:
@@ -81,27 +92,28 @@ def _lists(file: Path) -> dict[str, list[Any]]:
     Raises:
         ValueError: if it is none.
     """
-    found: dict[str, list[Any]] = {key: [] for key in LISTS}
-    need = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "file_name", "segments_info"),
-        "categories": ("id", "name"),
-    }
+    found: dict[str, list[Any]] = {key: [] for key in ENTRIES}
     try:
-        for key, value in json_members(file, LISTS):
-            if key not in found or value is START:
-                continue
-            if not isinstance(value, dict) or not set(need[key]) <= set(value):
-                raise ValueError(f"{file}: an entry of {key} lacks {', '.join(need[key])}")
-            found[key].append(value)
-            for one in value["segments_info"] if key == "annotations" else ():
-                if whole_number(one.get("id")) is None or "category_id" not in one:
-                    raise ValueError(f"{file}: a segment lacks its id or category_id: {one}")
+        for key, value in json_members(file, tuple(ENTRIES)):
+            if key in found and value is not START:
+                _require(file, key, value, ENTRIES[key])
+                found[key].append(value)
+                for one in value["segments_info"] if key == "annotations" else ():
+                    _require(file, "segments_info", one, SEGMENT)
     except NoObject as kind:
         raise ValueError(f"{file} is no COCO panoptic JSON but a {kind}") from None
     if not all(found.values()):
-        raise ValueError(f"{file} is no COCO panoptic JSON: one of {', '.join(LISTS)} is empty")
+        raise ValueError(f"{file} is no COCO panoptic JSON: it lacks {', '.join(ENTRIES)}")
     return found
+
+
+def _require(file: Path, where: str, entry: Any, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    for key, kind in kinds.items():
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(value, kind) or (kind is NUMBER and whole_number(value) is None):
+            raise ValueError(
+                f"{file}: an entry of {where} needs {', '.join(kinds)}, got {shown(entry)}"
+            )
 
 
 def panoptic_file(file: Path, tree: Tree | None = None) -> dict[str, PanopticSource]:

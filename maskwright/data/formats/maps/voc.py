@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from maskwright.drawing.label_maps import voc_palette
 from maskwright.structures import IGNORED
 
-from ...maps.encoding import Color
 from ..folders import IMAGE_FOLDERS, Tree
 from ..source import passed_over
 from .classes import ClassTable
@@ -33,26 +33,11 @@ VOC_IMAGE = re.compile(r"20\d\d_\d{6}")
 AUG_LISTS = ("trainaug", "train_aug")
 
 
-def voc_color(index: int) -> Color:
-    """Return the colour of a number in VOC's palette: its bits, three by three, from the top down.
-
-    Example:
-        >>> voc_color(15), voc_color(255)
-        ((192, 128, 128), (224, 224, 192))
-    """
-    red = green = blue = 0
-    for place in range(8):
-        bits = index >> 3 * place
-        red |= (bits & 1) << 7 - place
-        green |= (bits >> 1 & 1) << 7 - place
-        blue |= (bits >> 2 & 1) << 7 - place
-    return red, green, blue
-
-
 def voc_table() -> ClassTable:
     """Return VOC's 20 classes and the background, by number and by colour."""
     numbers = {**dict(enumerate(CLASSES)), IGNORED: ""}
-    colors = {voc_color(index): name for index, name in numbers.items()}
+    red, green, blue = voc_palette().T.tolist()
+    colors = {(red[i], green[i], blue[i]): name for i, name in numbers.items()}
     return ClassTable(CLASSES, numbers, colors, source="the table of Pascal VOC")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from maskwright.drawing.label_maps import label_picture, voc_palette
 from maskwright.files import writing
 from maskwright.paths import takes_paths
-from maskwright.structures import IGNORED
 
 from ...records import Dataset
 from ..folders import read_lines
 from .classes import read_table
-from .voc import voc_color
 
 
 @takes_paths
@@ -30,8 +29,6 @@ def write_maps(dataset: Dataset, folder: str | Path) -> Path:
         ValueError: if it exists, the data set has no label maps, the other splits have other
             classes, or a name would be read as something else.
     """
-    from PIL import Image
-
     root = Path(folder)
     images, maps = root / "images" / dataset.split, root / "masks" / dataset.split
     if dataset.records != "maps":
@@ -41,7 +38,6 @@ def write_maps(dataset: Dataset, folder: str | Path) -> Path:
     listing = root / "classes.txt"
     if listing.exists() and read_lines(listing) != dataset.names:
         raise ValueError(f"{listing} names other classes than {dataset.source}")
-    colors = [part for index in range(IGNORED + 1) for part in voc_color(index)]
     with writing(root):
         images.mkdir(parents=True, exist_ok=True)
         maps.mkdir(parents=True)
@@ -57,7 +53,5 @@ def write_maps(dataset: Dataset, folder: str | Path) -> Path:
             stem = next(name for name in names if name not in taken)
             taken.add(stem)
             shutil.copyfile(file, images / f"{stem}{file.suffix}")
-            picture = Image.fromarray(labels)
-            picture.putpalette(colors)
-            picture.save(maps / f"{stem}.png")
+            label_picture(labels, voc_palette()).save(maps / f"{stem}.png")
     return maps
