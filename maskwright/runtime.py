@@ -7,8 +7,8 @@
     found.boxes, found.scores, found.names, found.masks
 
 Nothing of torch or of this package is imported: this one file can be copied into another project,
-for classifiers with `runtime_labels.py` beside it.
-On the command line: `python -m maskwright.runtime model.onnx photo.jpg`.
+for other models than detectors with the folder `runtimes` beside it.
+In a terminal: `python -m maskwright.runtime model.onnx photo.jpg`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ Array = np.ndarray
 Opened = tuple[Any, dict[str, Any]]  # session of onnxruntime, description
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
+_READERS = {"classify": "labels", "semantic": "maps", "localize": "labels"}  # who reads whose files
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
 
 
@@ -121,8 +122,8 @@ class Model:
         """
         conf, max_det = self._limits(conf, max_det)
         pixels = read_for(self.spec, image, window)
-        height, width = pixels.shape[:2]
-        small = resize_image(pixels, self.target_size(height, width), self._resize["antialias"])
+        (height, width), rule = pixels.shape[:2], self._resize
+        small = resize_image(pixels, target_size(rule, height, width), rule["antialias"])
         ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
         if regions is not None:
             regions = np.asarray(regions, np.float32).reshape(-1, 4) / np.tile(ratio, 2)
@@ -171,19 +172,6 @@ class Model:
         elif proposals and _FEW_PER_OBJECT * good > proposals:
             text = f"{good} found of {proposals} proposals: export with a larger max_det"
             warnings.warn(f"there may be more objects than the {text}", stacklevel=3)
-
-    def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) to which the model resizes an image of this size."""
-        rule, within = self._resize, self._resize["within"]
-        lengths = {"factor": 1, "long": max(height, width), "short": min(height, width)}
-        bounds = [rule[name] / old for name, old in lengths.items() if rule[name] is not None]
-        if within is not None:
-            bounds += [within[0] / height, within[1] / width]
-        scale, half = min(bounds), 0.5 if rule["rounding"] == "nearest" else 0.0
-        sides = [max(int(side * scale + half), 1) for side in (height, width)]
-        if within is not None:
-            sides = [min(side, most) for side, most in zip(sides, within, strict=True)]
-        return sides[0], sides[1]
 
     def run(self, pixels: Array, regions: Array | None = None) -> dict[str, Array]:
         """Return the outputs of the graph for one image as it is; see `docs/export.md`.
@@ -249,9 +237,8 @@ def open_file(
 ) -> Opened:
     """Return the session of an exported file, and what the file says of itself.
 
-    `threads` compute, None: as many as there are processor cores; `providers` are the execution
-    providers of onnxruntime, such as ["CUDAExecutionProvider"]. A ValueError names a file that is
-    missing, damaged, or not from `maskwright export`.
+    `threads` compute, None: all cores; `providers` are those of onnxruntime. A ValueError names a
+    file that is missing, damaged, or not from `maskwright export`.
     """
     import onnxruntime
 
@@ -259,8 +246,7 @@ def open_file(
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+    options.log_severity_level, options.intra_op_num_threads = 3, threads or 0  # errors; all cores
     try:
         session = onnxruntime.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # its errors have no common class
@@ -277,12 +263,25 @@ def open_file(
 
 
 def load(path: str | Path, **options: Any) -> Any:
-    """Return the model in an exported file: a `Model`, or a `runtime_labels.Classifier`."""
+    """Return the model in an exported file: a `Model`, or what the file of its task has."""
     session, spec = open_file(path, **options)
-    if spec.get("task") != "classify":
+    if (name := _READERS.get(str(spec.get("task")).split("+")[0])) is None:
         return Model(path, opened=(session, spec))
-    here = f"{__package__}." if __package__ else ""  # "": both files were copied elsewhere
-    return import_module(f"{here}runtime_labels").Classifier(path, session, spec, read_for)
+    here = f"{__package__}." if __package__ else ""  # "": the files were copied elsewhere
+    reader = import_module(f"{here}runtimes.{name}")
+    return reader.open_file(path, session, spec, sys.modules[__name__])
+
+
+def target_size(rule: dict[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Return (height, width) to which `spec["resize"]` brings an image of this size."""
+    within = rule["within"]
+    lengths = {"factor": 1, "long": max(height, width), "short": min(height, width)}
+    bounds = [rule[name] / old for name, old in lengths.items() if rule[name] is not None]
+    if within is not None:
+        bounds += [within[0] / height, within[1] / width]
+    scale, half = min(bounds), 0.5 if rule["rounding"] == "nearest" else 0.0
+    sides = [max(int(side * scale + half), 1) for side in (height, width)]
+    return (min(sides[0], within[0]), min(sides[1], within[1])) if within else (sides[0], sides[1])
 
 
 def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | None = None) -> Array:

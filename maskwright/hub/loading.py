@@ -275,8 +275,8 @@ def start_model(
         if weights is None and isinstance(detector.backbone, Encoder):
             return detector, options, RANDOM_START  # as it is always trained
         try:
-            source = load_backbone(detector)
-            return detector, options, f"backbone starts from {source}"
+            sources = dict.fromkeys(load_backbone(part) for part in detector.parts)
+            return detector, options, f"backbone starts from {', '.join(sources)}"
         except ValueError as error:
             if weights == "imagenet":
                 raise

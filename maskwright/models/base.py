@@ -72,6 +72,11 @@ class Model(nn.Module):
         raise NotImplementedError
 
     @property
+    def parts(self) -> tuple[Model, ...]:
+        """The models in it that have a backbone each, which start from ImageNet weights."""
+        return (self,)
+
+    @property
     def fits_after_training(self) -> bool:
         """True if a stage follows the training: `fit_after_training`."""
         return False

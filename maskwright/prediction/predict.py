@@ -52,6 +52,9 @@ def predict(
     explain: str | None = None,
     explain_target: str | int | None = None,
     topk: int = 5,
+    slide: int | None = None,
+    crf: bool | str | tuple[float, ...] | None = None,
+    probs: bool = False,
 ) -> Results:
     """Predict over a source of any size, one result at a time.
 
@@ -86,7 +89,8 @@ def predict(
             in training; a `Predictor` keeps its own.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         formats: further files per image, joined by commas: geojson (polygons with holes, for
-            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel).
+            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel; of a
+            model that gives every pixel a class, 8-bit with that class), probs (see there).
         labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.
@@ -99,6 +103,14 @@ def predict(
             several finds the number of one from 0 on, or a class, whose best is taken. None: the
             best.
         topk: for models that classify images: most names that are shown of each.
+        slide: for models that give every pixel a class: side of the windows, in pixels of the
+            network input, in which a larger image is looked at; they overlap by half and are
+            blended. None: as a whole.
+        crf: for these models: draw borders to the edges of the image by a dense CRF: true, or
+            weight,sxy,srgb of its appearance kernel as in 4,67,3, or where these were published,
+            such as deeplab_v2_vgg16; `val` finds them by crf=search. None: not.
+        probs: for these models: keep the probability of each class at each pixel, `result.probs`;
+            formats=probs writes it.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
@@ -140,6 +152,7 @@ def predict(
     predictor.task.check_formats(files, predictor.model, predictor.meta.model)
     given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
     given |= {"explain": explain, "explain_target": explain_target, "topk": topk}
+    given |= {"slide": slide, "crf": crf, "probs": probs or "probs" in files}
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz)
     explainer = None

@@ -106,6 +106,9 @@ class Predictor:
         tta: Any = None,
         window: Window | str | None = None,
         topk: int = 5,
+        slide: int | None = None,
+        crf: Any = None,
+        probs: bool = False,
     ) -> list[Any]: ...
 
     @overload
@@ -121,6 +124,9 @@ class Predictor:
         tta: Any = None,
         window: Window | str | None = None,
         topk: int = 5,
+        slide: int | None = None,
+        crf: Any = None,
+        probs: bool = False,
     ) -> Any: ...
 
     @checked_options
@@ -136,6 +142,9 @@ class Predictor:
         tta: Any = None,
         window: Window | str | None = None,
         topk: int = 5,
+        slide: int | None = None,
+        crf: Any = None,
+        probs: bool = False,
     ) -> Any:
         """Return what is found in an image: a `Result`, or that of another task.
 
@@ -151,12 +160,15 @@ class Predictor:
             tta: see `predict`.
             window: see `predict`.
             topk: see `predict`.
+            slide: see `predict`.
+            crf: see `predict`.
+            probs: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
         given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
-        given |= {"topk": topk}
+        given |= {"topk": topk, "slide": slide, "crf": crf, "probs": probs}
         settings = self.settings(given, type(self).__call__)
         rule = self.resize_rule(imgsz)
         many = isinstance(image, list | tuple)

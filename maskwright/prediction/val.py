@@ -82,6 +82,8 @@ def val(
     weights: str | Path | None = None,
     localize: str | None = None,
     topk: int = 5,
+    slide: int | None = None,
+    crf: bool | str | tuple[float, ...] | None = None,
 ) -> ValResult:
     """Score a model on annotated images: what is measured is up to its task.
 
@@ -104,7 +106,8 @@ def val(
         name: name of the run folder, numbered if taken; none: "val".
         sigmas: how far each point of an object may lie from the truth, relative to its size.
             None: COCO's for the 17 of a person, 0.05 for all others.
-        boundary: score outlines by boundary IoU as well (Cheng et al. 2021).
+        boundary: score outlines by boundary IoU as well (Cheng et al. 2021), of label maps
+            also by boundary F.
         voc: score by Pascal VOC's protocol as well: by the area under the curve (from 2010 on),
             and by eleven points. None: if the data is VOC.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects like others, not as regions
@@ -125,6 +128,9 @@ def val(
             cam, gradcam or gradcam++. The threshold is chosen on the split train. None: score what
             the model is for.
         topk: for models that classify images: k of the accuracy by which the k best answers count.
+        slide: for models that give every pixel a class: see `predict`.
+        crf: for these models, see `predict`; search: find the parameters that suit these images
+            best, which should be some that were trained on (split=train).
 
     Returns:
         Numbers by key: what was measured, the metric and, where it is that of one class, its name,
@@ -161,6 +167,8 @@ def val(
         "tta": tta,
         "localize": localize,
         "topk": topk,
+        "slide": slide,
+        "crf": crf,
     }
     settings, scale = model.settings(given, val), chosen_window(meta, window)
     for text in task.settled(given, settings, called):

@@ -71,6 +71,7 @@ class PixelNetwork(nn.Module):
         divisor: the padded sides of its input are multiples of this.
         final: name of the last layer, whose rows are the classes.
         auxiliary: names of the last layers of the heads that only training has.
+        named: its classes are those of the model; False: two of its own, ground and object.
         align_corners: how its logits lie on the input: False: a cell covers its share of the input
             (pixel centres); True: the corner cells lie on the corner pixels.
     """
@@ -79,12 +80,13 @@ class PixelNetwork(nn.Module):
     divisor: int = 1
     final: str
     auxiliary: tuple[str, ...] = ()
+    named = True
     align_corners = False
 
     @property
     def class_rows(self) -> dict[str, tuple[int, bool]]:
         """The layers with a row for each class; see `transfer.class_rows`."""
-        return dict.fromkeys((self.final, *self.auxiliary), (1, False))
+        return dict.fromkeys((self.final, *self.auxiliary) if self.named else (), (1, False))
 
     def last_stage(self) -> nn.Module:
         """Return the last layer of the backbone, whose maps are explained."""

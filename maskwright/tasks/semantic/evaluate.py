@@ -96,15 +96,16 @@ def class_names(meta: Meta) -> list[str]:
 class SemanticEvaluator(Evaluator):
     """Counts the pixels of a data set by true and by predicted class.
 
+    The targets of its batches are the label maps in original pixels, in the model's numbers.
+
     Args:
-        dataset: images with label maps, whose classes have the numbers of the model.
         meta: what the model says of itself: class names.
         look: see `Look`.
         boundary: score borders as well.
     """
 
     def __init__(self, dataset: Dataset, meta: Meta, look: Look, *, boundary: bool = False) -> None:
-        self.dataset, self.look = dataset, look
+        self.look = look
         self.names = class_names(meta)
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._boundary = boundary
@@ -112,9 +113,8 @@ class SemanticEvaluator(Evaluator):
     def add(self, network: Any, batches: Sequence[Batch]) -> None:
         """Count the pixels of a batch; see `Evaluator`."""
         found = self.look(network, batches)
-        for index, labels in zip(batches[0].indices, found, strict=True):
-            truth = self.dataset.label_map(index)
-            assert truth is not None
+        truths = batches[0].targets
+        for index, labels, truth in zip(batches[0].indices, found, truths, strict=True):
             confusion = Confusion(len(self.names))
             counts = confusion.add(labels, truth)
             cells = np.flatnonzero(counts)

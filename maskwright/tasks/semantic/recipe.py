@@ -15,6 +15,7 @@ class SemanticRecipe(TrainRecipe):
     """The options of one training of a segmenter."""
 
     DOES: ClassVar[str] = "give every pixel a class"
+    SHORT: ClassVar[int] = 520  # of images, beyond which they are made smaller
     NUMBERS: ClassVar[dict[str, Number]] = {**TrainRecipe.NUMBERS, "class_limit": SHARE}
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         **TrainRecipe.CHOICES,
@@ -53,9 +54,9 @@ class SemanticRecipe(TrainRecipe):
     """For classes of unlike sizes: how much more the pixels of rare ones count: median lets each
     class count by the inverse of its share in images that have it (Eigen and Fergus 2015)."""
 
-    ignore: tuple[int, ...] | None = None
-    """Values of label files that are neither trained nor scored, beside 255 and those that the
-    format names."""
+    ignore: tuple[int | str, ...] | None = None
+    """Numbers or names of classes of label files whose pixels are neither trained nor scored,
+    beside 255 and those that the format names, as in 0,void."""
 
     val_boundary: bool = False
     """Score borders in validation as well (`val/boundary/IoU`, `val/boundary/F`)."""

@@ -10,7 +10,7 @@ from ...errors import OptionError
 from ...structures import Resize
 from ..base import Settings
 from ..views import Views
-from .crf import CrfSettings
+from .crf import SEARCH, CrfSettings
 
 LEAST_WINDOW = 64  # pixels
 
@@ -46,8 +46,12 @@ class SemanticSettings(Settings):
         return {"tta": tta, "slide": self.slide, "crf": crf}
 
 
-def make_settings(given: Mapping[str, Any]) -> SemanticSettings:
+def make_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SemanticSettings:
     """Return the checked options of a prediction or validation, by name.
+
+    Args:
+        given: options by name.
+        defaults: what they are if nobody says anything.
 
     Raises:
         OptionError: if one is wrong.
@@ -58,6 +62,13 @@ def make_settings(given: Mapping[str, Any]) -> SemanticSettings:
             f"slide={slide}: expected the side of the windows in pixels of the network input, at "
             f"least {LEAST_WINDOW}, such as 512"
         )
+    crf = given.get("crf")
+    if crf == SEARCH:
+        if "split" not in defaults:
+            raise OptionError(
+                "crf=search finds parameters on annotated images: maskwright val ... crf=search"
+            )
+        crf = None
     return SemanticSettings(
-        Views.parse(given.get("tta")), slide, CrfSettings.parse(given.get("crf"))
+        Views.parse(given.get("tta")), slide, CrfSettings.parse(crf), bool(given.get("probs"))
     )

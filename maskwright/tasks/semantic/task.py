@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
 from ...data.maps.batches import MapBatches
-from ...data.maps.counts import median_weights
+from ...data.maps.counts import count_pixels, median_frequency
 from ...data.maps.samples import MapAugment
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
@@ -24,7 +24,7 @@ from ..base import Opens, Settings, Study, Task, Written
 from ..evidence import Explainer
 from ..scaling import scale_photos
 from . import pictures
-from .crf import refined, search_crf
+from .crf import SEARCH, refined, search_crf
 from .evaluate import (
     SemanticEvaluation,
     SemanticEvaluator,
@@ -48,7 +48,7 @@ class SemanticTask(Task):
     name = "semantic"
     does = SemanticRecipe.DOES
     recipe = SemanticRecipe
-    options = ("tta", "slide", "crf", "boundary", "explain", "explain_target")
+    options = ("tta", "slide", "crf", "probs", "boundary", "explain", "explain_target")
     files = SemanticResult.FILES
     graph = GRAPHS
     score = "mean IoU"
@@ -66,11 +66,11 @@ class SemanticTask(Task):
 
     def reading(self, recipe: SemanticRecipe, *, training: bool = False) -> dict[str, Any]:
         """Return the values that are ignored; see `Task`."""
-        return {"ignore": recipe.ignore}
+        return {"ignore": recipe.ignore or ()}
 
     def scoring(self, model: Any, meta: Meta, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the classes of the model, and the values that it was told to ignore."""
-        return {"names": class_names(meta), "ignore": meta.extra.get("ignore")}
+        return {"names": class_names(meta), "ignore": meta.extra.get("ignore", ())}
 
     def fill(
         self, recipe: SemanticRecipe, args: dict[str, Any], data: Dataset
@@ -132,9 +132,11 @@ class SemanticTask(Task):
             vflip=recipe.vflip,
             rotate90=recipe.rotate90,
             photometric=recipe.photometric,
-            class_limit=recipe.class_limit,
+            most=recipe.class_limit,
         )
-        weights = median_weights(data) if recipe.balance == "median" else None
+        weights = None
+        if recipe.balance == "median":
+            weights = median_frequency(count_pixels(data, enabled=rank == 0))
         return load_batches(
             MapBatches(data, model.resize, augment, divisor=model.size_divisor, weights=weights),
             batch=recipe.batch,
@@ -201,7 +203,7 @@ class SemanticTask(Task):
                 found = [refined(*pair, settings.crf) for pair in zip(found, photos, strict=True)]
             return [one.labels for one in found]
 
-        return SemanticEvaluator(data, meta, labels, boundary=bool(options.get("boundary")))
+        return SemanticEvaluator(meta, labels, boundary=bool(options.get("boundary")))
 
     def study(
         self,
@@ -214,7 +216,7 @@ class SemanticTask(Task):
         batch: int,
     ) -> Study | None:
         """Search the parameters of the CRF, if `crf=search` asks for it; see `Task`."""
-        if options.get("crf") != "search":
+        if options.get("crf") != SEARCH:
             return None
         return search_crf(self, model, opens(split, names=class_names(meta)))
 
@@ -280,7 +282,7 @@ class SemanticTask(Task):
         self, model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
     ) -> SemanticSettings:
         """Return how often an image is looked at, and what comes after; see `Task`."""
-        return make_settings(given)
+        return make_settings(given, defaults)
 
     def used(self, settings: SemanticSettings) -> dict[str, Any]:
         """Return the settings as options; see `Task`."""

@@ -19,7 +19,7 @@ from maskwright.exporters.report import ExportReport
 from maskwright.graphs.spec import KEY, from_json, to_json
 from maskwright.models import Meta, build
 from maskwright.prediction.predictor import Predictor
-from maskwright.runtime_labels import Classifier
+from maskwright.runtimes.labels import Classifier
 from maskwright.structures import Images
 
 CHOICE = {"short": 36, "interpolation": "bicubic"}

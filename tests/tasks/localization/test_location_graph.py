@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import maskwright as mw
+from maskwright import runtime
 from maskwright.errors import OptionError
 from maskwright.models import Meta, build_tiny
 from maskwright.prediction.predictor import Predictor
@@ -44,10 +45,19 @@ def test_a_file_says_what_the_model_says(
         if a.keypoints is not None:
             np.testing.assert_allclose(a.keypoints, b.keypoints, atol=0.05)
             assert b.skeleton == JOINTS
-            continue
-        assert a.label == b.label
-        np.testing.assert_allclose(a.place.probs, b.place.probs, atol=5e-4)
-        np.testing.assert_allclose(a.place.boxes, b.place.boxes, atol=0.05)
+        else:
+            assert a.label == b.label
+            np.testing.assert_allclose(a.place.probs, b.place.probs, atol=5e-4)
+            np.testing.assert_allclose(a.place.boxes, b.place.boxes, atol=0.05)
+        bare = runtime.load(file)(photo)
+        if a.keypoints is not None:
+            np.testing.assert_allclose(a.keypoints, bare.keypoints, atol=0.05)
+            assert bare.name is bare.box is None
+        else:
+            assert bare.name == a.called and abs(bare.score - a.score) < 5e-4
+            assert (bare.box is None) == (a.box is None)
+            if a.box is not None:
+                np.testing.assert_allclose(a.box, bare.box, atol=0.05)
     with pytest.raises(ValueError, match="exported for images of 64 x 64"):
         graph(photos[0], imgsz=96)
     with pytest.raises(OptionError, match="is an exported graph"):

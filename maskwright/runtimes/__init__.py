@@ -1,0 +1,1 @@
+"""What reads exported files without torch, beside the detectors that `runtime` reads itself."""
