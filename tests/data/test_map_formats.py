@@ -160,8 +160,21 @@ def test_a_yaml_file(tmp_path: Path) -> None:
         read({**separate, "masks": "nowhere"})
     with pytest.raises(ValueError, match="the entry ignore is a list of numbers or names"):
         read({**separate, "ignore": {"a": 1}})
-    pair(tmp_path, "set/images/a.jpg", "set/masks/a.png", numbers(0, 1))
+    for split in ("train", "val"):
+        pair(tmp_path, f"set/images/{split}/a.jpg", f"set/masks/{split}/a.png", numbers(0, 1))
     assert len(read({"train": str(tmp_path / "set")})) == 1
+    file = tmp_path / "set/data.yaml"  # as tools write it for boxes
+    file.write_text("train: images/train\nval: images/val\nnc: 2\nnames: [a, b]\n")
+    assert read(file, "val").names == ["a", "b"] and stripes(read(file)) == [0, 1]
+
+
+def test_a_lone_pair_of_folders(tmp_path: Path) -> None:
+    """CVAT's form of CamVid; a folder of a class beside another is none."""
+    pair(tmp_path / "a", "default/1.png", "defaultannot/1.png", numbers(0, 1))
+    (tmp_path / "a/label_colors.txt").write_text("Void\nroad\n")
+    assert read(tmp_path / "a").names == ["road"] and stripes(read(tmp_path / "a")) == [255, 0]
+    pair(tmp_path / "b", "face/1.png", "face_mask/1.png", numbers(0, 1))
+    assert open_dataset(tmp_path / "b", records=None).records == "labels"
 
 
 VOC_IDS = ("2007_000001", "2007_000002", "2008_000003")
@@ -348,6 +361,13 @@ def test_coco_panoptic(tmp_path: Path) -> None:
     save(tmp_path / "annotations/panoptic_val2017/000000000139.png", ids)
     with pytest.raises(ValueError, match=r"120 pixel\(s\) belong to segments .* such as 592137"):
         data.label_map(0)
+    by_hand = {"val": str(file), "names": ["x"]}
+    assert read(by_hand, "val").names == ["person", "car", "rug-merged"]
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    assert "panoptic_val2017.json has the class of every" in read(tmp_path, "val").faults[0].message
+    (tmp_path / "stuffthingmaps").mkdir()
+    with pytest.raises(ValueError, match="with other classes: move one of the two elsewhere"):
+        read(tmp_path, "val")
     (tmp_path / "annotations/panoptic_val2017/000000000139.png").unlink()
     with pytest.raises(ValueError, match=r"unpack panoptic_val2017\.zip there"):
         read(file, "val")

@@ -27,6 +27,7 @@ WORDS = (
 )
 OF_MAPS = re.compile(rf"(?i)((png|class|semantic|binary|index|train)[_-]?)?{WORDS}")
 BESIDE = re.compile(rf"(?i)[_-]?{WORDS}")  # behind the name of the folder of images
+ANNOT = re.compile(r"(?i)annot")  # the same where the folder is called as no split is
 DEEPEST = 3
 
 
@@ -139,13 +140,13 @@ def _with_suffix(tree: Tree, path: Path) -> dict[str, MapSource]:
     """Return the splits of train/ + train_labels/, or train/ + trainannot/; or a lone pair."""
     found: dict[str, MapSource] = {}
     splits = _splits(tree, path)
-    others = {} if splits else {str(one): one for one in tree.folders(path)}
+    others = {} if splits else {one.name: one for one in tree.folders(path)}
     for split, folder in (splits or others).items():
         maps = [
             one
             for one in tree.folders(path)
             if one.name.lower().startswith(folder.name.lower())
-            and BESIDE.fullmatch(one.name[len(folder.name) :])
+            and (BESIDE if splits else ANNOT).fullmatch(one.name[len(folder.name) :])
             and pictures_in(tree, one)
         ]
         if len(maps) > 1:

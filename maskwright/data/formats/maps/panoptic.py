@@ -15,8 +15,9 @@ from ..coco.json_stream import START, NoObject, json_members
 from ..coco.layout import coco_source
 from ..folders import ANNOTATION_FOLDERS, Tree, folder_split, split_name
 from ..sniff import PANOPTIC, sniff
-from ..source import BaseSource, ReadOptions
+from ..source import BaseSource, ReadOptions, passed_over
 from .classes import MOST
+from .coco_stuff import FOLDERS
 
 FORMAT = "coco_panoptic"
 
@@ -122,34 +123,55 @@ def panoptic_file(file: Path, tree: Tree | None = None) -> dict[str, PanopticSou
     Raises:
         ValueError: if there is no folder of PNGs for it.
     """
-    tree = tree or Tree()
     if file.suffix.lower() != ".json" or sniff(file) != PANOPTIC:
         return {}
-    split = split_name(file.stem) or folder_split(file.parent) or "train"
-    year = file.stem.removeprefix("panoptic_")
-    here, above = file.parent, file.parent.parent
-    names = (file.stem, f"panoptic/{year}", f"panoptic_{year}", "panoptic", year)
-    maps = next(
-        (one for base in (here, above) for name in names if (one := tree.find(base, name))), None
-    )
-    if maps is None or not tree.images(maps):
+    source = _source(tree or Tree(), file)
+    if source is None:
         raise ValueError(
-            f"{file} needs the folder of its label maps beside it, {here / file.stem}: unpack "
+            f"{file} needs the folder of its label maps beside it, {file.with_suffix('')}: unpack "
             f"{file.stem}.zip there"
         )
-    return {split: PanopticSource(file, maps, coco_source(tree, file, split).roots, tree)}
+    return {_split(file): source}
+
+
+def _split(file: Path) -> str:
+    return split_name(file.stem) or folder_split(file.parent) or "train"
+
+
+def _source(tree: Tree, file: Path) -> PanopticSource | None:
+    """Return where the split of a JSON lies, None without the folder of its PNGs."""
+    year = file.stem.removeprefix("panoptic_")
+    names = (file.stem, f"panoptic/{year}", f"panoptic_{year}", "panoptic")
+    places = (tree.find(base, name) for base in file.parents[:2] for name in names)
+    maps = next((one for one in places if one is not None and tree.images(one)), None)
+    if maps is None:
+        return None
+    return PanopticSource(file, maps, coco_source(tree, file, _split(file)).roots, tree)
 
 
 def find_panoptic(tree: Tree, path: Path) -> dict[str, PanopticSource]:
     """Return the splits of COCO panoptic in a folder, {} for others.
 
     Raises:
-        ValueError: see `panoptic_file`.
+        ValueError: if there are label maps of COCO-Stuff as well.
     """
     found: dict[str, PanopticSource] = {}
     for folder in (*tree.named(path, ANNOTATION_FOLDERS), path):
         for file in tree.files(folder, ".json"):
-            if "panoptic" in file.stem.lower():
-                for split, source in panoptic_file(file, tree).items():
-                    found.setdefault(split, source)
+            if "panoptic" not in file.stem.lower() or sniff(file) != PANOPTIC:
+                continue
+            source = _source(tree, file)
+            objects = tree.find(folder, f"{file.stem.replace('panoptic', 'instances')}.json")
+            if source is not None and objects not in (None, file):
+                fault = passed_over(objects, f"{file.name} has the class of every pixel")
+                source = source.with_faults((fault,))
+            if source is not None:
+                found.setdefault(_split(file), source)
+    if found and (stuff := tree.named(path, FOLDERS)):
+        first = next(iter(found.values()))
+        raise ValueError(
+            f"{path} has the label maps of {first.annotations.name} and those in {stuff[0].name}, "
+            "with other classes: move one of the two elsewhere, or name the JSON files of segments "
+            "in a YAML file with the entries train and val"
+        )
     return found
