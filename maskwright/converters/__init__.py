@@ -2,7 +2,8 @@
 
 A converter is two functions, `to_maskwright` and `from_maskwright`, on dictionaries of tensors;
 files are the business of `maskwright.hub`. Those of detectors stand in a module for each library,
-those of classification networks, of which libraries have equal ones, in a table by family.
+those of classifiers and segmenters, of which libraries have equal ones, in tables by family
+(`classification`, `semantic`) that `networks` reads.
 """
 
 from . import mmdetection, torchvision

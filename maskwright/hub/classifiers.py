@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..converters import classification
+from ..converters import networks
 from ..converters.state_dicts import subset, weights_prefix
 from ..models.classification.timm_backbone import PREFIX
 from ..models.meta import Meta
@@ -57,7 +57,7 @@ def imagenet_weights(entry: ModelEntry, options: Mapping[str, Any]) -> Checkpoin
         return Checkpoint(Meta(name, dict(options), [], source=source), state)
     tensors = fetch_timm(donor)
     blank = blank_detector(entry, 1, options)
-    converted = classification.to_maskwright(
+    converted = networks.to_maskwright(
         tensors, list(blank.state_dict()), model=name, source="timm", final=final_layer(blank)
     )
     meta = Meta(name, dict(options), converted.names, source=f"timm's weights for {donor}")

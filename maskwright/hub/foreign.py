@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..converters import CONVERTERS, Converted, ConvertReport, classification, detect_format
+from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
 from ..converters.common import default_skeleton, is_known_name, require
 from ..models.detection.base import Detector
 from ..models.registry import ModelEntry, build
@@ -49,12 +49,18 @@ def convert_weights(
     detector = blank_detector(entry, 1, options)
     ours = list(detector.state_dict())
     file = read_weights(path, known_names(entry, ours))
-    tensors, told = file.tensors, file.names
+    tensors = file.tensors
     try:
         found = found_format(tensors, entry, ours)
-        if entry.task == "classify":
-            converted = classification.to_maskwright(
-                tensors, ours, model=entry.name, source=found, final=final_layer(detector)
+        if converts_by_name(entry):
+            told = networks.told_options(tensors, model=entry.name, source=found)
+            blank = blank_detector(entry, 1, {**options, **told})
+            converted = networks.to_maskwright(
+                tensors,
+                list(blank.state_dict()),
+                model=entry.name,
+                source=found,
+                final=final_layer(blank),
             )
         elif found == "maskwright":
             converted = _own_weights(modern_names(tensors, detector.backbone.name), detector)
@@ -76,20 +82,25 @@ def convert_weights(
         ) from None
     for key in file.beside:
         converted.report.ignored[key] = f"beside the weights, which stand at {file.place}"
-    if told is not None and len(told) == len(converted.names):
-        converted.names[:] = told
-    elif told is not None:
+    if file.names is not None and len(file.names) == len(converted.names):
+        converted.names[:] = file.names
+    elif file.names is not None:
         converted.report.notes.append(
-            f"the file names {len(told)} classes, its tensors have {len(converted.names)}: the "
-            "names are left out"
+            f"the file names {len(file.names)} classes, its tensors have {len(converted.names)}: "
+            "the names are left out"
         )
     return converted
 
 
+def converts_by_name(entry: ModelEntry) -> bool:
+    """Whether the weights of a model go to other libraries and back by `converters.networks`."""
+    return entry.kind in ("classifier", "segmenter")
+
+
 def known_names(entry: ModelEntry, ours: list[str]) -> Callable[[str], bool]:
     """Return what tells whether a tensor in a file may be one of a model, by its name."""
-    if entry.task == "classify":
-        return classification.known_name(entry.name, ours)
+    if converts_by_name(entry):
+        return networks.known_name(entry.name, ours)
     return is_known_name
 
 
@@ -104,13 +115,13 @@ def found_format(tensors: Iterable[str], entry: ModelEntry, ours: list[str]) -> 
     Raises:
         ValueError: if they are of no known library, or of another network.
     """
-    if entry.task == "classify":
-        return classification.detect_layout(tensors, entry.name, ours)
+    if converts_by_name(entry):
+        return networks.detect_layout(tensors, entry.name, ours)
     return detect_format(tensors)
 
 
 def final_layer(model: nn.Module) -> str:
-    """Return the full name of the layer of a classifier whose rows are the classes."""
+    """Return the full name of the layer of a classifier or segmenter whose rows are the classes."""
     return f"network.{model.get_submodule('network').final}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..converters import CHECKS, CONVERTERS, ConvertReport, classification
+from ..converters import CHECKS, CONVERTERS, ConvertReport, networks
 from ..converters.common import default_skeleton
 from ..errors import OptionError, checked_options
 from ..files import replacing
@@ -34,7 +34,13 @@ from ..storage.checkpoint import (
 from ..storage.published import fetch, read_tensors
 from .backbone_weights import apply_pretrained, backbone_names, load_backbone
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
-from .foreign import blank_detector, convert_weights, found_format, known_names
+from .foreign import (
+    blank_detector,
+    convert_weights,
+    converts_by_name,
+    found_format,
+    known_names,
+)
 from .names import SHIPPED_MODELS, architecture, shipped_for
 
 # How exported graphs end, which only predict.
@@ -45,6 +51,9 @@ SUFFIXES = {
     "torchvision": (".pth", ".pt", ".safetensors"),
     "mmdetection": (".pth", ".pt"),
     "timm": (".pth", ".pt", ".safetensors"),
+    "smp": (".pth", ".pt", ".safetensors"),
+    "milesial": (".pth", ".pt"),
+    "wkentaro": (".pth", ".pt"),
 }
 # Before the path of a classifier's weights that a backbone starts from.
 LOCAL_BACKBONE = "imagenet:"
@@ -363,17 +372,18 @@ def _converted_back(
     Raises:
         ValueError: if it has no such model.
     """
-    if entry.task == "classify":
-        classification.check_options(entry.name, checkpoint.meta.args)
+    args = checkpoint.meta.args
+    if converts_by_name(entry):
+        networks.check_options(entry.name, args)
         state = plain_state(checkpoint)
-        return classification.from_maskwright(state, model=entry.name, target=target)
+        return networks.from_maskwright(state, model=entry.name, target=target, args=args)
     if target not in CONVERTERS:
-        raise ValueError(f"{target} has no counterpart of {entry.name}: it has classifiers alone")
+        raise ValueError(f"{target} has no counterpart of {entry.name}")
     if target in CHECKS:
-        CHECKS[target](checkpoint.meta.model, checkpoint.meta.args)
+        CHECKS[target](checkpoint.meta.model, args)
     _, from_ours = CONVERTERS[target]
     tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
-    rules = str(checkpoint.meta.args.get("conventions", "maskwright"))
+    rules = str(args.get("conventions", "maskwright"))
     if not rules.startswith(target):
         report.notes.append(
             f"made with conventions={rules}: {target} samples regions and resizes images by rules "
@@ -398,11 +408,13 @@ def convert(
 
     Args:
         src: a torch or safetensors file.
-        dst: the file to write; for torchvision and timm `.pth` or `.safetensors`, for mmdetection
+        dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for others
             `.pth`.
         model: our name of the model.
-        source: "torchvision", "timm", "mmdetection", "maskwright" or "auto".
-        target: "maskwright", "torchvision", "mmdetection" (detectors) or "timm" (classifiers).
+        source: "torchvision", "timm", "mmdetection", "smp" (segmentation_models_pytorch),
+            "milesial" (Pytorch-UNet), "wkentaro" (pytorch-fcn), "maskwright" or "auto".
+        target: "maskwright", or one of these that has such a model: mmdetection has detectors, timm
+            classifiers, smp, milesial and wkentaro segmenters.
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of

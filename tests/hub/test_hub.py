@@ -19,6 +19,7 @@ from maskwright.models.classification.base import Classifier
 from maskwright.models.detection.base import Detector
 from maskwright.models.detection.faster_rcnn import TINY
 from maskwright.models.localization.base import Localizer
+from maskwright.models.semantic.base import Segmenter
 from maskwright.models.registry import PublishedWeights
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.tasks.detection.recipe import DetectionRecipe
@@ -233,7 +234,12 @@ def test_the_architecture_of_a_shipped_model_is_that_of_its_file() -> None:
 
 
 def test_a_model_is_what_its_class_says() -> None:
-    kinds = {"detector": Detector, "classifier": Classifier, "localizer": Localizer}
+    kinds = {
+        "detector": Detector,
+        "classifier": Classifier,
+        "localizer": Localizer,
+        "segmenter": Segmenter,
+    }
     tiny = [entry for entry in list_models().values() if entry.tiny is not None]
     assert {entry.kind for entry in tiny} == set(kinds)
     for entry in {entry.task: entry for entry in tiny}.values():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskwright.converters import classification
+from maskwright.converters import networks
 from maskwright.models import build, get_entry
 from maskwright.models.classification.base import Classifier, Network
 from maskwright.nn.norm import ResponseNorm
@@ -68,7 +68,7 @@ def pair(ours: str, library: str, name: str) -> tuple[nn.Module, Classifier]:
     other = theirs(library, name, dtype)
     with torch.device("meta"):
         classifier: Classifier = build(ours, CLASSES)
-    converted = classification.to_maskwright(
+    converted = networks.to_maskwright(
         other.state_dict(),
         list(classifier.state_dict()),
         model=ours,
@@ -89,7 +89,7 @@ def test_logits_are_equal_and_weights_go_back(
 ) -> None:
     other, classifier = pair(ours, library, name)
     state = other.state_dict()
-    back, _ = classification.from_maskwright(classifier.state_dict(), model=ours, target=library)
+    back, _ = networks.from_maskwright(classifier.state_dict(), model=ours, target=library)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
     dtype = next(other.parameters()).dtype
