@@ -19,8 +19,8 @@ from maskwright.models.classification.base import Classifier
 from maskwright.models.detection.base import Detector
 from maskwright.models.detection.faster_rcnn import TINY
 from maskwright.models.localization.base import Localizer
-from maskwright.models.semantic.base import Segmenter
 from maskwright.models.registry import PublishedWeights
+from maskwright.models.semantic.base import Segmenter
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.training.train import train
