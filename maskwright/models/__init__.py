@@ -26,8 +26,13 @@ from .localization import keypoints as _keypoints  # noqa: F401
 from .meta import Meta
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
 from .semantic import deconvnet as _deconvnet  # noqa: F401
+from .semantic import deeplab as _deeplab  # noqa: F401
+from .semantic import deeplabv3 as _deeplabv3  # noqa: F401
+from .semantic import deeplabv3plus as _deeplabv3plus  # noqa: F401
 from .semantic import fcn as _fcn  # noqa: F401
+from .semantic import fcn_resnet as _fcn_resnet  # noqa: F401
 from .semantic import fpn as _fpn  # noqa: F401
+from .semantic import lraspp as _lraspp  # noqa: F401
 from .semantic import segnet as _segnet  # noqa: F401
 from .semantic import unet as _unet  # noqa: F401
 

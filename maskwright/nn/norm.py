@@ -51,6 +51,23 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that trains on a single value a channel too: by its running statistics.
+
+    One value has no deviation. It is what the mean over one image leaves, or a map of one cell;
+    `nn.BatchNorm2d` refuses it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (B, C, H, W) of the same."""
+        images, _, height, width = input.shape
+        if self.training and images * height * width == 1:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(input, mean, var, self.weight, self.bias, eps=self.eps)
+        normed: Tensor = super().forward(input)
+        return normed
+
+
 def conv_norm(conv: Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """Return `norm(conv(x))`; in training frozen batch norm costs no pass over the maps.
 
