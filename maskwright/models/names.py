@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..nn.backbones import is_backbone
-from .registry import Builder, ModelEntry, register, register_pattern
+from .registry import Builder, ModelEntry, PublishedWeights, register, register_pattern
 
 # Endings of the listed names, and their backbones.
 LISTED = {
@@ -22,7 +22,8 @@ def register_on_backbones(
     task: str,
     paper: str,
     tiny: Mapping[str, Any],
-    listed: Mapping[str, str] = LISTED,
+    listed: Mapping[str, str | Mapping[str, Any]] = LISTED,
+    weights: Mapping[str, Mapping[str, PublishedWeights]] | None = None,
 ) -> None:
     """Register a model for each backbone: `<beginning><backbone>`.
 
@@ -33,17 +34,20 @@ def register_on_backbones(
         task: see `Model`.
         paper: authors and year.
         tiny: options of the smallest instance, which is on the first of `listed`.
-        listed: endings of the names in the list of models, and their backbones.
+        listed: endings of the names in the list of models, and their backbones, or the options
+            that they fix.
+        weights: published weights by the endings.
     """
     family = beginning.rstrip("_")
-    for number, (ending, backbone) in enumerate(listed.items()):
+    for number, (ending, fixed) in enumerate(listed.items()):
         register(
             f"{beginning}{ending}",
             options=options,
             task=task,
             paper=paper,
             tiny=None if number else tiny,
-            presets={"backbone": backbone},
+            weights=(weights or {}).get(ending),
+            presets={"backbone": fixed} if isinstance(fixed, str) else fixed,
             family=family,
         )(builder)
 

@@ -148,7 +148,7 @@ for _name, _presets, _tiny in (
     (
         "deeplabv2_resnet101",
         {"backbone": "resnet101", "full_dilation": True, "norm": "frozen"},
-        {"backbone": "resnet18", "scales": (0.5,)},
+        {"backbone": "resnet18"},
     ),
 ):
     register(
@@ -156,6 +156,6 @@ for _name, _presets, _tiny in (
         options=DeepLabOptions,
         task="semantic",
         paper="Chen et al. 2015" if _name == "deeplab_largefov" else "Chen et al. 2016",
-        tiny=None if _tiny is None else {**_tiny, "width": 16, "short": 64},
+        tiny=None if _tiny is None else {**_tiny, "width": 16, "imgsz": 64},
         presets=_presets,
     )(deeplab)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...nn.aspp import ASPP, conv3x3
+from ..names import register_on_backbones
 from ..options import check_ranges
 from .base import Segmenter
 from .dilated import (
@@ -32,7 +33,6 @@ from .dilated import (
     init_head,
     torchvision_segmenter,
 )
-from .names import register_segmenters
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # by output stride
 
@@ -100,17 +100,22 @@ def deeplabv3(num_classes: int, options: DeepLabV3Options) -> Segmenter:
     return Segmenter(num_classes, DeepLabV3(num_classes, options), options)
 
 
-register_segmenters(
+register_on_backbones(
     "deeplabv3_",
     deeplabv3,
-    {
-        "resnet50": {},
-        "resnet101": {},
-        "mobilenet_v3_large": {"output_stride": 16, "rates": (12, 24, 36)},
-    },
     options=DeepLabV3Options,
+    task="semantic",
     paper="Chen et al. 2017",
-    tiny={"backbone": "resnet18", "width": 16, "short": 64},
+    tiny={"backbone": "resnet18", "width": 16, "imgsz": 64},
+    listed={
+        "resnet50": "resnet50",
+        "resnet101": "resnet101",
+        "mobilenet_v3_large": {
+            "backbone": "mobilenet_v3_large",
+            "output_stride": 16,
+            "rates": (12, 24, 36),
+        },
+    },
     weights={
         name: torchvision_segmenter(f"deeplabv3_{name}{file}", miou, pixels)
         for name, file, miou, pixels in (
@@ -119,5 +124,4 @@ register_segmenters(
             ("mobilenet_v3_large", "-fc3c493d", 60.3, 91.2),
         )
     },
-    others="any backbone that can be dilated, ours or timm's",
 )

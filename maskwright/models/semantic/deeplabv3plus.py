@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.aspp import ASPP, conv1x1, conv3x3
+from ..names import register_on_backbones
 from .base import Segmenter
 from .deeplabv3 import DeepLabV3Options
 from .dilated import DilatedNetwork, init_head
-from .names import register_segmenters
 
 LOW = 48  # channels of the finer map
 
@@ -140,19 +140,16 @@ def deeplabv3plus(num_classes: int, options: DeepLabV3PlusOptions) -> Segmenter:
     return Segmenter(num_classes, DeepLabV3Plus(num_classes, options), options)
 
 
-register_segmenters(
+register_on_backbones(
     "deeplabv3plus_",
     deeplabv3plus,
-    {
-        "resnet18": {},
-        "resnet34": {},
-        "resnet50": {},
-        "resnet101": {},
-        "mobilenetv2_100": {"separable": True},
+    options=DeepLabV3PlusOptions,
+    task="semantic",
+    paper="Chen et al. 2018",
+    tiny={"width": 16, "imgsz": 64},
+    listed={
+        **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
+        "mobilenetv2_100": {"backbone": "mobilenetv2_100", "separable": True},
         "lite0": {"backbone": "tf_efficientnet_lite0", "separable": True},
     },
-    options=DeepLabV3PlusOptions,
-    paper="Chen et al. 2018",
-    tiny={"width": 16, "short": 64},
-    others="any backbone that can be dilated, ours or timm's",
 )

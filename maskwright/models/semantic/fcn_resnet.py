@@ -50,7 +50,7 @@ for _name, _file, _miou, _pixels in (
         options=AuxiliaryOptions,
         task="semantic",
         paper="Long et al. 2015",
-        tiny={"backbone": "resnet18", "short": 64} if _name == "resnet50" else None,
+        tiny={"backbone": "resnet18", "imgsz": 64} if _name == "resnet50" else None,
         weights=torchvision_segmenter(_file, _miou, _pixels),
         presets={"backbone": _name},
     )(fcn_resnet)

@@ -93,7 +93,7 @@ class LRASPP(DilatedNetwork):
     options=LRASPPOptions,
     task="semantic",
     paper="Howard et al. 2019",
-    tiny={"width": 16, "short": 64},
+    tiny={"width": 16, "imgsz": 64},
     weights=torchvision_segmenter("lraspp_mobilenet_v3_large-d234d4ea", 57.9, 91.2),
 )
 def lraspp(num_classes: int, options: LRASPPOptions) -> Segmenter:

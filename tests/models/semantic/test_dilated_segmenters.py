@@ -187,40 +187,6 @@ def test_rates_follow_the_output_stride() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("size", [(1, 1), (33, 50)])
-def test_any_size_trains_and_predicts(name: str, size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    model = build_tiny(name, 3)
-    images = images_of(255 * torch.rand(2, 3, *size))
-    maps = torch.randint(0, 3, (2, *size), dtype=torch.uint8)
-    losses = model.train().losses(images, LabelMaps(maps))
-    sum(losses.values()).backward()  # type: ignore[union-attr]
-    assert all(bool(loss.isfinite()) for loss in losses.values())
-    with torch.no_grad():
-        logits = model.eval()(images)
-    assert logits.shape == (2, 3, *size) and bool(logits.isfinite().all())
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_a_step_against_the_gradient_lowers_all_losses(name: str) -> None:
-    torch.manual_seed(0)
-    model: Any = build_tiny(name, 3).eval()
-    images = images_of(255 * torch.rand(2, 3, 32, 40))
-    targets = LabelMaps(torch.randint(0, 3, (2, 32, 40), dtype=torch.uint8))
-    before = model.losses(images, targets)
-    torch.stack(list(before.values())).sum().backward()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert all(p.grad is not None for p in trained)
-    length = torch.stack([p.grad.norm() for p in trained]).norm()
-    with torch.no_grad():
-        for p in trained:
-            p -= 0.01 / length * p.grad
-        after = model.losses(images, targets)
-    assert ("auxiliary" in before) == (name in TINY[:4] and name != "deeplab_largefov")
-    assert all(bool(after[key] < before[key]) for key in before)
-
-
-@pytest.mark.parametrize("name", TINY)
 def test_all_layers_of_classes_are_known(name: str) -> None:
     """Those whose rows go by class name when weights serve other classes."""
     few, more = build_tiny(name, 3), build_tiny(name, 4)
@@ -243,7 +209,7 @@ def test_an_image_alone_trains_by_the_statistics_so_far() -> None:
 
 def test_the_greatest_logits_of_several_sizes_count() -> None:
     torch.manual_seed(0)
-    model: Any = build_tiny("deeplabv2_resnet101", 3).eval()
+    model: Any = build("deeplabv2_resnet101", 3, backbone="resnet18", scales=[0.5]).eval()
     random_tensors(model)
     network = model.network
     x = torch.randn(1, 3, 33, 49)
