@@ -1,6 +1,6 @@
 """DeepLabv3+ (Chen et al. 2018): DeepLabv3 as an encoder, and a decoder with a finer map.
 
-The output of `nn.aspp.ASPP` is enlarged to the map at stride 4, which a 1x1 convolution has brought
+The output of `nn.semantic.aspp.ASPP` is enlarged to the map at stride 4, which a 1x1 convolution has brought
 to 48 channels; both are joined, and two 3x3 convolutions and the classes follow (section 3.1).
 
 What is published under this name differs, and weights know only one form:
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.aspp import ASPP, conv1x1, conv3x3
+from ...nn.semantic.aspp import ASPP, conv1x1, conv3x3
 from ..names import register_on_backbones
 from .base import Segmenter
 from .deeplabv3 import DeepLabV3Options

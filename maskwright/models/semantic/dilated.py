@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.aspp import conv3x3
 from ...nn.backbones import Backbone
 from ...nn.norm import init_convs
+from ...nn.semantic.aspp import conv3x3
 from ..options import check_auxiliary, check_dropout
 from ..registry import PublishedWeights
 from .base import PixelNetwork, SegmenterOptions

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.aspp import conv1x1
+from ...nn.semantic.aspp import conv1x1
 from ..options import check_ranges
 from ..registry import register
 from .base import Segmenter

@@ -1,1 +1,1 @@
-"""Parts of segmenters."""
+"""Parts of segmenters: pyramids of rates."""
