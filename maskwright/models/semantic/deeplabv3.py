@@ -1,8 +1,8 @@
 """DeepLabv3 (Chen et al. 2017, "Rethinking atrous convolution"): a pyramid of rates on one map.
 
 The last map of a dilated backbone, at stride 8 or 16, is seen by a 1x1 convolution, by 3x3
-convolutions at three rates and as a whole (`nn.semantic.aspp`); a 3x3 convolution and the classes follow.
-The rates 6, 12, 18 belong to stride 16, twice as much to stride 8.
+convolutions at three rates and as a whole (`nn.semantic.aspp`); a 3x3 convolution and the classes
+follow. The rates 6, 12, 18 belong to stride 16, twice as much to stride 8.
 
 | | resnet50 | resnet101 | mobilenet_v3_large |
 | --- | --- | --- | --- |

@@ -1,7 +1,8 @@
 """DeepLabv3+ (Chen et al. 2018): DeepLabv3 as an encoder, and a decoder with a finer map.
 
-The output of `nn.semantic.aspp.ASPP` is enlarged to the map at stride 4, which a 1x1 convolution has brought
-to 48 channels; both are joined, and two 3x3 convolutions and the classes follow (section 3.1).
+The output of `nn.semantic.aspp.ASPP` is enlarged to the map at stride 4, which a 1x1 convolution
+has brought to 48 channels; both are joined, and two 3x3 convolutions and the classes follow
+(section 3.1).
 
 What is published under this name differs, and weights know only one form:
 
