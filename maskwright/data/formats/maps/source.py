@@ -56,26 +56,12 @@ class MapSource(BaseSource):
         """Return the data set; see `discover.open_dataset`."""
         pairs = self._pairs()
         builder = MapBuilder(self.annotations, split, self.format)
-        for kind, files in (
-            ("image without a label map", [str(file) for file in pairs.lonely_images]),
-            ("label map without an image", [str(f) for f in pairs.lonely_maps if self.whole]),
-            ("missing image", [f"{name} in {self.images}" for name in pairs.missing]),
-        ):
-            if files:
-                more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-                builder.fault(kind, f"{kind}: {files[0]}{more}")
-        for file, why in pairs.passed:
-            builder.faults.append(passed_over(file, why))
+        self._tell(builder, pairs)
         maps = [file for _, file in pairs.files]
         table = find_table(self.tree, self.beside) or self.table
         declared = table is not None
         if table is None and names is not None:
-            table = table_from_names(names, self.maps[0])
-        if table is None and names is not None:
-            raise ValueError(
-                f"nothing says which numbers in {self.maps[0]} are the classes {list(names)[:20]}: "
-                "put the classes.txt of the training images beside the label maps"
-            )
+            table = self._of_known(names)
         if table is None:
             table, said = table_from_values(maps, options.ignore, self.maps[0])
         else:
@@ -89,6 +75,29 @@ class MapSource(BaseSource):
         if self.polygons is not None:
             compare_polygons(dataset, self.polygons, declared=declared)
         return dataset
+
+    def _tell(self, builder: MapBuilder, pairs: Pairs) -> None:
+        """Note the files that have no partner, and those that are not used."""
+        for kind, files in (
+            ("image without a label map", [str(file) for file in pairs.lonely_images]),
+            ("label map without an image", [str(f) for f in pairs.lonely_maps if self.whole]),
+            ("missing image", [f"{name} in {self.images}" for name in pairs.missing]),
+        ):
+            if files:
+                more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+                builder.fault(kind, f"{kind}: {files[0]}{more}")
+        for file, why in pairs.passed:
+            builder.faults.append(passed_over(file, why))
+
+    def _of_known(self, names: Sequence[str]) -> ClassTable:
+        """Return the table of names that numbers got in the training, where no file has any."""
+        table = table_from_names(names, self.maps[0])
+        if table is None:
+            raise ValueError(
+                f"nothing says which numbers in {self.maps[0]} are the classes {list(names)[:20]}: "
+                "put the classes.txt of the training images beside the label maps"
+            )
+        return table
 
     def _pairs(self) -> Pairs:
         only = None
