@@ -3,6 +3,7 @@
 - smp: segmentation_models_pytorch 0.4 to 0.6, its Unet and FPN on ResNets and on encoders of timm.
 - milesial: Pytorch-UNet.
 - wkentaro: pytorch-fcn, FCN on VGG-16.
+- crfasrnn: crfasrnn_pytorch, CRF-RNN.
 """
 
 from __future__ import annotations
@@ -129,10 +130,14 @@ def _fixed_kernels(state: State) -> dict[str, Tensor]:
     return found
 
 
+def _width(state: State) -> dict[str, Any]:
+    width = len(require(state, "fc6.weight"))
+    return {} if width == 4096 else {"width": width}
+
+
 def _fcn_options(state: State) -> dict[str, Any]:
     """Return the width, and whether transposed convolutions are other than bilinear."""
-    width = len(require(state, "fc6.weight"))
-    found: dict[str, Any] = {} if width == 4096 else {"width": width}
+    found = _width(state)
     fixed = _fixed_kernels({k: v for k, v in state.items() if not k.startswith("upscore")})
     if not all(torch.equal(require(state, key).float(), value) for key, value in fixed.items()):
         found["learn_upsampling"] = True
@@ -147,6 +152,13 @@ _WKENTARO = Layout(
     statistics=("caffe",),
     fixed={"backbone": "vgg16"},
 )
+_CRFASRNN = Layout(
+    names=_conv_names(),
+    options=_width,
+    spare="$",
+    statistics=("caffe",),
+    fixed={"backbone": "vgg16", "learn_upsampling": True},
+)
 LAYOUTS: Table = (
     (r"unet", {"milesial": _MILESIAL}),
     (r"unet_(resnet|resnext)\d+\w*", {"smp": _smp_unet()}),
@@ -155,4 +167,5 @@ LAYOUTS: Table = (
     (r"semantic_fpn_(resnet|resnext|vgg)\d+\w*", {"smp": _smp_fpn()}),
     (r"semantic_fpn_(?!mobilenet_v3)\w+", {"smp": _smp_fpn(_UNWRAPPED)}),
     (r"fcn(32|16|8)s_vgg16", {"wkentaro": _WKENTARO}),
+    (r"crf_rnn", {"crfasrnn": _CRFASRNN}),
 )

@@ -54,6 +54,7 @@ SUFFIXES = {
     "smp": (".pth", ".pt", ".safetensors"),
     "milesial": (".pth", ".pt"),
     "wkentaro": (".pth", ".pt"),
+    "crfasrnn": (".pth", ".pt"),
 }
 # Before the path of a classifier's weights that a backbone starts from.
 LOCAL_BACKBONE = "imagenet:"
@@ -412,9 +413,10 @@ def convert(
             `.pth`.
         model: our name of the model.
         source: "torchvision", "timm", "mmdetection", "smp" (segmentation_models_pytorch),
-            "milesial" (Pytorch-UNet), "wkentaro" (pytorch-fcn), "maskwright" or "auto".
+            "milesial" (Pytorch-UNet), "wkentaro" (pytorch-fcn), "crfasrnn" (crfasrnn_pytorch),
+            "maskwright" or "auto".
         target: "maskwright", or one of these that has such a model: mmdetection has detectors, timm
-            classifiers, smp, milesial and wkentaro segmenters.
+            classifiers, those behind it segmenters.
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of

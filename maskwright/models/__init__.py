@@ -25,6 +25,7 @@ from .localization import boxes as _boxes  # noqa: F401
 from .localization import keypoints as _keypoints  # noqa: F401
 from .meta import Meta
 from .registry import ModelEntry, PublishedWeights, build, build_tiny, get_entry, list_models
+from .semantic import crf_rnn as _crf_rnn  # noqa: F401
 from .semantic import deconvnet as _deconvnet  # noqa: F401
 from .semantic import deeplab as _deeplab  # noqa: F401
 from .semantic import deeplabv3 as _deeplabv3  # noqa: F401

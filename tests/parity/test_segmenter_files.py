@@ -17,6 +17,7 @@ from maskwright.converters import networks
 from maskwright.converters.semantic import LAYOUTS
 from maskwright.hub.loading import convert, load_model, start_model
 from maskwright.models import build
+from maskwright.nn.semantic.crf_rnn import CRFRNN
 
 CLASSES = 3
 
@@ -216,6 +217,24 @@ class Wkentaro(nn.Module):
         return self.upscore8(x + skip)[:, :, 31 : 31 + height, 31 : 31 + width]
 
 
+class CrfasRnn(Wkentaro):
+    """crfasrnn_pytorch: transposed convolutions with a bias, and the CRF, which has our names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("2", "8", "_pool4"):
+            old = self.get_submodule(f"upscore{name}")
+            new = nn.ConvTranspose2d(CLASSES, CLASSES, old.kernel_size, old.stride)
+            new.weight.data = old.weight.data + 0.01 * torch.randn(old.weight.shape)
+            self.add_module(f"upscore{name}", new)
+        self.crfrnn = CRFRNN(CLASSES)
+        for parameter in self.crfrnn.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.crfrnn(super().forward(x), x)
+
+
 # our model, the library, its network, the options that its tensors tell, sides of an image
 CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[int, int]]] = {
     "smp Unet": (
@@ -273,6 +292,13 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[
         Wkentaro,
         {"width": 16, "statistics": "caffe"},
         (35, 50),
+    ),
+    "crfasrnn": (
+        "crf_rnn",
+        "crfasrnn",
+        CrfasRnn,
+        {"width": 16, "statistics": "caffe"},
+        (40, 30),
     ),
 }
 

@@ -81,9 +81,10 @@ class CRFRNN(nn.Module):
             colours, self.alpha, self.beta, normalisation="after", like=start.detach()
         )
         spatial = _spatial_kernel(*image.shape[1:], self.gamma, start.device)
-        # Mixing for each kernel and for both is one linear map.
-        for_near = (self.compatibility_matrix @ self.spatial_ker_weights).T
-        for_like = (self.compatibility_matrix @ self.bilateral_ker_weights).T
+        # Mixing for each kernel and for both is one linear map, in float32 as all else here.
+        mixture = self.compatibility_matrix.float()
+        for_near = (mixture @ self.spatial_ker_weights.float()).T
+        for_like = (mixture @ self.bilateral_ker_weights.float()).T
         rows = start
         for _ in range(self.train_iterations if self.training else self.test_iterations):
             probs = rows.softmax(1)
