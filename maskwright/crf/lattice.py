@@ -187,11 +187,12 @@ def _simplices(features: Array) -> tuple[Array, Array, Array]:
     xp = library(features)
     dims = features.shape[1]
     sides = dims + 1
+    # Between lattice points, so that the blur has variance 1; rounded as the others round it.
+    unit = float(np.float32(math.sqrt(2 / 3) * sides))
     elevated: list[Any] = []
     total = xp.zeros_like(features[:, 0])
     for j in range(dims, 0, -1):
-        # The distance between lattice points along each axis, for a blur of variance 1.
-        scaled = features[:, j - 1] * (math.sqrt(2 / 3) * sides / math.sqrt(j * (j + 1)))
+        scaled = features[:, j - 1] * (1 / math.sqrt(j * (j + 1)) * unit)
         elevated.append(total - j * scaled)
         total = total + scaled
     height = xp.stack([total, *elevated[::-1]])
