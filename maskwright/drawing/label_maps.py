@@ -194,7 +194,7 @@ def draw_label_map(
         ("ignored" if i == IGNORED else names[i], None if i == IGNORED else paint[i], counts[i])
         for i in order
     ]
-    return _with_legend(found, [(name, color, n / total) for name, color, n in rows])
+    return with_legend(found, [(name, color, n / total) for name, color, n in rows])
 
 
 def draw_errors(image: Any, labels: Any, truth: Any, *, side: int | None = None) -> Image.Image:
@@ -267,17 +267,27 @@ def _striped(pixels: Pixels, mask: npt.NDArray[np.bool_]) -> Pixels:
         height, width = mask.shape
         step = max(3, round(max(mask.shape) / 160))
         line = (np.arange(height)[:, None] + np.arange(width)) // step % 2 == 0
-        stripes = np.where(line[..., None], np.uint8(_STRIPES), np.uint8(_GROUND))
+        stripes = np.where(line[..., None], _STRIPES, _GROUND).astype(np.uint8)
         pixels[mask] = stripes[mask]
     return pixels
 
 
-def _with_legend(picture: Image.Image, rows: Sequence[tuple[str, Any, float]]) -> Image.Image:
-    """Return a picture with names, colours and shares below it, as many in a line as fit."""
+def with_legend(
+    picture: Image.Image,
+    rows: Sequence[tuple[str, Any, float | None]],
+    points: float | None = None,
+) -> Image.Image:
+    """Return a picture with the meaning of its colours below it, as many in a line as fit.
+
+    Args:
+        picture: any picture.
+        rows: names, colours (None: the stripes of ignored pixels), and shares in [0, 1] or None.
+        points: size of the letters; None: by the width of the picture.
+    """
     from PIL import Image, ImageDraw
 
     width = max(picture.width, LEAST_SIDE)
-    letters = Letters(float(np.clip(width / 46, 11, 30)))
+    letters = Letters(float(np.clip(width / 46, 11, 30)) if points is None else points)
     warn_missing(name for name, _, _ in rows)
     gap = round(letters.height * 0.5)
     chip = round(letters.height * 0.75)
@@ -285,10 +295,10 @@ def _with_legend(picture: Image.Image, rows: Sequence[tuple[str, Any, float]]) -
     lines: list[list[tuple[int, str, str, Any]]] = [[]]
     left, hidden = gap, 0
     for name, color, share in rows:
-        number = f"{share:.1%}" if share >= 0.0005 else "<0.1%"
-        room = width - 2 * gap - chip - gap // 2 - letters.length(f" {number}")
+        number = "" if share is None else f" {share:.1%}" if share >= 0.0005 else " <0.1%"
+        room = width - 2 * gap - chip - gap // 2 - letters.length(number)
         text = letters.shorten(" ".join(name.split()), room)
-        long = chip + gap // 2 + round(letters.length(f"{text} {number}"))
+        long = chip + gap // 2 + round(letters.length(text + number))
         if left > gap and left + long > width - gap:
             if len(lines) == MOST_LINES:
                 hidden = len(rows) - sum(map(len, lines))
@@ -309,7 +319,7 @@ def _with_legend(picture: Image.Image, rows: Sequence[tuple[str, Any, float]]) -
             down = top + (letters.height - chip) // 2
             _draw_chip(board, (left, down), chip, color)
             letters.draw(pen, left + chip + gap // 2, top, text, _INK)
-            after = left + chip + gap // 2 + letters.length(f"{text} ")
+            after = left + chip + gap // 2 + letters.length(text)
             letters.draw(pen, round(after), top, number, _SOFT)
         top += step
     if last:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ...data.records import Dataset
 from ...metrics.semantic import Boundaries, Confusion, pixel_scores, semantic_metrics
 from ...models.meta import Meta
 from ..evaluation import Evaluation, Evaluator
+from .kept import KeptMaps, PackedMap, chosen
 
 BY_CLASS = ("IoU", "accuracy", "dice")  # as in "IoU/<class name>"
 # (network, a batch at each size) -> labels (H, W) uint8 of its images, in their original pixels
@@ -36,12 +37,14 @@ class SemanticEvaluation(Evaluation):
         images: (N,) int64 positions of the images in the data set, rising.
         counts: (N, 3, C) int64, of each image the pixels of each class: right, true, predicted.
         names: names of the C classes.
+        maps: predicted label maps of some images by their positions, see `kept`.
     """
 
     confusion: npt.NDArray[np.int64]
     images: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     names: Sequence[str]
+    maps: Mapping[int, PackedMap] = field(default_factory=dict)
 
     @property
     def fitness(self) -> float:
@@ -109,6 +112,7 @@ class SemanticEvaluator(Evaluator):
         self.names = class_names(meta)
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._boundary = boundary
+        self._kept = KeptMaps(len(dataset))
 
     def add(self, network: Any, batches: Sequence[Batch]) -> None:
         """Count the pixels of a batch; see `Evaluator`."""
@@ -124,17 +128,18 @@ class SemanticEvaluator(Evaluator):
                 boundaries.add(labels, truth)
                 row += (boundaries.bands, boundaries.lines)
             self._seen[index] = row
+            self._kept.add(index, pixel_scores(counts).mean_iou, labels)
 
     def share(self) -> Any:
-        """Return the counts of the images of this process."""
-        return self._seen
+        """Return the counts of the images of this process, and the maps that it has kept."""
+        return self._seen, self._kept.maps
 
     def finish(self, shares: Sequence[Any], ms: float) -> SemanticEvaluation:
         """Add up the counts of all processes; see `Evaluator`."""
         size = len(self.names)
         confusion = Confusion(size)
         boundaries = Boundaries(size) if self._boundary else None
-        rows = {index: row for share in shares for index, row in share.items()}
+        rows = {index: row for seen, _ in shares for index, row in seen.items()}
         counts = np.zeros((len(rows), 3, size), np.int64)
         for place, index in enumerate(sorted(rows)):
             cells, values, *borders = rows[index]
@@ -149,7 +154,8 @@ class SemanticEvaluator(Evaluator):
         metrics = semantic_metrics(confusion, self.names, boundaries)
         metrics = {key: value for key, value in metrics.items() if _scored(key, value)}
         images = np.array(sorted(rows), np.int64)
-        return SemanticEvaluation(metrics, ms, confusion.counts, images, counts, self.names)
+        maps = chosen((kept for _, kept in shares), self._kept.count)
+        return SemanticEvaluation(metrics, ms, confusion.counts, images, counts, self.names, maps)
 
 
 def _scored(key: str, value: float) -> bool:
