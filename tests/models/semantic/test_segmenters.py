@@ -59,7 +59,9 @@ SIZES = [(60, 90), (64, 96)]
 def randomise(model: nn.Module) -> None:
     """Give every norm statistics of its own, and scores that begin at zero some weights."""
     for key, value in model.state_dict().items():
-        if "running" in key:
+        if key.endswith("running_mean"):
+            value.normal_(std=0.1)
+        elif key.endswith("running_var"):
             value.uniform_(0.5, 1.5)
     for key in class_rows(model):
         value = model.state_dict().get(key)
@@ -161,12 +163,14 @@ def test_frozen_stages_keep_weights_and_statistics(model: Segmenter) -> None:
     assert {key for key, p in model.named_parameters() if p.requires_grad} == free
 
 
-def test_the_fast_network_gives_the_same_logits(model: Segmenter) -> None:
+def test_the_fast_network_gives_the_same_logits(name: str, model: Segmenter) -> None:
     randomise(model)
     fast = fast_network(model)
-    images = make_images(model, SIZES)
+    # Of maxima that are equal, as in padding, rounding chooses the place that DeconvNet remembers.
+    images = make_images(model, [(224, 224)] if name == "deconvnet" else SIZES)
     with torch.no_grad():
         expected, found = model(images), fast(images)
+    assert float(expected.std((0, 2, 3)).min()) > 1e-4, "something is seen"
     limit = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=limit)
 
