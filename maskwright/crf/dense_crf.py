@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import OptionError
+from ..errors import OptionError, whole_number
 from .lattice import Array, Lattice, as_kind, build_lattice, library
 
 NORMALISATIONS = ("symmetric", "before", "after", "none")
@@ -110,8 +110,7 @@ def dense_crf(
         [[0, 0, 0, 0, 0, 0, 0, 1, 1]]
     """
     unary, image = checked_input(unary, image)
-    if type(iterations) is not int or iterations < 0:
-        raise OptionError(f"iterations: expected 0 or more, got {iterations!r}")
+    iterations = whole_number("iterations", iterations, 0)
     if not math.prod(unary.shape):
         return unary
     kernels = []
@@ -126,7 +125,8 @@ def dense_crf(
             *deviations, weight = kernel
             lattice = crf_kernel(image, *deviations, normalisation=normalisation, like=unary)
             kernels.append((lattice, checked_weight(name, weight, unary)))
-    return mean_field(pixel_rows(unary), kernels, iterations).T.reshape(unary.shape)
+    rows = mean_field(pixel_rows(unary), kernels, iterations)
+    return library(rows).stack(list(rows.T)).reshape(unary.shape)
 
 
 def refine_mask(probs: Array, image: Array, **options: Any) -> Array:
@@ -158,7 +158,7 @@ def unary_from_probabilities(probs: Array, *, trust: float = 1.0) -> Array:
     """
     if not 0 < trust <= 1:
         raise OptionError(f"trust: expected more than 0, at most 1, got {trust!r}")
-    if not bool(((probs >= 0) & (probs <= 1)).all()):
+    if not bool(((probs >= -_LEAST) & (probs <= 1 + _LEAST)).all()):  # means may be rounded
         raise ValueError(
             "probs: expected numbers from 0 to 1; of logits the energies are the negative"
         )
@@ -180,10 +180,14 @@ def unary_from_labels(
             background has no such zeros.
 
     Raises:
-        ValueError: if a label is no class.
+        ValueError: if a label is no class, or they are no integers.
     """
     if not 0 < confidence < 1:
         raise OptionError(f"confidence: expected more than 0 and less than 1, got {confidence!r}")
+    num_classes = whole_number("num_classes", num_classes)
+    if labels.ndim != 2 or "float" in str(labels.dtype):
+        got = f"{tuple(labels.shape)} of {labels.dtype}"
+        raise ValueError(f"labels: expected integers (H, W), got {got}")
     xp = library(labels)
     number = xp.asarray(labels, dtype=xp.int64)
     unknown = number == _UNKNOWN
@@ -304,17 +308,13 @@ def checked_weight(name: str, value: Any, unary: Array) -> Any:
 
 def checked_input(unary: Array, image: Array) -> tuple[Array, np.ndarray]:
     """Return energies as float32 without gradients, and the image as an array; see `dense_crf`."""
-    if isinstance(unary, np.ndarray):
-        floating = unary.dtype.kind == "f"
-        energies = unary.astype(np.float32)
-    else:
-        floating = unary.is_floating_point()
-        energies = unary.detach().float()
-    if not floating or unary.ndim != 3 or not len(unary):
+    if "float" not in str(unary.dtype) or unary.ndim != 3 or not len(unary):
         raise ValueError(
             "unary: expected energies (C, H, W) of a floating type and at least one class, "
             f"got {tuple(unary.shape)} of {unary.dtype}"
         )
+    arrays = isinstance(unary, np.ndarray)
+    energies = unary.astype(np.float32) if arrays else unary.detach().float()
     if not bool(library(energies).isfinite(energies).all()):
         raise ValueError("unary: expected finite energies, got infinite ones or nan")
     pixels = image if isinstance(image, np.ndarray) else image.detach().cpu().numpy()

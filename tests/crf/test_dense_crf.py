@@ -212,6 +212,7 @@ def test_input_is_left_alone_and_gets_no_gradients() -> None:
     tensor = torch.from_numpy(unary).requires_grad_()
     found = dense_crf(tensor, image)  # image as an array that cannot be written, as Pillow's are
     assert not found.requires_grad and (unary == before).all()
+    assert found.is_contiguous()
     half = dense_crf(tensor.detach().bfloat16(), image)
     assert half.dtype == torch.float32 and (half - found).abs().max() < 0.1
     planes = torch.from_numpy(unary.transpose(1, 2, 0).copy()).permute(2, 0, 1)
@@ -236,7 +237,7 @@ def test_bad_input_is_named(tensors: bool) -> None:
     refused("floating", energies=np.zeros((3, 9, 12), np.int64))
     refused("at least one class", energies=np.zeros((0, 9, 12), np.float32))
     refused(r"\(C, H, W\)", energies=np.zeros((9, 12), np.float32))
-    refused("iterations", iterations=-1)
+    refused("iterations must be at least 0", iterations=-1)
     refused("iterations", iterations=2.5)
     refused("normalisation: expected one of", normalisation="both")
     refused("sxy: expected a standard deviation", gaussian=(0, 3))
@@ -259,6 +260,7 @@ def test_energies_of_probabilities() -> None:
         -np.log([[0.25, 0.375], [0.75, 0.625]]),
         atol=1e-6,
     )
+    assert unary_from_probabilities(probs * np.float32(1 + 1e-6)).min() == 0  # rounded
     for wrong in (2 * probs, -probs, probs * np.nan):
         with pytest.raises(ValueError, match="0 to 1"):
             unary_from_probabilities(wrong)
@@ -284,6 +286,8 @@ def test_energies_of_labels(tensors: bool) -> None:
     assert np.isfinite(energies([[0, 0]], 1)).all()
     with pytest.raises(ValueError, match="3 is none of 3 classes"):
         energies([[0, 3]], 3)
+    with pytest.raises(ValueError, match=r"integers \(H, W\)"):
+        unary_from_labels(np.zeros((2, 3)), 3)
     with pytest.raises(OptionError, match="confidence"):
         energies([[0]], 3, confidence=1.0)
 
