@@ -22,6 +22,10 @@ def _nothing(state: State) -> dict[str, Any]:
     return {}
 
 
+def _unnamed(count: int) -> list[str | None] | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a library calls the tensors of a family.
@@ -38,7 +42,8 @@ class Layout:
             has two.
         statistics: how samples are standardised there, as values of our option; the first is that
             of the weights. None: the option left out. Empty: of no matter.
-        fixed: options that have one value there.
+        fixed: options that have one value there, or one of a set.
+        classes: names of so many classes in published files, or None.
     """
 
     names: Rules = ()
@@ -50,6 +55,7 @@ class Layout:
     single: bool = False
     statistics: tuple[str | None, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    classes: Callable[[int], list[str | None] | None] = _unnamed
 
     def their_name(self, ours: str) -> str:
         """Return their name of one of our tensors."""

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import classification, semantic
+from . import classification, dilated, semantic
 from .common import Converted, ConvertReport, require
 from .layout import OURS, Layout, State, replaced
 
-TABLES = (classification.LAYOUTS, semantic.LAYOUTS)
+TABLES = (classification.LAYOUTS, semantic.LAYOUTS, dilated.LAYOUTS)
 _COUNTER = "num_batches_tracked"  # files of older versions have none
 # Heads that only training has, by the beginning of their names in ours: a file may lack them.
-_AUXILIARY = ("network.aux1.", "network.aux2.", "network.AuxLogits.")
+_AUXILIARY = (
+    *("network.aux1.", "network.aux2.", "network.AuxLogits."),
+    "network.aux_classifier.",
+)
 
 
 def layouts(model: str) -> Mapping[str, Layout]:
@@ -136,7 +139,7 @@ def to_maskwright(
         report.notes.append("the file has no auxiliary heads: auxiliary=0")
     count = len(converted[f"{final}.weight"])
     names: list[str | None] = [*(classification.imagenet_names() if count == 1000 else ())]
-    names = names or [f"class_{i}" for i in range(1, count + 1)]
+    names = names or layout.classes(count) or [f"class_{i}" for i in range(1, count + 1)]
     if count == 1 and layout.single:
         # A sigmoid of one logit is a softmax of it beside a logit of zero.
         for key in (f"{final}.weight", f"{final}.bias"):
@@ -156,7 +159,7 @@ def from_maskwright(
         state: our tensors by name.
         model: the registered name.
         target: the library.
-        args: builder options of the model.
+        args: all builder options of the model.
 
     Raises:
         ValueError: if the library has no such network.
@@ -167,9 +170,11 @@ def from_maskwright(
         raise ValueError(f"{target} has no counterpart of {model}: {others}")
     layout, report = known[target], ConvertReport()
     for option, there in layout.fixed.items():
-        if args.get(option, there) != there:
+        allowed = there if isinstance(there, set) else [there]
+        if option in args and args[option] not in allowed:
             raise ValueError(
-                f"this {model} has {option}={args[option]}, {target}'s always {option}={there}"
+                f"this {model} has {option}={args[option]}, {target}'s always "
+                f"{option}={' or '.join(map(str, allowed))}"
             )
     result: dict[str, Tensor] = {}
     for name, value in state.items():

@@ -19,8 +19,8 @@ from .common import require
 from .layout import Layout, Rules, State, Table
 
 # Of an encoder what stands behind its maps, and a second head for the whole image.
-_SPARE = r"encoder\.(model\.)?(fc|classifier|head|conv_head|bn2)\.|classification_head\."
-_ENCODER: Rules = (
+SPARE_OF_ENCODER = r"encoder\.(model\.)?(fc|classifier|head|conv_head|bn2)\.|classification_head\."
+ENCODER: Rules = (
     (r"^backbone\.body\.body\.", "encoder.model."),
     (r"^backbone\.body\.", "encoder."),
 )
@@ -36,13 +36,13 @@ def _unet_options(state: State) -> dict[str, Any]:
 def _smp_unet(older: Rules = ()) -> Layout:
     return Layout(
         names=(
-            *_ENCODER,
+            *ENCODER,
             (r"^blocks\.", "decoder.blocks."),
             (r"^head\.", "segmentation_head.0."),
         ),
         older=older,
         options=_unet_options,
-        spare=_SPARE,
+        spare=SPARE_OF_ENCODER,
         single=True,
         statistics=(None,),
     )
@@ -58,7 +58,7 @@ def _fpn_options(state: State) -> dict[str, Any]:
 def _smp_fpn(older: Rules = ()) -> Layout:
     return Layout(
         names=(
-            *_ENCODER,
+            *ENCODER,
             (r"^laterals\.3\.", "decoder.p5."),
             *((rf"^laterals\.{n}\.", f"decoder.p{n + 2}.skip_conv.") for n in range(3)),
             *(
@@ -69,7 +69,7 @@ def _smp_fpn(older: Rules = ()) -> Layout:
         ),
         older=older,
         options=_fpn_options,
-        spare=_SPARE,
+        spare=SPARE_OF_ENCODER,
         single=True,
         statistics=(None,),
     )

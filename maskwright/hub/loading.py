@@ -377,7 +377,8 @@ def _converted_back(
     if converts_by_name(entry):
         networks.check_options(entry.name, args)
         state = plain_state(checkpoint)
-        return networks.from_maskwright(state, model=entry.name, target=target, args=args)
+        whole = vars(entry.options(**{**entry.presets, **args}))
+        return networks.from_maskwright(state, model=entry.name, target=target, args=whole)
     if target not in CONVERTERS:
         raise ValueError(f"{target} has no counterpart of {entry.name}")
     if target in CHECKS:

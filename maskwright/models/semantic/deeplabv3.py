@@ -45,7 +45,7 @@ class DeepLabV3Options(AuxiliaryOptions):
         rates: dilations of the parallel convolutions; empty: 6, 12, 18 at output stride 16, more in
             proportion where it is less.
         image_pooling: whether the map as a whole is one of the branches.
-        separable: the 3x3 convolutions are separable.
+        separable: the dilated convolutions are separable, and in v3+ those of the decoder.
         width: channels of each branch and of what follows.
     """
 
@@ -57,13 +57,10 @@ class DeepLabV3Options(AuxiliaryOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "rates", tuple(self.rates))  # plain data has lists
-        check_rates(self.rates, range(9))
+        own = tuple(self.rates) or RATES[self.output_stride]  # plain data has lists
+        object.__setattr__(self, "rates", own)
+        check_rates(self.rates, range(1, 9))
         check_ranges(self, {"width": (1, 4096)})
-
-    def own_rates(self) -> Sequence[int]:
-        """Return the dilations, given or by the output stride."""
-        return self.rates or RATES[self.output_stride]
 
 
 class DeepLabV3(DilatedNetwork):
@@ -73,18 +70,18 @@ class DeepLabV3(DilatedNetwork):
 
     def __init__(self, num_classes: int, options: DeepLabV3Options) -> None:
         super().__init__(num_classes, options)
-        width, separable = options.width, options.separable
+        width = options.width
         pyramid = ASPP(
             self.channels[0],
-            options.own_rates(),
+            options.rates,
             width,
             dropout=options.dropout,
             image_pooling=options.image_pooling,
-            separable=separable,
+            separable=options.separable,
         )
         self.classifier = nn.Sequential(
             pyramid,
-            *conv3x3(width, width, separable=separable),
+            *conv3x3(width, width),
             nn.Conv2d(width, num_classes, 1),
         )
         init_head(self.classifier, "4")

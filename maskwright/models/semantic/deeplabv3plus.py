@@ -91,7 +91,7 @@ class DeepLabV3Plus(DilatedNetwork):
         separable = options.separable if form.separable is None else form.separable
         self.aspp = ASPP(
             self.channels[-1],
-            options.own_rates(),
+            options.rates,
             width,
             dropout=options.dropout,
             image_pooling=options.image_pooling,

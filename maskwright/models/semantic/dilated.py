@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones import OUTPUT_STRIDES, Backbone
 from ...nn.norm import init_convs
 from ...nn.semantic.aspp import conv3x3
 from ..options import check_auxiliary, check_dropout
@@ -45,6 +45,11 @@ class DilatedOptions(SegmenterOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "multi_grid", tuple(self.multi_grid))  # plain data has lists
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise OptionError(
+                f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}; got "
+                f"{self.output_stride!r}"
+            )
 
 
 @dataclass(frozen=True)
