@@ -376,8 +376,7 @@ def _converted_back(
     args = checkpoint.meta.args
     if converts_by_name(entry):
         networks.check_options(entry.name, args)
-        state = plain_state(checkpoint)
-        whole = vars(entry.options(**{**entry.presets, **args}))
+        state, whole = plain_state(checkpoint), entry.resolved(args)
         return networks.from_maskwright(state, model=entry.name, target=target, args=whole)
     if target not in CONVERTERS:
         raise ValueError(f"{target} has no counterpart of {entry.name}")

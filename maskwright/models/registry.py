@@ -93,6 +93,10 @@ class ModelEntry:
         """Return the builder's options with their values under this name."""
         return {**{f.name: f.default for f in fields(self.options)}, **self.presets}
 
+    def resolved(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the value of every builder option where these are given, as the builder has it."""
+        return dict(vars(self.options(**{**self.presets, **args})))
+
 
 _ENTRIES: dict[str, ModelEntry] = {}
 # The beginning of a name to what makes an entry of the whole of it, or None if it names no model,

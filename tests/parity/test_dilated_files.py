@@ -282,7 +282,6 @@ def test_older_names_of_smp_are_known() -> None:
 def test_what_they_cannot_build_is_refused(
     model: str, target: str, args: dict[str, Any], message: str
 ) -> None:
-    entry = get_entry(model)
-    whole = vars(entry.options(**{**entry.presets, **args}))
+    whole = get_entry(model).resolved(args)
     with pytest.raises(ValueError, match=message):
         networks.from_maskwright({}, model=model, target=target, args=whole)
