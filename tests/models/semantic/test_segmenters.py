@@ -16,8 +16,11 @@ from maskwright.structures import IGNORED, Images, LabelMaps
 
 FAMILIES = [n for n, e in list_models().items() if e.tiny is not None and e.task == "semantic"]
 CLASSES = 5
-# A VGG on 200 pixels and more takes long.
-HEAVY = ("fcn8s_vgg16", "segnet", "deconvnet", "crf_rnn")
+# Those that take long, and of each kind of head all but one.
+HEAVY = (
+    *("fcn8s_vgg16", "segnet", "deconvnet", "crf_rnn", "fcn_resnet50"),
+    *("deeplab_largefov", "deeplabv2_resnet101", "deeplabv3_resnet50"),
+)
 
 
 @pytest.fixture(
