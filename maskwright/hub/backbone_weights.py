@@ -178,7 +178,9 @@ def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> 
         raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
     target.load_state_dict(fitting, strict=False)
     heads: Any = getattr(model, "roi_heads", None)
-    head = getattr(model, "network", None) if heads is None else getattr(heads, "box_head", None)
+    head: Any = (
+        getattr(model, "network", None) if heads is None else getattr(heads, "box_head", None)
+    )
     layers = [
         (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
         for layer in ("fc1", "fc2")

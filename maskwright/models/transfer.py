@@ -96,8 +96,8 @@ def transfer(
         if source is not None and source.is_floating_point() != target.is_floating_point():
             source = None
         if key in squares:
-            known = (len(source_names), len(source_names), *target.shape[2:])
-            if source is not None and source.shape == known:
+            given_square = (len(source_names), len(source_names), *target.shape[2:])
+            if source is not None and source.shape == given_square:
                 target[mine[:, None], mine] = source[theirs[:, None], theirs].to(target)
                 copied += 1
             else:

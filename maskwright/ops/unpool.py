@@ -44,4 +44,4 @@ def max_unpool(x: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     flat = x.new_zeros((*x.shape[:2], height * width))
-    return flat.scatter(2, places.flatten(2), x.flatten(2)).unflatten(2, (height, width))
+    return flat.scatter(2, places.flatten(2), x.flatten(2)).view(*x.shape[:2], height, width)

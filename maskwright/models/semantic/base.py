@@ -157,7 +157,7 @@ class Segmenter(Model):
         self.criterion: PixelLoss = cross_entropy
 
     @property
-    def backbone(self) -> Any:  # type: ignore[override]
+    def backbone(self) -> Any:
         """What can be frozen and starts from ImageNet weights."""
         return self.network.backbone
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,8 +93,9 @@ class DeconvNet(Remembering):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of (B, 3, H, W)."""
         height, width = x.shape[-2:]
-        below, right = (torch.sym_max(SMALLEST - side, 0) for side in (height, width))
-        scores: Tensor = self.score(super().forward(F.pad(x, (0, right, 0, below))))
+        # Not `max`: in a graph the sides are symbols.
+        more: Any = [torch.sym_max(SMALLEST - side, 0) for side in (width, height)]
+        scores: Tensor = self.score(super().forward(F.pad(x, (0, more[0], 0, more[1]))))
         return scores[..., :height, :width]
 
 

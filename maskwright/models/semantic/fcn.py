@@ -201,6 +201,7 @@ class FCN(PixelNetwork):
         self.fc7 = Conv2d(width, width, 1)
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(options.dropout)
         self.at_once = options.at_once
@@ -266,6 +267,7 @@ class FCN(PixelNetwork):
         """
         own = (self.fc6, self.fc7)
         for number, (layer, (weight, bias)) in enumerate(zip(own, layers, strict=False)):
+            assert layer.bias is not None
             if weight.numel() != layer.weight.numel() or bias.shape != layer.bias.shape:
                 return number
             with torch.no_grad():
@@ -295,17 +297,17 @@ def fcn(num_classes: int, options: FCNOptions) -> Segmenter:
 
 
 _TINY = {"backbone": "vgg11", "width": 16, "imgsz": 64}
-for _name, _presets in {
-    "fcn32s_vgg16": {"stride": 32},
-    "fcn16s_vgg16": {"stride": 16},
-    "fcn8s_vgg16": {"stride": 8},
-    "fcn32s_alexnet": {"stride": 32, "backbone": "alexnet"},
-}.items():
+for _name, _stride, _backbone in (
+    ("fcn32s_vgg16", 32, "vgg16"),
+    ("fcn16s_vgg16", 16, "vgg16"),
+    ("fcn8s_vgg16", 8, "vgg16"),
+    ("fcn32s_alexnet", 32, "alexnet"),
+):
     register(
         _name,
         options=FCNOptions,
         task="semantic",
         paper="Long et al. 2015",
         tiny=_TINY if _name == "fcn8s_vgg16" else None,
-        presets=_presets,
+        presets={"stride": _stride, "backbone": _backbone},
     )(fcn)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,9 +94,10 @@ class SemanticFPN(PixelNetwork):
             if merged:
                 here = here + F.interpolate(merged[0], here.shape[-2:], mode="nearest")
             merged.insert(0, here)
+        levels: Any = self.levels
         parts = [
             _brought_up(convs, single, sizes[:number])
-            for number, (convs, single) in enumerate(zip(self.levels, merged, strict=True))
+            for number, (convs, single) in enumerate(zip(levels, merged, strict=True))
         ]
         logits: Tensor = self.head(self.dropout(torch.stack(parts).sum(0)))
         return logits

@@ -145,12 +145,12 @@ class SegNet(Remembering):
         super().__init__()
         self.backbone = Backbone(backbone, norm="bn", strides=(16,))
         *stages, last = mirror(backbone)
-        self.decoder = nn.ModuleList(
-            nn.Sequential(*(layer for pair in pairs for layer in _conv(*pair)))
-            for pairs in (*stages, last[:-1])
-        )
-        self.decoder[-1].append(Conv2d(last[-1][0], num_classes, 3, padding=1))
-        self.final = f"decoder.4.{len(self.decoder[-1]) - 1}"
+        rows = [
+            [layer for pair in pairs for layer in _conv(*pair)] for pairs in (*stages, last[:-1])
+        ]
+        rows[-1].append(Conv2d(last[-1][0], num_classes, 3, padding=1))
+        self.decoder = nn.ModuleList(nn.Sequential(*row) for row in rows)
+        self.final = f"decoder.4.{len(rows[-1]) - 1}"
         start(self)
 
     def layers(self) -> Iterable[nn.Module]:
@@ -189,10 +189,9 @@ class SegNetBasic(Remembering):
             (nn.Sequential(*_conv(c, width, 7), nn.MaxPool2d(2, 2)) for c in (3, *[width] * 3)),
             statistics="raw",
         )
-        self.decoder = nn.ModuleList(
-            nn.Sequential(*_conv(width, width, 7, relu=False)) for _ in range(4)
-        )
-        self.decoder[-1].append(Conv2d(width, num_classes, 1))
+        rows = [_conv(width, width, 7, relu=False) for _ in range(4)]
+        rows[-1].append(Conv2d(width, num_classes, 1))
+        self.decoder = nn.ModuleList(nn.Sequential(*row) for row in rows)
         start(self)
 
     def layers(self) -> Iterable[nn.Module]:

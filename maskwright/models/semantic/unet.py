@@ -173,13 +173,14 @@ class BackboneUNet(PixelNetwork):
     def __init__(self, num_classes: int, options: UNetBackboneOptions) -> None:
         super().__init__()
         finest = finest_stride(options.backbone)
-        self.backbone = Backbone(
-            options.backbone, norm=options.norm, strides=[s for s in STRIDES if s >= finest]
-        )
+        strides = [stride for stride in STRIDES if stride >= finest]
+        backbone = Backbone(options.backbone, norm=options.norm, strides=strides)
+        self.backbone = backbone
         # No map at the size of the image, and of some backbones none at half of it.
-        *skips, last = (*(0 for s in (1, *STRIDES) if s < finest), *self.backbone.channels)
+        missing = [0 for stride in (1, *STRIDES) if stride < finest]
+        *skips, last = [*missing, *backbone.channels]
         channels = zip((last, *options.widths), reversed(skips), options.widths, strict=False)
-        self.blocks = nn.ModuleList(_Block(*three) for three in channels)
+        self.blocks = nn.ModuleList(_Block(cin, skip, cout) for cin, skip, cout in channels)
         self.head = nn.Conv2d(options.widths[-1], num_classes, 3, padding=1)
         init_convs(self.blocks)
         nn.init.normal_(self.head.weight, std=0.01)
