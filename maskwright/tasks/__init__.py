@@ -22,6 +22,7 @@ FOLDERS = {
     "classify": "classification",
     "localize": "localization",
     "localize+keypoints": "localization",
+    "semantic": "semantic",
 }
 # The task of a training whose model is not known (yet).
 USUAL = "detection"

@@ -1,7 +1,4 @@
-"""The option `crf`: borders refined by a dense CRF, and the search for its parameters.
-
-Chen et al. 2015 (DeepLab) search the appearance kernel on training images: that is `search_crf`.
-"""
+"""The option `crf`: borders refined by a dense CRF."""
 
 from __future__ import annotations
 
@@ -10,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...crf.dense_crf import PUBLISHED, Bilateral, Gaussian, dense_crf, unary_from_probabilities
+from ...crf.dense_crf import (
+    PUBLISHED,
+    SMOOTHNESS,
+    Bilateral,
+    Gaussian,
+    dense_crf,
+    unary_from_probabilities,
+)
 from ...errors import OptionError, nearest
 
 USUAL = "deeplab_v2_resnet101"
@@ -56,7 +60,12 @@ class CrfSettings:
                 f"crf={value}: expected true, weight,sxy,srgb of the appearance kernel as in "
                 f"4,67,3, or one of {', '.join(PUBLISHED)}{nearest(text, PUBLISHED)}"
             ) from None
-        return cls(Gaussian(), Bilateral(sxy, srgb, weight))
+        return cls.of(Bilateral(sxy, srgb, weight))
+
+    @classmethod
+    def of(cls, bilateral: Bilateral) -> CrfSettings:
+        """Return an appearance kernel beside the smoothness kernel of DeepLab."""
+        return cls(SMOOTHNESS, bilateral)
 
     def text(self) -> str:
         """Return the option that gives the appearance kernel."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
 from ...data.maps.batches import MapBatches
-from ...data.maps.counts import count_pixels, median_frequency
+from ...data.maps.counts import median_weights
 from ...data.maps.samples import MapAugment
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
@@ -24,7 +24,8 @@ from ..base import Opens, Settings, Study, Task, Written
 from ..evidence import Explainer
 from ..scaling import scale_photos
 from . import pictures
-from .crf import SEARCH, refined, search_crf
+from .crf import SEARCH, refined
+from .crf_search import crf_study
 from .evaluate import (
     SemanticEvaluation,
     SemanticEvaluator,
@@ -84,7 +85,7 @@ class SemanticTask(Task):
         if not 0 < short < own:  # 0: only the files know
             return {}, ""
         words = f"images of a short side of {short} pixels are not enlarged"
-        return {"imgsz": (short, max(4 * short, short))}, words
+        return {"imgsz": (short, 4 * short)}, words
 
     def describe(self, recipe: SemanticRecipe, data: Dataset) -> dict[str, Any]:
         """Return the values that are ignored; see `Task`."""
@@ -136,7 +137,7 @@ class SemanticTask(Task):
         )
         weights = None
         if recipe.balance == "median":
-            weights = median_frequency(count_pixels(data, enabled=rank == 0))
+            weights = median_weights(data, enabled=rank == 0)
         return load_batches(
             MapBatches(data, model.resize, augment, divisor=model.size_divisor, weights=weights),
             batch=recipe.batch,
@@ -218,7 +219,9 @@ class SemanticTask(Task):
         """Search the parameters of the CRF, if `crf=search` asks for it; see `Task`."""
         if options.get("crf") != SEARCH:
             return None
-        return search_crf(self, model, opens(split, names=class_names(meta)))
+        return crf_study(
+            model, opens(split, **self.finding(model), **self.scoring(model, meta, {}))
+        )
 
     def validation(self, recipe: SemanticRecipe) -> tuple[SemanticSettings, dict[str, Any]]:
         """Return the settings of validations in a training; see `Task`."""
