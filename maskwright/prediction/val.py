@@ -176,7 +176,8 @@ def val(
     own = task.own_options(meta.model, given, defaults_of(val))
 
     def opens(part: str, **reading: Any) -> Dataset:
-        opened, which = open_scored(data, part, meta, {}, reading)
+        found = {"records": reading.pop("records")} if "records" in reading else {}
+        opened, which = open_scored(data, part, meta, found, reading)
         if which:
             console.note(which)
         opened.window = scale

@@ -133,7 +133,7 @@ class SemanticTask(Task):
             vflip=recipe.vflip,
             rotate90=recipe.rotate90,
             photometric=recipe.photometric,
-            most=recipe.class_limit,
+            class_limit=recipe.class_limit,
         )
         weights = None
         if recipe.balance == "median":
@@ -198,7 +198,7 @@ class SemanticTask(Task):
         def labels(network: Any, batches: Sequence[Batch]) -> list[Any]:
             images = [batch.images for batch in batches]
             made = look(network, images, settings)
-            found = to_maps(made, images, settings)
+            found = to_maps(made, settings)
             if settings.crf is not None:
                 photos = (data.image(index) for index in batches[0].indices)
                 found = [refined(*pair, settings.crf) for pair in zip(found, photos, strict=True)]
@@ -305,7 +305,7 @@ class SemanticTask(Task):
         self, made: Any, images: Sequence[Images], settings: SemanticSettings, model: Any
     ) -> list[Any]:
         """Return the classes of the pixels of the originals, with the settings; see `Task`."""
-        return [(found, settings) for found in to_maps(made, images, settings)]
+        return [(found, settings) for found in to_maps(made, settings)]
 
     def result(
         self,
