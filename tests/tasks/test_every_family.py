@@ -40,6 +40,7 @@ ENTRIES = {
 FIRST = {FOLDERS[entry.task]: key for key, entry in reversed(ENTRIES.items())}
 FIRST["detection"] = "mask_rcnn_resnet50_fpn"
 FIRST["classification"] = "lenet5"
+FIRST["semantic"] = "unet"
 
 
 def names(*known: str) -> list[Any]:

@@ -204,7 +204,7 @@ class SemanticTask(Task):
                 found = [refined(*pair, settings.crf) for pair in zip(found, photos, strict=True)]
             return [one.labels for one in found]
 
-        return SemanticEvaluator(meta, labels, boundary=bool(options.get("boundary")))
+        return SemanticEvaluator(data, meta, labels, boundary=bool(options.get("boundary")))
 
     def study(
         self,
