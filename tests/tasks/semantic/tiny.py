@@ -34,7 +34,7 @@ def write(root: Path) -> Path:
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of a training that a model needs beside those of all tasks."""
-    return {"crop": 64, "imgsz": 96}
+    return {"crop": 64}
 
 
 def together(name: str) -> dict[str, Any]:
