@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,7 @@ class Pointwise(torch.nn.Module):
 
     size_divisor = 8
 
-    class network:
-        align_corners = False
+    network = SimpleNamespace(align_corners=False)
 
     def __call__(self, images: Images) -> Tensor:
         return images.pixels / 20
