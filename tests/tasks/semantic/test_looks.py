@@ -59,7 +59,7 @@ def test_without_padding_it_is_interpolation(original: tuple[int, int], corners:
 
 
 def test_padding_is_cut_off_and_the_photo_stays_in_place() -> None:
-    """A ramp over the padded input is a ramp over the photo, with the value of each pixel's place."""
+    """A ramp over the padded input is one over the photo: each pixel tells its place."""
     size, padded, original, stride = (50, 70), (64, 96), (200, 140), 8
     y = torch.arange(padded[0] // stride) * stride + (stride - 1) / 2
     x = torch.arange(padded[1] // stride) * stride + (stride - 1) / 2
