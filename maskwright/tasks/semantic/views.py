@@ -21,7 +21,7 @@ from ...structures import Images
 from ..views import mirror_pixels
 from .settings import SemanticSettings
 
-BAND = 2**23  # values of a band of rows that is worked on at once
+BAND = 2**20  # values of a band of rows that is worked on at once: they stay in the cache
 HALF = 2**28  # values from which on blended logits are kept in half precision
 
 
@@ -151,23 +151,28 @@ def _to_map(looks: Sequence[Look], keep: bool) -> SemanticFound:
         made = [_resampled(one, *both, band) for one, both in zip(looks, axes, strict=True)]
         mean = made[0]
         if keep or len(made) > 1:
-            mean = torch.stack([part.softmax(0) for part in made]).mean(0)
-        labels[band] = mean.argmax(0).to(torch.uint8).cpu().numpy()
+            mean = torch.stack([part.softmax(-1) for part in made]).mean(0)
+        labels[band] = mean.argmax(-1).to(torch.uint8).cpu().numpy()
         if probs is not None:
-            probs[:, band] = mean.cpu().numpy()
+            probs[:, band] = mean.permute(2, 0, 1).cpu().numpy()
     return SemanticFound(labels, probs)
 
 
-def _axes(one: Look) -> tuple[Tensor, Tensor]:
-    """Return the matrices that bring rows and columns of logits to those of the original."""
-    found = []
+def _axes(one: Look) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what brings logits to the original: a matrix for the rows, `between` for the columns.
+
+    There are many columns for each cell, and a matrix would be nearly all zeros.
+    """
+    sides = []
     for axis in (0, 1):
-        original = int(one.images.original_sizes[0, axis])
         size, padded = int(one.images.sizes[0, axis]), one.images.pixels.shape[2 + axis]
-        cells = one.logits.shape[2 + axis]
-        matrix = resampling(cells, padded, size, original, one.align_corners)
-        found.append(matrix.to(one.logits.device))
-    return found[0], found[1].flip(0) if one.mirrored else found[1]
+        original = int(one.images.original_sizes[0, axis])
+        sides.append((one.logits.shape[2 + axis], padded, size, original, one.align_corners))
+    device = one.logits.device
+    lower, share = between(*sides[1])
+    if one.mirrored:
+        lower, share = lower.flip(0), share.flip(0)
+    return resampling(*sides[0]).to(device), lower.to(device), share.float().to(device)
 
 
 def resampling(
@@ -183,6 +188,21 @@ def resampling(
         align_corners: whether the first and last cell lie on the first and last pixel of the
             input; False: each covers its share of it.
     """
+    lower, share = between(cells, padded, size, original, align_corners)
+    matrix = torch.zeros(original, cells, dtype=torch.float64)
+    matrix.scatter_add_(1, lower[:, None], 1 - share[:, None])
+    matrix.scatter_add_(1, (lower[:, None] + 1).clamp(max=cells - 1), share[:, None])
+    return matrix.float()
+
+
+def between(
+    cells: int, padded: int, size: int, original: int, align_corners: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the two cells that each pixel lies between; see `resampling`.
+
+    Returns:
+        (original,) int64, the cell before it, and float64, the share of the cell behind that.
+    """
     # Where the centre of each original pixel lies in the input, from its first pixel's centre on.
     place = (torch.arange(original, dtype=torch.float64) + 0.5) * size / original - 0.5
     if align_corners:
@@ -191,20 +211,18 @@ def resampling(
         place = (place + 0.5) * cells / padded - 0.5
     place = place.clamp(0, cells - 1)
     below = place.floor().clamp(max=max(cells - 2, 0))
-    share = place - below
-    matrix = torch.zeros(original, cells, dtype=torch.float64)
-    lower = below.long()[:, None]
-    matrix.scatter_add_(1, lower, 1 - share[:, None])
-    matrix.scatter_add_(1, (lower + 1).clamp(max=cells - 1), share[:, None])
-    return matrix.float()
+    return below.long(), place - below
 
 
-def _resampled(one: Look, by_row: Tensor, by_column: Tensor, band: slice) -> Tensor:
-    """Return the logits (C, rows, W) float32 of a band of rows of the original image."""
-    logits = one.logits[0]
+def _resampled(one: Look, by_row: Tensor, lower: Tensor, share: Tensor, band: slice) -> Tensor:
+    """Return the logits (rows, W, C) float32 of a band of rows of the original image.
+
+    Classes last: what is found at a place is moved, blended and compared as a whole.
+    """
     used = by_row[band]
     there = used.any(0).nonzero()[:, 0]  # a band needs few of the cells
     first, last = int(there[0]), int(there[-1]) + 1
-    part = logits[:, first:last].float()
-    rows = torch.einsum("rh,chw->crw", used[:, first:last], part)
-    return rows @ by_column.T
+    part = one.logits[0, :, first:last].float().permute(1, 2, 0)
+    rows = (used[:, first:last] @ part.flatten(1)).unflatten(1, part.shape[1:])
+    upper = (lower + 1).clamp(max=part.shape[1] - 1)
+    return torch.lerp(rows[:, lower], rows[:, upper], share[:, None])
