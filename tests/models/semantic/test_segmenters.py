@@ -132,7 +132,8 @@ def test_steps_lower_the_loss(name: str, model: Segmenter) -> None:
     model.train()
     images = make_images(model, [(64, 64), (48, 64)])
     targets = make_targets(images)
-    lr = 3e-5 if name == "crf_rnn" else 1e-2  # mean-field steps enlarge what changes
+    # Scores that begin at zero leap, and mean-field steps enlarge what changes.
+    lr = {"fcn8s_vgg16": 1e-3, "crf_rnn": 3e-5}.get(name, 1e-2)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     seen = []
     for _ in range(8):
