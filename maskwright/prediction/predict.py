@@ -150,8 +150,13 @@ def predict(
         )
     check_formats(files, predictor.task.files)
     predictor.task.check_formats(files, predictor.model, predictor.meta.model)
-    given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
-    given |= {"explain": explain, "explain_target": explain_target, "topk": topk}
+    given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "tta": tta}
+    given |= {
+        "soft_nms": soft_nms,
+        "explain": explain,
+        "explain_target": explain_target,
+        "topk": topk,
+    }
     given |= {"slide": slide, "crf": crf, "probs": probs or "probs" in files}
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz)

@@ -228,7 +228,9 @@ class Localizer:
         label = int(probs.argmax())
         if label == len(self.names):
             return Place(_BACKGROUND, float(probs[label]))
-        box = np.minimum(boxes[label] * np.tile(ratio, 2), np.float32([width, height] * 2))
+        box = np.minimum(
+            boxes[label] * np.tile(ratio, 2), np.array([width, height] * 2, np.float32)
+        )
         return Place(self.names[label], float(probs[label]), box)
 
     def run(self, pixels: Array) -> list[Array]:

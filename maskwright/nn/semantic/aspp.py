@@ -67,7 +67,9 @@ class MixConv(nn.Conv2d):
     That one is multiplied once and added everywhere, not drawn out to the size of the others.
     """
 
-    def forward(self, maps: Sequence[Tensor], whole: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, maps: Sequence[Tensor], whole: Tensor | None = None
+    ) -> Tensor:
         """Return (B, K, H, W).
 
         Args:

@@ -68,12 +68,13 @@ class SemanticEvaluation(Evaluation):
         scores = pixel_scores(self.confusion)
         given, true = np.flatnonzero(scores.answers), np.flatnonzero(scores.support)
         if by == "model" and len(given) == 1 and len(true) > 1:
-            return [f"the model takes all pixels for {self.names[given[0]]!r}"]
+            return [f"the model takes all pixels for {self.names[int(given[0])]!r}"]
         return []
 
     def remarks(self) -> list[str]:
         """Return which classes were not scored."""
-        missing = [self.names[i] for i in np.flatnonzero(pixel_scores(self.confusion).support == 0)]
+        support = pixel_scores(self.confusion).support
+        missing = [name for name, count in zip(self.names, support, strict=True) if not count]
         if not missing:
             return []
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -143,9 +144,8 @@ class SemanticEvaluator(Evaluator):
         counts = np.zeros((len(rows), 3, size), np.int64)
         for place, index in enumerate(sorted(rows)):
             cells, values, *borders = rows[index]
-            own = np.zeros(confusion.counts.size, np.int64)
-            own[cells] = values
-            own = own.reshape(confusion.counts.shape)
+            own = np.zeros_like(confusion.counts)
+            own.flat[cells] = values
             confusion.counts += own
             counts[place] = np.diagonal(own), own.sum(1), own[:, :size].sum(0)
             if boundaries is not None:

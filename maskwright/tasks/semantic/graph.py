@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class SemanticInterface(Interface):
     @property
     def settings(self) -> Any:
         """Those of a prediction that keeps probabilities, to compare them."""
-        return replace(get_task("semantic").settings(self, {}, {}), probs=True)  # type: ignore[type-var]
+        return get_task("semantic").settings(self, {"probs": True}, {})
 
     def shape(self, output: str) -> tuple[int, ...]:
         """Return the number of classes; see `Interface`."""
