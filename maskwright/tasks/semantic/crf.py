@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...crf.dense_crf import (
     PUBLISHED,
@@ -83,10 +84,10 @@ def refined(found: Any, image: np.ndarray, crf: CrfSettings) -> Any:
     """
     assert found.probs is not None
     probs = dense_crf(
-        unary_from_probabilities(found.probs),
+        unary_from_probabilities(torch.from_numpy(found.probs)),  # many times quicker than arrays
         image,
         gaussian=crf.gaussian,
         bilateral=crf.bilateral,
         iterations=crf.iterations,
-    )
+    ).numpy()
     return replace(found, labels=probs.argmax(0).astype(np.uint8), probs=probs)

@@ -76,7 +76,7 @@ def crf_study(model: Segmenter, data: Dataset) -> Study:
 
 def _samples(
     model: Segmenter, data: Dataset, chosen: Sequence[int]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
     """Yield probabilities, image and truth of each image."""
     network = fast_network(model.eval())
     settings = SemanticSettings(probs=True)
@@ -88,7 +88,7 @@ def _samples(
         with torch.no_grad():
             (found,) = to_maps(look(network, [images], settings), settings)
         assert found.probs is not None
-        yield found.probs, photo, truth
+        yield torch.from_numpy(found.probs), photo, truth
 
 
 def _write(
