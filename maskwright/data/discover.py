@@ -37,7 +37,7 @@ from .records import Dataset, Kind
 
 LABELS_ONLY = (
     "{} has images with labels of their own and no objects: a classifier reads it, such as "
-    "model=resnet18; models that find objects need their boxes or masks"
+    "model=resnet18; what finds or measures objects needs their boxes or masks"
 )
 # Folders inside a data set that are sometimes given in place of it.
 INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")
