@@ -237,7 +237,7 @@ class Classifier(Model):
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` stages; their batch norm keeps its statistics.
 
-        -1 stops all of them, so that the head alone trains.
+        -1 stops all of them, so that the head alone trains. What is `fresh` trains in any case.
 
         Raises:
             OptionError: if there are fewer.
@@ -255,15 +255,18 @@ class Classifier(Model):
         for index, modules in enumerate(self.network.stages()):
             for module in modules if index in self.fixed else ():
                 module.requires_grad_(False)
+        for name in self.fresh:
+            self.get_parameter(name).requires_grad_(True)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
         """Switch the mode, except that batch norm of frozen stages keeps its statistics."""
         super().train(mode)
         stages = self.network.stages() if mode else []
+        fresh = {id(self.get_parameter(name)) for name in self.fresh}
         for index in self.fixed if mode else ():
             for module in stages[index]:
                 for layer in module.modules():
-                    if isinstance(layer, _BatchNorm):
+                    if isinstance(layer, _BatchNorm) and id(layer.weight) not in fresh:
                         layer.eval()
         return self
