@@ -303,7 +303,10 @@ def data_pseudo(**options: Any) -> int:
 
     keep_memory(options["device"])
     report = pseudo(**options)
-    console.table("", ["class", "objects"], [[*row] for row in report.found.items()])
+    if report.found:
+        console.table("", ["class", "objects"], [[*row] for row in report.found.items()])
+    else:
+        console.warn(f"no object: no class has a probability of conf={options['conf']:g}")
     for reason in report.skipped:
         console.warn(f"skipped: {reason}")
     console.note(

@@ -47,7 +47,7 @@ ELSE = {
     ),
     ("objects", "labels"): (
         "{} has images with labels of their own and no objects: a classifier reads it, such as "
-        "model=resnet18; models that find objects need their boxes or masks"
+        "model=resnet18; what finds or measures objects needs their boxes or masks"
     ),
     ("maps", "labels"): (
         "{} has images with labels of their own and no label maps: a classifier reads it, such as "

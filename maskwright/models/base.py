@@ -30,6 +30,7 @@ class Model(nn.Module):
         backbone: the sub-module with `freeze(stages)`.
         train_scales: short sides of the network input of which each training image has one.
         dtype: in which its layers compute; their weights are of that type.
+        fresh: names of the parameters that the weights which training started from lack.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Model(nn.Module):
     buckets: Sequence[tuple[int, int]] = ()
     train_scales: tuple[int, ...] = ()
     dtype = torch.float32
+    fresh: frozenset[str] = frozenset()
 
     mean: Tensor
     std: Tensor

@@ -68,7 +68,7 @@ def transfer(
     """Copy weights into a detector with other classes: rows of classes and keypoints by name.
 
     Args:
-        detector: gets the weights.
+        detector: gets the weights; its `fresh` says what they lack.
         names: its class names.
         state: weights of a detector of the same kind.
         source_names: class names of the weights.
@@ -130,8 +130,14 @@ def transfer(
             f"only {copied} of {len(own)} tensors fit: the weights belong to another model "
             f"(first that does not fit: {fresh[0]})"
         )
+    trained = {name for name, _ in detector.named_parameters()}
+    detector.fresh = frozenset(trained.intersection(fresh))
+    # Files of older versions do not count the batches, which no norm of ours asks for.
+    counters = [key for key in fresh if key.endswith("num_batches_tracked")]
+    fresh = [key for key in fresh if key not in counters]
     new = [name for name in names if name not in position]
-    parts = [f"{copied} of {len(own)} tensors copied", f"{len(pairs)} of {len(names)} classes"]
+    count = len(own) - len(counters)
+    parts = [f"{copied} of {count} tensors copied", f"{len(pairs)} of {len(names)} classes"]
     if skeleton is not None:
         parts.append(f"{len(joints)} of {len(skeleton)} keypoints")
     text = f"{', '.join(parts)} by name"

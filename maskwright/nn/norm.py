@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -117,6 +117,33 @@ def still_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer in live:
             layer.train()
+
+
+def starved_norm(module: nn.Module, run: Callable[[], object]) -> bool:
+    """Tell whether a batch norm that learns would see a single value of each channel.
+
+    Of one value there is no deviation, so torch refuses it: a batch of one image, where the maps
+    have one pixel. Statistics stay as they are.
+
+    Args:
+        module: in the mode of its training.
+        run: runs it on some input.
+    """
+    starved: list[nn.Module] = []
+
+    def see(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            starved.append(layer)
+
+    live = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]
+    handles = [layer.register_forward_pre_hook(see) for layer in live]
+    try:
+        with still_norms([module]), torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool(starved)
 
 
 class SameStatistics(AbstractContextManager[None]):

@@ -109,7 +109,9 @@ def build_model(
             options={**args, **filled},
             described=described,
         )
-        start = {"start": report, "random_start": report == RANDOM_START}
+        start: dict[str, Any] = {"start": report, "random_start": report == RANDOM_START}
+        if model.fresh:
+            start["fresh"] = sorted(model.fresh)
         if words:
             report = start["start"] = f"{report}; {words}"
         meta = Meta(
@@ -128,6 +130,7 @@ def build_model(
                 f"trained on {meta.names}"
             )
         model = build_described(meta, checkpoint.model, recipe.resume or recipe.data)
+        model.fresh = frozenset(meta.extra.get("fresh", ()))
     task.check(model, recipe, data, meta)
     model.check_fitting()  # now, not after hours of training
     # Random features that never change would teach the heads nothing.

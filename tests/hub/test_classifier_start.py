@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
+import maskwright as mw
 from maskwright import hub
+from maskwright.data import open_dataset
 from maskwright.errors import OptionError
 from maskwright.hub.loading import convert, load_model, start_model
 from maskwright.models import Meta, build
-from maskwright.storage.checkpoint import save_checkpoint
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 from maskwright.storage.published import read_tensors
+from maskwright.tasks import task_of
+from maskwright.tasks.classification.freezing import learning_rates
+from maskwright.tasks.classification.recipe import ClassificationRecipe
+from maskwright.training.prepare import build_model
 
 NAMES = ["cat", "dog", "hen"]
 WEIGHTS = Path(hub.__file__).parents[1] / "weights"
@@ -160,6 +169,55 @@ def test_the_backbones_of_the_package_start_classifiers(
         else:
             assert key.split(".")[0] in fresh or key.endswith("num_batches_tracked")
     assert model.final.out_features == 3
+    assert {key.split(".")[2] for key in model.fresh} == fresh
+
+
+def test_what_the_weights_lack_trains_with_the_head() -> None:
+    """The last convolution, which the package does not have: at the head's rate, never frozen."""
+    model, _, _ = start_model("classify_mobilenetv2_100", NAMES)
+    late = {f"network.body.{name}" for name in ("conv_head.weight", "bn2.weight", "bn2.bias")}
+    head = {f"network.body.classifier.{kind}" for kind in ("weight", "bias")}
+    assert model.fresh == late | head
+    rates = learning_rates(model, ClassificationRecipe(data="x", layer_decay=0.5), fresh=False)
+    assert {name for name, rate in rates.items() if rate == 1} == late
+    assert rates["network.body.conv_stem.weight"] == 0.1 * 0.5**5
+    model.freeze(-1)
+    model.train()
+    training = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert training == late | head
+    body = model.network.body
+    assert body.bn2.training and not body.bn1.training and not body.blocks[6][0].bn1.training
+
+
+def test_a_training_that_goes_on_knows_what_the_weights_lacked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in NAMES[:2]:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    made = mw.train(
+        tmp_path / "data",
+        "classify_mobilenetv2_100",
+        imgsz=64,
+        freeze=-1,
+        epochs=2,
+        steps=1,
+        batch=2,
+        workers=0,
+        device="cpu",
+        project=tmp_path / "runs",
+    )
+    checkpoint = load_checkpoint(made.last, training=True)
+    changed = {key for key in checkpoint.training.optimizer if key.endswith("exp_avg")}
+    late = ("conv_head.weight", "bn2.weight", "bn2.bias", "classifier.weight", "classifier.bias")
+    assert changed == {f"network.body.{name}.exp_avg" for name in late}
+    recipe = ClassificationRecipe(data=str(tmp_path / "data"), model="classify_mobilenetv2_100")
+    task = task_of(recipe.model)
+    data = open_dataset(tmp_path / "data", records="labels")
+    model, _, _ = build_model(task, replace(recipe, freeze=-1), data, checkpoint)
+    assert model.network.body.conv_head.weight.requires_grad
+    assert not model.network.body.conv_stem.weight.requires_grad
 
 
 def test_without_a_network_weights_of_timm_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,8 @@ class LabelBuilder:
         ]
         if not kept:
             first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
-            raise ValueError(f"{self.path} gives no usable image of {len(images)}{first}")
+            count = f" of {len(images)}" if images else ""
+            raise ValueError(f"{self.path} gives no usable image{count}{first}")
         chosen = [images[number] for number in kept]
         number_of = {name: number for number, name in enumerate(known)}
         labels = [[number_of[name] for name in one.labels] for one in chosen]

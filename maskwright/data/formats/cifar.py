@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100, as binary files or as pickles of Python 2 (Krizhevsky 2009).
 
 Binary: a byte for the label (CIFAR-100: coarse, then fine), then 3072 for the red, green and blue
-planes of 32 x 32 pixels. Pickles are read without anything in them being called. The labels of
-CIFAR-100 are the fine ones.
+planes of 32 x 32 pixels. Pickles are read without anything in them being called. A folder of
+CIFAR-100 has its 100 fine labels; its file `coarse_label_names.txt` in place of it the 20 coarse
+ones.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ PLANES = 3 * 32 * 32
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-100-binary", "cifar-100-python")
 TEN = re.compile(r"(data_batch_\d+|test_batch)(\.bin)?")
 MOST_BYTES = 2**30  # of one file
-NAMES = ("batches.meta.txt", "fine_label_names.txt", "batches.meta", "meta")
+# Of each kind of labels: bytes of them before the pixels and which counts, the key in a pickle,
+# how many classes there are, the files that name them, and the key of the names.
+LABELS = {
+    "ten": (1, 0, "labels", 10, ("batches.meta.txt", "batches.meta"), "label_names"),
+    "fine": (2, 1, "fine_labels", 100, ("fine_label_names.txt", "meta"), "fine_label_names"),
+    "coarse": (2, 0, "coarse_labels", 20, ("coarse_label_names.txt", "meta"), "coarse_label_names"),
+}
+OF_100 = re.compile(r"(fine|coarse)_label_names\.txt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,11 @@ class CifarSource(BaseSource):
 
     Attributes:
         files: its batches.
-        fine: CIFAR-100, of whose two labels the fine one counts.
+        labels: one of `LABELS`.
     """
 
     files: tuple[Path, ...]
-    fine: bool = False
+    labels: str = "ten"
 
     @property
     def annotations(self) -> Path:
@@ -51,8 +59,8 @@ class CifarSource(BaseSource):
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        batches = [_read_batch(file, self.fine) for file in self.files]
-        called = _class_names(self.annotations.parent, 100 if self.fine else 10)
+        batches = [_read_batch(file, self.labels) for file in self.files]
+        called = _class_names(self.annotations.parent, self.labels)
         images: list[Labelled] = []
         for file, (_, labels) in zip(self.files, batches, strict=True):
             if labels.max(initial=0) >= len(called):
@@ -76,6 +84,17 @@ def find_cifar(tree: Tree, path: Path) -> dict[str, CifarSource]:
     return {}
 
 
+def cifar_splits(file: Path) -> dict[str, CifarSource]:
+    """Return the splits of CIFAR-100 with the labels that a file names, {} for other files."""
+    match = OF_100.fullmatch(file.name)
+    found = _splits(Tree(), file.parent) if match else {}
+    return {
+        split: replace(source, labels=match[1].lower())
+        for split, source in found.items()
+        if match and source.labels == "fine"
+    }
+
+
 def _splits(tree: Tree, folder: Path) -> dict[str, CifarSource]:
     files = {entry.name: entry for entry in tree.entries(folder)}
     for ending in (".bin", ""):
@@ -90,17 +109,21 @@ def _splits(tree: Tree, folder: Path) -> dict[str, CifarSource]:
         if train or test:
             found = {"train": tuple(train), "test": tuple(test)}
             return {split: CifarSource(own) for split, own in found.items() if own}
-        if NAMES[1 if ending else 3] in files:
+        if LABELS["fine"][4][0 if ending else 1] in files:
             return {
-                split: CifarSource((files[f"{split}{ending}"],), fine=True)
+                split: CifarSource((files[f"{split}{ending}"],), "fine")
                 for split in ("train", "test")
                 if f"{split}{ending}" in files
             }
     return {}
 
 
-def _read_batch(file: Path, fine: bool) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(file: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
     """Return pixels (N, 3072) uint8 and labels (N,) of one file.
+
+    Args:
+        file: the batch.
+        labels: one of `LABELS`.
 
     Raises:
         ValueError: if it is missing, damaged or of another kind.
@@ -109,23 +132,23 @@ def _read_batch(file: Path, fine: bool) -> tuple[np.ndarray, np.ndarray]:
         if file.stat().st_size > MOST_BYTES:
             raise ValueError(f"{file} has more than {MOST_BYTES} bytes: no batch of CIFAR")
         if file.suffix != ".bin":
-            return _read_pickle(file, fine)
+            return _read_pickle(file, LABELS[labels][2])
         content = np.fromfile(file, np.uint8)
     except OSError as error:
         raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
-    row = PLANES + 1 + fine
+    count, place, *_ = LABELS[labels]
+    row = count + PLANES
     if not len(content) or len(content) % row:
         raise ValueError(
             f"{file} has {len(content)} bytes, no multiple of {row} as in CIFAR-"
-            f"{'100' if fine else '10'}: it is cut off or of another kind"
+            f"{'10' if labels == 'ten' else '100'}: it is cut off or of another kind"
         )
     rows = content.reshape(-1, row)
-    return np.ascontiguousarray(rows[:, -PLANES:]), rows[:, -PLANES - 1]
+    return np.ascontiguousarray(rows[:, -PLANES:]), rows[:, place]
 
 
-def _read_pickle(file: Path, fine: bool) -> tuple[np.ndarray, np.ndarray]:
+def _read_pickle(file: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
     found = _items(file)
-    key = "fine_labels" if fine else "labels"
     pixels, labels = _array(found.get("data")), found.get(key)
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         labels = []
@@ -167,17 +190,16 @@ def _array(thing: Any) -> np.ndarray | None:
     return flat.reshape(shape) if whole and int(np.prod(shape, dtype=object)) == len(flat) else None
 
 
-def _class_names(folder: Path, count: int) -> list[str]:
+def _class_names(folder: Path, labels: str) -> list[str]:
     """Return the names that lie beside the batches, or numbers where none do."""
-    for name in NAMES:
-        file = folder / name
+    *_, count, names, key = LABELS[labels]
+    for file in (folder / name for name in names):
         if not file.is_file():
             continue
         if file.suffix == ".txt":
             found: Any = [line.strip() for line in read_lines(file) if line.strip()]
         else:
-            items = _items(file)
-            found = items.get("fine_label_names", items.get("label_names"))
+            found = _items(file).get(key)
         texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
         if not texts or len(set(found)) != count:
             raise ValueError(f"{file} does not name {count} different classes")

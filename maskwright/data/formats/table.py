@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...errors import OptionError, nearest
 from ..records import Dataset, Fault
-from .cifar import find_cifar
+from .cifar import cifar_splits, find_cifar
 from .class_folders import find_class_folders, write_class_folders
 from .coco import find as coco
 from .coco.layout import CocoFinder, CocoSource, lists_of
@@ -269,6 +269,7 @@ TABLE = (
         "data_batch_1.bin ... + test_batch.bin + batches.meta.txt; or the same as pickles",
         lambda look: find_cifar(look.tree, look.path),
         records="labels",
+        file=cifar_splits,
         format="cifar",
     ),
     Layout(

@@ -237,7 +237,7 @@ class Classifier(Model):
     def freeze(self, stages: int) -> None:
         """Stop the training of the first `stages` stages; their batch norm keeps its statistics.
 
-        -1 stops all of them, so that the head alone trains.
+        -1 stops all of them, so that the head alone trains. What is `fresh` trains in any case.
 
         Raises:
             OptionError: if there are fewer.
@@ -248,12 +248,12 @@ class Classifier(Model):
     def fix(self, stages: Iterable[int]) -> None:
         """Stop the training of stages by number, the first being 0; all else trains."""
         self.fixed = frozenset(stages)
-        stop_stages(self, self.network.stages(), self.fixed)
+        stop_stages(self, self.network.stages(), self.fixed, self.fresh)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
         """Switch the mode, except that batch norm of frozen stages keeps its statistics."""
         super().train(mode)
         if mode:
-            keep_statistics(self.network.stages(), self.fixed)
+            keep_statistics(self, self.network.stages(), self.fixed, self.fresh)
         return self

@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         """Switch the mode, except that batch norm of frozen stages keeps its statistics."""
         super().train(mode)
         if mode:
-            keep_statistics(self.stages(), self.fixed)
+            keep_statistics(self, self.stages(), self.fixed)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

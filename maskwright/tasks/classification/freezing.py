@@ -1,4 +1,8 @@
-"""What of a classifier trains, and how fast: stages from the input on, then the head."""
+"""What of a classifier trains, and how fast: stages from the input on, then the head.
+
+What the weights lack that training starts from, such as the last convolution of those in the
+package, trains with the head wherever it stands.
+"""
 
 from __future__ import annotations
 
@@ -45,4 +49,5 @@ def learning_rates(model: Any, recipe: ClassificationRecipe, *, fresh: bool) -> 
         rate = whole * recipe.layer_decay ** (len(stages) - number)
         for module in modules:
             rates.update({names[id(parameter)]: rate for parameter in module.parameters()})
+    rates.update(dict.fromkeys(rates.keys() & model.fresh, 1.0))
     return rates

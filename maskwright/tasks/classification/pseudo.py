@@ -94,6 +94,11 @@ def pseudo(
         raise OptionError(f"dst={str(dst)!r}: a COCO file ends in .json")
     if not 0 <= conf <= 1:
         raise OptionError(f"conf must lie in [0, 1], got {conf}")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise OptionError(
+            "threshold is a share of the maximum of a map, from 0 up to 1 without 1; got "
+            f"{threshold}"
+        )
     if not source.is_dir():
         raise ValueError(f"source={str(source)!r} is no folder{nearest_path(source)}")
     tree = Tree()

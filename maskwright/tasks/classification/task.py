@@ -79,9 +79,20 @@ class ClassificationTask(Task):
         counts = data.images_per_class()
         known = int((counts > 0).sum())
         if known < 2 and not model.multilabel:
+            mend = "add images of others, such as a folder of whatever else there is"
+            if len(data.names) > 1:
+                mend = (
+                    f"add images of the other {len(data.names) - known} of its classes (some may "
+                    "be held out for validation: val_fraction=0 trains on all)"
+                )
             raise ValueError(
-                f"data={recipe.data} has images of {known} class only, and a classifier needs two "
-                "to tell apart: add images of others, such as a folder of whatever else there is"
+                f"data={recipe.data} has images of {known} class only to train on, and a "
+                f"classifier needs two to tell apart: {mend}"
+            )
+        if model.multilabel and recipe.label_smoothing:
+            raise OptionError(
+                f"label_smoothing={recipe.label_smoothing} divides one label among all classes: "
+                "with several labels an image leave it out"
             )
         if model.multilabel and not counts.any():
             raise ValueError(f"data={recipe.data}: no image has a label")

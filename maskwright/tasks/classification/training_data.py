@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ...data.batches import Loader, load_batches
 from ...data.label_batches import LabelBatches, balanced_draws
 from ...data.label_samples import LabelAugment
 from ...data.records import Dataset
 from ...data.sampling import class_weights
+from ...errors import OptionError
 from ...models.classification.base import Classifier
+from ...nn.norm import starved_norm
+from ...structures import Images, Labels
 from .recipe import ClassificationRecipe
 
 SMALL = 64  # pixels: images of digits and the like show one thing, which fills them
@@ -43,7 +47,12 @@ def crop_scale(recipe: ClassificationRecipe, data: Dataset) -> tuple[float, floa
 def training_loader(
     recipe: ClassificationRecipe, data: Dataset, model: Classifier, *, rank: int, world: int
 ) -> Loader:
-    """Return the loader of a training."""
+    """Return the loader of a training.
+
+    Raises:
+        OptionError: if batch norm cannot learn from one of its batches.
+    """
+    _check_alone(model, recipe.batch, len(data), world)
     weights = class_weights(data.images_per_class(), recipe.balance)
     by_loss = recipe.balance != "none" and recipe.balance_by == "loss"
     by_draw = recipe.balance != "none" and recipe.balance_by == "sampler"
@@ -75,6 +84,26 @@ def training_loader(
         world=world,
         draws=balanced_draws(data, weights) if by_draw else None,
     )
+
+
+def _check_alone(model: Classifier, batch: int, count: int, world: int) -> None:
+    """Make sure that batch norm can learn from an image that is alone in its batch, if one is."""
+    block = batch * world  # batch norm looks at the images of all processes
+    if block > 1 and count % block != 1:
+        return
+    side, device = model.crop, model.mean.device
+    size = torch.tensor([[side, side]], device=device)
+    images = Images(torch.zeros(1, 3, side, side, device=device), size, size)
+    labels = Labels(torch.zeros(1, model.num_classes, device=device), None)
+    with torch.random.fork_rng(devices=[]):
+        starved = starved_norm(model, lambda: model.losses(images, labels))
+    if starved:
+        better = next(more for more in range(batch + 1, batch + 4) if count % (more * world) != 1)
+        where = "each batch has" if block == 1 else f"the last batch of {count} images has"
+        raise OptionError(
+            f"batch={batch}: {where} one image, and batch norm cannot learn from it, because maps "
+            f"of {side} pixels a side shrink to a single one: batch={better}, or a larger imgsz"
+        )
 
 
 def choices(recipe: ClassificationRecipe, data: Dataset) -> list[tuple[str, str]]:

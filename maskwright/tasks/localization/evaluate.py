@@ -59,8 +59,8 @@ class LocationEvaluation(Evaluation):
         if not self.unknown:
             return []
         return [
-            f"{self.unknown} images were not scored: nothing in them counts as an object or as "
-            "background"
+            f"{self.unknown} images were not scored: nothing in them counts as an object (with "
+            "keypoints: none is labelled) or as background"
         ]
 
 

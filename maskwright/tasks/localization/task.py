@@ -43,7 +43,10 @@ class LocalizationTask(Task):
     options = ("explain", "explain_target")
     graph = GRAPHS
     score = "localized top-1 (for keypoints 1 / (1 + NME))"
-    unscored = "the val images hold no object, so there is no place to be right or wrong"
+    unscored = (
+        "the val images hold no object (with keypoints: none that is labelled), so there is no "
+        "place to be right or wrong"
+    )
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
         "Localized": ("box/top1_loc", "box/gt_known", "box/IoU"),
         "Class": ("class/top1",),
@@ -163,6 +166,8 @@ class LocalizationTask(Task):
         found = []
         if val is not None:
             found = [no_objects(val), unlike_classes(class_counts(train), class_counts(val))]
+            if train.skeleton is not None and not val.has_keypoints:
+                found.append(f"{val.source} has no keypoint that is labelled: nothing is scored")
         several = sum(int((~train[i].crowd).sum()) > 1 for i in range(len(train)))
         if several:
             found.append(

@@ -190,6 +190,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     [
         ({"dst": "made.txt"}, r"ends in \.json"),
         ({"conf": 2.0}, "conf must lie"),
+        ({"threshold": 1.0}, "threshold is a share"),
         ({"source": "nowhere"}, "is no folder"),
         ({"method": "gradcan"}, "did you mean 'gradcam'"),
     ],

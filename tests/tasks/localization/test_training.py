@@ -16,6 +16,7 @@ from maskwright.cli import main
 from maskwright.data import open_dataset
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.tasks.localization.result import LocationResult
+from maskwright.tasks.localization.task import TASK
 from maskwright.training import train as module
 
 MODEL = "locate_mobilenetv2_100"  # whose ImageNet weights come with the package
@@ -167,6 +168,11 @@ def test_data_without_a_place_is_one_error(data: Path, tmp_path: Path) -> None:
     write(root, "train", content["images"], hidden)
     with pytest.raises(ValueError, match=r"needs keypoints, but .* none that are labelled"):
         mw.train(root, "locate_keypoints_mobilenetv2_100", **options(tmp_path))
+    train = open_dataset(data, "train", keypoints=True)
+    write(root, "val", images, [{**hidden[0], "image_id": images[0]["id"]}])
+    val = open_dataset(root, "val", keypoints=True, names=train.names)
+    told = TASK.warnings(train, val)
+    assert any("no keypoint that is labelled: nothing is scored" in line for line in told)
 
 
 def test_several_objects_are_told_or_an_error(
