@@ -1,4 +1,4 @@
-"""Measures against ground truth: of classes, of places, of detections and what is behind them."""
+"""Measures against ground truth: of classes, of places, of pixels, of detections."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from .detection.coco_map import coco_eval
     from .detection.diagnostics import confusion_matrix, explain_zero, pr_curve
     from .detection.voc_map import voc_eval
+    from .semantic import Boundaries, Confusion, semantic_metrics
 
 __all__ = [
+    "Boundaries",
+    "Confusion",
     "boundary_iou",
     "classification_metrics",
     "coco_eval",
@@ -20,10 +23,13 @@ __all__ = [
     "explain_zero",
     "multilabel_metrics",
     "pr_curve",
+    "semantic_metrics",
     "voc_eval",
 ]
 
 _HOMES = {
+    "Boundaries": "semantic",
+    "Confusion": "semantic",
     "boundary_iou": "detection.boundary",
     "classification_metrics": "classification",
     "coco_eval": "detection.coco_map",
@@ -31,6 +37,7 @@ _HOMES = {
     "explain_zero": "detection.diagnostics",
     "multilabel_metrics": "classification",
     "pr_curve": "detection.diagnostics",
+    "semantic_metrics": "semantic",
     "voc_eval": "detection.voc_map",
 }
 

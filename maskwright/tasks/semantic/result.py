@@ -159,7 +159,7 @@ class SemanticResult(ImageResult):
         """
         path = Path(home_path(path))
         if self.probs is None:
-            raise ValueError(f"{self.name} has no probabilities: they were not kept")
+            raise ValueError(f"{self.name} has no probabilities: predict with probs=true")
         if path.suffix.lower() != ".npz":
             raise ValueError(f"save_probs: {str(path)!r} must end in .npz")
         with replacing(path) as temporary, temporary.open("wb") as file:

@@ -87,7 +87,7 @@ def test_pictures_have_the_size_of_the_image_or_a_legend_below_it(tmp_path: Path
 
 
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no probabilities"):
+    with pytest.raises(ValueError, match="predict with probs=true"):
         make(probs=False).save_probs(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"must end in \.npz"):
         make().save_probs(tmp_path / "a.npy")
