@@ -278,8 +278,13 @@ def start_model(
     elif local:
         detector = build(model, len(names), **options)
         state = _backbone_tensors(path, backbone_names(detector))
-        report = apply_pretrained(detector, state, str(path))
-        return detector, options, f"backbone starts from {report}"
+        sources = dict.fromkeys(
+            apply_pretrained(part, state, str(path))
+            if part.backbone.name == detector.backbone.name
+            else load_backbone(part)
+            for part in detector.parts
+        )
+        return detector, options, f"backbone starts from {', '.join(sources)}"
     elif weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
         if weights is None and isinstance(detector.backbone, Encoder):

@@ -166,8 +166,9 @@ class Task(ABC):
             recipe: of the training.
             fresh: whether its weights are random.
         """
-        names = (name for name, _ in model.named_parameters())
-        return {name: recipe.backbone_lr for name in names if name.startswith("backbone.")}
+        own = {id(one) for part in model.parts for one in part.backbone.parameters()}
+        named = model.named_parameters()
+        return {name: recipe.backbone_lr for name, one in named if id(one) in own}
 
     def prepare_data(
         self, model: Any, parts: Sequence[Dataset], *, workers: int, rank: int, world: int

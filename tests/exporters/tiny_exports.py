@@ -11,6 +11,7 @@ from PIL import Image
 
 from maskwright.exporters.report import ExportReport
 from maskwright.models import Meta, build_tiny
+from maskwright.models.detection.detect_then_segment import DetectThenSegment
 from maskwright.nn.detection.svm_head import SVMHead
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import COCO_PERSON, Skeleton
@@ -34,6 +35,9 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
             for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
                 layer.weight.normal_(std=spread)
                 layer.bias.zero_()
+        if isinstance(detector, DetectThenSegment):
+            network = detector.segmenter.network
+            network.get_submodule(network.final).weight.normal_(std=1.0)
     skeleton = None
     if detector.num_keypoints:
         skeleton = Skeleton(COCO_PERSON.names[: detector.num_keypoints])

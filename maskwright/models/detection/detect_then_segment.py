@@ -1,15 +1,16 @@
-"""The first recipe of instance segmentation: find boxes, then tell object from ground inside each.
+"""Boxes first, then the pixels in each: instance segmentation by two networks, step after step.
 
-Two networks that share nothing: any detector of boxes, and any segmenter, which sees the pixels of
-each box with a margin around it, scaled to a square, and gives each of them two classes. So worked
-the line before Mask R-CNN (SDS, Hariharan et al. 2014; the cascades of Dai et al. 2016 then shared
-the features). Both train together here: the segmenter on the boxes of the ground truth.
+Before Mask R-CNN objects were found and cut out in separate steps (SDS, Hariharan et al. 2014).
+Here Faster R-CNN with a pyramid finds boxes, and a segmenter, any of those that are registered,
+tells object from ground in the pixels of each box and a margin around it, scaled to a square. They
+share nothing but the image, and train together: the segmenter in boxes of the ground truth, which
+are moved as far as those that a detector finds may be off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,198 +19,251 @@ from torch import Tensor
 
 from ...errors import OptionError
 from ...nn.parallel import mean_count
-from ...nn.ragged import in_parts
+from ...nn.ragged import active_slots, gather_slots, in_parts, put_back, take
 from ...nn.random import RandomSource, image_noise, streams
 from ...ops.mask_crops import crop_masks
 from ...ops.pooling.roi_align import roi_align
 from ...structures import Images, Instances
-from ..registry import build, get_entry, register
-from ..semantic import unet as _unet  # noqa: F401  (registered before they are asked for)
+from ..base import Model
+from ..options import check_ranges
+from ..registry import build, get_entry
 from ..semantic.base import Segmenter
-from . import faster_rcnn as _faster_rcnn  # noqa: F401
-from .base import Detector, PostProcess
+from ..semantic.encoder import Encoder
+from .base import PostProcess, TwoStageDetector
+from .faster_rcnn import FPNOptions, register_fpn_family, two_stage_fpn
 
-MARGIN = 1.5  # sides of a crop, relative to those of its box
-TOGETHER = 32  # crops that are looked at together in prediction
+MARGIN = 1.5  # sides of a crop, relative to those of its box: the mask is two thirds of it
+MOVED = 0.1  # how far each edge of a box is moved at most in training, relative to its side
+AT_ONCE = 2**18  # pixels of the crops that are looked at together in prediction
 
 
 @dataclass(frozen=True)
-class DetectThenSegmentOptions:
-    """Options of the two networks together.
+class DetectThenSegmentOptions(FPNOptions):
+    """Options of a detector with a segmenter behind it.
 
     Attributes:
-        detector: name of a model that finds boxes.
-        segmenter: name of a model that gives every pixel a class.
+        segmenter: name of a model that gives every pixel a class, such as unet_lite0 or
+            deeplabv3plus_resnet50.
         side: of a crop at the input of the segmenter, in pixels; a mask has two thirds of it.
-        crops: objects of an image that train the segmenter in a step, drawn at random.
-        imgsz: network input of the detector: long side, (short, long) or a factor as "1.25x"; None:
-            its own.
-        detector_args: further options of the detector by name.
-        segmenter_args: those of the segmenter.
+        crops: boxes of an image that train the segmenter in a step; objects take turns.
     """
 
-    detector: str = "faster_rcnn_lite0_fpn"
     segmenter: str = "unet_lite0"
     side: int = 96
     crops: int = 16
-    imgsz: int | tuple[int, int] | str | None = None
-    detector_args: Mapping[str, Any] = field(default_factory=dict)
-    segmenter_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, task in (("detector", "detect"), ("segmenter", "semantic")):
-            entry = get_entry(getattr(self, name))
-            if entry.task != task:
-                raise OptionError(f"{name}={entry.name} is a {entry.kind} of the task {entry.task}")
-        if type(self.side) is not int or not 24 <= self.side <= 1024 or self.side % 3:
-            raise OptionError(f"side is a multiple of 3 from 24 to 1024, got {self.side!r}")
-        if type(self.crops) is not int or self.crops < 1:
-            raise OptionError(f"crops must be at least 1, got {self.crops!r}")
+        super().__post_init__()
+        check_ranges(self, {"side": (24, 1536), "crops": (1, 1024)})
+        entry = get_entry(self.segmenter)
+        if entry.task != "semantic":
+            raise OptionError(
+                f"segmenter={self.segmenter} is a {entry.kind}: give a model of the task semantic, "
+                "such as unet_lite0"
+            )
 
 
-class DetectThenSegment(Detector):
+class DetectThenSegment(TwoStageDetector):
     """A detector of boxes, and a segmenter of two classes on what is in them.
 
     Args:
-        num_classes: real classes.
-        detector: finds boxes; its conventions are those of the whole.
+        detector: finds boxes; its parts become those of the whole.
         segmenter: of two classes, ground and object.
         side: of a crop in pixels.
         crops: see `DetectThenSegmentOptions`.
+
+    Raises:
+        OptionError: if crops of this side have no middle of whole pixels, or the segmenter does not
+            take them.
     """
 
-    task = "segment"
-
     def __init__(
-        self, num_classes: int, detector: Detector, segmenter: Segmenter, side: int, crops: int
+        self, detector: TwoStageDetector, segmenter: Segmenter, *, side: int, crops: int
     ) -> None:
         super().__init__(
-            num_classes,
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-            paste_mode=detector.paste_mode,
+            detector.num_classes,
+            backbone=detector.backbone,
+            fpn=detector.fpn,
+            rpn=detector.rpn,
+            roi_heads=detector.roi_heads,
+            mean=detector.backbone.mean,
+            std=detector.backbone.std,
             resize=detector.resize,
+            paste_mode=detector.paste_mode,
         )
-        if side % segmenter.size_divisor:
+        unit = math.lcm(6, segmenter.size_divisor)
+        if side % unit:
             raise OptionError(
-                f"side={side} must be a multiple of {segmenter.size_divisor} for this segmenter"
+                f"side={side}: expected a multiple of {unit}, of which two thirds are whole pixels "
+                "and which this segmenter takes"
             )
+        self.task = "segment"
         segmenter.network.named = False
-        self.detector, self.segmenter = detector, segmenter
+        self.segmenter = segmenter
         self.side, self.crops = side, crops
-        self.size_divisor, self.buckets = detector.size_divisor, detector.buckets
-        self.train_scales = detector.train_scales
-        self.proposal_source = detector.proposal_source
-        self.max_proposals = detector.max_proposals
 
     @property
-    def parts(self) -> tuple[Detector, Segmenter]:
-        """Both: each starts from weights of its own; see `Model`."""
-        return self.detector, self.segmenter
-
-    @property
-    def backbone(self) -> Any:  # type: ignore[override]
-        """That of the detector; the segmenter has one of its own."""
-        return self.detector.backbone
+    def parts(self) -> tuple[Model, ...]:
+        """The detector, and the segmenter if its backbone is one that has weights; see `Model`."""
+        alone = isinstance(self.segmenter.backbone, Encoder)
+        return (self,) if alone else (self, self.segmenter)
 
     def freeze(self, stages: int) -> None:
-        """Stop the training of the first stages of both backbones; see `Model`."""
+        """Stop the training of the first stages of all backbones that have weights; see `Model`."""
         for part in self.parts:
-            part.freeze(stages)
+            part.backbone.freeze(stages)
+
+    def train_only(self, part: str) -> None:
+        """Choose what trains; the segmenter is one of the heads. See `TwoStageDetector`."""
+        super().train_only(part)
+        if not self._trains("heads"):
+            self.segmenter.requires_grad_(False)
 
     def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
         """Return the detections with their masks; see `Detector.forward`."""
-        return self.refine(images, self.detector(images, post))
+        return self.refine(images, super().forward(images, post))
 
     def refine(self, images: Images, found: Instances) -> Instances:
-        """Return boxes from elsewhere with the masks that the segmenter finds in them."""
-        batch, slots = found.valid.shape
-        boxes = found.boxes.flatten(0, 1)
-        image = torch.arange(batch, device=boxes.device).repeat_interleave(slots)
-        rows = slice(None)
-        if not torch.compiler.is_compiling():  # where sizes may hang on data
-            rows = found.valid.flatten().nonzero()[:, 0]
+        """Return boxes from elsewhere with the masks in them; see `Detector.refine`."""
+        shape = (found.valid.shape[0], found.valid.shape[1])
+        rows = active_slots(found.valid)
 
-        def masks(box: Tensor, of: Tensor) -> list[Tensor]:
-            return [self._inside(self.logits(images, box, of)).sigmoid()]
+        def masks(boxes: Tensor, image: Tensor) -> list[Tensor]:
+            crops = self._cut(images, boxes, image)
+            edge = self.side // 6
+            logits = self._object(self.segmenter.network(crops.pixels), crops)
+            return [logits[:, edge : self.side - edge, edge : self.side - edge].sigmoid()]
 
-        side = self.side * 2 // 3
-        crops = boxes.new_zeros(batch * slots, side, side)
-        crops[rows] = in_parts(masks, TOGETHER, boxes[rows], image[rows])[0]
-        return replace(found, mask_crops=crops.view(batch, slots, side, side))
+        together = max(AT_ONCE // self.side**2, 2)
+        (made,) = in_parts(masks, together, take(found.boxes, rows), rows // shape[1])
+        made = put_back(made, rows, shape).mul_(found.valid[..., None, None])
+        return replace(found, mask_crops=made)
 
-    def logits(self, images: Images, boxes: Tensor, image: Tensor) -> Tensor:
-        """Return the logits (R, S, S) of the object in crops around boxes.
+    def look(self, pixels: Tensor) -> Instances:
+        """Run both networks, each once, on one image, the whole of which is two regions.
 
-        Args:
-            images: B images.
-            boxes: (R, 4) xyxy, padded-image pixels.
-            image: (R,) int64, the image of each.
+        Two, as a region alone would look like an image, which it does not grow with.
         """
-        pixels = roi_align(images.pixels, around(boxes), image, strides=(1,), output_size=self.side)
-        sizes = torch.full((len(boxes), 2), self.side, device=boxes.device)
-        both = self.segmenter(Images(pixels, sizes, sizes)).float()
-        return both[:, 1] - both[:, 0]
-
-    def _inside(self, crops: Tensor) -> Tensor:
-        """Return the part of crops (R, S, S) that is the box."""
-        edge = self.side // 6
-        return crops[:, edge : self.side - edge, edge : self.side - edge]
+        height, width = pixels.shape[-2:]
+        size = torch.tensor([[height, width]], device=pixels.device)
+        images = Images(pixels, size, size)
+        super().forward(images, PostProcess(score_thresh=0.0, max_det=1))
+        whole = torch.tensor([[[0.0, 0.0, width, height]] * 2], device=pixels.device)
+        valid = torch.ones(1, 2, dtype=torch.bool, device=pixels.device)
+        return self.refine(images, Instances(whole, valid.long(), valid))
 
     def losses(
         self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
-        """Return the terms of the detector, and `crop/mask` of the segmenter; see `Detector`."""
-        first, second = streams(generator, 2)
-        losses = self.detector.losses(images, targets, generator=first)
+        """Return the terms of the detector, and those of the segmenter.
+
+        They are `roi/mask`, the mean binary cross-entropy over the pixels of the crops, and
+        `roi/auxiliary` for a segmenter with auxiliary heads. See `TwoStageDetector`.
+        """
         if targets.masks is None:
-            raise ValueError("the segmenter learns from masks, and the targets have none")
-        frames = targets.masks.frames
+            raise ValueError(
+                "this detector has a segmenter for masks, but the targets have no masks; train a "
+                "`faster_rcnn_...` model on data with boxes only"
+            )
+        first, second = streams(generator, 2)
+        losses = super().losses(images, targets, generator=first)
+        if not self._trains("heads"):
+            return losses
+        targets = targets.with_a_slot()
+        boxes, slot, valid = self._drawn(images, targets, second)
+        assert targets.masks is not None
+        truth = crop_masks(targets.masks, around(boxes), slot, valid, self.side).flatten(0, 1)
+        goal = (truth >= 0.5).float()
+        image = torch.arange(len(images), device=boxes.device)[:, None].expand(valid.shape)
+        crops = self._cut(images, boxes.flatten(0, 1), image.flatten())
+        terms = []
+        for logits, weight in self.segmenter.network.all_logits(crops.pixels):
+            made = self._object(logits, crops)
+            each = F.binary_cross_entropy_with_logits(made, goal, reduction="none").mean((1, 2))
+            terms.append(weight * torch.where(valid.flatten(), each, 0).sum() / mean_count(valid))
+        losses["roi/mask"], *others = terms
+        if others:
+            losses["roi/auxiliary"] = torch.stack(others).sum()
+        return losses
+
+    def _drawn(
+        self, images: Images, targets: Instances, generator: RandomSource
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the boxes in which the segmenter learns: the objects of an image take turns.
+
+        There are as many for every image, however many objects it has, so that the statistics of
+        batch norms do not hang on what else is in the batch. An image without an object with a mask
+        gives the whole of itself, which does not count in the loss.
+
+        Returns:
+            boxes (B, S, 4), the slot (B, S) of the object of each, and whether it counts (B, S).
+        """
+        assert targets.masks is not None
+        frames, boxes = targets.masks.frames, targets.boxes
         known = targets.valid & (frames[..., 2:] > frames[..., :2]).all(-1)
         if targets.crowd is not None:
             known = known & ~targets.crowd
-        targets, known = targets.with_a_slot(), F.pad(known, (0, int(known.shape[1] == 0)))
-        noise = image_noise(second, len(images), known.shape[1], known.device)
-        count = min(self.crops, known.shape[1])
-        chosen = (noise + known).topk(count, 1).indices
-        valid = known.gather(1, chosen)
-        boxes = targets.boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
-        image = torch.arange(len(images), device=boxes.device)[:, None].expand(-1, count)
-        logits = self.logits(images, boxes.flatten(0, 1), image.flatten())
-        assert targets.masks is not None
-        truth = crop_masks(targets.masks, around(boxes), chosen, valid, self.side).flatten(0, 1)
-        each = F.binary_cross_entropy_with_logits(logits, (truth >= 0.5).float(), reduction="none")
-        each = each.mean((1, 2)) * valid.flatten()
-        losses["crop/mask"] = each.sum() / mean_count(valid)
-        return losses
+        count = known.sum(1, keepdim=True)
+        first, second = streams(generator, 2)
+        noise = image_noise(first, len(images), known.shape[1], boxes.device)
+        ranked = (noise + known).argsort(1, descending=True)
+        turns = torch.arange(self.crops, device=boxes.device) % count.clamp(min=1)
+        slot = ranked.gather(1, turns)
+        box = gather_slots(boxes, slot)
+        sides = (box[..., 2:] - box[..., :2]).repeat(1, 1, 2)
+        noise = image_noise(second, len(images), 4 * self.crops, boxes.device)
+        moves = MOVED * (2 * noise.view(box.shape) - 1)
+        limit = images.sizes.flip(1).repeat(1, 2)[:, None].to(box)  # x, y, x, y
+        box = (box + moves * sides).clamp(min=0).minimum(limit)
+        valid = (count > 0).expand(-1, self.crops)
+        whole = limit * torch.tensor([0, 0, 1, 1], device=limit.device)
+        return torch.where(valid[..., None], box, whole), slot, valid
+
+    def _cut(self, images: Images, boxes: Tensor, image: Tensor) -> Images:
+        """Return what the segmenter sees of boxes: standardised pixels, zeros outside the image.
+
+        Args:
+            images: B images.
+            boxes: (R, 4) xyxy, padded-image pixels, without their margin.
+            image: (R,) int64, the image of each.
+        """
+        # A border of zeros: beside it, pixels fade alike whether or not the image is padded.
+        pixels = F.pad(self.segmenter.normalise(images), (1, 1, 1, 1))
+        cut = roi_align(pixels, around(boxes) + 1, image, strides=(1,), output_size=self.side)
+        sizes = torch.full((len(boxes), 2), self.side, device=boxes.device)
+        return Images(cut.to(self.dtype), sizes, sizes)
+
+    def _object(self, logits: Tensor, crops: Images) -> Tensor:
+        """Return the logits (R, S, S) of the object in R crops of those of two classes."""
+        both = self.segmenter.enlarged(logits, crops).float()
+        return both[:, 1] - both[:, 0]
 
 
 def around(boxes: Tensor) -> Tensor:
-    """Return boxes (..., 4) with the margin around them, about the same centres."""
+    """Return boxes (..., 4) xyxy with the margin around them, about the same centres.
+
+    Example:
+        >>> around(torch.tensor([20.0, 20, 60, 40])).tolist()
+        [10.0, 15.0, 70.0, 45.0]
+    """
     low, high = boxes[..., :2], boxes[..., 2:]
     centre, half = (low + high) / 2, (high - low) * (MARGIN / 2)
     return torch.cat([centre - half, centre + half], -1)
 
 
-@register(
+def detect_then_segment(num_classes: int, options: DetectThenSegmentOptions) -> DetectThenSegment:
+    """Build both networks."""
+    detector = two_stage_fpn(num_classes, options)
+    segmenter: Any = build(options.segmenter, 2)
+    return DetectThenSegment(detector, segmenter, side=options.side, crops=options.crops)
+
+
+register_fpn_family(
     "detect_then_segment",
+    detect_then_segment,
     options=DetectThenSegmentOptions,
     task="segment",
     paper="Hariharan et al. 2014",
-    tiny={
-        "detector": "faster_rcnn_resnet50_fpn",
-        "segmenter": "unet",
-        "side": 48,
-        "crops": 4,
-        "detector_args": dict(get_entry("faster_rcnn_resnet50_fpn").tiny or {}),
-        "segmenter_args": dict(get_entry("unet").tiny or {}),
-    },
+    coco={},
+    tiny={"segmenter": "unet_test_efficientnet", "crops": 4},
 )
-def detect_then_segment(num_classes: int, options: DetectThenSegmentOptions) -> DetectThenSegment:
-    """Build both networks."""
-    own = dict(options.detector_args)
-    if options.imgsz is not None:
-        own["imgsz"] = options.imgsz
-    detector = build(options.detector, num_classes, **own)
-    segmenter = build(options.segmenter, 2, **options.segmenter_args)
-    return DetectThenSegment(num_classes, detector, segmenter, options.side, options.crops)

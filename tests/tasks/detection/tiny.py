@@ -55,6 +55,8 @@ def write(root: Path) -> Path:
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of a training that a model needs beside those of all tasks."""
+    if name.startswith("detect_then_segment"):
+        return {"max_det": 10}  # a network looks at each
     return {"model_args": {"source": "sliding_window:50"}} if name.startswith(TAKES_REGIONS) else {}
 
 
