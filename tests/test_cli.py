@@ -369,7 +369,7 @@ def test_models_by_family(capsys: pytest.CaptureFixture[str]) -> None:
         ("task=clasify", "task=clasify: no model is of this task; did you mean 'classify'"),
         ("family=rfcn task=classify", "no model of the family rfcn is for task=classify"),
         ("rfcn_resnet50 task=detect", "give the name alone"),
-        ("task=semantic", "no model is of this task; there are classify, detect, keypoints, "),
+        ("task=panoptic", "no model is of this task; there are classify, detect, keypoints, "),
         ("classify", "classify is a task: `maskwright models task=classify`"),
         ("mask_rcnn", "mask_rcnn is a family: `maskwright models family=mask_rcnn`"),
     ],

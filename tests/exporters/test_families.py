@@ -51,7 +51,7 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
     except ValueError as error:
         # Of all that is registered, RoIPool alone needs a fixed size, and only in torch's graph.
         assert format == "pt2" and "give imgsz" in str(error)
-        assert not list(target.parent.iterdir())
+        assert not list(target.parent.glob("*"))
         options["imgsz"] = (96, 128)
         export(predictor, format, target, source=source, report=reports.append, **options)
     assert sum(case.match.total for case in reports[0].cases) > 3
@@ -65,7 +65,9 @@ def test_exports_and_finds_the_same(name: str, format: str, tmp_path: Path) -> N
 OTHERS = [
     name
     for name, entry in list_models().items()
-    if entry.tiny is not None and FOLDERS.get(entry.task) not in (None, "detection")
+    if entry.tiny is not None
+    and FOLDERS.get(entry.task) not in (None, "detection")
+    and name != "crf_rnn"  # its lattice depends on the image: there is no graph of it
 ]
 JOINTS = Skeleton(("a", "b", "c", "d", "e"))
 
@@ -90,8 +92,9 @@ def test_exports_and_answers_the_same(name: str, format: str, tmp_path: Path) ->
     target = tmp_path / "out" / f"a{SUFFIXES[format]}"
     export(predictor, format, target, source=source, report=lambda report: None)
     loaded = mw.load(target, trust=True)
+    options = {"probs": True} if get_entry(name).task == "semantic" else {}
     for photo in sorted(source.glob("*.png")):
-        wanted, found = answer(predictor(photo)), answer(loaded(photo))
+        wanted, found = answer(predictor(photo, **options)), answer(loaded(photo, **options))
         torch.testing.assert_close(found, wanted, atol=0.1 if points else 1e-3, rtol=1e-3)
 
 

@@ -57,7 +57,7 @@ def test_round_trip_through_yaml_and_json(recipe: DetectionRecipe) -> None:
         ({"ema": 1.0}, "between 0 and 1"),
         ({"val_fraction": 1.0}, "from 0 up to 1"),
         ({"optimizer": "adamm"}, "did you mean 'adamw'"),
-        ({"schedule": "linear"}, "cosine, multistep, constant"),
+        ({"schedule": "linear"}, "cosine, multistep, poly, constant"),
         ({"precision": "16"}, "32, bf16"),
         ({"scale_jitter": (1.5, 0.5)}, "smallest and the largest"),
         ({"crop": 0}, "crop=0"),

@@ -203,7 +203,6 @@ def test_compiles_as_one_graph(name: str, model: Segmenter) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.contract("exports with free sides")
 def test_one_graph_for_images_of_all_sizes(name: str, model: Segmenter) -> None:
     if name == "deconvnet":
         pytest.skip("its graph is made for images of at least 256 pixels a side")
