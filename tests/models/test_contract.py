@@ -352,7 +352,8 @@ def test_train_and_eval_return_the_same_type(detector) -> None:
 # Their parts are those of other families, whose graphs are compared in every run.
 OF_SHARED_PARTS = (
     *("faster_rcnn_resnet50_fpn", "faster_rcnn_vgg16", "mask_keypoint_rcnn_resnet50_fpn"),
-    *("refine_mask_fast_resnet50_fpn", "detect_then_segment_resnet50_fpn"),
+    *("refine_mask_fast_resnet50_fpn", "refine_mask_resnet50_fpn"),
+    "detect_then_segment_resnet50_fpn",
 )
 
 

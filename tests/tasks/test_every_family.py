@@ -47,7 +47,8 @@ def names(*known: str) -> list[Any]:
     """Return all families, slow but for the first of each task.
 
     Args:
-        known: tasks whose first family has such a test of its own, closer by.
+        known: tasks whose first family has such a test of its own, closer by, or none that tells
+            more than those of the others: it runs with the long tests.
     """
     quick = {key for task, key in FIRST.items() if task not in known}
     return [pytest.param(key, marks=[] if key in quick else [pytest.mark.slow]) for key in ENTRIES]
@@ -127,7 +128,7 @@ def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.contract("resumes to the bit")
-@pytest.mark.parametrize("name", names("detection"))
+@pytest.mark.parametrize("name", names("detection", "localization"))
 def test_a_stopped_training_goes_on_to_the_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +152,7 @@ def test_a_stopped_training_goes_on_to_the_bit(
 
 
 @pytest.mark.contract("several processes")
-@pytest.mark.parametrize("name", names("detection"))
+@pytest.mark.parametrize("name", names("detection", "localization", "semantic"))
 def test_two_processes_equal_one(name: str, tmp_path: Path) -> None:
     """As far as rounding lets one process equal itself with another number of threads."""
     one, two = (run_together(name, tmp_path, processes=n, threads=1) for n in (1, 2))
