@@ -57,6 +57,26 @@ def pretrained_place(name: str) -> str:
     return "fetched from torchvision" if name in _TORCHVISION_BACKBONES else "fetched from timm"
 
 
+def load_parts(model: Any, state: Mapping[str, Tensor] | None = None, source: str = "") -> str:
+    """Give each backbone of a model its ImageNet weights, and return where they come from.
+
+    Args:
+        model: see `Model.parts`.
+        state: a classifier's state dict for the first backbone, and others of its name.
+        source: where that comes from, for people.
+
+    Raises:
+        ValueError: see `load_backbone` and `apply_pretrained`.
+    """
+    sources = [
+        load_backbone(part)
+        if state is None or part.backbone.name != model.backbone.name
+        else apply_pretrained(part, state, source)
+        for part in model.parts
+    ]
+    return ", ".join(dict.fromkeys(sources))
+
+
 def load_backbone(model: Model) -> str:
     """Give the backbone of a model its ImageNet weights, and return where they come from.
 

@@ -32,7 +32,7 @@ from ..storage.checkpoint import (
     save_checkpoint,
 )
 from ..storage.published import fetch, read_tensors
-from .backbone_weights import apply_pretrained, backbone_names, load_backbone
+from .backbone_weights import backbone_names, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .foreign import (
     blank_detector,
@@ -278,20 +278,13 @@ def start_model(
     elif local:
         detector = build(model, len(names), **options)
         state = _backbone_tensors(path, backbone_names(detector))
-        sources = dict.fromkeys(
-            apply_pretrained(part, state, str(path))
-            if part.backbone.name == detector.backbone.name
-            else load_backbone(part)
-            for part in detector.parts
-        )
-        return detector, options, f"backbone starts from {', '.join(sources)}"
+        return detector, options, f"backbone starts from {load_parts(detector, state, str(path))}"
     elif weights != "none" and weights in (None, "imagenet"):
         detector = build(model, len(names), **options)
         if weights is None and isinstance(detector.backbone, Encoder):
             return detector, options, RANDOM_START  # as it is always trained
         try:
-            sources = dict.fromkeys(load_backbone(part) for part in detector.parts)
-            return detector, options, f"backbone starts from {', '.join(sources)}"
+            return detector, options, f"backbone starts from {load_parts(detector)}"
         except ValueError as error:
             if weights == "imagenet":
                 raise
