@@ -70,8 +70,8 @@ def save_figure(figure: Figure, out: str | Path) -> Path:
 
 
 def legend(ax: Axes, **options: Any) -> None:
-    """Add a legend without a frame."""
-    ax.legend(frameon=False, fontsize=8.2, labelcolor=INK, **options)
+    """Add a legend without a frame, readable where it lies on what is drawn."""
+    ax.legend(fontsize=8.2, labelcolor=INK, framealpha=0.8, edgecolor="none", **options)
 
 
 def colors(count: int) -> list[Any]:

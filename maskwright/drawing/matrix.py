@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .figures import INK, SMALL, SOFT, WIDTH, new_figure, save_figure, style
 
-FEW = 8  # columns up to which each cell has its numbers
+FEW = 12  # columns up to which each cell has its numbers
 
 
 def plot_matrix(

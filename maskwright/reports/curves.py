@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 SCHEDULE_POINTS = 400
+LOWEST = "-"  # before the key of a metric that gets better as it falls
 
 
 class Curves:
@@ -115,7 +116,8 @@ def plot_results(
         out: file to write.
         schedule: the learning rate at each step from 0 on: between the ends of epochs, where the
             table has it, it warms up. None: the points of the table.
-        groups: title of each panel of metrics, and their keys; the best of the first is marked.
+        groups: title of each panel of metrics, and their keys; the best of the first is marked,
+            which is its highest value, or with `LOWEST` before the key its lowest.
 
     Returns:
         The path of the figure.
@@ -133,18 +135,21 @@ def plot_results(
 
     shown_in: list[tuple[str, str, dict[str, FloatArray]]] = []
     train = {k.removeprefix("train/"): v for k, v in columns.items() if k.startswith("train/")}
-    if "loss" in train:
-        shown_in.append(("Training loss", "loss", {"loss": train.pop("loss")}))
+    if (total := train.pop("loss", None)) is not None:
+        shown_in.append(("Training loss", "loss", {"loss": total}))
+        train = {k: v for k, v in train.items() if not np.array_equal(v, total, equal_nan=True)}
     if train:
         shown_in.append(("Losses by part", "loss", train))
-    marked = {}
+    best: dict[str, FloatArray] = {}  # what grows as the first metric of a panel gets better
     for title, keys in (groups or {}).items():
-        found = {key: columns[f"val/{key}"] for key in keys if f"val/{key}" in columns}
+        plain = {key.removeprefix(LOWEST): key for key in keys}
+        found = {key: columns[f"val/{key}"] for key in plain if f"val/{key}" in columns}
         if found:
             curves = {key.rpartition("/")[2]: values for key, values in found.items()}
             heading = f"{title} on the val split"
             shown_in.append((heading, "", curves))
-            marked[heading] = next(iter(curves))
+            first, values = next(iter(found.items()))
+            best[heading] = -values if plain[first].startswith(LOWEST) else values
     if "lr" in columns:
         shown_in.append(("Learning rate", "", {"lr": columns["lr"]}))
     if "images_per_s" in columns:
@@ -158,7 +163,7 @@ def plot_results(
             _draw_schedule(ax, schedule, int(step.max()))
             continue
         style(ax, title, axis, ylabel)
-        _draw_curves(ax, x, curves, marked.get(title))
+        _draw_curves(ax, x, curves, best.get(title))
         ax.set_xlim(min(float(x.min()), 0.0), float(x.max()) * 1.03 + 0.01)
         if "images_per_s" in curves:
             ax.set_ylim(bottom=0)
@@ -177,24 +182,25 @@ def _draw_schedule(ax: Axes, schedule: Callable[[int], float], steps: int) -> No
 
 
 def _draw_curves(
-    ax: Axes, x: FloatArray, curves: dict[str, FloatArray], marked: str | None = None
+    ax: Axes, x: FloatArray, curves: dict[str, FloatArray], better: FloatArray | None = None
 ) -> None:
+    """Draw curves; the point of the first at which `better` is highest is marked."""
     from matplotlib.ticker import MaxNLocator
 
     for (name, values), color in zip(curves.items(), colors(len(curves)), strict=True):
         good = np.isfinite(values)
         marker = "o" if good.sum() <= 30 else ""
         ax.plot(x[good], values[good], color=color, lw=1.7, marker=marker, ms=3, label=name)
-    main = None if marked is None else curves[marked]
-    if main is not None and np.isfinite(main).any():
-        best = int(np.nanargmax(main))
+    if better is not None and np.isfinite(better).any():
+        main, best = next(iter(curves.values())), int(np.nanargmax(better))
         ax.plot(x[best], main[best], "o", ms=7, mfc="white", mec=SERIES, mew=1.8)
         ax.annotate(
             f"{main[best]:.3f}", (x[best], main[best]), xytext=(0, -15),
             textcoords="offset points", ha="center", fontsize=8.2, color=SERIES, fontweight="bold",
         )  # fmt: skip
         top = max(float(np.nanmax(v)) for v in curves.values() if np.isfinite(v).any())
-        ax.set_ylim(0, min(max(1.15 * top, 0.05), 1.05))
+        # Shares end at 1; a loss has no end.
+        ax.set_ylim(0, min(max(1.15 * top, 0.05), 1.05) if top <= 1 else 1.15 * top)
     if len(curves) > 1:
         legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))

@@ -46,7 +46,8 @@ class Task(ABC):
         files: further files of a result by the name of their format, see `ImageResult.FILES`.
         score: what the number is called by which epochs are compared.
         unscored: why it may be undefined.
-        curves: titles and metrics of the panels of `results.png`, the main metric of each first.
+        curves: titles and metrics of the panels of `results.png`, the main metric of each first;
+            "-" before the key of one that gets better as it falls.
         shown: the metrics that one line of an epoch shows, as far as they are there.
         graph: what export asks; None: its models have no form in a file.
         peer: what a benchmark asks.

@@ -20,6 +20,7 @@ from maskwright.metrics.detection.scores import (
     ScoreCurves,
 )
 from maskwright.reports import curves as plots
+from maskwright.tasks.classification.task import TASK as CLASSIFICATION
 from maskwright.tasks.detection.reporting import figures as plots_val
 from maskwright.tasks.detection.reporting import label_figure
 from maskwright.tasks.detection.task import TASK
@@ -73,6 +74,18 @@ def test_results(tmp_path, figures):
     assert line(figure, "Learning rate", "lr")[1] == [0.01, 0.02, 0.01, 0.0]
     (mask,) = (ax for ax in figure.axes if ax.get_title(loc="left").startswith("Mask"))
     assert [text.get_text() for text in mask.texts] == ["0.250"]
+
+
+def test_a_loss_of_the_validation_is_seen_whole_and_best_where_it_is_lowest(tmp_path, figures):
+    source = tmp_path / "results.csv"
+    rows = "1,8,2.3,2.3,2.2,0.1\n2,16,2.0,2.0,1.4,0.3\n3,24,1.9,1.9,1.6,0.4\n"
+    source.write_text("epoch,step,train/class,train/loss,val/nll,val/top1\n" + rows)
+    plots.plot_results(source, tmp_path / "r.png", groups=CLASSIFICATION.curves)
+    axes = {ax.get_title(loc="left"): ax for ax in figures[0].axes}
+    assert "Losses by part" not in axes  # there is one alone
+    loss, top1 = axes["Log loss on the val split"], axes["Accuracy on the val split"]
+    assert loss.get_ylim()[1] > 2.2 and top1.get_ylim()[1] <= 1.05
+    assert [text.get_text() for ax in (loss, top1) for text in ax.texts] == ["1.400", "0.400"]
 
 
 def test_results_by_step_where_an_epoch_has_several_rows(tmp_path, figures):

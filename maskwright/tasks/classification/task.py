@@ -56,7 +56,7 @@ class ClassificationTask(Task):
         "Accuracy": ("top1", "top5", "balanced_accuracy"),
         "Several labels": ("mAP", "F1", "exact"),
         "F1 of the classes": ("macro/F1", "macro/precision", "macro/recall"),
-        "Log loss": ("nll",),
+        "Log loss": ("-nll",),
     }
     shown = ("top1", "top5", "mAP", "macro/F1", "nll")
 

@@ -92,7 +92,7 @@ def _table(found: WeakScores) -> str:
 
 def plot_thresholds(found: WeakScores, path: Path) -> None:
     """Draw how many boxes are right at each threshold, by method."""
-    from ...drawing.figures import COLORS, WIDTH, new_figure, save_figure, style
+    from ...drawing.figures import COLORS, WIDTH, legend, new_figure, save_figure, style
 
     figure = new_figure(WIDTH, 3.2)
     ax = figure.add_subplot()
@@ -105,7 +105,7 @@ def plot_thresholds(found: WeakScores, path: Path) -> None:
         ax.plot([chosen], [curve[place]], "o", color=color, markersize=5)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.legend(frameon=False, fontsize=8.2)
+    legend(ax)
     save_figure(figure, path)
 
 

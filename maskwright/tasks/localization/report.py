@@ -123,14 +123,28 @@ def _advice(counts: Counter[str]) -> list[Step]:
     return [Step(f"Most mistakes: {what}", f"{count:,} {plural(count, 'image')}. {mend}")]
 
 
+MEANING = {
+    "box/top1_loc": "the first class is right and its box overlaps an object of it by at least "
+    "half (IoU 0.5): 1 less ILSVRC's error",
+    "box/top5_loc": "any of the five surest classes with its box",
+    "box/gt_known": "the box of the true class, whatever was named",
+    "box/IoU": "mean overlap of that box",
+    "box/IoU75": "share of these boxes with an IoU of at least 0.75",
+    "class/top1": "the class alone, pictures without an object included",
+    "keypoints/NME": "mean distance of the keypoints, divided by the size of the object; 0 is best",
+    "keypoints/failure": "share of pictures whose distance is above the limit; 0 is best",
+    "keypoints/AUC": "area under the curve of errors up to the limit",
+    "keypoints/PCK": "share of keypoints within 0.2 of the longer side of the box",
+}
+
+
 def _metrics(metrics: Mapping[str, float]) -> str:
-    rows = [[escape(key), optional(value)] for key, value in metrics.items() if key.count("/") == 1]
-    return (
-        "<p>top1_loc: the first class is right and its box overlaps an object of it by at least "
-        "half (IoU 0.5), as in ILSVRC, whose error is 1 less it; top5_loc: any of the five surest "
-        "classes with its box; gt_known: the box of the true class. NME: the mean distance of the "
-        "keypoints, divided by the size of the object.</p>" + table(["metric", "value"], rows)
-    )
+    rows = [
+        [escape(key), optional(value), f'<span class="words">{MEANING[key]}</span>']
+        for key, value in metrics.items()
+        if key in MEANING
+    ]
+    return table(["metric", "value", "meaning"], rows)
 
 
 def _mistakes(counts: Counter[str], total: int) -> str:
