@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from training import paired
 
 import maskwright as mw
-from maskwright.converters.classification import from_maskwright
+from maskwright.converters.networks import from_maskwright
 from maskwright.data import open_dataset
 from maskwright.data.batches import Batch, random_source
 from maskwright.hub.loading import start_model
