@@ -28,7 +28,7 @@ def lean_network(model: Any, spec: GraphSpec) -> Any:
         model: in evaluation mode; it stays as it is.
         spec: its description.
     """
-    network = share(fast_network(model, winograd=False))
+    network = share(fast_network(model, own=False))
     if spec.size is None:
         fix_padding(network, _run_blocks)
     if spec.precision == "fp16":

@@ -1,4 +1,4 @@
-"""A model rearranged for inference: norms folded, Winograd on a CPU (see `nn.inference`).
+"""A model rearranged for inference: norms folded, own convolutions on a CPU (see `nn.inference`).
 
 In bfloat16 or half precision all layers compute in that type, which has 8 or 11 significant bits;
 boxes are decoded and scores normalised in float32, and pooling sums in float32.
@@ -38,7 +38,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def fast_network(
-    model: AnyModel, *, winograd: bool = True, dtype: torch.dtype = torch.float32
+    model: AnyModel, *, own: bool = True, dtype: torch.dtype = torch.float32
 ) -> AnyModel:
     """Return a model for inference that shares tensors with `model`, which stays as it is.
 
@@ -47,8 +47,8 @@ def fast_network(
 
     Args:
         model: in evaluation mode.
-        winograd: use Winograd's filtering where it pays; False in a graph for other programs,
-            which have their own.
+        own: convolutions of our own where they pay, Winograd's filtering and packed ones; False in
+            a graph for other programs, which have theirs.
         dtype: in which its layers compute.
     """
 
@@ -61,7 +61,7 @@ def fast_network(
         with torch.autocast(device.type, enabled=False):  # rounded, no fold would look right
             return module.look(pixels)
 
-    network = prepare(model, run, winograd=winograd, dtype=dtype)
+    network = prepare(model, run, own=own, dtype=dtype)
     if network is not model:
         network.dtype = dtype
     return network

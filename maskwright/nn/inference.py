@@ -2,8 +2,9 @@
 
 `prepare` returns a copy of a module that shares its tensors except where it does better: batch
 norm with fixed statistics becomes part of the convolution before it, and on a CPU 3x3 convolutions
-go through Winograd's filtering. Layers with hooks stay as they are. Outputs agree up to rounding
-(about 1e-5 of the largest value, in mask heads 1e-4), unless a shorter type is asked for.
+go through Winograd's filtering, others through oneDNN in one piece with the activation behind them.
+Layers with hooks stay as they are. Outputs agree up to rounding (about 1e-5 of the largest value,
+in mask heads 1e-4), unless a shorter type is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .norm import FrozenBatchNorm2d
-from .winograd import WinogradConv2d, suits_winograd
+from .packed import ACTIVATIONS, PackedConv2d, can_pack
+from .winograd import Conv2d, WinogradConv2d, suits_winograd
 
 Net = TypeVar("Net", bound=nn.Module)
 _Hook = Callable[[nn.Module, tuple[object, ...], object], None]
@@ -30,7 +32,7 @@ def prepare(
     module: Net,
     run: Callable[[nn.Module], object],
     *,
-    winograd: bool = True,
+    own: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> Net:
     """Return a copy for inference, or the module itself if nothing in it can be done better.
@@ -38,26 +40,47 @@ def prepare(
     Args:
         module: in evaluation mode.
         run: calls the module it is given on some small input, so that all its layers are seen.
-        winograd: replace the convolutions that gain from it; only in float32.
+        own: replace the convolutions that gain from it; only in float32.
         dtype: of all weights, with norms folded before they are rounded.
     """
     lower = dtype != torch.float32
-    replaced = suits_winograd if winograd and not lower else _none
-    if not lower and not any(_is_norm(layer) or replaced(layer) for layer in module.modules()):
+    own = own and not lower
+    if not lower and not any(
+        _is_norm(layer) or (own and _replacement(layer) is not None) for layer in module.modules()
+    ):
         return module
     copied = share(module)
     fold_norms(copied, run)
     if lower:
         round_weights(copied, dtype)
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and replaced(child) and not _is_hooked(child):
-                setattr(parent, name, WinogradConv2d(child))
+    if own:
+        for parent in list(copied.modules()):
+            for name, child in list(parent.named_children()):
+                if not _is_hooked(child) and (better := _replacement(child)) is not None:
+                    setattr(parent, name, better)
+        take_activations(copied, run)
+        for layer in copied.modules():
+            if isinstance(layer, PackedConv2d):
+                layer.forget()  # of the small input
     return copied
 
 
-def _none(layer: nn.Module) -> bool:
-    return False
+def _replacement(layer: nn.Module) -> nn.Module | None:
+    """Return what computes a convolution faster; None for other layers."""
+    direct = None
+    if (
+        isinstance(layer, nn.Conv2d)
+        and type(layer) in (nn.Conv2d, Conv2d)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+        and can_pack()
+    ):
+        direct = PackedConv2d(layer)
+    if isinstance(layer, nn.Conv2d) and suits_winograd(layer):
+        return WinogradConv2d(layer, direct)
+    return direct
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
@@ -106,57 +129,93 @@ def fold_norms(module: nn.Module, run: Callable[[nn.Module], object]) -> int:
     Returns:
         The number of norms that are gone.
     """
-    pairs, before = _watch(module, run)
+    return _join(module, run, _is_norm, nn.Conv2d, _fold)
+
+
+def take_activations(module: nn.Module, run: Callable[[nn.Module], object]) -> int:
+    """Make activations part of the packed convolutions before them, in place; see `fold_norms`."""
+    return _join(module, run, lambda layer: type(layer) in ACTIVATIONS, PackedConv2d, _take)
+
+
+def _join(
+    module: nn.Module,
+    run: Callable[[nn.Module], object],
+    follows: Callable[[nn.Module], bool],
+    maker: type[nn.Module],
+    join: Callable[[nn.Module, str, str], Callable[[], None]],
+) -> int:
+    """Make layers part of the convolutions that feed them, where nothing changes by it.
+
+    Args:
+        module: see `fold_norms`.
+        run: see `prepare`.
+        follows: which layers.
+        maker: kind of the convolutions.
+        join: makes of the names of a convolution and of the layer one piece, and returns what puts
+            both back.
+
+    Returns:
+        How many.
+    """
+    pairs, before = _watch(module, run, follows, maker)
     if not all(bool(value.isfinite().all()) for value in before.values()):
         return 0  # broken weights: nothing can be compared
     names = set(before)
-    undo = [_fold(module, conv, norm) for norm, conv in pairs.items()]
-    if _all_same(before, _watch(module, run, names)[1]):
+    undo = [join(module, conv, name) for name, conv in pairs.items()]
+    if _all_same(before, _watch(module, run, follows, maker, names)[1]):
         return len(pairs)
     for back in undo:
         back()
-    folded = 0
-    for norm, conv in pairs.items():
-        back = _fold(module, conv, norm)
-        if _all_same(before, _watch(module, run, names)[1]):
-            folded += 1
+    joined = 0
+    for name, conv in pairs.items():
+        back = join(module, conv, name)
+        if _all_same(before, _watch(module, run, follows, maker, names)[1]):
+            joined += 1
         else:
             back()
-    return folded
+    return joined
 
 
 def _watch(
-    module: nn.Module, run: Callable[[nn.Module], object], keep: set[str] | None = None
+    module: nn.Module,
+    run: Callable[[nn.Module], object],
+    follows: Callable[[nn.Module], bool],
+    maker: type[nn.Module],
+    keep: set[str] | None = None,
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Run a module and see which convolution alone feeds which norm.
+    """Run a module and see which convolution alone feeds which layer of a kind.
 
     Returns:
-        The convolution of each norm by their names, and the first output of each norm (of the
-        modules `keep`, if given) and, under "", of the module if that is a tensor.
+        The convolution of each such layer by their names, and the first output of each (of the
+        modules `keep`, if given) and, by numbers, the tensors that the module itself gives.
     """
-    made_by: dict[int, str] = {}
-    readers: dict[int, int] = {}
-    fed: dict[str, int] = {}
+    # Tensors by address and version: what works in place makes another of them.
+    made_by: dict[tuple[int, int], str] = {}
+    readers: dict[tuple[int, int], int] = {}
+    fed: dict[str, tuple[int, int]] = {}
     calls: dict[str, int] = {}
     outputs: dict[str, Tensor] = {}
     alive: list[Tensor] = []  # so that no address is used twice
 
-    def hook(
-        name: str, layer: nn.Module
-    ) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def see(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+    def before(name: str, layer: nn.Module) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def see(_: nn.Module, inputs: tuple[object, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
             for value in inputs:
-                if isinstance(value, Tensor):
-                    readers[id(value)] = readers.get(id(value), 0) + 1
-                    if _is_norm(layer):
-                        fed[name] = id(value)
+                if isinstance(value, Tensor) and not isinstance(layer, nn.Identity):
+                    readers[_key(value)] = readers.get(_key(value), 0) + 1
+                    if follows(layer):
+                        fed[name] = _key(value)
                     alive.append(value)
+
+        return see
+
+    def after(name: str, layer: nn.Module) -> _Hook:
+        def see(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             if isinstance(output, Tensor):
                 alive.append(output)
-                if isinstance(layer, nn.Conv2d):
-                    made_by[id(output)] = name
-                if name not in outputs and (_is_norm(layer) if keep is None else name in keep):
+                if isinstance(layer, maker):
+                    made_by[_key(output)] = name
+                if name not in outputs and (follows(layer) if keep is None else name in keep):
                     outputs[name] = output.clone()  # the next layer may work in place
 
         return see
@@ -165,27 +224,43 @@ def _watch(
     leaves = [
         (name, layer)
         for name, layer in named
-        if (_is_norm(layer) or not list(layer.children())) or (keep is not None and name in keep)
+        if (follows(layer) or not list(layer.children())) or (keep is not None and name in keep)
     ]
-    handles = [layer.register_forward_hook(hook(name, layer)) for name, layer in leaves]
+    handles = [layer.register_forward_pre_hook(before(name, layer)) for name, layer in leaves]
+    handles += [layer.register_forward_hook(after(name, layer)) for name, layer in leaves]
     try:
-        with torch.no_grad():  # in inference mode a cached tensor would spoil training
+        # In inference mode a cached tensor would spoil training, and none has a version.
+        with torch.inference_mode(False), torch.no_grad():
             result = run(module)
-        if isinstance(result, Tensor):
-            outputs[""] = result
+        outputs |= {f" {i}": value for i, value in enumerate(_tensors(result))}
     finally:
         for handle in handles:
             handle.remove()
     shared = {name for name, count in calls.items() if count > 1}
     pairs = {
-        norm: made_by[value]
-        for norm, value in fed.items()
+        layer: made_by[value]
+        for layer, value in fed.items()
         if value in made_by
         and readers[value] == 1
-        and not shared & {norm, made_by[value]}
-        and not any(_is_hooked(module.get_submodule(name)) for name in (norm, made_by[value]))
+        and not shared & {layer, made_by[value]}
+        and not any(_is_hooked(module.get_submodule(name)) for name in (layer, made_by[value]))
     }
     return pairs, outputs
+
+
+def _tensors(result: object) -> list[Tensor]:
+    """Return the tensors of a result, also of one in lists and dicts."""
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, list | tuple):
+        return [tensor for part in result for tensor in _tensors(part)]
+    return []
+
+
+def _key(value: Tensor) -> tuple[int, int]:
+    return id(value), 0 if value.is_inference() else value._version
 
 
 def _is_hooked(layer: nn.Module) -> bool:
@@ -237,12 +312,32 @@ def _fold(module: nn.Module, conv_name: str, norm_name: str) -> Callable[[], Non
         folded.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
     # timm's norms carry the activation that follows them.
     rest = [getattr(norm, part, None) for part in ("drop", "act")]
-    layers = [layer for layer in rest if isinstance(layer, nn.Module)]
+    layers = [
+        layer
+        for layer in rest
+        if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity)
+    ]
     module.set_submodule(conv_name, folded)
     module.set_submodule(norm_name, nn.Sequential(*layers) if layers else nn.Identity())
 
     def undo() -> None:
         module.set_submodule(conv_name, conv)
         module.set_submodule(norm_name, norm)
+
+    return undo
+
+
+def _take(module: nn.Module, conv_name: str, name: str) -> Callable[[], None]:
+    """Make an activation part of a packed convolution; return what puts both back."""
+    conv, activation = module.get_submodule(conv_name), module.get_submodule(name)
+    taken = copy.copy(conv)
+    assert isinstance(taken, PackedConv2d)
+    taken.activation = type(activation)
+    module.set_submodule(conv_name, taken)
+    module.set_submodule(name, nn.Identity())
+
+    def undo() -> None:
+        module.set_submodule(conv_name, conv)
+        module.set_submodule(name, activation)
 
     return undo

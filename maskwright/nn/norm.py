@@ -68,15 +68,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         return normed
 
 
-def conv_norm(conv: Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Return `norm(conv(x))`; in training frozen batch norm costs no pass over the maps.
 
     Args:
-        conv: without bias.
+        conv: `Conv2d` without bias, or what takes its place at inference.
         norm: what follows it.
         x: (B, C, H, W).
     """
-    if torch.is_grad_enabled() and isinstance(norm, FrozenBatchNorm2d):
+    frozen = isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, Conv2d)
+    if torch.is_grad_enabled() and frozen:
         return conv.scaled(x, *norm.affine())
     result: Tensor = norm(conv(x))
     return result

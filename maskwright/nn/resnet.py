@@ -77,7 +77,6 @@ def _skip(shortcut: nn.Module | None, x: Tensor) -> Tensor:
         return x
     if isinstance(shortcut, nn.Sequential):
         conv, norm = shortcut
-        assert isinstance(conv, Conv2d)
         return conv_norm(conv, norm, x)
     result: Tensor = shortcut(x)
     return result
@@ -111,7 +110,8 @@ class BasicBlock(nn.Module):
         self.bn1 = norm(width)
         self.conv2 = _conv(width, width, 3, dilation=dilation[1])
         self.bn2 = norm(width)
-        self.relu = nn.ReLU(inplace=True)
+        # One for each place, so that inference can make it part of the convolution before it.
+        self.relu1, self.relu = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
         self.plain = shortcut == "none"
         changes = stride != 1 or cin != width
         self.downsample: nn.Module | None = None
@@ -124,7 +124,7 @@ class BasicBlock(nn.Module):
         """Return (B, width, H / stride, W / stride); see `Share`."""
         if left_out(share):
             return _alone(self, _skip(self.downsample, x))
-        out = self.relu(conv_norm(self.conv1, self.bn1, x))
+        out = self.relu1(conv_norm(self.conv1, self.bn1, x))
         out = scaled(conv_norm(self.conv2, self.bn2, out), share)
         result: Tensor = self.relu(out if self.plain else out.add_(_skip(self.downsample, x)))
         return result
@@ -161,6 +161,7 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(width)
         self.conv3 = _conv(width, cout, 1)
         self.bn3 = norm(cout)
+        self.relu1, self.relu2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)  # see `BasicBlock`
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(cin, cout, stride, norm)
 
@@ -168,8 +169,8 @@ class Bottleneck(nn.Module):
         """Return (B, cout, H / stride, W / stride); see `Share`."""
         if left_out(share):
             return _alone(self, _skip(self.downsample, x))
-        out = self.relu(conv_norm(self.conv1, self.bn1, x))
-        out = self.relu(conv_norm(self.conv2, self.bn2, out))
+        out = self.relu1(conv_norm(self.conv1, self.bn1, x))
+        out = self.relu2(conv_norm(self.conv2, self.bn2, out))
         out = scaled(conv_norm(self.conv3, self.bn3, out), share)
         shortcut = _skip(self.downsample, x)
         result: Tensor = self.relu(out.add_(shortcut))

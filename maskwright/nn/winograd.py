@@ -366,17 +366,19 @@ class WinogradConv2d(nn.Module):
     Args:
         conv: the layer to replace, see `suits_winograd`; its tensors are shared, and its weights
             are not looked at again once a map was seen.
+        direct: the direct convolution; None: torch's.
 
     Shape: (B, C, H, W) to (B, K, H, W), channels-last in memory.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, direct: nn.Module | None = None) -> None:
         super().__init__()
         if not suits_winograd(conv):
             raise ValueError(f"Winograd needs 3x3, stride 1, padding 1, float32, CPU; got {conv}")
         self.weight = conv.weight
         self.bias = conv.bias
         self.tiles = conv.tiles if isinstance(conv, Conv2d) else EXACT
+        self.direct = direct
         self._filters: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -388,6 +390,9 @@ class WinogradConv2d(nn.Module):
                     exact = transform_filters(self.weight.double(), tile)
                     self._filters[tile] = exact.to(self.weight.dtype)
             return convolve(x, self._filters[tile], self.bias)
+        if self.direct is not None:
+            small: Tensor = self.direct(x)
+            return small
         return F.conv2d(x, self.weight, self.bias, padding=1)
 
     def extra_repr(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class FastNetwork:
         self.model = model
         self.dtype = dtype
         self._made: Model | None = None
+        self._places: list[dict[str, Any]] = []
         self._parts: list[Any] = []
         self._tensors = _Tensors([])
         self._state: list[Any] = []
@@ -40,30 +42,34 @@ class FastNetwork:
     def get(self) -> Model:
         """Return the network for the model as it is now; looking takes a millisecond."""
         with self._lock:
-            parts = _parts(self.model)
+            # Where nothing was put in, the modules are those of before, and so are their places.
+            parts = _parts(self._places)
             same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
             if self._made is None or not same or self._tensors.state() != self._state:
                 self._made, self._parts, self._tensors = None, [], _Tensors([])  # memory first
                 self._made = fast_network(self.model, dtype=self.dtype)
-                self._parts = parts
+                self._places = _places(self.model)
+                parts = self._parts = _parts(self._places)
                 self._tensors = _Tensors([part for part in parts if isinstance(part, Tensor)])
                 self._state = self._tensors.state()
             return self._made
 
 
-def _parts(model: Model) -> list[Any]:
-    """Return what the modules of a model hold: compared by identity, as floats may be nan.
+def _places(model: Model) -> list[dict[str, Any]]:
+    """Return where the modules of a model hold something: attributes, tensors, layers, hooks."""
+    found = []
+    for module in model.modules():
+        own = vars(module)
+        found += [own, *(value for value in own.values() if isinstance(value, dict))]
+    return found
+
+
+def _parts(places: list[dict[str, Any]]) -> list[Any]:
+    """Return what lies in places: compared by identity, as floats may be nan.
 
     Keeping them keeps them alive, so that no other object gets the identity of one.
     """
-    parts: list[Any] = []
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, dict):  # tensors, layers and hooks
-                parts.extend(value.values())
-            else:
-                parts.append(value)
-    return parts
+    return list(chain.from_iterable(map(dict.values, places)))
 
 
 class _Tensors:

@@ -1,0 +1,91 @@
+"""Convolutions for inference on a CPU: weights in oneDNN's own order, activations included.
+
+torch's convolution brings the weights into that order at each call, which for one image costs as
+much as the layer where maps are small; it sends 1x1 filters to a matrix product per image, and an
+activation passes over the maps once more. The operator here is the one that `torch.compile` puts
+in their place. It has no gradient, and not every build of torch has it: see `can_pack`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What oneDNN calls an activation, and its numbers.
+ACTIVATIONS: dict[type[nn.Module], tuple[str, tuple[float, ...]]] = {
+    nn.ReLU: ("relu", ()),
+    nn.ReLU6: ("hardtanh", (0.0, 6.0)),
+    nn.SiLU: ("swish", ()),
+}
+NOTHING: tuple[str, tuple[float, ...]] = ("none", ())
+
+
+@cache
+def can_pack() -> bool:
+    """Return whether this build of torch has the operators, and they work."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    x = torch.linspace(-1, 1, 3 * 25).view(1, 3, 5, 5)
+    try:
+        with torch.no_grad():
+            found = PackedConv2d(conv, nn.ReLU)(x)
+            return bool(torch.allclose(found, conv(x).relu(), atol=1e-5))
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+        return False
+
+
+class PackedConv2d(nn.Conv2d):
+    """A convolution with the activation behind it, for inference on the CPU in float32.
+
+    Args:
+        conv: the layer to replace, padded with zeros; its tensors are shared, and its weights are
+            not looked at again once a map was seen.
+        activation: one of `ACTIVATIONS`; None: none.
+
+    Shape: (B, C, H, W) to (B, K, H', W'), channels-last in memory.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: type[nn.Module] | None = None) -> None:
+        nn.Module.__init__(self)
+        # Whatever others read of the layer without calling it.
+        self.__dict__.update({**vars(conv), "_parameters": dict(conv._parameters)})
+        self.activation = activation
+        self._packed: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors in oneDNN's order cannot be copied.
+        return {**self.__dict__, "_packed": None}
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the activated convolution of (B, C, H, W)."""
+        x = input
+        learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if learns or x.dtype != self.weight.dtype or not x.numel():
+            made = super().forward(x)
+            return made if self.activation is None else self.activation()(made)
+        where = (self.padding, self.stride, self.dilation, self.groups)
+        if self._packed is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+                    self.weight.detach(), *where, list(x.shape)
+                )
+        name, numbers = NOTHING
+        if self.activation is not None:
+            name, numbers = ACTIVATIONS[self.activation]
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._packed, self.bias, *where, name, numbers, ""
+        )
+        return found
+
+    def forget(self) -> None:
+        """Let the next maps decide the order of the weights."""
+        self._packed = None
+
+    def extra_repr(self) -> str:
+        """Describe the layer in `print(model)`."""
+        own = super().extra_repr()
+        return own if self.activation is None else f"{own}, {self.activation.__name__}"
