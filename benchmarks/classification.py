@@ -69,7 +69,6 @@ NETWORKS = {
 WANTED = {"photo": 1.3, "network": 1.3, "step": 1.2, "training": 1.2}
 AUXILIARY = 0.3  # weight of the heads that GoogLeNet and Inception v3 have in training
 DROPOUT = 0.2  # of torchvision's MobileNetV2; timm's has none
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def our_options(network: str) -> dict[str, Any]:
@@ -109,7 +108,13 @@ class Photos(Dataset[tuple[Tensor, int]]):
             return self.transform(image.convert("RGB")), label
 
 
-def for_training(side: int, scale: tuple[float, float]) -> Any:
+def norm_of(model: Any) -> dict[str, tuple[float, ...]]:
+    """Return the means and deviations of the pixels that a model was trained with, of 1."""
+    way = model.preprocess
+    return {key: tuple(v / 255 for v in getattr(way, key)) for key in ("mean", "std")}
+
+
+def for_training(side: int, scale: tuple[float, float], norm: dict[str, Any]) -> Any:
     """Return the changes of torchvision's reference in training."""
     from torchvision import transforms as T
 
@@ -119,12 +124,12 @@ def for_training(side: int, scale: tuple[float, float]) -> Any:
             T.RandomHorizontalFlip(),
             T.PILToTensor(),
             T.ConvertImageDtype(torch.float),
-            T.Normalize(**IMAGENET),
+            T.Normalize(**norm),
         ]
     )
 
 
-def for_test(side: int, short: int) -> Any:
+def for_test(side: int, short: int, norm: dict[str, Any]) -> Any:
     """Return its way from a photo to a square at test."""
     from torchvision import transforms as T
 
@@ -134,7 +139,7 @@ def for_test(side: int, short: int) -> Any:
             T.CenterCrop(side),
             T.PILToTensor(),
             T.ConvertImageDtype(torch.float),
-            T.Normalize(**IMAGENET),
+            T.Normalize(**norm),
         ]
     )
 
@@ -200,7 +205,7 @@ class Pair:
 
     def standardised(self) -> Tensor:
         """Return the pixels as torchvision's transforms give them."""
-        mean, std = (torch.tensor(IMAGENET[key]).view(3, 1, 1) for key in ("mean", "std"))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in norm_of(self.model).values())
         return (self.pixels / 255 - mean) / std
 
     def images(self) -> Images:
@@ -215,7 +220,7 @@ class Pair:
         files = [file for file, _ in self.files[:: len(self.files) // self.batch][: self.batch]]
         predictor = mw.Predictor(self.model, self.meta, device="cpu")
         self.peer.eval()
-        transform = for_test(self.side, self.short)
+        transform = for_test(self.side, self.short, norm_of(self.model))
 
         def theirs() -> list[Tensor]:
             found = []
@@ -304,7 +309,7 @@ class Pair:
         self.peer.train()
         optimizer = self.optimizer()
         loader = DataLoader(
-            Photos(self.files, for_training(self.side, (0.08, 1.0))),
+            Photos(self.files, for_training(self.side, (0.08, 1.0), norm_of(self.model))),
             batch_size=self.batch,
             shuffle=True,
             num_workers=self.workers,
@@ -403,7 +408,7 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
     rates = {pairs[name]: rate for name, rate in learning_rates(start, recipe, fresh=False).items()}
     optimizer = build_optimizer(recipe, model, recipe.peak_lr(args.batch), rates)
     low_high = (0.35, 1.0)  # what our training takes for so few images
-    photos = Photos(files, for_training(args.imgsz, low_high))
+    photos = Photos(files, for_training(args.imgsz, low_high, norm_of(start)))
     batches: list[list[int]] = []
     for epoch in range(args.epochs):
         order = random_source(seed, epoch, -1).permutation(len(files)).tolist()
@@ -419,7 +424,7 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
         optimizer.step()
     model.eval()
     scored, _ = labelled(args.data, "val")
-    test = Photos(scored, for_test(args.imgsz, start.preprocess.short))
+    test = Photos(scored, for_test(args.imgsz, start.preprocess.short, norm_of(start)))
     right = 0
     with torch.inference_mode():
         for images, labels in DataLoader(test, args.batch, num_workers=args.workers):

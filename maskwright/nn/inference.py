@@ -67,20 +67,19 @@ def prepare(
 
 def _replacement(layer: nn.Module) -> nn.Module | None:
     """Return what computes a convolution faster; None for other layers."""
-    direct = None
-    if (
-        isinstance(layer, nn.Conv2d)
-        and type(layer) in (nn.Conv2d, Conv2d)
+    if not isinstance(layer, nn.Conv2d) or isinstance(layer, PackedConv2d):
+        return None
+    if suits_winograd(layer):
+        return WinogradConv2d(layer)
+    packs = (
+        type(layer) in (nn.Conv2d, Conv2d)
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and layer.weight.dtype == torch.float32
         and layer.weight.device.type == "cpu"
         and can_pack()
-    ):
-        direct = PackedConv2d(layer)
-    if isinstance(layer, nn.Conv2d) and suits_winograd(layer):
-        return WinogradConv2d(layer, direct)
-    return direct
+    )
+    return PackedConv2d(layer) if packs else None
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:

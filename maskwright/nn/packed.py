@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # What oneDNN calls an activation, and its numbers.
@@ -28,12 +29,13 @@ def can_pack() -> bool:
     """Return whether this build of torch has the operators, and they work."""
     if not torch.backends.mkldnn.is_available():
         return False
-    conv = nn.Conv2d(3, 8, 3, padding=1)
-    x = torch.linspace(-1, 1, 3 * 25).view(1, 3, 5, 5)
+    x, weight = torch.linspace(-1, 1, 75).view(1, 3, 5, 5), torch.linspace(-2, 1, 216)
+    weight, where = weight.view(8, 3, 3, 3), ([1, 1], [1, 1], [1, 1], 1)
     try:
-        with torch.no_grad():
-            found = PackedConv2d(conv, nn.ReLU)(x)
-            return bool(torch.allclose(found, conv(x).relu(), atol=1e-5))
+        with torch.inference_mode(False), torch.no_grad():
+            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *where, list(x.shape))
+            made = torch.ops.mkldnn._convolution_pointwise(x, packed, None, *where, "relu", (), "")
+            return bool(torch.allclose(made, F.conv2d(x, weight, padding=1).relu(), atol=1e-5))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
 
@@ -64,7 +66,7 @@ class PackedConv2d(nn.Conv2d):
         """Return the activated convolution of (B, C, H, W)."""
         x = input
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if learns or x.dtype != self.weight.dtype or not x.numel():
+        if learns or x.dtype != self.weight.dtype or not x.numel() or not can_pack():
             made = super().forward(x)
             return made if self.activation is None else self.activation()(made)
         where = (self.padding, self.stride, self.dilation, self.groups)

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .packed import PackedConv2d
+
 # Where the polynomials of each rule meet, besides infinity: small fractions of either sign, by
 # which rounding grows least (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of
 # Winograd Convolution").
@@ -358,7 +360,7 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, weight, shift.to(weight.dtype))
 
 
-class WinogradConv2d(nn.Module):
+class WinogradConv2d(PackedConv2d):
     """A 3x3 convolution with stride 1 and padding 1, for inference on the CPU in float32.
 
     Maps too small to gain from it go through the direct convolution.
@@ -366,35 +368,25 @@ class WinogradConv2d(nn.Module):
     Args:
         conv: the layer to replace, see `suits_winograd`; its tensors are shared, and its weights
             are not looked at again once a map was seen.
-        direct: the direct convolution; None: torch's.
 
     Shape: (B, C, H, W) to (B, K, H, W), channels-last in memory.
     """
 
-    def __init__(self, conv: nn.Conv2d, direct: nn.Module | None = None) -> None:
-        super().__init__()
+    def __init__(self, conv: nn.Conv2d) -> None:
         if not suits_winograd(conv):
             raise ValueError(f"Winograd needs 3x3, stride 1, padding 1, float32, CPU; got {conv}")
-        self.weight = conv.weight
-        self.bias = conv.bias
+        super().__init__(conv)
         self.tiles = conv.tiles if isinstance(conv, Conv2d) else EXACT
-        self.direct = direct
         self._filters: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of (B, C, H, W)."""
-        if repays(x.shape, self.weight.shape[0]):
-            tile = best_tile(x.shape, self.weight.shape[0], self.tiles)
-            if tile not in self._filters:
-                with torch.inference_mode(False), torch.no_grad():
-                    exact = transform_filters(self.weight.double(), tile)
-                    self._filters[tile] = exact.to(self.weight.dtype)
-            return convolve(x, self._filters[tile], self.bias)
-        if self.direct is not None:
-            small: Tensor = self.direct(x)
-            return small
-        return F.conv2d(x, self.weight, self.bias, padding=1)
-
-    def extra_repr(self) -> str:
-        """Describe the layer in `print(model)`."""
-        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
+        """Return the activated convolution of (B, C, H, W)."""
+        if not repays(x.shape, self.weight.shape[0]):
+            return super().forward(x)
+        tile = best_tile(x.shape, self.weight.shape[0], self.tiles)
+        if tile not in self._filters:
+            with torch.inference_mode(False), torch.no_grad():
+                exact = transform_filters(self.weight.double(), tile)
+                self._filters[tile] = exact.to(self.weight.dtype)
+        made = convolve(x, self._filters[tile], self.bias)
+        return made if self.activation is None else self.activation(inplace=True)(made)

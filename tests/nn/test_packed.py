@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskwright.nn.inference import fold_norms, prepare, share
 from maskwright.nn.packed import ACTIVATIONS, PackedConv2d, can_pack
+from maskwright.nn.winograd import WinogradConv2d
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of torch has no such operators")
 
@@ -120,3 +121,15 @@ def test_a_map_that_is_a_result_itself_keeps_its_norm_outside() -> None:
 
     pair, x = Pair().eval(), torch.randn(1, 3, 5, 5)
     assert fold_norms(share(pair), lambda net: net(x)) == 0
+
+
+def test_an_activation_counts_for_large_and_for_small_maps() -> None:
+    torch.manual_seed(2)
+    module = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.ReLU()).eval()
+    fast = prepare(module, lambda net: net(torch.ones(1, 128, 8, 8)))
+    assert isinstance(fast[0], WinogradConv2d) and isinstance(fast[1], nn.Identity)
+    for side in (8, 64):  # only the second is one for Winograd's filtering
+        x = torch.randn(2, 128, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-4)
+    assert fast[0]._filters
