@@ -76,8 +76,8 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         norm: what follows it.
         x: (B, C, H, W).
     """
-    frozen = isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, Conv2d)
-    if torch.is_grad_enabled() and frozen:
+    learns = torch.is_grad_enabled()
+    if learns and isinstance(norm, FrozenBatchNorm2d) and isinstance(conv, Conv2d):
         return conv.scaled(x, *norm.affine())
     result: Tensor = norm(conv(x))
     return result
