@@ -200,7 +200,7 @@ def _watch(
         def see(_: nn.Module, inputs: tuple[object, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
             for value in inputs:
-                if isinstance(value, Tensor) and not isinstance(layer, nn.Identity):
+                if isinstance(value, Tensor) and not isinstance(layer, (nn.Identity, nn.Dropout)):
                     readers[_key(value)] = readers.get(_key(value), 0) + 1
                     if follows(layer):
                         fed[name] = _key(value)

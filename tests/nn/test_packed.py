@@ -133,3 +133,14 @@ def test_an_activation_counts_for_large_and_for_small_maps() -> None:
         with torch.no_grad():
             torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-4)
     assert fast[0]._filters
+
+
+def test_dropout_that_does_nothing_does_not_stand_between() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.BatchNorm2d(4), nn.ReLU())
+    x = torch.linspace(-2, 2, 75).view(1, 3, 5, 5)
+    module(x)  # statistics
+    module.eval()
+    fast = prepare(module, lambda net: net(x))
+    assert [type(layer) for layer in fast] == [PackedConv2d, nn.Dropout, nn.Identity, nn.Identity]
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-5)

@@ -119,10 +119,10 @@ class DenseLayer(nn.Module):
         self.bottleneck = bottleneck
         self.drop = nn.Dropout(options.dropout)
         self.recompute = options.recompute
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1, self.relu1 = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         if bottleneck:
             self.conv1 = Conv2d(channels, 4 * growth, 1, bias=False)
-            self.norm2 = nn.BatchNorm2d(4 * growth)
+            self.norm2, self.relu2 = nn.BatchNorm2d(4 * growth), nn.ReLU(inplace=True)
             self.conv2 = Conv2d(4 * growth, growth, 3, padding=1, bias=False)
         else:
             self.conv1 = Conv2d(channels, growth, 3, padding=1, bias=False)
@@ -143,12 +143,12 @@ class DenseLayer(nn.Module):
             out = self._first(*maps)
         out = self.drop(out)
         if self.bottleneck:
-            out = self.drop(self.conv2(F.relu(self.norm2(out), inplace=True)))
+            out = self.drop(self.conv2(self.relu2(self.norm2(out))))
         result: Tensor = out
         return result
 
     def _first(self, *maps: Tensor) -> Tensor:
-        out: Tensor = self.conv1(F.relu(self.norm1(torch.cat(maps, 1)), inplace=True))
+        out: Tensor = self.conv1(self.relu1(self.norm1(torch.cat(maps, 1))))
         return out
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
