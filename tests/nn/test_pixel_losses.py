@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from maskwright.errors import OptionError
-from maskwright.nn.pixel_losses import (
+from maskwright.nn.semantic.losses import (
     LOSSES,
     cross_entropy,
     dice,

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.pixel_losses import PixelLoss, cross_entropy
 from ...nn.random import RandomSource
+from ...nn.semantic.losses import PixelLoss, cross_entropy
 from ...structures import (
     IGNORED,
     IMAGENET_MEAN,

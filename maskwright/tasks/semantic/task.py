@@ -17,7 +17,7 @@ from ...data.records import Dataset
 from ...models.base import Model
 from ...models.meta import Meta
 from ...models.semantic.base import Segmenter
-from ...nn.pixel_losses import make_loss
+from ...nn.semantic.losses import make_loss
 from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ..base import Opens, Settings, Study, Task, Written

@@ -23,8 +23,8 @@ from torch.autograd.function import once_differentiable
 
 from maskwright.errors import OptionError, nearest
 
-from ..structures import IGNORED
-from .parallel import mean_count, mean_sum, whole_sum
+from ...structures import IGNORED
+from ..parallel import mean_count, mean_sum, whole_sum
 
 # (logits (B, C, H, W) float32, maps (B, H, W) uint8, weights (C,) or None) -> scalar
 PixelLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
