@@ -113,6 +113,30 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     return f"; did you mean {plain[close[0]]!r}?" if close else ""
 
 
+def require_known(names: Iterable[str], known: Iterable[str | None], what: str) -> None:
+    """Make sure that a model knows all names of a data set.
+
+    Args:
+        names: of the data set.
+        known: those of the model; None for one without a name.
+        what: begin of the message, such as "photos has classes".
+
+    Raises:
+        ValueError: with the unknown names, the nearest of the known ones, and those.
+    """
+    had = [name for name in known if name is not None]
+    missing = [name for name in names if name not in had]
+    if missing:
+        unknown, told = (
+            ", ".join(few[:n]) + (", ..." if len(few) > n else "")
+            for few, n in ((missing, 5), (had, 10))
+        )
+        raise ValueError(
+            f"{what} that the model does not know: {unknown}{nearest(missing[0], had)} (the model "
+            f"knows {told})"
+        )
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...errors import nearest
+from ...errors import require_known
 from ...metrics.calibration import fit_temperature
 from ...metrics.classification import classification_metrics, multilabel_metrics
 from ...models.classification.base import Classifier
@@ -212,14 +212,7 @@ def true_labels(dataset: Dataset, names: Sequence[str], multilabel: bool) -> npt
     """
     images, labels = dataset.classes_of_images()
     used = sorted({dataset.names[label] for label in np.unique(labels).tolist()})
-    missing = [name for name in used if name not in names]
-    if missing:
-        raise ValueError(
-            f"{dataset.source} has images of classes that the model does not know: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-            f"{nearest(missing[0], names)} (the model knows {', '.join(names[:10])}"
-            f"{', ...' if len(names) > 10 else ''})"
-        )
+    require_known(used, names, f"{dataset.source} has images of classes")
     position = {name: label for label, name in enumerate(names)}
     number = np.array([position.get(name, -1) for name in dataset.names], np.int64)
     if multilabel:

@@ -16,7 +16,7 @@ import torch
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...errors import nearest
+from ...errors import require_known
 from ...metrics.detection.coco_map import coco_eval
 from ...metrics.detection.diagnostics import explain_zero
 from ...metrics.detection.voc_map import voc_eval
@@ -225,13 +225,7 @@ def match_keypoints(model: Skeleton | None, data: Dataset) -> list[int] | None:
     """
     if model is None or data.skeleton is None:
         return None
-    missing = [name for name in data.skeleton.names if name not in model.names]
-    if missing:
-        raise ValueError(
-            f"{data.source} has keypoints that the model does not know: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}{nearest(missing[0], model.names)} (the model "
-            f"knows {', '.join(model.names)})"
-        )
+    require_known(data.skeleton.names, model.names, f"{data.source} has keypoints")
     return [model.names.index(name) for name in data.skeleton.names]
 
 
@@ -243,14 +237,7 @@ def match_classes(model: Sequence[str | None], data: Sequence[str]) -> dict[int,
     Raises:
         ValueError: naming the classes of the data set that the model does not know.
     """
-    known = [name for name in model if name is not None]
-    missing = [name for name in data if name not in known]
-    if missing:
-        raise ValueError(
-            f"the data has classes that the model does not know: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}{nearest(missing[0], known)} (the model knows "
-            f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''})"
-        )
+    require_known(data, model, "the data has classes")
     positions = {name: label for label, name in enumerate(data)}
     return {
         label: positions[name]

@@ -12,7 +12,7 @@ from ...data.batches import Batch, Loader, load_batches
 from ...data.checking.verdict import class_counts, no_objects, unlike_classes
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
-from ...errors import OptionError
+from ...errors import OptionError, require_known
 from ...models.base import Model
 from ...models.localization.base import Localizer
 from ...models.meta import Meta
@@ -99,9 +99,7 @@ class LocalizationTask(Task):
 
     def check_scored(self, meta: Meta, data: Dataset) -> None:
         """Make sure that data and model have the same labels; see `Task`."""
-        unknown = [name for name in data.names if name not in meta.names]
-        if unknown:
-            raise ValueError(f"the model does not know {', '.join(map(str, unknown[:5]))}")
+        require_known(data.names, meta.names, f"{data.source} has classes")
 
     def training_loader(
         self,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ...data.loader import Batch
 from ...data.records import Dataset
+from ...errors import require_known
 from ...metrics.semantic import Boundaries, Confusion, pixel_scores, semantic_metrics
 from ...models.meta import Meta
 from ..evaluation import Evaluation, Evaluator
@@ -169,11 +170,4 @@ def known_classes(meta: Meta, data: Dataset) -> None:
     Raises:
         ValueError: naming those that it does not know.
     """
-    names = class_names(meta)
-    missing = [name for name in data.names if name not in names]
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(
-            f"{data.source} has pixels of classes that the model does not know: {shown} (it knows "
-            f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
-        )
+    require_known(data.names, class_names(meta), f"{data.source} has pixels of classes")
