@@ -19,11 +19,10 @@ from ..storage.older_names import modern_names
 from ..storage.published import read_weights
 
 
-def blank_detector(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Detector:
-    """Build a detector without spending time or memory on random weights."""
+def blank_model(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Any:
+    """Build a model without spending time or memory on random weights."""
     with torch.device("meta"):
-        detector: Detector = build(entry.name, num_classes, **options)
-    return detector
+        return build(entry.name, num_classes, **options)
 
 
 def convert_weights(
@@ -46,7 +45,7 @@ def convert_weights(
     Raises:
         ValueError: if the file cannot be read or does not fit the model.
     """
-    detector = blank_detector(entry, 1, options)
+    detector = blank_model(entry, 1, options)
     ours = list(detector.state_dict())
     file = read_weights(path, known_names(entry, ours))
     tensors = file.tensors
@@ -54,7 +53,7 @@ def convert_weights(
         found = found_format(tensors, entry, ours)
         if converts_by_name(entry):
             told = networks.told_options(tensors, model=entry.name, source=found)
-            blank = blank_detector(entry, 1, {**options, **told})
+            blank = blank_model(entry, 1, {**options, **told})
             converted = networks.to_maskwright(
                 tensors,
                 list(blank.state_dict()),

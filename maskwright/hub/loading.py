@@ -18,7 +18,7 @@ from ..converters import CHECKS, CONVERTERS, ConvertReport, networks
 from ..converters.common import default_skeleton
 from ..errors import OptionError, checked_options
 from ..files import replacing
-from ..models.detection.base import Detector
+from ..models.base import Model
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build, find_entry, get_entry
 from ..models.semantic.encoder import Encoder
@@ -35,7 +35,7 @@ from ..storage.published import fetch, read_tensors
 from .backbone_weights import backbone_names, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .foreign import (
-    blank_detector,
+    blank_model,
     convert_weights,
     converts_by_name,
     found_format,
@@ -99,15 +99,15 @@ def _same_kind(meta: Meta, entry: ModelEntry, weights: str | Path) -> None:
     )
 
 
-def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Detector:
-    """Build the detector that a checkpoint describes, with random weights; see `_check_described`.
+def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Model:
+    """Build the model that a checkpoint describes, with random weights; see `_check_described`.
 
     Raises:
         ValueError: if it cannot be built, or the tensors do not fit it.
     """
     _check_described(meta, state, source)
-    detector: Detector = build(meta.model, len(meta.names), **meta.args)
-    return detector
+    model: Model = build(meta.model, len(meta.names), **meta.args)
+    return model
 
 
 def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -119,7 +119,7 @@ def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path
         ValueError: if not.
     """
     try:
-        blank = blank_detector(get_entry(meta.model), len(meta.names), meta.args)
+        blank = blank_model(get_entry(meta.model), len(meta.names), meta.args)
     except Exception as error:  # the options come from a file: they may be anything
         raise ValueError(
             f"{source}: the model that it describes cannot be built ({error}); it was written by "
@@ -129,7 +129,7 @@ def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path
 
 
 def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
-    """Return detector weights by published name or path, in our layout."""
+    """Return weights by published name or path, in our layout."""
     if str(weights) in entry.weights:
         published = entry.weights[str(weights)]
         options = merged(published.options, options)
@@ -180,8 +180,8 @@ def load_model(
     weights: str | Path | None = None,
     num_classes: int | None = None,
     backbone: str | None = None,
-) -> tuple[Detector, Meta]:
-    """Return a detector and its description.
+) -> tuple[Model, Meta]:
+    """Return a model and its description.
 
     Args:
         model: a registered name, a shipped model ("nuclei"), a checkpoint or a run folder.
@@ -208,9 +208,9 @@ def load_model(
             )
         checkpoint = load_checkpoint(path)
         meta = checkpoint.meta
-        detector = build_described(meta, checkpoint.model, path)
-        load_state(detector, checkpoint.model, path)
-        return detector, meta
+        made = build_described(meta, checkpoint.model, path)
+        load_state(made, checkpoint.model, path)
+        return made, meta
     entry = architecture(name)
     options = {} if backbone is None else {"backbone": backbone}
     if weights is None:
@@ -220,10 +220,10 @@ def load_model(
             stacklevel=3,
         )
         count = 80 if num_classes is None else num_classes
-        detector = build(name, count, **options)
+        made = build(name, count, **options)
         names: list[str | None] = [f"class_{i}" for i in range(count)]
-        skeleton = default_skeleton(getattr(detector, "num_keypoints", 0))
-        return detector, Meta(name, options, names, keypoints=skeleton)
+        skeleton = default_skeleton(getattr(made, "num_keypoints", 0))
+        return made, Meta(name, options, names, keypoints=skeleton)
     found = _read_weights(entry, weights, options)
     _same_model(found.meta, entry, backbone, weights)
     if num_classes is not None and num_classes != len(found.meta.names):
@@ -231,9 +231,9 @@ def load_model(
             f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
             "for other classes train with weights= as the start"
         )
-    detector = build_described(found.meta, found.model, weights)
-    load_state(detector, found.model, str(weights))
-    return detector, found.meta
+    made = build_described(found.meta, found.model, weights)
+    load_state(made, found.model, str(weights))
+    return made, found.meta
 
 
 @takes_paths
@@ -244,8 +244,8 @@ def start_model(
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     described: Mapping[str, Any] | None = None,
-) -> tuple[Detector, dict[str, Any], str]:
-    """Return a detector for the classes `names` with the weights that training starts from.
+) -> tuple[Model, dict[str, Any], str]:
+    """Return a model for the classes `names` with the weights that training starts from.
 
     Args:
         model: a registered name.
@@ -260,7 +260,7 @@ def start_model(
             some.
 
     Returns:
-        detector, the builder options that were used (weights bring their conventions along), and
+        The model, the builder options that were used (weights bring their conventions along), and
         one line that reports what was loaded.
 
     Raises:
@@ -276,15 +276,15 @@ def start_model(
         elif weights in (None, "imagenet"):
             return _start_classifier(entry, names, options, asked=weights is not None)
     elif local:
-        detector = build(model, len(names), **options)
-        state = _backbone_tensors(path, backbone_names(detector))
-        return detector, options, f"backbone starts from {load_parts(detector, state, str(path))}"
+        made = build(model, len(names), **options)
+        state = _backbone_tensors(path, backbone_names(made))
+        return made, options, f"backbone starts from {load_parts(made, state, str(path))}"
     elif weights != "none" and weights in (None, "imagenet"):
-        detector = build(model, len(names), **options)
-        if weights is None and isinstance(detector.backbone, Encoder):
-            return detector, options, RANDOM_START  # as it is always trained
+        made = build(model, len(names), **options)
+        if weights is None and isinstance(made.backbone, Encoder):
+            return made, options, RANDOM_START  # as it is always trained
         try:
-            return detector, options, f"backbone starts from {load_parts(detector)}"
+            return made, options, f"backbone starts from {load_parts(made)}"
         except ValueError as error:
             if weights == "imagenet":
                 raise
@@ -305,16 +305,16 @@ def start_model(
         _check_described(found.meta, found.model, weights)
         # Sizes, anchors and conventions that the weights were trained with.
         options = merged(found.meta.args, options)
-    detector = build(model, len(names), **options)
+    made = build(model, len(names), **options)
     report = transfer(
-        detector,
+        made,
         names,
         start_state(found, options),
         found.meta.names,
         skeleton=(described or {}).get("keypoints"),
         source_skeleton=found.meta.keypoints,
     )
-    return detector, options, f"{weights}: {report}"
+    return made, options, f"{weights}: {report}"
 
 
 def _start_classifier(
@@ -436,7 +436,7 @@ def convert(
         )
     ours = src.is_dir() or (src.is_file() and _is_ours(src))
     try:
-        own_names = list(blank_detector(entry, 1, {}).state_dict())
+        own_names = list(blank_model(entry, 1, {}).state_dict())
         tensors = {} if ours else read_tensors(src, known_names(entry, own_names))
         found = "maskwright" if ours else found_format(tensors, entry, own_names)
     except ValueError as error:
@@ -457,7 +457,7 @@ def convert(
         converted = convert_weights(
             src, entry, {}, drop_unused=drop_unused, conventions=conventions
         )
-        detector = blank_detector(entry, len(converted.names), converted.options)
+        detector = blank_model(entry, len(converted.names), converted.options)
         own = detector.state_dict()
         for key, tensor in converted.state.items():
             if own[key].shape != tensor.shape:

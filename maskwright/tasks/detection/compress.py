@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,6 +81,7 @@ def compress(
         ValueError: if the model cannot be read, has no such layers, or is compressed already; if a
             rank exceeds the size of its layer.
     """
+    found: Any  # a detector, or one without the layers that are looked for below
     found, meta = load_model(model)
     take_regions_from(found, meta.model, proposal_source)
     chosen = pick_device(device)
