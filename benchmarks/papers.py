@@ -1,11 +1,12 @@
-"""Claims of the papers on classification, tried at a scale that two cores can do.
+"""Claims of the papers on classifiers and segmenters, tried at a scale that two cores can do.
 
     python benchmarks/papers.py lenet --data FOLDER --out rows.json
 
 FOLDER holds the data sets of an experiment under their names: mnist, cifar10_mini (2,000 training
-and 500 test images of CIFAR-10), hymenoptera. Each side of an experiment trains with the same seeds
-and sees the same images; what is printed is the accuracy on images outside the training split, and
-the difference to the first side, paired by seed, with its 95 % interval (Student's t). Nothing is
+and 500 test images of CIFAR-10), hymenoptera, camvid (184 training and 78 test images). Each side
+of an experiment trains with the same seeds and sees the same images; what is printed is the
+accuracy on images outside the training split (top-1, or the mean IoU of the classes), and the
+difference to the first side, paired by seed, with its 95 % interval (Student's t). Nothing is
 chosen by these images: the last weights count. Rows that are in the file are not made again, and a
 side that stands in several experiments trains once.
 """
@@ -39,12 +40,22 @@ class Experiment:
         split: of the images that are scored.
         sides: options of `train` by what the side is called; the first is what others are held to.
         common: options that all sides have.
+        metric: that is compared, a share.
+        looks: options of `val` by what is put behind the name of a side: each trained model is
+            scored with each of them.
     """
 
     data: str
     split: str
     sides: dict[str, dict[str, Any]]
     common: dict[str, Any] = field(default_factory=dict)
+    metric: str = "top1"
+    looks: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
+
+    @property
+    def named(self) -> list[str]:
+        """Return the names of all rows of a seed."""
+        return [side + look for side in self.sides for look in self.looks]
 
 
 # As for CIFAR in the papers: SGD with momentum, a tenth at half and three quarters, random crops,
@@ -61,6 +72,9 @@ CIFAR: dict[str, Any] = {
     "warmup": 60,
     "weights": "none",
 }
+
+# Frames at half their size, by the recipe that segmenters have here.
+SCENES: dict[str, Any] = {"imgsz": 240, "crop": (176, 240), "epochs": 30, "batch": 8}
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lenet": Experiment(
@@ -128,11 +142,46 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         {"model": "classify_tf_efficientnet_lite0", "epochs": 10, "batch": 32, "imgsz": 160},
     ),
+    "decoders": Experiment(
+        "camvid",
+        "test",
+        {
+            "semantic FPN": {"model": "semantic_fpn_lite0"},
+            "U-Net": {"model": "unet_lite0"},
+            "DeepLabv3": {"model": "deeplabv3_lite0"},
+            "DeepLabv3+": {"model": "deeplabv3plus_lite0"},
+            "SegNet-Basic, from nothing": {"model": "segnet_basic", "weights": "none"},
+        },
+        SCENES,
+        metric="mIoU",
+    ),
+    "deeplab": Experiment(
+        "camvid",
+        "test",
+        {
+            "DeepLabv3+": {"model": "deeplabv3plus_lite0"},
+            "not dilated": {
+                "model": "deeplabv3plus_lite0",
+                "model_args": {"output_stride": 32},
+            },
+            "without image pooling": {
+                "model": "deeplabv3plus_lite0",
+                "model_args": {"image_pooling": False},
+            },
+            "without the low-level map": {
+                "model": "deeplabv3plus_lite0",
+                "model_args": {"low_level": False},
+            },
+        },
+        SCENES,
+        metric="mIoU",
+        looks={"": {}, " and CRF": {"crf": True}},
+    ),
 }
 
 
-def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> dict[str, Any]:
-    """Train one side and return its accuracy in percent and the seconds that it took."""
+def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list[dict[str, Any]]:
+    """Train one side and return its rows: score in percent, and the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         options = {**experiment.common, **experiment.sides[side]}
         options |= {"val_fraction": 0, "patience": 0, "seed": seed, "workers": 0}
@@ -141,20 +190,26 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> dict
         train_part = data / experiment.data
         run = mw.train(train_part, **options, **validated_last(experiment))
         seconds = time.perf_counter() - begin
-        model = run.last
-        metrics = mw.val(model, train_part, split=experiment.split, workers=0, batch=100)
-    return {"side": side, "seed": seed, "top1": 100 * metrics["top1"], "seconds": seconds}
+        rows = []
+        for look, options in experiment.looks.items():
+            asked = {**options, "split": experiment.split, "workers": 0}
+            scored = mw.val(
+                run.last, train_part, batch=100 if experiment.metric == "top1" else 4, **asked
+            )
+            score = 100 * scored[experiment.metric]
+            rows.append({"side": side + look, "seed": seed, "score": score, "seconds": seconds})
+    return rows
 
 
 def validated_last(experiment: Experiment) -> dict[str, Any]:
-    """Return options that keep a training from looking at the images that are scored."""
-    return {"val_every": 10**6} if experiment.split == "val" else {}
+    """Return options by which a training neither looks at what is scored nor takes the time."""
+    return {"val_every": 10**6} if experiment.split == "val" or experiment.metric != "top1" else {}
 
 
 def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
     """Return a Markdown table: accuracy by seed, mean, and the difference to the first side."""
     lines = [
-        "| side | top-1 by seed | mean | difference | minutes |",
+        "| side | % by seed | mean | difference | minutes |",
         "| --- | --- | --- | --- | --- |",
     ]
     found = {side: {row["seed"]: row for row in rows if row["side"] == side} for side in sides}
@@ -163,8 +218,8 @@ def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
         mine = found[side]
         if not mine:
             continue
-        values = [mine[seed]["top1"] for seed in sorted(mine)]
-        pairs = [mine[s]["top1"] - first[s]["top1"] for s in sorted(mine) if s in first]
+        values = [mine[seed]["score"] for seed in sorted(mine)]
+        pairs = [mine[s]["score"] - first[s]["score"] for s in sorted(mine) if s in first]
         minutes = statistics.median(row["seconds"] for row in mine.values()) / 60
         lines.append(
             f"| {side} | {', '.join(f'{v:.2f}' for v in values)} | {statistics.mean(values):.2f} | "
@@ -198,16 +253,21 @@ def main() -> None:
     print(machine())
     for seed in args.seeds:
         for side in sides:
-            if any(row["side"] == side and row["seed"] == seed for row in rows):
+            names = [side + look for look in experiment.looks]
+            if any(row["side"] in names and row["seed"] == seed for row in rows):
                 continue
             # A side of this name in another experiment has the same options.
-            same = [row for row in kept if row["side"] == side and row["seed"] == seed]
-            row = same[0] if same else train_once(experiment, side, seed, args.data)
-            rows.append({**row, "experiment": args.experiment})
+            same = {row["side"]: row for row in kept if row["seed"] == seed}
+            made = (
+                [same[name] for name in names]
+                if same.keys() >= set(names)
+                else train_once(experiment, side, seed, args.data)
+            )
+            rows += [{**row, "experiment": args.experiment} for row in made]
             if out is not None:
                 others = [row for row in kept if row["experiment"] != args.experiment]
                 out.write_text(json.dumps(others + rows, indent=1) + "\n")
-    print(table(rows, list(experiment.sides)))
+    print(table(rows, experiment.named))
 
 
 if __name__ == "__main__":
