@@ -40,6 +40,14 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert loaded(code) == "loaded []"
 
 
+def test_models_do_not_load_the_compiler() -> None:
+    code = (
+        "import sys, maskwright.models, maskwright.training.train, maskwright.prediction.predict\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    assert "torch" in loaded(code)
+
+
 def test_every_public_name_is_there() -> None:
     assert set(mw.__all__) <= set(dir(mw))
     for name in mw.__all__:

@@ -9,7 +9,7 @@ image, and runs on any device.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +18,15 @@ from torch import Tensor, nn
 from ...crf.dense_crf import crf_kernel
 from ...crf.lattice import Lattice
 from ...ops.permutohedral import permutohedral_filter
+
+
+@cache
+def _leave_to_python() -> None:
+    """Keep compilers out of the layer, whose lattice is as large as the image is varied.
+
+    Not before there is such a layer: it loads torch's compiler, which takes seconds.
+    """
+    CRFRNN.forward = torch.compiler.disable(CRFRNN.forward)  # type: ignore[method-assign]
 
 
 class CRFRNN(nn.Module):
@@ -43,6 +52,7 @@ class CRFRNN(nn.Module):
         test_iterations: int = 10,
     ) -> None:
         super().__init__()
+        _leave_to_python()
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.train_iterations, self.test_iterations = train_iterations, test_iterations
         eye = torch.eye(num_classes)
@@ -50,8 +60,6 @@ class CRFRNN(nn.Module):
         self.bilateral_ker_weights = nn.Parameter(5 * eye)
         self.compatibility_matrix = nn.Parameter(eye.clone())
 
-    # The lattice is as large as the image is varied.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, logits: Tensor, images: Tensor) -> Tensor:
         """Return logits (B, C, H, W), float32.
 
