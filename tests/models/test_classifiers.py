@@ -146,7 +146,15 @@ def test_bfloat16_rounds_and_no_more(model: Classifier) -> None:
 
 
 @pytest.mark.contract("compiles")
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in LONG], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name.startswith("densenet") else [pytest.mark.slow])
+        for name in FAMILIES
+        if name not in LONG
+    ],
+    indirect=True,
+)
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()  # families share the code that is compiled
     counter = CompileCounter()

@@ -298,7 +298,15 @@ def test_a_batch_without_images_trains(detector) -> None:
     assert not missing
 
 
+# Graphs take long; their parts are those of this one for the most part.
+ONE_COMPILED = [
+    pytest.param(name, marks=[] if name == "mask_rcnn_resnet50_fpn" else [pytest.mark.slow])
+    for name in FAMILIES
+]
+
+
 @pytest.mark.contract("compiles")
+@pytest.mark.parametrize("name", ONE_COMPILED)
 def test_losses_compile_to_one_graph(detector) -> None:
     torch._dynamo.reset()
     detector.train()
@@ -309,15 +317,7 @@ def test_losses_compile_to_one_graph(detector) -> None:
     torch.testing.assert_close(compiled(images, targets, generator=noise), expected)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=() if name.startswith("mask_rcnn_resnet50_fpn") else pytest.mark.slow
-        )
-        for name in FAMILIES
-    ],
-)
+@pytest.mark.parametrize("name", ONE_COMPILED)
 def test_one_graph_serves_all_batches_of_a_size(detector) -> None:
     """No recompilation for other images, objects or batch sizes."""
     post = PostProcess(score_thresh=0.01, max_det=20)
@@ -349,20 +349,9 @@ def test_train_and_eval_return_the_same_type(detector) -> None:
         assert type(detector.train()(images)) is type(detector.eval()(images)) is Instances
 
 
-# Their parts are those of other families, whose graphs are compared in every run.
-OF_SHARED_PARTS = (
-    *("faster_rcnn_resnet50_fpn", "faster_rcnn_vgg16", "mask_keypoint_rcnn_resnet50_fpn"),
-    *("refine_mask_fast_resnet50_fpn", "refine_mask_resnet50_fpn"),
-    "detect_then_segment_resnet50_fpn",
-)
-
-
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in OF_SHARED_PARTS else [])
-        for name in FAMILIES
-    ],
+    ONE_COMPILED,
     indirect=True,
 )
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

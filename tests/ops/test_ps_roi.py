@@ -90,7 +90,10 @@ def test_gradients_in_double_precision(kind: str, ratio: int) -> None:
     if kind == "pool":  # the last line and column have torchvision's gradient, not the true one
         boxes = boxes.clamp(max=(min(H, W) - 2) * STRIDE)
     x = torch.randn(2, 2 * 4, H, W, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: ours(kind, t, boxes.double(), index, 2, ratio), x)
+    # One random direction in place of all 8 x H x W: a wrong gradient differs there too.
+    assert torch.autograd.gradcheck(
+        lambda t: ours(kind, t, boxes.double(), index, 2, ratio), x, fast_mode=True
+    )
 
 
 def test_empty_boxes_give_zeros_where_torchvision_divides_by_zero() -> None:

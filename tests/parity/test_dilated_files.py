@@ -180,7 +180,7 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any]]] = {
         {**SMP, **PLUS, "width": 16, "separable": False},
     ),
 }
-LONG = ("fcn", "deeplabv3")
+LONG = ("fcn", "fcn auxiliary", "deeplabv3", "smp v3", "smp v3+ of timm")
 
 
 def random_state(network: nn.Module) -> None:

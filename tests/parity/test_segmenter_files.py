@@ -303,7 +303,7 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[
 }
 
 
-LONG = ("smp Unet without stride 2", "smp FPN of timm")
+LONG = ("smp Unet of timm", "smp Unet without stride 2", "smp FPN of timm")
 
 
 def random_state(network: nn.Module) -> None:

@@ -154,7 +154,10 @@ def test_same_detections_as_an_assembly_of_torchvision(head: str, pooling: str) 
         torch.testing.assert_close(found.boxes[i, :count], theirs["boxes"], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("head", "pooling"), CASES[:3])
+@pytest.mark.parametrize(
+    ("head", "pooling"),
+    [CASES[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:3])],
+)
 def test_same_losses_and_gradients_as_an_assembly_of_torchvision(head: str, pooling: str) -> None:
     """All anchors and proposals are sampled on both sides, so nothing is left to chance.
 

@@ -166,7 +166,10 @@ def load_place(folder: Path, name: str) -> dict[str, Any]:
     return place
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("flipped", "missing"))],
+)
 def test_a_damaged_last_falls_back_to_the_one_before(
     stopped: Path, runs: Path, start: Start, tmp_path: Path, damage: str
 ) -> None:
