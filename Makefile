@@ -47,6 +47,9 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
+# grad-cam, which tests of heat maps compare with, asks for another OpenCV than `dev` has: both write
+# the same module, and the one that comes last wins. It needs nothing of it but ttach.
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps grad-cam ttach
 	@touch .venv/installed $@

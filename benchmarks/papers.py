@@ -190,6 +190,8 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list
         train_part = data / experiment.data
         run = mw.train(train_part, **options, **validated_last(experiment))
         seconds = time.perf_counter() - begin
+        if run.interrupted:
+            raise SystemExit("interrupted: the rows that are whole are kept")
         rows = []
         for look, options in experiment.looks.items():
             asked = {**options, "split": experiment.split, "workers": 0}

@@ -183,10 +183,12 @@ def val(
         opened.window = scale
         return opened
 
-    study = task.study(network, meta, own, opens, split=split, batch=max(batch, 1))
+    resize = model.resize_rule(imgsz)
+    study = task.study(network, meta, own, opens, split=split, batch=max(batch, 1), resize=resize)
     if study is not None:
         used = str(network.mean.device)
         given = {"model": called, "data": str(data), "split": split, **own, "device": used}
+        given["imgsz"] = list(imgsz) if isinstance(imgsz, tuple) else imgsz
         return _studied(study, save_dir(where, project, "val", name), given)
     finding, reading = task.finding(network), task.scoring(network, meta, own)
     dataset, which = open_scored(data, split, meta, finding, reading)
@@ -196,7 +198,7 @@ def val(
         console.warn(text)
     dataset.window = scale
     warn_of_own_windows(meta, dataset)
-    rules = settings.rules(model.resize_rule(imgsz))
+    rules = settings.rules(resize)
     require_data_memory(model.memory, dataset.sizes, rules, batch, str(data))
     task.prepare_data(network, [dataset], workers=workers, rank=0, world=1)
     loaders = [

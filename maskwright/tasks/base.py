@@ -252,6 +252,7 @@ class Task(ABC):
         *,
         split: str,
         batch: int,
+        resize: Any,
     ) -> Study | None:
         """Return a validation of another kind, if an option asks for it; None for the usual one.
 
@@ -262,6 +263,7 @@ class Task(ABC):
             opens: opens a part of the data; see `Opens`.
             split: the part that is scored.
             batch: images that are computed at once.
+            resize: how images are resized, see `resize_rule`.
 
         Raises:
             OptionError: if an option does not fit the model.

@@ -256,7 +256,9 @@ def test_faults_are_named(network, x):
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++"])
 def test_equals_the_grad_cam_package(method, x):
-    package = pytest.importorskip("pytorch_grad_cam")
+    package = pytest.importorskip(
+        "pytorch_grad_cam", reason="pip install --no-deps grad-cam ttach (see the Makefile)"
+    )
     targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(7)

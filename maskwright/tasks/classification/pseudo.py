@@ -28,6 +28,7 @@ from ...structures import Images
 from ...terminal import console
 from ...text import to_json
 from ..evidence import check_method, on_image
+from .settings import cut_rule
 from .weak import squeeze
 
 DEEPEST = 5  # folders below the source that are looked into
@@ -61,6 +62,7 @@ def pseudo(
     conf: float = 0.5,
     threshold: float | None = None,
     masks: bool = True,
+    imgsz: int | None = None,
     device: str = "auto",
     weights: str | Path | None = None,
 ) -> PseudoReport:
@@ -80,6 +82,8 @@ def pseudo(
             `maskwright val localize=` chooses. None: 0.2 for cam, 0.15 for the others, as in their
             papers.
         masks: write outlines as well as boxes.
+        imgsz: side of the square that images are resized to, pixels; a larger one has finer maps.
+            None: that of the model.
         device: where to compute: auto, cpu, cuda, cuda:1, mps.
         weights: for a registered name: published weights such as imagenet, or a checkpoint.
 
@@ -113,6 +117,7 @@ def pseudo(
             "is for classifiers"
         )
     check_method(method, network, meta.model, option="method")
+    side = cut_rule(network, imgsz).preprocess.crop
     share = CAM_THRESHOLD if method == "cam" else GRADCAM_THRESHOLD
     names = [name or f"class {k}" for k, name in enumerate(meta.names)]
     network = network.eval().to(pick_device(device))
@@ -139,7 +144,7 @@ def pseudo(
         height, width = photo.shape[:2]
         row = {"id": image, "file_name": Path(name).as_posix(), "height": height, "width": width}
         content["images"].append(row)
-        for label, score, heat in _maps(network, photo, method, conf):
+        for label, score, heat in _maps(network, photo, side, method, conf):
             found = _object(heat, share if threshold is None else threshold, masks)
             if found is not None:
                 content["annotations"].append(
@@ -164,10 +169,9 @@ def pseudo(
 
 
 def _maps(
-    model: Classifier, photo: np.ndarray, method: str, conf: float
+    model: Classifier, photo: np.ndarray, side: int, method: str, conf: float
 ) -> list[tuple[int, float, np.ndarray]]:
     """Return class, probability and map (H, W) of the photo for each class that is there."""
-    side = model.preprocess.crop
     size = torch.tensor([[side, side]])
     images = Images(squeeze(photo, side)[None], size, size).to(model.mean.device)
     x = model.normalise(images)

@@ -208,14 +208,26 @@ class ClassificationTask(Task):
         *,
         split: str,
         batch: int,
+        resize: Cut,
     ) -> Study | None:
         """Return how well heat maps find places, if `localize` asks for it; see `Task`."""
         if options.get("localize") is None:
             return None
         method, names = options["localize"], class_names(meta)
         check_method(method, model, meta.model, option="localize")
+        if options.get("tta") is not None:
+            raise OptionError(
+                f"tta={options['tta']}: heat maps look at an image once: leave it out"
+            )
         data = opens(split, names=names)
-        found = weak_scores(model, method, data, lambda: opens("train", names=names), batch=batch)
+        found = weak_scores(
+            model,
+            method,
+            data,
+            lambda: opens("train", names=names),
+            side=resize.preprocess.crop,
+            batch=batch,
+        )
 
         def write(folder: Path, title: str, options: Mapping[str, Any], device: str) -> list[str]:
             return write_weak(folder, found, data, title=title, options=options, device=device)

@@ -103,6 +103,7 @@ def look_at(
     indices: Sequence[int],
     method: str,
     *,
+    side: int | None = None,
     batch: int = 8,
     keep: int = 0,
     label: str = "maps",
@@ -114,11 +115,12 @@ def look_at(
         data: the images; labels are those of the model.
         indices: those with an object.
         method: see `nn.cam.METHODS`.
+        side: of the square input, pixels; a larger one has finer maps. None: that of the model.
         batch: images that are computed at once.
         keep: how many maps to keep.
         label: what stands in front of the progress bar.
     """
-    side = model.preprocess.crop
+    side = side or model.preprocess.crop
     device = model.mean.device
     names = [method, *BASELINES]
     fixed = {name: make((side, side)) for name, make in BASELINES.items()}
@@ -211,6 +213,7 @@ def weak_scores(
     data: Dataset,
     train: Callable[[], Dataset],
     *,
+    side: int | None = None,
     batch: int = 8,
     keep: int = 16,
 ) -> WeakScores:
@@ -221,6 +224,7 @@ def weak_scores(
         method: see `nn.cam.METHODS`.
         data: the images that are scored; labels are those of the model.
         train: opens the training part.
+        side: see `look_at`.
         batch: images that are computed at once.
         keep: how many maps to keep for pictures.
 
@@ -243,6 +247,7 @@ def weak_scores(
             f"all images of the training part of {other.source} are scored themselves, and a "
             "threshold chosen on them would be no test: score another split"
         )
-    tuning = look_at(model, other, chosen, method, batch=batch, label="threshold")
-    scored = look_at(model, data, indices, method, batch=batch, keep=keep, label="val")
+    given: dict[str, Any] = {"side": side, "batch": batch}
+    tuning = look_at(model, other, chosen, method, label="threshold", **given)
+    scored = look_at(model, data, indices, method, keep=keep, label="val", **given)
     return score_maps(scored, tuning, method)

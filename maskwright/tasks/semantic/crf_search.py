@@ -18,6 +18,7 @@ from ...models.semantic.base import Segmenter
 from ...reports.page import REPORT
 from ...reports.page_parts import number, table
 from ...reports.report import Step, write_page
+from ...structures import Resize
 from ...terminal import console
 from ...text import to_json
 from ..base import Study
@@ -32,12 +33,13 @@ SHOWN = 20  # rows of the table
 WEIGHTS, SXY, SRGB = (2.0, 4.0, 8.0), (15.0, 30.0, 60.0, 120.0), (3.0, 6.0, 13.0)
 
 
-def crf_study(model: Segmenter, data: Dataset) -> Study:
+def crf_study(model: Segmenter, data: Dataset, resize: Resize) -> Study:
     """Search the appearance kernel, on images that the model should have been trained on.
 
     Args:
         model: the model itself.
         data: images with label maps, in the model's numbers.
+        resize: how images are resized.
     """
     chosen = np.random.default_rng(0).permutation(len(data))[:MOST].tolist()
     total = len(chosen) * len(WEIGHTS) * len(SXY) * len(SRGB)
@@ -50,7 +52,7 @@ def crf_study(model: Segmenter, data: Dataset) -> Study:
             done = count
 
         trials = search_crf(
-            _samples(model, data, chosen),
+            _samples(model, data, resize, chosen),
             weights=WEIGHTS,
             sxy=SXY,
             srgb=SRGB,
@@ -75,7 +77,7 @@ def crf_study(model: Segmenter, data: Dataset) -> Study:
 
 
 def _samples(
-    model: Segmenter, data: Dataset, chosen: Sequence[int]
+    model: Segmenter, data: Dataset, resize: Resize, chosen: Sequence[int]
 ) -> Iterator[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
     """Yield probabilities, image and truth of each image."""
     network = fast_network(model.eval())
@@ -83,7 +85,7 @@ def _samples(
     for index in chosen:
         photo, truth = data.image(index), data.label_map(index)
         assert truth is not None
-        scaled = scale_photos([photo], model.resize)
+        scaled = scale_photos([photo], resize)
         images = collate_images(scaled, model.size_divisor, model.buckets).to(model.mean.device)
         with torch.no_grad():
             (found,) = to_maps(look(network, [images], settings), settings)

@@ -215,13 +215,13 @@ class SemanticTask(Task):
         *,
         split: str,
         batch: int,
+        resize: Any,
     ) -> Study | None:
         """Search the parameters of the CRF, if `crf=search` asks for it; see `Task`."""
         if options.get("crf") != SEARCH:
             return None
-        return crf_study(
-            model, opens(split, **self.finding(model), **self.scoring(model, meta, {}))
-        )
+        data = opens(split, **self.finding(model), **self.scoring(model, meta, {}))
+        return crf_study(model, data, resize)
 
     def validation(self, recipe: SemanticRecipe) -> tuple[SemanticSettings, dict[str, Any]]:
         """Return the settings of validations in a training; see `Task`."""

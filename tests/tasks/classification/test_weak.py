@@ -130,6 +130,14 @@ def test_the_threshold_never_comes_from_scored_images(
     assert not set(spread(train, 99, without=train.files()))
 
 
+def test_a_larger_input_has_finer_maps(model: Classifier, root: Path, data: Dataset) -> None:
+    coarse, fine = (look_at(model, data, [0, 1, 2], "cam", side=s, keep=3) for s in (None, 256))
+    assert [heat.shape for heat in coarse.kept + fine.kept] == 3 * [(64, 64)] + 3 * [(256, 256)]
+    assert fine.largest["cam"].max(1).mean() > coarse.largest["cam"].max(1).mean()
+    found = weak_scores(model, "cam", data, lambda: open_dataset(root, "train"), side=256)
+    assert found.scored.kept[0].shape == (256, 256) and found.metrics["cam/gt_known"] == 1
+
+
 def test_a_report_shows_table_curves_and_maps(
     model: Classifier, root: Path, data: Dataset, tmp_path: Path
 ) -> None:
@@ -221,6 +229,12 @@ def test_val_and_pseudo_as_a_user_runs_them(
     shown = capsys.readouterr()
     assert all(word in shown.out for word in ("gaussian", "whole", "MaxBoxAccV2", "gt_known"))
     assert (tmp_path / "val" / "report.html").is_file()
+    first = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert main([*line, "imgsz=128"]) == 0
+    assert json.loads((tmp_path / "val" / "metrics.json").read_text()) != first
+    assert "imgsz: 128" in (tmp_path / "val" / "args.yaml").read_text()
+    assert main([*line, "tta=flip"]) == 2
+    assert "look at an image once" in capsys.readouterr().err
     assert main([*line[:3], "localize=camm"]) == 2
     assert "localize must be one of" in capsys.readouterr().err
     dst = tmp_path / "made.json"
