@@ -114,10 +114,11 @@ class ResultWriter:
             )
         result.save(overlay, labels=self._labels)
         data = result.save(overlay.with_suffix(".json"))
+        heatmap = None
         if result.heatmap is not None:
-            heatmaps = self.folder / "heatmaps"
-            heatmaps.mkdir(exist_ok=True)
-            result.save_heatmap(heatmaps / f"{stem}.jpg")
+            heatmap = self.folder / "heatmaps" / f"{stem}.jpg"
+            heatmap.parent.mkdir(exist_ok=True)
+            result.save_heatmap(heatmap)
         check_formats(self._formats, result.FILES)
         for name in self._formats:
             ending, below = result.FILES[name]
@@ -134,6 +135,7 @@ class ResultWriter:
             result.counts(),
             sum(result.speed.values()),
             tuple(result.marks()),
+            heatmap,
         )
 
     def _free_stem(self, stem: str) -> str:

@@ -125,6 +125,9 @@ def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) ->
     if row.original is not None:
         other = f' data-other="{_link(row.original, folder)}"'
         flip = '<button class="flip" aria-pressed="false">original</button>'
+    heat = ""
+    if row.heatmap is not None:
+        heat = f'<a href="{_link(row.heatmap, folder)}">heat map</a>'
     name = escape(row.name)
     return f"""
 <figure class="card" id="i{index}">
@@ -134,7 +137,7 @@ def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) ->
 <figcaption><div class="file" title="{name}">{name}</div>
 <div class="tags">{_finds(row, labels)}</div>
 <div class="facts"><span>{width} × {height}</span><span>{row.ms:,.0f} ms</span>
-<a href="{overlay}">picture</a><a href="{_link(row.data, folder)}">data</a></div>
+<a href="{overlay}">picture</a>{heat}<a href="{_link(row.data, folder)}">data</a></div>
 </figcaption></figure>"""
 
 

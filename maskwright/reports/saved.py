@@ -21,6 +21,7 @@ class SavedResult:
         counts: how often each name was found.
         ms: milliseconds that the image took.
         found: what the page shows of each find, see `Mark`.
+        heatmap: picture of where the evidence lies, or None.
     """
 
     name: str
@@ -31,3 +32,4 @@ class SavedResult:
     counts: dict[str, int]
     ms: float
     found: tuple[Mark, ...]
+    heatmap: Path | None = None

@@ -222,7 +222,10 @@ def browse(path: Path, wish: str, folder: Path) -> str:
 
 def test_names_of_the_whole_image_have_no_place(tmp_path: Path) -> None:
     results = [Named("a.png", {"cat": 0.75, "dog": 0.25}), Named("b.png", {"dog": 0.5})]
+    results[0].heatmap = np.zeros((20, 40), np.float32)
     path = write_gallery(results, tmp_path)
+    assert re.findall(r'href="([^"]*)">heat map', path.read_text()) == ["heatmaps/a.jpg"]
+    assert (tmp_path / "heatmaps" / "a.jpg").is_file()
     none = [None] * 4
     assert page_data(path) == [[1, 750, *none, 0, 250, *none], [0, 500, *none]]
 
