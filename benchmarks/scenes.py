@@ -86,7 +86,7 @@ def scenes(root: Path, *, empty: float) -> Path:
         empty: share of the images without a shape.
     """
     rng = np.random.default_rng(SEED)
-    for split, count in (("train", 300), ("test", 200)):
+    for split, count in (("train", 250), ("test", 150)):
         made = Split()
         for number in range(count):
             image = texture(rng)
@@ -94,7 +94,7 @@ def scenes(root: Path, *, empty: float) -> Path:
             if rng.random() < empty:
                 made.add(lines(image, rng))
                 continue
-            corners = _place(np.array(list(SHAPES.values())[label]), rng)
+            corners = _place(np.array(list(SHAPES.values())[label]), rng, 16)
             made.add(lines(paint(image, corners, rng), rng), label, _box(corners))
         made.write(root, split, list(SHAPES))
     return root
@@ -103,10 +103,10 @@ def scenes(root: Path, *, empty: float) -> Path:
 def darts(root: Path) -> Path:
     """Draw one dart, its four corners moved a little, with these as keypoints."""
     rng = np.random.default_rng(SEED)
-    for split, count in (("train", 300), ("test", 200)):
+    for split, count in (("train", 250), ("test", 150)):
         made = Split()
         for _ in range(count):
-            corners = _place(np.array(DART) + rng.normal(0, 0.08, (4, 2)), rng)
+            corners = _place(np.array(DART) + rng.normal(0, 0.08, (4, 2)), rng, 30)
             points = [value for x, y in corners.tolist() for value in (x, y, 2)]
             image = lines(paint(texture(rng), corners, rng), rng)
             made.add(image, 0, _box(corners), points)
@@ -143,9 +143,9 @@ def lines(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _place(corners: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _place(corners: np.ndarray, rng: np.random.Generator, least: float) -> np.ndarray:
     """Return corners turned by up to 60 degrees, scaled and put where all of them are inside."""
-    angle, radius = rng.uniform(-math.pi / 3, math.pi / 3), rng.uniform(14, 50)
+    angle, radius = rng.uniform(-math.pi / 3, math.pi / 3), rng.uniform(least, 50)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     turned = radius * corners @ turn.T
     low, high = -turned.min(0), SIDE - turned.max(0)

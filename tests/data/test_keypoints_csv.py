@@ -56,6 +56,13 @@ def test_a_table_of_boxes_stays_one(folder: Path) -> None:
     assert data.names == ["cat"] and data.skeleton is None
 
 
+def test_a_point_needs_both_of_its_numbers(folder: Path) -> None:
+    (folder / "train.csv").write_text("path,nose_x,eye_x,eye_y\na.png,1,2,3\n")
+    for data in (folder, folder / "train.csv"):
+        with pytest.raises(ValueError, match=r"nose_x has no column nose_y beside it"):
+            open_dataset(data, "train", keypoints=True)
+
+
 def test_what_is_wrong_in_a_row_is_told(folder: Path) -> None:
     (folder / "train.csv").write_text(
         "path,a_x,a_y\na.png,1,2\nb.png,one,2\n../c.png,1,2\nno.png,1,2\nc.png,3,inf\n"

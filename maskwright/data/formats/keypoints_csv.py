@@ -67,10 +67,15 @@ class PointSource(BaseSource):
         return _PointReader(self.annotations, split).read(names, divided=self.divided)
 
 
+class LoneColumnError(ValueError):
+    """A table of keypoints has one of a point's two numbers only."""
+
+
 def point_columns(file: Path) -> PointColumns | None:
     """Return which column of a table is what; None for a table without keypoints.
 
     Raises:
+        LoneColumnError: if a point has an x and no y.
         ValueError: if the file cannot be read.
     """
     header = header_line(file)
@@ -89,8 +94,13 @@ def point_columns(file: Path) -> PointColumns | None:
             return None
         pairs = [(f"point_{k}", f"x{k}", f"y{k}", f"v{k}") for k in range(1, count + 1)]
     folded = [(name, x.casefold(), y.casefold(), v.casefold()) for name, x, y, v in pairs]
-    if any(y not in place for _, _, y, _ in folded):
+    lone = [f"{name}_y" for name, _, y, _ in folded if y not in place]
+    if len(lone) == len(folded) or (lone and any(word in place for word in COLUMNS["label"])):
         return None
+    if lone:
+        raise LoneColumnError(
+            f"{file}: {lone[0][:-2]}_x has no column {lone[0]} beside it: each point has two"
+        )
     split = next((place[word] for word in COLUMNS["split"] if word in place), None)
     corners = tuple(place[side] for side in CORNERS if side in place)
     return PointColumns(
@@ -106,6 +116,8 @@ def fits_points(file: Path) -> bool:
     """Return True for a table of keypoints."""
     try:
         return point_columns(file) is not None
+    except LoneColumnError:
+        return True  # for its reader to refuse
     except ValueError:
         return False
 

@@ -165,7 +165,7 @@ class LocalizationTask(Task):
         if val is not None:
             found = [no_objects(val), unlike_classes(class_counts(train), class_counts(val))]
             if train.skeleton is not None and not val.has_keypoints:
-                found.append(f"{val.source} has no keypoint that is labelled: nothing is scored")
+                found.append(f"{val.source} has no keypoint that is labelled: none is scored")
         several = sum(int((~train[i].crowd).sum()) > 1 for i in range(len(train)))
         if several:
             found.append(
