@@ -46,10 +46,16 @@ def write_weak(
         f"({best:.3f})"
     )
     step = Step(
-        "Start labelling with these boxes" if own > best else "Do not trust these boxes",
-        f"{verdict}. maskwright data pseudo writes them as a COCO file, with "
-        f"threshold={found.thresholds[found.method]:g}.",
+        "Do not trust these boxes",
+        f"{verdict}. Try another method or a larger imgsz; else labels alone do not suffice here: "
+        "draw boxes on some images and train a localizer or a detector.",
     )
+    if own > best:
+        step = Step(
+            "Start labelling with these boxes",
+            f"{verdict}. maskwright data pseudo writes them as a COCO file, with "
+            f"method={found.method} threshold={found.thresholds[found.method]:g}.",
+        )
     page = write_page(
         folder,
         title,

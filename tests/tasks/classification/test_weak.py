@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,12 @@ def test_a_report_shows_table_curves_and_maps(
     assert "centred Gaussian" in page and "MaxBoxAccV2" in page and "thresholds.png" in page
     assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(found.metrics)
     assert "cam finds 1.000 of the objects" in lines[0]
+    assert f"method=cam threshold={found.thresholds['cam']:g}" in page
+    key = "cam/gt_known"
+    worse = replace(found, metrics={**found.metrics, key: found.metrics["whole/gt_known"]})
+    write_weak(tmp_path, worse, data, title="Title", options={}, device="cpu")
+    page = (tmp_path / "report.html").read_text()
+    assert "Do not trust these boxes" in page and "data pseudo" not in page
 
 
 def test_what_of_a_photo_is_seen() -> None:
