@@ -47,6 +47,41 @@ class MapOverlaps:
     any: FloatArray
 
 
+@dataclass(frozen=True)
+class MapBoxes:
+    """The boxes that thresholds make of one map, to be compared with any true ones.
+
+    Attributes:
+        size: (H, W) of the map.
+        place: (T,) for each threshold, which of the distinct masks it makes.
+        largest: for each box of the largest part of a mask, the mask and xyxy with whole ends.
+        all: the same for all parts.
+    """
+
+    size: tuple[int, ...]
+    place: IntArray
+    largest: tuple[IntArray, IntArray]
+    all: tuple[IntArray, IntArray]
+
+    def overlaps(self, boxes: npt.ArrayLike) -> MapOverlaps:
+        """Return how well the boxes fit the true ones.
+
+        Args:
+            boxes: (M, 4) xyxy, whole pixels of the map, see `resize_boxes`; at least one.
+
+        Raises:
+            ValueError: if there is no true box.
+        """
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        if not len(boxes):
+            raise ValueError("a heat map without a true box cannot be scored")
+        count = int(self.place.max(initial=-1)) + 1
+        return MapOverlaps(
+            _best(*self.largest, boxes, self.size, count)[self.place],
+            _best(*self.all, boxes, self.size, count)[self.place],
+        )
+
+
 def map_overlaps(
     heatmap: npt.ArrayLike, boxes: npt.ArrayLike, thresholds: FloatArray = THRESHOLDS
 ) -> MapOverlaps:
@@ -60,10 +95,20 @@ def map_overlaps(
     Raises:
         ValueError: if the map has values outside [0, 1], or there is no true box.
     """
+    return map_boxes(heatmap, thresholds).overlaps(boxes)
+
+
+def map_boxes(heatmap: npt.ArrayLike, thresholds: FloatArray = THRESHOLDS) -> MapBoxes:
+    """Return the boxes that thresholds make of a heat map.
+
+    Args:
+        heatmap: (H, W) in [0, 1].
+        thresholds: (T,) shares of the maximum.
+
+    Raises:
+        ValueError: if the map has values outside [0, 1].
+    """
     heatmap = _checked(heatmap)
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    if not len(boxes):
-        raise ValueError("a heat map without a true box cannot be scored")
     levels = (heatmap.astype(np.float64) * 255).astype(np.uint8)
     limits = (thresholds * levels.max()).astype(np.int64)
     # Neighbouring thresholds often have one limit: each is looked at once.
@@ -78,10 +123,8 @@ def map_overlaps(
     around = found.holes.boxes + np.array([-1, -1, 1, 1])
     masks = np.concatenate([found.parts.mask, found.holes.mask])
     rims = np.concatenate([found.parts.boxes, around])
-    size, count = heatmap.shape, len(distinct)
-    return MapOverlaps(
-        _best(outer.mask[largest], outer.boxes[largest], boxes, size, count)[place],
-        _best(masks, rims, boxes, size, count)[place],
+    return MapBoxes(
+        heatmap.shape, place, (outer.mask[largest], outer.boxes[largest]), (masks, rims)
     )
 
 

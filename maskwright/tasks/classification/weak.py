@@ -24,7 +24,7 @@ from ...metrics.heatmap_boxes import (
     accuracy_at,
     best_threshold,
     centred_gaussian,
-    map_overlaps,
+    map_boxes,
     max_box_accuracy,
     max_box_accuracy_v2,
     resize_boxes,
@@ -123,7 +123,7 @@ def look_at(
     side = side or model.preprocess.crop
     device = model.mean.device
     names = [method, *BASELINES]
-    fixed = {name: make((side, side)) for name, make in BASELINES.items()}
+    fixed = {name: map_boxes(make((side, side))) for name, make in BASELINES.items()}
     largest: dict[str, list[np.ndarray]] = {name: [] for name in names}
     every: dict[str, list[np.ndarray]] = {name: [] for name in names}
     right: list[bool] = []
@@ -142,8 +142,8 @@ def look_at(
             for index, one, heat in zip(group, truth, maps, strict=True):
                 assert one is not None
                 boxes = resize_boxes(one[1], data[index].size, (side, side))
-                for name in names:
-                    fit = map_overlaps(fixed.get(name, heat), boxes)
+                for name, made in {method: map_boxes(heat), **fixed}.items():
+                    fit = made.overlaps(boxes)
                     largest[name].append(fit.largest)
                     every[name].append(fit.any)
                 if len(kept) < keep:
