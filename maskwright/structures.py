@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -236,6 +237,8 @@ class Detections:
         mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
         short: the model's proposals were too few for what may be there: objects may be missing.
+        codes: the masks as COCO run-length codes of the image, where they are no longer those of
+            `mask_probs`; else None.
     """
 
     size: tuple[int, int]
@@ -245,12 +248,16 @@ class Detections:
     mask_probs: Tensor | None = None
     keypoints: Tensor | None = None
     short: bool = False
+    codes: Sequence[Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
     def keep(self, index: Tensor) -> Detections:
         """Return the detections that `index` (bool mask or int64 positions) selects."""
+        codes = self.codes
+        if codes is not None:
+            codes = [codes[i] for i in torch.arange(len(self))[index].tolist()]
         return Detections(
             self.size,
             self.boxes[index],
@@ -259,6 +266,7 @@ class Detections:
             None if self.mask_probs is None else self.mask_probs[index],
             None if self.keypoints is None else self.keypoints[index],
             self.short,
+            codes,
         )
 
 

@@ -6,6 +6,7 @@ from .dense_crf import (
     Gaussian,
     dense_crf,
     refine_mask,
+    refine_masks,
     unary_from_labels,
     unary_from_probabilities,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "Gaussian",
     "dense_crf",
     "refine_mask",
+    "refine_masks",
     "unary_from_labels",
     "unary_from_probabilities",
 ]

@@ -113,6 +113,15 @@ def dense_crf(
     iterations = whole_number("iterations", iterations, 0)
     if not math.prod(unary.shape):
         return unary
+    kernels = _kernels([image], gaussian, bilateral, normalisation, unary)
+    rows = mean_field(pixel_rows(unary), kernels, iterations)
+    return library(rows).stack(list(rows.T)).reshape(unary.shape)
+
+
+def _kernels(
+    images: Sequence[np.ndarray], gaussian: Any, bilateral: Any, normalisation: str, like: Array
+) -> list[tuple[Lattice, Any]]:
+    """Return the kernels that there are as `mean_field` takes them; see `dense_crf`."""
     kernels = []
     for name, kernel, kind in (
         ("gaussian", gaussian, Gaussian),
@@ -123,10 +132,9 @@ def dense_crf(
                 fields = ", ".join(kind._fields)
                 raise OptionError(f"{name}: expected ({fields}), got {kernel!r}")
             *deviations, weight = kernel
-            lattice = crf_kernel(image, *deviations, normalisation=normalisation, like=unary)
-            kernels.append((lattice, checked_weight(name, weight, unary)))
-    rows = mean_field(pixel_rows(unary), kernels, iterations)
-    return library(rows).stack(list(rows.T)).reshape(unary.shape)
+            lattice = crf_kernel(images, *deviations, normalisation=normalisation, like=like)
+            kernels.append((lattice, checked_weight(name, weight, like)))
+    return kernels
 
 
 def refine_mask(probs: Array, image: Array, **options: Any) -> Array:
@@ -140,10 +148,51 @@ def refine_mask(probs: Array, image: Array, **options: Any) -> Array:
     Raises:
         ValueError: as `dense_crf`, or if these are no probabilities.
     """
-    if probs.ndim != 2:
-        raise ValueError(f"probs: expected (H, W) of one mask, got {tuple(probs.shape)}")
-    both = library(probs).stack([1 - probs, probs])
-    return dense_crf(unary_from_probabilities(both), image, **options)[1]
+    return refine_masks([probs], [image], **options)[0]
+
+
+def refine_masks(
+    probs: Sequence[Array],
+    images: Sequence[Array],
+    *,
+    gaussian: Gaussian | Sequence[Any] | None = SMOOTHNESS,
+    bilateral: Bilateral | Sequence[Any] | None = APPEARANCE,
+    iterations: int = 5,
+    normalisation: str = "symmetric",
+) -> list[Array]:
+    """Return `refine_mask` of several masks, computed together: small ones are quicker so.
+
+    Args:
+        probs: (H, W) each, see `refine_mask`.
+        images: (H, W, 3) uint8 each.
+        gaussian: see `dense_crf`.
+        bilateral: see `dense_crf`.
+        iterations: see `dense_crf`.
+        normalisation: see `dense_crf`.
+
+    Raises:
+        ValueError: as `refine_mask`.
+    """
+    iterations = whole_number("iterations", iterations, 0)
+    made = list(probs)
+    known: list[tuple[int, Array, np.ndarray]] = []
+    for number, (one, image) in enumerate(zip(probs, images, strict=True)):
+        if one.ndim != 2:
+            raise ValueError(f"probs: expected (H, W) of one mask, got {tuple(one.shape)}")
+        both = library(one).stack([1 - one, one])
+        unary, pixels = checked_input(unary_from_probabilities(both), image)
+        if math.prod(one.shape):
+            known.append((number, unary, pixels))
+    if known:
+        numbers, unaries, crops = zip(*known, strict=True)
+        kernels = _kernels(crops, gaussian, bilateral, normalisation, unaries[0])
+        energies = library(unaries[0]).concatenate([pixel_rows(unary) for unary in unaries])
+        rows, begin = mean_field(energies, kernels, iterations), 0
+        for number, crop in zip(numbers, crops, strict=True):
+            end = begin + math.prod(crop.shape[:2])
+            made[number] = rows[begin:end, 1].reshape(crop.shape[:2])
+            begin = end
+    return made
 
 
 def unary_from_probabilities(probs: Array, *, trust: float = 1.0) -> Array:
@@ -205,12 +254,18 @@ def unary_from_labels(
 
 
 def crf_kernel(
-    image: np.ndarray, sxy: Any, srgb: Any = None, *, normalisation: str, like: Array
+    image: np.ndarray | Sequence[np.ndarray],
+    sxy: Any,
+    srgb: Any = None,
+    *,
+    normalisation: str,
+    like: Array,
 ) -> Lattice:
     """Return the matrix (N, N) by which the pixels of an image pull at one another, of weight 1.
 
     Args:
-        image: (H, W, 3), one pixel at least.
+        image: (H, W, 3), one pixel at least; of several, pixels hear of those of their own alone,
+            and N is the sum of all.
         sxy: standard deviation of positions, or (x, y).
         srgb: of colours, or one for each channel; None: colours do not count.
         normalisation: see `dense_crf`.
@@ -220,14 +275,17 @@ def crf_kernel(
         raise OptionError(
             f"normalisation: expected one of {', '.join(NORMALISATIONS)}, got {normalisation!r}"
         )
-    rows, columns = np.indices(image.shape[:2], np.float32)
     x, y = _deviations("sxy", sxy, 2)
-    features = [columns / x, rows / y]
-    if srgb is not None:
-        colours = np.moveaxis(image, 2, 0).astype(np.float32)
-        features += [c / s for c, s in zip(colours, _deviations("srgb", srgb, 3), strict=True)]
-    flat = np.stack([feature.reshape(-1) for feature in features], 1)
-    return normalised(build_lattice(as_kind(flat, like)), normalisation)
+    parts = []
+    for one in [image] if isinstance(image, np.ndarray) else image:
+        rows, columns = np.indices(one.shape[:2], np.float32)
+        features = [columns / x, rows / y]
+        if srgb is not None:
+            colours = np.moveaxis(one, 2, 0).astype(np.float32)
+            features += [c / s for c, s in zip(colours, _deviations("srgb", srgb, 3), strict=True)]
+        parts.append(np.stack([feature.reshape(-1) for feature in features], 1))
+    lattice = build_lattice(as_kind(np.concatenate(parts), like), [len(part) for part in parts])
+    return normalised(lattice, normalisation)
 
 
 def normalised(lattice: Lattice, how: str) -> Lattice:

@@ -117,13 +117,15 @@ class Lattice:
         return replace(self, slice=replace(self.slice, weights=self.slice.weights * factor))
 
 
-def build_lattice(features: Array) -> Lattice:
+def build_lattice(features: Array, counts: Sequence[int] = ()) -> Lattice:
     """Return the lattice of points, for the kernel exp(-|a - b|^2 / 2).
 
     An isolated point gets less than its own value back, 0.4 to 0.9 of it: the lattice is coarse.
 
     Args:
         features: (N, d) float32, at least one point: its coordinates in standard deviations.
+        counts: of how many points each group is, which hears nothing of the others; they sum to N.
+            Groups get the numbers that they would get alone.
 
     Raises:
         ValueError: if a coordinate is not finite, or the points lie so far apart that 64 bits
@@ -146,13 +148,15 @@ def build_lattice(features: Array) -> Lattice:
     for a, b in zip(low[:-1], high[:-1], strict=True):
         strides.append(span)
         span *= int(b - a) + 3 * sides
-    if not span < _MOST_KEYS:
+    if not span * max(len(counts), 1) < _MOST_KEYS:
         raise ValueError(
             f"features: {dims} coordinates span {span:.2g} lattice points, too many to number: the "
             "standard deviations are too small for the range of positions or colours"
         )
     corner = xp.asarray(corner, dtype=xp.int64)
     base = sum((corner[j] - int(low[j])) * strides[j] for j in range(dims))
+    if counts:
+        base = base + as_kind(np.repeat(np.arange(len(counts)), counts), features) * span
     # Vertex r of a simplex lies r further along all axes, and d + 1 back on the last r in rank.
     back = _moved(xp.stack([0 * base + stride for stride in [*strides, 0]]), rank)
     steps = sum(strides) - sides * xp.flip(back, (0,))[:-1]

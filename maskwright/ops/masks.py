@@ -6,8 +6,9 @@ all masks times the image exists but the bool result of `paste_masks`, and `past
 
 from __future__ import annotations
 
+import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -103,10 +104,57 @@ def paste_rle(
     return encode_crops([crop for _, crop in parts], [frame for frame, _ in parts], size)
 
 
+def paste_probs(
+    probs: Tensor, boxes: Tensor, frames: Sequence[Frame], *, mode: str = "grid"
+) -> list[Tensor]:
+    """Return the mask probabilities at the pixels of a crop for each object, zero beyond its box.
+
+    Args:
+        probs: (N, M, M) mask probabilities in the frames of their boxes.
+        boxes: (N, 4) xyxy, original-image pixels.
+        frames: N crops, xyxy in whole pixels.
+        mode: "grid" or "torchvision", see `paste_masks`.
+
+    Returns:
+        N tensors (h, w) float32. Those that reach the threshold are the pixels of `paste_masks`.
+
+    Raises:
+        ValueError: if shapes or `mode` do not fit.
+    """
+    _check(probs, boxes, mode)
+    probs, places = probs.float(), boxes.float()
+    if mode == "torchvision":
+        probs, places = F.pad(probs, (1, 1, 1, 1)), _torchvision_boxes(places, probs.shape[-1])
+        places = torch.cat([places[:, :2], places[:, 2:] + 1], 1).float()
+    crops = []
+    for one, (x1, y1, x2, y2), (left, top, right, bottom) in zip(
+        probs, places.tolist(), frames, strict=True
+    ):
+        shape = (max(bottom - top, 0), max(right - left, 0))
+        if not (x2 > x1 and y2 > y1 and math.prod(shape)):
+            crops.append(probs.new_zeros(shape))
+            continue
+        x = (torch.arange(left, right, device=probs.device) + 0.5 - x1) / (x2 - x1) * 2 - 1
+        y = (torch.arange(top, bottom, device=probs.device) + 0.5 - y1) / (y2 - y1) * 2 - 1
+        grid = torch.stack([x.expand(shape), y[:, None].expand(shape)], -1)
+        crops.append(F.grid_sample(one[None, None], grid[None], align_corners=False)[0, 0])
+    return crops
+
+
 def _pasted(
     probs: Tensor, boxes: Tensor, size: tuple[int, int], thresh: float, mode: str
 ) -> Iterator[tuple[int, Frame, Tensor]]:
     """Yield the number, the frame and the (h, w) bool crop of each mask, in order."""
+    _check(probs, boxes, mode)
+    if not 0 < thresh < 1:
+        raise ValueError(f"thresh must lie between 0 and 1, got {thresh}")
+    if mode == "grid":
+        return _pasted_grid(probs.float(), boxes.float(), size, thresh)
+    return _pasted_torchvision(probs.float(), boxes.float(), size, thresh)
+
+
+def _check(probs: Tensor, boxes: Tensor, mode: str) -> None:
+    """Make sure that masks and boxes fit together, and that there is such a mode."""
     count = len(probs)
     square = probs.ndim == 3 and probs.shape[1] == probs.shape[2] > 0
     if not square or boxes.shape != (count, 4):
@@ -114,13 +162,8 @@ def _pasted(
             "expected probs (N, M, M), M from 1 on, and boxes (N, 4), "
             f"got {tuple(probs.shape)} and {tuple(boxes.shape)}"
         )
-    if not 0 < thresh < 1:
-        raise ValueError(f"thresh must lie between 0 and 1, got {thresh}")
-    if mode == "grid":
-        return _pasted_grid(probs.float(), boxes.float(), size, thresh)
-    if mode == "torchvision":
-        return _pasted_torchvision(probs.float(), boxes.float(), size, thresh)
-    raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
+    if mode not in ("grid", "torchvision"):
+        raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
 
 
 def _pasted_grid(
@@ -197,12 +240,7 @@ def _pasted_torchvision(
     height, width = size
     side = probs.shape[-1]
     padded = F.pad(probs, (1, 1, 1, 1))
-    # The same operations in the same order as torchvision: the cut to integers follows.
-    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((side + 2) / side)
-    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
-    wide = torch.cat([centre - half, centre + half], 1)
-    wide = torch.where(wide.isfinite().all(1, keepdim=True), wide, -2.0)
-    for i, (x1, y1, x2, y2) in enumerate(wide.long().tolist()):
+    for i, (x1, y1, x2, y2) in enumerate(_torchvision_boxes(boxes, side).tolist()):
         left, right = max(x1, 0), min(x2 + 1, width)
         top, bottom = max(y1, 0), min(y2 + 1, height)
         if left >= right or top >= bottom:
@@ -212,3 +250,14 @@ def _pasted_torchvision(
         value = F.interpolate(padded[i, None, None], full, mode="bilinear", align_corners=False)
         crop = value[0, 0, top - y1 : bottom - y1, left - x1 : right - x1] > thresh
         yield i, (left, top, right, bottom), crop
+
+
+def _torchvision_boxes(boxes: Tensor, side: int) -> Tensor:
+    """Return (N, 4) int64, the first and last pixels of boxes enlarged by a cell on each side.
+
+    The same operations in the same order as torchvision: the cut to integers follows.
+    """
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((side + 2) / side)
+    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    wide = torch.cat([centre - half, centre + half], 1)
+    return torch.where(wide.isfinite().all(1, keepdim=True), wide, -2.0).long()

@@ -106,11 +106,12 @@ def predict(
         slide: for models that give every pixel a class: side of the windows, in pixels of the
             network input, in which a larger image is looked at; they overlap by half and are
             blended. None: as a whole.
-        crf: for these models: draw borders to the edges of the image by a dense CRF: true, or
-            weight,sxy,srgb of its appearance kernel as in 4,67,3, or where these were published,
-            such as deeplab_v2_vgg16; `val` finds them by crf=search. None: not.
-        probs: for these models: keep the probability of each class at each pixel, `result.probs`;
-            formats=probs writes it.
+        crf: for these models, and those that outline objects: draw borders to the edges of the
+            image by a dense CRF: true, or weight,sxy,srgb of its appearance kernel as in 4,67,3,
+            or where these were published, such as deeplab_v2_vgg16; for a class at every pixel
+            `val` finds them by crf=search. None: not.
+        probs: for models that give every pixel a class: keep the probability of each class at
+            each pixel, `result.probs`; formats=probs writes it.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the

@@ -272,6 +272,7 @@ class Predictor:
                 loaded.pixels,
                 self.model,
                 self.meta,
+                settings,
                 names=self.names,
                 path=loaded.source.path,
                 speed={"load": loaded.load_ms, **speed},

@@ -129,8 +129,8 @@ def val(
             the model is for.
         topk: for models that classify images: k of the accuracy by which the k best answers count.
         slide: for models that give every pixel a class: see `predict`.
-        crf: for these models, see `predict`; search: find the parameters that suit these images
-            best, which should be some that were trained on (split=train).
+        crf: see `predict`; search: find the parameters that suit these images best, which should
+            be some that were trained on (split=train).
 
     Returns:
         Numbers by key: what was measured, the metric and, where it is that of one class, its name,

@@ -438,6 +438,7 @@ class Task(ABC):
         image: np.ndarray,
         model: Any,
         meta: Meta,
+        settings: Any,
         *,
         names: list[str],
         path: str | None,

@@ -18,6 +18,7 @@ from maskwright.crf import (
     Bilateral,
     Gaussian,
     refine_mask,
+    refine_masks,
     unary_from_labels,
     unary_from_probabilities,
 )
@@ -311,6 +312,23 @@ def test_a_mask_is_drawn_to_the_edge() -> None:
     np.testing.assert_allclose(tensor, refined, atol=1e-4)
     with pytest.raises(ValueError, match="one mask"):
         refine_mask(both, image)
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_masks_together_are_masks_one_by_one(tensors: bool) -> None:
+    rng = np.random.default_rng(0)
+    sizes = ((12, 9), (1, 1), (0, 7), (30, 21), (5, 5))
+    images = [rng.integers(0, 255, (*size, 3)).astype(np.uint8) for size in sizes]
+    masks = [rng.random(size, np.float32) for size in sizes]
+    probs = [torch.from_numpy(one) for one in masks] if tensors else masks
+    options = {"gaussian": (2, 1), "bilateral": (6, 40, 2), "iterations": 4}
+    for one, alone, image in zip(
+        refine_masks(probs, images, **options), probs, images, strict=True
+    ):
+        np.testing.assert_array_equal(one, refine_mask(alone, image, **options))
+    assert refine_masks([], []) == []
+    with pytest.raises(ValueError, match="image: expected"):
+        refine_masks(probs, images[::-1])
 
 
 def test_numpy_alone_is_enough() -> None:

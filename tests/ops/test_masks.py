@@ -14,6 +14,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import roi_align
 
 from maskwright.ops import crop_masks, paste_masks, paste_rle
+from maskwright.ops.masks import paste_probs
 from maskwright.structures import PackedMasks
 
 
@@ -84,6 +85,29 @@ def test_torchvision_mode_equals_torchvision(kind: str, side: int) -> None:
         options = {"mode": "torchvision"}
         assert torch.equal(paste_masks(probs, boxes, (height, width), **options), want)
         assert paste_rle(probs, boxes, (height, width), **options) == full_codes(want)
+
+
+@pytest.mark.parametrize("mode", ["grid", "torchvision"])
+@pytest.mark.parametrize("side", [1, 14, 28])
+def test_probabilities_in_crops_are_those_of_the_full_reference(mode: str, side: int) -> None:
+    draw = torch.Generator().manual_seed(side)
+    size = (50, 60)
+    corners = torch.rand(9, 2, 2, generator=draw).sort(1)[0].flatten(1)
+    boxes = corners * torch.tensor([60, 50, 60, 50])
+    probs = torch.rand(9, side, side, generator=draw)
+    if mode == "torchvision":
+        full = paste_masks_in_image(probs[:, None], boxes, size)[:, 0]
+    else:
+        place = lambda low, high, n: (torch.arange(n) + 0.5 - low) / (high - low) * 2 - 1  # noqa: E731
+        full = torch.zeros(9, *size)
+        for one, mask, (x1, y1, x2, y2) in zip(full, probs, boxes.tolist(), strict=True):
+            x, y = place(x1, x2, size[1]).expand(size), place(y1, y2, size[0])[:, None].expand(size)
+            grid = torch.stack([x, y], -1)[None]
+            one[:] = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
+    frames = [(0, 0, 60, 50), (7, 3, 41, 50), (0, 0, 0, 0)] * 3
+    crops = paste_probs(probs, boxes, frames, mode=mode)
+    for crop, whole, (left, top, right, bottom) in zip(crops, full, frames, strict=True):
+        torch.testing.assert_close(crop, whole[top:bottom, left:right], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["grid", "torchvision"])

@@ -215,8 +215,8 @@ class ClassificationGraphs(GraphKind):
         return Images(pixels, sizes, sizes)
 
     def compare(self, wanted: Any, found: Any, spec: GraphSpec) -> ClassMatch:
-        """Return how two answers agree; each begins with the probabilities; see `GraphKind`."""
-        one, other = wanted[0], found[0]
+        """Return how the probabilities of two answers agree; see `GraphKind`."""
+        one, other = wanted, found
         label = int(one.argmax())
         return ClassMatch(
             label,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from ...data.batches import Batch, Loader, load_batches
 from ...data.label_batches import LabelBatches
@@ -332,9 +331,8 @@ class ClassificationTask(Task):
     def decode(
         self, made: Any, images: Sequence[Images], settings: ClassificationSettings, model: Any
     ) -> list[Any]:
-        """Return the probabilities of each image, with the settings; see `Task`."""
-        probs: Tensor = model.probabilities(made).cpu()
-        return [(row, settings) for row in probs]
+        """Return the probabilities of each image; see `Task`."""
+        return list(model.probabilities(made).cpu())
 
     def result(
         self,
@@ -342,6 +340,7 @@ class ClassificationTask(Task):
         image: np.ndarray,
         model: Any,
         meta: Meta,
+        settings: ClassificationSettings,
         *,
         names: list[str],
         path: str | None,
@@ -349,9 +348,8 @@ class ClassificationTask(Task):
         source_name: str,
     ) -> ClassResult:
         """Return the classes of an image; see `Task`."""
-        probs, settings = found
         return ClassResult(
-            probs,
+            found,
             image,
             names,
             path,

@@ -23,9 +23,9 @@ from ...metrics.detection.voc_map import voc_eval
 from ...models.detection.base import Detector
 from ...models.meta import Meta
 from ...nn.ragged import PER_OBJECT
-from ...ops.masks import paste_rle
 from ...structures import Detections, Skeleton
 from ..evaluation import Evaluation, Evaluator
+from .crf import mask_codes, refined
 from .settings import DetectionSettings
 from .views import detect_views, to_detections
 
@@ -139,6 +139,8 @@ class DetectionEvaluator(Evaluator):
             image_id = self.dataset[index].image_id
             full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
             mode = self.detector.paste_mode
+            if self.settings.crf is not None:
+                one = refined(one, self.dataset.image(index), self.settings.crf, mode=mode)
             rows = to_coco_rows(one, image_id, self.labels, mode, self.joints)
             short = one.short and len(one) < post.max_det
             self._found.append((image_id, full, short, rows))
@@ -272,10 +274,9 @@ def to_coco_rows(
             found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True
         )
     ]
-    if found.mask_probs is not None:
-        codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=paste_mode)
-        for row, code in zip(rows, codes, strict=True):
-            row["segmentation"] = code
+    codes = mask_codes(found, paste_mode)
+    for row, code in zip(rows, codes or (), strict=codes is not None):
+        row["segmentation"] = code
     if found.keypoints is not None and joints is not None:
         for row, points in zip(rows, found.keypoints[:, joints].flatten(1).tolist(), strict=True):
             row["keypoints"] = points

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from ...files import replacing_picture
-from ...ops.masks import paste_masks, paste_rle
 from ...ops.outlines import Part, as_geometry, trace_parts
 from ...ops.rle import decode_rle
 from ...paths import home_path
 from ...reports.result import ImageResult, Mark
 from ...structures import Detections, Skeleton
 from ...text import to_json
+from .crf import full_masks, mask_codes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,18 +105,14 @@ class Result(ImageResult):
 
         N full-size masks are large: `rle` takes the same masks in a thousandth of the memory.
         """
-        found = self.detections
-        if found.mask_probs is None:
-            return None
-        return paste_masks(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
+        return full_masks(self.detections, self.paste_mode)
 
     @cached_property
     def rle(self) -> list[dict[str, Any]] | None:
         """The masks as COCO run-length codes `{"size": [H, W], "counts": str}`, or None."""
-        found = self.detections
-        if found.mask_probs is None:
+        codes = mask_codes(self.detections, self.paste_mode)
+        if codes is None:
             return None
-        codes = paste_rle(found.mask_probs, found.boxes, found.size, mode=self.paste_mode)
         return [{"size": list(code["size"]), "counts": _as_text(code["counts"])} for code in codes]
 
     def counts(self) -> dict[str, int]:

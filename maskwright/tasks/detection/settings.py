@@ -1,4 +1,4 @@
-"""The options of a prediction of objects: thresholds and views, as users give them, checked."""
+"""The options of a prediction of objects: thresholds, views and CRF, checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...models.detection.base import PostProcess
 from ...structures import Resize
 from ..base import Settings
+from ..crf import CrfSettings
 from ..views import Views
 
 
@@ -17,10 +18,12 @@ class DetectionSettings(Settings):
     Attributes:
         post: thresholds.
         views: look at each image in these ways; None: once, as it is.
+        crf: refine the borders of the masks by a dense CRF; None: not.
     """
 
     post: PostProcess
     views: Views | None = None
+    crf: CrfSettings | None = None
 
     def rules(self, resize: Resize) -> list[Resize]:
         """Return a rule for each size of the views."""

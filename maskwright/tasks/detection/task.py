@@ -29,6 +29,7 @@ from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from ..scaling import scale_photos
 from ..views import Views
 from . import alternate
+from .crf import make_crf, refined
 from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (
     DetectionEvaluation,
@@ -59,7 +60,7 @@ class DetectionTask(Task):
     does = DetectionRecipe.DOES
     recipe = DetectionRecipe
     options = (
-        *("conf", "iou", "max_det", "soft_nms", "tta"),
+        *("conf", "iou", "max_det", "soft_nms", "tta", "crf"),
         *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
         *("explain", "explain_target"),
     )
@@ -346,10 +347,11 @@ class DetectionTask(Task):
     def settings(
         self, model: Detector, given: Mapping[str, Any], defaults: Mapping[str, Any]
     ) -> DetectionSettings:
-        """Return thresholds and views; see `Task`."""
+        """Return thresholds, views and CRF; see `Task`."""
         asked = make_post(given["conf"], given["iou"], given["max_det"], given.get("soft_nms"))
         usual = make_post(defaults["conf"], defaults["iou"], defaults["max_det"])
-        return DetectionSettings(model.limits(asked, usual), Views.parse(given.get("tta")))
+        views, crf = Views.parse(given.get("tta")), make_crf(given.get("crf"), model)
+        return DetectionSettings(model.limits(asked, usual), views, crf)
 
     def settled(self, given: Mapping[str, Any], settings: Settings, called: str) -> list[str]:
         """Return what an exported graph has no objects for; see `Task`."""
@@ -363,9 +365,10 @@ class DetectionTask(Task):
         ]
 
     def used(self, settings: DetectionSettings) -> dict[str, Any]:
-        """Return the thresholds; see `Task`."""
-        post = settings.post
-        return {"conf": post.score_thresh, "iou": post.nms_thresh, "max_det": post.max_det}
+        """Return thresholds and CRF; see `Task`."""
+        post, crf = settings.post, settings.crf
+        used = {"conf": post.score_thresh, "iou": post.nms_thresh, "max_det": post.max_det}
+        return used if crf is None else {**used, "crf": crf.option}
 
     def adapt(self, model: Detector, name: str, given: Mapping[str, Any]) -> None:
         """Let a detector take its regions from elsewhere; see `Task`."""
@@ -411,6 +414,7 @@ class DetectionTask(Task):
         image: np.ndarray,
         model: Detector,
         meta: Meta,
+        settings: DetectionSettings,
         *,
         names: list[str],
         path: str | None,
@@ -418,6 +422,8 @@ class DetectionTask(Task):
         source_name: str,
     ) -> Result:
         """Return the objects of an image; see `Task`."""
+        if settings.crf is not None:
+            found = refined(found, image, settings.crf, mode=model.paste_mode)
         return Result(
             found,
             image,

@@ -293,6 +293,7 @@ class LocalizationTask(Task):
         image: np.ndarray,
         model: Localizer,
         meta: Meta,
+        settings: Settings,
         *,
         names: list[str],
         path: str | None,

@@ -1,4 +1,4 @@
-"""`val ... crf=search`: which parameters of the dense CRF suit a model on images with truth."""
+"""`val crf=search`: which parameters of the dense CRF suit a model on images with truth."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ...structures import Resize
 from ...terminal import console
 from ...text import to_json
 from ..base import Study
+from ..crf import ITERATIONS, CrfSettings
 from ..scaling import scale_photos
-from .crf import ITERATIONS, CrfSettings
 from .settings import SemanticSettings
 from .views import look, to_maps
 
@@ -137,4 +137,4 @@ def _named(trial: CrfTrial) -> str:
     """Return a place on the grid as the option `crf` takes it."""
     if trial.bilateral is None:
         return "none"
-    return CrfSettings.of(trial.bilateral).text()
+    return CrfSettings.of(trial.bilateral).option

@@ -163,8 +163,8 @@ class SemanticGraphs(GraphKind):
         return collate_images(scaled, spec.divisor, [] if spec.size is None else [spec.size])
 
     def compare(self, wanted: Any, found: Any, spec: GraphSpec) -> MapMatch:
-        """Return how two maps agree; each begins with one that has probabilities."""
-        one, other = wanted[0], found[0]
+        """Return how two maps with probabilities agree; see `GraphKind`."""
+        one, other = wanted, found
         apart = abs(one.probs.astype("float32") - other.probs.astype("float32"))
         return MapMatch(
             one.labels.size,

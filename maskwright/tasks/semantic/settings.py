@@ -9,8 +9,9 @@ from typing import Any
 from ...errors import OptionError
 from ...structures import Resize
 from ..base import Settings
+from ..crf import SEARCH, CrfSettings
 from ..views import Views
-from .crf import SEARCH, CrfSettings
+from .crf import USUAL
 
 LEAST_WINDOW = 64  # pixels
 
@@ -42,7 +43,7 @@ class SemanticSettings(Settings):
         if self.views is not None:
             scales = [f"{scale:g}" for scale in self.views.scales if self.views.scales != (1.0,)]
             tta = ",".join([*scales, *(["flip"] if self.views.flip else [])])
-        crf = None if self.crf is None else self.crf.text()
+        crf = None if self.crf is None else self.crf.option
         return {"tta": tta, "slide": self.slide, "crf": crf}
 
 
@@ -70,5 +71,8 @@ def make_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sema
             )
         crf = None
     return SemanticSettings(
-        Views.parse(given.get("tta")), slide, CrfSettings.parse(crf), bool(given.get("probs"))
+        Views.parse(given.get("tta")),
+        slide,
+        CrfSettings.parse(crf, USUAL),
+        bool(given.get("probs")),
     )

@@ -21,10 +21,11 @@ from ...nn.semantic.losses import make_loss
 from ...reports.next_command import predict_command, val_command
 from ...structures import Images, Resize
 from ..base import Opens, Settings, Study, Task, Written
+from ..crf import SEARCH
 from ..evidence import Explainer
 from ..scaling import scale_photos
 from . import pictures
-from .crf import SEARCH, refined
+from .crf import refined
 from .crf_search import crf_study
 from .evaluate import (
     SemanticEvaluation,
@@ -304,8 +305,8 @@ class SemanticTask(Task):
     def decode(
         self, made: Any, images: Sequence[Images], settings: SemanticSettings, model: Any
     ) -> list[Any]:
-        """Return the classes of the pixels of the originals, with the settings; see `Task`."""
-        return [(found, settings) for found in to_maps(made, settings)]
+        """Return the classes of the pixels of the originals; see `Task`."""
+        return to_maps(made, settings)
 
     def result(
         self,
@@ -313,6 +314,7 @@ class SemanticTask(Task):
         image: np.ndarray,
         model: Any,
         meta: Meta,
+        settings: SemanticSettings,
         *,
         names: list[str],
         path: str | None,
@@ -320,11 +322,10 @@ class SemanticTask(Task):
         source_name: str,
     ) -> SemanticResult:
         """Return the classes of the pixels of an image; see `Task`."""
-        maps, settings = found
         if settings.crf is not None:
-            maps = refined(maps, image, settings.crf)
-        probs = maps.probs if settings.probs else None
-        return SemanticResult(maps.labels, image, names, path, speed, probs, source_name)
+            found = refined(found, image, settings.crf)
+        probs = found.probs if settings.probs else None
+        return SemanticResult(found.labels, image, names, path, speed, probs, source_name)
 
     def explainer(
         self, model: Segmenter, meta: Meta, names: Sequence[str], method: Any, target: Any

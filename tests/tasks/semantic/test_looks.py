@@ -13,7 +13,8 @@ from torch import Tensor
 
 from maskwright.errors import OptionError
 from maskwright.structures import Images
-from maskwright.tasks.semantic.crf import CrfSettings
+from maskwright.tasks.crf import CrfSettings
+from maskwright.tasks.semantic.crf import USUAL
 from maskwright.tasks.semantic.settings import SemanticSettings, make_settings
 from maskwright.tasks.semantic.views import Look, blend, look, resampling, starts, to_maps
 from maskwright.tasks.views import Views
@@ -157,7 +158,9 @@ def test_wrong_options_are_told(given: dict[str, Any], message: str) -> None:
 
 
 def test_options_are_read_and_written_alike() -> None:
-    settings = make_settings({"tta": "0.5,1,flip", "slide": 128, "crf": "4,67,3"}, {})
-    assert make_settings(settings.used(), {}) == settings
-    assert CrfSettings.parse("false") is CrfSettings.parse(None) is CrfSettings.parse(False) is None
-    assert CrfSettings.parse(True) == CrfSettings.parse("deeplab_v2_resnet101")
+    for crf in ("4,67,3", "true", "deconvnet"):
+        settings = make_settings({"tta": "0.5,1,flip", "slide": 128, "crf": crf}, {})
+        assert make_settings(settings.used(), {}) == settings
+    for nothing in ("false", None, False):
+        assert CrfSettings.parse(nothing, USUAL) is None
+    assert CrfSettings.parse(True, USUAL) == CrfSettings.parse("deeplab_v2_resnet101", USUAL)
