@@ -162,6 +162,7 @@ class MemoryGuard:
         resizes: Sequence[Resize],
         name: str,
         *,
+        part: int | None = None,
         advice: str = "",
     ) -> None:
         """Raise TooLittleMemoryError unless a batch may fit.
@@ -170,6 +171,7 @@ class MemoryGuard:
             sizes: (height, width) of its images.
             resizes: each of the rules by which it is looked at.
             name: what the batch is called.
+            part: see `Settings.part`.
             advice: what else to do about it.
         """
         large, (height, width) = 0, (0, 0)
@@ -184,6 +186,12 @@ class MemoryGuard:
         if self._rate is None:
             self._rate = bytes_per_pixel(self._network())
         need = large * self._rate
+        if part is not None:
+            network = self._network()
+            side = part + -part % network.size_divisor
+            through = len(sizes) * min(height, side) * min(width, side)
+            # Of the whole image there are its pixels, and what all parts come to, in half types.
+            need = through * self._rate + large * (PIXELS + 2 * network.num_classes)
         if need <= free + self._fine:
             self._fine = max(self._fine, need)
             return
@@ -199,7 +207,13 @@ class MemoryGuard:
 
 
 def require_data_memory(
-    guard: MemoryGuard, sizes: Tensor, resizes: Sequence[Resize], batch: int, name: str
+    guard: MemoryGuard,
+    sizes: Tensor,
+    resizes: Sequence[Resize],
+    batch: int,
+    name: str,
+    *,
+    part: int | None = None,
 ) -> None:
     """Raise TooLittleMemoryError unless the largest batch of a data set may fit.
 
@@ -209,11 +223,13 @@ def require_data_memory(
         resizes: each of the rules by which they are looked at.
         batch: images that are computed at once.
         name: what the data set is called.
+        part: see `Settings.part`.
     """
     if not len(sizes):
         return
     largest = sizes[sizes.prod(1).argsort(descending=True)[:batch]].tolist()
-    guard.require([(h, w) for h, w in largest], resizes, f"{name}, its largest images")
+    whole = [(h, w) for h, w in largest]
+    guard.require(whole, resizes, f"{name}, its largest images", part=part)
 
 
 def require_training_memory(

@@ -198,7 +198,7 @@ def _stream(
 ) -> Generator[Any]:
     stretched = False
     said: set[str] = set()
-    images = read_all(sources, window, predictor.memory, settings.rules(rule))
+    images = read_all(sources, window, predictor.memory, settings.rules(rule), settings.part)
     while group := list(islice(images, batch)):
         if window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True

@@ -249,7 +249,8 @@ class Predictor:
         start = time.perf_counter()
         rules = settings.rules(rule)
         name = ", ".join(loaded.source.name for loaded in batch)
-        self.memory.require([loaded.pixels.shape[:2] for loaded in batch], rules, name)
+        sizes = [loaded.pixels.shape[:2] for loaded in batch]
+        self.memory.require(sizes, rules, name, part=settings.part)
         with out_of_memory_told(name):
             images = self.prepare(batch, *rules)
             prepared = time.perf_counter()

@@ -44,6 +44,7 @@ def read_all(
     window: Window | str | None,
     memory: MemoryGuard,
     resizes: Sequence[Resize],
+    part: int | None = None,
 ) -> Iterator[Loaded]:
     """Yield the images of a source; of many, one that cannot be used is warned of and passed over.
 
@@ -52,6 +53,7 @@ def read_all(
         window: see `data.images.load_image`.
         memory: refuses what cannot fit.
         resizes: each of the rules by which an image is looked at.
+        part: see `Settings.part`.
 
     Raises:
         ValueError: if the only image or all images cannot be read.
@@ -60,7 +62,8 @@ def read_all(
     for source in sources:
         try:
             loaded = read(source, window)
-            memory.require([loaded.pixels.shape[:2]], resizes, source.path or source.name)
+            size = loaded.pixels.shape[:2]
+            memory.require([size], resizes, source.path or source.name, part=part)
         except ValueError as error:
             if sources.single or isinstance(error, OptionError):
                 raise

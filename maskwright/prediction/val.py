@@ -199,7 +199,7 @@ def val(
     dataset.window = scale
     warn_of_own_windows(meta, dataset)
     rules = settings.rules(resize)
-    require_data_memory(model.memory, dataset.sizes, rules, batch, str(data))
+    require_data_memory(model.memory, dataset.sizes, rules, batch, str(data), part=settings.part)
     task.prepare_data(network, [dataset], workers=workers, rank=0, world=1)
     loaders = [
         task.eval_loader(network, dataset, resize=rule, batch=batch, workers=workers)

@@ -136,6 +136,7 @@ class ResultWriter:
             sum(result.speed.values()),
             tuple(result.marks()),
             heatmap,
+            result.MEASURE,
         )
 
     def _free_stem(self, stem: str) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from ..drawing.figures import plural
 from .gallery_script import SCRIPT
 from .page import escape, render
+from .result import ImageResult
 from .saved import SavedResult
 
 MANY_NAMES = 16
@@ -43,6 +44,7 @@ def gallery_html(saved: Sequence[SavedResult], folder: Path, title: str) -> str:
     lowest = min((score for row in saved for _, score, _ in row.found), default=1000)
     main = Template(_MAIN).substitute(
         filters=_filters(totals, saved, labels),
+        measure=saved[0].measure if saved else ImageResult.MEASURE,
         least=f"{lowest // 10 / 100:.2f}",
         slider="" if totals else " hidden",
         cards="".join(_card(row, i, folder, labels) for i, row in enumerate(saved)),
@@ -209,8 +211,8 @@ dialog[open] { display: flex; flex-direction: column; }
 """
 
 _MAIN = """<div class="bar">$filters</div>
-<div class="bar tools"><label$slider>score from <input id="score" type="range" min="$least" max="1"
-step="0.01" value="$least"><b id="from">$least</b></label>
+<div class="bar tools"><label$slider>$measure from <input id="score" type="range" min="$least"
+max="1" step="0.01" value="$least"><b id="from">$least</b></label>
 <label>sort by <select id="sort"><option value="order">order of the source</option>
 <option value="count">number of finds</option><option value="name">name</option></select></label>
 <span id="status" role="status"></span>

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
-# What the page of a run shows of one find: name, score in thousandths (rounded down), and where it
-# is: x, y, width, height in whole pixels of the image; None: the image as a whole.
+# What the page of a run shows of one find: name, score or other measure in thousandths (rounded
+# down), and where it is: x, y, width, height in whole pixels of the image; None: the image as a
+# whole.
 Mark = tuple[str, int, tuple[int, int, int, int] | None]
 
 
@@ -36,6 +37,7 @@ class ImageResult(ABC):
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
+        MEASURE: what the number of a find is called.
         FILES: further files of an image by the name of their format: the suffix behind its stem,
             and the folder they go into, "" for the one of all.
     """
@@ -47,6 +49,7 @@ class ImageResult(ABC):
     source_name: str
     heatmap: np.ndarray | None
 
+    MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     @abstractmethod
@@ -71,7 +74,7 @@ class ImageResult(ABC):
 
     @abstractmethod
     def marks(self) -> list[Mark]:
-        """Return what was found for the page of a run, by falling score."""
+        """Return what was found for the page of a run, by falling score or other `MEASURE`."""
 
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes each of `FILES`, by the name of its format."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .result import Mark
+from .result import ImageResult, Mark
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class SavedResult:
         ms: milliseconds that the image took.
         found: what the page shows of each find, see `Mark`.
         heatmap: picture of where the evidence lies, or None.
+        measure: what the numbers of the finds are called.
     """
 
     name: str
@@ -33,3 +34,4 @@ class SavedResult:
     ms: float
     found: tuple[Mark, ...]
     heatmap: Path | None = None
+    measure: str = ImageResult.MEASURE

@@ -20,6 +20,11 @@ Attach = Callable[[Images, Sequence[tuple[np.ndarray, Path | None]]], Images]
 class Settings:
     """The options of a prediction or a validation, checked; each task adds its own."""
 
+    @property
+    def part(self) -> int | None:
+        """Most pixels a side that go through the network at once; None: the whole image."""
+        return None
+
     def rules(self, resize: Resize) -> list[Resize]:
         """Return the rules by which an image is looked at: one for each size of it."""
         return [resize]

@@ -13,9 +13,10 @@ from PIL import Image
 from tiny_runs import make_split, tiny_options
 
 import maskwright as mw
-from maskwright.models import build
+from maskwright.models import Meta, build, build_tiny
 from maskwright.prediction import memory
 from maskwright.prediction.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
+from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Images
 
 CPU = torch.device("cpu")
@@ -76,6 +77,7 @@ import torch
 torch.set_num_threads(1)
 from maskwright.prediction.memory import bytes_per_pixel
 from maskwright.models import PostProcess, build
+from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Images
 network = build({name!r}, 1).eval()
 rate = bytes_per_pixel(network)
@@ -153,6 +155,26 @@ def test_memory_that_runs_out_concerns_one_image(
     with pytest.raises(TooLittleMemoryError, match="imgsz="):
         predictor(photos / "b.png")
     hook.remove()
+
+
+def test_windows_need_the_memory_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image of 40 times the pixels, a window and the blended map of two classes."""
+    model = build_tiny("unet")
+    predictor = Predictor(model, Meta("unet", {}, ["a", "b"]), device="cpu")
+    rate, photo = bytes_per_pixel(model), np.zeros((800, 1600, 3), np.uint8)
+    enough = 128 * 128 * rate + 800 * 1600 * (memory.PIXELS + 2 * 2)
+    assert enough < 800 * 1600 * rate / 2
+    monkeypatch.setattr(memory, "available_memory", lambda device: int(enough * 1.01))
+    with pytest.raises(TooLittleMemoryError, match="1600 x 800 pixels"):
+        predictor(photo, imgsz="1x")
+    assert predictor(photo, imgsz="1x", slide=128).labels.shape == (800, 1600)
+    with pytest.raises(TooLittleMemoryError):
+        predictor(photo, imgsz="1x", slide=512)
+    monkeypatch.setattr(memory, "available_memory", lambda device: int(enough * 0.99))
+    with pytest.raises(TooLittleMemoryError):
+        predictor(photo, imgsz="1x", slide=128)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 2"):
+        list(mw.predict(predictor, [photo, photo], imgsz="1x", slide=128))
 
 
 def test_what_has_sufficed_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

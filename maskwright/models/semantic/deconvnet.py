@@ -66,6 +66,7 @@ class DeconvNet(Remembering):
 
     divisor = 32
     final = "score"
+    smallest = SMALLEST
 
     def __init__(self, num_classes: int, options: DeconvNetOptions) -> None:
         super().__init__()

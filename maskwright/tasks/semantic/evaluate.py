@@ -164,6 +164,23 @@ def _scored(key: str, value: float) -> bool:
     return named(key) is None or not math.isnan(value)
 
 
+def class_colors(meta: Meta) -> list[tuple[int, int, int] | None]:
+    """Return the colours of a model's classes, as far as the data set of its training had some.
+
+    Raises:
+        ValueError: if they are no colours.
+    """
+    found: list[tuple[int, int, int] | None] = []
+    for color in meta.extra.get("colors", ()):
+        if color is not None:
+            whole = all(type(value) is int and 0 <= value <= 255 for value in color)
+            if not (whole and len(color) == 3):
+                raise ValueError(f"the checkpoint gives a class the colour {color!r}")
+            color = tuple(color)
+        found.append(color)
+    return found
+
+
 def known_classes(meta: Meta, data: Dataset) -> None:
     """Make sure that the model knows all classes of label maps.
 

@@ -38,17 +38,20 @@ LETTERS = 13.0  # points of the legend of a mosaic
 def save_batch(path: Path, batch: Batch, dataset: Dataset) -> None:
     """Draw the augmented images of a batch with their label maps: exactly what the network sees."""
     pictures, maps = [], []
+    colors = class_palette(dataset.names, dataset.colors)
     for i in range(min(len(batch.indices), MAX_CELLS)):
         height, width = batch.images.sizes[i].tolist()
         pixels = batch.images.pixels[i, :, :height, :width].permute(1, 2, 0)
         labels = batch.targets.maps[i, :height, :width].numpy()
         image = pixels.clamp(0, 255).byte().contiguous().numpy()
-        pictures.append(draw_label_map(image, labels, dataset.names, legend=False, side=CELL))
+        pictures.append(
+            draw_label_map(image, labels, dataset.names, colors=colors, legend=False, side=CELL)
+        )
         maps.append(labels)
     if pictures:
         titles = [dataset[i % len(dataset)].path.name for i in batch.indices[:MAX_CELLS]]
         columns = max(math.ceil(math.sqrt(len(pictures))), 1)
-        _save(path, mosaic(pictures, titles, columns, CELL), _legend(maps, dataset.names))
+        _save(path, mosaic(pictures, titles, columns, CELL), _legend(maps, dataset.names, colors))
 
 
 def save_annotations(path: Path, dataset: Dataset) -> None:
@@ -70,8 +73,10 @@ def save_annotations(path: Path, dataset: Dataset) -> None:
     style(ax, title, "share of the pixels")
     ax.grid(False, axis="y")
     place, shares = np.arange(len(order)), counts.shares[order]
-    colors = class_palette(dataset.names)[order] / 255
-    ax.barh(place, shares, color=colors, height=0.7, edgecolor="#8a93a5", linewidth=0.5)
+    colors = class_palette(dataset.names, dataset.colors)
+    ax.barh(
+        place, shares, color=colors[order] / 255, height=0.7, edgecolor="#8a93a5", linewidth=0.5
+    )
     for y, share in zip(place.tolist(), shares.tolist(), strict=True):
         text = f"{share:.1%}" if share >= 0.0005 or not share else "<0.1%"
         ax.annotate(text, (share, y), xytext=(3, 0), textcoords="offset points", va="center",
@@ -82,7 +87,12 @@ def save_annotations(path: Path, dataset: Dataset) -> None:
     ax.set_ylim(max(len(order), 12) - 0.4, -0.6)
     samples = [
         draw_label_map(
-            dataset.image(index), map_of(dataset, index), dataset.names, legend=False, side=CELL
+            dataset.image(index),
+            map_of(dataset, index),
+            dataset.names,
+            colors=colors,
+            legend=False,
+            side=CELL,
         )
         for index in _evenly(len(dataset), SAMPLES)
     ]
@@ -187,11 +197,12 @@ def draw_images(
         path.unlink(missing_ok=True)
         return
     cells, titles, maps = [], [], []
+    colors = class_palette(result.names, dataset.colors)  # the model's classes are those scored
     for index in picked:
         image, truth = dataset.image(index), map_of(dataset, index)
         said = result.maps[index].labels
         both = [
-            draw_label_map(image, labels, result.names, legend=False, side=CELL)
+            draw_label_map(image, labels, result.names, colors=colors, legend=False, side=CELL)
             for labels in (truth, said)
         ]
         cells += [image, *both, draw_errors(image, said, truth, side=CELL)]
@@ -201,16 +212,15 @@ def draw_images(
         titles += [dataset[index].path.name, "truth", f"prediction, IoU {iou:.2f}"]
         titles.append("nothing to score" if math.isnan(share) else f"wrong: {share:.1%}")
         maps += [truth, said]
-    rows = [("wrong", np.array(WRONG), None), *_legend(maps, result.names)]
+    rows = [("wrong", np.array(WRONG), None), *_legend(maps, result.names, colors)]
     _save(path, mosaic(cells, titles, 4, CELL, heading=heading), rows)
 
 
 def _legend(
-    maps: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]
+    maps: Sequence[npt.NDArray[np.uint8]], names: Sequence[str], colors: npt.NDArray[np.uint8]
 ) -> list[tuple[str, Any, None]]:
     """Return names and colours of the classes that occur in label maps, the largest first."""
     counts = sum(np.bincount(labels.ravel(), minlength=IGNORED + 1) for labels in maps)
-    colors = class_palette(names)
     order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]  # type: ignore
     return [("ignored", None, None) if i == IGNORED else (names[i], colors[i], None) for i in order]
 

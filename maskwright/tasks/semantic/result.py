@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...drawing.label_maps import BACKGROUND, class_palette, draw_label_map, label_picture
+from ...drawing.labels import Color
 from ...files import replacing, replacing_picture
 from ...ops.outlines import Part, as_geometry, trace_labels
 from ...paths import home_path
@@ -37,6 +38,7 @@ class SemanticResult(ImageResult):
             were not kept.
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
+        colors: (red, green, blue) of the classes by label, as far as their data set has some.
 
     Example:
         >>> import numpy as np
@@ -58,7 +60,9 @@ class SemanticResult(ImageResult):
     probs: np.ndarray | None = None
     source_name: str = ""
     heatmap: np.ndarray | None = None
+    colors: Sequence[Color | None] = ()
 
+    MEASURE = "share"
     # GeoJSON with polygons, 8-bit PNGs with a palette in `labels/`, arrays in `probs/`.
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {
         "geojson": (".geojson", ""),
@@ -77,6 +81,11 @@ class SemanticResult(ImageResult):
     def shares(self) -> dict[str, float]:
         """The share of the image by class name, of the classes that occur, the largest first."""
         return {name: count / self.labels.size for name, count in self.pixels.items()}
+
+    @property
+    def palette(self) -> np.ndarray:
+        """(C, 3) uint8, the colour of each class in pictures and label maps."""
+        return class_palette(self.names, self.colors)
 
     def mask(self, name: str) -> np.ndarray:
         """Return where a class is, (H, W) bool.
@@ -123,7 +132,9 @@ class SemanticResult(ImageResult):
         Args:
             labels: write the classes and their shares below it; a small image is enlarged then.
         """
-        return draw_label_map(self.image, self.labels, self.names, legend=labels)
+        return draw_label_map(
+            self.image, self.labels, self.names, colors=self.palette, legend=labels
+        )
 
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes polygons, label maps and probabilities; see `ImageResult`."""
@@ -134,7 +145,7 @@ class SemanticResult(ImageResult):
 
     def label_image(self) -> Image.Image:
         """Return the label map as an 8-bit image with a palette: its pixels are the labels."""
-        return label_picture(self.labels, class_palette(self.names))
+        return label_picture(self.labels, self.palette)
 
     def save_labels(self, path: str | Path) -> Path:
         """Write `label_image` as a PNG and return the path.

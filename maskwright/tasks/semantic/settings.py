@@ -33,6 +33,11 @@ class SemanticSettings(Settings):
     crf: CrfSettings | None = None
     probs: bool = False
 
+    @property
+    def part(self) -> int | None:
+        """The side of the windows; see `Settings`."""
+        return self.slide
+
     def rules(self, resize: Resize) -> list[Resize]:
         """Return a rule for each size of the views."""
         return [resize] if self.views is None else self.views.resizes(resize)

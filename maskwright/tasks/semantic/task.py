@@ -30,6 +30,7 @@ from .crf_search import crf_study
 from .evaluate import (
     SemanticEvaluation,
     SemanticEvaluator,
+    class_colors,
     class_names,
     fitness,
     known_classes,
@@ -89,8 +90,11 @@ class SemanticTask(Task):
         return {"imgsz": (short, 4 * short)}, words
 
     def describe(self, recipe: SemanticRecipe, data: Dataset) -> dict[str, Any]:
-        """Return the values that are ignored; see `Task`."""
-        return {"extra": {"ignore": list(recipe.ignore)} if recipe.ignore else {}}
+        """Return the values that are ignored, and the colours of classes; see `Task`."""
+        extra: dict[str, Any] = {"ignore": list(recipe.ignore)} if recipe.ignore else {}
+        if any(data.colors):
+            extra["colors"] = [color and list(color) for color in data.colors]
+        return {"extra": extra}
 
     def check(self, model: Segmenter, recipe: SemanticRecipe, data: Dataset, meta: Meta) -> None:
         """Make sure that the loss is one, and that there are classes to tell apart; see `Task`."""
@@ -325,7 +329,16 @@ class SemanticTask(Task):
         if settings.crf is not None:
             found = refined(found, image, settings.crf)
         probs = found.probs if settings.probs else None
-        return SemanticResult(found.labels, image, names, path, speed, probs, source_name)
+        return SemanticResult(
+            found.labels,
+            image,
+            names,
+            path,
+            speed,
+            probs,
+            source_name,
+            colors=class_colors(meta),
+        )
 
     def explainer(
         self, model: Segmenter, meta: Meta, names: Sequence[str], method: Any, target: Any

@@ -11,6 +11,7 @@ from PIL import Image
 
 from maskwright.drawing.label_maps import class_palette
 from maskwright.reports.gallery import ResultWriter
+from maskwright.reports.gallery_page import gallery_html
 from maskwright.tasks.semantic.result import SemanticResult
 
 NAMES = ["background", "cell", "débris"]
@@ -74,6 +75,12 @@ def test_files_are_read_by_others(tmp_path: Path) -> None:
     assert second["geometry"]["coordinates"] == [[[12, 12], [13, 12], [13, 13], [12, 13], [12, 12]]]
     assert second["properties"]["pixels"] == 1
     assert result.save(tmp_path / "b.geojson").read_text(encoding="utf-8") == result.to_geojson()
+
+
+def test_the_page_of_a_run_tells_shares(tmp_path: Path) -> None:
+    saved = ResultWriter(tmp_path / "run").write(make())
+    page = gallery_html([saved], tmp_path / "run", "title")
+    assert "share from <input" in page and "score from" not in page
 
 
 def test_pictures_have_the_size_of_the_image_or_a_legend_below_it(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from maskwright.drawing.label_maps import label_picture, voc_palette
 from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
@@ -17,9 +18,6 @@ from ...records import ANY_CLASS, Dataset
 from ..folders import read_lines
 from .masks import VOID
 from .read import CLASS_FILES
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @takes_paths
@@ -153,18 +151,4 @@ def _write_masks(dataset: Dataset, index: int, folder: Path, name: str) -> None:
             pictures[kind][y1:y2, x1:x2][crop] = numbers[k]
     for kind, pixels in pictures.items():
         (folder / kind).mkdir(exist_ok=True)
-        _coloured(pixels).save(folder / kind / f"{name}.png")
-
-
-def _coloured(pixels: np.ndarray) -> Image.Image:
-    """Return an image of numbers with VOC's palette: the bits of a number spread over R, G, B."""
-    from PIL import Image
-
-    palette = np.zeros((256, 3), np.uint8)
-    numbers = np.arange(256)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (numbers >> (3 * bit + channel) & 1).astype(np.uint8) << 7 - bit
-    image = Image.fromarray(pixels)
-    image.putpalette(palette.tobytes())
-    return image
+        label_picture(pixels, voc_palette()).save(folder / kind / f"{name}.png")
