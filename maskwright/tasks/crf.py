@@ -29,12 +29,15 @@ class CrfSettings:
     option: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, value: Any, usual: CrfSettings) -> CrfSettings | None:
+    def parse(
+        cls, value: Any, usual: CrfSettings, near: Gaussian = SMOOTHNESS
+    ) -> CrfSettings | None:
         """Read the option `crf`: true, a published set of parameters, or "weight,sxy,srgb".
 
         Args:
             value: the option.
-            usual: what true stands for.
+            usual: what true stands for; its iterations count for weight,sxy,srgb as well.
+            near: smoothness kernel beside weight,sxy,srgb.
 
         Raises:
             OptionError: if it is none of these.
@@ -56,13 +59,13 @@ class CrfSettings:
                 f"crf={value}: expected true, weight,sxy,srgb of the appearance kernel as in "
                 f"4,67,3, or one of {', '.join(PUBLISHED)}{nearest(text, PUBLISHED)}"
             ) from None
-        return cls.of(Bilateral(sxy, srgb, weight))
+        return replace(cls.of(Bilateral(sxy, srgb, weight), near), iterations=usual.iterations)
 
     @classmethod
-    def of(cls, bilateral: Bilateral) -> CrfSettings:
-        """Return an appearance kernel beside the smoothness kernel of DeepLab."""
+    def of(cls, bilateral: Bilateral, near: Gaussian = SMOOTHNESS) -> CrfSettings:
+        """Return an appearance kernel beside a smoothness kernel, which is DeepLab's."""
         sxy, srgb, weight = bilateral
-        return cls(SMOOTHNESS, bilateral, option=f"{weight:g},{sxy:g},{srgb:g}")
+        return cls(near, bilateral, option=f"{weight:g},{sxy:g},{srgb:g}")
 
     @property
     def kernels(self) -> dict[str, Any]:

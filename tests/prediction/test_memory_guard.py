@@ -15,9 +15,14 @@ from tiny_runs import make_split, tiny_options
 import maskwright as mw
 from maskwright.models import Meta, build, build_tiny
 from maskwright.prediction import memory
-from maskwright.prediction.memory import TooLittleMemoryError, available_memory, bytes_per_pixel
+from maskwright.prediction.memory import (
+    MemoryGuard,
+    TooLittleMemoryError,
+    available_memory,
+    bytes_per_pixel,
+)
 from maskwright.prediction.predictor import Predictor
-from maskwright.structures import Images
+from maskwright.structures import Images, Resize
 
 CPU = torch.device("cpu")
 
@@ -78,7 +83,7 @@ torch.set_num_threads(1)
 from maskwright.prediction.memory import bytes_per_pixel
 from maskwright.models import PostProcess, build
 from maskwright.prediction.predictor import Predictor
-from maskwright.structures import Images
+from maskwright.structures import Images, Resize
 network = build({name!r}, 1).eval()
 rate = bytes_per_pixel(network)
 size = torch.tensor([[1024, 1024]])
@@ -158,23 +163,36 @@ def test_memory_that_runs_out_concerns_one_image(
 
 
 def test_windows_need_the_memory_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an image of 40 times the pixels, a window and the blended map of two classes."""
-    model = build_tiny("unet")
-    predictor = Predictor(model, Meta("unet", {}, ["a", "b"]), device="cpu")
-    rate, photo = bytes_per_pixel(model), np.zeros((800, 1600, 3), np.uint8)
-    enough = 128 * 128 * rate + 800 * 1600 * (memory.PIXELS + 2 * 2)
-    assert enough < 800 * 1600 * rate / 2
+    """Of an image of 50 times the pixels, a window and the blended map of two classes."""
+
+    def guard() -> MemoryGuard:
+        return MemoryGuard(lambda: model, CPU)
+
+    model = build_tiny("unet").eval()
+    rate, rule, size = bytes_per_pixel(model), [Resize(None, None, 1.0)], [(2000, 4000)]
+    enough = 400 * 400 * rate + 2000 * 4000 * (memory.PIXELS + 2 * 2)
+    assert enough < 2000 * 4000 * rate / 2
     monkeypatch.setattr(memory, "available_memory", lambda device: int(enough * 1.01))
-    with pytest.raises(TooLittleMemoryError, match="1600 x 800 pixels"):
-        predictor(photo, imgsz="1x")
-    assert predictor(photo, imgsz="1x", slide=128).labels.shape == (800, 1600)
-    with pytest.raises(TooLittleMemoryError):
-        predictor(photo, imgsz="1x", slide=512)
+    guard().require(size, rule, "photo", part=400)
+    guard().require([(300, 400)], rule, "smaller than a window", part=4000)
+    for part in (None, 800):
+        with pytest.raises(TooLittleMemoryError, match="photo: 4000 x 2000 pixels"):
+            guard().require(size, rule, "photo", part=part)
     monkeypatch.setattr(memory, "available_memory", lambda device: int(enough * 0.99))
     with pytest.raises(TooLittleMemoryError):
-        predictor(photo, imgsz="1x", slide=128)
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 2"):
-        list(mw.predict(predictor, [photo, photo], imgsz="1x", slide=128))
+        guard().require(size, rule, "photo", part=400)
+
+
+def test_predictions_say_that_they_look_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(build_tiny("unet"), Meta("unet", {}, ["a", "b"]), device="cpu")
+    rate, photo = bytes_per_pixel(predictor.network()), np.zeros((128, 320, 3), np.uint8)
+    enough = 64 * 64 * rate + 128 * 320 * (memory.PIXELS + 2 * 2)
+    monkeypatch.setattr(memory, "available_memory", lambda device: int(enough * 1.01))
+    with pytest.raises(TooLittleMemoryError):
+        predictor(photo, imgsz="1x")
+    assert predictor(photo, imgsz="1x", slide=64).labels.shape == (128, 320)
+    (result,) = mw.predict(predictor, photo, imgsz="1x", slide=64)
+    assert result.labels.shape == (128, 320)
 
 
 def test_what_has_sufficed_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

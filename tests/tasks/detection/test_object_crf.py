@@ -20,7 +20,7 @@ from maskwright.ops.masks import paste_rle
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import Detections
 from maskwright.tasks.crf import CrfSettings
-from maskwright.tasks.detection.crf import refined
+from maskwright.tasks.detection.crf import USUAL, make_crf, refined
 from maskwright.tasks.detection.evaluate import DetectionEvaluation
 from maskwright.tasks.detection.result import Result
 from maskwright.tasks.detection.task import TASK
@@ -179,3 +179,5 @@ def test_what_does_not_fit_is_told() -> None:
         masks(photo, crf="search")
     with pytest.raises(OptionError, match="weight,sxy,srgb"):
         masks(photo, crf="1,2")
+    assert make_crf("3,3,8", masks.model) == make_crf(True, masks.model) == USUAL
+    assert make_crf("false", masks.model) is None
