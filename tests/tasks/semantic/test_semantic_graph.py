@@ -51,11 +51,12 @@ def test_a_file_says_what_the_model_says(size: tuple[int, int] | None, tmp_path:
 
 
 def test_a_network_that_pads_small_images_has_graphs_of_fixed_sizes(tmp_path: Path) -> None:
-    own = predictor("deconvnet")
+    # Not made sure of itself: where two maxima are nearly equal, rounding decides where one goes.
+    own = Predictor(build_tiny("deconvnet"), Meta("deconvnet", {}, ["sky", "road"]), device="cpu")
     with pytest.raises(OptionError, match=r"pads images below 224 pixels.*give imgsz=224"):
-        mw.export(own, "onnx", tmp_path / "model.onnx", imgsz=None)
+        mw.export(own, "pt2", tmp_path / "model.pt2", imgsz=None)
     assert not list(tmp_path.iterdir())
-    graph = mw.load(mw.export(own, "onnx", tmp_path / "model.onnx"))
+    graph = mw.load(mw.export(own, "pt2", tmp_path / "model.pt2"))
     assert graph.model.buckets == [(224, 224)]
     own.model.resize, own.model.buckets = graph.model.resize, [(224, 224)]
     photo = np.random.default_rng(0).integers(0, 255, (100, 180, 3)).astype(np.uint8)
