@@ -74,8 +74,6 @@ class PixelNetwork(nn.Module):
         named: its classes are those of the model; False: two of its own, ground and object.
         align_corners: how its logits lie on the input: False: a cell covers its share of the input
             (pixel centres); True: the corner cells lie on the corner pixels.
-        smallest: the side to which the network pads smaller images, which a graph for images of any
-            size cannot; None: it takes all as they are.
     """
 
     backbone: Any
@@ -84,7 +82,6 @@ class PixelNetwork(nn.Module):
     auxiliary: tuple[str, ...] = ()
     named = True
     align_corners = False
-    smallest: int | None = None
 
     @property
     def class_rows(self) -> dict[str, tuple[int, bool]]:

@@ -66,7 +66,6 @@ class DeconvNet(Remembering):
 
     divisor = 32
     final = "score"
-    smallest = SMALLEST
 
     def __init__(self, num_classes: int, options: DeconvNetOptions) -> None:
         super().__init__()

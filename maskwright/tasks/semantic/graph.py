@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ...data.pixels.images import collate_images, resize_image
-from ...errors import OptionError
 from ...models.semantic.base import PixelNetwork, Segmenter, SegmenterOptions
 from ...structures import IMAGENET_MEAN, IMAGENET_STD, Images
 from .. import get_task
@@ -132,21 +131,9 @@ class SemanticGraphs(GraphKind):
     judged: ClassVar[Mapping[str, str]] = {"mIoU": "mean IoU"}
     unit = "points of IoU"
 
-    def size(self, model: Segmenter, imgsz: Any) -> tuple[int, int] | None:
-        """Return the size that was asked for; see `GraphKind`."""
-        least = model.network.smallest
-        if imgsz is None and least is not None:
-            raise OptionError(
-                f"imgsz=none: this network pads images below {least} pixels, and a graph for "
-                f"any size cannot choose: give imgsz={least}, or larger sides in multiples of "
-                f"{model.size_divisor}"
-            )
-        return super().size(model, imgsz)
-
     def usual_size(self, model: Segmenter) -> tuple[int, int] | None:
-        """Return any size, as networks are convolutional, but the least of those that pad."""
-        least = model.network.smallest
-        return None if least is None else (least, least)
+        """Return any size: the network is convolutional; see `GraphKind`."""
+        return None
 
     def interface(self, model: Segmenter, settings: Any) -> SemanticInterface:
         """Return what the graph of a segmenter takes and gives; see `GraphKind`."""
