@@ -90,7 +90,7 @@ WEAK = {
     "class and box": ("top1_loc", 100.0, 0.0),
     "MaxBoxAcc": ("MaxBoxAcc", 100.0, 0.0),
     "MaxBoxAccV2": ("MaxBoxAccV2", 100.0, 0.0),
-    "threshold": ("threshold", 100.0, 0.0),
+    "threshold, %": ("threshold", 100.0, 0.0),
 }
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
