@@ -80,14 +80,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     "lenet": Experiment(
         "mnist",
         "test",
+        {"of today": {"model": "lenet5"}},
         {
-            "of today": {"model": "lenet5"},
-            "as published": {"model": "lenet5", "model_args": {"original": True}},
-        },
-        {
-            "epochs": 12,
+            "epochs": 20,
             "batch": 128,
-            "lr": 2e-3,
+            "lr": 4e-3,
+            "crop_scale": (0.8, 1.0),
+            "ema": 0.999,
             "weights": "none",
             "weight_decay": 1e-4,
             "warmup": 200,
