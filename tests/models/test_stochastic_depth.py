@@ -240,6 +240,7 @@ def train_share(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_draw_together(tmp_path: Path) -> None:
     """As one process does for the whole mini-batch; every parameter has its gradient in each."""
     torch.multiprocessing.spawn(train_share, (str(tmp_path),), nprocs=2)

@@ -149,6 +149,7 @@ def test_refine_mask_comes_in_and_goes_out_equal_to_the_bit(
     assert all(torch.equal(back[key], state[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_refine_mask_through_files(tmp_path: Path) -> None:
     table = refine_table(80, 80, False)
     shapes = with_biases({f"roi_head.mask_head.{key}": shape for key, (shape, _) in table.items()})

@@ -67,11 +67,9 @@ def test_free_memory_of_a_machine_and_of_control_groups(tmp_path: Path) -> None:
     assert available_memory(torch.device("mps")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
-@pytest.mark.parametrize(
-    "name",
-    ["mask_rcnn_lite0_fpn", pytest.param("mask_rcnn_resnet18_fpn", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("name", ["mask_rcnn_lite0_fpn", "mask_rcnn_resnet18_fpn"])
 def test_no_more_is_foreseen_than_is_taken(name: str) -> None:
     """The peak of a process of its own, with the images of one size against those of another."""
     script = f"""

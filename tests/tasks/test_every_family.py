@@ -128,7 +128,7 @@ def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.contract("resumes to the bit")
-@pytest.mark.parametrize("name", names("detection", "localization"))
+@pytest.mark.parametrize("name", names("classification", "detection", "localization"))
 def test_a_stopped_training_goes_on_to_the_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_where_proposals_run_out_it_says_so_and_how_to_have_more(nuclei, tile: n
         assert len(nuclei(crowd, conf=0.5, max_det=2000)) > 1.1 * fewer
 
 
+@pytest.mark.slow
 def test_merged_views_say_it_as_well(nuclei, tile: np.ndarray) -> None:
     crowd = np.tile(tile, (3, 3, 1))
     with pytest.warns(UserWarning, match="more objects than the"):

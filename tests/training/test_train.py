@@ -103,7 +103,7 @@ def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("at", [3, 6])
+@pytest.mark.parametrize("at", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted(
     options: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
