@@ -107,7 +107,10 @@ class Trainer:
             drop_last=True,
         )
         self.batches = endless(self.loader)
-        self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch))
+        own = {id(one) for one in self.side.backbone.parameters()}
+        named = self.side.named_parameters()
+        rates = {name: recipe.backbone_lr for name, one in named if id(one) in own}
+        self.optimizer = build_optimizer(recipe, self.side, recipe.peak_lr(recipe.batch), rates)
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.generator = torch.Generator(device)
         self.side.train()

@@ -25,6 +25,7 @@ import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.data.records import Dataset
 from maskwright.drawing.draw import instance_colors
+from maskwright.drawing.figures import plural
 from maskwright.ops.components import label_parts
 from maskwright.recipes import nuclei
 
@@ -131,7 +132,7 @@ def arrange(data: Dataset, chosen: Sequence[int], by_title: dict[str, Any]) -> I
             if masks is None:
                 continue
             count = int(masks.any((1, 2)).sum())
-            text = f"{count} objects"
+            text = f"{count} {plural(count, 'object')}"
             if row > 1:
                 said, true = masks.any(0), goal.any(0)
                 text = f"IoU {(said & true).sum() / max((said | true).sum(), 1):.2f}, {text}"
