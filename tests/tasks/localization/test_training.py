@@ -172,7 +172,7 @@ def test_data_without_a_place_is_one_error(data: Path, tmp_path: Path) -> None:
     write(root, "val", images, [{**hidden[0], "image_id": images[0]["id"]}])
     val = open_dataset(root, "val", keypoints=True, names=train.names)
     told = TASK.warnings(train, val)
-    assert any("no keypoint that is labelled: nothing is scored" in line for line in told)
+    assert any("no keypoint that is labelled: none is scored" in line for line in told)
 
 
 def test_several_objects_are_told_or_an_error(
