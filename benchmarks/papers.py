@@ -14,6 +14,7 @@ side that stands in several experiments trains once.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import statistics
@@ -191,6 +192,8 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list
         seconds = time.perf_counter() - begin
         if run.interrupted:
             raise SystemExit("interrupted: the rows that are whole are kept")
+        with (run.dir / "results.csv").open(newline="") as file:
+            loss = float(list(csv.DictReader(file))[-1]["train/loss"])
         rows = []
         for look, options in experiment.looks.items():
             asked = {**options, "split": experiment.split, "workers": 0}
@@ -198,7 +201,8 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list
                 run.last, train_part, batch=100 if experiment.metric == "top1" else 4, **asked
             )
             score = 100 * scored[experiment.metric]
-            rows.append({"side": side + look, "seed": seed, "score": score, "seconds": seconds})
+            row = {"side": side + look, "seed": seed, "score": score, "loss": loss}
+            rows.append({**row, "seconds": seconds})
     return rows
 
 
@@ -210,7 +214,7 @@ def validated_last(experiment: Experiment) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
     """Return a Markdown table: accuracy by seed, mean, and the difference to the first side."""
     lines = [
-        "| side | % by seed | mean | difference | minutes |",
+        "| side | % by seed | mean | difference | training loss at the end |",
         "| --- | --- | --- | --- | --- |",
     ]
     found = {side: {row["seed"]: row for row in rows if row["side"] == side} for side in sides}
@@ -221,10 +225,11 @@ def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
             continue
         values = [mine[seed]["score"] for seed in sorted(mine)]
         pairs = [mine[s]["score"] - first[s]["score"] for s in sorted(mine) if s in first]
-        minutes = statistics.median(row["seconds"] for row in mine.values()) / 60
+        losses = [row["loss"] for row in mine.values() if "loss" in row]
         lines.append(
             f"| {side} | {', '.join(f'{v:.2f}' for v in values)} | {statistics.mean(values):.2f} | "
-            f"{'' if side == sides[0] else difference(pairs)} | {minutes:.1f} |"
+            f"{'' if side == sides[0] else difference(pairs)} | "
+            f"{', '.join(f'{v:.2f}' for v in losses)} |"
         )
     return "\n".join(lines)
 
