@@ -13,9 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maskwright.errors import nearest
+from maskwright.errors import first_few, nearest
 from maskwright.signatures import Option, parse_value, read_arguments
 from maskwright.terminal import console
+
 
 
 class UsageError(Exception):
@@ -77,8 +78,7 @@ def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
 
     having = [other for other, entry in list_models().items() if name in entry.arguments()]
     if having:
-        others = f"{', '.join(having[:3])}{', ...' if len(having) > 3 else ''}"
-        return f"{model} has no option {name!r}; {others} have it: give model=..."
+        return f"{model} has no option {name!r}; {first_few(having, 3)} have it: give model=..."
     own = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
     return (
         f"train has no option {name!r}{nearest(name, [*own, *kinds])} (see `maskwright train "

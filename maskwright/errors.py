@@ -113,6 +113,12 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     return f"; did you mean {plain[close[0]]!r}?" if close else ""
 
 
+def first_few(names: Iterable[str], most: int) -> str:
+    """Return the first of many names, with "..." for the others."""
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def require_known(names: Iterable[str], known: Iterable[str | None], what: str) -> None:
     """Make sure that a model knows all names of a data set.
 
@@ -127,13 +133,9 @@ def require_known(names: Iterable[str], known: Iterable[str | None], what: str) 
     had = [name for name in known if name is not None]
     missing = [name for name in names if name not in had]
     if missing:
-        unknown, told = (
-            ", ".join(few[:n]) + (", ..." if len(few) > n else "")
-            for few, n in ((missing, 5), (had, 10))
-        )
         raise ValueError(
-            f"{what} that the model does not know: {unknown}{nearest(missing[0], had)} (the model "
-            f"knows {told})"
+            f"{what} that the model does not know: {first_few(missing, 5)}"
+            f"{nearest(missing[0], had)} (the model knows {first_few(had, 10)})"
         )
 
 

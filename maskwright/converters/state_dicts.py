@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ..errors import first_few
 from ..pickles import Global, Thing
 from .torch_file import TensorRecord, as_record
 
@@ -156,7 +157,7 @@ def contents(content: Any) -> str:
     if isinstance(content, Thing):
         keys = list(items_of(content))
         if keys:
-            return "a dictionary of " + ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")
+            return f"a dictionary of {first_few(keys, 6)}"
         return "an empty dictionary" if content.kind is None else f"an object {content.kind}"
     if isinstance(content, list | tuple):
         return f"a list of {len(content)}"

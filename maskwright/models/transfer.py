@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..errors import first_few
 from ..structures import Skeleton
 from .detection.base import Detector
 
@@ -142,8 +143,7 @@ def transfer(
         parts.append(f"{len(joints)} of {len(skeleton)} keypoints")
     text = f"{', '.join(parts)} by name"
     if new:
-        shown = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
-        text += f"; new classes start afresh: {shown}"
+        text += f"; new classes start afresh: {first_few(new, 5)}"
         known = {str(known).lower(): known for known in position}
         near = difflib.get_close_matches(new[0].lower(), known, 1, 0.8)
         if near:

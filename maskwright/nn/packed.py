@@ -21,7 +21,6 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, tuple[float, ...]]] = {
     nn.ReLU6: ("hardtanh", (0.0, 6.0)),
     nn.SiLU: ("swish", ()),
 }
-NOTHING: tuple[str, tuple[float, ...]] = ("none", ())
 
 
 @cache
@@ -75,11 +74,9 @@ class PackedConv2d(nn.Conv2d):
                 self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                     self.weight.detach(), *where, list(x.shape)
                 )
-        name, numbers = NOTHING
-        if self.activation is not None:
-            name, numbers = ACTIVATIONS[self.activation]
+        behind = ("none", ()) if self.activation is None else ACTIVATIONS[self.activation]
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._packed, self.bias, *where, name, numbers, ""
+            x, self._packed, self.bias, *where, *behind, ""
         )
         return found
 

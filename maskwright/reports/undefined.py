@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
+from ..errors import first_few
+
 Rows = dict[str, dict[str, float]]
 ALL = "all"  # what a metric without a kind measures
 
@@ -78,7 +80,7 @@ def undefined_line(metrics: Iterable[str], names: Iterable[str] = (), most: int 
     parts = list(metrics)
     names = list(names)
     if names:
-        named = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+        named = first_few(names, most)
         parts.append(
             f"all of {named}" if len(names) == 1 else f"all of {len(names)} names ({named})"
         )

@@ -15,7 +15,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import first_few
 from ..models.meta import Meta
 from ..paths import nearest_path, plain_path, takes_paths
 from .older_names import backbone_of, modern_names
@@ -222,7 +223,7 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         ("of another shape", shapes),
         ("of another type", kinds),
     ]
-    parts = [f"{len(names)} {what}: {_first_few(names)}" for what, names in faults if names]
+    parts = [f"{len(names)} {what}: {first_few(names, 4)}" for what, names in faults if names]
     if parts:
         raise ValueError(
             f"{source}: the weights do not fit the model ({'; '.join(parts)}); was it built with "
@@ -353,8 +354,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _first_few(names: Iterable[str], count: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

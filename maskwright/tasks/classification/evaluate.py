@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...errors import require_known
+from ...errors import first_few, require_known
 from ...metrics.calibration import fit_temperature
 from ...metrics.classification import classification_metrics, multilabel_metrics
 from ...models.classification.base import Classifier
@@ -79,7 +79,7 @@ class ClassificationEvaluation(Evaluation):
         """Return which classes were not scored."""
         if not self.unseen:
             return []
-        shown = ", ".join(self.unseen[:5]) + (", ..." if len(self.unseen) > 5 else "")
+        shown = first_few(self.unseen, 5)
         return [f"the images have none of {len(self.unseen)} classes of the model: {shown}"]
 
 

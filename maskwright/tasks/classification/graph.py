@@ -216,14 +216,13 @@ class ClassificationGraphs(GraphKind):
 
     def compare(self, wanted: Any, found: Any, spec: GraphSpec) -> ClassMatch:
         """Return how the probabilities of two answers agree; see `GraphKind`."""
-        one, other = wanted, found
-        label = int(one.argmax())
+        label = int(wanted.argmax())
         return ClassMatch(
             label,
-            float(one[label]),
-            int(other.argmax()),
-            float((one - other).abs().max()),
-            float(one.max() - one.min()),
+            float(wanted[label]),
+            int(found.argmax()),
+            float((wanted - found).abs().max()),
+            float(wanted.max() - wanted.min()),
         )
 
     def agrees(self, matches: Sequence[ClassMatch]) -> bool:

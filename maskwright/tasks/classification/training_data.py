@@ -10,7 +10,7 @@ from ...data.label_batches import LabelBatches, balanced_draws
 from ...data.label_samples import LabelAugment
 from ...data.records import Dataset
 from ...data.sampling import class_weights
-from ...errors import OptionError
+from ...errors import OptionError, first_few
 from ...models.classification.base import Classifier
 from ...nn.norm import starved_norm
 from ...structures import Images, Labels
@@ -120,7 +120,7 @@ def warn_of(train: Dataset, val: Dataset | None) -> list[str]:
     counts = train.images_per_class()
     empty = [name for name, count in zip(train.names, counts.tolist(), strict=True) if not count]
     if empty:
-        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        shown = first_few(empty, 5)
         found.append(f"no training image of {len(empty)} of {len(train.names)} classes: {shown}")
     some = counts[counts > 0]
     if len(some) > 1 and some.max() > LOPSIDED * some.min():

@@ -274,9 +274,9 @@ def to_coco_rows(
             found.labels.tolist(), boxes.tolist(), found.scores.tolist(), strict=True
         )
     ]
-    codes = mask_codes(found, paste_mode)
-    for row, code in zip(rows, codes or (), strict=codes is not None):
-        row["segmentation"] = code
+    if (codes := mask_codes(found, paste_mode)) is not None:
+        for row, code in zip(rows, codes, strict=True):
+            row["segmentation"] = code
     if found.keypoints is not None and joints is not None:
         for row, points in zip(rows, found.keypoints[:, joints].flatten(1).tolist(), strict=True):
             row["keypoints"] = points

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...data.proposals import Found, find_proposals
 from ...data.records import Dataset
-from ...errors import OptionError
+from ...errors import OptionError, first_few
 from ...models.detection.base import Detector
 from ...proposals import ProposalStore, make_source
 from ...storage.published import cache_dir
@@ -122,7 +122,7 @@ def report_proposals(found: Found, source: str, split: str) -> None:
             f"{source}: {found.dropped} proposals outside their image or without area were left out"
         )
     if found.without:
-        first = ", ".join(found.without[:3]) + (", ..." if len(found.without) > 3 else "")
+        first = first_few(found.without, 3)
         console.warn(
             f"{source} has no proposals in {len(found.without)} of {len(found.counts)} {split} "
             f"images ({first}): nothing can be found there"

@@ -16,7 +16,7 @@ from ...data.pixels.images import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
 from ...data.transforms import Augment
-from ...errors import OptionError
+from ...errors import OptionError, first_few
 from ...models.base import Model
 from ...models.detection.base import Detector
 from ...models.meta import Meta
@@ -233,7 +233,7 @@ class DetectionTask(Task):
 
     def counts(self, data: Dataset) -> str:
         """Return how many objects of which classes; see `Task`."""
-        names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
+        names = first_few(data.names, 5)
         return f"{sum(class_counts(data).values())} objects of {len(data.names)} classes: {names}"
 
     def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:

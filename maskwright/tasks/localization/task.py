@@ -12,7 +12,7 @@ from ...data.batches import Batch, Loader, load_batches
 from ...data.checking.verdict import class_counts, no_objects, unlike_classes
 from ...data.pixels.images import collate_images
 from ...data.records import Dataset
-from ...errors import OptionError, require_known
+from ...errors import OptionError, first_few, require_known
 from ...models.base import Model
 from ...models.localization.base import Localizer
 from ...models.meta import Meta
@@ -153,7 +153,7 @@ class LocalizationTask(Task):
     def counts(self, data: Dataset) -> str:
         """Return how many images have an object; see `Task`."""
         there = len(np.unique(data.classes_of_images()[0]))
-        names = ", ".join(data.names[:5]) + (", ..." if len(data.names) > 5 else "")
+        names = first_few(data.names, 5)
         return (
             f"{there} images with an object, {len(data) - there} without; {len(data.names)} "
             f"classes: {names}"

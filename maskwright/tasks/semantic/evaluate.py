@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...data.loader import Batch
 from ...data.records import Dataset
-from ...errors import require_known
+from ...errors import first_few, require_known
 from ...metrics.semantic import Boundaries, Confusion, pixel_scores, semantic_metrics
 from ...models.meta import Meta
 from ..evaluation import Evaluation, Evaluator
@@ -78,7 +78,7 @@ class SemanticEvaluation(Evaluation):
         missing = [name for name, count in zip(self.names, support, strict=True) if not count]
         if not missing:
             return []
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        shown = first_few(missing, 5)
         return [f"the images have no pixel of {len(missing)} classes of the model: {shown}"]
 
 

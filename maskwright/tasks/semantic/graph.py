@@ -164,13 +164,12 @@ class SemanticGraphs(GraphKind):
 
     def compare(self, wanted: Any, found: Any, spec: GraphSpec) -> MapMatch:
         """Return how two maps with probabilities agree; see `GraphKind`."""
-        one, other = wanted, found
-        apart = abs(one.probs.astype("float32") - other.probs.astype("float32"))
+        apart = abs(wanted.probs.astype("float32") - found.probs.astype("float32"))
         return MapMatch(
-            one.labels.size,
-            int((one.labels != other.labels).sum()),
+            wanted.labels.size,
+            int((wanted.labels != found.labels).sum()),
             float(apart.max(initial=0.0)),
-            len(set(one.labels.ravel().tolist())),
+            len(set(wanted.labels.ravel().tolist())),
         )
 
     def agrees(self, matches: Sequence[MapMatch]) -> bool:

@@ -82,7 +82,7 @@ class SemanticResult(ImageResult):
         """The share of the image by class name, of the classes that occur, the largest first."""
         return {name: count / self.labels.size for name, count in self.pixels.items()}
 
-    @property
+    @cached_property
     def palette(self) -> np.ndarray:
         """(C, 3) uint8, the colour of each class in pictures and label maps."""
         return class_palette(self.names, self.colors)
