@@ -2,19 +2,21 @@
 
 The sides take turns, so that a machine that slows down slows both; the ratio of each turn is taken
 first and the median of the ratios last. `parse` gives a script its options, `machine` its header
-and `header` and `line` its table.
+and `header` and `line` its table; `Rows` keeps what long experiments found.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -92,6 +94,30 @@ def machine() -> str:
         f"{_processor()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
         f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
     )
+
+
+class Rows(list[dict[str, Any]]):
+    """The rows of one experiment, kept in a JSON file beside those of others.
+
+    Attributes:
+        kept: all rows that were in the file at the start.
+
+    Args:
+        out: the file, which need not be there; None: rows are kept nowhere.
+        experiment: its name.
+    """
+
+    def __init__(self, out: Path | None, experiment: str) -> None:
+        self.out, self.experiment = out, experiment
+        self.kept = json.loads(out.read_text()) if out is not None and out.exists() else []
+        super().__init__(row for row in self.kept if row["experiment"] == experiment)
+
+    def add(self, made: Iterable[dict[str, Any]]) -> None:
+        """Take rows in, and write the file."""
+        self += [{**row, "experiment": self.experiment} for row in made]
+        if self.out is not None:
+            others = [row for row in self.kept if row["experiment"] != self.experiment]
+            self.out.write_text(json.dumps(others + list(self), indent=1) + "\n")
 
 
 def _processor() -> str:

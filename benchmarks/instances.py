@@ -13,13 +13,12 @@ over the seeds that all sides have, and paired differences to Mask R-CNN.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common import machine
 from refine_mask import report, variant
-from training import Ours, run_all
+from training import Ours, of_steps, run_all
 
 from maskwright.devices import pick_device
 from maskwright.recipes import nuclei
@@ -43,10 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file of the rows, which is added to")
     parser.add_argument("--save", type=Path, help="folder for the trained weights")
     args = parser.parse_args()
-    recipe = nuclei(args.data)
-    steps = args.steps or recipe.steps
-    assert steps is not None
-    recipe = replace(recipe, steps=steps, warmup=max(steps // 12, 1))
+    recipe = of_steps(nuclei(args.data), args.steps)
     sides = {name: (Ours, variant(recipe, *SIDES[name])) for name in args.sides or SIDES}
     print(machine())
     device = pick_device(args.device)

@@ -11,7 +11,6 @@ the file are not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import machine
+from common import Rows, machine
 from papers import difference
 from scenes import darts, scenes, white_cells
 
@@ -195,9 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file of the rows, which is added to")
     args = parser.parse_args()
     experiment = EXPERIMENTS[args.experiment]
-    out: Path | None = args.out
-    kept = json.loads(out.read_text()) if out is not None and out.exists() else []
-    rows = [row for row in kept if row["experiment"] == args.experiment]
+    rows = Rows(args.out, args.experiment)
     print(machine())
     todo = [
         (side, seed)
@@ -211,11 +208,7 @@ def main() -> None:
         places = experiment.data(Path(folder), args.bccd) if todo else None
         for side, seed in todo:
             assert places is not None
-            made = train_once(experiment, side, seed, places)
-            rows += [{**row, "experiment": args.experiment} for row in made]
-            if out is not None:
-                others = [row for row in kept if row["experiment"] != args.experiment]
-                out.write_text(json.dumps(others + rows, indent=1) + "\n")
+            rows.add(train_once(experiment, side, seed, places))
     print(table(experiment, rows))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import machine
+from common import Rows, machine
 
 import maskwright as mw
 
@@ -159,21 +158,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         "camvid",
         "test",
         {
-            "DeepLabv3+": {"model": "deeplabv3plus_lite0"},
-            "not dilated": {
-                "model": "deeplabv3plus_lite0",
-                "model_args": {"output_stride": 32},
-            },
-            "without image pooling": {
-                "model": "deeplabv3plus_lite0",
-                "model_args": {"image_pooling": False},
-            },
-            "without the low-level map": {
-                "model": "deeplabv3plus_lite0",
-                "model_args": {"low_level": False},
-            },
+            "DeepLabv3+": {},
+            "not dilated": {"model_args": {"output_stride": 32}},
+            "without image pooling": {"model_args": {"image_pooling": False}},
+            "without the low-level map": {"model_args": {"low_level": False}},
         },
-        SCENES,
+        {**SCENES, "model": "deeplabv3plus_lite0"},
         metric="mIoU",
         looks={"": {}, " and CRF": {"crf": True}},
     ),
@@ -253,9 +243,7 @@ def main() -> None:
     args = parser.parse_args()
     experiment = EXPERIMENTS[args.experiment]
     sides = args.sides or list(experiment.sides)
-    out: Path | None = args.out
-    kept = json.loads(out.read_text()) if out is not None and out.exists() else []
-    rows = [row for row in kept if row["experiment"] == args.experiment]
+    rows = Rows(args.out, args.experiment)
     print(machine())
     for seed in args.seeds:
         for side in sides:
@@ -263,16 +251,13 @@ def main() -> None:
             if any(row["side"] in names and row["seed"] == seed for row in rows):
                 continue
             # A side of this name in another experiment has the same options.
-            same = {row["side"]: row for row in kept if row["seed"] == seed}
+            same = {row["side"]: row for row in rows.kept if row["seed"] == seed}
             made = (
                 [same[name] for name in names]
                 if same.keys() >= set(names)
                 else train_once(experiment, side, seed, args.data)
             )
-            rows += [{**row, "experiment": args.experiment} for row in made]
-            if out is not None:
-                others = [row for row in kept if row["experiment"] != args.experiment]
-                out.write_text(json.dumps(others + rows, indent=1) + "\n")
+            rows.add(made)
     print(table(rows, experiment.named))
 
 

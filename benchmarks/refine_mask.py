@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import Ours, one_class, paired, run_all
+from training import Ours, of_steps, one_class, paired, run_all
 
 from maskwright.devices import pick_device
 from maskwright.nn.detection.refine_head import FUSION_PARTS
@@ -105,10 +105,7 @@ def main() -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Train all sides of the study and print their tables."""
-    recipe = RECIPES[args.recipe](args.data)
-    steps = args.steps or recipe.steps
-    assert steps is not None
-    recipe = replace(recipe, steps=steps, warmup=max(steps // 12, 1))
+    recipe = of_steps(RECIPES[args.recipe](args.data), args.steps)
     study = STUDIES[args.ablation]
     sides = {name: (Ours, variant(recipe, *what)) for name, what in study.items()}
     device = pick_device(args.device)

@@ -24,13 +24,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from training import Ours, Trainer, paired, run_all
+from training import Ours, Trainer, of_steps, paired, run_all
 
 from maskwright.data.loader import Batch
 from maskwright.devices import pick_device
@@ -217,10 +216,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="folder for our trained weights")
     args = parser.parse_args()
     device = pick_device(args.device)
-    recipe = RECIPES[args.recipe](args.data)
-    steps = args.steps or recipe.steps
-    assert steps is not None
-    recipe = replace(recipe, steps=steps, warmup=max(steps // 12, 1))
+    recipe = of_steps(RECIPES[args.recipe](args.data), args.steps)
     plans = dict.fromkeys(args.sides, recipe)
     if args.equal_time:
         ratio = args.ratio
@@ -229,8 +225,8 @@ def main() -> None:
             ratio = statistics.median(ratios)
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
             print(f"torchvision's step takes {ratio:.2f} ({spread}) times as long as ours")
-        fewer = round(steps / ratio)
-        plans[EQUAL_TIME] = replace(recipe, steps=fewer, warmup=max(fewer // 12, 1))
+        assert recipe.steps is not None
+        plans[EQUAL_TIME] = of_steps(recipe, round(recipe.steps / ratio))
     sides = {name: (SIDES[name.split(",")[0]], plan) for name, plan in plans.items()}
     rows = run_all(sides, args.seeds, device, args.workers, args.out, args.save)
     print("\n" + report(rows, device))

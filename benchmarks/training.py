@@ -12,6 +12,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def one_class(data: Path, folder: Path) -> Path:
     file = folder / "data.yaml"
     file.write_text(json.dumps({"train": "train.json", "val": "val.json", "images": images}))
     return file
+
+
+def of_steps(recipe: DetectionRecipe, steps: int | None = None) -> DetectionRecipe:
+    """Return a recipe with other steps, a twelfth of them to warm up; None: as many as it has."""
+    steps = steps or recipe.steps
+    assert steps is not None
+    return replace(recipe, steps=steps, warmup=max(steps // 12, 1))
 
 
 def endless(loader: Loader) -> Iterator[Batch]:
