@@ -18,7 +18,6 @@ from maskwright.signatures import Option, parse_value, read_arguments
 from maskwright.terminal import console
 
 
-
 class UsageError(Exception):
     """The command line is wrong: exit status 2."""
 
