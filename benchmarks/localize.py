@@ -195,6 +195,7 @@ def main() -> None:
     args = parser.parse_args()
     experiment = EXPERIMENTS[args.experiment]
     rows = Rows(args.out, args.experiment)
+    mw.keep_memory()
     print(machine())
     todo = [
         (side, seed)

@@ -41,7 +41,7 @@ class Experiment:
         sides: options of `train` by what the side is called; the first is what others are held to.
         common: options that all sides have.
         metric: that is compared, a share.
-        looks: options of `val` by what is put behind the name of a side: each trained model is
+        looks: options of `val` by what is put behind the name of the first side, whose models are
             scored with each of them.
     """
 
@@ -55,7 +55,15 @@ class Experiment:
     @property
     def named(self) -> list[str]:
         """Return the names of all rows of a seed."""
-        return [side + look for side in self.sides for look in self.looks]
+        return [name for side in self.sides for name in self.names_of(side)]
+
+    def names_of(self, side: str) -> list[str]:
+        """Return the names of the rows of a side."""
+        return [side + look for look in self.looks_of(side)]
+
+    def looks_of(self, side: str) -> dict[str, dict[str, Any]]:
+        """Return by which options a side is scored."""
+        return self.looks if side == next(iter(self.sides)) else {"": {}}
 
 
 # As for CIFAR in the papers: SGD with momentum, a tenth at half and three quarters, random crops,
@@ -73,8 +81,14 @@ CIFAR: dict[str, Any] = {
     "weights": "none",
 }
 
-# Frames at half their size, by the recipe that segmenters have here.
-SCENES: dict[str, Any] = {"imgsz": 240, "crop": (176, 240), "epochs": 30, "batch": 8}
+# Frames at a third of their size, by the recipe that segmenters have here, in 138 steps.
+SCENES: dict[str, Any] = {"imgsz": 120, "crop": (120, 160), "epochs": 12, "batch": 16}
+LITE0 = {"backbone": "tf_efficientnet_lite0", "output_stride": 16, "norm": "bn"}
+# What a paper has at stride 8, with half the dilation at stride 16.
+ON_LITE0: dict[str, dict[str, Any]] = {
+    "LargeFOV": {"model": "deeplab_largefov", "model_args": {**LITE0, "rates": (6,)}},
+    "v2": {"model": "deeplabv2_resnet101", "model_args": {**LITE0, "rates": (3, 6, 9, 12)}},
+}
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lenet": Experiment(
@@ -141,15 +155,24 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         {"model": "classify_tf_efficientnet_lite0", "epochs": 10, "batch": 32, "imgsz": 160},
     ),
-    "decoders": Experiment(
+    "scenes": Experiment(
         "camvid",
         "test",
         {
-            "semantic FPN": {"model": "semantic_fpn_lite0"},
+            "FCN-32s": {"model": "fcn32s_lite0"},
+            "FCN-16s": {"model": "fcn16s_lite0"},
+            "FCN-8s": {"model": "fcn8s_lite0"},
             "U-Net": {"model": "unet_lite0"},
-            "DeepLabv3": {"model": "deeplabv3_lite0"},
-            "DeepLabv3+": {"model": "deeplabv3plus_lite0"},
-            "SegNet-Basic, from nothing": {"model": "segnet_basic", "weights": "none"},
+            "DeepLab v1": ON_LITE0["LargeFOV"],
+            "DeepLab v2": ON_LITE0["v2"],
+            "DeepLab v3": {"model": "deeplabv3_lite0"},
+            "DeepLab v3+": {"model": "deeplabv3plus_lite0"},
+            "semantic FPN": {"model": "semantic_fpn_lite0"},
+            "SegNet-Basic, narrow, from nothing": {
+                "model": "segnet_basic",
+                "weights": "none",
+                "model_args": {"width": 32},
+            },
         },
         SCENES,
         metric="mIoU",
@@ -158,7 +181,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "camvid",
         "test",
         {
-            "DeepLabv3+": {},
+            "DeepLab v3+": {"model": "deeplabv3plus_lite0"},
             "not dilated": {"model_args": {"output_stride": 32}},
             "without image pooling": {"model_args": {"image_pooling": False}},
             "without the low-level map": {"model_args": {"low_level": False}},
@@ -185,7 +208,7 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list
         with (run.dir / "results.csv").open(newline="") as file:
             loss = float(list(csv.DictReader(file))[-1]["train/loss"])
         rows = []
-        for look, options in experiment.looks.items():
+        for look, options in experiment.looks_of(side).items():
             asked = {**options, "split": experiment.split, "workers": 0}
             scored = mw.val(
                 run.last, train_part, batch=100 if experiment.metric == "top1" else 4, **asked
@@ -244,10 +267,11 @@ def main() -> None:
     experiment = EXPERIMENTS[args.experiment]
     sides = args.sides or list(experiment.sides)
     rows = Rows(args.out, args.experiment)
+    mw.keep_memory()
     print(machine())
     for seed in args.seeds:
         for side in sides:
-            names = [side + look for look in experiment.looks]
+            names = experiment.names_of(side)
             if any(row["side"] in names and row["seed"] == seed for row in rows):
                 continue
             # A side of this name in another experiment has the same options.

@@ -32,6 +32,7 @@ from .semantic import deeplabv3 as _deeplabv3  # noqa: F401
 from .semantic import deeplabv3plus as _deeplabv3plus  # noqa: F401
 from .semantic import fcn as _fcn  # noqa: F401
 from .semantic import fcn_resnet as _fcn_resnet  # noqa: F401
+from .semantic import fcn_scores as _fcn_scores  # noqa: F401
 from .semantic import fpn as _fpn  # noqa: F401
 from .semantic import lraspp as _lraspp  # noqa: F401
 from .semantic import segnet as _segnet  # noqa: F401

@@ -21,9 +21,11 @@ def register_on_backbones(
     options: type,
     task: str,
     paper: str,
-    tiny: Mapping[str, Any],
+    tiny: Mapping[str, Any] | None,
     listed: Mapping[str, str | Mapping[str, Any]] = LISTED,
     weights: Mapping[str, Mapping[str, PublishedWeights]] | None = None,
+    presets: Mapping[str, Any] | None = None,
+    family: str = "",
 ) -> None:
     """Register a model for each backbone: `<beginning><backbone>`.
 
@@ -33,12 +35,16 @@ def register_on_backbones(
         options: its options, `backbone` among them.
         task: see `Model`.
         paper: authors and year.
-        tiny: options of the smallest instance, which is on the first of `listed`.
+        tiny: options of the smallest instance, which is on the first of `listed`; None: another
+            beginning of the family has it.
         listed: endings of the names in the list of models, and their backbones, or the options
             that they fix.
         weights: published weights by the endings.
+        presets: further options that all these names fix.
+        family: of the models; "": the beginning.
     """
-    family = beginning.rstrip("_")
+    family = family or beginning.rstrip("_")
+    shared = presets or {}
     for number, (ending, fixed) in enumerate(listed.items()):
         register(
             f"{beginning}{ending}",
@@ -47,7 +53,7 @@ def register_on_backbones(
             paper=paper,
             tiny=None if number else tiny,
             weights=(weights or {}).get(ending),
-            presets={"backbone": fixed} if isinstance(fixed, str) else fixed,
+            presets={**shared, **({"backbone": fixed} if isinstance(fixed, str) else fixed)},
             family=family,
         )(builder)
 
@@ -55,7 +61,7 @@ def register_on_backbones(
         backbone = name.removeprefix(beginning)
         if not is_backbone(backbone):
             return None
-        presets = {"backbone": backbone}
-        return ModelEntry(name, builder, options, task, presets, None, {}, paper, family)
+        named = {**shared, "backbone": backbone}
+        return ModelEntry(name, builder, options, task, named, None, {}, paper, family)
 
     register_pattern(beginning, resolve, "any backbone of a detector, ours or timm's")

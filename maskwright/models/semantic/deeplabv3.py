@@ -112,6 +112,7 @@ register_on_backbones(
             "output_stride": 16,
             "rates": (12, 24, 36),
         },
+        "lite0": {"backbone": "tf_efficientnet_lite0", "output_stride": 16, "separable": True},
     },
     weights={
         name: torchvision_segmenter(f"deeplabv3_{name}{file}", miou, pixels)
