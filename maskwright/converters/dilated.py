@@ -1,9 +1,9 @@
 """Segmenters on dilated backbones of other libraries: FCN, DeepLabv3 and v3+, LR-ASPP.
 
 - torchvision: all that it has, with an auxiliary head or without.
-- smp: segmentation_models_pytorch 0.2 to 0.6, its DeepLabV3 and DeepLabV3Plus on ResNets and on
-  encoders of timm (`tu-...`). Their tensors do not tell the output stride: of DeepLabV3 it is 8, of
-  DeepLabV3Plus 16, unless `output_stride` is given.
+- smp: segmentation_models_pytorch 0.2 to 0.6, its DeepLabV3 and DeepLabV3Plus on ResNets,
+  mobilenet_v2 and encoders of timm (`tu-...`). Their tensors do not tell the output stride: of
+  DeepLabV3 it is 8, of DeepLabV3Plus 16, unless `output_stride` is given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from .common import require
 from .layout import Layout, Rules, State, Table
-from .semantic import ENCODER, SPARE_OF_ENCODER
+from .semantic import ENCODER, OWN, SPARE_OF_ENCODER
 
 _BEFORE = {None, False}  # the first block of a stage has the dilation of the stage before
 
@@ -113,7 +113,6 @@ def _smp_v3plus(*, timm: bool) -> Layout:
     )
 
 
-_OWN = r"(resnet|resnext)\d+\w*"
 LAYOUTS: Table = (
     (
         r"fcn_resnet(50|101)",
@@ -134,8 +133,8 @@ LAYOUTS: Table = (
         r"lraspp_mobilenet_v3_large",
         {"torchvision": _torchvision(output_stride=16, full_dilation={None, True}, width=128)},
     ),
-    (rf"deeplabv3_{_OWN}", {"smp": _smp_v3(timm=False)}),
-    (r"deeplabv3_\w+", {"smp": _smp_v3(timm=True)}),
-    (rf"deeplabv3plus_{_OWN}", {"smp": _smp_v3plus(timm=False)}),
-    (r"deeplabv3plus_(?!mobilenet_v3)\w+", {"smp": _smp_v3plus(timm=True)}),
+    (rf"deeplabv3_{OWN}", {"smp": _smp_v3(timm=False)}),
+    (r"deeplabv3_(?!vgg)\w+", {"smp": _smp_v3(timm=True)}),
+    (rf"deeplabv3plus_{OWN}", {"smp": _smp_v3plus(timm=False)}),
+    (r"deeplabv3plus_(?!vgg|mobilenet_v3)\w+", {"smp": _smp_v3plus(timm=True)}),
 )

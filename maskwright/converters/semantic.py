@@ -1,6 +1,7 @@
 """Segmenters of other libraries: one row of a table for each family.
 
-- smp: segmentation_models_pytorch 0.4 to 0.6, its Unet and FPN on ResNets and on encoders of timm.
+- smp: segmentation_models_pytorch 0.4 to 0.6, its Unet and FPN on ResNets, VGGs, mobilenet_v2 and
+  encoders of timm.
 - milesial: Pytorch-UNet.
 - wkentaro: pytorch-fcn, FCN on VGG-16.
 - crfasrnn: crfasrnn_pytorch, CRF-RNN.
@@ -24,20 +25,23 @@ ENCODER: Rules = (
     (r"^backbone\.body\.body\.", "encoder.model."),
     (r"^backbone\.body\.", "encoder."),
 )
+OWN = r"((resnet|resnext)\d+\w*|mobilenet_v2)"  # encoders that are not timm's
 # Older encoders of timm had no wrapper.
 _UNWRAPPED: Rules = ((r"^encoder\.(?!model\.)", "encoder.model."),)
 
 
 def _unet_options(state: State) -> dict[str, Any]:
     widths = [len(require(state, f"decoder.blocks.{i}.conv1.0.weight")) for i in range(5)]
-    return {} if widths == [256, 128, 64, 32, 16] else {"widths": widths}
+    found: dict[str, Any] = {} if widths == [256, 128, 64, 32, 16] else {"widths": widths}
+    return {**found, "middle": True} if "decoder.center.0.0.weight" in state else found
 
 
-def _smp_unet(older: Rules = ()) -> Layout:
+def _smp_unet(older: Rules = (), *, middle: bool = False) -> Layout:
     return Layout(
         names=(
             *ENCODER,
             (r"^blocks\.", "decoder.blocks."),
+            (r"^middle\.", "decoder.center."),
             (r"^head\.", "segmentation_head.0."),
         ),
         older=older,
@@ -45,6 +49,7 @@ def _smp_unet(older: Rules = ()) -> Layout:
         spare=SPARE_OF_ENCODER,
         single=True,
         statistics=(None,),
+        fixed={"middle": middle},
     )
 
 
@@ -161,10 +166,10 @@ _CRFASRNN = Layout(
 )
 LAYOUTS: Table = (
     (r"unet", {"milesial": _MILESIAL}),
-    (r"unet_(resnet|resnext)\d+\w*", {"smp": _smp_unet()}),
-    # On a VGG theirs has two more convolutions in the middle.
-    (r"unet_(?!vgg|mobilenet_v3)\w+", {"smp": _smp_unet(_UNWRAPPED)}),
-    (r"semantic_fpn_(resnet|resnext|vgg)\d+\w*", {"smp": _smp_fpn()}),
+    (r"unet_vgg\d+\w*", {"smp": _smp_unet(middle=True)}),
+    (rf"unet_{OWN}", {"smp": _smp_unet()}),
+    (r"unet_(?!mobilenet_v3)\w+", {"smp": _smp_unet(_UNWRAPPED)}),
+    (rf"semantic_fpn_({OWN}|vgg\d+\w*)", {"smp": _smp_fpn()}),
     (r"semantic_fpn_(?!mobilenet_v3)\w+", {"smp": _smp_fpn(_UNWRAPPED)}),
     (r"fcn(32|16|8)s_vgg16", {"wkentaro": _WKENTARO}),
     (r"crf_rnn", {"crfasrnn": _CRFASRNN}),

@@ -24,6 +24,7 @@ SHIPPED_BACKBONES = {
 # ImageNet weights of our own networks, as torchvision publishes them.
 _TORCHVISION_BACKBONES = {
     "alexnet": "alexnet-owt-7be5be79",
+    "mobilenet_v2": "mobilenet_v2-b0353104",
     "mobilenet_v3_large": "mobilenet_v3_large-8738ca79",
     "resnet18": "resnet18-f37072fd",
     "resnet34": "resnet34-b627a593",

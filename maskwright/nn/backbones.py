@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import OptionError
 from .alexnet import AlexNet
 from .detection.poolers import Trunk
-from .mobilenet_v3 import MOBILENETS, MobileNetV3
+from .mobilenets import MOBILENETS, MobileNet
 from .resnet import RESNETS, ResNet
 from .vgg import VGG, VGGS
 
@@ -241,7 +241,7 @@ class Backbone(Trunk):
             place of striding (VGG as in DeepLab, see `VGG`).
         full_dilation: whether the first block of a dilated stage has the dilation of the stage, or
             that of the stage before: see `ResNet`. Weights know only one of both. None: as the
-            network's publisher has it: before, but for MobileNetV3.
+            network's publisher has it: before, but for MobileNets.
         multi_grid: factors of the dilations in the last stage of our ResNets, a block each.
         tail: the stage behind the last map, that at stride 16, is there for regions; see `tail`.
 
@@ -285,7 +285,7 @@ class Backbone(Trunk):
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         if multi_grid and name not in RESNETS:
             raise OptionError(f"multi_grid is for {', '.join(RESNETS)}; {name} has none")
-        body: ResNet | TimmBody | AlexNet | VGG | MobileNetV3
+        body: ResNet | TimmBody | AlexNet | VGG | MobileNet
         finest = min(strides[0], PYRAMID[0])
         self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
         self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -299,7 +299,8 @@ class Backbone(Trunk):
             if name in VGGS:
                 body = VGG(name, strides[-1], finest=finest, output_stride=output_stride)
             else:
-                body = MobileNetV3(
+                body = MobileNet(
+                    name,
                     strides[-1],
                     finest=finest,
                     output_stride=output_stride,

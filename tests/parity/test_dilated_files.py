@@ -37,6 +37,18 @@ def dilated_resnet(stride: int) -> nn.Module:
     return net
 
 
+def dilated_mobilenet(stride: int) -> nn.Module:
+    """MobileNetV2 without its classes, all convolutions of its last stage dilated."""
+    net = torchvision.models.mobilenet_v2()
+    del net.classifier
+    for index, rate in ((range(7, 14), 2 if stride == 8 else 1), (range(14, 19), 32 // stride)):
+        for conv in net.features[index.start : index.stop].modules():
+            if isinstance(conv, nn.Conv2d) and rate > 1:
+                reach = conv.kernel_size[0] // 2 * rate
+                conv.stride, conv.dilation, conv.padding = (1, 1), (rate, rate), (reach, reach)
+    return net
+
+
 def resnet_maps(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     low = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x)))))
     return low, net.layer4(net.layer3(net.layer2(low)))
@@ -89,8 +101,9 @@ class Smp(nn.Module):
         self, name: str, *, plus: bool, stride: int, width: int, separable: bool = False
     ) -> None:
         super().__init__()
-        self.stride, self.ours = stride, name == "resnet18"
-        self.encoder = dilated_resnet(stride) if self.ours else TimmEncoder(name, stride)
+        self.stride = stride
+        own = {"resnet18": dilated_resnet, "mobilenet_v2": dilated_mobilenet}
+        self.encoder = own[name](stride) if name in own else TimmEncoder(name, stride)
         low, last = self.maps(torch.zeros(2, 3, 64, 64))
         aspp = SmpASPP(last.shape[1], width, separable=separable)
         decoder = self.decoder = nn.Module()
@@ -106,8 +119,11 @@ class Smp(nn.Module):
         self.segmentation_head = nn.Sequential(nn.Conv2d(width, CLASSES, 1))
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.ours:
+        if isinstance(self.encoder, torchvision.models.ResNet):
             return resnet_maps(self.encoder, x)
+        if isinstance(self.encoder, torchvision.models.MobileNetV2):
+            low = self.encoder.features[:4](x)
+            return low, self.encoder.features[4:](low)
         maps = self.encoder.model(x)
         return maps[1], maps[-1]
 
@@ -173,6 +189,12 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any]]] = {
         lambda: Smp("resnet18", plus=True, stride=16, width=256, separable=True),
         {**OURS, **PLUS, "separable": True},
     ),
+    "smp v3+ of MobileNetV2": (
+        "deeplabv3plus_mobilenet_v2",
+        "smp",
+        lambda: Smp("mobilenet_v2", plus=True, stride=16, width=16, separable=True),
+        {**OURS, **PLUS, "width": 16, "separable": True},
+    ),
     "smp v3+ of timm": (
         "deeplabv3plus_lite0",
         "smp",
@@ -180,7 +202,10 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any]]] = {
         {**SMP, **PLUS, "width": 16, "separable": False},
     ),
 }
-LONG = ("fcn", "fcn auxiliary", "deeplabv3", "smp v3", "smp v3+ of timm")
+LONG = (
+    *("fcn", "fcn auxiliary", "deeplabv3", "smp v3"),
+    *("smp v3+ of MobileNetV2", "smp v3+ of timm"),
+)
 
 
 def random_state(network: nn.Module) -> None:

@@ -44,6 +44,43 @@ class ResNetMaps(torchvision.models.ResNet):
         return maps
 
 
+class MobileMaps(torchvision.models.MobileNetV2):
+    """Another: MobileNetV2 without its classes, the last convolution included."""
+
+    channels = (16, 24, 32, 96, 1280)
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.classifier
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for first, behind in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19)):
+            x = self.features[first:behind](x)
+            maps.append(x)
+        return maps
+
+
+class VGGMaps(torchvision.models.VGG):
+    """Another: VGG-11 without its classes; its maps come from before the maxima, but the last."""
+
+    channels = (128, 256, 512, 512, 512)
+    center = True
+
+    def __init__(self, *, norm: bool) -> None:
+        base = torchvision.models.vgg11_bn() if norm else torchvision.models.vgg11()
+        super().__init__(base.features, init_weights=False)
+        del self.classifier
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                maps.append(x)
+            x = layer(x)
+        return [*maps[1:], x]
+
+
 class TimmMaps(nn.Module):
     """Another: any network of timm, behind one more name."""
 
@@ -68,6 +105,9 @@ class SmpUnet(nn.Module):
         self.decoder = nn.Module()
         self.decoder.blocks = nn.ModuleList()
         cin = encoder.channels[-1]
+        self.decoder.center = nn.Sequential()
+        if hasattr(encoder, "center"):
+            self.decoder.center.extend([conv_bn(cin, cin), conv_bn(cin, cin)])
         for skip, width in zip((*encoder.channels[-2::-1], 0), widths, strict=True):
             block = nn.Module()
             block.conv1, block.conv2 = conv_bn(cin + skip, width), conv_bn(width, width)
@@ -77,6 +117,7 @@ class SmpUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         *skips, x = self.encoder(x)
+        x = self.decoder.center(x)
         for block in self.decoder.blocks:
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             if skips:
@@ -251,6 +292,27 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[
         {"widths": [32, 24, 16, 12, 8]},
         (64, 64),
     ),
+    "smp Unet of MobileNetV2": (
+        "unet_mobilenet_v2",
+        "smp",
+        lambda: SmpUnet(MobileMaps(), (32, 24, 16, 12, 8)),
+        {"widths": [32, 24, 16, 12, 8]},
+        (64, 96),
+    ),
+    "smp Unet of VGG": (
+        "unet_vgg11",
+        "smp",
+        lambda: SmpUnet(VGGMaps(norm=False), (32, 24, 16, 12, 8)),
+        {"widths": [32, 24, 16, 12, 8], "middle": True},
+        (96, 64),
+    ),
+    "smp Unet of VGG with norms": (
+        "unet_vgg11_bn",
+        "smp",
+        lambda: SmpUnet(VGGMaps(norm=True), (256, 128, 64, 32, 16)),
+        {"middle": True},
+        (64, 64),
+    ),
     "smp Unet without stride 2": (
         "unet_convnext_atto",
         "smp",
@@ -264,6 +326,13 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[
         lambda: SmpFPN(ResNetMaps(), 48, 64),
         {"pyramid_width": 48, "width": 64},
         (96, 64),
+    ),
+    "smp FPN of MobileNetV2": (
+        "semantic_fpn_mobilenet_v2",
+        "smp",
+        lambda: SmpFPN(MobileMaps(), 32, 64),
+        {"pyramid_width": 32, "width": 64},
+        (64, 96),
     ),
     "smp FPN of timm": (
         "semantic_fpn_lite0",
@@ -303,7 +372,10 @@ CASES: dict[str, tuple[str, str, Callable[[], nn.Module], dict[str, Any], tuple[
 }
 
 
-LONG = ("smp Unet of timm", "smp Unet without stride 2", "smp FPN of timm")
+LONG = (
+    *("smp Unet of timm", "smp Unet of VGG", "smp Unet of VGG with norms"),
+    *("smp Unet without stride 2", "smp FPN of MobileNetV2", "smp FPN of timm"),
+)
 
 
 def random_state(network: nn.Module) -> None:
@@ -423,6 +495,9 @@ def test_what_others_have_not_is_said() -> None:
         networks.from_maskwright(
             {}, model="fcn8s_vgg16", target="wkentaro", args={"backbone": "vgg11"}
         )
+    vgg = {"model": "unet_vgg16", "target": "smp", "args": {"middle": False}}
+    with pytest.raises(ValueError, match="has middle=False, smp's always middle=True"):
+        networks.from_maskwright({}, **vgg)
     with pytest.raises(ValueError, match="smp has no counterpart of unet: it goes to milesial"):
         networks.from_maskwright({}, model="unet", target="smp")
 

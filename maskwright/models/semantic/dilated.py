@@ -21,7 +21,7 @@ class DilatedOptions(SegmenterOptions):
     """Options of segmenters on a dilated backbone.
 
     Attributes:
-        backbone: one of our ResNets, "mobilenet_v3_large", or a network of timm that dilates.
+        backbone: one of our ResNets or MobileNets, or a network of timm that dilates.
         output_stride: of its last map: 8 is finer and some three times as slow as 16; 32: it is
             not dilated.
         full_dilation: the first block of a dilated stage has the dilation of the stage

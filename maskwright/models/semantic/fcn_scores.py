@@ -26,7 +26,7 @@ class ScoresOptions(SegmenterOptions):
     """Options of FCN on any backbone.
 
     Attributes:
-        backbone: one of our ResNets or VGGs, mobilenet_v3_large or a timm name.
+        backbone: one of our ResNets, VGGs or MobileNets, or a timm name.
         norm: of the backbone, which starts from ImageNet weights. "bn": batch norm trains;
             "affine": weight and bias train, the statistics stay, for batches of few images;
             "frozen": neither.

@@ -35,7 +35,7 @@ class SemanticFPNOptions(SegmenterOptions):
     """Options of semantic FPN.
 
     Attributes:
-        backbone: one of our ResNets or VGGs, mobilenet_v3_large or a timm name.
+        backbone: one of our ResNets, VGGs or MobileNets, or a timm name.
         norm: of the backbone, which starts from ImageNet weights. "bn": batch norm trains, as
             published; "affine": weight and bias train, the statistics stay, for batches of few
             images; "frozen": neither.

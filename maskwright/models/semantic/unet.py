@@ -125,16 +125,19 @@ class UNetBackboneOptions(SegmenterOptions):
     """Options of the U-Net on a backbone.
 
     Attributes:
-        backbone: one of our ResNets or VGGs, mobilenet_v3_large or a timm name.
+        backbone: one of our ResNets, VGGs or MobileNets, or a timm name.
         norm: of the backbone, which starts from ImageNet weights. "bn": batch norm trains, as
             published; "affine": weight and bias train, the statistics stay, for batches of few
             images; "frozen": neither.
         widths: channels of the decoder, from the coarsest map to the image.
+        middle: two more convolutions of 3x3 on the coarsest map, as segmentation_models_pytorch has
+            them on a VGG.
     """
 
     backbone: str = "resnet34"
     norm: str = "bn"
     widths: tuple[int, ...] = (256, 128, 64, 32, 16)
+    middle: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,8 +183,10 @@ class BackboneUNet(PixelNetwork):
         missing = [0 for stride in (1, *STRIDES) if stride < finest]
         *skips, last = [*missing, *backbone.channels]
         channels = zip((last, *options.widths), reversed(skips), options.widths, strict=False)
+        self.middle = _double(last, last, last) if options.middle else nn.Sequential()
         self.blocks = nn.ModuleList(_Block(cin, skip, cout) for cin, skip, cout in channels)
         self.head = nn.Conv2d(options.widths[-1], num_classes, 3, padding=1)
+        init_convs(self.middle)
         init_convs(self.blocks)
         nn.init.normal_(self.head.weight, std=0.01)
 
@@ -189,6 +194,7 @@ class BackboneUNet(PixelNetwork):
         """Return logits (B, C, H, W) of (B, 3, H, W)."""
         height, width = x.shape[-2:]
         *maps, x = self.backbone(x)
+        x = self.middle(x)
         skips: list[Tensor | None] = [None] * (len(self.blocks) - len(maps)) + maps
         for block, stride in zip(self.blocks, (16, 8, 4, 2, 1), strict=True):
             skip = skips.pop()

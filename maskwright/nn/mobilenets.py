@@ -1,6 +1,8 @@
-"""MobileNetV3-Large (Howard et al. 2019) as maps: torchvision's network, dilated where asked for.
+"""MobileNetV2 and MobileNetV3-Large as maps: torchvision's networks, dilated where asked for.
 
-timm's of the same name differs by the epsilon of its norms; published segmenters stand on this one.
+Sandler et al. 2018 ("MobileNetV2", table 2) and Howard et al. 2019. Published segmenters stand on
+these; timm's `mobilenetv2_100` has other names and no last convolution of 1280 channels, and its
+`mobilenetv3_large_100` another epsilon in its norms.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-MOBILENETS = ("mobilenet_v3_large",)
-# By stride: the first block of its stage, and the one whose map is taken: the first at its stride,
-# as torchvision's segmenters have it; of the deepest the last convolution.
-_STAGES = {4: (2, 2), 8: (4, 4), 16: (7, 7), 32: (13, 16)}
+# By stride: the first block of its stage, and the one whose map is taken. Of MobileNetV2 that is
+# the last at its stride (segmentation_models_pytorch), of MobileNetV3 the first (torchvision's
+# segmenters); at the deepest stride it is the last convolution of both.
+MOBILENETS = {
+    "mobilenet_v2": {4: (2, 3), 8: (4, 6), 16: (7, 13), 32: (14, 18)},
+    "mobilenet_v3_large": {4: (2, 2), 8: (4, 4), 16: (7, 7), 32: (13, 16)},
+}
 _STEM = 1  # its last block
 
 
-class MobileNetV3(nn.Module):
+class MobileNet(nn.Module):
     """The convolutions; returns maps at strides 4, 8, 16 and 32, or the first, or with 2 before.
 
     Args:
+        name: one of `MOBILENETS`.
         deepest: stride of the last map; what comes behind it is not built.
         finest: stride of the first map, 4 or 2.
         output_stride: 16 or 8: blocks that would stride further are dilated instead.
@@ -28,6 +34,7 @@ class MobileNetV3(nn.Module):
 
     def __init__(
         self,
+        name: str,
         deepest: int = 32,
         *,
         finest: int = 4,
@@ -35,12 +42,14 @@ class MobileNetV3(nn.Module):
         full_dilation: bool = True,
     ) -> None:
         super().__init__()
-        from torchvision.models import mobilenet_v3_large
+        from torchvision.models import get_model
 
-        self.levels = [stride for stride in _STAGES if stride <= deepest]
-        self.strides = (*([2] if finest == 2 else []), *self.levels)
-        self.features = mobilenet_v3_large(weights=None).features[: _STAGES[deepest][1] + 1]
-        self._ends = [_STAGES[stride][1] if stride > 2 else _STEM for stride in self.strides]
+        table = {stride: ends for stride, ends in MOBILENETS[name].items() if stride <= deepest}
+        self.levels = list(table)
+        self.strides = (*([2] if finest == 2 else []), *table)
+        self.features = get_model(name, weights=None).features[: table[deepest][1] + 1]
+        self._firsts = [0, *(first for first, _ in table.values()), len(self.features)]
+        self._ends = [table[stride][1] if stride > 2 else _STEM for stride in self.strides]
         dilation = 1
         for stride, stage in zip(self.levels, self.stages()[1:], strict=True):
             if stride > output_stride:
@@ -53,8 +62,7 @@ class MobileNetV3(nn.Module):
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules by stage: the stem, then the blocks of each stride."""
-        firsts = [0, *(_STAGES[stride][0] for stride in self.levels), len(self.features)]
-        return [[self.features[i] for i in range(*ends)] for ends in pairwise(firsts)]
+        return [[self.features[i] for i in range(*ends)] for ends in pairwise(self._firsts)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of (B, 3, H, W), fine to coarse."""
