@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.backbones import PYRAMID, Backbone
-from ...nn.winograd import Conv2d
 from ..names import register_on_backbones
 from ..options import check_dropout
 from .base import PixelNetwork, Segmenter, SegmenterOptions
@@ -62,11 +61,13 @@ class Scores(PixelNetwork):
         strides = [stride for stride in PYRAMID if stride >= options.stride]
         self.backbone = Backbone(options.backbone, norm=options.norm, strides=strides)
         coarse_first = reversed(self.backbone.channels)
-        self.scores = nn.ModuleList(Conv2d(width, num_classes, 1) for width in coarse_first)
-        self.dropout = nn.Dropout2d(options.dropout)
-        for layer in self.scores:
+        scores = [nn.Conv2d(width, num_classes, 1) for width in coarse_first]
+        for layer in scores:
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+        self.scores = nn.ModuleList(scores)
+        self.dropout = nn.Dropout2d(options.dropout)
 
     @property
     def class_rows(self) -> dict[str, tuple[int, bool]]:
