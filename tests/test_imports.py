@@ -53,7 +53,7 @@ TASK_WORDS = re.compile(
 )
 HEAVY = {
     *("torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"),
-    *("cv2", "sklearn"),
+    *("cv2", "sklearn", "scipy"),
 }
 WITHOUT_TORCH = (
     *("__init__.py", "__main__.py", "cli.py", "commands.py", "errors.py", "signatures.py"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..pixels.kinds import image_suffixes
+from ..pixels.mat_file import MAT
 
 SPLITS = {
     "train": ("train", "training"),
@@ -109,6 +110,10 @@ class Tree:
     def images(self, folder: Path) -> list[Path]:
         """Return the image files in a folder."""
         return self.files(folder, *image_suffixes())
+
+    def label_maps(self, folder: Path) -> list[Path]:
+        """Return the files in a folder that may be label maps: images and MATLAB files."""
+        return self.files(folder, *image_suffixes(), MAT)
 
     def find(self, folder: Path, name: str) -> Path | None:
         """Return an entry by its path below a folder, in any case; as it is written, if it can."""

@@ -190,7 +190,8 @@ TABLE = (
     ),
     Layout(
         "Pascal VOC's label maps",
-        "JPEGImages/ + SegmentationClass/ (SegmentationClassAug/) + ImageSets/Segmentation/*.txt",
+        "JPEGImages/ + SegmentationClass/ (SegmentationClassAug/) + ImageSets/Segmentation/*.txt\n"
+        "img/ + cls/*.mat + train.txt + val.txt (SBD)",
         lambda look: find_voc_maps(look.tree, look.path),
         records="maps",
     ),
@@ -204,7 +205,8 @@ TABLE = (
     ),
     Layout(
         "COCO-Stuff",
-        "stuffthingmaps/train2017/*.png + images/train2017/ (or train2017/)",
+        "stuffthingmaps/train2017/*.png + images/train2017/ (or train2017/)\n"
+        "images/ + annotations/*.mat + imageLists/*.txt (COCO-Stuff 10k)",
         lambda look: find_stuff(look.tree, look.path),
         records="maps",
         format="coco_stuff",

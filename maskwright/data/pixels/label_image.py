@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import decoded, file_problem, image_header
+from .mat_file import MAT, load_mat
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSSY = ("JPEG", "MPO")  # of Pillow's formats; WebP and JPEG 2000 may be lossless
@@ -25,7 +26,10 @@ def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         ValueError: if the file is missing, no image, truncated, compressed with loss, or has
             samples that are neither whole numbers nor RGB.
+        ImportError: of a MATLAB file, if scipy is not installed.
     """
+    if path.suffix.lower() == MAT:
+        return load_mat(path), None
     with decoded(path) as image:
         if image.format in LOSSY:
             raise ValueError(
@@ -68,12 +72,17 @@ def load_indices(path: Path) -> np.ndarray:
 def label_size(path: Path) -> tuple[int, int]:
     """Return (height, width) of an image as stored; of a PNG by its first bytes alone.
 
+    A MATLAB file is read as a whole: its matrix may be the part of a variable.
+
     Raises:
         ValueError: if the file is missing or no image.
     """
     problem = file_problem(path)
     if problem is not None:
         raise ValueError(problem[1])
+    if path.suffix.lower() == MAT:
+        height, width = load_mat(path).shape
+        return height, width
     with path.open("rb") as stream:
         head = stream.read(24)
     if head.startswith(PNG) and len(head) == 24 and head[12:16] == b"IHDR":

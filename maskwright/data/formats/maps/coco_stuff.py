@@ -1,24 +1,28 @@
 """COCO-Stuff (Caesar et al. 2018): 80 things and 91 stuff classes in the 182 numbers of COCO.
 
 The PNGs of stuffthingmaps hold the ids of the categories less 1; 255 is ignored. Files that end in
-_labelTrainIds hold the 171 classes counted from 0.
+_labelTrainIds hold the 171 classes counted from 0. The MATLAB files of COCO-Stuff 10k hold the ids
+themselves; 0 is ignored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from maskwright.structures import IGNORED
 
+from ...pixels.mat_file import MAT
 from ..folders import IMAGE_FOLDERS, Tree, folder_split
 from .classes import ClassTable
-from .layout import pictures_in
+from .layout import by_lists, pictures_in, split_lists
 from .matching import Rule
 from .source import MapSource
 
 FORMAT = "coco_stuff"
 FOLDERS = ("stuffthingmaps", "stuffthingmaps_trainval2017")
 TRAIN_IDS = "_labelTrainIds"
+OF_COCO = "COCO_"  # names of the images of COCO 2014, which are those of COCO-Stuff 10k
 THINGS = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),
@@ -49,11 +53,10 @@ REMOVED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)  # ids that COCO left wit
 IDS = [number for number in range(1, 183) if number not in REMOVED]
 
 
-def stuff_table(*, train_ids: bool) -> ClassTable:
-    """Return the 171 classes by the numbers in the PNGs."""
+def stuff_table(values: Iterable[int], ignored: int = IGNORED) -> ClassTable:
+    """Return the 171 classes by the numbers in the label maps."""
     names = (*THINGS, *STUFF)
-    values = range(len(names)) if train_ids else [number - 1 for number in IDS]
-    numbers = {**dict(zip(values, names, strict=True)), IGNORED: ""}
+    numbers = {**dict(zip(values, names, strict=True)), ignored: ""}
     return ClassTable(names, numbers, source="the table of COCO-Stuff")
 
 
@@ -66,7 +69,9 @@ def find_stuff(tree: Tree, path: Path) -> dict[str, MapSource]:
             for one in tree.named(path, ("annotations",))
             if any(_has(tree, inner, TRAIN_IDS) for inner in tree.folders(one))
         ]
-    found: dict[str, MapSource] = {}
+    if not places and (found := _ten_thousand(tree, path)):
+        return found
+    found = {}
     for maps in tree.folders(places[0]) if places else ():
         split = folder_split(maps)
         bases = (*tree.named(path, IMAGE_FOLDERS), path)
@@ -77,13 +82,26 @@ def find_stuff(tree: Tree, path: Path) -> dict[str, MapSource]:
         found[split] = MapSource(
             (maps,),
             images,
-            table=stuff_table(train_ids=not plain),
+            table=stuff_table([number - 1 for number in IDS] if plain else range(len(IDS))),
             rule=Rule(behind="" if plain else TRAIN_IDS),
             whole=False,
             format=FORMAT,
             tree=tree,
         )
     return found
+
+
+def _ten_thousand(tree: Tree, path: Path) -> dict[str, MapSource]:
+    """Return the splits of COCO-Stuff 10k, {} for others."""
+    for maps in tree.named(path, ("annotations",)):
+        images = next(iter(tree.named(path, ("images",))), None)
+        first = next(iter(tree.files(maps, MAT)), None)
+        if images is None or first is None or not first.stem.startswith(OF_COCO):
+            continue
+        table = stuff_table(IDS, ignored=0)
+        source = MapSource((maps,), images, table=table, whole=False, format=FORMAT, tree=tree)
+        return by_lists(source, split_lists(tree, path)) or {"train": source}
+    return {}
 
 
 def _has(tree: Tree, folder: Path, ending: str) -> bool:

@@ -7,7 +7,7 @@ that is an error: which one is meant cannot be seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,15 +55,20 @@ def pictures_in(tree: Tree, folder: Path) -> bool:
     return any(tree.images(one) for one in tree.below(folder, DEEPEST))
 
 
+def maps_in(tree: Tree, folder: Path) -> bool:
+    """Return whether there are images or MATLAB files in a folder or a little below."""
+    return any(tree.label_maps(one) for one in tree.below(folder, DEEPEST))
+
+
 def map_folder(tree: Tree, path: Path) -> Path | None:
     """Return the folder of label maps in a folder, None if there is none.
 
     Raises:
         ValueError: if there are several.
     """
-    found = [
-        one for one in tree.folders(path) if OF_MAPS.fullmatch(one.name) and pictures_in(tree, one)
-    ]
+    named = [one for one in tree.folders(path) if OF_MAPS.fullmatch(one.name)]
+    found = [one for one in named if pictures_in(tree, one)]
+    found = found or [one for one in named if maps_in(tree, one)]
     if len(found) > 1:
         raise ValueError(
             f"{path} has the folders {' and '.join(one.name for one in found)}: which are the "
@@ -88,7 +93,7 @@ def _side_by_side(tree: Tree, path: Path) -> dict[str, MapSource]:
     if pair is None:
         return {}
     images, maps = pair
-    photos, labels = _splits(tree, images), _splits(tree, maps)
+    photos, labels = _splits(tree, images), _splits(tree, maps, maps_in)
     if images == path or not photos:
         return _listed(tree, path, _source(tree, images, maps, path))
     found = {
@@ -104,12 +109,14 @@ def _side_by_side(tree: Tree, path: Path) -> dict[str, MapSource]:
     return _first_tells(found, tuple(left))
 
 
-def _splits(tree: Tree, folder: Path) -> dict[str, Path]:
-    """Return the folders of splits in a folder."""
+def _splits(
+    tree: Tree, folder: Path, filled: Callable[[Tree, Path], bool] = pictures_in
+) -> dict[str, Path]:
+    """Return the folders of splits in a folder, those with files of the kind that is wanted."""
     found: dict[str, Path] = {}
     for one in tree.folders(folder):
         split = folder_split(one)
-        if split is None or not pictures_in(tree, one):
+        if split is None or not filled(tree, one):
             continue
         if split in found:
             raise ValueError(f"{found[split]} and {one} are both the {split} split: leave one")
@@ -147,7 +154,7 @@ def _with_suffix(tree: Tree, path: Path) -> dict[str, MapSource]:
             for one in tree.folders(path)
             if one.name.lower().startswith(folder.name.lower())
             and (BESIDE if splits else ANNOT).fullmatch(one.name[len(folder.name) :])
-            and pictures_in(tree, one)
+            and maps_in(tree, one)
         ]
         if len(maps) > 1:
             raise ValueError(

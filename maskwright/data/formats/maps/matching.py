@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...pixels.kinds import image_suffixes
+from ...pixels.mat_file import MAT
 from ..folders import Tree
 
 DEEPEST = 3  # folders within the folder of a split
@@ -91,7 +92,7 @@ def pair_files(
         ValueError: if no label map fits an image by its name.
     """
     found = Pairs()
-    photos, labels = _files(tree, images), _files(tree, maps)
+    photos, labels = _files(tree, images, tree.images), _files(tree, maps, tree.label_maps)
     if images == maps:
         photos, labels = _apart(photos)
     if rule is None:
@@ -132,20 +133,31 @@ def pair_files(
     return found
 
 
-def _files(tree: Tree, root: Path) -> dict[Key, list[Path]]:
-    """Return the image files of a folder by the folder in it and the name without suffix."""
+def _files(tree: Tree, root: Path, those_in: Callable[[Path], list[Path]]) -> dict[Key, list[Path]]:
+    """Return the files of a folder by the folder in it and the name without suffix.
+
+    Args:
+        tree: the file system.
+        root: the folder.
+        those_in: returns those of one folder.
+    """
     found: dict[Key, list[Path]] = {}
     for folder in tree.below(root, DEEPEST):
         inside = folder.relative_to(root).as_posix()
-        for file in tree.images(folder):
+        for file in those_in(folder):
             found.setdefault((inside, file.stem), []).append(file)
     return found
 
 
 def _one(files: Sequence[Path], found: Pairs, what: str) -> Path:
-    """Return the file of a name: of several label maps not the JPEG; the others are told."""
-    photos_last = sorted(files, key=lambda file: (file.suffix.lower() in PHOTOS, file.name))
-    first, *others = photos_last if what == "label map" else files
+    """Return the file of a name: of several label maps a PNG or its like; the others are told."""
+    last = ("", MAT, *PHOTOS)
+
+    def order(file: Path) -> tuple[int, str]:
+        suffix = file.suffix.lower()
+        return last.index(suffix if suffix in last else ""), file.name
+
+    first, *others = sorted(files, key=order) if what == "label map" else files
     found.passed += [(other, f"{first.name} is the {what} of this name") for other in others]
     return first
 

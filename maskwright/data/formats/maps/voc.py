@@ -2,8 +2,9 @@
 
 SegmentationClass has palette PNGs, whose border of 255 is ignored. SegmentationClassAug holds the
 maps of SBD (Hariharan et al. 2011) in the same numbers, mostly without that border; its images are
-those of a list trainaug. The 20 classes are VOC's where the images are; elsewhere a file such as
-class_names.txt or CVAT's labelmap.txt beside the folders tells them.
+those of a list trainaug. SBD itself has them as MATLAB files in a folder cls beside img. The 20
+classes are VOC's where the images are; elsewhere a file such as class_names.txt or CVAT's
+labelmap.txt beside the folders tells them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from maskwright.drawing.label_maps import voc_palette
 from maskwright.structures import IGNORED
 
+from ...pixels.mat_file import MAT
 from ..folders import IMAGE_FOLDERS, Tree
 from ..source import passed_over
 from .classes import ClassTable
@@ -29,6 +31,7 @@ CLASSES = (
     *("train", "tvmonitor"),
 )
 OWN, AUGMENTED = "SegmentationClass", "SegmentationClassAug"
+SBD = "cls"
 VOC_IMAGE = re.compile(r"20\d\d_\d{6}")
 AUG_LISTS = ("trainaug", "train_aug")
 
@@ -49,7 +52,7 @@ def find_voc_maps(tree: Tree, path: Path) -> dict[str, MapSource]:
     """
     places = [path, *tree.folders(path)]
     places += [one for kit in tree.named(path, ("VOCdevkit",)) for one in tree.folders(kit)]
-    found = [one for one in places if tree.named(one, (OWN, AUGMENTED))]
+    found = [one for one in places if _map_folders(tree, one)]
     if not found:
         return {}
     if len(found) > 1:
@@ -59,8 +62,14 @@ def find_voc_maps(tree: Tree, path: Path) -> dict[str, MapSource]:
     return _splits(tree, found[0])
 
 
+def _map_folders(tree: Tree, folder: Path) -> list[Path]:
+    """Return the folders of label maps in one, those of VOC or that of SBD."""
+    of_sbd = [one for one in tree.named(folder, (SBD,)) if tree.files(one, MAT)]
+    return tree.named(folder, (OWN, AUGMENTED)) or of_sbd
+
+
 def _splits(tree: Tree, folder: Path) -> dict[str, MapSource]:
-    maps = tree.named(folder, (OWN, AUGMENTED))
+    maps = _map_folders(tree, folder)
     images = next((one for one in tree.named(folder, IMAGE_FOLDERS) if tree.images(one)), folder)
     voc = any(VOC_IMAGE.fullmatch(file.stem) for file in tree.images(images)[:20])
     source = MapSource(

@@ -28,7 +28,7 @@ from ..sniff import VOC, sniff
 
 NOT_IMAGES = (".xml", ".txt", ".json", ".csv")
 NO_LISTS = ("classes", "class_names", "labels", "readme", "license", "licence", "requirements")
-LIST_FOLDERS = ("lists", "splits", "split", "sets")
+LIST_FOLDERS = ("lists", "splits", "split", "sets", "imageLists")
 # Lists of ImageSets that divide other tasks; those of Main are there as well.
 OTHER_TASKS = ("layout", "action")
 STAND_IN = "trainval"  # is train where there is no list train
