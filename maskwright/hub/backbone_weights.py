@@ -21,6 +21,7 @@ SHIPPED_BACKBONES = {
     "tf_efficientnet_lite0": "tf_efficientnet_lite0_imagenet.safetensors",
     "mobilenetv2_100": "mobilenetv2_100_imagenet.safetensors",
 }
+HUB_SECONDS = 5.0  # after which a hub that does not answer counts as out of reach
 # ImageNet weights of our own networks, as torchvision publishes them.
 _TORCHVISION_BACKBONES = {
     "alexnet": "alexnet-owt-7be5be79",
@@ -120,17 +121,38 @@ def fetch_timm(name: str, **options: Any) -> dict[str, Tensor]:
         ValueError: if they cannot be fetched.
     """
     import timm
+    from huggingface_hub import constants
 
+    usual: bool = constants.HF_HUB_OFFLINE
+    reachable = usual or _hub_answers()
     try:
+        # Offline, the client of the hub looks into its cache alone; else it would try each file
+        # six times, for most of a minute.
+        constants.HF_HUB_OFFLINE = usual or not reachable
         donor = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub client raises many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if not reachable:
+            reason = f"{constants.ENDPOINT} does not answer, and they are not in its cache here"
         raise ValueError(
             f"timm's weights for {name} could not be fetched ({reason}); go online once, give "
             "a file of yours as weights=imagenet:FILE, choose weights=none, or a backbone "
             f"whose weights come with the package: {', '.join(SHIPPED_BACKBONES)}"
         ) from None
+    finally:
+        constants.HF_HUB_OFFLINE = usual
     return dict(donor.state_dict())
+
+
+def _hub_answers() -> bool:
+    """Whether the hub that timm fetches from can be reached, by its client's own ways."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of one library or another, by version
+        return False
+    return True
 
 
 def require_backbone(model: Model) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import maskwright as mw
 from maskwright import hub
 from maskwright.data import open_dataset
 from maskwright.errors import OptionError
+from maskwright.hub.backbone_weights import fetch_timm
 from maskwright.hub.loading import convert, load_model, start_model
 from maskwright.models import Meta, build
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -227,6 +232,65 @@ def test_without_a_network_weights_of_timm_are_named(monkeypatch: pytest.MonkeyP
     with pytest.warns(UserWarning, match="starts from random weights"):
         _, _, report = start_model("classify_convnext_atto", NAMES)
     assert report.startswith("starting from random weights")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub with one file for every network, which counts what it is asked for."""
+
+    content = b""
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        here = self.path == "/" or self.path.endswith("model.safetensors")
+        self.send_response(200 if here else 404)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_hub_that_answers_is_asked_and_one_that_does_not_but_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was fetched comes from the cache afterwards; the rest is told without waiting."""
+    from huggingface_hub import constants
+
+    network = timm.create_model("test_resnet", pretrained=False)
+    save_file(network.state_dict(), tmp_path / "a.safetensors")
+    monkeypatch.setattr(Hub, "content", (tmp_path / "a.safetensors").read_bytes())
+    monkeypatch.setattr(Hub, "asked", [])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    try:
+        fetched = fetch_timm("test_resnet")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert any(line.startswith("GET") for line in Hub.asked)
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)  # between tries
+    again = fetch_timm("test_resnet")
+    for key, value in network.state_dict().items():
+        assert torch.equal(fetched[key], value) and torch.equal(again[key], value)
+    with pytest.raises(ValueError, match=rf"test_vit could not be fetched \({url} does not answer"):
+        fetch_timm("test_vit")
+    assert waits == [] and constants.HF_HUB_OFFLINE is False
 
 
 def test_published_files_bring_their_options(
