@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import OptionError
-from .draw import as_array, as_picture
+from .draw import as_array, as_picture, draw_instances
 from .fonts import Letters
+from .label_maps import LEAST_SIDE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,6 +32,7 @@ _RAMP = np.array(
 )  # fmt: skip
 _GROUND = (24, 26, 31)  # as in mosaics
 _INK = (226, 229, 236)
+_MARK = (64, 224, 255)  # a colour that the map has not
 
 
 def heat_colors(values: npt.ArrayLike) -> Pixels:
@@ -42,7 +44,13 @@ def heat_colors(values: npt.ArrayLike) -> Pixels:
 
 
 def draw_heatmap(
-    image: Any, heatmap: Any, *, opacity: float = 0.5, scale: bool = True
+    image: Any,
+    heatmap: Any,
+    *,
+    opacity: float = 0.5,
+    scale: bool = True,
+    text: str = "",
+    frame: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
     """Return a picture of the image with a heat map over it.
 
@@ -51,6 +59,9 @@ def draw_heatmap(
         heatmap: (h, w) in [0, 1], array or tensor; stretched over the whole image, bilinearly.
         opacity: share of the heat map's colours, in [0, 1].
         scale: put the scale of the colours at the right of the picture, which gets wider by it.
+        text: what the map is of, written at the frame, or in a corner without one; a small image is
+            enlarged then.
+        frame: xyxy, pixels of the image, a part of it to be outlined.
 
     Raises:
         OptionError: if the opacity lies outside [0, 1].
@@ -70,6 +81,17 @@ def draw_heatmap(
         field = field.resize(picture.size, Image.Resampling.BILINEAR)
     colors = heat_colors(np.asarray(field))
     blended = Image.blend(picture, Image.fromarray(colors), opacity)
+    if text or frame is not None:
+        blended = draw_instances(
+            blended,
+            [(0, 0, *picture.size) if frame is None else frame],
+            [0],
+            [],
+            texts=[text],
+            colors=[_MARK],
+            boxed=frame is not None,
+            min_side=LEAST_SIDE if text else None,
+        )
     return with_scale(blended, opacity) if scale else blended
 
 

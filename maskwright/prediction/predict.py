@@ -13,7 +13,7 @@ from ..paths import takes_paths
 from ..reports.gallery import check_formats, split_names
 from ..runs import check_save
 from ..tasks.base import Settings
-from ..text import one_line, printable
+from ..text import printable
 from ..window import Window, parse_window
 from .load import load
 from .memory import TooLittleMemoryError
@@ -208,11 +208,6 @@ def _stream(
                 warnings.warn(text, stacklevel=2)
             if explainer is not None:
                 result = explainer(result)
-                if result.heatmap is None:
-                    warnings.warn(
-                        f"{one_line(result.name)}: nothing was found that could be explained",
-                        stacklevel=2,
-                    )
             if saver is not None:
                 saver.write(result)
             if show:

@@ -283,7 +283,9 @@ class Predictor:
         ]
 
     def explainer(self, method: str, target: str | int | None, rule: Any) -> Callable[[Any], Any]:
-        """Return what gives a result with where its evidence lies: `ImageResult.heatmap`.
+        """Return what gives a result its `heatmap` and what is `explained` by it.
+
+        It warns of a result in which there is nothing to explain, and leaves it as it is.
 
         Args:
             method: "cam", "gradcam" or "gradcam++".
@@ -299,7 +301,25 @@ class Predictor:
             images = self.task.collate(pixels, self.model, rule)
             return self._on_device(self._attach(images, [(one, None) for one in pixels]))
 
-        return lambda result: replace(result, heatmap=explain(result, collate, rule))
+        def explained(result: Any) -> Any:
+            found = explain(result, collate, rule)
+            if found is None:
+                meant = "" if target is None else f" of explain_target={target}"
+                name = one_line(result.name)
+                warnings.warn(
+                    f"{name}: nothing{meant} was found that could be explained", stacklevel=3
+                )
+                return result
+            heat, mark = found
+            if not heat.any():
+                warnings.warn(
+                    f"{one_line(result.name)}: the heat map of {one_line(mark[0])} is empty, as at "
+                    "the last stage of the network no place speaks more for it than another",
+                    stacklevel=3,
+                )
+            return replace(result, heatmap=heat, explained=mark)
+
+        return explained
 
 
 def _nothing(images: Images, photos: object) -> Images:

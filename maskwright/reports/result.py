@@ -37,6 +37,7 @@ class ImageResult(ABC):
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
+        explained: the find whose evidence that is; None without a heat map.
         MEASURE: what the number of a find is called.
         FILES: further files of an image by the name of their format: the suffix behind its stem,
             and the folder they go into, "" for the one of all.
@@ -48,6 +49,7 @@ class ImageResult(ABC):
     speed: dict[str, float]
     source_name: str
     heatmap: np.ndarray | None
+    explained: Mark | None
 
     MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
@@ -112,7 +114,7 @@ class ImageResult(ABC):
         return stream.getvalue()
 
     def save_heatmap(self, path: str | Path) -> Path:
-        """Write a picture of the image with `heatmap` over it.
+        """Write a picture of the image with `heatmap` over it, and `explained` marked in it.
 
         Args:
             path: the file, an image format.
@@ -127,9 +129,18 @@ class ImageResult(ABC):
 
         if self.heatmap is None:
             raise ValueError(f"{self.name} has no heat map: predict with explain=gradcam")
+        text, frame = "", None
+        if self.explained is not None:
+            name, number, place = self.explained
+            shown = f"{number / 1000:.0%}" if self.MEASURE == "share" else f"{number / 1000:.2f}"
+            text = f"{one_line(name)} {shown}"
+            if place is not None:
+                x, y, width, height = place
+                frame = x, y, x + width, y + height
         path = Path(home_path(path))
         with replacing_picture(path) as temporary:
-            draw_heatmap(self.image, self.heatmap).save(temporary, quality=92)
+            picture = draw_heatmap(self.image, self.heatmap, text=text, frame=frame)
+            picture.save(temporary, quality=92)
         return path
 
     def show(self, *, labels: bool = True) -> None:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ..errors import OptionError, nearest
 from ..nn.cam import METHODS
+from ..reports.result import Mark
 
 # Takes a result, what makes network input of images, and the rule by which that is done; gives
-# (H, W) float32 in [0, 1] of the image, or None where there is nothing to explain.
-Explainer = Callable[[Any, Any, Any], np.ndarray | None]
+# (H, W) float32 in [0, 1] of the image and what is explained, or None where there is nothing.
+Explainer = Callable[[Any, Any, Any], tuple[np.ndarray, Mark] | None]
 
 
 def check_method(method: Any, model: nn.Module, called: str, *, option: str = "explain") -> str:

@@ -190,7 +190,7 @@ class Named(ImageResult):
     def __init__(self, path: str, scores: dict[str, float]) -> None:
         self.image, self.path, self.scores = np.full((20, 40, 3), 90, np.uint8), path, scores
         self.names, self.speed, self.source_name = list(scores), {}, ""
-        self.heatmap = None
+        self.heatmap = self.explained = None
 
     def plot(self, *, labels: bool = True) -> Image.Image:
         return Image.fromarray(255 - self.image)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import maskwright as mw
 from maskwright.errors import OptionError
@@ -95,8 +97,59 @@ def test_which_detection_is_explained(
     assert np.array_equal(heat(explain_target=names[other]), heat(explain_target=other))
     assert not np.array_equal(first, heat(explain_target=other))
     assert not np.array_equal(first, heat(explain="gradcam++"))
-    with pytest.warns(UserWarning, match="nothing was found that could be explained"):
+    with pytest.warns(UserWarning, match=r"a\.png: nothing of explain_target=1000 was found"):
         assert heat(explain_target=1000) is None
+
+
+def test_the_picture_marks_the_detection(
+    detector: Predictor, photo: np.ndarray, tmp_path: Path
+) -> None:
+    """Three sides of its box, which no label hides, have the colour of the mark."""
+    options = {"conf": 0.01, "explain": "gradcam", "explain_target": 1}
+    photo = np.tile(photo, (6, 4, 1))  # not so small that it is enlarged
+    (result,) = mw.predict(detector, [photo], **options)
+    x, y, w, h = result.explained[2]
+    name = result.names[int(result.labels[1])]
+    assert result.explained[:2] == (name, int(1000 * float(result.scores[1])))
+    assert [x, y, x + w, y + h] == result.boxes[1].round().int().tolist()
+    with Image.open(result.save_heatmap(tmp_path / "a.png")) as picture:
+        marked = (np.asarray(picture).astype(int) == (64, 224, 255)).all(-1)
+    x2, y2 = x + w - 1, y + h - 1
+    edges = (marked[y2, x : x2 + 1], marked[y : y2 + 1, x2], marked[y : y2 + 1, x])
+    assert all(edge.mean() > 0.5 for edge in edges)
+
+
+def test_the_class_of_pixels_is_marked_and_missed(photo: np.ndarray, tmp_path: Path) -> None:
+    """Of a segmenter: the class by name, number or size; what no pixel has is told."""
+    torch.manual_seed(0)
+    names = ["ground", "disc", "square"]
+    model = build_tiny("unet_resnet18", 3)
+    with torch.no_grad():
+        model.network.head.bias.copy_(torch.tensor([0.0, 0.0, -1e4]))
+    predictor = Predictor(model, Meta("unet_resnet18", {}, names), device="cpu")
+
+    def explained(**more: object) -> Any:
+        (result,) = mw.predict(predictor, [photo], explain="gradcam", **more)
+        return result
+
+    result = explained()
+    assert result.explained[0] == "disc" and result.explained[2] is None
+    assert result.explained[1] == int(1000 * result.shares["disc"])
+    for target in ("disc", "1", 1):
+        assert np.array_equal(explained(explain_target=target).heatmap, result.heatmap)
+    assert explained(explain_target="ground").explained[0] == "ground"
+    with pytest.warns(UserWarning, match="nothing of explain_target=square was found"):
+        assert explained(explain_target="square").explained is None
+    norms = [m for m in model.network.last_stage().modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:  # a map of zeros speaks for nothing
+        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.bias)
+    with pytest.warns(UserWarning, match="the heat map of .* is empty, as at the last stage"):
+        assert not explained().heatmap.any()
+    with pytest.raises(OptionError, match="explain_target=3: the network knows no such class"):
+        explained(explain_target=3)
+    with Image.open(result.save_heatmap(tmp_path / "a.png")) as picture:
+        assert picture.width > 320, "a small picture is enlarged, so that its label has room"
 
 
 def test_pictures_of_heat_maps_go_beside_the_others(
@@ -106,7 +159,7 @@ def test_pictures_of_heat_maps_go_beside_the_others(
     out = tmp_path / "out"
     list(mw.predict(detector, tmp_path / "a.png", conf=0.01, explain="gradcam", save=out))
     with Image.open(out / "heatmaps" / "a.jpg") as picture:
-        assert picture.height == 60
+        assert picture.height == 213  # enlarged to 320 pixels: the label has room
     assert (out / "a.png").is_file() and (out / "a.json").is_file()
 
 
@@ -131,6 +184,8 @@ def test_the_class_of_a_localizer_is_explained_by_its_branch(photo: np.ndarray) 
     model = build_tiny("locate_resnet18", 2)
     predictor = Predictor(model, Meta("locate_resnet18", {}, ["cat", "dog"]), device="cpu")
     (result,) = mw.predict(predictor, [photo], explain="cam", explain_target="dog")
+    assert result.explained[:2] == ("dog", int(1000 * float(result.place.probs[1])))
+    assert len(result.explained[2]) == 4
     images = predictor.task.collate([photo], model, predictor.resize_rule())
     with torch.no_grad():
         maps = model.maps(images)[0]
@@ -162,6 +217,7 @@ def test_a_classifier_is_explained_where_it_looked(
     classifier: Predictor, photo: np.ndarray
 ) -> None:
     (result,) = mw.predict(classifier, [photo], explain="cam", explain_target="dog")
+    assert result.explained == ("dog", int(1000 * float(result.probs[1])), None)
     model, network = classifier.model, classifier.model.network
     images = classifier.task.collate([photo], model, classifier.resize_rule())
     with torch.no_grad():

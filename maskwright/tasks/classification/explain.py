@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...nn.cam import explain
+from ...reports.result import Mark
 from ...structures import Images, Preprocess
 from ..evidence import Explainer, check_method, class_of, on_image
 
@@ -31,13 +32,14 @@ def make_explainer(
     method = check_method(method, model, called)
     label = None if target is None else class_of(target, names)
 
-    def made(result: Any, collate: Any, rule: Any) -> np.ndarray:
+    def made(result: Any, collate: Any, rule: Any) -> tuple[np.ndarray, Mark]:
         images: Images = collate([result.image])
-        chosen = torch.tensor([result.label if label is None else label])
+        own = int(result.label) if label is None else label
         # Of several cuts the last is the middle.
         last = Images(images.pixels[-1:], images.sizes[-1:], images.original_sizes[-1:])
-        heat = explain(model.network, model.normalise(last), chosen, method)[0]
-        return on_image(heat, result.size, middle(rule.preprocess, result.size))
+        heat = explain(model.network, model.normalise(last), torch.tensor([own]), method)[0]
+        mark = (names[own], int(1000 * float(result.probs[own])), None)
+        return on_image(heat, result.size, middle(rule.preprocess, result.size)), mark
 
     return made
 

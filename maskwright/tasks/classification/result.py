@@ -32,6 +32,7 @@ class ClassResult(ImageResult):
         topk: most classes that pictures, texts and files show.
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
+        explained: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -53,6 +54,7 @@ class ClassResult(ImageResult):
     topk: int = 5
     source_name: str = ""
     heatmap: np.ndarray | None = None
+    explained: Mark | None = None
 
     @property
     def label(self) -> int:

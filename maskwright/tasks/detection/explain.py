@@ -17,6 +17,7 @@ from ...errors import OptionError
 from ...models.detection.base import Detector, PostProcess
 from ...nn.cam import evidence, gradcam, gradcam_plus_plus, heatmaps
 from ...ops.boxes import box_iou
+from ...reports.result import Mark
 from ...structures import Images, Instances
 from ..evidence import Explainer, check_method, class_of, on_image
 from .result import Result
@@ -49,13 +50,14 @@ def make_explainer(
     number = int(str(target)) if target is not None and str(target).isdigit() else None
     label = None if target is None or number is not None else class_of(target, names)
 
-    def explain(result: Result, collate: Any, rule: Any) -> np.ndarray | None:
+    def explain(result: Result, collate: Any, rule: Any) -> tuple[np.ndarray, Mark] | None:
         chosen = _chosen(result, number, label)
         if chosen is None:
             return None
         images: Images = collate([result.image])
         box, own = result.boxes[chosen], int(result.labels[chosen])
-        return explain_detection(detector, images, box, own, method)
+        heat = explain_detection(detector, images, box, own, method)
+        return heat, result.marks()[chosen]
 
     return explain
 

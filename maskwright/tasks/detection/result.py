@@ -45,6 +45,7 @@ class Result(ImageResult):
         skeleton: what the keypoints are called, and the lines between them.
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
+        explained: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -67,6 +68,7 @@ class Result(ImageResult):
     skeleton: Skeleton | None = None
     source_name: str = ""
     heatmap: np.ndarray | None = None
+    explained: Mark | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
     # pixel.

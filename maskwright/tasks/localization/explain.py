@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...errors import OptionError
 from ...models.localization.boxes import BoxLocalizer
 from ...nn.cam import explain
+from ...reports.result import Mark
 from ...structures import Images
 from ..evidence import Explainer, check_method, class_of, on_image
 from .result import LocationResult
@@ -51,13 +52,14 @@ def make_explainer(
     branch = ClassBranch(model)
     label = None if target is None else class_of(target, names)
 
-    def made(result: LocationResult, collate: Any, rule: Any) -> np.ndarray:
+    def made(result: LocationResult, collate: Any, rule: Any) -> tuple[np.ndarray, Mark]:
         images: Images = collate([result.image])
-        own = result.place.named[0] if label is None else torch.tensor(label)
+        own = int(result.place.named[0]) if label is None else label
         x = model.normalise(images)
-        heat = explain(branch, x, own[None], method, sizes=images.sizes)[0]
+        heat = explain(branch, x, torch.tensor([own]), method, sizes=images.sizes)[0]
         h, w = images.sizes[0].tolist()
         height, width = result.size
-        return on_image(heat[:h, :w], (height, width), (0, 0, width, height))
+        found = on_image(heat[:h, :w], (height, width), (0, 0, width, height))
+        return found, result.mark(own)
 
     return made

@@ -53,6 +53,7 @@ class LocationResult(ImageResult):
         skeleton: what the keypoints are called, and the lines between them.
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
+        explained: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -72,6 +73,7 @@ class LocationResult(ImageResult):
     skeleton: Skeleton | None = None
     source_name: str = ""
     heatmap: np.ndarray | None = None
+    explained: Mark | None = None
 
     @property
     def label(self) -> int | None:
@@ -163,13 +165,18 @@ class LocationResult(ImageResult):
 
     def marks(self) -> list[Mark]:
         """Return the object for the page of a run; see `ImageResult`."""
-        if self.score is None:
-            return []
-        thousandths = int(self.score * 1000)
-        if self.box is None:
-            return [(self.called, thousandths, None)]
-        x1, y1, x2, y2 = (round(value) for value in self.box.tolist())
-        return [(self.called, thousandths, (x1, y1, x2 - x1, y2 - y1))]
+        return [] if self.place.probs is None else [self.mark(int(self.place.named[0]))]
+
+    def mark(self, label: int) -> Mark:
+        """Return what a model of classes says of one, of the background behind the last."""
+        assert self.place.probs is not None
+        thousandths = int(float(self.place.probs[label]) * 1000)
+        if label >= len(self.names):
+            return BACKGROUND, thousandths, None
+        if self.place.boxes is None:
+            return self.names[label], thousandths, None
+        x1, y1, x2, y2 = (round(value) for value in self.place.boxes[label].tolist())
+        return self.names[label], thousandths, (x1, y1, x2 - x1, y2 - y1)
 
 
 def draw_place(

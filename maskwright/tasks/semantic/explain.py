@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import OptionError
 from ...models.semantic.base import Segmenter
 from ...nn.cam import evidence, gradcam, gradcam_plus_plus, heatmaps
+from ...reports.result import Mark
 from ...structures import Images
 from ..evidence import Explainer, check_method, class_of, on_image
 
@@ -44,12 +45,14 @@ def make_explainer(
         )
     label = None if target is None else class_of(target, names)
 
-    def explain(result: Any, collate: Any, rule: Any) -> np.ndarray | None:
+    def explain(result: Any, collate: Any, rule: Any) -> tuple[np.ndarray, Mark] | None:
         counts = np.bincount(result.labels.ravel(), minlength=len(names))
         chosen = label
         if chosen is None:
             chosen = 1 + int(counts[1:].argmax()) if counts[1:].any() else 0
-        return explain_class(segmenter, collate([result.image]), chosen, method)
+        heat = explain_class(segmenter, collate([result.image]), chosen, method)
+        share = counts[chosen] / result.labels.size
+        return None if heat is None else (heat, (names[chosen], int(1000 * share), None))
 
     return explain
 

@@ -38,6 +38,7 @@ class SemanticResult(ImageResult):
             were not kept.
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
+        explained: see `ImageResult`.
         colors: (red, green, blue) of the classes by label, as far as their data set has some.
 
     Example:
@@ -60,6 +61,7 @@ class SemanticResult(ImageResult):
     probs: np.ndarray | None = None
     source_name: str = ""
     heatmap: np.ndarray | None = None
+    explained: Mark | None = None
     colors: Sequence[Color | None] = ()
 
     MEASURE = "share"
