@@ -86,7 +86,7 @@ def default_skeleton(count: int) -> Skeleton | None:
 _MARKS = {
     "torchvision": re.compile(r"backbone\.fpn\.inner_blocks\.\d+\.(\d+\.)?(weight|bias)"),
     "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
-    "maskwright": re.compile(r"roi_heads\.box_head\.(logits|deltas)\.(weight|bias)"),
+    "maskwright": re.compile(r"(roi_heads\.box_)?head\.(logits|deltas)\.(weight|bias)"),
 }
 
 

@@ -1,4 +1,6 @@
-"""torchvision's Faster and Mask R-CNN, both versions, and its Keypoint R-CNN, ResNet-50 and FPN.
+"""torchvision's Faster and Mask R-CNN, both versions, and Keypoint R-CNN, ResNet-50 and FPN.
+
+RetinaNet's tensors are told by their names, and go on to `torchvision_dense`.
 
 The differences: background is class 0 there and the last class here; box and mask rows of the
 background, which nobody reads, exist there only (kept as extras, so that the way back is equal to
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..structures import COCO_PERSON
+from . import torchvision_dense as dense
 from .common import (
     COCO_91_NAMES,
     Converted,
@@ -112,6 +115,10 @@ def to_maskwright(
     Raises:
         ValueError: if a tensor is missing or the class rows do not fit together.
     """
+    if dense.is_dense(state):
+        return dense.to_maskwright(
+            state, our_names, drop_unused=drop_unused, names=names, conventions=conventions
+        )
     report = ConvertReport()
     older = any(_modern(key) != key for key in state)
     theirs = {_modern(key): value for key, value in state.items()}
@@ -185,6 +192,8 @@ def from_maskwright(
     Raises:
         ValueError: if the model has parts that torchvision's has not.
     """
+    if any(key.startswith("head.class_convs.") for key in state):
+        return dense.from_maskwright(state, extras, category_ids)
     report = ConvertReport()
     version2 = any(key.startswith("roi_heads.box_head.convs.") for key in state)
     ids = torch.tensor(category_ids)

@@ -130,8 +130,7 @@ def _own_weights(state: Mapping[str, Tensor], detector: Detector) -> Converted:
     The classes are counted by the rows of their scores; what they are called is not known.
     """
     own = detector.state_dict()
-    key = next(name for name, (rows, last) in class_rows(detector).items() if rows == 1 or last)
-    rows, last = class_rows(detector)[key]
+    key, (rows, last) = next(iter(class_rows(detector).items()))
     count = require(state, key).shape[0] // rows - int(last)
     names: list[str | None] = [f"class_{i}" for i in range(1, count + 1)]
     report = ConvertReport(used=[name for name in own if name in state])

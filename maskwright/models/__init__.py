@@ -17,6 +17,7 @@ from .detection import keypoint_rcnn as _keypoint_rcnn  # noqa: F401
 from .detection import mask_rcnn as _mask_rcnn  # noqa: F401
 from .detection import rcnn as _rcnn  # noqa: F401
 from .detection import refine_mask as _refine_mask  # noqa: F401
+from .detection import retinanet as _retinanet  # noqa: F401
 from .detection import rfcn as _rfcn  # noqa: F401
 from .detection import sppnet as _sppnet  # noqa: F401
 from .detection.base import Detector, PostProcess, TwoStageDetector

@@ -83,11 +83,15 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     return result
 
 
+GROUPS = {"gn": 16, "gn32": 32}  # of group norm, by its names
+
+
 def make_norm(name: str | None, channels: int) -> list[nn.Module]:
     """Return the layers that normalise `channels` maps: none or one.
 
     Args:
-        name: None; "bn": batch norm; "gn": group norm with at most 16 groups (Wu & He 2018).
+        name: None; "bn": batch norm; "gn": group norm with at most 16 groups; "gn32": with at most
+            32, as published (Wu & He 2018).
         channels: number of maps.
 
     Raises:
@@ -97,9 +101,9 @@ def make_norm(name: str | None, channels: int) -> list[nn.Module]:
         return []
     if name == "bn":
         return [nn.BatchNorm2d(channels)]
-    if name == "gn":
-        return [nn.GroupNorm(min(16, channels), channels)]
-    raise OptionError(f"norm is None, 'bn' or 'gn', got {name!r}")
+    if name in GROUPS:
+        return [nn.GroupNorm(min(GROUPS[name], channels), channels)]
+    raise OptionError(f"norm is None, 'bn', 'gn' or 'gn32', got {name!r}")
 
 
 @contextmanager

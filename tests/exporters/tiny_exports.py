@@ -12,6 +12,7 @@ from PIL import Image
 from maskwright.exporters.report import ExportReport
 from maskwright.models import Meta, build_tiny
 from maskwright.models.detection.detect_then_segment import DetectThenSegment
+from maskwright.models.detection.one_stage import OneStageDetector
 from maskwright.nn.detection.svm_head import SVMHead
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import COCO_PERSON, Skeleton
@@ -21,7 +22,8 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
     """A tiny model with random weights whose scores spread over the threshold."""
     torch.manual_seed(0)
     detector = build_tiny(name, 2)
-    head = detector.roi_heads.box_head
+    dense = isinstance(detector, OneStageDetector)
+    head = detector.head if dense else detector.roi_heads.box_head
     if detector.proposal_source is not None:
         detector.proposal_source = "sliding_window:24"  # few: small maps make ties of many
     with torch.no_grad():
@@ -35,6 +37,8 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
             for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
                 layer.weight.normal_(std=spread)
                 layer.bias.zero_()
+            if dense:  # of a thousand places a few
+                head.logits.bias.fill_(-3.0)
         if isinstance(detector, DetectThenSegment):
             network = detector.segmenter.network
             network.get_submodule(network.final).weight.normal_(std=1.0)

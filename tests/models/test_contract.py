@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny, get_entry, list_models
+from maskwright.models.detection.one_stage import OneStageDetector
 from maskwright.models.inference import fast_network
 from maskwright.nn.random import ImageNoise
 from maskwright.ops import SoftNMS
@@ -225,6 +226,9 @@ def test_images_without_a_region_find_nothing(detector) -> None:
         blank = replace(blank, labels=blank.labels.long(), valid=blank.valid.bool())
         with torch.no_grad():
             refined = detector.eval().refine(images, blank)
+        if refined is None:
+            assert isinstance(detector, OneStageDetector)
+            return
         assert refined.boxes.shape == (2, 0, 4)
         for more in (refined.mask_crops, refined.keypoints):
             assert more is None or more.shape[:2] == (2, 0)
@@ -252,7 +256,8 @@ def test_the_same_generator_gives_the_same_losses(detector) -> None:
         for seed in (5, 5, 6)
     ]
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
-    assert any(not torch.equal(runs[0][key], runs[2][key]) for key in runs[0])
+    differ = any(not torch.equal(runs[0][key], runs[2][key]) for key in runs[0])
+    assert differ != isinstance(detector, OneStageDetector)  # these count every place
 
 
 def test_losses_by_image_do_not_depend_on_the_batch(detector) -> None:
@@ -275,7 +280,8 @@ def test_losses_by_image_do_not_depend_on_the_batch(detector) -> None:
     others = [
         detector.losses(images, targets, generator=ImageNoise(keys + more)) for more in (9, 10, 20)
     ]
-    assert any(not torch.allclose(a[key], c[key], rtol=1e-4) for c in others for key in a)
+    differ = any(not torch.allclose(a[key], c[key], rtol=1e-4) for c in others for key in a)
+    assert differ != isinstance(detector, OneStageDetector)
 
 
 def test_a_batch_without_images_trains(detector) -> None:
@@ -382,7 +388,8 @@ def test_given_boxes_get_the_masks_and_keypoints_of_a_prediction(detector) -> No
         found = detector.eval()(images, PostProcess(score_thresh=0.01, max_det=10))
         bare = Instances(found.boxes, found.labels, found.valid, found.scores)
         again = detector.refine(images, bare)
-    assert (again is None) == (detector.proposal_source is not None)
+    cannot = detector.proposal_source is not None or isinstance(detector, OneStageDetector)
+    assert (again is None) == cannot
     if again is not None:
         for name in ("boxes", "labels", "valid", "scores", "mask_crops", "keypoints"):
             one, other = getattr(again, name), getattr(found, name)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...converters.torchvision import from_maskwright
 from ...models.base import Model
 from ...models.detection.base import Detector, PostProcess, TwoStageDetector
+from ...models.detection.one_stage import OneStageDetector
 from ...models.detection.regions import ProposalDetector
 from ...models.meta import Meta
 from ...nn.norm import FrozenBatchNorm2d
@@ -104,6 +105,7 @@ class DetectionPeer(Peer):
     stages = (
         "backbone",
         "pyramid",
+        "dense head",
         "proposal head",
         "proposals",
         "pool for boxes",
@@ -146,7 +148,12 @@ class DetectionPeer(Peer):
         return found
 
     def watch_ours(self, stages: Stages, network: Model) -> None:
-        """Time the parts of a detector with regions; of others only the whole."""
+        """Time the parts of a detector with regions or without; of others only the whole."""
+        if isinstance(network, OneStageDetector):
+            stages.watch(network.backbone, "forward", "backbone")
+            stages.watch(network.fpn, "forward", "pyramid")
+            stages.watch(network.head, "forward", "dense head")
+            stages.watch(network.head, "detect", "choose boxes")
         if not isinstance(network, TwoStageDetector | ProposalDetector):
             return
         heads = network.roi_heads
