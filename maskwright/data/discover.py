@@ -17,7 +17,7 @@ from typing import Any
 from maskwright.errors import OptionError
 from maskwright.paths import home_path, nearest_path
 
-from .formats.class_folders import FolderSource, class_folders
+from .formats.class_folders import FolderSource, class_folders, lone_class
 from .formats.coco.layout import CocoSource, by_folders, by_lists, coco_source
 from .formats.folders import (
     ANNOTATION_FOLDERS,
@@ -54,6 +54,11 @@ ELSE = {
         "model=resnet18; semantic segmentation needs the class of every pixel"
     ),
 }
+TWO_CLASSES = (
+    "a classifier tells at least two classes apart, each a folder of its images, as in "
+    "train/cat/1.jpg, train/dog/2.jpg, val/cat/3.jpg, val/dog/4.jpg; without train and val, a part "
+    "is held out"
+)
 # Folders inside a data set that are sometimes given in place of it.
 INNER = (*ANNOTATION_FOLDERS, "imagesets", "main", "segmentation", "jpegimages", "images")
 
@@ -196,6 +201,8 @@ def _find_splits(
             raise ValueError(ELSE[wanted, other].format(f"data={str(path)!r}"))
     if not found:
         meant = _elsewhere(path, keypoints, records)
+        if records == "labels" and (what := lone_class(look.tree, path)):
+            raise ValueError(f"data={str(path)!r} {what}: {TWO_CLASSES}{meant}")
         raise ValueError(
             f"no annotations found for data={str(path)!r}{meant or '.'} It has: "
             f"{seen(look)}. What is read, for example:\n{examples(records)}\nor a YAML file with "
@@ -245,7 +252,11 @@ def _from_file(path: Path, keypoints: bool, records: Kind | None) -> dict[str, S
 
 def _elsewhere(path: Path, keypoints: bool, records: Kind | None) -> str:
     """Return "; did you mean ...?" with a folder above or below that is a data set."""
-    places = [one for one in (path, *path.parents[:1]) if one.name.lower() in INNER]
+    places = [
+        one
+        for one in (path, *path.parents[:1])
+        if one.name.lower() in INNER or (one != path and folder_split(one))
+    ]
     below = islice(Tree().below(path, 3), 1, 60)
     for folder in (*(place.parent for place in places), *below):
         try:

@@ -113,9 +113,10 @@ def test_faults_of_class_folders(tmp_path: Path) -> None:
 def test_only_folders_of_images_side_by_side_are_classes(tmp_path: Path) -> None:
     one = folders(tmp_path / "one", "with_mask/1.png", "without_mask/1.png")
     assert read(one).names == ["with_mask", "without_mask"]
+    vehicles = folders(tmp_path / "vehicles", "bus/1.png", "train/1.png")
+    assert read(vehicles).names == ["bus", "train"]
     for name, files in {
         "images and masks": ("images/1.png", "masks/1.png"),
-        "one folder": ("holiday/1.png",),
         "deeper": ("leftImg8bit/train/1.png", "gtFine/train/1.png"),
     }.items():
         root = folders(tmp_path / name, *files)
@@ -125,6 +126,30 @@ def test_only_folders_of_images_side_by_side_are_classes(tmp_path: Path) -> None
         open_dataset(one)
     with pytest.raises(OptionError, match="records is 'objects', 'labels', 'maps' or None"):
         find_splits(one, records="boxes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["1.png", "2.png"], r"has images \(2 in it\), and no folders of classes: .* train/dog/2"),
+        (["ants/1.png", "ants/2.png"], "has images of one class alone, 2 in ants: .*at least two"),
+        (["ants/1.png", "3.png"], "has images of one class alone, 1 in ants"),
+        (["train/1.png", "val/2.png"], r"\(1 in train and 1 in val\), and no folders of classes"),
+        (["images/1.png"], r"\(1 in images\), and no folders of classes"),
+    ],
+)
+def test_a_lone_class_is_told_what_it_lacks(files: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(folders(tmp_path, *files))
+    (tmp_path / "labels.xml").write_text("<ants/>")  # may hold the labels: what is read is listed
+    with pytest.raises(ValueError, match="no annotations found"):
+        read(tmp_path)
+
+
+def test_a_folder_of_a_class_within_a_data_set(tmp_path: Path) -> None:
+    folders(tmp_path / "set", "train/ants/1.png", "train/bees/2.png")
+    with pytest.raises(ValueError, match=r"no folders of classes: .*; did you mean data='.*set'\?"):
+        read(tmp_path / "set/train/ants")
 
 
 def table(path: Path, *rows: tuple[object, ...], delimiter: str = ",") -> Path:

@@ -17,11 +17,13 @@ from maskwright.paths import takes_paths
 
 from ..building.labelled import LabelBuilder, Labelled
 from ..records import Dataset, Fault
-from .folders import IMAGE_FOLDERS, Tree, folder_split
+from .folders import IMAGE_FOLDERS, LABEL_PICTURES, Tree, folder_split
 from .source import BaseSource, ReadOptions, passed_over
 
 DEEPEST = 6  # folders within folders of a class
 FORMAT = "folders"
+# A folder with such files may have its labels there.
+ANNOTATIONS = (".csv", ".json", ".xml", ".txt", ".yaml", ".yml", ".gz", ".mat")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,29 @@ def find_class_folders(tree: Tree, path: Path) -> dict[str, FolderSource]:
     # One folder of images is a class of nothing; and deeper ones may be anything.
     if len(classes) < 2 or not all(tree.images(one) for one in classes):
         return {}
+    if all(map(folder_split, classes)):  # a class may be called train, but not all of them so
+        return {}
     return {folder_split(path) or "train": FolderSource(path, tree)}
+
+
+def lone_class(tree: Tree, path: Path) -> str:
+    """Return what a folder has of images of one class, or of none, in words; "" for others."""
+    folders = [path, *tree.folders(path)]
+    counts = {one: len(tree.images(one)) for one in folders if tree.images(one)}
+    inner = [one for one in counts if one != path]
+    others = any(tree.files(one, *ANNOTATIONS) for one in folders)
+    if not counts or others or any(LABEL_PICTURES.fullmatch(one.name) for one in inner):
+        return ""
+    usual = {name.casefold() for name in IMAGE_FOLDERS}
+    classes = [
+        one for one in inner if folder_split(one) is None and one.name.casefold() not in usual
+    ]
+    if len(classes) == 1:
+        return f"has images of one class alone, {counts[classes[0]]} in {classes[0].name}"
+    if classes:
+        return ""
+    where = " and ".join(f"{counts[one]} in {one.name if one in inner else 'it'}" for one in counts)
+    return f"has images ({where}), and no folders of classes"
 
 
 def class_folders(tree: Tree, path: Path) -> list[Path]:
