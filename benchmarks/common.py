@@ -2,7 +2,8 @@
 
 The sides take turns, so that a machine that slows down slows both; the ratio of each turn is taken
 first and the median of the ratios last. `parse` gives a script its options, `machine` its header
-and `header` and `line` its table; `Rows` keeps what long experiments found.
+and `header` and `line` its table; `half_interval` tells how sure a mean is; `Rows` keeps what long
+experiments found.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ def line(row: Comparison) -> str:
     times = f"{row.baseline.median:.2f} | {row.ours.median:.2f}"
     low, high = min(row.ratios), max(row.ratios)
     return f"| {row.title} | {times} | {row.ratio:.2f} ({low:.2f} to {high:.2f}) |"
+
+
+def half_interval(values: Sequence[float], level: float) -> float:
+    """Return half the width of the interval of a mean, by Student's t.
+
+    Args:
+        values: two or more.
+        level: share of such intervals that hold the true mean, such as 0.95.
+    """
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + level) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / len(values) ** 0.5
 
 
 def machine() -> str:

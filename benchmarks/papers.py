@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import statistics
 import tempfile
 import time
@@ -23,12 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import Rows, machine
+from common import Rows, half_interval, machine
 
 import maskwright as mw
-
-# Student's t for 95 %, two-sided, by degrees of freedom.
-T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262}
 
 
 @dataclass(frozen=True)
@@ -249,10 +245,10 @@ def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
 
 def difference(pairs: list[float]) -> str:
     """Return a mean with its 95 % interval."""
-    mean, n = statistics.mean(pairs), len(pairs)
-    if n < 2:
+    mean = statistics.mean(pairs)
+    if len(pairs) < 2:
         return f"{mean:+.2f}"
-    half = T95.get(n - 1, 2.0) * statistics.stdev(pairs) / math.sqrt(n)
+    half = half_interval(pairs, 0.95)
     return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
 
 

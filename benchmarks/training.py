@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import half_interval
 from torch import Tensor, nn
 
 from maskwright.data.discover import open_dataset
@@ -34,9 +35,6 @@ from maskwright.training.optim import build_optimizer, lr_factor, set_lr
 
 # Makes the module of one side from a recipe and the names of the classes.
 Maker = Callable[[DetectionRecipe, list[str]], Any]
-
-# Quantile 0.95 of Student's t with n - 1 degrees of freedom: a two-sided interval of 90 percent.
-T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 6: 2.015, 7: 1.943, 8: 1.895, 9: 1.860, 10: 1.833}
 
 
 class Ours(nn.Module):
@@ -250,7 +248,7 @@ def paired(rows: list[dict], side: str, other: str, keys: Mapping[str, str]) -> 
         if len(gains) < 2:
             continue
         mean = statistics.mean(gains)
-        half = T90[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
+        half = half_interval(gains, 0.9)
         single = ", ".join(f"{gain:+.1f}" for gain in gains)
         lines.append(
             f"| {title} | {mean:+.2f} | {mean - half:+.2f} to {mean + half:+.2f} | {single} |"
