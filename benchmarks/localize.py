@@ -61,8 +61,7 @@ def _same(root: Path) -> tuple[Path, Path]:
 
 SHORT = {"batch": 16, "workers": 0, "device": "cpu", "patience": 0, "epochs": 6}
 LOCATE = {**SHORT, "model": "locate_tf_efficientnet_lite0", "imgsz": 96}
-# A network of half a million parameters, from nothing: enough for what is drawn.
-SMALL = {**SHORT, "imgsz": 64, "epochs": 30, "weights": "none", "lr": 2e-3}
+DRAWN = {**SHORT, "imgsz": 96, "epochs": 12}
 # The network as it comes, and a last convolution and a linear layer that learn.
 CLASSIFY = {
     **SHORT,
@@ -109,7 +108,7 @@ EXPERIMENTS = {
     "classes": Experiment(
         lambda root, bccd: _same(scenes(root, empty=0.1)),
         "test",
-        {**SMALL, "model": "locate_test_resnet", "imgsz": 96},
+        {**DRAWN, "model": "locate_tf_efficientnet_lite0"},
         {
             "one box for all classes": {},
             "a box for each class": {"model_args": {"class_specific": True}},
@@ -119,7 +118,7 @@ EXPERIMENTS = {
     "keypoints": Experiment(
         lambda root, bccd: _same(darts(root)),
         "test",
-        {**SMALL, "model": "locate_keypoints_test_resnet"},
+        {**DRAWN, "model": "locate_keypoints_tf_efficientnet_lite0"},
         {loss: {"model_args": {"loss": loss}} for loss in ("l1", "mse", "wing")},
         POINTS,
     ),
