@@ -119,7 +119,13 @@ assert "go through pipes" in text and "--shm-size" in text, text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
-@pytest.mark.parametrize("spare", [16 * 2**20, -(2**30)], ids=["foreseen", "found-out"])
+@pytest.mark.parametrize(
+    "spare",
+    [
+        pytest.param(16 * 2**20, id="foreseen"),
+        pytest.param(-(2**30), id="found-out", marks=pytest.mark.slow),
+    ],
+)
 def test_shared_memory_smaller_than_a_batch(nuclei_mini: Path, spare: int) -> None:
     """4 MiB, of which the process may believe that they are enough: the batches arrive."""
     mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=4m tmpfs /dev/shm && exec "$@"']

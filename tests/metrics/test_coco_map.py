@@ -79,7 +79,7 @@ def test_coco_equals_pycocotools(coco_gt, coco_found, iou_type, max_det, capfd):
     assert_same(ours, reference(coco_gt, coco_found, iou_type, max_det))
 
 
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("iou_type", ["bbox", pytest.param("segm", marks=pytest.mark.slow)])
 def test_dense_scenes_follow_max_det(nuclei_gt, nuclei_found, iou_type):
     wide = coco_eval(nuclei_gt, nuclei_found, iou_type, max_det=500)
     assert_same(wide, reference(nuclei_gt, nuclei_found, iou_type, 500))
@@ -218,10 +218,13 @@ def test_broken_file_is_named(tmp_path):
         coco_eval(path, [], "bbox")
 
 
+BY_MASK = ("segm", "boundary")
 OPTIONAL = {"segm": ("bbox", "area", "iscrowd", "id"), "bbox": ("area", "iscrowd", "id")}
 
 
-@pytest.mark.parametrize("iou_type", ["bbox", "segm", "boundary"])
+@pytest.mark.parametrize(
+    "iou_type", ["bbox", *(pytest.param(kind, marks=pytest.mark.slow) for kind in BY_MASK)]
+)
 def test_only_what_an_evaluation_needs_must_be_there(coco_gt, coco_found, iou_type):
     """Fields that can be told from others may lack, be null or (boxes) be empty."""
     gt = {key: coco_gt[key] for key in ("images", "annotations", "categories")}

@@ -323,6 +323,7 @@ def test_losses_compile_to_one_graph(detector) -> None:
     torch.testing.assert_close(compiled(images, targets, generator=noise), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_COMPILED)
 def test_one_graph_serves_all_batches_of_a_size(detector) -> None:
     """No recompilation for other images, objects or batch sizes."""

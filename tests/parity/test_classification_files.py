@@ -26,6 +26,9 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("classify_regnety_002", "timm", "regnety_002", {}),
 ]
 
+# The logits of these are compared in every run, which no file changes.
+LONG = ("googlenet_bn", "resnext50_32x4d", "preact_resnet50", "densenet121")
+
 
 def theirs(library: str, name: str, **options: Any) -> nn.Module:
     """Return a network of another library with random weights, counters and statistics too."""
@@ -47,7 +50,10 @@ def theirs(library: str, name: str, **options: Any) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize(("ours", "library", "name", "options"), CASES)
+@pytest.mark.parametrize(
+    ("ours", "library", "name", "options"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] in LONG else []) for case in CASES],
+)
 def test_there_and_back_is_equal_to_the_bit(
     ours: str, library: str, name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:

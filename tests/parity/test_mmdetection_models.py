@@ -213,6 +213,7 @@ def test_what_mmdetection_would_compute_otherwise_is_refused(
     assert not theirs.exists()
 
 
+@pytest.mark.slow
 def test_names_of_classes_go_through_files(tmp_path: Path) -> None:
     ours, theirs, again = (tmp_path / file for file in ("o.safetensors", "t.pth", "a.safetensors"))
     name = "refine_mask_resnet50_fpn"

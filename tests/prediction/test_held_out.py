@@ -27,6 +27,7 @@ def one_split(coins: Path, tmp_path: Path) -> Path:
     return tmp_path / "one"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_the_printed_command_scores_what_training_scored(
     options: dict[str, Any], one_split: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path

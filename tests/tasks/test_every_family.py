@@ -127,6 +127,7 @@ def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
         assert picture.width >= width and picture.height >= height
 
 
+@pytest.mark.slow
 @pytest.mark.contract("resumes to the bit")
 @pytest.mark.parametrize("name", names("classification", "detection", "localization"))
 def test_a_stopped_training_goes_on_to_the_bit(
@@ -151,6 +152,7 @@ def test_a_stopped_training_goes_on_to_the_bit(
     assert same(resumed.last, whole.last)
 
 
+@pytest.mark.slow
 @pytest.mark.contract("several processes")
 @pytest.mark.parametrize("name", names("detection", "localization", "semantic"))
 def test_two_processes_equal_one(name: str, tmp_path: Path) -> None:
