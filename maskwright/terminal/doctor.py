@@ -38,7 +38,6 @@ OPTIONAL = (
     ("tensorboard", "tensorboard", "curves in TensorBoard"),
     ("cv2", "opencv-contrib-python-headless", "selective search and EdgeBoxes"),
     ("sklearn", "scikit-learn", "fitting the SVMs of R-CNN and SPPnet"),
-    ("scipy", "scipy", "label maps in MATLAB files"),
 )
 
 

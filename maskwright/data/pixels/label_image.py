@@ -26,7 +26,6 @@ def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         ValueError: if the file is missing, no image, truncated, compressed with loss, or has
             samples that are neither whole numbers nor RGB.
-        ImportError: of a MATLAB file, if scipy is not installed.
     """
     if path.suffix.lower() == MAT:
         return load_mat(path), None
