@@ -1,8 +1,8 @@
 """Losses of independent classes, such as those of dense detectors: cross-entropy and focal.
 
-Lin et al. 2017 (focal loss). Where a target is all zeros but for one class, as at most anchors none
-is set at all, the terms of the zeros are computed for all entries at once and those of the ones
-only where they are: no map of targets is made, which would be as large as the logits.
+Lin et al. 2017 (focal loss). Of the targets of an anchor at most one is 1, and of most anchors
+none: the terms of the zeros are computed for all entries at once, and those of the ones only where
+they are. No map of targets is made, which would be as large as the logits.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -240,12 +240,8 @@ class DenseHead(nn.Module):
             top, order = row[at].topk(min(limit, len(at)))
             found.append((top.sigmoid(), at[order]))
         slots = max(1, *(len(at) for _, at in found))  # what picks by index needs one to pick
-        scores, places = flat.new_full((len(flat), slots), -1.0), _zeros(flat, slots)
+        scores = flat.new_full((len(flat), slots), -1.0)
+        places = torch.zeros_like(scores, dtype=torch.int64)
         for b, (top, at) in enumerate(found):
             scores[b, : len(at)], places[b, : len(at)] = top, at
         return scores, places
-
-
-def _zeros(like: Tensor, slots: int) -> Tensor:
-    kind: Any = torch.int64
-    return torch.zeros(len(like), slots, dtype=kind, device=like.device)

@@ -1,9 +1,9 @@
 """Which boxes of a dense detector take part in the loss of the classes, image by image.
 
-Of many thousand places nearly all are background, most of it easy. `Focal` losses count all of
-them and leave the weight to the loss (Lin et al. 2017); the others pick some: at random (Ren et al.
-2015), the hardest negatives in proportion to the positives (Liu et al. 2016, section 2.2), or those
-of the largest loss, whatever they are (Shrivastava et al. 2016, without its NMS).
+Of many thousand places nearly all are background, most of it easy. The focal loss counts all of
+them, each by its weight (Lin et al. 2017); the other ways pick some: at random (Ren et al. 2015),
+the hardest negatives in proportion to the positives (Liu et al. 2016, section 2.2), or those of the
+largest loss, whatever they are (Shrivastava et al. 2016, without its NMS).
 """
 
 from __future__ import annotations
