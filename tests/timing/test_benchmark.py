@@ -20,9 +20,17 @@ from maskwright.timing.comparable import random_predictor
 from maskwright.timing.turns import Apart, Job, Ours, Side
 
 
-@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_finds_torchvisions_detections_and_times_both_sides(apart: bool) -> None:
-    name, photo = "mask_rcnn_resnet50_fpn", drawn_scene(64, 96)
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("mask_rcnn_resnet50_fpn", False),
+        pytest.param("mask_rcnn_resnet50_fpn", True, marks=pytest.mark.slow),
+        pytest.param("retinanet_resnet50_fpn", False, marks=pytest.mark.slow),
+        pytest.param("retinanet_resnet50_fpn_v2", False, marks=pytest.mark.slow),
+    ],
+)
+def test_finds_torchvisions_detections_and_times_both_sides(name: str, apart: bool) -> None:
+    photo = drawn_scene(64, 96)
     result = benchmark(name, photo, imgsz=(64, 96), repeats=1, threads=1, max_det=20, apart=apart)
     assert result.size == (64, 96)
     assert result.theirs is not None and result.match is not None

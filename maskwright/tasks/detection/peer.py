@@ -42,6 +42,8 @@ BUILDERS = {
     "mask_rcnn_resnet50_fpn": "maskrcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2": "maskrcnn_resnet50_fpn_v2",
     "keypoint_rcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn": "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2": "retinanet_resnet50_fpn_v2",
 }
 SAME = ("num_keypoints",)  # options of ours that torchvision's builders have too
 
@@ -76,19 +78,26 @@ def torchvision_model(
     from torchvision.models import detection
 
     state, _ = from_maskwright(detector.state_dict(), {}, meta.category_ids)
-    sizes: dict[str, int] = {}
+    own: dict[str, Any] = {
+        "score_thresh": post.score_thresh,
+        "nms_thresh": post.nms_thresh,
+        "detections_per_img": post.max_det,
+    }
+    if isinstance(detector, OneStageDetector):
+        rows = len(state["head.classification_head.cls_logits.bias"])
+        classes = rows // detector.head.anchors.per_cell
+    else:
+        own = {f"box_{name}": value for name, value in own.items()}
+        classes = len(state["roi_heads.box_predictor.cls_score.bias"])
     if "num_keypoints" in meta.args:
-        sizes["num_keypoints"] = meta.args["num_keypoints"]
+        own["num_keypoints"] = meta.args["num_keypoints"]
     peer: Any = getattr(detection, BUILDERS[meta.model])(
         weights=None,
         weights_backbone=None,
-        num_classes=len(state["roi_heads.box_predictor.cls_score.bias"]),
+        num_classes=classes,
         min_size=short,
         max_size=long,
-        box_score_thresh=post.score_thresh,
-        box_nms_thresh=post.nms_thresh,
-        box_detections_per_img=post.max_det,
-        **sizes,
+        **own,
     )
     if meta.args["conventions"] == "torchvision_v1":
         for module in peer.modules():
@@ -100,7 +109,7 @@ def torchvision_model(
 
 
 class DetectionPeer(Peer):
-    """torchvision's two-stage detectors."""
+    """torchvision's two-stage detectors, and RetinaNet."""
 
     stages = (
         "backbone",
@@ -182,10 +191,15 @@ class DetectionPeer(Peer):
 
     def watch_theirs(self, stages: Stages, peer: Any) -> None:
         """Time the parts of torchvision's detector."""
-        heads = peer.roi_heads
         stages.watch(peer.transform, "forward", "read and resize")
         stages.watch(peer.backbone.body, "forward", "backbone")
         stages.watch(peer.backbone.fpn, "forward", "pyramid")
+        stages.watch(peer.transform, "postprocess", "paste masks")
+        if not hasattr(peer, "roi_heads"):
+            stages.watch(peer.head, "forward", "dense head")
+            stages.watch(peer, "postprocess_detections", "choose boxes")
+            return
+        heads = peer.roi_heads
         stages.watch(peer.rpn.head, "forward", "proposal head")
         stages.watch(peer.rpn, "filter_proposals", "proposals")
         stages.watch(heads.box_roi_pool, "forward", "pool for boxes")
@@ -200,7 +214,6 @@ class DetectionPeer(Peer):
             stages.watch(heads.keypoint_roi_pool, "forward", "pool for masks, keypoints")
             stages.watch(heads.keypoint_head, "forward", "keypoint head")
             stages.watch(heads.keypoint_predictor, "forward", "keypoint head")
-        stages.watch(peer.transform, "postprocess", "paste masks")
 
     def finish(self, result: Result) -> Tensor | None:
         """Return the masks at full size."""
@@ -290,24 +303,27 @@ def calibrate(detector: Detector, look: Callable[[Any], object]) -> None:
     """Scale random weights so that activations stay in range and many classes are found.
 
     Args:
-        detector: the model; all but those with an RPN stay as they are.
+        detector: the model; all but those with an RPN or a dense head stay as they are.
         look: lets it look at a photo with the given settings.
     """
-    if not isinstance(detector, TwoStageDetector):
+    spreads: dict[nn.Module, float]
+    mask_head: Any = None
+    if isinstance(detector, OneStageDetector):
+        spreads = {detector.head.logits: 0.7, detector.head.deltas: 0.2}
+    elif isinstance(detector, TwoStageDetector):
+        mask_head = detector.roi_heads.mask_head
+        spreads = {
+            detector.rpn.logits: 1.0,
+            detector.rpn.deltas: 0.3,
+            detector.roi_heads.box_head.logits: 2.5,
+            detector.roi_heads.box_head.deltas: 0.7,
+        }
+    else:
         return
-    heads = detector.roi_heads
-    mask_head: Any = heads.mask_head
 
     def fit(norm: Any, inputs: tuple[Tensor, ...]) -> None:
         norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
         norm.running_var.copy_(inputs[0].var((0, 2, 3)))
-
-    spreads: dict[nn.Module, float] = {
-        detector.rpn.logits: 1.0,
-        detector.rpn.deltas: 0.3,
-        heads.box_head.logits: 2.5,
-        heads.box_head.deltas: 0.7,
-    }
 
     def scale(layer: Any, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # Once: of the pyramid, the finest level decides.
