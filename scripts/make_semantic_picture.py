@@ -39,16 +39,18 @@ Masks = np.ndarray  # (N, H, W) bool
 def models(data: Path, runs: Path, steps: int) -> dict[str, Any]:
     """Return the three models by title, trained unless they lie in a folder."""
     common = {"steps": steps, "val_every": 10**6, "project": runs, "patience": 0, "workers": 0}
-    if not (runs / "pixels").is_dir():
+    if not (runs / "train" / "pixels").is_dir():
         mw.train(data, model="deeplabv3plus_lite0", name="pixels", crop=256, batch=4, **common)
-    if not (runs / "objects").is_dir():
+    if not (runs / "train" / "objects").is_dir():
         recipe = nuclei(data)
         recipe = replace(recipe, model="refine_mask_lite0_fpn", warmup=max(steps // 12, 1))
         mw.train(replace(recipe, name="objects", **common))
     return {
-        SEMANTIC: mw.load(runs / "pixels" / "weights" / "last.safetensors", device="cpu"),
+        SEMANTIC: mw.load(runs / "train" / "pixels" / "weights" / "last.safetensors", device="cpu"),
         "Mask R-CNN": mw.load("nuclei", device="cpu"),
-        "RefineMask": mw.load(runs / "objects" / "weights" / "last.safetensors", device="cpu"),
+        "RefineMask": mw.load(
+            runs / "train" / "objects" / "weights" / "last.safetensors", device="cpu"
+        ),
     }
 
 
