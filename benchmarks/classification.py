@@ -23,10 +23,10 @@ augmentation and its own way to the square at test; the last weights count. Runs
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,18 @@ import torch.nn.functional as F
 from common import Comparison, compare, machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from training import paired
+from training import batches_of, learned
 
 import maskwright as mw
 from maskwright.converters.networks import from_maskwright
 from maskwright.data import open_dataset
-from maskwright.data.batches import Batch, random_source
+from maskwright.data.batches import Batch
 from maskwright.hub.loading import start_model
 from maskwright.models.meta import Meta
 from maskwright.models.registry import build
 from maskwright.structures import Images, Labels
 from maskwright.tasks.classification.freezing import learning_rates
 from maskwright.tasks.classification.recipe import ClassificationRecipe
-from maskwright.terminal import console
 from maskwright.terminal.interrupt import Interrupt
 from maskwright.training.optim import build_optimizer, lr_factor, set_lr
 from maskwright.training.prepare import prepare
@@ -409,10 +408,7 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
     optimizer = build_optimizer(recipe, model, recipe.peak_lr(args.batch), rates)
     low_high = (0.35, 1.0)  # what our training takes for so few images
     photos = Photos(files, for_training(args.imgsz, low_high, norm_of(start)))
-    batches: list[list[int]] = []
-    for epoch in range(args.epochs):
-        order = random_source(seed, epoch, -1).permutation(len(files)).tolist()
-        batches += [order[i : i + args.batch] for i in range(0, len(order), args.batch)]
+    batches = batches_of(seed, args.epochs, len(files), args.batch)
     model.train()
     loader = DataLoader(photos, batch_sampler=batches, num_workers=args.workers)
     for step, (images, labels) in enumerate(loader):
@@ -434,21 +430,9 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
 
 def accuracy(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of what is learned."""
-    rows = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
     sides = {"maskwright": ours_learns, "torchvision": theirs_learns}
-    for seed in range(args.seeds):
-        for side, learn in sides.items():
-            if any((row["side"], row["seed"]) == (side, seed) for row in rows):
-                continue
-            rows.append({"side": side, "seed": seed, "top1": learn(args, seed)})
-            console.note(json.dumps(rows[-1]))
-            if args.out:
-                args.out.write_text(json.dumps(rows, indent=1) + "\n")
-    yield "| side | seed | top-1 |"
-    yield "| --- | --- | --- |"
-    for row in rows:
-        yield f"| {row['side']} | {row['seed']} | {row['top1']:.1f} |"
-    yield from paired(rows, "maskwright", "torchvision", {"top1": "top-1"})
+    by_seed = {side: partial(learn, args) for side, learn in sides.items()}
+    yield from learned(by_seed, args.seeds, args.out, "top1", "top-1")
 
 
 def main() -> None:

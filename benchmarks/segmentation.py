@@ -21,10 +21,10 @@ the same size; each has its own recipe, head and augmentation: torchvision's is 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +36,22 @@ from papers import EXPERIMENTS
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from training import paired
+from training import batches_of, learned
 
 import maskwright as mw
 from maskwright.converters.networks import from_maskwright
-from maskwright.data.batches import Batch, random_source
+from maskwright.data.batches import Batch
 from maskwright.hub.loading import start_model
 from maskwright.models.meta import Meta
 from maskwright.models.registry import build
 from maskwright.structures import Images, LabelMaps
 from maskwright.tasks.semantic.recipe import SemanticRecipe
-from maskwright.terminal import console
 from maskwright.terminal.interrupt import Interrupt
 from maskwright.training.prepare import prepare
 from maskwright.training.train import optimise
 
 NETWORKS = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large")
+ROWS = ("photo", "network", "step")
 WANTED = 1.3  # the least ratio of each row
 AUXILIARY = 0.5  # weight of torchvision's second head
 IGNORED = 255
@@ -329,10 +329,7 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
     norm = norm_of(start)
     train = Scenes(args.data, recipe.imgsz, recipe.crop, norm)
     optimizer = reference_optimizer(model)
-    batches: list[list[int]] = []
-    for epoch in range(recipe.epochs):
-        order = random_source(seed, epoch, -1).permutation(len(train)).tolist()
-        batches += [order[i : i + recipe.batch] for i in range(0, len(order), recipe.batch)]
+    batches = batches_of(seed, recipe.epochs, len(train), recipe.batch)
     falling = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), power=0.9)
     model.train()
     for images, labels in DataLoader(train, batch_sampler=batches, num_workers=args.workers):
@@ -373,21 +370,9 @@ def ours_learns(args: argparse.Namespace, seed: int) -> float:
 
 def accuracy(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of what is learned."""
-    rows = json.loads(args.out.read_text()) if args.out and args.out.is_file() else []
     sides = {"maskwright": ours_learns, "torchvision": theirs_learns}
-    for seed in range(args.seeds):
-        for side, learn in sides.items():
-            if any((row["side"], row["seed"]) == (side, seed) for row in rows):
-                continue
-            rows.append({"side": side, "seed": seed, "mIoU": learn(args, seed)})
-            console.note(json.dumps(rows[-1]))
-            if args.out:
-                args.out.write_text(json.dumps(rows, indent=1) + "\n")
-    yield "| side | seed | mean IoU |"
-    yield "| --- | --- | --- |"
-    for row in rows:
-        yield f"| {row['side']} | {row['seed']} | {row['mIoU']:.1f} |"
-    yield from paired(rows, "maskwright", "torchvision", {"mIoU": "mean IoU"})
+    by_seed = {side: partial(learn, args) for side, learn in sides.items()}
+    yield from learned(by_seed, args.seeds, args.out, "mIoU", "mean IoU")
 
 
 def speed(args: argparse.Namespace) -> Iterator[str]:
@@ -417,7 +402,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rows", nargs="+", choices=("photo", "network", "step"))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--repeats", type=int, default=5, help="turns of each comparison")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), help="height and width")
@@ -427,7 +412,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the mean IoUs as JSON, or go on from them")
     args = parser.parse_args()
-    args.rows = args.rows or ["photo", "network", "step"]
     if args.threads:
         torch.set_num_threads(args.threads)
     mw.keep_memory()

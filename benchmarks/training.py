@@ -20,6 +20,7 @@ import torch
 from common import half_interval
 from torch import Tensor, nn
 
+from maskwright.data.batches import random_source
 from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, Loader, make_loader
 from maskwright.data.transforms import Augment
@@ -30,6 +31,7 @@ from maskwright.structures import Detections, Images, Resize
 from maskwright.tasks.detection.evaluate import score, to_coco_rows
 from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.tasks.detection.views import to_detections
+from maskwright.terminal import console
 from maskwright.terminal.heap import give_back
 from maskwright.training.optim import build_optimizer, lr_factor, set_lr
 
@@ -228,6 +230,44 @@ def run_all(
             if out:
                 out.write_text(json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def batches_of(seed: int, epochs: int, images: int, batch: int) -> list[list[int]]:
+    """Return the images of each step of a training of ours, for a loader of another library."""
+    found: list[list[int]] = []
+    for epoch in range(epochs):
+        order = random_source(seed, epoch, -1).permutation(images).tolist()
+        found += [order[i : i + batch] for i in range(0, images, batch)]
+    return found
+
+
+def learned(
+    sides: Mapping[str, Callable[[int], float]], seeds: int, out: Path | None, key: str, title: str
+) -> Iterator[str]:
+    """Train both sides, seed by seed, and yield the lines of the table of what they learn.
+
+    Args:
+        sides: percent by seed, of ours and then of theirs.
+        seeds: how many.
+        out: file of the rows; runs whose rows it has are not repeated. None: rows are kept nowhere.
+        key: what the figure is called in the rows.
+        title: and in the table.
+    """
+    rows = json.loads(out.read_text()) if out and out.is_file() else []
+    for seed in range(seeds):
+        for side, learn in sides.items():
+            if any((row["side"], row["seed"]) == (side, seed) for row in rows):
+                continue
+            rows.append({"side": side, "seed": seed, key: learn(seed)})
+            console.note(json.dumps(rows[-1]))
+            if out:
+                out.write_text(json.dumps(rows, indent=1) + "\n")
+    yield f"| side | seed | {title} |"
+    yield "| --- | --- | --- |"
+    for row in rows:
+        yield f"| {row['side']} | {row['seed']} | {row[key]:.1f} |"
+    ours, theirs = sides
+    yield from paired(rows, ours, theirs, {key: title})
 
 
 def paired(rows: list[dict], side: str, other: str, keys: Mapping[str, str]) -> list[str]:

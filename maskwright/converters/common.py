@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..structures import COCO_PERSON, Skeleton
+
+COUNTER = "num_batches_tracked"  # of batch norm
 
 # The 80 classes of COCO 2017 by their ids 1 to 90; ten ids are unused.
 _COCO = (
@@ -144,6 +147,63 @@ def count_rows(state: Mapping[str, Tensor], classes: str, boxes: str, *, backgro
             f"{classes}weight has {rows} rows, so {boxes}weight needs {wanted}; got {box_rows}"
         )
     return rows
+
+
+def renamed(name: str, prefixes: Iterable[tuple[str, str]]) -> str | None:
+    """Return another library's name of our tensor; None if no prefix is that of the name.
+
+    Args:
+        name: ours.
+        prefixes: our prefix and theirs; `#` stands for a number that is kept.
+    """
+    for ours, theirs in prefixes:
+        match = re.match(re.escape(ours).replace(r"\#", r"(\d+)"), name)
+        if match:
+            number = match.group(1) if match.groups() else ""
+            return theirs.replace("#", number) + name[match.end() :]
+    return None
+
+
+def kept_classes(
+    names: Sequence[str | None], rows: int, drop_unused: bool, report: ConvertReport
+) -> list[int]:
+    """Return the positions of the classes that stay, of rows that have the background before them.
+
+    Args:
+        names: of the classes, None for an unused one.
+        rows: classes and background.
+        drop_unused: leave out those without a name, and say so in the report.
+        report: of the conversion.
+
+    Raises:
+        ValueError: if there are not as many names as classes.
+    """
+    if len(names) != rows - 1:
+        raise ValueError(f"the weights have {rows - 1} classes, but {len(names)} names were given")
+    keep = [i for i, name in enumerate(names) if name is not None or not drop_unused]
+    if len(keep) < len(names):
+        report.notes.append(f"{len(names) - len(keep)} unused classes dropped (lossy)")
+    return keep
+
+
+def rows_of_classes(category_ids: list[int], report: ConvertReport) -> Tensor:
+    """Return the row of each class where row 0 is of none: its id, or its position if ids clash."""
+    if sorted(set(category_ids)) == sorted(category_ids) and min(category_ids) >= 1:
+        return torch.tensor(category_ids)
+    report.notes.append("classes renumbered from 1")
+    return torch.arange(1, len(category_ids) + 1)
+
+
+def put_back_counters(result: dict[str, Tensor], extras: Mapping[str, Tensor]) -> None:
+    """Give norms the counts of batches that were kept for the way back, perhaps by another library.
+
+    Args:
+        result: tensors by the names of a library, to which they are added.
+        extras: what was kept.
+    """
+    for key, value in extras.items():
+        if key.endswith(COUNTER) and key.removesuffix(COUNTER) + "weight" in result:
+            result[key] = value
 
 
 def flat_columns(weight: Tensor, channels: int, *, ours: bool) -> Tensor:

@@ -14,7 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from ..nn.detection.refine_head import FUSION_PARTS
-from .common import COCO_91_NAMES, Converted, ConvertReport, count_rows, flat_columns, require
+from .common import (
+    COCO_91_NAMES,
+    COUNTER,
+    Converted,
+    ConvertReport,
+    count_rows,
+    flat_columns,
+    put_back_counters,
+    require,
+)
 
 _HEAD = "roi_heads.mask_head."
 _THEIR_HEAD = "roi_head.mask_head."
@@ -49,7 +58,6 @@ _BRANCH = re.compile(_FUSE + r"branches\.(\d)\.")
 _STAGE_LOGITS = re.compile(r"roi_heads\.mask_head\.logits\.(\d+)\.")
 _CLASSES = "roi_head.bbox_head.fc_cls."
 _BOXES = "roi_head.bbox_head.fc_reg."
-_COUNTER = "num_batches_tracked"
 # Options of RefineMask of which the published code knows one value.
 _PUBLISHED = {
     "mask_stages": 4,
@@ -161,12 +169,12 @@ def to_maskwright(
     if refined:
         options["class_agnostic_last"] = rows > 1 and len(converted[refined[-1]]) == 1
     for key in sorted(set(state) - set(report.used)):
-        if key.endswith(_COUNTER):
+        if key.endswith(COUNTER):
             extras[key] = state[key]
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
         else:
             report.ignored[key] = "not part of this model"
-    others = [key for key in report.ignored if not key.endswith(_COUNTER)]
+    others = [key for key in report.ignored if not key.endswith(COUNTER)]
     if others:
         report.notes.append(
             f"{len(others)} tensors are no part of the model that was asked for, among them "
@@ -196,7 +204,5 @@ def from_maskwright(
             value = flat_columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
         result[key] = value.contiguous()
         report.used.append(ours)
-    for key, value in extras.items():  # perhaps of another library
-        if key.endswith(_COUNTER) and key.removesuffix(_COUNTER) + "weight" in result:
-            result[key] = value
+    put_back_counters(result, extras)
     return result, report

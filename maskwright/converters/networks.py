@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from . import classification, dilated, semantic
-from .common import Converted, ConvertReport, require
+from .common import COUNTER, Converted, ConvertReport, require
 from .layout import OURS, Layout, State, replaced
 
 TABLES = (classification.LAYOUTS, semantic.LAYOUTS, dilated.LAYOUTS)
-_COUNTER = "num_batches_tracked"  # files of older versions have none
 # Heads that only training has, by the beginning of their names in ours: a file may lack them.
 _AUXILIARY = (
     *("network.aux1.", "network.aux2.", "network.AuxLogits."),
@@ -119,7 +118,7 @@ def to_maskwright(
         key = layout.their_name(name)
         if name.startswith(tuple(absent)):
             continue
-        if key.endswith(_COUNTER) and key not in theirs:
+        if key.endswith(COUNTER) and key not in theirs:
             converted[name] = torch.zeros((), dtype=torch.int64)
             report.filled[name] = "no batch counted: the file is of an older version"
             continue
@@ -183,8 +182,8 @@ def from_maskwright(
         result[key] = value if shape is None else value.unflatten(1, shape)
         report.used.append(name)
         if key.endswith("running_var"):  # our norms with fixed statistics do not count batches
-            counter = f"{key.removesuffix('running_var')}{_COUNTER}"
-            if f"{name.removesuffix('running_var')}{_COUNTER}" not in state:
+            counter = f"{key.removesuffix('running_var')}{COUNTER}"
+            if f"{name.removesuffix('running_var')}{COUNTER}" not in state:
                 result[counter] = torch.zeros((), dtype=torch.int64)
                 report.filled[counter] = "no batch counted"
     for key, value in layout.constants(

@@ -21,15 +21,20 @@ from ..structures import COCO_PERSON
 from . import torchvision_dense as dense
 from .common import (
     COCO_91_NAMES,
+    COUNTER,
     Converted,
     ConvertReport,
     count_rows,
     default_skeleton,
     flat_columns,
+    kept_classes,
+    put_back_counters,
+    renamed,
     require,
+    rows_of_classes,
 )
 
-# Our prefix, theirs; `#` stands for a number that is kept.
+# See `renamed`.
 _PREFIXES = [
     ("backbone.body.", "backbone.body."),
     ("fpn.lateral.#.", "backbone.fpn.inner_blocks.#."),
@@ -76,11 +81,8 @@ def their_name(name: str, *, version2: bool) -> str:
             return f"roi_heads.box_head.{theirs}{name[len(prefix) :]}"
     if match := _KEYPOINT_CONVS.match(name):
         return f"roi_heads.keypoint_head.{2 * int(match.group(1))}.{name[match.end() :]}"
-    for ours, theirs in _PREFIXES:
-        match = re.match(re.escape(ours).replace(r"\#", r"(\d+)"), name)
-        if match:
-            number = match.group(1) if match.groups() else ""
-            return theirs.replace("#", number) + name[match.end() :]
+    if (found := renamed(name, _PREFIXES)) is not None:
+        return found
     raise ValueError(f"torchvision's R-CNN models have no counterpart of {name!r}")
 
 
@@ -133,11 +135,7 @@ def to_maskwright(
         names = ["person"]
     elif names is None:
         names = [f"class_{i}" for i in range(1, rows)]
-    if len(names) != rows - 1:
-        raise ValueError(f"the weights have {rows - 1} classes, but {len(names)} names were given")
-    keep = [i for i, name in enumerate(names) if name is not None or not drop_unused]
-    if drop_unused and len(keep) < len(names):
-        report.notes.append(f"{len(names) - len(keep)} unused classes dropped (lossy)")
+    keep = kept_classes(names, rows, drop_unused, report)
     classes = torch.tensor(keep) + 1  # rows of the kept classes; background is row 0
     version2 = "roi_heads.box_head.5.weight" in theirs
     converted: dict[str, Tensor] = {}
@@ -158,12 +156,12 @@ def to_maskwright(
             value = flat_columns(value, channels, ours=True)
         converted[ours] = value.contiguous()
     for key in sorted(set(theirs) - set(report.used)):
-        if key.endswith("num_batches_tracked"):
+        if key.endswith(COUNTER):
             extras[key] = theirs[key]
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
         else:
             report.ignored[key] = "not part of this model"
-    others = [key for key in report.ignored if not key.endswith("num_batches_tracked")]
+    others = [key for key in report.ignored if not key.endswith(COUNTER)]
     if others:
         report.notes.append(
             f"{len(others)} tensors are no part of the model that was asked for, among them "
@@ -196,10 +194,7 @@ def from_maskwright(
         return dense.from_maskwright(state, extras, category_ids)
     report = ConvertReport()
     version2 = any(key.startswith("roi_heads.box_head.convs.") for key in state)
-    ids = torch.tensor(category_ids)
-    if sorted(set(category_ids)) != sorted(category_ids) or min(category_ids) < 1:
-        ids = torch.arange(1, len(category_ids) + 1)
-        report.notes.append("classes renumbered from 1")
+    ids = rows_of_classes(category_ids, report)
     # Rows for every id up to the highest; what has no class stays zero.
     rows = int(ids.max()) + 1
     result: dict[str, Tensor] = {}
@@ -232,8 +227,5 @@ def from_maskwright(
             value = flat_columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
         result[key] = value.contiguous()
         report.used.append(ours)
-    for key, value in extras.items():  # perhaps of another library
-        counter = "num_batches_tracked"
-        if key.endswith(counter) and key.removesuffix(counter) + "weight" in result:
-            result[key] = value
+    put_back_counters(result, extras)
     return result, report

@@ -14,9 +14,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .common import COCO_91_NAMES, Converted, ConvertReport, require
+from .common import (
+    COCO_91_NAMES,
+    COUNTER,
+    Converted,
+    ConvertReport,
+    kept_classes,
+    put_back_counters,
+    renamed,
+    require,
+    rows_of_classes,
+)
 
-# Our prefix, theirs; `#` stands for a number that is kept.
+# See `renamed`.
 _PREFIXES = [
     ("backbone.body.", "backbone.body."),
     ("fpn.lateral.#.", "backbone.fpn.inner_blocks.#."),
@@ -45,11 +55,8 @@ def their_name(name: str) -> str:
     Raises:
         ValueError: if torchvision's RetinaNet has no such tensor.
     """
-    for ours, theirs in _PREFIXES:
-        match = re.match(re.escape(ours).replace(r"\#", r"(\d+)"), name)
-        if match:
-            number = match.group(1) if match.groups() else ""
-            return theirs.replace("#", number) + name[match.end() :]
+    if (found := renamed(name, _PREFIXES)) is not None:
+        return found
     raise ValueError(f"torchvision's RetinaNet has no counterpart of {name!r}")
 
 
@@ -82,11 +89,7 @@ def to_maskwright(
     if names is None:
         coco = list(COCO_91_NAMES) if rows == 91 else None
         names = coco or [f"class_{number}" for number in range(1, rows)]
-    if len(names) != rows - 1:
-        raise ValueError(f"the weights have {rows - 1} classes, but {len(names)} names were given")
-    keep = [i for i, name in enumerate(names) if name is not None or not drop_unused]
-    if len(keep) < len(names):
-        report.notes.append(f"{len(names) - len(keep)} unused classes dropped (lossy)")
+    keep = kept_classes(names, rows, drop_unused, report)
     classes = torch.tensor(keep) + 1
     converted: dict[str, Tensor] = {}
     extras: dict[str, Tensor] = {}
@@ -100,7 +103,7 @@ def to_maskwright(
             value = value[:, classes].transpose(0, 1).flatten(0, 1)
         converted[ours] = value.contiguous()
     for key in sorted(set(theirs) - set(report.used)):
-        if not key.endswith("num_batches_tracked"):
+        if not key.endswith(COUNTER):
             raise ValueError(
                 f"{key} is no tensor of this RetinaNet: the network that the file is of has more, "
                 "or is of the other version"
@@ -118,10 +121,7 @@ def from_maskwright(
 ) -> tuple[dict[str, Tensor], ConvertReport]:
     """Convert our weights to torchvision's names and layouts; see `torchvision.from_maskwright`."""
     report = ConvertReport()
-    ids = torch.tensor(category_ids)
-    if sorted(set(category_ids)) != sorted(category_ids) or min(category_ids) < 1:
-        ids = torch.arange(1, len(category_ids) + 1)
-        report.notes.append("classes renumbered from 1")
+    ids = rows_of_classes(category_ids, report)
     rows = int(ids.max()) + 1
     anchors = require(state, "head.deltas.weight").shape[0] // 4
     result: dict[str, Tensor] = {}
@@ -139,8 +139,5 @@ def from_maskwright(
             value = full.flatten(0, 1)
         result[key] = value.contiguous()
         report.used.append(ours)
-    for key, value in extras.items():  # perhaps of another library
-        counter = "num_batches_tracked"
-        if key.endswith(counter) and key.removesuffix(counter) + "weight" in result:
-            result[key] = value
+    put_back_counters(result, extras)
     return result, report

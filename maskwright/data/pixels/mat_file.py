@@ -102,7 +102,7 @@ def load_mat(path: Path) -> np.ndarray:
         ) from None
     except _NoMapError as error:
         raise ValueError(f"label map {path}: {error}: {MEND}") from None
-    except (TooLargeError, LookupError):
+    except TooLargeError:
         raise
     except (ValueError, struct.error, zlib.error) as error:
         raise ValueError(
