@@ -9,7 +9,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny
-from maskwright.nn.detection.mining import MININGS
+from maskwright.nn.detection.dense.mining import MININGS
 from maskwright.structures import Images, Instances
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskwright.errors import OptionError
-from maskwright.nn.detection.mining import MININGS, NEGATIVES, SAMPLED, get_mining
+from maskwright.nn.detection.dense.mining import MININGS, NEGATIVES, SAMPLED, get_mining
 from maskwright.nn.random import ImageNoise
 
 

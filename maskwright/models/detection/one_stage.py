@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...nn.backbones import Backbone
-from ...nn.detection.dense_head import DenseHead
+from ...nn.detection.dense.head import DenseHead
 from ...nn.fpn import FPN
 from ...nn.random import RandomSource
 from ...structures import Images, Instances

@@ -23,8 +23,8 @@ from typing import Any
 from ...errors import OptionError
 from ...nn.backbones import Backbone
 from ...nn.detection.anchors import AnchorGenerator
-from ...nn.detection.dense_head import BOX_LOSSES, DenseHead
-from ...nn.detection.mining import get_mining
+from ...nn.detection.dense.head import BOX_LOSSES, DenseHead
+from ...nn.detection.dense.mining import get_mining
 from ...nn.fpn import FPN, LastLevels
 from ...structures import Resize
 from ..conventions import get_conventions

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...errors import OptionError
-from ..random import RandomSource
-from .samplers import BalancedSampler
+from ....errors import OptionError
+from ...random import RandomSource
+from ..samplers import BalancedSampler
 
 # Of an image: losses (B, N) without gradient, states (B, N) as of `matchers.Match`, random numbers
 # -> (B, N) bool.

@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import OptionError
-from ...ops.boxes import clip_boxes, decode_deltas, encode_deltas, generalized_box_iou
-from ...ops.focal import one_hot_losses
-from ...ops.soft_nms import SoftNMS, suppress_padded
-from ...structures import Images, Instances
-from ..norm import conv_block
-from ..parallel import mean_count
-from ..ragged import active_slots, gather_slots, least, take
-from ..random import RandomSource
-from .anchors import AnchorGenerator
-from .matchers import IoUMatcher
+from ....errors import OptionError
+from ....ops.boxes import clip_boxes, decode_deltas, encode_deltas, generalized_box_iou
+from ....ops.focal import one_hot_losses
+from ....ops.soft_nms import SoftNMS, suppress_padded
+from ....structures import Images, Instances
+from ...norm import conv_block
+from ...parallel import mean_count
+from ...ragged import active_slots, gather_slots, least, take
+from ...random import RandomSource
+from ..anchors import AnchorGenerator
+from ..matchers import IoUMatcher
 from .mining import get_mining
 
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
