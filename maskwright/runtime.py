@@ -34,6 +34,7 @@ Array = np.ndarray
 Opened = tuple[Any, dict[str, Any]]  # session of onnxruntime, description
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
+_HALVES = {"nearest": 0.5, "floor": 0.0, "whole": 0.0}  # whole: a division of whole numbers
 _READERS = {"classify": "labels", "semantic": "maps", "localize": "labels"}  # who reads whose files
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
 
@@ -123,7 +124,7 @@ class Model:
         conf, max_det = self._limits(conf, max_det)
         pixels = read_for(self.spec, image, window)
         (height, width), rule = pixels.shape[:2], self._resize
-        small = resize_image(pixels, target_size(rule, height, width), rule["antialias"])
+        small = resize_image(pixels, target_size(rule, height, width), rule)
         ratio = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
         if regions is not None:
             regions = np.asarray(regions, np.float32).reshape(-1, 4) / np.tile(ratio, 2)
@@ -210,20 +211,21 @@ class Model:
 def _check(spec: dict[str, Any], outputs: list[str]) -> None:
     """Raise a ValueError, KeyError or TypeError unless a description is whole."""
     rule = spec["resize"]
-    size, within, regions, batch = spec["size"], rule["within"], spec.get("regions"), spec["batch"]
-    counts = [spec["max_det"], spec["divisor"], *(size or ()), *(within or ())]
+    size, regions, batch = spec["size"], spec.get("regions"), spec["batch"]
+    bound = rule.get("stretch") or rule["within"]
+    counts = [spec["max_det"], spec["divisor"], *(size or ()), *(bound or ())]
     counts += ([] if batch is None else [batch]) + ([] if regions is None else [regions["slots"]])
     sides = [rule[name] for name in ("factor", "long", "short") if rule[name] is not None]
     whole = all(isinstance(count, int) and count >= 1 for count in counts)
-    positive = all(isinstance(side, int | float) and side > 0 for side in sides)
+    whole &= all(isinstance(side, int | float) and side > 0 for side in sides)
     named = all(name is None or isinstance(name, str) for name in spec["names"])
-    named = named and isinstance(rule["antialias"], bool)
-    good = whole and positive and named and (sides or within) and spec["names"]
-    if not good or not {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]):
+    good = whole and named and (sides or bound) and spec["names"]
+    if not good or not isinstance(rule["antialias"], bool):
         raise ValueError
-    if not set(spec["outputs"]) <= set(outputs) or not 0 <= spec["conf"] <= 1:
+    named = {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]) <= set(outputs)
+    if not named or not 0 <= spec["conf"] <= 1:
         raise ValueError
-    if spec["paste_mode"] not in PASTE_MODES or rule["rounding"] not in ("nearest", "floor"):
+    if spec["paste_mode"] not in PASTE_MODES or rule["rounding"] not in _HALVES:
         raise ValueError
     if spec.get("window") is not None:
         _checked_window(spec["window"])
@@ -274,14 +276,15 @@ def load(path: str | Path, **options: Any) -> Any:
 
 def target_size(rule: dict[str, Any], height: int, width: int) -> tuple[int, int]:
     """Return (height, width) to which `spec["resize"]` brings an image of this size."""
-    within = rule["within"]
+    if stretch := rule.get("stretch"):
+        return stretch[0], stretch[1]
+    most = rule["within"] or (2**31, 2**31)
     lengths = {"factor": 1, "long": max(height, width), "short": min(height, width)}
-    bounds = [rule[name] / old for name, old in lengths.items() if rule[name] is not None]
-    if within is not None:
-        bounds += [within[0] / height, within[1] / width]
-    scale, half = min(bounds), 0.5 if rule["rounding"] == "nearest" else 0.0
-    sides = [max(int(side * scale + half), 1) for side in (height, width)]
-    return (min(sides[0], within[0]), min(sides[1], within[1])) if within else (sides[0], sides[1])
+    bounds = [(rule[name], old) for name, old in lengths.items() if rule[name] is not None]
+    new, old = min([*bounds, *zip(most, (height, width), strict=True)], key=lambda b: b[0] / b[1])
+    whole, half = rule["rounding"] == "whole", _HALVES[rule["rounding"]]
+    sides = [side * new / old if whole else side * (new / old) + half for side in (height, width)]
+    return min(max(int(sides[0]), 1), most[0]), min(max(int(sides[1]), 1), most[1])
 
 
 def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | None = None) -> Array:
@@ -332,8 +335,9 @@ def _from_pillow(image: Image.Image) -> Array:
     from PIL import ImageOps
 
     if reason := _lost_bits(image):
-        text = "which Pillow does not give: read it with tifffile, give arrays"
-        raise ValueError(f"{reason}, {text}")
+        raise ValueError(
+            f"{reason}, which Pillow does not give: read it with tifffile, give arrays"
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         samples = np.array(image)
@@ -395,29 +399,26 @@ def own_window(samples: Array) -> tuple[float, float]:
     return float(low), float(high if low < high else low + max(1.0, abs(low)))
 
 
-def resize_image(pixels: Array, size: tuple[int, int], antialias: bool) -> Array:
-    """Return (3, h, w) float32 of an (H, W, 3) uint8 image at the size (height, width).
-
-    With `antialias` by Pillow's bilinear filter, widened when shrinking; else by bilinear samples.
-    """
+def resize_image(pixels: Array, size: tuple[int, int], rule: dict[str, Any]) -> Array:
+    """Return (3, h, w) float32 of (H, W, 3) uint8 at (height, width), as `spec["resize"]` says."""
     if pixels.shape[:2] == tuple(size):
-        found = pixels.astype(np.float32)
-    elif antialias:
+        found = pixels
+    elif rule["antialias"]:
         from PIL import Image
 
-        small = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        found = np.asarray(small).astype(np.float32)
+        found = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
     else:
-        found = _bilinear(pixels.astype(np.float32), size)
-    return np.ascontiguousarray(found.transpose(2, 0, 1))
+        found = _bilinear(pixels.astype(np.float32), size, bool(rule.get("corners")))
+    return np.ascontiguousarray(found.transpose(2, 0, 1), np.float32)
 
 
-def _bilinear(values: Array, size: tuple[int, int]) -> Array:
-    """Sample (H, W, C) or (H, W) bilinearly at (h, w), pixel centres at half-integers."""
+def _bilinear(values: Array, size: tuple[int, int], corners: bool = False) -> Array:
+    """Sample (H, W, C) or (H, W) bilinearly at (h, w): edges, or centres of corner pixels, stay."""
     for axis, length in enumerate(size):
         old = values.shape[axis]
-        at = (np.arange(length, dtype=np.float32) + 0.5) * np.float32(old / length) - 0.5
-        at = at.clip(0, None)
+        step = (old - 1) / max(length - 1, 1) if corners else old / length
+        half = np.float32(0.0 if corners else 0.5)
+        at = ((np.arange(length, dtype=np.float32) + half) * np.float32(step) - half).clip(0)
         low = np.minimum(at.astype(np.int64), old - 1)
         high = np.minimum(low + 1, old - 1)
         share = (at - low).astype(np.float32)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .maps.batches import MapBatches
     from .maps.counts import count_pixels, median_weights
     from .maps.samples import MapAugment
-    from .pixels.images import collate_images, load_image, resize_image
+    from .pixels.images import load_image
+    from .pixels.resizing import collate_images, resize_image
     from .records import Dataset, Fault, Record
     from .transforms import Augment
 
@@ -38,7 +39,7 @@ _HOMES = {
     "MapBatches": "maps.batches",
     "Record": "records",
     "check_data": "checking.check",
-    "collate_images": "pixels.images",
+    "collate_images": "pixels.resizing",
     "count_pixels": "maps.counts",
     "find_splits": "discover",
     "load_batches": "batches",
@@ -48,7 +49,7 @@ _HOMES = {
     "open_dataset": "discover",
     "read_coco": "formats.coco.read",
     "read_voc": "formats.voc.read",
-    "resize_image": "pixels.images",
+    "resize_image": "pixels.resizing",
     "split_dataset": "holdout",
     "write_coco": "formats.coco.write",
     "write_dataset": "formats.table",

@@ -14,7 +14,7 @@ from maskwright.proposals import ProposalStore
 from maskwright.structures import Images, Instances, PackedMasks, Resize
 
 from .batches import Batch, Chance, Loader, load_batches
-from .pixels.images import collate_images
+from .pixels.resizing import collate_images
 from .proposals import SLOT_STEP, pack_proposals
 from .records import Dataset
 from .transforms import Augment, Sample, draw_view, make_sample

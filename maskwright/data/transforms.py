@@ -21,7 +21,7 @@ from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
 
-from .pixels.images import resize_image
+from .pixels.resizing import resize_image
 from .proposals import dataset_proposals
 from .records import Dataset, Record
 
@@ -46,6 +46,8 @@ class Augment:
         photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
         min_visible: an object of which a smaller part of the box is left in the window is ignored,
             neither object nor background.
+        fill: red, green and blue, 0 to 255, of what a window shows beyond the image: the mean of
+            the network.
     """
 
     flip: float = 0.5
@@ -56,6 +58,7 @@ class Augment:
     crop: int | tuple[int, int] | None = None
     photometric: bool = False
     min_visible: float = 0.1
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("flip", "vflip", "rotate90", "min_visible"):
@@ -86,7 +89,7 @@ class View:
     Attributes:
         full: (height, width) of the whole image after scaling.
         scale: factors of x and y from original to scaled pixels.
-        window: xyxy in whole scaled pixels.
+        window: xyxy in whole scaled pixels, perhaps beyond the image.
         flip: mirror left and right.
         vflip: mirror top and bottom.
         turns: quarter turns counter-clockwise.
@@ -205,7 +208,8 @@ def make_sample(
     record = dataset[index]
     image = dataset.image(index)
     view = draw_view(record, resize, augment, rng)
-    pixels = resize_image(image, view.full, resize.antialias, window=view.window)
+    fill = (0.0, 0.0, 0.0) if augment is None else augment.fill
+    pixels = resize_image(image, view.full, resize, window=view.window, fill=fill)
     pixels = view.orient_pixels(pixels)
     if augment is not None and augment.photometric:
         pixels = photometric(pixels, rng)
@@ -268,16 +272,29 @@ def draw_view(
         resize = replace(resize, short=short, long=resize.long or MAX_SIDE, factor=None)
         full = resize.target_size(height, width)
     jitter = rng.uniform(*augment.scale_jitter)
-    if jitter != 1:
+    if jitter != 1 and resize.stretch is not None:
+        full = resize.scaled(jitter).target_size(height, width)
+    elif jitter != 1:
         factor = resize.scale(height, width) * jitter
         full = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
     scale = (full[1] / width, full[0] / height)
     view = View(full, scale, (0, 0, full[1], full[0]))
-    if augment.crop is not None:
+    if resize.stretch is not None and full != resize.stretch:
+        view = replace(view, window=_placed(full, resize.stretch, rng))
+    elif augment.crop is not None:
         view = _draw_window(record, view, augment, rng)
     flip, vflip, turn = rng.random(3) < (augment.flip, augment.vflip, augment.rotate90)
     turns = int(rng.integers(1, 4)) if turn else 0
     return View(full, scale, view.window, bool(flip), bool(vflip), turns)
+
+
+def _placed(full: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Frame:
+    """Return a window of this size, somewhere in a larger image or around a smaller one."""
+    y, x = (
+        int(rng.integers(min(0, old - new), max(0, old - new) + 1))
+        for old, new in zip(full, size, strict=True)
+    )
+    return x, y, x + size[1], y + size[0]
 
 
 def _draw_window(record: Record, view: View, augment: Augment, rng: np.random.Generator) -> View:

@@ -99,14 +99,16 @@ def from_json(text: str) -> GraphSpec:
         for value, known in ((task, FOLDERS), (precision, PRECISIONS)):
             if value not in known:
                 raise ValueError(f"its description says {value!r}, not {' or '.join(known)}")
-        size, batch, within = data["size"], data["batch"], data["resize"].get("within")
+        size, batch, rule = data["size"], data["batch"], data["resize"]
+        bounds = {name: rule.get(name) for name in ("within", "stretch")}
+        pairs = {name: value and (int(value[0]), int(value[1])) for name, value in bounds.items()}
         spec = GraphSpec(
             Meta.from_dict({"args": {}, **data}),
             task,
             None if size is None else (int(size[0]), int(size[1])),
             None if batch is None else int(batch),
             int(data["divisor"]),
-            Resize(**{**data["resize"], "within": within and (int(within[0]), int(within[1]))}),
+            Resize(**{**rule, **pairs}),
             precision,
             graph_kind(task).read(data),
             _read_quantised(data.get("int8")),

@@ -130,6 +130,12 @@ class Model(nn.Module):
         pixels = torch.where(inside, pixels, 0)
         return pixels if self.dtype == torch.float32 else pixels.to(self.dtype)
 
+    @property
+    def fill(self) -> tuple[float, float, float]:
+        """Red, green, blue, 0 to 255, that are zero to the network: what lies beyond an image."""
+        first, second, third = self.mean.flatten().tolist()
+        return (third, second, first) if self.bgr else (first, second, third)
+
     def example_side(self, wanted: int) -> int:
         """Return a side in pixels that the network takes, about as long as `wanted`; see `look`."""
         return wanted + -wanted % self.size_divisor

@@ -220,7 +220,7 @@ class Localizer:
         pixels = self._tools.read_for(self.spec, image, window)
         height, width = pixels.shape[:2]
         size = self._tools.target_size(self._resize, height, width)
-        out = self.run(self._tools.resize_image(pixels, size, self._resize["antialias"]))
+        out = self.run(self._tools.resize_image(pixels, size, self._resize))
         ratio = np.array([width / size[1], height / size[0]], np.float32)
         if self._points:
             return Place(keypoints=out[0] * ratio)

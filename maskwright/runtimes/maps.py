@@ -90,7 +90,7 @@ class Segmenter:
         pixels = self._tools.read_for(self.spec, image, window)
         height, width = pixels.shape[:2]
         size = self._tools.target_size(self._resize, height, width)
-        small = self._tools.resize_image(pixels, size, self._resize["antialias"])
+        small = self._tools.resize_image(pixels, size, self._resize)
         logits, padded = self.run(small)
         axes = [
             resampling(logits.shape[1 + i], padded[i], size[i], (height, width)[i], self._corners)

@@ -402,12 +402,7 @@ class Task(ABC):
         Raises:
             OptionError: if `imgsz` is no size.
         """
-        own = model.resize
-        if imgsz is None:
-            return own
-        return Resize.parse(
-            imgsz, rounding=own.rounding, antialias=own.antialias, within=own.within
-        )
+        return model.resize.to(imgsz)
 
     def attach(self, model: Any) -> Attach | None:
         """Return what adds to the images of a prediction what the model takes beside pixels."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -197,7 +197,7 @@ class GraphKind(ABC):
 
     def resize(self, model: Any, size: tuple[int, int] | None) -> Resize:
         """Return how a photo is resized for a graph of a size."""
-        rule: Resize = replace(model.resize, within=size)
+        rule: Resize = model.resize.bound(size)
         return rule
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ..data.pixels.images import resize_image
+from ..data.pixels.resizing import resize_image
 from ..structures import Resize
 
 
@@ -27,5 +27,5 @@ def scale_photos(
     for photo in photos:
         height, width = photo.shape[:2]
         size = resize.target_size(height, width)
-        scaled.append((resize_image(photo, size, resize.antialias), (height, width)))
+        scaled.append((resize_image(photo, size, resize), (height, width)))
     return scaled

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from maskwright.data import collate_images, load_image, resize_image
 from maskwright.data.pixels.images import image_header
+from maskwright.errors import OptionError
 from maskwright.structures import Resize
 
 
@@ -151,11 +152,11 @@ def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, pixels: np.ndarray)
 def test_resize_equals_pillow_and_a_window_equals_the_cut(pixels: np.ndarray) -> None:
     for size in ((20, 31), (74, 106), (37, 53)):
         expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
-        whole = resize_image(pixels, size, True)
+        whole = resize_image(pixels, size, Resize())
         np.testing.assert_array_equal(whole.permute(1, 2, 0).numpy(), expected)
-        for antialias in (True, False):
-            whole = resize_image(pixels, size, antialias)
-            part = resize_image(pixels, size, antialias, window=(3, 5, 20, 17))
+        for rule in (Resize(), Resize(antialias=False)):
+            whole = resize_image(pixels, size, rule)
+            part = resize_image(pixels, size, rule, window=(3, 5, 20, 17))
             # Pillow computes the filter of a window from its corner: a rounding step may differ.
             assert (part - whole[:, 5:17, 3:20]).abs().max() <= 1
 
@@ -166,8 +167,53 @@ def test_resize_equals_torchvision(pixels: np.ndarray, short: int, long: int) ->
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float()
     expected = transform.eval()([image])[0].tensors[0]
     rule = Resize(short, long, rounding="floor", antialias=False)
-    ours = resize_image(pixels, rule.target_size(37, 53), False)
+    ours = resize_image(pixels, rule.target_size(37, 53), rule)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
+
+
+def test_a_window_beyond_the_image_is_filled(pixels: np.ndarray) -> None:
+    whole = resize_image(pixels, (20, 31), Resize())
+    fill = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    canvas = fill.repeat(1, 20 + 9, 31 + 12)
+    canvas[:, 4:24, 7:38] = whole
+    found = resize_image(pixels, (20, 31), Resize(), window=(-7, -4, 36, 25), fill=(1, 2, 3))
+    assert torch.equal(found, canvas)
+    partly = resize_image(pixels, (20, 31), Resize(), window=(-7, 3, 20, 25), fill=(1, 2, 3))
+    assert (partly - canvas[:, 7:29, 0:27]).abs().max() <= 1  # Pillow rounds by the corner
+    aside = resize_image(pixels, (20, 31), Resize(), window=(40, 0, 44, 2), fill=(1, 2, 3))
+    assert torch.equal(aside, fill.repeat(1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("size", "net", "expected"),
+    # Darknet's integer divisions by hand: (50 * 64) // 50, (31 * 48) // 50 and so on.
+    [
+        ((40, 60), (32, 32), (21, 32)),
+        ((50, 31), (48, 64), (48, 29)),
+        ((48, 64), (48, 64), (48, 64)),
+    ],
+)
+def test_the_largest_that_fits(
+    size: tuple[int, int], net: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    rule = Resize(None, None, within=net, rounding="whole")
+    assert rule.target_size(*size) == expected
+    assert rule.scaled(2).within == (2 * net[0], 2 * net[1])
+
+
+def test_another_size_keeps_the_conventions() -> None:
+    stretched = Resize(None, None, stretch=(300, 300), antialias=False)
+    assert stretched.to("512").target_size(37, 53) == (512, 512)
+    assert stretched.to((96, 128)) == Resize(None, None, stretch=(96, 128), antialias=False)
+    assert stretched.bound((64, 32)).target_size(5, 5) == (64, 32)
+    assert stretched.scale(37, 53) == pytest.approx(300 / (37 * 53) ** 0.5)
+    fitted = Resize(None, None, within=(96, 128), rounding="whole", antialias=False, corners=True)
+    assert fitted.to(64).within == (64, 64) and fitted.to(64).corners
+    usual = Resize(800, 1333, rounding="floor", antialias=False)
+    assert usual.to("400,600") == Resize(400, 600, rounding="floor", antialias=False)
+    for wrong in ("1.5x", "many", (1, 2, 3), -4):
+        with pytest.raises(OptionError, match="side of the square"):
+            stretched.to(wrong)
 
 
 def test_collate_pads_right_and_bottom() -> None:

@@ -29,10 +29,12 @@ def full_mask(dataset: Dataset, index: int, k: int) -> np.ndarray:
 
 
 def reference(array: np.ndarray, view: View) -> np.ndarray:
-    """Resize the whole array with Pillow, cut, mirror, turn."""
+    """Resize the whole array with Pillow, put black around, cut, mirror, turn."""
     image = Image.fromarray(array).resize(view.full[::-1], Image.Resampling.BILINEAR)
     x1, y1, x2, y2 = view.window
-    out = np.asarray(image)[y1:y2, x1:x2]
+    margin = max(-x1, -y1, x2 - view.full[1], y2 - view.full[0], 0)
+    around = [(margin, margin)] * 2 + [(0, 0)] * (array.ndim - 2)
+    out = np.pad(np.asarray(image), around)[y1 + margin : y2 + margin, x1 + margin : x2 + margin]
     out = out[:, ::-1] if view.flip else out
     out = out[::-1] if view.vflip else out
     return np.rot90(out, view.turns)
@@ -101,6 +103,17 @@ def test_run_length_masks(nuclei_mini: Path, name: str, factor: float) -> None:
     dataset = open_dataset(nuclei_mini)
     resize = Resize(None, None, factor)
     assert sum(check_sample(dataset, i, resize, AUGMENTS[name], 7) for i in range(0, 32, 8)) > 20
+
+
+@pytest.mark.parametrize("jitter", [(1.0, 1.0), (0.5, 0.9), (1.2, 2.0)])
+def test_stretched_images_keep_their_size(nuclei_mini: Path, jitter: tuple[float, float]) -> None:
+    dataset = open_dataset(nuclei_mini)
+    resize = Resize(None, None, stretch=(224, 160))
+    augment = Augment(vflip=0.5, scale_jitter=jitter)
+    assert sum(check_sample(dataset, i, resize, augment, 5) for i in range(0, 32, 8)) > 20
+    for index in range(4):
+        view = draw_view(dataset[index], resize, augment, random_source(1, 0, index))
+        assert view.size == (224, 160)
 
 
 @pytest.mark.parametrize("name", AUGMENTS)

@@ -17,7 +17,8 @@ from tiny_exports import Exported
 
 import maskwright as mw
 from maskwright.cli import main
-from maskwright.data.pixels.images import load_image, resize_image
+from maskwright.data.pixels.images import load_image
+from maskwright.data.pixels.resizing import resize_image
 from maskwright.exporters import checked
 from maskwright.exporters.export import export
 from maskwright.exporters.guard import Int8Report, make_plan, write_int8
@@ -191,7 +192,7 @@ def test_ranges_are_those_of_the_training_images(exported, int8, data) -> None:
         photo = load_image(file)
         size = detector.resize.target_size(*photo.shape[:2])
         pixels = np.zeros((1, 3, *(-(-side // 32) * 32 for side in size)), np.float32)
-        resized = resize_image(photo, size, detector.resize.antialias)
+        resized = resize_image(photo, size, detector.resize)
         pixels[0, :, : size[0], : size[1]] = resized
         given = {"pixels": pixels, "sizes": np.array([size], np.int64)}
         (found,) = session.run([second.input[0]], given)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import venv
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tiny_exports import Exported
 
 from maskwright import load, runtime
 from maskwright.data.pixels.images import load_image
-from maskwright.data.pixels.images import resize_image as torch_resize
+from maskwright.data.pixels.resizing import resize_image as torch_resize
 from maskwright.models import PostProcess
 from maskwright.ops import paste_masks
 from maskwright.structures import Detections, Resize
@@ -87,13 +88,15 @@ def test_masks_are_pasted_as_by_torch(mode: str) -> None:
     assert np.array_equal(found[1:].any((1, 2)), expected.numpy()[1:].any((1, 2)))
 
 
-@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize(
+    "rule", [Resize(), Resize(antialias=False), Resize(antialias=False, corners=True)]
+)
 @pytest.mark.parametrize("size", [(30, 77), (120, 50), (64, 64), (1, 1)])
-def test_images_are_resized_as_by_torch(antialias: bool, size: tuple[int, int]) -> None:
+def test_images_are_resized_as_by_torch(rule: Resize, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    expected = torch_resize(pixels, size, antialias)
-    found = runtime.resize_image(pixels, size, antialias)
-    np.testing.assert_allclose(found, expected, atol=0 if antialias else 1e-3)
+    expected = torch_resize(pixels, size, rule)
+    found = runtime.resize_image(pixels, size, asdict(rule))
+    np.testing.assert_allclose(found, expected, atol=0 if rule.antialias else 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +107,12 @@ def test_images_are_resized_as_by_torch(antialias: bool, size: tuple[int, int]) 
         Resize(None, None, 1.25),
         Resize(800, 1333, within=(800, 1216)),
         Resize(None, None, 2.0, within=(96, 320)),
+        Resize(None, None, stretch=(300, 200)),
+        Resize(None, None, within=(96, 320), rounding="whole"),
+        Resize(None, 416, rounding="whole", antialias=False, corners=True),
     ],
 )
 def test_sizes_follow_the_rule_of_the_model(rule: Resize) -> None:
-    from dataclasses import asdict
-
     written = json.loads(json.dumps(asdict(rule)))
     for height, width in ((480, 640), (640, 480), (100, 1000), (1, 3000), (2000, 2001)):
         size = runtime.target_size(written, height, width)

@@ -12,7 +12,8 @@ from torchvision.models import detection, get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from maskwright.converters.torchvision import from_maskwright, to_maskwright
-from maskwright.data.pixels.images import collate_images, load_image, resize_image
+from maskwright.data.pixels.images import load_image
+from maskwright.data.pixels.resizing import collate_images, resize_image
 from maskwright.models import PostProcess, build, get_entry
 from maskwright.structures import COCO_PERSON
 
@@ -90,7 +91,7 @@ def test_same_detections_in_the_same_order(theirs: str, ours: str, pictures) -> 
         height, width = image.shape[:2]
         tensor = torch.from_numpy(image).permute(2, 0, 1)
         size = detector.resize.target_size(height, width)
-        pixels = resize_image(image, size, detector.resize.antialias)
+        pixels = resize_image(image, size, detector.resize)
         images = collate_images([(pixels, (height, width))])
         with torch.no_grad():
             expected = model([tensor / 255])[0]

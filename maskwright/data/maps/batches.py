@@ -12,7 +12,7 @@ from torch import Tensor
 from maskwright.structures import IGNORED, Images, LabelMaps, Resize
 
 from ..batches import Chance
-from ..pixels.images import collate_images, resize_image
+from ..pixels.resizing import collate_images, resize_image
 from ..records import Dataset
 from .samples import MapAugment, MapSample, draw_map_view, make_map_sample, map_of
 
@@ -96,7 +96,7 @@ class MapBatches:
         for index in indices:
             image = self.dataset.image(index)
             size = (image.shape[0], image.shape[1])
-            resized = resize_image(image, self.resize.target_size(*size), self.resize.antialias)
+            resized = resize_image(image, self.resize.target_size(*size), self.resize)
             pixels.append((resized, size))
             maps.append(torch.from_numpy(map_of(self.dataset, index)))
         return collate_images(pixels, self.divisor, self.buckets), tuple(maps)

@@ -18,7 +18,7 @@ from torch import Tensor
 from maskwright.errors import OptionError
 from maskwright.structures import IGNORED, Resize
 
-from ..pixels.images import resize_image
+from ..pixels.resizing import resize_image
 from ..records import Dataset
 from ..transforms import View, photometric
 
@@ -105,7 +105,7 @@ def make_map_sample(
     view = draw_map_view(size, resize, augment, rng)
     if augment.crop is not None:
         view = _draw_window(labels, view, augment, rng)
-    pixels = resize_image(image, view.full, resize.antialias, window=view.window)
+    pixels = resize_image(image, view.full, resize, window=view.window)
     pixels = view.orient_pixels(pixels)
     if augment.photometric:
         pixels = photometric(pixels, rng)

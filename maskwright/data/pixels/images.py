@@ -9,26 +9,22 @@ detectron2) or without one on the float image (torchvision's detection models).
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import stat
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from maskwright.paths import home_path
-from maskwright.structures import Images
 from maskwright.window import Window
 
 from . import deep
@@ -408,87 +404,3 @@ def _from_pillow(image: Image.Image, tags: deep.GreyTags | None) -> np.ndarray:
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.array(image)
-
-
-def resize_image(
-    pixels: np.ndarray,
-    size: tuple[int, int],
-    antialias: bool,
-    *,
-    window: tuple[int, int, int, int] | None = None,
-) -> Tensor:
-    """Return the image at a new size, or a window of it, resampled once.
-
-    Args:
-        pixels: (H, W, 3) uint8.
-        size: (height, width) of the whole image after resizing.
-        antialias: True: Pillow's bilinear filter, widened when shrinking, on 8 bits. False:
-            bilinear sampling of the float image without a filter, as torchvision's detection
-            transform does.
-        window: xyxy in whole pixels of the resized image, inside it; None: all of it.
-
-    Returns:
-        (3, h, w) float32, 0 to 255.
-    """
-    height, width = size
-    x1, y1, x2, y2 = window or (0, 0, width, height)
-    if pixels.shape[:2] == (height, width):
-        part = np.ascontiguousarray(pixels[y1:y2, x1:x2].transpose(2, 0, 1))
-        return torch.from_numpy(part).float()
-    if not antialias:
-        whole = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
-        whole = F.interpolate(whole[None], size=size, mode="bilinear", align_corners=False)[0]
-        return whole[:, y1:y2, x1:x2].contiguous()
-    from PIL import Image
-
-    sx, sy = pixels.shape[1] / width, pixels.shape[0] / height
-    # Pixels beyond the box still feed the filter, so a window equals the cut of the whole.
-    box = (x1 * sx, y1 * sy, min(x2 * sx, pixels.shape[1]), min(y2 * sy, pixels.shape[0]))
-    image = Image.fromarray(pixels).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box)
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()).float()
-
-
-def collate_images(
-    images: Sequence[tuple[Tensor, tuple[int, int]]],
-    divisor: int = 32,
-    buckets: Sequence[tuple[int, int]] | None = None,
-    *,
-    others: Sequence[tuple[int, int]] = (),
-) -> Images:
-    """Put images of different sizes into one batch, padded with zeros at the right and bottom.
-
-    Args:
-        images: pairs of pixels (3, h, w) float32 and the (height, width) of the original file.
-        divisor: the padded sides are multiples of it.
-        buckets: allowed padded (height, width), for compiled graphs: the smallest one that holds
-            the batch is taken. A batch that fits into none is padded to the divisor.
-        others: (height, width) of images that are not in this batch, but would fit into it: those
-            of the other processes. With them the batch may be empty.
-
-    Raises:
-        ValueError: if there is no image, or a bucket is no multiple of the divisor.
-    """
-    sizes = [(pixels.shape[1], pixels.shape[2]) for pixels, _ in images]
-    if not sizes and not others:
-        raise ValueError("a batch needs at least one image, got none")
-    height = max(size[0] for size in (*sizes, *others))
-    width = max(size[1] for size in (*sizes, *others))
-    fitting = []
-    for bucket in buckets or ():
-        if bucket[0] % divisor or bucket[1] % divisor:
-            raise ValueError(f"buckets must be multiples of {divisor}, got {tuple(bucket)}")
-        if bucket[0] >= height and bucket[1] >= width:
-            fitting.append((bucket[0] * bucket[1], bucket))
-    if fitting:
-        height, width = min(fitting)[1]
-    else:
-        height = math.ceil(height / divisor) * divisor
-        width = math.ceil(width / divisor) * divisor
-    batch = torch.zeros(len(images), 3, height, width)
-    for slot, (pixels, _) in zip(batch, images, strict=True):
-        slot[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    return Images(
-        batch,
-        torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
-        torch.tensor([original for _, original in images], dtype=torch.int64).reshape(-1, 2),
-    )

@@ -26,7 +26,6 @@ from ...nn.detection.anchors import AnchorGenerator
 from ...nn.detection.dense.head import BOX_LOSSES, DenseHead
 from ...nn.detection.dense.mining import get_mining
 from ...nn.fpn import FPN, LastLevels
-from ...structures import Resize
 from ..conventions import get_conventions
 from ..options import check_ranges
 from ..registry import register
@@ -132,9 +131,6 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         by_image=theirs,
         candidates=options.candidates,
     )
-    resize = rules.resize
-    if options.imgsz is not None:
-        resize = Resize.parse(options.imgsz, rounding=resize.rounding, antialias=resize.antialias)
     return OneStageDetector(
         num_classes,
         backbone=backbone,
@@ -142,7 +138,7 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         head=head,
         mean=backbone.mean,
         std=backbone.std,
-        resize=resize,
+        resize=rules.resize.to(options.imgsz),
     )
 
 

@@ -169,10 +169,7 @@ def make_sampler(rois: int, ohem: bool) -> BalancedSampler | HardSampler:
 
 def make_resize(options: TwoStageOptions) -> Resize:
     """Return how a photo becomes network input."""
-    resize = get_conventions(options.conventions).resize
-    if options.imgsz is None:
-        return resize
-    return Resize.parse(options.imgsz, rounding=resize.rounding, antialias=resize.antialias)
+    return get_conventions(options.conventions).resize.to(options.imgsz)
 
 
 def assemble(

@@ -12,7 +12,7 @@ import torch
 
 from ...data.checking.verdict import class_counts, no_masks, no_objects, unlike_classes
 from ...data.loader import Batch, Loader, make_loader
-from ...data.pixels.images import collate_images
+from ...data.pixels.resizing import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
 from ...data.transforms import Augment
@@ -128,6 +128,17 @@ class DetectionTask(Task):
                 f"{recipe.model} needs masks, but {problem}; else choose a model of boxes such as "
                 "faster_rcnn_resnet50_fpn, or add masks to the annotations"
             )
+        stretch = model.resize.stretch
+        if stretch is not None and recipe.crop is not None:
+            raise OptionError(
+                f"crop={recipe.crop}: {recipe.model} takes images of {stretch[0]}x{stretch[1]} "
+                "pixels and no windows of another size: leave crop out, and choose imgsz"
+            )
+        if stretch is not None and recipe.rotate90 and stretch[0] != stretch[1]:
+            raise OptionError(
+                f"rotate90={recipe.rotate90} is for square input; "
+                f"{recipe.model} takes {stretch[0]}x{stretch[1]} pixels"
+            )
         if recipe.val_boundary and not model.predicts_masks:
             raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")
 
@@ -192,6 +203,7 @@ class DetectionTask(Task):
                 scales=model.train_scales,
                 crop=recipe.crop,
                 photometric=recipe.photometric,
+                fill=model.fill,
             ),
             seed=recipe.seed,
             workers=recipe.workers,

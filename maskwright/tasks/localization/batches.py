@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...data.batches import Chance
-from ...data.pixels.images import collate_images, resize_image
+from ...data.pixels.resizing import collate_images, resize_image
 from ...data.records import Dataset, Record
 from ...data.transforms import View, photometric, view_keypoints
 from ...structures import Images, Instances, Resize
@@ -72,7 +72,7 @@ class LocationBatches:
             chosen = choose(self.dataset[index], keypoints=self.keypoints)
             view = self.view(chosen.record, rng)
             pixels = resize_image(
-                self.dataset.image(index), view.full, self.resize.antialias, window=view.window
+                self.dataset.image(index), view.full, self.resize, window=view.window
             )
             pixels = view.orient_pixels(pixels)
             if self.augment is not None and self.augment.photometric:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...data.pixels.images import collate_images, resize_image
+from ...data.pixels.resizing import collate_images, resize_image
 from ...errors import OptionError
 from ...models.base import Model
 from ...models.localization.base import Localizer
@@ -188,7 +188,7 @@ class LocalizationGraphs(GraphKind):
         scaled = []
         for photo in photos:
             size = rule.target_size(*photo.pixels.shape[:2])
-            scaled.append((resize_image(photo.pixels, size, rule.antialias), size))
+            scaled.append((resize_image(photo.pixels, size, rule), size))
         side = square(spec.resize)
         return collate_images(scaled, 32, [(side, side)])
 

@@ -137,7 +137,7 @@ def _draw_box(row: Mapping[str, Any], dataset: Dataset) -> Any:
 
 def _draw_points(row: Mapping[str, Any], dataset: Dataset) -> Any:
     """Draw true and found keypoints on what the network saw."""
-    from ...data.pixels.images import resize_image
+    from ...data.pixels.resizing import resize_image
     from ...drawing.draw import draw_instances
     from ...structures import Resize
     from .batches import LocationBatches
@@ -145,7 +145,7 @@ def _draw_points(row: Mapping[str, Any], dataset: Dataset) -> Any:
     makes = LocationBatches(dataset, Resize(None, CELL), None, keypoints=True, around=row["around"])
     record = choose(dataset[row["index"]], keypoints=True).record
     view = makes.view(record, np.random.default_rng(0))
-    pixels = resize_image(dataset.image(row["index"]), view.full, True, window=view.window)
+    pixels = resize_image(dataset.image(row["index"]), view.full, Resize(), window=view.window)
     scale = max(view.window_size) / row["side"]
     found = np.ones((len(row["points"]), 3))
     found[:, :2] = np.array(row["points"]) * scale

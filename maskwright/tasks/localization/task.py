@@ -10,7 +10,7 @@ import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
 from ...data.checking.verdict import class_counts, no_objects, unlike_classes
-from ...data.pixels.images import collate_images
+from ...data.pixels.resizing import collate_images
 from ...data.records import Dataset
 from ...errors import OptionError, first_few, require_known
 from ...models.base import Model

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...data.pixels.images import collate_images
+from ...data.pixels.resizing import collate_images
 from ...data.records import Dataset
 from ...files import write_whole
 from ...metrics.crf_search import CrfTrial, search_crf

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...data.pixels.images import collate_images, resize_image
+from ...data.pixels.resizing import collate_images, resize_image
 from ...models.semantic.base import PixelNetwork, Segmenter, SegmenterOptions
 from ...structures import IMAGENET_MEAN, IMAGENET_STD, Images
 from .. import get_task
@@ -159,7 +159,7 @@ class SemanticGraphs(GraphKind):
         scaled = []
         for photo in photos:
             size = rule.target_size(*photo.pixels.shape[:2])
-            scaled.append((resize_image(photo.pixels, size, rule.antialias), size))
+            scaled.append((resize_image(photo.pixels, size, rule), size))
         return collate_images(scaled, spec.divisor, [] if spec.size is None else [spec.size])
 
     def compare(self, wanted: Any, found: Any, spec: GraphSpec) -> MapMatch:

@@ -12,7 +12,7 @@ from ...data.batches import Batch, Loader, load_batches
 from ...data.maps.batches import MapBatches
 from ...data.maps.counts import median_weights
 from ...data.maps.samples import MapAugment
-from ...data.pixels.images import collate_images
+from ...data.pixels.resizing import collate_images
 from ...data.records import Dataset
 from ...models.base import Model
 from ...models.meta import Meta

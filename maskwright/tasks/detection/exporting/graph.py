@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....data.pixels.images import collate_images, resize_image
+from ....data.pixels.resizing import collate_images, resize_image
 from ....data.proposals import with_regions
 from ....data.records import Dataset
 from ....models.detection.base import Detector
@@ -48,8 +48,10 @@ class DetectionGraphs(GraphKind):
     unit = "AP"
 
     def usual_size(self, model: Detector) -> tuple[int, int]:
-        """Return that of a photo in landscape by the rule of the papers; see `GraphKind`."""
-        return 800, 1216
+        """Return that of the model, or of a photo in landscape by the papers; see `GraphKind`."""
+        rule = model.resize
+        one_size = (rule.stretch or rule.within) if rule.one_size else None
+        return one_size or (800, 1216)
 
     def interface(self, model: Detector, settings: DetectionSettings) -> DetectionInterface:
         """Return what the graph of a detector takes and gives; see `GraphKind`."""
@@ -95,7 +97,7 @@ class DetectionGraphs(GraphKind):
             whole = photo.pixels.shape[:2]
             height, width = (int(side * factor) for side in spec.resize.target_size(*whole))
             size = max(height, 1), max(width, 1)
-            scaled.append((resize_image(photo.pixels, size, spec.resize.antialias), size))
+            scaled.append((resize_image(photo.pixels, size, spec.resize), size))
             if store is None:
                 continue
             found = np.zeros((0, 4), np.float32)

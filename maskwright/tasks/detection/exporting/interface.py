@@ -126,8 +126,9 @@ class DetectionInterface(Interface):
         slots = 1 if self.regions is None else self.regions.slots
         if slots < 1:
             raise ValueError(f"its description names impossible sizes: {slots} regions")
-        if spec.resize.within != spec.size:
-            raise ValueError(f"its description resizes to {spec.resize.within}, not {spec.size}")
+        bound = spec.resize.stretch or spec.resize.within
+        if spec.size is not None and bound != spec.size:
+            raise ValueError(f"its description resizes to {bound}, not {spec.size}")
         if self.paste_mode not in PASTE_MODES:
             raise ValueError(
                 f"its description says {self.paste_mode!r}, not {' or '.join(PASTE_MODES)}"

@@ -7,7 +7,6 @@ them. Shapes use the letters B images, K instance slots per image, M mask side, 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,14 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import register_dataclass
 
-from .errors import OptionError
-
-MAX_INPUT = 2**27  # pixels of one image as network input
-Triple = tuple[float, float, float]  # red, green, blue
 IGNORED = 255  # as the class of a pixel: neither trained nor scored
-# Mean and deviation of the samples of ImageNet, 0 to 255.
-IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)
-IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
 
 
 class _Movable:
@@ -324,156 +316,6 @@ COCO_PERSON = Skeleton(
         (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
     ),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How a photo becomes network input; part of a model's conventions, stored in its checkpoint.
-
-    Exactly one of three rules holds. `short` and `long`: scale so that the short side is `short`,
-    unless the long side would pass `long` (Faster R-CNN). `long` alone: scale the long side to
-    `long`. `factor`: the same scale for every image (microscopy, where a pixel has a fixed size).
-
-    Attributes:
-        short: side in pixels, or None.
-        long: side in pixels, or None.
-        factor: ratio of new to old side, or None.
-        rounding: how a side becomes whole: "nearest" (half up) or "floor" (torchvision).
-        antialias: True resizes the 8-bit image with a low-pass filter, as Pillow does
-            (detectron2); False samples the float image bilinearly without one (torchvision).
-        within: (height, width) that the result must not pass either: what a graph of fixed size
-            takes. None: no such bound.
-    """
-
-    short: int | None = 800
-    long: int | None = 1333
-    factor: float | None = None
-    rounding: str = "nearest"
-    antialias: bool = True
-    within: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        sides = (self.short is not None, self.long is not None, self.factor is not None)
-        if sides not in ((True, True, False), (False, True, False), (False, False, True)):
-            raise OptionError(
-                "Resize takes short and long, or long alone, or factor alone; "
-                f"got short={self.short}, long={self.long}, factor={self.factor}"
-            )
-        for name in ("short", "long", "factor"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise OptionError(f"Resize: {name} must be above 0 and finite, got {value}")
-        if self.rounding not in ("nearest", "floor"):
-            raise OptionError(f"Resize: rounding is 'nearest' or 'floor', got {self.rounding!r}")
-
-    @classmethod
-    def parse(cls, imgsz: Any, **conventions: Any) -> Resize:
-        """Read the `imgsz` option: 640, (800, 1333), "800,1333" or "1.25x".
-
-        Args:
-            imgsz: a whole number is the long side, a pair the short and the long side, a text
-                that ends in "x" a factor.
-            **conventions: `rounding`, `antialias` and `within` of the result.
-
-        Raises:
-            ValueError: if `imgsz` has none of these forms.
-        """
-        try:
-            if isinstance(imgsz, str):
-                text = imgsz.strip().lower()
-                if text.endswith("x"):
-                    return cls(None, None, float(text[:-1]), **conventions)
-                imgsz = [int(part) for part in text.split(",")]
-            if isinstance(imgsz, int):
-                imgsz = [imgsz]
-            sides = [int(side) for side in imgsz]
-            if len(sides) == 1:
-                return cls(None, sides[0], None, **conventions)
-            short, long = sides
-            return cls(short, long, None, **conventions)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise OptionError(
-                "imgsz is the long side (imgsz=640), the short and the long side "
-                f"(imgsz=800,1333) or a factor (imgsz=1.25x); got {imgsz!r} ({error})"
-            ) from None
-
-    def scaled(self, factor: float) -> Resize:
-        """Return the rule that makes every image larger by this factor."""
-        return replace(
-            self,
-            short=None if self.short is None else max(round(self.short * factor), 1),
-            long=None if self.long is None else max(round(self.long * factor), 1),
-            factor=None if self.factor is None else self.factor * factor,
-        )
-
-    def scale(self, height: int, width: int) -> float:
-        """Return the ratio of new to old side for an image of this size."""
-        bounds = []
-        if self.factor is not None:
-            bounds.append(self.factor)
-        if self.long is not None:
-            bounds.append(self.long / max(height, width))
-        if self.short is not None:
-            bounds.append(self.short / min(height, width))
-        if self.within is not None:
-            bounds += [self.within[0] / height, self.within[1] / width]
-        return min(bounds)
-
-    def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of the network input, before padding, at least one pixel each.
-
-        Raises:
-            ValueError: if that is more than `MAX_INPUT` pixels, which no memory would hold.
-        """
-        scale = self.scale(height, width)
-        half = 0.5 if self.rounding == "nearest" else 0.0
-        size = max(int(height * scale + half), 1), max(int(width * scale + half), 1)
-        if self.within is not None:  # by rounding, a side may pass it
-            size = min(size[0], self.within[0]), min(size[1], self.within[1])
-        if size[0] * size[1] > MAX_INPUT:
-            raise ValueError(
-                f"an image of {width}x{height} pixels would become {size[1]}x{size[0]} pixels of "
-                f"network input, more than {MAX_INPUT}: lower imgsz, or cut it into tiles"
-            )
-        return size
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photo becomes network input at test: short side scaled, then its middle cut out.
-
-    Attributes:
-        crop: side of the square that is cut out, in pixels.
-        short: short side before that, at least `crop`.
-        interpolation: "bilinear" or "bicubic", of 8-bit samples with a low-pass filter, as Pillow
-            does and torchvision with `antialias`.
-        mean: of red, green and blue samples, 0 to 255, in the data of the weights.
-        std: their deviation.
-    """
-
-    crop: int = 224
-    short: int = 256
-    interpolation: str = "bilinear"
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-
-    def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of a photo before the cut; the long side is truncated.
-
-        Raises:
-            ValueError: if that is more than `MAX_INPUT` pixels.
-        """
-        long = int(self.short * max(height, width) / min(height, width))
-        if self.short * long > MAX_INPUT:
-            raise ValueError(
-                f"an image of {width}x{height} pixels would have {long} pixels along its long side "
-                f"where the short one has {self.short}: cut it into parts"
-            )
-        return (self.short, long) if height <= width else (long, self.short)
-
-    def resize(self) -> Resize:
-        """Return the rule before the cut in the general form, for its description."""
-        return Resize(self.short, MAX_INPUT // self.short, rounding="floor")
 
 
 for _type in (Images, Labels, LabelMaps, Places, PackedMasks, Instances):

@@ -1,0 +1,34 @@
+"""The types that cross layers, and the rules by which photos become network input."""
+
+from .instances import (
+    COCO_PERSON,
+    IGNORED,
+    Detections,
+    Images,
+    Instances,
+    LabelMaps,
+    Labels,
+    PackedMasks,
+    Places,
+    Skeleton,
+)
+from .preparation import IMAGENET_MEAN, IMAGENET_STD, MAX_INPUT, Preprocess, Resize, Triple
+
+__all__ = [
+    "COCO_PERSON",
+    "IGNORED",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "MAX_INPUT",
+    "Detections",
+    "Images",
+    "Instances",
+    "LabelMaps",
+    "Labels",
+    "PackedMasks",
+    "Places",
+    "Preprocess",
+    "Resize",
+    "Skeleton",
+    "Triple",
+]
