@@ -65,6 +65,7 @@ class Converted:
         extras: what our layout has no place for but the way back needs, by the source's names.
         report: what became of every tensor.
         skeleton: the keypoints, for a model that finds some.
+        body: the last layers are not there, see `darknet`: for trainings to start from.
     """
 
     state: dict[str, Tensor]
@@ -74,6 +75,7 @@ class Converted:
     extras: dict[str, Tensor]
     report: ConvertReport
     skeleton: Skeleton | None = None
+    body: bool = False
 
 
 def default_skeleton(count: int) -> Skeleton | None:

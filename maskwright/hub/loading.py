@@ -16,24 +16,25 @@ from torch import Tensor
 
 from ..converters import CHECKS, CONVERTERS, ConvertReport, networks
 from ..converters.common import default_skeleton
+from ..converters.darknet import is_weights
 from ..errors import OptionError, checked_options
 from ..files import replacing
 from ..models.base import Model
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, build, find_entry, get_entry
+from ..models.registry import ModelEntry, build, get_entry
 from ..models.semantic.encoder import Encoder
 from ..models.transfer import transfer
-from ..paths import home_path, plain_path, takes_paths
+from ..paths import home_path, takes_paths
 from ..storage.checkpoint import (
     Checkpoint,
-    check_state,
     load_checkpoint,
     load_state,
     save_checkpoint,
 )
-from ..storage.published import fetch, read_tensors
+from ..storage.published import read_tensors
 from .backbone_weights import backbone_names, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
+from .darknet import convert_in, convert_out
 from .foreign import (
     blank_model,
     convert_weights,
@@ -41,7 +42,16 @@ from .foreign import (
     found_format,
     known_names,
 )
-from .names import SHIPPED_MODELS, architecture, shipped_for
+from .names import SHIPPED_MODELS, architecture
+from .reading import (
+    LOCAL_BACKBONE,
+    build_described,
+    check_described,
+    is_ours,
+    read_weights,
+    same_kind,
+    same_model,
+)
 
 # How exported graphs end, which only predict.
 GRAPH_SUFFIXES = (".onnx", ".xml", ".pt2")
@@ -55,122 +65,10 @@ SUFFIXES = {
     "milesial": (".pth", ".pt"),
     "wkentaro": (".pth", ".pt"),
     "crfasrnn": (".pth", ".pt"),
+    "darknet": (".weights",),
 }
-# Before the path of a classifier's weights that a backbone starts from.
-LOCAL_BACKBONE = "imagenet:"
 # What `start_model` reports where no weights were loaded.
 RANDOM_START = "starting from random weights, so nothing is frozen"
-
-
-def _same_model(meta: Meta, entry: ModelEntry, backbone: str | None, weights: str | Path) -> None:
-    """Check that weights belong to the model that was asked for.
-
-    Raises:
-        ValueError: if they are another model's.
-    """
-    if meta.model != entry.name:
-        raise ValueError(
-            f"weights={weights} is a {meta.model}, not a {entry.name}: load it by itself, as "
-            f"model={weights}"
-        )
-    own = meta.args.get("backbone", entry.arguments().get("backbone"))
-    if backbone is not None and backbone != own:
-        raise ValueError(f"weights={weights} has the backbone {own}, not {backbone}")
-
-
-def _same_kind(meta: Meta, entry: ModelEntry, weights: str | Path) -> None:
-    """Check that training does not start a classifier from a detector, or a detector from it.
-
-    Detectors and localizers share their backbones under one name, classifiers with neither.
-
-    Raises:
-        ValueError: if so; the message says what to give.
-    """
-    theirs = find_entry(meta.model)
-    if theirs is None or "classifier" not in (theirs.kind, entry.kind) or theirs.kind == entry.kind:
-        return
-    if theirs.kind == "classifier":
-        mend = f"weights={LOCAL_BACKBONE}{weights} starts the backbone from them"
-    else:
-        mend = "give those of a classifier, weights=imagenet or weights=none"
-    raise ValueError(
-        f"weights={weights}: these are a {theirs.kind}'s weights ({meta.model}), and "
-        f"{entry.name} is a {entry.kind}: {mend}"
-    )
-
-
-def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Model:
-    """Build the model that a checkpoint describes, with random weights; see `_check_described`.
-
-    Raises:
-        ValueError: if it cannot be built, or the tensors do not fit it.
-    """
-    _check_described(meta, state, source)
-    model: Model = build(meta.model, len(meta.names), **meta.args)
-    return model
-
-
-def _check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Check that a description can be built and fits its tensors, without memory.
-
-    The description of a file may claim any size, its tensors cannot.
-
-    Raises:
-        ValueError: if not.
-    """
-    try:
-        blank = blank_model(get_entry(meta.model), len(meta.names), meta.args)
-    except Exception as error:  # the options come from a file: they may be anything
-        raise ValueError(
-            f"{source}: the model that it describes cannot be built ({error}); it was written by "
-            "another version of maskwright, or is damaged"
-        ) from None
-    check_state(blank, state, source)
-
-
-def _read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]) -> Checkpoint:
-    """Return weights by published name or path, in our layout."""
-    if str(weights) in entry.weights:
-        published = entry.weights[str(weights)]
-        options = merged(published.options, options)
-        converted = convert_weights(fetch(published), entry, options)
-        licence, source = published.licence, published.source
-    else:
-        shipped = SHIPPED_MODELS.get(str(weights))
-        path = Path(weights) if shipped is None else shipped.path
-        if not path.exists():
-            known = [*dict.fromkeys([*entry.weights, "imagenet", "none"]), *shipped_for(entry)]
-            raise ValueError(
-                f"weights={str(weights)!r} is neither a file, a run folder nor a name; "
-                f"{entry.name} knows {', '.join(known)}"
-            )
-        if path.is_dir() or _is_ours(path):
-            return load_checkpoint(path)
-        converted = convert_weights(path, entry, options)
-        licence, source = "", f"converted from {path.name}"
-    meta = Meta(
-        entry.name,
-        {**options, **converted.options},
-        converted.names,
-        converted.category_ids,
-        converted.skeleton,
-        licence=licence,
-        source=source,
-    )
-    return Checkpoint(meta, converted.state, extras=converted.extras)
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file is a checkpoint of maskwright, not just any safetensors file."""
-    if path.suffix != ".safetensors":
-        return False
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with plain_path(path) as plain, safe_open(plain, framework="pt") as file:
-            return "maskwright" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return True  # let the checkpoint reader say what is wrong
 
 
 @takes_paths
@@ -224,8 +122,8 @@ def load_model(
         names: list[str | None] = [f"class_{i}" for i in range(count)]
         skeleton = default_skeleton(getattr(made, "num_keypoints", 0))
         return made, Meta(name, options, names, keypoints=skeleton)
-    found = _read_weights(entry, weights, options)
-    _same_model(found.meta, entry, backbone, weights)
+    found = read_weights(entry, weights, options)
+    same_model(found.meta, entry, backbone, weights)
     if num_classes is not None and num_classes != len(found.meta.names):
         raise ValueError(
             f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
@@ -299,10 +197,11 @@ def start_model(
             options["norm"] = "bn"
         return build(model, len(names), **options), options, RANDOM_START
     assert weights is not None
-    found = _read_weights(entry, weights, dict(options))
-    _same_kind(found.meta, entry, weights)
+    found = read_weights(entry, weights, dict(options))
+    same_kind(found.meta, entry, weights)
     if found.meta.model == model:
-        _check_described(found.meta, found.model, weights)
+        if not found.meta.extra.get("body"):
+            check_described(found.meta, found.model, weights)
         # Sizes, anchors and conventions that the weights were trained with.
         options = merged(found.meta.args, options)
     made = build(model, len(names), **options)
@@ -334,7 +233,7 @@ def _start_classifier(
     found = None
     try:
         if "imagenet" in entry.weights:
-            found = _read_weights(entry, "imagenet", options)
+            found = read_weights(entry, "imagenet", options)
         else:
             found = imagenet_weights(entry, options)
         if found is None and asked:
@@ -358,7 +257,7 @@ def _start_classifier(
 
 def _backbone_tensors(path: Path, known: Callable[[str], bool]) -> dict[str, Tensor]:
     """Return the tensors of a classifier's file, of anyone's, by the names of a backbone."""
-    if path.is_dir() or _is_ours(path):
+    if path.is_dir() or is_ours(path):
         return backbone_state(load_checkpoint(path), known)
     return read_tensors(path, known)
 
@@ -397,44 +296,60 @@ def convert(
     src: str | Path,
     dst: str | Path,
     *,
-    model: str,
+    model: str | None = None,
     source: str = "auto",
     target: str = "maskwright",
     drop_unused: bool = False,
     conventions: str | None = None,
+    cfg: str | Path | None = None,
 ) -> ConvertReport:
     """Convert a weights file between libraries.
 
     Args:
-        src: a torch or safetensors file.
-        dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for others
-            `.pth`.
-        model: our name of the model.
+        src: a torch or safetensors file, or one of Darknet's, `.weights`.
+        dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for Darknet
+            `.weights`, beside which comes a `.cfg`, for others `.pth`.
+        model: our name of the model; None: as Darknet's file or a checkpoint says.
         source: "torchvision", "timm", "mmdetection", "smp" (segmentation_models_pytorch),
             "milesial" (Pytorch-UNet), "wkentaro" (pytorch-fcn), "crfasrnn" (crfasrnn_pytorch),
-            "maskwright" or "auto".
+            "darknet", "maskwright" or "auto".
         target: "maskwright", or one of these that has such a model: mmdetection has detectors, timm
             classifiers, those behind it segmenters.
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
-            version 1).
+            version 1); of Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on GPUs.
+        cfg: the network of Darknet's weights; None: the `.cfg` of the same name beside them.
 
     Raises:
         ValueError: if the file cannot be read or does not fit the model.
     """
     src, dst = Path(src), Path(dst)
-    entry = get_entry(model)
     formats = tuple(SUFFIXES)
     for option, value in (("source", source), ("target", target)):
         if value not in formats and not (option == "source" and value == "auto"):
             raise OptionError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+    if dst.suffix in SUFFIXES["darknet"] and target == "maskwright":
+        target = "darknet"  # nothing else ends so
     if dst.suffix not in SUFFIXES[target]:
         raise OptionError(
             f"dst={str(dst)!r}: a file for {target} ends in {' or '.join(SUFFIXES[target])}, which "
             "is how its readers know it"
         )
-    ours = src.is_dir() or (src.is_file() and _is_ours(src))
+    if cfg is not None and not is_weights(src):
+        raise OptionError(f"cfg={cfg}: for weights of Darknet alone, which {src} is not")
+    if is_weights(src):
+        if source not in ("auto", "darknet") or target != "maskwright":
+            raise ValueError(f"{src} has the format 'darknet', which converts to maskwright alone")
+        return convert_in(
+            src, dst, model=model, cfg=Path(cfg) if cfg else None, conventions=conventions
+        )
+    ours = src.is_dir() or (src.is_file() and is_ours(src))
+    if model is None:
+        if not ours:
+            raise OptionError("model is missing: which of our models the weights are of")
+        model = load_checkpoint(src).meta.model
+    entry = get_entry(model)
     try:
         own_names = list(blank_model(entry, 1, {}).state_dict())
         tensors = {} if ours else read_tensors(src, known_names(entry, own_names))
@@ -482,6 +397,8 @@ def convert(
     checkpoint = load_checkpoint(src)
     if checkpoint.meta.model != model:
         raise ValueError(f"{src} is a {checkpoint.meta.model}, not a {model}")
+    if target == "darknet":
+        return convert_out(checkpoint, entry, dst)
     tensors, report = _converted_back(checkpoint, entry, target)
     with replacing(dst) as temporary:
         if dst.suffix == ".safetensors":

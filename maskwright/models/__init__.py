@@ -1,6 +1,7 @@
 """Models by name: one file per family, assembled from the parts in `maskwright.nn`."""
 
 from .classification import alexnet as _alexnet  # noqa: F401  (importing a family registers it)
+from .classification import darknet as _darknet  # noqa: F401
 from .classification import densenet as _densenet  # noqa: F401
 from .classification import googlenet as _googlenet  # noqa: F401
 from .classification import inception as _inception  # noqa: F401
@@ -20,6 +21,7 @@ from .detection import refine_mask as _refine_mask  # noqa: F401
 from .detection import retinanet as _retinanet  # noqa: F401
 from .detection import rfcn as _rfcn  # noqa: F401
 from .detection import sppnet as _sppnet  # noqa: F401
+from .detection import yolo as _yolo  # noqa: F401
 from .detection.base import Detector, PostProcess, TwoStageDetector
 from .detection.regions import ProposalDetector
 from .localization import boxes as _boxes  # noqa: F401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,39 @@ def class_squares(detector: nn.Module) -> set[str]:
         for prefix, module in detector.named_modules()
         for name in getattr(module, "class_squares", ())
     }
+
+
+def class_places(detector: nn.Module, num_classes: int) -> dict[str, Tensor]:
+    """Return which tensors have rows of classes among others: name to the rows (C, n) of each.
+
+    Args:
+        detector: the detector.
+        num_classes: C, which need not be its own.
+    """
+    own = getattr(detector, "class_places", None)
+    found: dict[str, Tensor] = {} if own is None else own(num_classes)
+    return found
+
+
+def _copy_places(target: Tensor, source: Tensor, rows: Sequence[Tensor]) -> bool:
+    """Copy rows of classes, and those of none, in their order; False if the sizes do not fit.
+
+    Args:
+        target: gets the rows.
+        source: has them.
+        rows: the places (C, n) of all classes in both, and the pairs of classes that are the same.
+    """
+    here, there, mine, theirs = rows
+    keep = [torch.ones(len(tensor), dtype=torch.bool) for tensor in (target, source)]
+    if here.max() >= len(target) or there.max() >= len(source):
+        return False
+    for kept, places in zip(keep, (here, there), strict=True):
+        kept[places.flatten()] = False
+    if target.shape[1:] != source.shape[1:] or keep[0].sum() != keep[1].sum():
+        return False
+    target[keep[0]] = source[keep[1]].to(target)
+    target[here[mine].flatten()] = source[there[theirs].flatten()].to(target)
+    return True
 
 
 def keypoint_axes(detector: nn.Module) -> dict[str, int]:
@@ -88,6 +121,7 @@ def transfer(
     theirs = torch.tensor([j for _, j in pairs], dtype=torch.int64)
     rows, squares = class_rows(detector), class_squares(detector)
     axes = keypoint_axes(detector)
+    rows_here, rows_there = (class_places(detector, len(known)) for known in (names, source_names))
     joints = match_names(skeleton, source_skeleton)
     later = fitted_later(detector)
     own = {key: value for key, value in detector.state_dict().items() if key not in later}
@@ -96,6 +130,13 @@ def transfer(
         source = state.get(key)
         if source is not None and source.is_floating_point() != target.is_floating_point():
             source = None
+        if key in rows_here:
+            places = (rows_here[key], rows_there[key], mine, theirs)
+            if source is not None and _copy_places(target, source, places):
+                copied += 1
+            else:
+                fresh.append(key)
+            continue
         if key in squares:
             given_square = (len(source_names), len(source_names), *target.shape[2:])
             if source is not None and source.shape == given_square:

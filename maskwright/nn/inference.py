@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .norm import FrozenBatchNorm2d
+from .norm import OUTSIDE, FrozenBatchNorm2d
 from .packed import ACTIVATIONS, PackedConv2d, can_pack
 from .winograd import Conv2d, WinogradConv2d, suits_winograd
 
@@ -291,7 +291,10 @@ def _fold(module: nn.Module, conv_name: str, norm_name: str) -> Callable[[], Non
     )
     with torch.no_grad():
         # In double precision: the product is then rounded once.
-        scale = (var.double() + eps).rsqrt()
+        if getattr(norm, "outside", False):
+            scale = 1 / (var.double().sqrt() + OUTSIDE)
+        else:
+            scale = (var.double() + eps).rsqrt()
         scale = scale if weight is None else scale * weight.double()
         shift = -mean.double() * scale
         shift = shift if bias is None else shift + bias.double()

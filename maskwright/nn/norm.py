@@ -68,6 +68,17 @@ class BatchNorm2d(nn.BatchNorm2d):
         return normed
 
 
+OUTSIDE = 1e-6  # added to a deviation, not to a variance: as Darknet predicts on a CPU
+
+
+def norm_outside(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return `(x - mean) / (sqrt(var) + 1e-6) * weight + bias` by the running statistics."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = norm.weight / (norm.running_var.sqrt() + OUTSIDE)
+    shift = norm.bias - norm.running_mean * scale
+    return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Return `norm(conv(x))`; in training frozen batch norm costs no pass over the maps.
 

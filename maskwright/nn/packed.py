@@ -15,11 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+
+class Leaky(nn.LeakyReLU):
+    """The leaky ReLU of Darknet's networks: a tenth of what is negative."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.1, inplace)
+
+
 # What oneDNN calls an activation, and its numbers.
 ACTIVATIONS: dict[type[nn.Module], tuple[str, tuple[float, ...]]] = {
     nn.ReLU: ("relu", ()),
     nn.ReLU6: ("hardtanh", (0.0, 6.0)),
     nn.SiLU: ("swish", ()),
+    Leaky: ("leaky_relu", (0.1,)),
 }
 
 

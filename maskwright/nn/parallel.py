@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .norm import norm_outside
+
 
 def num_processes() -> int:
     """Return the number of processes that train together."""
@@ -89,11 +91,16 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             setattr(self, name, getattr(source, name))
         self.training = source.training
+        # Habits of Darknet's, see `darknet.layers.UnbiasedBatchNorm2d`.
+        self.unbiased = bool(getattr(source, "unbiased", False))
+        self.outside = bool(getattr(source, "outside", False))
         # timm has layers that go on with an activation.
         self.after = nn.Sequential(*source.children())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W); in training by the mean and variance over all processes."""
+        if not self.training and self.outside:
+            return norm_outside(self, x)
         if not self.training or num_processes() == 1:
             result: Tensor = self.after(super().forward(x))
             return result
@@ -111,6 +118,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, factor)
             # The unbiased variance, as torch keeps it.
             self.running_var.lerp_(var * count / (count - 1).clamp(min=1), factor)
+            share = ((count - 1).clamp(min=0) / count.clamp(min=1)).sqrt()
+        if self.unbiased:
+            bias = self.bias[:, None, None]
+            y = bias + (y - bias) * share
         result = self.after(y.to(x.dtype))
         return result
 

@@ -15,7 +15,8 @@ from ..data.discover import find_splits, open_dataset
 from ..data.holdout import hold_out
 from ..data.records import Dataset
 from ..devices import pick_device
-from ..hub.loading import RANDOM_START, build_described, start_model
+from ..hub.loading import RANDOM_START, start_model
+from ..hub.reading import build_described
 from ..models.base import Model
 from ..models.meta import Meta
 from ..nn.parallel import share_batch_norm

@@ -22,6 +22,7 @@ from maskwright.models.localization.base import Localizer
 from maskwright.models.registry import PublishedWeights
 from maskwright.models.semantic.base import Segmenter
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
+from maskwright.storage.published import fetch
 from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.training.train import train
 
@@ -37,20 +38,20 @@ def published(path: Path, content: bytes, digest: str | None = None) -> Publishe
 def test_a_published_file_is_fetched_once_and_checked(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
     weights = published(tmp_path / "file.pth", b"content")
-    path = hub.fetch(weights)
+    path = fetch(weights)
     assert path == tmp_path / "cache" / "file.pth" and path.read_bytes() == b"content"
     (tmp_path / "file.pth").unlink()
-    assert hub.fetch(weights) == path, "from the cache"
+    assert fetch(weights) == path, "from the cache"
     path.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="SHA-256"):
-        hub.fetch(weights)
+        fetch(weights)
 
 
 def test_offline_says_where_to_put_the_file(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MASKWRIGHT_HOME", str(tmp_path / "cache"))
     gone = PublishedWeights((tmp_path / "no.pth").as_uri(), "00", "torchvision", "MIT", "test")
     with pytest.raises(ValueError, match=r"put it at .*cache/no\.pth"):
-        hub.fetch(gone)
+        fetch(gone)
     assert not list((tmp_path / "cache").iterdir()), "nothing half-done is left"
 
 

@@ -1,0 +1,1 @@
+"""Networks in the language of Darknet: a table of layers, and the modules that it becomes."""
