@@ -32,6 +32,8 @@ FACTOR: Number = ((int, float), lambda x: 0 <= x <= 1e6, "a number of at least 0
 SHARE: Number = ((int, float), lambda x: 0 <= x <= 1, "a share between 0 and 1")
 INSIDE: Number = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
 BELOW_1: Number = ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
+# Options that a comparison of several models decides for each of its trainings.
+OF_ONE = ("model", "model_args", "seed", "resume")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class TrainRecipe:
     NUMBERS: ClassVar[dict[str, Number]] = {
         "epochs": COUNT,
         "steps": COUNT,
+        "minutes": ABOVE_0,
         "patience": WHOLE,
         "batch": (int, lambda x: x >= 1 or x == -1, "at least 1, or -1 for automatic"),
         "lr": RATE,
@@ -66,6 +69,7 @@ class TrainRecipe:
     }
     MAY_BE_NONE: ClassVar[tuple[str, ...]] = (
         "steps",
+        "minutes",
         "lr",
         "weight_decay",
         "warmup",
@@ -100,6 +104,11 @@ class TrainRecipe:
     steps: int | None = None
     """Stop after this many optimiser steps instead; an epoch is then only the unit of
     `val_every` and `patience`. None: `epochs` decides."""
+
+    minutes: float | None = None
+    """Stop after so many minutes of training steps instead, and let the learning rate fall with the
+    time; validations and the first step, in which libraries warm up, do not count. Another run
+    makes another number of steps, so that no seed repeats it. None: `epochs` or `steps` decides."""
 
     patience: int = 20
     """Epochs without a better score after which training stops; 0: never."""
@@ -251,6 +260,11 @@ class TrainRecipe:
             raise OptionError(
                 f"milestones={self.milestones}: expected rising fractions of all steps between "
                 "0 and 1, such as (0.66, 0.92)"
+            )
+        if self.steps is not None and self.minutes is not None:
+            raise OptionError(
+                f"steps={self.steps} and minutes={self.minutes:g} both end the training: leave one "
+                "of the two out"
             )
         if self.steps is not None and self.warmup is not None and self.warmup > self.steps:
             raise OptionError(

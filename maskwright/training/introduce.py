@@ -15,6 +15,9 @@ def introduce(run: Session) -> None:
     parameters = sum(p.numel() for p in run.model.parameters())
     trainable = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     processes = run.fabric.world_size
+    steps = f"{run.total} in {run.epochs} epochs"
+    if recipe.minutes is not None:
+        steps = f"as many as {recipe.minutes:g} minutes hold, in epochs"
     rows = [
         ["data", f"{recipe.data}: {len(data)} train, {len(val or ())} val images"],
         ["labels", run.task.counts(data)],
@@ -22,10 +25,7 @@ def introduce(run: Session) -> None:
             "model",
             f"{recipe.model}: {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained",
         ],
-        [
-            "steps",
-            f"{run.total} in {run.epochs} epochs of {run.steps_per_epoch}, {run.place.step} done",
-        ],
+        ["steps", f"{steps} of {run.steps_per_epoch}, {run.place.step} done"],
         ["batch", f"{recipe.batch} x {recipe.accumulate} x {processes} images a step"],
         ["lr", f"{run.lr:.3g} ({recipe.optimizer}, {recipe.schedule})"],
         ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],

@@ -202,7 +202,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         warnings.simplefilter("ignore")  # Fabric's advice on its own options
         wrapped_step, wrapped_optimizer = fabric.setup(step, optimizer)
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulate)
-    total = recipe.steps or recipe.epochs * steps_per_epoch
+    planned = recipe.steps or recipe.epochs * steps_per_epoch
     if folder is None:
         made = new_run_dir(recipe.project, "train", recipe.name) if rank == 0 else None
         folder = fabric.broadcast(made)
@@ -210,10 +210,10 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     if checkpoint is None and rank == 0:
         resolved = {
             "lr": lr,
-            "warmup": recipe.warmup_steps(total),
+            "warmup": recipe.warmup_steps(planned) if recipe.minutes is None else recipe.warmup,
             "batch": recipe.batch,
             "processes": world,
-            "steps": total,
+            "steps": planned if recipe.minutes is None else None,
         }
         write_args(folder / "args.yaml", recipe.to_dict(), resolved)
         task.draw_annotations(folder / "labels.jpg", train_data)
@@ -234,7 +234,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         meta=meta,
         table=ResultsTable(folder / "results.csv"),
         steps_per_epoch=steps_per_epoch,
-        total=total,
+        planned=planned,
         lr=lr,
         start=report,
     )

@@ -49,7 +49,7 @@ class Session:
         meta: what the checkpoints say of the model.
         table: `results.csv`.
         steps_per_epoch: optimiser steps of a whole epoch.
-        total: optimiser steps of the whole training.
+        planned: optimiser steps of the whole training, if no clock ends it.
         lr: peak learning rate.
         start: where the first weights came from, for people.
         place: where the training stands.
@@ -72,16 +72,26 @@ class Session:
     meta: Meta
     table: ResultsTable
     steps_per_epoch: int
-    total: int
+    planned: int
     lr: float
     start: str
     place: Place = field(default_factory=Place)
     saved: float = field(default_factory=time.monotonic)
 
     @property
+    def total(self) -> int:
+        """Optimiser steps of the whole training; with `minutes` an estimate up to its last step."""
+        minutes = self.recipe.minutes
+        return self.planned if minutes is None else self.place.steps_in(60 * minutes)
+
+    @property
     def epochs(self) -> int:
         """Number of epochs, the last one possibly cut short by `steps`."""
         return math.ceil(self.total / self.steps_per_epoch)
+
+    def called(self, epoch: int) -> str:
+        """Return the number of an epoch, and where it is known of how many."""
+        return f"epoch {epoch}" + (f"/{self.epochs}" if self.recipe.minutes is None else "")
 
     @property
     def first(self) -> bool:
@@ -104,7 +114,10 @@ class Session:
         """Return why no further epoch follows, or None."""
         epochs = waited(self.place)
         if self.place.step >= self.total and self.place.batch == 0:
-            return f"all {self.total} steps are done"
+            over = self.recipe.minutes
+            return f"all {self.total} steps are done" + (
+                "" if over is None else f" that {over:g} minutes hold"
+            )
         if self.recipe.patience and epochs >= self.recipe.patience and self.place.best >= 0:
             return (
                 f"no better {self.task.score} for {epochs} epochs (patience={self.recipe.patience})"

@@ -162,11 +162,14 @@ def _go_on(run: Session) -> str:
 
 
 def _run(run: Session) -> TrainResult:
+    def schedule(step: int) -> float:
+        return run.lr * lr_factor(run.recipe, step, run.total)
+
     curves = Curves(
         run.dir,
         enabled=run.first,
         step=run.place.step,
-        schedule=lambda step: run.lr * lr_factor(run.recipe, step, run.total),
+        schedule=None if run.recipe.minutes else schedule,
         groups=run.task.curves,
     )
     with Interrupt() as interrupt, curves:
@@ -193,15 +196,17 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
     if place.step >= run.total:  # resumed where only the last validation was left
         return True
     clock = time.monotonic()
-    label = f"epoch {place.epoch + 1}/{run.epochs}"
+    label = run.called(place.epoch + 1)
     block = recipe.batch * run.fabric.world_size  # images that the processes take together
-    batches = place.batch + (run.total - place.step) * recipe.accumulate  # the last epoch is cut
-    images = min(len(run.train_data), batches * block)
+    images = len(run.train_data)
+    if recipe.minutes is None:  # the last epoch is cut
+        images = min(images, (place.batch + (run.total - place.step) * recipe.accumulate) * block)
     with console.progress(label, total=images, unit="img", enabled=run.first) as bar:
         bar.update(min(place.batch * block, images))
         for group in _groups(run, interrupt):
             stop = optimise(run, group, interrupt) if group else True
-            place.seconds, clock = place.seconds + time.monotonic() - clock, time.monotonic()
+            seconds, clock = time.monotonic() - clock, time.monotonic()
+            place.count_time(max(run.gather(seconds)) if recipe.minutes else seconds)
             means = {k: v / max(place.counted, 1) for k, v in place.sums.items()}
             lr = run.lr * lr_factor(recipe, place.step - 1, run.total)
             count = min(place.batch * block, images) - bar.done
@@ -402,7 +407,7 @@ def _report(run: Session, result: Evaluation) -> None:
     else:
         best = f"best {place.best:.4f}" if place.best >= 0 else "the latest is the best"
         best += f" in epoch {place.best_epoch}" if place.best >= 0 else ""
-        console.note(f"epoch {place.epoch}/{run.epochs}: {text} ({best})")
+        console.note(f"{run.called(place.epoch)}: {text} ({best})")
     for text in result.warnings(by="training"):
         console.warn(text)
 

@@ -74,6 +74,8 @@ class DetectionRecipe(TrainRecipe):
                 "alternate=true chooses train_part and proposal_model of its steps by itself: "
                 "leave them out"
             )
+        if self.alternate and self.minutes is not None:
+            raise OptionError("alternate=true trains four times: give epochs or steps, not minutes")
         if self.proposal_model is not None and not self.train_part.startswith("heads"):
             raise OptionError(
                 f"proposal_model is for train_part=heads, got train_part={self.train_part}"
