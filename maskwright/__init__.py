@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from maskwright._version import __version__
 
 if TYPE_CHECKING:
+    from maskwright.comparing.compare import compare
     from maskwright.exporters.export import export
     from maskwright.hub.loading import convert
     from maskwright.prediction.load import load
@@ -34,6 +35,7 @@ __all__ = [
     "Predictor",
     "Result",
     "__version__",
+    "compare",
     "convert",
     "export",
     "keep_memory",
@@ -47,6 +49,7 @@ _HOMES = {
     "Detections": "maskwright.structures",
     "Predictor": "maskwright.prediction.predictor",
     "Result": "maskwright.tasks.detection.result",
+    "compare": "maskwright.comparing.compare",
     "convert": "maskwright.hub.loading",
     "export": "maskwright.exporters.export",
     "keep_memory": "maskwright.terminal.heap",

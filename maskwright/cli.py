@@ -68,30 +68,49 @@ class Command:
         return options
 
 
+def training_options() -> dict[str, Option]:
+    """Return the fields of the recipes of all tasks by name."""
+    from maskwright.tasks import recipes
+    from maskwright.tasks.recipe import marked_help, option_parameters, other_defaults
+
+    kinds = list(recipes().values())
+    meaning, others = marked_help(kinds), other_defaults(kinds)
+    return {
+        parameter.name: Option(
+            parameter.name,
+            str(parameter.annotation),
+            # Without `data` a run may be resumed; the recipe knows.
+            None if parameter.default == "" else parameter.default,
+            meaning.get(parameter.name, ""),
+            parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            others.get(parameter.name, ()),
+        )
+        for parameter in option_parameters(*kinds)
+        if parameter.name != "model_args"
+    }
+
+
 class TrainCommand(Command):
     """Training: its options are the fields of `TrainRecipe`, and those of the model."""
 
     @cached_property
     def options(self) -> dict[str, Option]:
         """The fields of the recipes; `commands.train` knows those of the model."""
-        from maskwright.tasks import recipes
-        from maskwright.tasks.recipe import marked_help, option_parameters, other_defaults
+        return training_options()
 
-        kinds = list(recipes().values())
-        meaning, others = marked_help(kinds), other_defaults(kinds)
-        return {
-            parameter.name: Option(
-                parameter.name,
-                str(parameter.annotation),
-                # Without `data` a run may be resumed; the recipe knows.
-                None if parameter.default == "" else parameter.default,
-                meaning.get(parameter.name, ""),
-                parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                others.get(parameter.name, ()),
-            )
-            for parameter in option_parameters(*kinds)
-            if parameter.name != "model_args"
-        }
+
+class CompareCommand(Command):
+    """Comparison: its own options, and those of a training that can hold for all models."""
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """Its own first."""
+        from maskwright.tasks.recipe import OF_ONE
+
+        assert self.source is not None
+        own = {option.name: option for option in read_options(*self.source)}
+        shared = training_options()
+        return own | {name: shared[name] for name in shared if name not in (*own, *OF_ONE)}
 
 
 COMMANDS = {
@@ -106,6 +125,13 @@ COMMANDS = {
         commands.val,
         ("maskwright.prediction.val", "val"),
         "val model=runs/train/train data=my_images",
+    ),
+    "compare": CompareCommand(
+        commands.compare,
+        ("maskwright.comparing.compare", "compare"),
+        "compare data=my_images models=mask_rcnn_lite0_fpn,retinanet_lite0_fpn minutes=30",
+        "The same command again goes on where it was stopped; a model that fails stands on the "
+        "page with its reason, and the exit status is 1.",
     ),
     "predict": Command(
         commands.predict,
@@ -320,6 +346,8 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
         if isinstance(command, TrainCommand):
             # Only what was given: a resumed run treats that differently from defaults.
             return command.run(**options, extra=words.extra)
+        if isinstance(command, CompareCommand):
+            return command.run(**options)
         defaults = {
             name: option.default
             for name, option in command.options.items()

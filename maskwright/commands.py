@@ -195,6 +195,23 @@ def benchmark(**options: Any) -> int:
     return 0
 
 
+def compare(**options: Any) -> int:
+    """Train and time several models on your own images, and write one page to choose by."""
+    from maskwright.comparing.compare import compare as run
+    from maskwright.comparing.page import table_of
+    from maskwright.comparing.rows import unbeaten
+
+    keep_memory(options.get("device", "auto"))
+    made = run(**options)
+    front = unbeaten(made.rows, made.score) if made.score else []
+    console.table(f"Models on {options['data']}, {made.split} split", *table_of(made, front))
+    console.note(f"page: {made.page}")
+    if made.signal:
+        console.note("the same command again goes on")
+        return 128 + made.signal
+    return 1 if made.failed else 0
+
+
 def models(name: str | None = None, *, family: str | None = None, task: str | None = None) -> int:
     """List the families of models, the models of one family, or the options of one model.
 

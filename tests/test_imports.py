@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prediction",),
     ("exporters",),
     ("training",),
-    ("recipes", "timing"),
+    ("recipes", "timing", "comparing"),
     ("commands",),
     ("tokens",),
     ("cli",),
@@ -42,7 +42,16 @@ MOST_LINES = 500  # of a module
 MOST_FILES = 20  # of a folder, at one level
 MOST_ROOM_LINES = 3500  # of the files of a folder, at one level
 # These ask the task: words of one task have no place in them.
-SHARED = ("training", "prediction", "exporters", "graphs", "reports", "storage", "timing")
+SHARED = (
+    "training",
+    "prediction",
+    "exporters",
+    "graphs",
+    "reports",
+    "storage",
+    "timing",
+    "comparing",
+)
 # Public names of before there were other tasks.
 KEPT = ("def detector(self) -> Any:",)
 # `num_classes` is an option of every builder, and style sheets have boxes of their own.

@@ -29,6 +29,7 @@ ALSO = {  # text in one command, a path in others
     ("convert", "model"),
     ("convert", "source"),
     ("models", "name"),
+    ("compare", "models"),
     ("proposals", "source"),
 }
 OPTIONS = [

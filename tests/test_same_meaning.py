@@ -33,6 +33,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "data check": check_data,
     "data pseudo": pseudo,
     "benchmark": benchmark,
+    "compare": mw.compare,
 }
 # What a shell cannot give: functions that are called, and a recipe's options of its model, which
 # the command line takes one by one.

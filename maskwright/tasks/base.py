@@ -49,6 +49,8 @@ class Task(ABC):
         curves: titles and metrics of the panels of `results.png`, the main metric of each first;
             "-" before the key of one that gets better as it falls.
         shown: the metrics that one line of an epoch shows, as far as they are there.
+        compared: what a comparison of models shows: metrics and what they are called; "-" before
+            the key as in `curves`. The first that all of them have is what they are compared by.
         graph: what export asks; None: its models have no form in a file.
         peer: what a benchmark asks.
     """
@@ -62,6 +64,7 @@ class Task(ABC):
     unscored: ClassVar[str]
     curves: ClassVar[Mapping[str, Sequence[str]]]
     shown: ClassVar[tuple[str, ...]]
+    compared: ClassVar[Mapping[str, str]]
     graph: ClassVar[GraphKind | None] = None
     peer: ClassVar[Peer] = Peer()
 
@@ -269,6 +272,10 @@ class Task(ABC):
             OptionError: if an option does not fit the model.
         """
         return None
+
+    def comparing(self, model: Any) -> dict[str, Any]:
+        """Return the options of `val` that measure what models are compared by."""
+        return {}
 
     @abstractmethod
     def validation(self, recipe: Any) -> tuple[Settings, dict[str, Any]]:

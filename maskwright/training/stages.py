@@ -85,7 +85,7 @@ def first_stages(
         resumed = replace(resumed, notes=())  # the last stage has not begun, but others may have
     for number, name in enumerate(stages_of(recipe)):
         here = stage_folder(resumed.folder, name)
-        state = fabric.broadcast(_state(here) if fabric.is_global_zero else None)
+        state = fabric.broadcast(state_of(here) if fabric.is_global_zero else None)
         if state == "done":
             continue
         own = stage_recipe(recipe, resumed.folder, number)
@@ -103,7 +103,7 @@ def first_stages(
     return resumed, None
 
 
-def _state(folder: Path) -> str:
+def state_of(folder: Path) -> str:
     """Return "done", "begun" or "new" for the run folder of a stage."""
     if (folder / FINISHED).exists():
         return "done"

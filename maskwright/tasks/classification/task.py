@@ -58,6 +58,13 @@ class ClassificationTask(Task):
         "Log loss": ("-nll",),
     }
     shown = ("top1", "top5", "mAP", "macro/F1", "nll")
+    compared: ClassVar[Mapping[str, str]] = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "mAP": "mAP",
+        "macro/F1": "F1",
+        "-nll": "log loss",
+    }
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return that images have labels; see `Task`."""

@@ -33,6 +33,16 @@ CAP_SCORE = 0.05  # a full image whose weakest detection scores less has lost no
 CAP_SHARE = 0.75  # nor has one with fewer objects than this share of its detections
 VOC_TITLES = {"VOC_AP50": False, "VOC07_AP50": True}  # whether by eleven points
 
+# What models are compared by, see `Task.compared`.
+_KEYS = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+COMPARED = {
+    **{f"mask/{key}": f"mask {key.replace('_', ' ')}" for key in _KEYS},
+    "boundary/AP": "boundary AP",
+    "keypoints/AP": "keypoint AP",
+    "keypoints/AP50": "keypoint AP50",
+    **{f"box/{key}": f"box {key.replace('_', ' ')}" for key in _KEYS},
+}
+
 
 @dataclass(frozen=True)
 class DetectionEvaluation(Evaluation):

@@ -32,6 +32,7 @@ from . import alternate
 from .crf import make_crf, refined
 from .data_options import WITHOUT_KEYPOINTS, own_anchors
 from .evaluate import (
+    COMPARED,
     DetectionEvaluation,
     DetectionEvaluator,
     fitness,
@@ -79,6 +80,7 @@ class DetectionTask(Task):
     graph = GRAPHS
     peer = PEER
     shown = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
+    compared = COMPARED
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return whether keypoints are read; see `Task`."""
@@ -280,6 +282,10 @@ class DetectionTask(Task):
         assert isinstance(settings, DetectionSettings)
         own = {key: options[key] for key in ("sigmas", "boundary", "voc") if key in options}
         return DetectionEvaluator(model, data, meta, settings, **own)
+
+    def comparing(self, model: Detector) -> dict[str, Any]:
+        """Return that borders count, where there are masks; see `Task`."""
+        return {"boundary": True} if model.predicts_masks else {}
 
     def validation(self, recipe: DetectionRecipe) -> tuple[DetectionSettings, dict[str, Any]]:
         """Return the thresholds of validations in a training; see `Task`."""

@@ -53,6 +53,13 @@ class LocalizationTask(Task):
         "Keypoints": ("keypoints/PCK", "keypoints/AUC", "keypoints/NME"),
     }
     shown = ("box/top1_loc", "box/IoU", "class/top1", "keypoints/NME", "keypoints/PCK")
+    compared: ClassVar[Mapping[str, str]] = {
+        "box/top1_loc": "localized top-1",
+        "box/IoU": "box IoU",
+        "class/top1": "top-1",
+        "-keypoints/NME": "NME",
+        "keypoints/PCK": "PCK",
+    }
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return whether keypoints are read; see `Task`."""

@@ -62,6 +62,12 @@ class SemanticTask(Task):
         "Borders": ("boundary/IoU", "boundary/F"),
     }
     shown = ("mIoU", "pixel_accuracy", "boundary/IoU")
+    compared: ClassVar[Mapping[str, str]] = {
+        "mIoU": "mean IoU",
+        "pixel_accuracy": "pixel accuracy",
+        "boundary/IoU": "boundary IoU",
+        "boundary/F": "boundary F",
+    }
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return that images have label maps; see `Task`."""
@@ -227,6 +233,10 @@ class SemanticTask(Task):
             return None
         data = opens(split, **self.finding(model), **self.scoring(model, meta, {}))
         return crf_study(model, data, resize)
+
+    def comparing(self, model: Segmenter) -> dict[str, Any]:
+        """Return that borders count; see `Task`."""
+        return {"boundary": True}
 
     def validation(self, recipe: SemanticRecipe) -> tuple[SemanticSettings, dict[str, Any]]:
         """Return the settings of validations in a training; see `Task`."""
