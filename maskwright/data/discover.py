@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from maskwright.errors import OptionError
+from maskwright.errors import OptionError, nearest
 from maskwright.paths import home_path, nearest_path
 
 from .formats.class_folders import FolderSource, class_folders, lone_class
@@ -31,11 +31,13 @@ from .formats.folders import (
 from .formats.maps.described import described_maps
 from .formats.maps.panoptic import PanopticSource
 from .formats.maps.source import MapSource
+from .formats.recognition import describe, examples, recognise, seen, splits_of_file
 from .formats.sniff import BROKEN, COCO, sniff
 from .formats.source import ReadOptions, Source
-from .formats.table import ROWS, Look, describe, examples, recognise, seen, splits_of_file
+from .formats.table import ROWS, TABLE, Look
 from .formats.voc.layout import VocPart, voc_part
 from .formats.voc.source import VocSource
+from .formats.yolo.find import described_yolo
 from .records import BACKGROUND, Dataset, Kind
 
 # What a folder has instead of what was asked for: by that, and by what it has.
@@ -74,6 +76,7 @@ def open_dataset(
     records: Kind | None = "objects",
     ignore: int | str | Sequence[int | str] | None = None,
     overlaps: str = "smaller",
+    format: str | None = None,
 ) -> Dataset:
     """Open one split of a data set, whatever its layout.
 
@@ -94,6 +97,8 @@ def open_dataset(
         ignore: numbers or names of classes of label maps whose pixels are ignored, beside 255;
             None: no others.
         overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
+        format: read it as this format, such as "yolo" or "labelme", where a folder has several;
+            None: as what is recognised.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -105,7 +110,7 @@ def open_dataset(
     wanted = split_name(split)
     if wanted is None:
         raise OptionError(f"split is 'train', 'val' or 'test', got {split!r}")
-    splits = find_splits(data, keypoints=keypoints, records=records)
+    splits = find_splits(data, keypoints=keypoints, records=records, format=format)
     if wanted not in splits:
         raise ValueError(
             f"{_describe(data)} has no {wanted!r} split, only {', '.join(map(repr, splits))}: name "
@@ -146,6 +151,7 @@ def find_splits(
     *,
     keypoints: bool = False,
     records: Kind | None = "objects",
+    format: str | None = None,
 ) -> dict[str, Source]:
     """Return the splits that a data set has, by name: "train", "val", "test".
 
@@ -156,14 +162,20 @@ def find_splits(
         data: see `open_dataset`.
         keypoints: prefer COCO's files of keypoints, which stand beside those of all objects.
         records: see `open_dataset`.
+        format: see `open_dataset`.
 
     Raises:
         ValueError: if nothing known is found.
     """
+    formats = dict.fromkeys(row.format for row in TABLE if row.find and row.format)
+    if format is not None and format not in formats:
+        raise OptionError(
+            f"format={format!r}: read are {', '.join(formats)}{nearest(format, formats)}"
+        )
     if records not in (None, "objects", "labels", "maps"):
         raise OptionError(f"records is 'objects', 'labels', 'maps' or None, got {records!r}")
     try:
-        return _find_splits(data, keypoints, records)
+        return _find_splits(data, keypoints, records, format)
     except OSError as error:  # no permission, a name too long, a loop of links
         raise ValueError(
             f"{_describe(data)[:300]} cannot be looked up: {error.strerror or error}"
@@ -171,7 +183,10 @@ def find_splits(
 
 
 def _find_splits(
-    data: str | Path | Mapping[str, Any], keypoints: bool, records: Kind | None
+    data: str | Path | Mapping[str, Any],
+    keypoints: bool,
+    records: Kind | None,
+    format: str | None,
 ) -> dict[str, Source]:
     if isinstance(data, Mapping):
         return _from_mapping(data, Path(), keypoints, records)
@@ -180,7 +195,7 @@ def _find_splits(
         raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
-            return _from_mapping(_load_yaml(path), path.parent, keypoints, records)
+            return _from_mapping(_load_yaml(path), path.parent, keypoints, records, path)
         except ValueError as error:
             message = str(error)
             if (kind := sniff(path)) in ROWS:
@@ -195,7 +210,11 @@ def _find_splits(
     if not path.is_dir():
         raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
     look = Look(path, keypoints)
-    found = recognise(look, records)
+    found = recognise(look, records, format)
+    if format is not None and not found:
+        raise ValueError(
+            f"data={str(path)!r} is not recognised as format={format}. It has: {seen(look)}"
+        )
     for wanted, other in () if found else ELSE:
         if records == wanted and _has(look, other):
             raise ValueError(ELSE[wanted, other].format(f"data={str(path)!r}"))
@@ -283,7 +302,11 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def _from_mapping(
-    content: Mapping[str, Any], base: Path, keypoints: bool, records: Kind | None
+    content: Mapping[str, Any],
+    base: Path,
+    keypoints: bool,
+    records: Kind | None,
+    file: Path | None = None,
 ) -> dict[str, Source]:
     """Read train, val, test and images.
 
@@ -295,6 +318,12 @@ def _from_mapping(
         values = value.values() if isinstance(value, Mapping) else [value]
         if not all(item is None or isinstance(item, str | Path) for item in values):
             raise ValueError(f"the entry {key} must name a folder, got a {type(value).__name__}")
+    if (
+        records != "maps"
+        and "masks" not in content
+        and (yolo := described_yolo(content, base, file))
+    ):
+        return _in_order(dict(yolo))
     base = base / home_path(str(content.get("path") or "."))
     wanted = records == "maps" or (records is None and "masks" in content)
     if wanted and (maps := described_maps(content, base)):

@@ -302,6 +302,12 @@ class Dataset:
         """Return the parts of object `k` as (n, 2) float64 x and y, or None without polygons."""
         return self._columns.polygons(self._annotation(index, k))
 
+    def annotated_boxes(self, index: int) -> np.ndarray:
+        """Return the boxes of an image as annotated, (n, 4) float64 xyxy, not clipped to it."""
+        first, last = self._columns.ann_first[int(self._rows[index]) :][:2].tolist()
+        boxes: np.ndarray = self._columns.boxes[first:last].numpy().copy()
+        return boxes
+
     def mask(self, index: int, k: int) -> tuple[Crop, Frame]:
         """Return the mask of an object at native resolution, inside its own frame.
 

@@ -72,8 +72,16 @@ XML = {"Annotations/a.xml": "", "Annotations/b.xml": ""}
 JPEG = images("JPEGImages/a.png", "JPEGImages/b.png")
 POINTS = "path,eye_x,eye_y\nimages/{}.png,4,5\n"
 BOXES = "path,label,x1,y1,x2,y2\nimages/{}.png,cat,2,2,11,11\n"
+YOLO = "0 0.5 0.5 0.1 0.1\n"
+YAML = "train: images/train\nval: images/val\nnames: {0: cat}\n"
 # Row of the table, files, and what is found.
 CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "labels of YOLO": (
+        "YOLO",
+        {"images/train/a.png": "", "labels/train/a.txt": YOLO, "data.yaml": YAML}
+        | {"images/val/b.png": "", "labels/val/b.txt": YOLO},
+        AB,
+    ),
     "tables of keypoints": (
         "CSV of keypoints",
         {"train.csv": POINTS.format("a"), "val.csv": POINTS.format("b")}
@@ -300,6 +308,12 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "two descriptions of YOLO": (
+        "YOLO",
+        {"images/train/a.png": "", "labels/train/a.txt": YOLO, "x.yaml": YAML, "y.yaml": YAML}
+        | images("images/val/b.png"),
+        "x.yaml, y.yaml: give the one that is meant",
+    ),
     "two tables of keypoints": (
         "CSV of keypoints",
         {"x.csv": POINTS.format("a"), "y.csv": POINTS.format("a")} | images("images/a.png"),
@@ -554,7 +568,11 @@ def test_files_given_directly(tmp_path: Path) -> None:
     for name, text, message in (
         ("data.zip", None, "is a ZIP archive: unpack it and give the folder"),
         ("x.xml", "<annotations><image/></annotations>", "is CVAT XML: export it from CVAT"),
-        ("a.txt", "0 0.5 0.5 0.1 0.1\n", "is YOLO labels: export them"),
+        (
+            "a.txt",
+            "0 0.5 0.5 0.1 0.1\n",
+            "is YOLO labels: give the folder that holds the images as well",
+        ),
         ("x.csv", "a,b\n", "names no column for the path and the label"),
         ("y.json", LABELME, "is LabelMe JSON: export it"),
         ("z.json", LIST, "these are detections"),
@@ -566,12 +584,11 @@ def test_files_given_directly(tmp_path: Path) -> None:
             find_splits(root / name)
 
 
-def test_a_yolo_yaml_says_what_it_is(tmp_path: Path) -> None:
-    text = "path: .\ntrain: images/train\nval: images/val\nnames: {0: cat}\n"
-    root = lay(tmp_path / "d", {"data.yaml": text, "labels/train/a.txt": "0 0.5 0.5 0.1 0.1\n"})
+def test_a_yolo_yaml_without_labels_says_what_it_is(tmp_path: Path) -> None:
+    root = lay(tmp_path / "d", {"data.yaml": YAML, "other/train/a.txt": YOLO})
     lay(root, images("images/train/a.png", "images/val/b.png"))
     for data in (root, root / "data.yaml"):
-        with pytest.raises(ValueError, match=r"data\.yaml.*YOLO"):
+        with pytest.raises(ValueError, match=r"data\.yaml.*YOLO.*labels/train/a\.txt"):
             find_splits(data)
 
 

@@ -57,9 +57,11 @@ class Builder:
         faults: what was wrong so far.
         elsewhere: ids of images that belong to another split.
         format: what the annotations are stored in; see `Dataset`.
+        doubted: whether all boxes together are looked at, see `BoxPattern`.
     """
 
     format = "coco"
+    doubted = True
 
     def __init__(self, path: Path, split: str) -> None:
         self.path = path
@@ -113,7 +115,7 @@ class Builder:
             entries, masks, usable, classes.labels, joints, pattern, crowd_as_objects
         ):
             packer.add(item)
-        if problem := pattern.problem():
+        if self.doubted and (problem := pattern.problem()):
             raise ValueError(f"{self.path}: {problem}")
         return Dataset(
             packer.columns(usable),

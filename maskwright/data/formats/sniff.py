@@ -229,10 +229,13 @@ def _text(head: bytes, suffix: str) -> str:
 
 
 def _yolo_row(words: list[str]) -> bool:
-    """Return True for a class number and box, or polygon, in fractions of the image."""
-    if len(words) < 5 or not words[0].isdecimal():
+    """Return True for a class number and box, polygon or keypoints, in fractions of the image."""
+    if len(words) < 5 or not words[0].removesuffix(".0").isdecimal():
         return False
-    try:
-        return all(-0.01 <= float(word) <= 1.01 for word in words[1:])
+    try:  # a keypoint that is seen has a 2
+        return all(
+            -0.5 <= float(word) <= 1.5 or (k > 4 and float(word) == 2)
+            for k, word in enumerate(words[1:])
+        )
     except ValueError:
         return False

@@ -36,6 +36,10 @@ class Source(Protocol):
     def faults(self) -> tuple[Fault, ...]:
         """What lies beside it and is not read."""
 
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """Other files that it reads."""
+
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
 
@@ -48,6 +52,11 @@ class BaseSource:
     """The part that all sources share."""
 
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """Other files that it reads."""
+        return ()
 
     def with_faults(self, faults: tuple[Fault, ...]) -> Self:
         """Return the same source with these faults."""

@@ -1,0 +1,178 @@
+"""From objects as labelling tools draw them, image by image, to a data set.
+
+A reader of such a format gives pictures with their shapes, each with the place in its file where it
+stands; here they become entries of `Builder`, and what is wrong with one is told with that place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskwright.structures import Skeleton
+
+from ..records import Dataset
+from .builder import Builder
+
+KEPT = 50_000  # shapes that are kept in memory; files with more are gone through twice
+NAMELESS = "it has no class"
+
+
+@dataclass(slots=True)
+class Shape:
+    """One object as it stands in a file.
+
+    Attributes:
+        key: its class: the name, or the number of a list of names; None: it has none.
+        place: where it stands, such as "line 3".
+        entry: `bbox` xywh or a `BadSegment`, `segmentation`, `keypoints`, `iscrowd` and `ignore` as
+            COCO JSON has them, in original pixels.
+    """
+
+    key: Hashable
+    place: str
+    entry: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Picture:
+    """One image as it stands in a file.
+
+    Attributes:
+        file: the file of labels.
+        name: path of the image below the root.
+        size: (height, width); None: not known, so the image file is asked.
+        shapes: its objects.
+        notes: kind, message and action of what is wrong with it; see `Fault`.
+        broken: kind and message of why the image is left out; None: it is not.
+    """
+
+    file: Path
+    name: str
+    size: tuple[Any, Any] | None = None
+    shapes: list[Shape] = field(default_factory=list)
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+    broken: tuple[str, str] | None = None
+
+
+Scan = Callable[[], Iterable[Picture]]
+
+
+class AnnotatedReader(Builder):
+    """State of reading one split.
+
+    Args:
+        path: what errors name.
+        split: name of the split.
+        format: see `Dataset`.
+        pixels: whether boxes are written in pixels, so that what all of them are may be doubted.
+    """
+
+    def __init__(self, path: Path, split: str, format: str, *, pixels: bool = True) -> None:
+        super().__init__(path, split)
+        self.format = format
+        self.doubted = pixels
+        self._files: dict[int, Path] = {}  # by image
+        self._at: tuple[int, Shape] | None = None  # the object that is looked at
+
+    def fault(
+        self,
+        kind: str,
+        message: str,
+        action: str = "left out",
+        image: int | None = None,
+        annotation: int | None = None,
+        file: Path | None = None,
+    ) -> None:
+        """Note a fault; of an object with its file and its place there."""
+        if file is None and image in self._files:
+            file = self._files[image]
+            if self._at is not None and annotation == self._at[0]:
+                message = f"{file}, {self._at[1].place}: {message}"
+        super().fault(kind, message, action, image, annotation, file)
+
+    def unknown_category(self, value: Any) -> str:
+        """Return what is wrong with the class of an annotation."""
+        key = None if self._at is None else self._at[1].key
+        if key is None:
+            return NAMELESS
+        what = f"class {key!r}" if isinstance(key, str) else f"class number {key}"
+        return f"{what} is none of the names that are listed"
+
+    def surveyed(self) -> None:
+        """Say what only all pictures together tell; asked when each was looked at once."""
+
+    def read(
+        self,
+        scan: Scan,
+        roots: Sequence[Path],
+        listed: Mapping[Any, str] | None,
+        names: Sequence[str] | None,
+        skeleton: Skeleton | None = None,
+    ) -> Dataset:
+        """Return the data set.
+
+        Args:
+            scan: gives the pictures, each time that it is called.
+            roots: folders in which the images may lie.
+            listed: names of the classes by key, in the order of their labels; None: the keys of all
+                shapes, sorted.
+            names: class names of another split or of a model, which give the labels.
+            skeleton: names of the keypoints.
+
+        Raises:
+            ValueError: if no image is usable, no class is known, or one is not in `names`.
+        """
+        images: list[dict[str, Any]] = []
+        kept: list[tuple[int, Picture]] = []
+        keys: set[Any] = set()
+        masks, shapes = False, 0
+        for number, picture in enumerate(scan(), 1):
+            self._files[number] = picture.file
+            if picture.broken is not None:
+                self.fault(*picture.broken, image=number)
+                continue
+            height, width = picture.size or (None, None)
+            entry = {"id": number, "file_name": picture.name, "height": height, "width": width}
+            images.append(entry)
+            for note in picture.notes:
+                self.fault(*note, image=number)
+            keys.update(shape.key for shape in picture.shapes)
+            masks |= any(_has_mask(shape.entry) for shape in picture.shapes)
+            shapes += len(picture.shapes)
+            if shapes <= KEPT:
+                kept.append((number, picture))
+        self.surveyed()
+        if listed is None:
+            listed = {key: str(key) for key in sorted(keys - {None})}
+        if not listed and names is None:
+            raise ValueError(
+                f"{self.path}: not one object in {len(images)} image(s), so the classes are not "
+                "known: write their names into classes.txt beside the labels, one a line"
+            )
+        ids = {key: number for number, key in enumerate(listed, 1)}
+        categories = [{"id": ids[key], "name": name} for key, name in listed.items()]
+        classes = self.classes(categories, [ids.get(key) for key in keys], names)
+        jointed = set(ids.values()) if skeleton is not None else set()
+        entries = self._entries(kept if shapes <= KEPT else enumerate(scan(), 1), ids)
+        return self.build(
+            images, list(roots), entries, masks, classes, skeleton, frozenset(jointed)
+        )
+
+    def _entries(
+        self, pictures: Iterable[tuple[int, Picture]], ids: Mapping[Any, int]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        count = 0
+        for number, picture in pictures:
+            for shape in picture.shapes if picture.broken is None else ():
+                count += 1
+                self._at = count, shape
+                category = ids.get(shape.key)
+                yield count, {**shape.entry, "image_id": number, "category_id": category}
+        self._at = None
+
+
+def _has_mask(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("segmentation")) and not entry.get("iscrowd")

@@ -1,0 +1,82 @@
+"""What a data set has that a format cannot hold, counted before it is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+
+from ..records import ANY_CLASS, Dataset
+from .outgoing import Outgoing, objects_of
+
+# Word of `Layout.keeps`, and what becomes of it in a format that lacks the word.
+WORDS = {
+    "masks": "masks: only the boxes of their objects are written",
+    "boxes": "objects without a mask: left out",
+    "own boxes": "boxes that are not those around their masks: read as those around them",
+    "corners": "corners of polygons that lie between pixels: masks are written as whole pixels",
+    "parts": "objects of several parts: joined by lines that enclose nothing",
+    "overlaps": "objects that share pixels with others: a pixel belongs to the last of them",
+    "keypoints": "objects with keypoints: these are left out",
+    "masks beside keypoints": "masks of objects with keypoints: only boxes and keypoints are "
+    "written",
+    "crowds": "regions of many objects: left out, so what is there counts as background",
+    "ignored": "ignored regions: left out, so what is there counts as background",
+}
+
+
+def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
+    """Return what of the objects is lost, in words, and of how many.
+
+    Args:
+        dataset: images with objects; of others nothing is known.
+        keeps: of `WORDS`, what the format holds.
+    """
+    if dataset.records != "objects":
+        return {}
+    found: Counter[str] = Counter()
+    for record, objects in objects_of(dataset):
+        shared = np.zeros(record.size, np.uint16) if "overlaps" not in keeps else None
+        for one in objects:
+            found.update(word for word in _features(one, keeps) if word not in keeps)
+            if shared is not None:
+                crop, (x1, y1, x2, y2) = one.mask()
+                shared[y1:y2, x1:x2] += crop
+        if shared is not None and (shared > 1).any():
+            for one in objects:
+                crop, (x1, y1, x2, y2) = one.mask()
+                found["overlaps"] += bool((shared[y1:y2, x1:x2][crop] > 1).any())
+    return {WORDS[word]: found[word] for word in WORDS if found[word]}
+
+
+def _features(one: Outgoing, keeps: Collection[str]) -> list[str]:
+    """Return what an object has, of `WORDS`."""
+    if one.crowd or one.label == ANY_CLASS:
+        return ["ignored" if one.ignored else "crowds"]
+    polygons = one.polygons
+    crop, frame = one.mask() if polygons is None else (None, None)
+    masked = polygons is not None or (crop is not None and crop.size > 0)
+    found = []
+    if one.keypoints is not None:
+        found.append("keypoints")
+    if one.dataset.skeleton is not None and masked:
+        found.append("masks beside keypoints")
+    if not masked:
+        return [*found, "boxes"]
+    found.append("masks")
+    if polygons is not None:
+        points = np.concatenate(polygons)
+        extent = [*points.min(0), *points.max(0)]
+        if len(polygons) > 1:
+            found.append("parts")
+        if not np.array_equal(points, points.round()):
+            found.append("corners")
+    else:
+        assert frame is not None
+        extent = [float(side) for side in frame]
+        if "parts" not in keeps and len(one.parts()) > 1:
+            found.append("parts")
+    if not np.allclose(extent, one.box, rtol=0, atol=0.01):
+        found.append("own boxes")
+    return found

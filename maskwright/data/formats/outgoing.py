@@ -1,0 +1,184 @@
+"""What all writers for labelling tools share: objects as they go out, copies of images, names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskwright.ops.outlines import Part, trace_parts
+from maskwright.ops.rle import Crop, Frame, rasterise_polygons
+
+from ..records import ANY_CLASS, Dataset, Record
+
+NEAREST = 4_000_000  # pairs of points that are compared to find the shortest line
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One object on its way out.
+
+    Attributes:
+        dataset, index, k: where it comes from.
+        size: (height, width) of the image.
+        label: its class; `ANY_CLASS` for an ignored region of unknown class.
+        box: xyxy in original pixels, as annotated.
+        crowd: it counts neither as an object nor as background.
+        ignored: of these, an area in which nothing is scored.
+        keypoints: (J, 3) or None.
+    """
+
+    dataset: Dataset
+    index: int
+    k: int
+    size: tuple[int, int]
+    label: int
+    box: tuple[float, float, float, float]
+    crowd: bool
+    ignored: bool
+    keypoints: np.ndarray | None
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return self.dataset.names[self.label]
+
+    @property
+    def polygons(self) -> list[np.ndarray] | None:
+        """Its polygons (n, 2), without holes; None where it has none."""
+        return self.dataset.polygons(self.index, self.k)
+
+    def mask(self) -> tuple[Crop, Frame]:
+        """Return its mask, see `Dataset.mask`."""
+        return self.dataset.mask(self.index, self.k)
+
+    def parts(self) -> list[Part]:
+        """Return its polygons, or the outlines of its mask to the pixel; [] without a mask."""
+        polygons = self.polygons
+        if polygons is not None:
+            return [Part(points) for points in polygons]
+        return trace_parts(*self.mask())
+
+    def polygon(self) -> np.ndarray | None:
+        """Return its mask as one polygon (n, 2), see `joined`; None without a mask."""
+        parts = self.parts()
+        if not parts:
+            return None
+        points = joined(parts)
+        if len(parts) > 1 and self.polygons is not None:
+            crop, frame = self.mask()
+            again, place = rasterise_polygons([points.ravel().tolist()], self.size)
+            if frame != place or not np.array_equal(crop, again):  # they overlap
+                points = joined(trace_parts(crop, frame))
+        return points
+
+
+def outgoing(dataset: Dataset, index: int, record: Record) -> list[Outgoing]:
+    """Return the objects of an image."""
+    boxes = dataset.annotated_boxes(index).tolist()
+    joints = record.keypoints
+    return [
+        Outgoing(
+            dataset,
+            index,
+            k,
+            record.size,
+            int(record.labels[k]),
+            (box[0], box[1], box[2], box[3]),
+            bool(record.crowd[k]),
+            bool(record.ignored[k]),
+            joints[k] if joints is not None and (joints[k][:, 2] > 0).any() else None,
+        )
+        for k, box in enumerate(boxes)
+    ]
+
+
+def sized(dataset: Dataset, index: int) -> Record:
+    """Return an image with its size.
+
+    Raises:
+        ValueError: if it is stored inside another file, so that there is none to copy.
+    """
+    record = dataset[index]
+    if record.stored:
+        raise ValueError(f"{record.path} is no file: labels are written beside copies of files")
+    return record
+
+
+class Names:
+    """Names of files in a folder, each taken once, in any case."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def free(self, file: Path) -> str:
+        """Return a name without suffix that is not taken yet: its own, or that with a number."""
+        stem, number = file.stem, 0
+        while stem.casefold() in self._taken:
+            number += 1
+            stem = f"{file.stem}_{number}"
+        self._taken.add(stem.casefold())
+        return stem
+
+
+def copy_image(record: Record, folder: Path, stem: str) -> Path:
+    """Copy an image into a folder under another name, and return the copy."""
+    target = folder / f"{stem}{record.path.suffix}"
+    shutil.copyfile(record.path, target)
+    return target
+
+
+def objects_of(dataset: Dataset) -> Iterator[tuple[Record, list[Outgoing]]]:
+    """Yield each image with its objects; ignored regions among them.
+
+    Raises:
+        ValueError: if the images have label maps or labels of their own instead.
+    """
+    if dataset.records != "objects":
+        raise ValueError(
+            f"{dataset.source} is open with records={dataset.records!r}: this format holds objects"
+        )
+    for index in range(len(dataset)):
+        record = sized(dataset, index)
+        yield record, outgoing(dataset, index, record)
+
+
+def joined(parts: Sequence[Part]) -> np.ndarray:
+    """Return parts and holes as one polygon (n, 2), joined by lines that are walked twice.
+
+    Such lines enclose nothing, so that filling by crossings (COCO, Pillow) gives the same mask.
+    Each ring joins the rings before it where they come nearest.
+    """
+    rings = [ring for part in parts for ring in (part.outline, *part.holes)]
+    points = rings[0]
+    for ring in rings[1:]:
+        a, b = 0, 0
+        if len(points) * len(ring) < NEAREST:
+            away = ((points[:, None] - ring[None]) ** 2).sum(-1)
+            a, b = divmod(int(away.argmin()), len(ring))
+        turned = np.concatenate([ring[b:], ring[: b + 1]])
+        points = np.concatenate([points[: a + 1], turned, points[a:]])
+    return points
+
+
+def written_classes(dataset: Dataset, file: str | Path) -> list[str]:
+    """Return the class names, each of which can stand in a line of a file.
+
+    Raises:
+        ValueError: if one of them cannot.
+    """
+    for name in dataset.names:
+        if name != " ".join(name.split()) or not name.isprintable() or not name:
+            raise ValueError(
+                f"the class name {name!r} cannot stand in a line of {file}: rename the class "
+                "(`maskwright data classes`)"
+            )
+    return list(dataset.names)
+
+
+def is_object(one: Outgoing) -> bool:
+    """Return True for an object, False for a region that counts neither way."""
+    return not one.crowd and one.label != ANY_CLASS

@@ -1,0 +1,121 @@
+"""What goes out in a format and comes in again: all that it can hold, and how precisely."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_objects import CLASSES, Drawn, DrawnImage, data_sets, full_mask, lay, painted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskwright.data import Dataset, open_dataset, write_dataset
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What a format holds.
+
+    Attributes:
+        regions: regions that are ignored stay, as objects that count neither way.
+        parts: polygons stay polygons, each part one of its own.
+        step: how far a corner may move, in pixels.
+        classes: the names of classes.
+    """
+
+    regions: bool = False
+    parts: bool = False
+    step: float = 0.0
+    classes: bool = True
+
+
+FORMATS = {
+    "coco": Holds(regions=True, parts=True),
+    "yolo": Holds(step=1.1e-5),
+}
+
+
+def copy(images: list[DrawnImage], folder: Path, format: str) -> tuple[Dataset, list[int]]:
+    """Write drawn images in a format, read them, and say which image is which."""
+    write_dataset(open_dataset(lay(folder / "in", images)), folder / "out", format)
+    read = open_dataset(folder / "out")
+    assert read.format == format
+    stems = [read[i].path.stem for i in range(len(read))]
+    return read, [stems.index(str(number)) for number in range(1, len(images) + 1)]
+
+
+def kept(objects: list[Drawn], holds: Holds) -> list[Drawn]:
+    return [one for one in objects if holds.regions or not one.region]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=15, deadline=None)
+@given(images=data_sets())
+def test_masks(format: str, images: list[DrawnImage]) -> None:
+    holds = FORMATS[format]
+    with tempfile.TemporaryDirectory() as folder:
+        read, places = copy(images, Path(folder), format)
+        assert not read.faults
+        for image, index in zip(images, places, strict=True):
+            objects, record = kept(image.objects, holds), read[index]
+            assert record.size == image.size
+            assert [read.names[k] for k in record.labels] == [CLASSES[o.label] for o in objects]
+            assert record.crowd.tolist() == [bool(one.region) for one in objects]
+            for k, one in enumerate(objects):
+                np.testing.assert_array_equal(full_mask(read, index, k), painted(one, image.size))
+                if one.kind == "polygons" and (holds.parts or len(one.polygons) == 1):
+                    found = read.polygons(index, k)
+                    assert found is not None and len(found) == len(one.polygons)
+                    for part, expected in zip(found, one.polygons, strict=True):
+                        np.testing.assert_allclose(part, expected, rtol=0, atol=holds.step)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=15, deadline=None)
+@given(images=data_sets(kinds=("box",)))
+def test_boxes(format: str, images: list[DrawnImage]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        read, places = copy(images, Path(folder), format)
+        assert not read.faults and not read.has_masks
+        for image, index in zip(images, places, strict=True):
+            boxes = read.annotated_boxes(index)
+            expected = np.array([one.box for one in image.objects]).reshape(-1, 4)
+            np.testing.assert_allclose(boxes, expected, rtol=0, atol=FORMATS[format].step + 1e-9)
+            labels = [read.names[k] for k in read[index].labels]
+            assert labels == [CLASSES[one.label] for one in image.objects]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_are_taken_once_and_splits_stay(format: str, tmp_path: Path) -> None:
+    square = Drawn(1, "polygons", polygons=(np.array([[2.0, 2], [9, 2], [9, 9]]),))
+    images = [DrawnImage((20, 30), [square]), DrawnImage((20, 30), [])]
+    data = open_dataset(lay(tmp_path / "in", images))
+    write_dataset(data, tmp_path / "out", format)
+    write_dataset(data.select([1, 0], "val"), tmp_path / "out", format)
+    for split in ("train", "val"):
+        read = open_dataset(tmp_path / "out", split)
+        assert len(read) == 2 and read.objects_per_class().sum() == 1
+    with pytest.raises(ValueError, match="already"):
+        write_dataset(data, tmp_path / "out", format)
+    if format == "coco":  # whose files have classes of their own
+        return
+    with pytest.raises(ValueError, match="other classes"):
+        other = open_dataset(lay(tmp_path / "other", images, ("a", "b", "c")))
+        write_dataset(other.select([0], "test"), tmp_path / "out", format)
+
+
+@given(st.data())
+@settings(max_examples=1)
+def test_drawn_masks_have_holes_and_parts(data: st.DataObject) -> None:
+    """The strategy above reaches what is hard: a hole, parts that touch at a corner."""
+    from maskwright.ops.outlines import trace_parts
+
+    mask = np.zeros((6, 6), bool)
+    mask[0:5, 0:5] = True
+    mask[2, 2] = False
+    mask[5, 5] = True
+    parts = trace_parts(mask, (0, 0, 6, 6))
+    assert len(parts) == 2 and len(parts[0].holes) == 1
