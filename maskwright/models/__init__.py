@@ -10,6 +10,7 @@ from .classification import preact_resnet as _preact_resnet  # noqa: F401
 from .classification import resnet as _resnet  # noqa: F401
 from .classification import timm_backbone as _timm_backbone  # noqa: F401
 from .classification import vgg as _vgg  # noqa: F401
+from .detection import cascade_rcnn as _cascade_rcnn  # noqa: F401
 from .detection import detect_then_segment as _detect_then_segment  # noqa: F401
 from .detection import fast_rcnn as _fast_rcnn  # noqa: F401  (importing a family registers it)
 from .detection import faster_rcnn as _faster_rcnn  # noqa: F401

@@ -6,12 +6,14 @@ Differences from the paper: a pyramid in place of one map, RoIAlign in place of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...nn.backbones import Backbone
 from ...nn.detection.box_head import BoxHead
+from ...nn.detection.cascade import CascadeHeads, cascade_of
 from ...nn.detection.keypoint_head import KeypointHead
 from ...nn.detection.mask_head import MaskHead
 from ...nn.detection.poolers import AlignPooler
@@ -90,6 +92,8 @@ def two_stage_fpn(
     options: FPNOptions,
     mask_head: MaskHead | None = None,
     keypoint_head: KeypointHead | None = None,
+    *,
+    ious: Sequence[float] = (),
 ) -> TwoStageDetector:
     """Assemble backbone, pyramid, RPN and heads.
 
@@ -98,12 +102,14 @@ def two_stage_fpn(
         options: sizes and conventions.
         mask_head: cuts objects out, or None.
         keypoint_head: finds their keypoints, or None.
+        ious: of a cascade of box heads, see `CascadeHeads`; (): a single one.
     """
     rules = get_conventions(options.conventions)
     backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
     most = options.proposals
-    box_head = BoxHead(
+    make_box_head = partial(
+        BoxHead,
         options.width,
         num_classes,
         convs=options.box_convs,
@@ -111,8 +117,18 @@ def two_stage_fpn(
         width=options.box_width,
         norm=options.head_norm,
         beta=box_beta(options),
-        loss_weight=options.box_loss_weight,
     )
+    pooler = AlignPooler(
+        backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
+    )
+    sampler = make_sampler(options.rois, options.ohem)
+    heads: RoIHeads
+    if ious:
+        boxes = cascade_of(make_box_head, len(ious), options.box_loss_weight)
+        heads = CascadeHeads(boxes, ious, mask_head, pooler=pooler, sampler=sampler)
+    else:
+        box_head = make_box_head(loss_weight=options.box_loss_weight)
+        heads = RoIHeads(box_head, mask_head, keypoint_head, pooler=pooler, sampler=sampler)
     return assemble(
         num_classes,
         options,
@@ -126,15 +142,7 @@ def two_stage_fpn(
             pre_nms=(2 * most, most),
             post_nms=(rules.kept_for_training * most, most),
         ),
-        roi_heads=RoIHeads(
-            box_head,
-            mask_head,
-            keypoint_head,
-            pooler=AlignPooler(
-                backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
-            ),
-            sampler=make_sampler(options.rois, options.ohem),
-        ),
+        roi_heads=heads,
     )
 
 
@@ -148,6 +156,7 @@ def register_fpn_family(
     coco: Mapping[str, PublishedWeights],
     tiny: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
+    family: str = "",
 ) -> None:
     """Register a detector on a pyramid under one name per backbone.
 
@@ -160,6 +169,7 @@ def register_fpn_family(
         coco: published weights by backbone and neck, as in `FAMILY`.
         tiny: options of the smallest instance beside those of `TINY`.
         small: options of the small presets beside those of `LITE`.
+        family: see `registry.ModelEntry`.
     """
     for suffix, presets in FAMILY.items():
         if presets.items() >= LITE.items():
@@ -172,6 +182,7 @@ def register_fpn_family(
             tiny={**TINY, **(tiny or {})} if suffix == "resnet50_fpn" else None,
             weights={"coco": coco[suffix]} if suffix in coco else {},
             presets=presets,
+            family=family,
         )(builder)
 
 

@@ -212,6 +212,7 @@ class BoxHead(BoxBranch):
         ranks: ranks of the fully connected layers after truncated SVD, the first ones (`nn.svd`);
             (): whole layers.
         dropout: share of the units of each fully connected layer that are dropped in training.
+        agnostic: one box for all classes, not one for each.
         average: take the mean over a region before the fully connected layers, as the head of a
             ResNet whose last stage runs on regions (He et al. 2016, appendix A).
         **options: of `BoxBranch`.
@@ -229,11 +230,13 @@ class BoxHead(BoxBranch):
         bins: int | None = None,
         ranks: Sequence[int] = (),
         dropout: float = 0.0,
+        agnostic: bool = False,
         average: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(num_classes, **options)
-        self.class_rows = {"logits": (1, True), "deltas": (4, False)}
+        boxes = 1 if agnostic else num_classes
+        self.class_rows = {"logits": (1, True)} | ({} if agnostic else {"deltas": (4, False)})
         self.dropout = dropout
         self.average = average
         self.convs = nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
@@ -249,7 +252,7 @@ class BoxHead(BoxBranch):
             for i, (a, b) in enumerate(pairwise(sizes))
         )
         self.logits = nn.Linear(sizes[-1], num_classes + 1)
-        self.deltas = nn.Linear(sizes[-1], num_classes * 4)
+        self.deltas = nn.Linear(sizes[-1], boxes * 4)
         for block in self.convs:
             for layer in block.modules():
                 if isinstance(layer, nn.Conv2d):
@@ -258,7 +261,7 @@ class BoxHead(BoxBranch):
     def forward(self, x: Tensor, noise: RegionNoise | None = None) -> BoxOutput:
         """Run the head on region features (R, channels, pool, pool), or as many bins."""
         x = self.hidden(x, noise)
-        return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (self.num_classes, 4)))
+        return BoxOutput(self.logits(x), self.deltas(x).unflatten(1, (-1, 4)))
 
     def hidden(self, x: Tensor, noise: RegionNoise | None = None) -> Tensor:
         """Return what the predictors see (R, width) of region features; see `forward`."""

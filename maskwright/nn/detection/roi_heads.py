@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,22 @@ from .samplers import BalancedSampler, HardSampler, Sample
 # them at once would take gigabytes.
 _MANY, _PART = 4096, 2048
 _MANY_OBJECTS, _OBJECTS = 1000, 512
+
+
+class Sampled(NamedTuple):
+    """The boxes that the box losses count.
+
+    Attributes:
+        boxes: (B, S, 4).
+        gt: (B, S) int64, the matched slots of the ground truth.
+        positive: (B, S) bool.
+        valid: (B, S) bool.
+    """
+
+    boxes: Tensor
+    gt: Tensor
+    positive: Tensor
+    valid: Tensor
 
 
 class RoIHeads(nn.Module):
@@ -126,21 +143,11 @@ class RoIHeads(nn.Module):
             if there is a keypoint head, `short` if the proposals say which of them are late.
         """
         proposals = proposals.with_a_slot()
-        shape = (proposals.valid.shape[0], proposals.valid.shape[1])
-        rows = active_slots(proposals.valid)
-        box = take(proposals.boxes, rows)
-        maps = self.box_head.maps(pyramid)
-
-        def run(box: Tensor, image: Tensor) -> list[Tensor]:
-            feats = self.regions(maps, box, image, self.box_head.pool, trunk)
-            output = self.box_head(feats)
-            return [self.box_head.scores(output), output.deltas.float()]
-
-        scores, deltas = self._in_parts(run, box, rows // shape[1], many=shape[1] > _MANY)
-        boxes, score, labels, valid, slot = self.box_head.decode(
-            put_back(scores, rows, shape),
-            put_back(deltas, rows, shape),
-            proposals.boxes,
+        scores, deltas, rois = self.judge(pyramid, proposals, sizes, trunk)
+        boxes, score, labels, valid, slot = self.last_box_head.decode(
+            scores,
+            deltas,
+            rois,
             proposals.valid,
             sizes,
             score_thresh=score_thresh,
@@ -151,10 +158,47 @@ class RoIHeads(nn.Module):
         short = None
         if proposals.late is not None:
             good = valid & (score >= GOOD_SCORE)
-            few = PER_OBJECT * good.sum(1) > shape[1]
+            few = PER_OBJECT * good.sum(1) > proposals.valid.shape[1]
             short = few & (good & gather_slots(proposals.late, slot)).any(1)
         found = Instances(boxes, labels, valid, score, short=short)
         return self.refine(pyramid, found, trunk=trunk, longest=longest)
+
+    @property
+    def last_box_head(self) -> BoxBranch:
+        """The box head whose deltas lead to the boxes that are found."""
+        return self.box_head
+
+    def judge(
+        self, pyramid: Sequence[Tensor], proposals: Instances, sizes: Tensor, trunk: Trunk | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores (B, K, C), deltas (B, K, C or 1, 4), and the boxes (B, K, 4) of these.
+
+        Args:
+            pyramid, sizes, trunk: see `predict`.
+            proposals: (B, K) slots, at least one.
+        """
+        scores, deltas = self._judged(self.box_head, pyramid, proposals, trunk)
+        return scores, deltas, proposals.boxes
+
+    def _judged(
+        self,
+        head: BoxBranch,
+        pyramid: Sequence[Tensor],
+        regions: Instances,
+        trunk: Trunk | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what a box head says of regions (B, K): scores and deltas; see `judge`."""
+        shape = (regions.valid.shape[0], regions.valid.shape[1])
+        rows = active_slots(regions.valid)
+        maps = head.maps(pyramid)
+
+        def run(box: Tensor, image: Tensor) -> list[Tensor]:
+            output = head(self.regions(maps, box, image, head.pool, trunk))
+            return [head.scores(output), output.deltas.float()]
+
+        box, image = take(regions.boxes, rows), rows // shape[1]
+        scores, deltas = self._in_parts(run, box, image, many=shape[1] > _MANY)
+        return put_back(scores, rows, shape), put_back(deltas, rows, shape)
 
     def refine(
         self,
@@ -292,6 +336,42 @@ class RoIHeads(nn.Module):
         output = self.box_head(self.regions(maps, boxes, image, self.box_head.pool, trunk))
         return [output.logits, output.deltas]  # a head may return more
 
+    def box_losses(
+        self,
+        maps: Sequence[Tensor],
+        sampled: Sampled,
+        targets: Instances,
+        sizes: Tensor,
+        generator: RandomSource,
+        trunk: Trunk | None,
+    ) -> dict[str, Tensor]:
+        """Return the terms of the box head; see `losses`.
+
+        Args:
+            maps: from which the regions of the box head are pooled.
+            sampled: the boxes that count.
+            targets, sizes, generator, trunk: see `losses`.
+        """
+        return self._taught(self.box_head, maps, sampled, targets, generator, trunk)[0]
+
+    def _taught(
+        self,
+        head: BoxBranch,
+        maps: Sequence[Tensor],
+        sampled: Sampled,
+        targets: Instances,
+        generator: RandomSource,
+        trunk: Trunk | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses of a box head, and its deltas (R, C or 1, 4) of the valid boxes."""
+        rows = active_slots(sampled.valid)
+        slots = sampled.valid.shape[1]
+        roi = take(sampled.boxes, rows)
+        feats = self.regions(maps, roi, rows // slots, head.pool, trunk)
+        output = head(feats, RegionNoise(generator, rows // slots, rows % slots))
+        goal = self._box_targets(targets, sampled.gt, sampled.positive, rows)
+        return head.loss(output, roi, goal, take(sampled.valid, rows)), output.deltas
+
     def losses(
         self,
         pyramid: Sequence[Tensor],
@@ -327,16 +407,9 @@ class RoIHeads(nn.Module):
             noise=noise,
             hardness=partial(self._hardness, maps, trunk, targets),
         )
-        rows = active_slots(sample.valid)
         slots = sample.valid.shape[1]
-        roi = take(boxes, rows)
-        feats = self.regions(maps, roi, rows // slots, self.box_head.pool, trunk)
-        losses = self.box_head.loss(
-            self.box_head(feats, RegionNoise(generator, rows // slots, rows % slots)),
-            roi,
-            self._box_targets(targets, gt, sample.positive, rows),
-            take(sample.valid, rows),
-        )
+        sampled = Sampled(boxes, gt, sample.positive, sample.valid)
+        losses = self.box_losses(maps, sampled, targets, sizes, generator, trunk)
         if self.mask_head is None and self.keypoint_head is None:
             return losses
         # Positives stand first, so these branches need only the slots that can hold one.
