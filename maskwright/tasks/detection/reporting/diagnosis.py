@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....metrics.detection.cut_masks import CutMasks, cut_masks
 from ....metrics.detection.diagnostics import Curves, confusion_matrix, pr_curves
 from ....metrics.detection.error_split import ErrorSplit, split_errors
 from ....metrics.detection.matching import Matches, match
@@ -67,6 +68,7 @@ class Diagnosis:
             where there is none.
         keypoints: precision-recall curves of the keypoints, by object keypoint similarity and
             class; None where they were not scored.
+        cut: the masks above `conf` that their boxes cut off; None where masks were not scored.
     """
 
     names: tuple[str, ...]
@@ -76,6 +78,7 @@ class Diagnosis:
     images: list[ImageScore]
     conf: float
     keypoints: dict[str, Curves] | None = None
+    cut: CutMasks | None = None
 
     @property
     def lead(self) -> KindDiagnosis:
@@ -117,6 +120,9 @@ def diagnose(result: DetectionEvaluation, max_det: int, least: float = 0.0) -> D
     best = lead.scores.best
     conf = shown_conf(best, least)
     names = lead.matches.names
+    cut = None
+    if "mask" in kinds:
+        cut = cut_masks(result.gt, result.detections, conf=conf, max_det=max_det)
     return Diagnosis(
         names,
         dict(zip(names, lead.matches.objects_per_class().tolist(), strict=True)),
@@ -125,6 +131,7 @@ def diagnose(result: DetectionEvaluation, max_det: int, least: float = 0.0) -> D
         score_images(lead.matches, conf),
         conf,
         _keypoint_curves(result, max_det),
+        cut,
     )
 
 
@@ -217,6 +224,9 @@ def _numbers(found: Diagnosis, files: Sequence[str]) -> dict[str, Any]:
                 "AP50_gained": one.errors.gains,
             },
         }
+    if found.cut is not None:
+        cut = {"conf": found.conf, "masks": found.cut.masks, "cut": len(found.cut.cut)}
+        kinds["mask"]["cut_masks"] = {**cut, "share": found.cut.share}
     return {
         "objects": found.objects,
         "confusion_matrix": {

@@ -151,6 +151,8 @@ def _key_figures(result: DetectionEvaluation, found: Diagnosis) -> list[tuple[st
     ]
     if found.best is not None:
         rows.append((f"{found.best.conf:g}", f"best conf, F1 {found.best.f1:.3f}"))
+    if found.cut is not None and found.cut.masks:
+        rows.append((f"{found.cut.share:.0%}", "masks cut by their box"))
     images = len(result.gt["images"])
     rows.append((f"{images:,}", plural(images, "image")))
     rows.append((f"{objects:,}", plural(objects, "object")))
@@ -237,7 +239,14 @@ def _errors(found: Diagnosis) -> str:
         "positives and false negatives take all false detections, or all that was not found, "
         "together.</p>"
     )
-    return text + (table(head, rows) if rows else "") + left_out("No error of the kind", none)
+    text += (table(head, rows) if rows else "") + left_out("No error of the kind", none)
+    if found.cut is not None and found.cut.masks:
+        text += (
+            f"<p>Cut masks: {len(found.cut.cut):,} of {found.cut.masks:,} masks of found objects "
+            f"({found.cut.share:.1%}) end in a straight line at the side of their box, while the "
+            f"object goes on beyond it; at {found.conf_text}.</p>"
+        )
+    return text
 
 
 def _mixups(found: Diagnosis) -> str:
