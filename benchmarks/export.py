@@ -72,9 +72,7 @@ def ours(predictor: Predictor, pixels: Any, post: PostProcess) -> Side:
 
 def torchvisions(predictor: Predictor, pixels: Any, post: PostProcess) -> Side | None:
     rule = predictor.detector.resize
-    peer = torchvision_model(
-        predictor.model, predictor.meta, post, rule.short, rule.long, predictor.device
-    )
+    peer = torchvision_model(predictor.model, predictor.meta, post, rule, predictor.device)
     if peer is None:
         return None
 

@@ -25,7 +25,7 @@ from maskwright.drawing.scene import drawn_scene
 from maskwright.models import PostProcess
 from maskwright.ops import nms_padded, roi_align
 from maskwright.prediction.predictor import Predictor
-from maskwright.structures import Images
+from maskwright.structures import Images, Resize
 from maskwright.tasks.detection.peer import torchvision_model
 from maskwright.timing.comparable import random_predictor
 
@@ -79,7 +79,8 @@ def inference(args: argparse.Namespace) -> None:
     options = {"conventions": "torchvision"}
     predictor = random_predictor(MODEL, CLASSES, photo, options=options, device=args.device)
     short, long = sorted((args.height, args.width))
-    peer = torchvision_model(predictor.model, predictor.meta, POST, short, long, predictor.device)
+    rule = Resize(short, long)
+    peer = torchvision_model(predictor.model, predictor.meta, POST, rule, predictor.device)
     assert peer is not None
     single = torch.from_numpy(photo).to(device).permute(2, 0, 1).float()
     for batch in args.batches:

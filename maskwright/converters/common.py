@@ -89,9 +89,15 @@ def default_skeleton(count: int) -> Skeleton | None:
 
 # Tensors that tell whose names a file uses; older torchvision has no ".0".
 _MARKS = {
-    "torchvision": re.compile(r"backbone\.fpn\.inner_blocks\.\d+\.(\d+\.)?(weight|bias)"),
+    "torchvision": re.compile(
+        r"(backbone\.fpn\.inner_blocks|head\.classification_head\.module_list)"
+        r"\.\d+\.(\d+\.)?(weight|bias)"
+    ),
     "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
-    "maskwright": re.compile(r"(roi_heads\.box_)?head\.(logits|deltas)\.(weight|bias)"),
+    "amdegroot": re.compile(r"(loc|conf)\.\d+\.(weight|bias)"),
+    "maskwright": re.compile(
+        r"(roi_heads\.box_)?head\.(logits|deltas)\.(\d+\.)?(1\.)?(weight|bias)"
+    ),
 }
 
 
@@ -101,7 +107,7 @@ def is_known_name(key: str) -> bool:
 
 
 def detect_format(keys: Iterable[str]) -> str:
-    """Return whose names these are: "torchvision", "mmdetection" or our own, "maskwright".
+    """Return whose names these are: those of one of `CONVERTERS`, or our own, "maskwright".
 
     Raises:
         ValueError: if no known library uses such names.
@@ -112,7 +118,8 @@ def detect_format(keys: Iterable[str]) -> str:
             return name
     raise ValueError(
         "these are no weights of a known library: expected torchvision's names "
-        "(backbone.fpn.inner_blocks...) or mmdetection's (neck.lateral_convs...), "
+        "(backbone.fpn.inner_blocks..., head.classification_head...), mmdetection's "
+        "(neck.lateral_convs...) or ssd.pytorch's (loc.0...), "
         f"found {', '.join(keys[:3]) or 'nothing'}"
     )
 

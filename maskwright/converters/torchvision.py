@@ -1,6 +1,6 @@
 """torchvision's Faster and Mask R-CNN, both versions, and Keypoint R-CNN, ResNet-50 and FPN.
 
-RetinaNet's tensors are told by their names, and go on to `torchvision_dense`.
+RetinaNet's and SSD's tensors are told by their names, and go on to `torchvision_dense` and `ssd`.
 
 The differences: background is class 0 there and the last class here; box and mask rows of the
 background, which nobody reads, exist there only (kept as extras, so that the way back is equal to
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..structures import COCO_PERSON
+from . import ssd
 from . import torchvision_dense as dense
 from .common import (
     COCO_91_NAMES,
@@ -121,6 +122,8 @@ def to_maskwright(
         return dense.to_maskwright(
             state, our_names, drop_unused=drop_unused, names=names, conventions=conventions
         )
+    if ssd.is_ssd(state):
+        return ssd.torchvision_to_maskwright(state, our_names, drop_unused=drop_unused, names=names)
     report = ConvertReport()
     older = any(_modern(key) != key for key in state)
     theirs = {_modern(key): value for key, value in state.items()}
@@ -192,6 +195,8 @@ def from_maskwright(
     """
     if any(key.startswith("head.class_convs.") for key in state):
         return dense.from_maskwright(state, extras, category_ids)
+    if ssd.is_ssd(state):
+        return ssd.torchvision_from_maskwright(state, category_ids)
     report = ConvertReport()
     version2 = any(key.startswith("roi_heads.box_head.convs.") for key in state)
     ids = rows_of_classes(category_ids, report)

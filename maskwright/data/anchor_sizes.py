@@ -1,7 +1,8 @@
 """Anchor sizes that fit the objects of a data set.
 
 Anchors of 32 to 512 pixels suit COCO at 800 pixels; cells of 12 pixels match none of them. The
-sizes stay a row of octaves, one per pyramid level or all on one map, and only its start moves.
+sizes stay in the proportions of the model, one per pyramid level or all on one map, most of them a
+row of octaves, and only the start moves.
 """
 
 from __future__ import annotations
@@ -41,16 +42,15 @@ def suggest_anchor_sizes(
         usual: the sizes that the model has by itself, small to large.
 
     Returns:
-        Sizes in pixels of the network input, each twice the one before, that leave the smallest
-        share of the objects too small or too large for every anchor; they start with that of
-        `usual`, its half, quarter or eighth, the first where that is as good as any.
+        The sizes of `usual`, their halves, quarters or eighths, the first that leave the smallest
+        share of the objects too small or too large for every anchor; pixels of the network input.
     """
     sides = object_sides(dataset, resize)
 
-    def left_out(start: float) -> int:
-        too_small = sides < start / REACH
-        too_large = sides > start * 2 ** (len(usual) - 1) * REACH
+    def left_out(part: float) -> int:
+        too_small = sides < usual[0] * part / REACH
+        too_large = sides > usual[-1] * part * REACH
         return int((too_small | too_large).sum())
 
-    start = min((usual[0] / 2**k for k in range(HALVINGS)), key=left_out)
-    return tuple(float(start * 2**level) for level in range(len(usual)))
+    part = min((1 / 2**k for k in range(HALVINGS)), key=left_out)
+    return tuple(float(size * part) for size in usual)

@@ -22,6 +22,7 @@ from .detection import refine_mask as _refine_mask  # noqa: F401
 from .detection import retinanet as _retinanet  # noqa: F401
 from .detection import rfcn as _rfcn  # noqa: F401
 from .detection import sppnet as _sppnet  # noqa: F401
+from .detection import ssd as _ssd  # noqa: F401
 from .detection import yolo as _yolo  # noqa: F401
 from .detection.base import Detector, PostProcess, TwoStageDetector
 from .detection.regions import ProposalDetector

@@ -24,6 +24,7 @@ NORMS = ("frozen", "affine", "bn")
 STRIDES = (2, 4, 8, 16, 32)  # of the maps that a network may offer
 PYRAMID = STRIDES[1:]  # those of a detector
 OUTPUT_STRIDES = (32, 16, 8)  # of the last map; less than 32: by dilation
+_WITH_TAIL = "mobilenet_v3_large"
 # Classes of timm's feature networks that run their children one after the other.
 _CHAINS = ("FeatureListNet", "EfficientNetFeatures", "MobileNetV3Features")
 
@@ -244,6 +245,7 @@ class Backbone(Trunk):
             network's publisher has it: before, but for MobileNets.
         multi_grid: factors of the dilations in the last stage of our ResNets, a block each.
         tail: the stage behind the last map, that at stride 16, is there for regions; see `tail`.
+        expansion, reduced_tail: see `MobileNet`, of which alone they are.
 
     Attributes:
         channels: channels of the maps.
@@ -265,6 +267,8 @@ class Backbone(Trunk):
         full_dilation: bool | None = None,
         multi_grid: Sequence[int] = (),
         tail: bool = False,
+        expansion: bool = False,
+        reduced_tail: bool = False,
     ) -> None:
         super().__init__()
         if not strides or list(strides) != [s for s in STRIDES if s in strides]:
@@ -285,6 +289,11 @@ class Backbone(Trunk):
             raise OptionError(f"the backbone's norm is one of {', '.join(NORMS)}; got {norm!r}")
         if multi_grid and name not in RESNETS:
             raise OptionError(f"multi_grid is for {', '.join(RESNETS)}; {name} has none")
+        if (expansion and name not in MOBILENETS) or (reduced_tail and name != _WITH_TAIL):
+            raise OptionError(
+                f"a map of an expansion is for {', '.join(MOBILENETS)}, a reduced tail for "
+                f"{_WITH_TAIL}; {name} has none"
+            )
         body: ResNet | TimmBody | AlexNet | VGG | MobileNet
         finest = min(strides[0], PYRAMID[0])
         self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -305,6 +314,8 @@ class Backbone(Trunk):
                     finest=finest,
                     output_stride=output_stride,
                     full_dilation=full_dilation is not False,
+                    expansion=expansion,
+                    reduced_tail=reduced_tail,
                 )
         elif name in RESNETS:
             body = ResNet(

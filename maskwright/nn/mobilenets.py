@@ -30,6 +30,10 @@ class MobileNet(nn.Module):
         finest: stride of the first map, 4 or 2.
         output_stride: 16 or 8: blocks that would stride further are dilated instead.
         full_dilation: the first of these blocks is dilated too, as in torchvision.
+        expansion: the map at stride 16 is that of the first convolution of the block which strides
+            to 32: it has six times the channels (Howard et al. 2019, section 6.3).
+        reduced_tail: MobileNetV3 with half of the channels behind stride 16 (section 6.3); ImageNet
+            weights are of the whole one.
     """
 
     def __init__(
@@ -40,14 +44,18 @@ class MobileNet(nn.Module):
         finest: int = 4,
         output_stride: int = 32,
         full_dilation: bool = True,
+        expansion: bool = False,
+        reduced_tail: bool = False,
     ) -> None:
         super().__init__()
         from torchvision.models import get_model
 
+        options = {"reduced_tail": True} if reduced_tail else {}
+
         table = {stride: ends for stride, ends in MOBILENETS[name].items() if stride <= deepest}
         self.levels = list(table)
         self.strides = (*([2] if finest == 2 else []), *table)
-        self.features = get_model(name, weights=None).features[: table[deepest][1] + 1]
+        self.features = get_model(name, weights=None, **options).features[: table[deepest][1] + 1]
         self._firsts = [0, *(first for first, _ in table.values()), len(self.features)]
         self._ends = [table[stride][1] if stride > 2 else _STEM for stride in self.strides]
         dilation = 1
@@ -57,7 +65,12 @@ class MobileNet(nn.Module):
                 for block in stage:
                     late = block is not stage[0] or full_dilation
                     _dilate(block, dilation if late else before)
+        self._expanding = table[32][0] if expansion else None
         self.channels = tuple(_width(self.features[end]) for end in self._ends)
+        if self._expanding is not None:
+            wide = _width(_layers(self.features[self._expanding])[0])
+            at_16 = self.strides.index(16)
+            self.channels = (*self.channels[:at_16], wide, *self.channels[at_16 + 1 :])
         self.tail_channels = 0  # no stage is left for regions
 
     def stages(self) -> list[list[nn.Module]]:
@@ -66,9 +79,15 @@ class MobileNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the maps of (B, 3, H, W), fine to coarse."""
-        maps = []
+        maps: list[Tensor] = []
         for index, block in enumerate(self.features):
-            x = block(x)
+            if index == self._expanding:
+                first, *others = _layers(block)
+                maps[-1] = x = first(x)
+                for layer in others:
+                    x = layer(x)
+            else:
+                x = block(x)
             if index in self._ends:
                 maps.append(x)
         return tuple(maps)
@@ -84,6 +103,12 @@ def _dilate(block: nn.Module, dilation: int) -> None:
         if isinstance(conv, nn.Conv2d) and conv.kernel_size[0] > 1:
             reach = conv.kernel_size[0] // 2 * dilation
             conv.stride, conv.dilation, conv.padding = (1, 1), (dilation,) * 2, (reach, reach)
+
+
+def _layers(block: nn.Module) -> list[nn.Module]:
+    """Return the layers of an inverted residual, the expansion first."""
+    inner = block.get_submodule("block" if hasattr(block, "block") else "conv")
+    return list(inner.children())
 
 
 def _width(block: nn.Module) -> int:

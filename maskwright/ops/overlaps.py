@@ -6,6 +6,7 @@ The ground truth goes by in blocks, which bounds the memory in dense scenes (375
 
 from __future__ import annotations
 
+import heapq
 from typing import NamedTuple
 
 import torch
@@ -110,3 +111,72 @@ def _outputs(boxes: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     kinds = (boxes.dtype, torch.int64, torch.bool, boxes.dtype)
     a, b, c, d = (boxes.new_empty(shape, dtype=kind) for kind in kinds)
     return a, b, c, d
+
+
+@torch.no_grad()
+def owned_boxes(
+    boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, *, shared: bool = False
+) -> Tensor:
+    """Return which ground truth owns which box; without gradient.
+
+    The pair of the largest IoU of all comes together, then the next one among the ground truth and
+    the boxes that are left, until no ground truth overlaps a box that is left.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        gt_boxes: (B, K, 4) xyxy.
+        gt_valid: (B, K) bool.
+        shared: each takes the box that it overlaps most; the last of several has it.
+
+    Returns:
+        (B, N) int64, the slot of the ground truth, -1 for a box that none owns.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 8, 8]])
+        >>> gt = torch.tensor([[[0.0, 0, 4, 3], [0, 0, 4, 4]]])
+        >>> owned_boxes(boxes, gt, torch.ones(1, 2, dtype=torch.bool))
+        tensor([[1, 0]])
+        >>> owned_boxes(boxes, gt, torch.ones(1, 2, dtype=torch.bool), shared=True)
+        tensor([[ 1, -1]])
+    """
+    boxes, gt_boxes = as_float(boxes), as_float(gt_boxes)
+    both = torch.promote_types(boxes.dtype, gt_boxes.dtype)
+    owner: Tensor = _owned_boxes(boxes.to(both), gt_boxes.to(both), gt_valid, shared)
+    return owner
+
+
+@torch.library.custom_op("maskwright::owned_boxes", mutates_args=())
+def _owned_boxes(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, shared: bool) -> Tensor:
+    owner = gt_valid.new_full((len(gt_valid), len(boxes)), -1, dtype=torch.int64)
+    for row, gt, valid in zip(owner, gt_boxes, gt_valid, strict=True):
+        slots = valid.nonzero()[:, 0] if len(boxes) else valid.new_empty(0, dtype=torch.int64)
+        step = max(1, _BLOCK // max(len(boxes), 1))
+        tops = [box_iou(gt[part], boxes).max(1) for part in slots.split(step)]
+        if not len(slots):
+            continue
+        best, at = (torch.cat([top[i] for top in tops]) for i in range(2))
+        if shared:
+            meets = best > 0
+            row.scatter_reduce_(0, at[meets], slots[meets], "amax")
+            continue
+        queue = [
+            (-value, slot, box)
+            for value, slot, box in zip(best.tolist(), slots.tolist(), at.tolist(), strict=True)
+            if value > 0
+        ]
+        heapq.heapify(queue)
+        while queue:
+            _, slot, box = heapq.heappop(queue)
+            if row[box] < 0:
+                row[box] = slot
+                continue
+            left = torch.where(row < 0, box_iou(gt[slot : slot + 1], boxes)[0], -1)
+            value, next_best = left.max(0)
+            if value > 0:
+                heapq.heappush(queue, (-float(value), slot, int(next_best)))
+    return owner
+
+
+@_owned_boxes.register_fake
+def _(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, shared: bool) -> Tensor:
+    return gt_valid.new_empty((gt_valid.shape[0], boxes.shape[0]), dtype=torch.int64)

@@ -40,6 +40,10 @@ class Peer:
     num_names = 90
     needs = "torchvision has no such model, weights, options and image size"
 
+    def options_of(self, model: str) -> Mapping[str, Any]:
+        """Return `options` for a model by its name."""
+        return self.options
+
     def has(self, meta: Meta, rule: Any) -> bool:
         """Whether there is a peer of a model with images resized by a rule."""
         return False

@@ -38,7 +38,8 @@ def comparable(
     if str(model) not in list_models() or weights is not None:
         return load(model, weights=weights, device=device, precision=precision)
     peer = task_of(str(model)).peer
-    made = random_predictor(str(model), peer.num_names, photo, options=peer.options, device=device)
+    options = peer.options_of(str(model))
+    made = random_predictor(str(model), peer.num_names, photo, options=options, device=device)
     return Predictor(made.model, made.meta, device=device, precision=precision)
 
 

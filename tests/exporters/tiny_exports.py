@@ -12,7 +12,7 @@ from PIL import Image
 from maskwright.exporters.report import ExportReport
 from maskwright.models import Meta, build_tiny
 from maskwright.models.detection.detect_then_segment import DetectThenSegment
-from maskwright.models.detection.one_stage import OneStageDetector
+from maskwright.nn.detection.dense.head import DenseHead
 from maskwright.nn.detection.svm_head import SVMHead
 from maskwright.prediction.predictor import Predictor
 from maskwright.structures import COCO_PERSON, Skeleton
@@ -22,7 +22,7 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
     """A tiny model with random weights whose scores spread over the threshold."""
     torch.manual_seed(0)
     detector = build_tiny(name, 2)
-    dense = isinstance(detector, OneStageDetector)
+    dense = isinstance(getattr(detector, "head", None), DenseHead)
     head = detector.head if dense else detector.roi_heads.box_head
     if detector.proposal_source is not None:
         detector.proposal_source = "sliding_window:24"  # few: small maps make ties of many
@@ -34,11 +34,15 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
             )
             head.set_fit(svm, ridge)
         else:
-            for layer, spread in ((head.logits, 0.3), (head.deltas, 0.001)):
-                layer.weight.normal_(std=spread)
-                layer.bias.zero_()
-            if dense:  # of a thousand places a few
-                head.logits.bias.fill_(-3.0)
+            layers = head.last_layers if dense else ([head.logits], [head.deltas])
+            for last, spread in zip(layers, (0.3, 0.001), strict=True):
+                for layer in last:
+                    layer.weight.normal_(std=spread)
+                    layer.bias.zero_()
+            for layer in layers[0] if dense else ():  # of a thousand places a few
+                layer.bias.fill_(-3.0)
+                if head.scores.background:
+                    layer.bias[-len(layer.bias) // 3 :] = 1.0
         if isinstance(detector, DetectThenSegment):
             network = detector.segmenter.network
             network.get_submodule(network.final).weight.normal_(std=1.0)

@@ -63,7 +63,7 @@ def test_before_training_each_class_has_a_hundredth() -> None:
     images, _ = batch()
     detector = tiny().eval()
     with torch.no_grad():
-        scores = torch.cat(detector.head(detector.features(images)).logits, 1).sigmoid()
+        scores = torch.cat(detector.judged(images).logits, 1).sigmoid()
     torch.testing.assert_close(scores.mean(), torch.tensor(0.01), rtol=0.2, atol=0)
 
 
@@ -106,7 +106,7 @@ def test_every_way_to_count_trains_everything(mining: str, loss: str) -> None:
 def test_the_box_loss_by_giou_is_that_of_the_positive_anchors() -> None:
     images, targets = batch()
     detector = tiny(box_loss="giou", box_weight=2.0)
-    output = detector.head(detector.features(images))
+    output = detector.judged(images)
     found = detector.head.losses(output, targets)["dense/box"]
     anchors, deltas = torch.cat(output.anchors), torch.cat(output.deltas, 1)
     match = detector.head.matcher(anchors, targets.boxes, targets.valid)

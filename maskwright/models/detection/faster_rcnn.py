@@ -186,12 +186,15 @@ def register_fpn_family(
         )(builder)
 
 
-def torchvision_weights(name: str, digest: str, **aps: float) -> PublishedWeights:
+def torchvision_weights(
+    name: str, digest: str, options: Mapping[str, Any] | None = None, **aps: float
+) -> PublishedWeights:
     """Describe a COCO file of torchvision, whose name ends with the start of its SHA-256.
 
     Args:
         name: torchvision's name of the model.
         digest: start of the SHA-256.
+        options: of the builder, that belong to the weights.
         **aps: published AP by kind: box, mask, keypoints.
     """
     return PublishedWeights(
@@ -201,6 +204,7 @@ def torchvision_weights(name: str, digest: str, **aps: float) -> PublishedWeight
         licence="BSD-3-Clause (torchvision); trained on COCO 2017",
         source="torchvision, COCO 2017 train",
         metrics={f"{kind}/AP": value for kind, value in aps.items()},
+        options=options or {},
     )
 
 

@@ -1,4 +1,4 @@
-"""Detectors without regions: backbone, pyramid and a head that judges every place of it."""
+"""Detectors without regions: backbone, maps of many sizes and a head that judges every place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ...nn.backbones import Backbone
-from ...nn.detection.dense.head import DenseHead
+from ...nn.detection.dense.head import DenseHead, DenseOutput
+from ...nn.detection.dense.multibox import ExtraLevels
 from ...nn.fpn import FPN
 from ...nn.random import RandomSource
 from ...structures import Images, Instances
@@ -20,7 +21,7 @@ class OneStageDetector(Detector):
     Args:
         num_classes: real classes.
         backbone: its maps feed the pyramid.
-        fpn: the pyramid.
+        fpn: the pyramid, or smaller maps behind those of the backbone.
         head: judges its levels.
         **conventions: of `Detector`.
     """
@@ -32,7 +33,7 @@ class OneStageDetector(Detector):
         num_classes: int,
         *,
         backbone: Backbone,
-        fpn: FPN,
+        fpn: FPN | ExtraLevels,
         head: DenseHead,
         **conventions: Any,
     ) -> None:
@@ -46,11 +47,16 @@ class OneStageDetector(Detector):
         levels: tuple[Tensor, ...] = self.fpn(self.backbone(self.normalise(images)))
         return levels
 
+    def judged(self, images: Images) -> DenseOutput:
+        """Return what the head says of every place."""
+        output: DenseOutput = self.head(self.features(images), images.pixels.shape[-2:])
+        return output
+
     def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
         """Return the detections of each image by falling score; see `Detector.forward`."""
         post = post or PostProcess()
         return self.head.detect(
-            self.head(self.features(images)),
+            self.judged(images),
             images,
             score_thresh=post.score_thresh,
             nms_thresh=post.nms_thresh,
@@ -62,5 +68,4 @@ class OneStageDetector(Detector):
         self, images: Images, targets: Instances, *, generator: RandomSource = None
     ) -> dict[str, Tensor]:
         """Return `dense/class` and `dense/box`."""
-        output = self.head(self.features(images))
-        return self.head.losses(output, targets, generator=generator)
+        return self.head.losses(self.judged(images), targets, generator=generator)

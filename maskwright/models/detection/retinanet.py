@@ -23,8 +23,9 @@ from typing import Any
 from ...errors import OptionError
 from ...nn.backbones import Backbone
 from ...nn.detection.anchors import AnchorGenerator
-from ...nn.detection.dense.head import BOX_LOSSES, DenseHead
+from ...nn.detection.dense.head import BOX_LOSSES, BoxRule, TowerHead
 from ...nn.detection.dense.mining import get_mining
+from ...nn.detection.dense.scores import SigmoidScores
 from ...nn.fpn import FPN, LastLevels
 from ..conventions import get_conventions
 from ..options import check_ranges
@@ -117,19 +118,20 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         rounded=rules.round_anchors,
         stride_from_maps=rules.stride_from_maps,
     )
-    head = DenseHead(
+    head = TowerHead(
         options.width,
         num_classes,
         anchors,
         convs=options.convs,
         norm=options.head_norm,
-        mining=options.mining,
-        alpha=options.alpha if options.loss == "focal" else None,
-        gamma=options.gamma,
-        box_loss=options.box_loss,
-        box_weight=options.box_weight,
+        scores=SigmoidScores(
+            alpha=options.alpha if options.loss == "focal" else None,
+            gamma=options.gamma,
+            candidates=options.candidates,
+        ),
+        mining=get_mining(options.mining),
+        box=BoxRule(options.box_loss, options.box_weight),
         by_image=theirs,
-        candidates=options.candidates,
     )
     return OneStageDetector(
         num_classes,

@@ -1,4 +1,4 @@
-"""Anchors of a pyramid (Ren et al. 2015, section 3.1.1; Lin et al. 2017: one size per level)."""
+"""Anchors of a pyramid (Ren et al. 2015, section 3.1.1; Lin et al. 2017), SSD's default boxes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class AnchorGenerator(nn.Module):
 
     Attributes:
         per_cell: anchors of one cell (the same on all levels); ratio outer, size inner.
+        per_level: the same for each level.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class AnchorGenerator(nn.Module):
         self.strides = tuple(strides)
         self.stride_from_maps = stride_from_maps
         self.per_cell = len(per_level[0]) * len(ratios)
+        self.per_level = (self.per_cell,) * len(strides)
         for level, sides in enumerate(per_level):
             height_ratio = torch.as_tensor(tuple(ratios)).sqrt()
             side = torch.as_tensor(sides, dtype=torch.float32)
@@ -81,4 +83,76 @@ class AnchorGenerator(nn.Module):
             shift_y, shift_x = torch.meshgrid(y, x, indexing="ij")
             shift = torch.stack([shift_x, shift_y, shift_x, shift_y], -1)  # (height, width, 4)
             levels.append((shift[:, :, None] + cell).reshape(-1, 4))
+        return levels
+
+
+class DefaultBoxes(nn.Module):
+    """Boxes of some shapes in the middle of every cell of every map (Liu et al. 2016, section 2.2).
+
+    The shapes of a cell, in this order: a square of the map's size s, one of the root of s and the
+    next map's size, and for each ratio r the box of s * sqrt(r) by s / sqrt(r), lying and standing.
+    Computed as torchvision does, to the bit.
+
+    Args:
+        sizes: of each map, as a share of the image's sides, and one more behind the last.
+        ratios: of each map, the ratios of a long to a short side beside 1.
+        steps: pixels between the cells of each map; None: the image's side by the map's.
+        capped: no box is wider or higher than the image (torchvision, ssd.pytorch).
+
+    Attributes:
+        per_level: boxes of a cell of each map.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[float],
+        ratios: Sequence[Sequence[float]],
+        *,
+        steps: Sequence[float] | None = None,
+        capped: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(sizes) != len(ratios) + 1 or (steps is not None and len(steps) != len(ratios)):
+            raise OptionError(
+                f"{len(ratios)} maps have default boxes, so anchor_sizes needs {len(ratios) + 1} "
+                f"sizes, the last for the second square of the last map; got {len(sizes)}"
+            )
+        numbers = [*sizes, *(ratio for own in ratios for ratio in own)]
+        if not all(0 < number < math.inf for number in numbers):
+            raise OptionError("anchor sizes and ratios must be above 0 and finite")
+        self.steps = None if steps is None else tuple(steps)
+        self.per_level = tuple(2 + 2 * len(own) for own in ratios)
+        for level, own in enumerate(ratios):
+            size, between = sizes[level], math.sqrt(sizes[level] * sizes[level + 1])
+            shapes = [(size, size), (between, between)]
+            for ratio in own:
+                long, short = size * math.sqrt(ratio), size / math.sqrt(ratio)
+                shapes += [(long, short), (short, long)]
+            shape = torch.as_tensor(shapes)  # (A, 2) width, height
+            self.register_buffer(
+                f"cell{level}", shape.clamp(max=1) if capped else shape, persistent=False
+            )
+
+    def forward(
+        self, map_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> list[Tensor]:
+        """Return the boxes of each map; see `AnchorGenerator.forward`."""
+        levels = []
+        for level, (height, width) in enumerate(map_sizes):
+            shape = self.get_buffer(f"cell{level}")
+            across: float = width
+            down: float = height
+            if self.steps is not None:
+                across, down = (
+                    padded_size[1] / self.steps[level],
+                    padded_size[0] / self.steps[level],
+                )
+            y = (torch.arange(height, device=shape.device) + 0.5) / down
+            x = (torch.arange(width, device=shape.device) + 0.5) / across
+            centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
+            centre = torch.stack([centre_x, centre_y], -1).to(shape.dtype)[:, :, None]
+            half = 0.5 * shape
+            corners = torch.stack([centre - half, centre + half], -2)  # (h, w, A, 2, 2)
+            sides = (corners[..., 0] * padded_size[1], corners[..., 1] * padded_size[0])
+            levels.append(torch.stack(sides, -1).reshape(-1, 4))
         return levels

@@ -1,4 +1,4 @@
-"""Matching of boxes to ground truth by IoU (Ren et al. 2015, section 3.1.2)."""
+"""Matching of boxes to ground truth by IoU (Ren et al. 2015, 3.1.2; Liu et al. 2016, 2.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...ops.overlaps import best_overlaps
+from ...ops.overlaps import best_overlaps, owned_boxes
 
 
 class Match(NamedTuple):
@@ -88,3 +88,37 @@ class IoUMatcher:
         if usable_boxes is not None:
             state = torch.where(usable_boxes, state, -1)
         return Match(found.slot, state)
+
+
+class OwningMatcher:
+    """Each object owns a box; every other box from `threshold` on goes to its best object.
+
+    Objects take turns by their best IoU with a box that nobody owns yet, so that each has one of
+    its own (Liu et al. 2016, section 2.2, as published code has it).
+
+    Args:
+        threshold: IoU in [0, 1]; below it boxes that nobody owns are negative.
+        shared: each object takes its best box, taken or not, and the last one has it (torchvision,
+            ssd.pytorch). Deviation: an object that no box overlaps takes none.
+        crowd_ioa: a negative box with this share of its area inside a crowd region is ignored.
+    """
+
+    def __init__(
+        self, threshold: float = 0.5, *, shared: bool = False, crowd_ioa: float = 0.5
+    ) -> None:
+        self.threshold = threshold
+        self.shared = shared
+        self.crowd_ioa = crowd_ioa
+
+    def __call__(
+        self, boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, gt_crowd: Tensor | None = None
+    ) -> Match:
+        """Match boxes (N, 4) with the ground truth of each image; see `IoUMatcher`."""
+        found = best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd)
+        single = gt_valid if gt_crowd is None else gt_valid & ~gt_crowd
+        owner = owned_boxes(boxes, gt_boxes, single, shared=self.shared)
+        positive = (owner >= 0) | (found.iou >= self.threshold)
+        state = positive.to(torch.int8) - (~positive & (found.crowd > self.crowd_ioa)).to(
+            torch.int8
+        )
+        return Match(torch.where(owner >= 0, owner, found.slot), state)

@@ -19,6 +19,7 @@ from ...models.detection.base import Detector, PostProcess, TwoStageDetector
 from ...models.detection.one_stage import OneStageDetector
 from ...models.detection.regions import ProposalDetector
 from ...models.meta import Meta
+from ...nn.detection.dense.head import DenseHead
 from ...nn.norm import FrozenBatchNorm2d
 from ...ops.masks import paste_masks
 from ...structures import Resize
@@ -44,23 +45,30 @@ BUILDERS = {
     "keypoint_rcnn_resnet50_fpn": "keypointrcnn_resnet50_fpn",
     "retinanet_resnet50_fpn": "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2": "retinanet_resnet50_fpn_v2",
+    "ssd300_vgg16": "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large": "ssdlite320_mobilenet_v3_large",
 }
 SAME = ("num_keypoints",)  # options of ours that torchvision's builders have too
+# Those of a model as torchvision has it without weights, beside its conventions.
+OWN: dict[str, dict[str, Any]] = {"ssdlite320_mobilenet_v3_large": {"reduced_tail": True}}
+SIDES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}  # which they do not change
 
 
-def has_peer(meta: Meta, short: int | None) -> bool:
-    """Whether torchvision has a model that is resized by its short side; `torchvision_model`."""
-    known = meta.model in BUILDERS and not set(meta.args) - {*SAME, "conventions", "imgsz"}
+def has_peer(meta: Meta, rule: Resize) -> bool:
+    """Whether torchvision has a model for images resized by a rule; see `torchvision_model`."""
+    own = OWN.get(meta.model, {})
+    known = meta.model in BUILDERS and not set(meta.args) - {*SAME, *own, "conventions", "imgsz"}
     ours = str(meta.args.get("conventions", "")).startswith("torchvision")
-    return known and ours and short is not None
+    side = SIDES.get(meta.model)
+    sized = rule.short is not None if side is None else rule.stretch == (side, side)
+    return known and ours and sized and all(meta.args.get(key) == own[key] for key in own)
 
 
 def torchvision_model(
     detector: Detector,
     meta: Meta,
     post: PostProcess,
-    short: int | None,
-    long: int | None,
+    rule: Resize,
     device: torch.device,
 ) -> Any | None:
     """Return torchvision's model with the weights of a detector; None if it has no such model.
@@ -69,11 +77,10 @@ def torchvision_model(
         detector: one that torchvision builds too, with its conventions.
         meta: what its checkpoint says of it.
         post: thresholds.
-        short: short side of the network input.
-        long: longest long side.
+        rule: how images become network input.
         device: where it computes.
     """
-    if not has_peer(meta, short):
+    if not has_peer(meta, rule):
         return None
     from torchvision.models import detection
 
@@ -84,19 +91,21 @@ def torchvision_model(
         "detections_per_img": post.max_det,
     }
     if isinstance(detector, OneStageDetector):
-        rows = len(state["head.classification_head.cls_logits.bias"])
-        classes = rows // detector.head.anchors.per_cell
+        ends = ("cls_logits.bias", "module_list.0.bias", "module_list.0.1.bias")
+        heads = (f"head.classification_head.{end}" for end in ends)
+        rows = next(len(state[key]) for key in heads if key in state)
+        classes = rows // detector.head.anchors.per_level[0]
     else:
         own = {f"box_{name}": value for name, value in own.items()}
         classes = len(state["roi_heads.box_predictor.cls_score.bias"])
+    if rule.short is not None:
+        own |= {"min_size": rule.short, "max_size": rule.long}
     if "num_keypoints" in meta.args:
         own["num_keypoints"] = meta.args["num_keypoints"]
     peer: Any = getattr(detection, BUILDERS[meta.model])(
         weights=None,
         weights_backbone=None,
         num_classes=classes,
-        min_size=short,
-        max_size=long,
         **own,
     )
     if meta.args["conventions"] == "torchvision_v1":
@@ -109,7 +118,7 @@ def torchvision_model(
 
 
 class DetectionPeer(Peer):
-    """torchvision's two-stage detectors, and RetinaNet."""
+    """torchvision's two-stage detectors, RetinaNet, SSD and SSDLite."""
 
     stages = (
         "backbone",
@@ -134,9 +143,13 @@ class DetectionPeer(Peer):
         "torchvision has no such model, weights, options and image size (its imgsz is SHORT,LONG)"
     )
 
+    def options_of(self, model: str) -> Mapping[str, Any]:
+        """Return the options of a model of torchvision; see `Peer`."""
+        return {**self.options, **OWN.get(model, {})}
+
     def has(self, meta: Meta, rule: Resize) -> bool:
         """Whether torchvision has the model; see `has_peer`."""
-        return has_peer(meta, rule.short)
+        return has_peer(meta, rule)
 
     def build(
         self,
@@ -147,7 +160,7 @@ class DetectionPeer(Peer):
         device: torch.device,
     ) -> nn.Module:
         """Return torchvision's model; see `torchvision_model`."""
-        peer = torchvision_model(model, meta, settings.post, rule.short, rule.long, device)
+        peer = torchvision_model(model, meta, settings.post, rule, device)
         assert isinstance(peer, nn.Module)
         return peer
 
@@ -192,9 +205,19 @@ class DetectionPeer(Peer):
     def watch_theirs(self, stages: Stages, peer: Any) -> None:
         """Time the parts of torchvision's detector."""
         stages.watch(peer.transform, "forward", "read and resize")
-        stages.watch(peer.backbone.body, "forward", "backbone")
-        stages.watch(peer.backbone.fpn, "forward", "pyramid")
         stages.watch(peer.transform, "postprocess", "paste masks")
+        if hasattr(peer.backbone, "extra"):
+            extra, *behind = peer.backbone.extra
+            body, ends = [*peer.backbone.features], [extra, *behind]
+            if hasattr(peer.backbone, "scale_weight"):  # VGG's last block, and fc6 and fc7
+                body, ends = [*body, *extra[:-1]], [extra[-1], *behind]
+            for part in body:
+                stages.watch(part, "forward", "backbone")
+            for part in ends:
+                stages.watch(part, "forward", "pyramid")
+        else:
+            stages.watch(peer.backbone.body, "forward", "backbone")
+            stages.watch(peer.backbone.fpn, "forward", "pyramid")
         if not hasattr(peer, "roi_heads"):
             stages.watch(peer.head, "forward", "dense head")
             stages.watch(peer, "postprocess_detections", "choose boxes")
@@ -308,8 +331,17 @@ def calibrate(detector: Detector, look: Callable[[Any], object]) -> None:
     """
     spreads: dict[nn.Module, float]
     mask_head: Any = None
-    if isinstance(detector, OneStageDetector):
-        spreads = {detector.head.logits: 0.7, detector.head.deltas: 0.2}
+    if isinstance(detector, OneStageDetector) and isinstance(detector.head, DenseHead):
+        logits, deltas = detector.head.last_layers
+        background = detector.head.scores.background
+        spreads = {
+            **dict.fromkeys(logits, 2.5 if background else 0.7),
+            **dict.fromkeys(deltas, 0.2),
+        }
+        if background:  # which wins in most places, as after a training
+            for layer, boxes in zip(logits, detector.head.anchors.per_level, strict=True):
+                assert layer.bias is not None
+                layer.bias[-boxes:] = 10.0
     elif isinstance(detector, TwoStageDetector):
         mask_head = detector.roi_heads.mask_head
         spreads = {
@@ -322,14 +354,19 @@ def calibrate(detector: Detector, look: Callable[[Any], object]) -> None:
         return
 
     def fit(norm: Any, inputs: tuple[Tensor, ...]) -> None:
-        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+        if inputs[0].shape[0] * inputs[0].shape[2:].numel() > 1:  # one cell has no spread
+            norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+            norm.running_var.copy_(inputs[0].var((0, 2, 3)))
 
     def scale(layer: Any, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # Once: of the pyramid, the finest level decides.
-        factor = spreads.pop(layer) / output.std() if layer in spreads else 1.0
+        if layer not in spreads:
+            return output
+        bias = layer.bias[:, None, None] if output.dim() == 4 else layer.bias
+        factor = spreads.pop(layer) / (output - bias).std()
         layer.weight.mul_(factor)
-        return output * factor
+        scaled: Tensor = (output - bias) * factor + bias
+        return scaled
 
     def sharpen(head: Any, _: tuple[Tensor, ...], output: Any) -> None:
         layers = head.logits if isinstance(head.logits, nn.ModuleList) else [head.logits]

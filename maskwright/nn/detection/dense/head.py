@@ -1,15 +1,17 @@
-"""Dense head: classes and boxes at every place of a pyramid, without regions (Lin et al. 2017).
+"""Dense heads: classes and boxes at every place of a pyramid, without regions.
 
-Two towers of convolutions, shared by all levels, lead to a score for each class and four deltas of
-each anchor. Assignment and picking of anchors are parts of their own (`matchers`, `mining`), as for
-the RPN.
+`DenseHead` holds what such heads share: the losses (assignment, which boxes count, normaliser) and
+the way from logits and deltas to detections. A head below it says which layers make these:
+`TowerHead` has towers for all levels (Lin et al. 2017), `MultiBoxHead` of `multibox` a pair of
+layers for each (Liu et al. 2016). Assignment, choice and scores are parts of their own (`matchers`,
+`mining`, `scores`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,26 +19,26 @@ from torch import Tensor, nn
 
 from ....errors import OptionError
 from ....ops.boxes import clip_boxes, decode_deltas, encode_deltas, generalized_box_iou
-from ....ops.focal import one_hot_losses
+from ....ops.checks import as_float
 from ....ops.soft_nms import SoftNMS, suppress_padded
 from ....structures import Images, Instances
 from ...norm import conv_block
 from ...parallel import mean_count
-from ...ragged import active_slots, gather_slots, least, take
+from ...ragged import active_slots, gather_slots, take
 from ...random import RandomSource
-from ..anchors import AnchorGenerator
-from ..matchers import IoUMatcher
-from .mining import get_mining
+from ..anchors import AnchorGenerator, DefaultBoxes
+from ..matchers import IoUMatcher, Match
+from .mining import Mining
+from .scores import Scores
 
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
-BETA = 0.1  # where smooth L1 turns straight
 
 
 class DenseOutput(NamedTuple):
     """Raw output of the head.
 
     Attributes:
-        logits: per level (B, N_l, C).
+        logits: per level (B, N_l, C), with a background C + 1.
         deltas: per level (B, N_l, 4).
         anchors: per level (N_l, 4) xyxy, padded-image pixels.
     """
@@ -46,92 +48,105 @@ class DenseOutput(NamedTuple):
     anchors: list[Tensor]
 
 
+class Matcher(Protocol):
+    """Assigns boxes to ground truth, as `IoUMatcher` and `OwningMatcher` do."""
+
+    def __call__(
+        self, boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, gt_crowd: Tensor | None = None
+    ) -> Match:
+        """Match boxes (N, 4) with (B, K) ground truth."""
+        ...
+
+
+class BoxRule(NamedTuple):
+    """How boxes are coded and learned.
+
+    Attributes:
+        loss: "l1", "smooth_l1" (of the deltas) or "giou" (1 - GIoU of the boxes).
+        weight: factor of the loss.
+        beta: where smooth L1 turns straight.
+        weights: factors of the deltas dx, dy, dw, dh.
+    """
+
+    loss: str = "l1"
+    weight: float = 1.0
+    beta: float = 0.1
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+
 class DenseHead(nn.Module):
-    """Towers, predictors, losses and decoding.
+    """Losses and decoding; the layers are those of the classes below.
 
     Args:
-        channels: channels of the pyramid and of the towers.
         num_classes: real classes.
-        anchors: the anchor generator; the head runs on as many levels as it has strides.
-        convs: 3x3 convolutions of each tower.
-        norm: norm behind them: None, "bn" or "gn".
+        anchors: the boxes of each level; the head runs on as many levels as it has strides.
+        scores: what logits mean.
         matcher: assigns anchors to ground truth.
-        mining: which anchors the class loss counts, see `mining.MININGS`.
-        alpha, gamma: of the focal loss; an alpha of None: binary cross-entropy.
-        prior: probability of each class at each anchor before training.
-        box_loss: "l1", "smooth_l1" (of the deltas) or "giou" (1 - GIoU of the boxes).
-        box_weight: factor of the box loss.
+        mining: which anchors the class loss counts, see `mining`.
+        box: how boxes are learned.
         by_image: losses are divided by the positive anchors of each image and averaged over the
-            images (torchvision), not divided by those of the batch.
-        candidates: pairs of anchor and class of a level that decoding looks at.
+            images (torchvision's RetinaNet), not divided by those of the batch.
+
+    Attributes:
+        class_rows: see `models.transfer`. A class's rows lie together: (class, anchor).
     """
+
+    class_rows: Mapping[str, tuple[int, bool]]
 
     def __init__(
         self,
-        channels: int,
         num_classes: int,
-        anchors: AnchorGenerator,
+        anchors: AnchorGenerator | DefaultBoxes,
         *,
-        convs: int = 4,
-        norm: str | None = None,
-        matcher: IoUMatcher | None = None,
-        mining: str = "none",
-        alpha: float | None = 0.25,
-        gamma: float = 2.0,
-        prior: float = 0.01,
-        box_loss: str = "l1",
-        box_weight: float = 1.0,
+        scores: Scores,
+        matcher: Matcher,
+        mining: Mining,
+        box: BoxRule,
         by_image: bool = False,
-        candidates: int = 1000,
     ) -> None:
         super().__init__()
-        if box_loss not in BOX_LOSSES:
-            raise OptionError(f"box_loss is one of {', '.join(BOX_LOSSES)}; got {box_loss!r}")
+        if box.loss not in BOX_LOSSES:
+            raise OptionError(f"box_loss is one of {', '.join(BOX_LOSSES)}; got {box.loss!r}")
         self.num_classes = num_classes
         self.anchors = anchors
-        self.matcher = matcher or IoUMatcher(0.5, 0.4, low_quality=True)
-        self.mining = get_mining(mining)
-        self.alpha, self.gamma = alpha, gamma
-        self.box_loss, self.box_weight = box_loss, box_weight
+        self.scores = scores
+        self.matcher = matcher
+        self.mining = mining
+        self.box = box
         self.by_image = by_image
-        self.candidates = candidates
-        # A class's rows lie together: (class, anchor).
-        self.class_rows = {"logits": (anchors.per_cell, False)}
-        towers = [
-            nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
-            for _ in range(2)
-        ]
-        self.class_convs, self.box_convs = towers
-        self.logits = nn.Conv2d(channels, num_classes * anchors.per_cell, 3, padding=1)
-        self.deltas = nn.Conv2d(channels, 4 * anchors.per_cell, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        assert self.logits.bias is not None
-        nn.init.constant_(self.logits.bias, -math.log((1 - prior) / prior))
 
-    def forward(self, pyramid: Sequence[Tensor]) -> DenseOutput:
-        """Run the head on its levels (B, C, H_l, W_l), which come first."""
-        logits, deltas, sizes = [], [], []
-        per_cell, classes = self.anchors.per_cell, self.num_classes
-        for level in pyramid[: len(self.anchors.strides)]:
-            sizes.append((level.shape[-2], level.shape[-1]))
-            x = y = level
-            for conv in self.class_convs:
-                x = conv(x)
-            for conv in self.box_convs:
-                y = conv(y)
+    def predict(self, pyramid: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return of each level the maps of logits (B, C * A, H, W) and of deltas (B, A * 4, H, W).
+
+        Args:
+            pyramid: the levels (B, C_l, H_l, W_l) of the head.
+        """
+        raise NotImplementedError
+
+    @property
+    def last_layers(self) -> tuple[list[nn.Conv2d], list[nn.Conv2d]]:
+        """The layers that make the logits, and those that make the deltas."""
+        raise NotImplementedError
+
+    def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> DenseOutput:
+        """Run the head on its levels (B, C_l, H_l, W_l), which come first.
+
+        Args:
+            pyramid: the levels, fine to coarse.
+            size: (height, width) of the padded images.
+        """
+        levels = pyramid[: len(self.anchors.per_level)]
+        logits, deltas = [], []
+        columns = self.num_classes + self.scores.background
+        maps = self.predict(levels)
+        for (score, delta), per_cell in zip(maps, self.anchors.per_level, strict=True):
             # (B, C * A, H, W) -> (B, H * W * A, C): the order of the anchors.
-            score = self.logits(x).permute(0, 2, 3, 1).unflatten(3, (classes, per_cell))
+            score = score.permute(0, 2, 3, 1).unflatten(3, (columns, per_cell))
             logits.append(score.transpose(3, 4).flatten(1, 3))
-            delta = self.deltas(y).permute(0, 2, 3, 1)  # (B, H, W, A * 4)
+            delta = delta.permute(0, 2, 3, 1)  # (B, H, W, A * 4)
             deltas.append(delta.unflatten(3, (per_cell, 4)).flatten(1, 3))
-        # The finest level's stride divides the padded image, so it tells the image's size.
-        stride = self.anchors.strides[0]
-        padded = (sizes[0][0] * stride, sizes[0][1] * stride)
-        return DenseOutput(logits, deltas, self.anchors(sizes, padded))
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        return DenseOutput(logits, deltas, self.anchors(sizes, size))
 
     def losses(
         self,
@@ -140,28 +155,33 @@ class DenseHead(nn.Module):
         *,
         generator: RandomSource = None,
     ) -> dict[str, Tensor]:
-        """Return `dense/class` and `dense/box` (Lin et al. 2017, section 4.1).
+        """Return `dense/class` and `dense/box`.
 
         Args:
             output: of the head.
             targets: ground truth of B images, padded-image pixels.
             generator: of what is picked at random.
+
+        Reference: Lin et al. 2017, section 4.1; Liu et al. 2016, eq. 1 to 3.
         """
         targets = targets.with_a_slot()
         logits, deltas = torch.cat(output.logits, 1), torch.cat(output.deltas, 1)
         anchors = torch.cat(output.anchors)
         match = self.matcher(anchors, targets.boxes, targets.valid, targets.crowd)
         positive = match.state == 1
-        labels = gather_slots(targets.labels, match.slot)
-        each = one_hot_losses(logits, labels, positive, alpha=self.alpha, gamma=self.gamma)
-        counted = self.mining(each.detach(), match.state, generator)
+        classes = self.scores.losses(
+            logits,
+            gather_slots(targets.labels, match.slot),
+            positive,
+            lambda each: self.mining(each, match.state, generator),
+        )
         rows = active_slots(positive)
         goal = take(gather_slots(targets.boxes, match.slot), rows)
-        boxes = self._box_losses(take(deltas, rows).float(), goal, anchors[rows % len(anchors)])
-        boxes = torch.zeros_like(each).flatten().index_put((rows,), boxes).view_as(each)
+        boxes = self._box_losses(as_float(take(deltas, rows)), goal, anchors[rows % len(anchors)])
+        boxes = torch.zeros_like(classes).flatten().index_put((rows,), boxes).view_as(classes)
         terms = {
-            "dense/class": torch.where(counted, each, 0),
-            "dense/box": self.box_weight * torch.where(positive, boxes, 0),
+            "dense/class": classes,
+            "dense/box": self.box.weight * torch.where(positive, boxes, 0),
         }
         if self.by_image:
             count = positive.sum(1).clamp(min=1)
@@ -171,11 +191,11 @@ class DenseHead(nn.Module):
 
     def _box_losses(self, deltas: Tensor, goal: Tensor, anchors: Tensor) -> Tensor:
         """Return the loss (R,) of deltas (R, 4) towards boxes (R, 4)."""
-        if self.box_loss == "giou":
-            boxes = decode_deltas(deltas, anchors)
+        if self.box.loss == "giou":
+            boxes = decode_deltas(deltas, anchors, self.box.weights)
             return 1 - generalized_box_iou(boxes[:, None], goal[:, None])[:, 0, 0]
-        beta = BETA if self.box_loss == "smooth_l1" else 0.0
-        wanted = encode_deltas(goal, anchors)
+        beta = self.box.beta if self.box.loss == "smooth_l1" else 0.0
+        wanted = encode_deltas(goal, anchors, self.box.weights)
         return F.smooth_l1_loss(deltas, wanted, beta=beta, reduction="none").sum(-1)
 
     def detect(
@@ -190,8 +210,8 @@ class DenseHead(nn.Module):
     ) -> Instances:
         """Return the detections of each image by falling score: (B, max_det) slots.
 
-        The best pairs of anchor and class of each level, decoded and clipped; NMS by class over all
-        levels.
+        The best pairs of anchor and class (see `scores`), decoded and clipped; NMS by class over
+        all levels.
 
         Args:
             output: of the head.
@@ -201,16 +221,11 @@ class DenseHead(nn.Module):
             max_det: slots of the result.
             soft_nms: lower scores by it in place of the NMS.
         """
-        boxes, scores, labels = [], [], []
-        for logits, deltas, anchors in zip(*output, strict=True):
-            score, at = self._best(logits.float(), score_thresh, max(self.candidates, max_det))
-            place = at // self.num_classes
-            found = decode_deltas(gather_slots(deltas, place).float(), anchors[place])
-            boxes.append(found)
-            scores.append(score)
-            labels.append(at % self.num_classes)
-        box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
-        score, label = torch.cat(scores, 1), torch.cat(labels, 1)
+        score, place, label = self.scores.best(output.logits, score_thresh, max_det)
+        deltas, anchors = torch.cat(output.deltas, 1), torch.cat(output.anchors)
+        found = as_float(gather_slots(deltas, place))
+        box = decode_deltas(found, anchors[place], self.box.weights)
+        box = clip_boxes(box, images.sizes[:, None])
         index, kept_scores, kept = suppress_padded(
             box, score, score > score_thresh, nms_thresh, max_det, labels=label, soft=soft_nms
         )
@@ -221,27 +236,73 @@ class DenseHead(nn.Module):
             scores=kept_scores,
         )
 
-    @staticmethod
-    def _best(logits: Tensor, score_thresh: float, limit: int) -> tuple[Tensor, Tensor]:
-        """Return scores (B, K) and flat places (B, K) of the best of (B, N, C), by falling score.
 
-        Where fewer than `limit` are above the threshold, the others have a score of -1.
-        """
-        flat = logits.flatten(1)
-        if torch.compiler.is_compiling():
-            top, at = flat.topk(least(limit, flat.shape[1]), 1)
-            return top.sigmoid(), at
-        # Few are above the threshold: the others need neither a sigmoid nor an order.
-        floor = math.log(score_thresh / (1 - score_thresh)) if 0 < score_thresh < 1 else -math.inf
-        found: list[tuple[Tensor, Tensor]] = []
-        for row in flat:
-            # A step below, as the sigmoid rounds: the score decides.
-            at = (row > floor - 1e-3).nonzero()[:, 0]
-            top, order = row[at].topk(min(limit, len(at)))
-            found.append((top.sigmoid(), at[order]))
-        slots = max(1, *(len(at) for _, at in found))  # what picks by index needs one to pick
-        scores = flat.new_full((len(flat), slots), -1.0)
-        places = torch.zeros_like(scores, dtype=torch.int64)
-        for b, (top, at) in enumerate(found):
-            scores[b, : len(at)], places[b, : len(at)] = top, at
-        return scores, places
+class TowerHead(DenseHead):
+    """Two towers of convolutions, shared by all levels (Lin et al. 2017).
+
+    Args:
+        channels: channels of the pyramid and of the towers.
+        num_classes: real classes.
+        anchors: the anchors of each level.
+        convs: 3x3 convolutions of each tower.
+        norm: norm behind them: None, "bn" or "gn".
+        prior: probability of each class at each anchor before training.
+        scores, mining, box, by_image: see `DenseHead`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        anchors: AnchorGenerator,
+        *,
+        convs: int = 4,
+        norm: str | None = None,
+        prior: float = 0.01,
+        scores: Scores,
+        mining: Mining,
+        box: BoxRule,
+        by_image: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            anchors,
+            scores=scores,
+            matcher=IoUMatcher(0.5, 0.4, low_quality=True),
+            mining=mining,
+            box=box,
+            by_image=by_image,
+        )
+        per_cell = anchors.per_cell
+        self.class_rows = {"logits": (per_cell, False)}
+        towers = [
+            nn.ModuleList(conv_block(channels, channels, norm=norm) for _ in range(convs))
+            for _ in range(2)
+        ]
+        self.class_convs, self.box_convs = towers
+        self.logits = nn.Conv2d(channels, num_classes * per_cell, 3, padding=1)
+        self.deltas = nn.Conv2d(channels, 4 * per_cell, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        assert self.logits.bias is not None
+        nn.init.constant_(self.logits.bias, -math.log((1 - prior) / prior))
+
+    @property
+    def last_layers(self) -> tuple[list[nn.Conv2d], list[nn.Conv2d]]:
+        """The layers that make logits and deltas; see `DenseHead`."""
+        return [self.logits], [self.deltas]
+
+    def predict(self, pyramid: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return the maps of logits and deltas; see `DenseHead`."""
+        made = []
+        for level in pyramid:
+            x = y = level
+            for conv in self.class_convs:
+                x = conv(x)
+            for conv in self.box_convs:
+                y = conv(y)
+            made.append((self.logits(x), self.deltas(y)))
+        return made

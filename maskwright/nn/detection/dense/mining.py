@@ -37,16 +37,22 @@ def at_random(losses: Tensor, state: Tensor, generator: RandomSource) -> Tensor:
     return taken.scatter(1, sample.slot, sample.valid)
 
 
-def hard_negatives(losses: Tensor, state: Tensor, generator: RandomSource) -> Tensor:
+def hard_negatives(
+    losses: Tensor, state: Tensor, generator: RandomSource, *, least: int = NEGATIVES
+) -> Tensor:
     """Take all positives, and for each of them the three negatives of the largest loss.
 
-    Deviation from Liu et al. 2016: an image without positives gives as many negatives as one with a
-    single one, so that empty images teach something.
+    Args:
+        losses, state, generator: see `Mining`.
+        least: negatives that an image gives in any case. Deviation from Liu et al. 2016, who have
+            none: there an empty image teaches nothing.
     """
     positive = state == 1
-    wanted = NEGATIVES * positive.sum(1, keepdim=True).clamp(min=1)
+    wanted = (NEGATIVES * positive.sum(1, keepdim=True)).clamp(min=least)
     keys = torch.where(state == 0, losses, -1.0)
-    rank = keys.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    order = keys.argsort(dim=1, descending=True, stable=True)
+    place = torch.arange(keys.shape[1], device=keys.device).expand_as(order)
+    rank = torch.empty_like(order).scatter(1, order, place)
     return positive | ((rank < wanted) & (state == 0))
 
 
