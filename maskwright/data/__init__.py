@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .discover import find_splits, open_dataset
     from .formats.coco.read import read_coco
     from .formats.coco.write import write_coco
+    from .formats.labelme.read import unpack_images
     from .formats.table import write_dataset
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
@@ -51,6 +52,7 @@ _HOMES = {
     "read_voc": "formats.voc.read",
     "resize_image": "pixels.resizing",
     "split_dataset": "holdout",
+    "unpack_images": "formats.labelme.read",
     "write_coco": "formats.coco.write",
     "write_dataset": "formats.table",
     "write_voc": "formats.voc.write",
@@ -81,6 +83,7 @@ __all__ = [
     "read_voc",
     "resize_image",
     "split_dataset",
+    "unpack_images",
     "write_coco",
     "write_dataset",
     "write_voc",

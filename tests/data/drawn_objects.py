@@ -69,8 +69,8 @@ def an_object(draw: st.DrawFn, size: tuple[int, int], kinds: tuple[str, ...]) ->
         for _ in range(draw(st.integers(1, 3))):
             cx, cy = 3 + place(width - 6), 3 + place(height - 6)
             angles = np.sort(np.linspace(0, 2 * np.pi, draw(st.integers(3, 7)), endpoint=False))
-            far = [1.5 + place(1) for _ in angles]
-            points = np.stack([cx + far * np.cos(angles), cy + far * np.sin(angles)], 1)
+            far = np.array([1.5 + place(1) for _ in angles])
+            points: np.ndarray = np.stack([cx + far * np.cos(angles), cy + far * np.sin(angles)], 1)
             parts.append(points.round(3))
         return Drawn(label, kind, polygons=tuple(parts))
     bits = draw(st.lists(st.booleans(), min_size=36, max_size=36))

@@ -21,7 +21,11 @@ VOC = (
     "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>12</xmax><ymax>12</ymax></bndbox></object>"
     "</annotation>"
 )
-LABELME = '{"version": "5", "shapes": [{"points": [[1, 1]]}], "imagePath": "a.png"}'
+SUPERVISELY = '{"tags": [], "size": {}, "objects": []}'
+LABELME = (
+    '{"version": "5", "shapes": [{"label": "cat", "shape_type": "polygon", "points": [[2, 2], '
+    '[9, 2], [9, 9]]}], "imagePath": "a.png"}'
+)
 STUDIO = '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": []}]}]'
 
 
@@ -76,6 +80,12 @@ YOLO = "0 0.5 0.5 0.1 0.1\n"
 YAML = "train: images/train\nval: images/val\nnames: {0: cat}\n"
 # Row of the table, files, and what is found.
 CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "files of LabelMe": (
+        "LabelMe JSON",
+        {"train/a.json": LABELME, "val/b.json": LABELME.replace("a.png", "b.png")}
+        | images("train/a.png", "val/b.png"),
+        AB,
+    ),
     "labels of YOLO": (
         "YOLO",
         {"images/train/a.png": "", "labels/train/a.txt": YOLO, "data.yaml": YAML}
@@ -308,6 +318,11 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "LabelMe without its images": (
+        "LabelMe JSON",
+        {"labels/a.json": LABELME} | images("images/b.png"),
+        r"labels/a\.json gives no usable image.*a\.png does not exist",
+    ),
     "two descriptions of YOLO": (
         "YOLO",
         {"images/train/a.png": "", "labels/train/a.txt": YOLO, "x.yaml": YAML, "y.yaml": YAML}
@@ -394,7 +409,6 @@ def test_what_is_refused(case: str, tmp_path: Path) -> None:
 LIST = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}]'
 # Format, file, and its content.
 FOREIGN: dict[str, tuple[str, str]] = {
-    "LabelMe JSON": ("a.json", LABELME),
     "LabelMe XML": ("a.xml", "<annotation><object><polygon></polygon></object></annotation>"),
     "Label Studio JSON": ("project.json", STUDIO),
     "CVAT XML": ("annotations.xml", "<?xml?><!-- x --><annotations><image id='0'/></annotations>"),
@@ -402,7 +416,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
         "x.json",
         '[{"image": "a.png", "annotations": [{"label": "c", "coordinates": {"x": 1}}]}]',
     ),
-    "Supervisely JSON": ("ann/a.png.json", '{"tags": [], "size": {}, "objects": []}'),
+    "Supervisely JSON": ("ann/a.png.json", SUPERVISELY),
     "Cityscapes JSON": ("gt/a.json", '{"imgHeight": 1, "imgWidth": 2, "objects": []}'),
     "VIA JSON": ("via.json", '{"a.png12": {"filename": "a.png", "regions": []}}'),
     "BDD100K JSON": ("det.json", '[{"name": "a", "labels": []}]'),
@@ -450,9 +464,11 @@ def test_other_formats_are_named(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_was_seen_is_counted(tmp_path: Path) -> None:
-    files = {f"{i}.json": LABELME for i in range(3)} | images("0.png", "1.png")
+    files = {f"{i}.json": SUPERVISELY for i in range(3)} | images("0.png", "1.png")
     root = lay(tmp_path / "data", files)
-    with pytest.raises(ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x LabelMe JSON") as error:
+    with pytest.raises(
+        ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x Supervisely JSON"
+    ) as error:
         find_splits(root)
     assert "2 image(s)" in str(error.value)
 
@@ -574,7 +590,6 @@ def test_files_given_directly(tmp_path: Path) -> None:
             "is YOLO labels: give the folder that holds the images as well",
         ),
         ("x.csv", "a,b\n", "names no column for the path and the label"),
-        ("y.json", LABELME, "is LabelMe JSON: export it"),
         ("z.json", LIST, "these are detections"),
         ("pixels.png", "", "is a PNG image"),
     ):
@@ -642,10 +657,10 @@ def test_a_yaml_of_a_divided_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_thousands_is_looked_at_quickly(tmp_path: Path) -> None:
-    root = lay(tmp_path / "d", {"0.json": LABELME})
+    root = lay(tmp_path / "d", {"0.json": SUPERVISELY})
     for i in range(1, 1500):
         os.link(root / "0.json", root / f"{i}.json")
-    with pytest.raises(ValueError, match=r"LabelMe JSON.*files more that were not looked into"):
+    with pytest.raises(ValueError, match=r"Supervisely JSON.*files more that were not looked into"):
         find_splits(root)
 
 

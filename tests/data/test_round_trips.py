@@ -35,6 +35,7 @@ class Holds:
 FORMATS = {
     "coco": Holds(regions=True, parts=True),
     "yolo": Holds(step=1.1e-5),
+    "labelme": Holds(regions=True, parts=True),
 }
 
 

@@ -53,6 +53,6 @@ def test_every_fault_has_its_outcome(case: str, tmp_path: Path) -> None:
     (fault,) = [one for one in data.faults if one.kind == outcome.kind]
     assert (fault.action, fault.image_id) == (outcome.action, outcome.image)
     assert re.search(f"(?s){outcome.says}", fault.message), fault.message
-    assert str(root) in fault.message, "the file is named"
+    assert str(root) in f"{fault.message} {fault.file}", "the file is named"
     if outcome.action == "ignored":
         assert data[0].ignored.any() or data[1].ignored.any()

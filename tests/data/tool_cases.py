@@ -5,10 +5,16 @@ Like `fault_cases`, every case states its outcome; here it changes the text of a
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from faults import Clean, Data, Listed, Refused
+import numpy as np
+from faults import Clean, Data, Listed, Refused, png_header
+
+from maskwright.data.building.geometry import as_png
 
 Files = dict[str, str | bytes]
 Change = Callable[[Path], object]
@@ -21,10 +27,26 @@ YOLO: Files = {
     "labels/train/c.txt": LINE,
     "labels/val/v.txt": LINE,
 }
+SHAPE = {"label": "cat", "points": [[2, 3], [12, 8]], "shape_type": "rectangle", "flags": {}}
+
+
+def labelme(image: str, label: str | None = "cat", **more: Any) -> str:
+    content: dict[str, Any] = {"version": "5.4.1", "shapes": [SHAPE | {"label": label} | more]}
+    content |= {"imagePath": image, "imageData": None, "imageHeight": 30, "imageWidth": 40}
+    return json.dumps(content)
+
+
+LABELME: Files = {
+    "train/a.json": labelme("a.png"),
+    "train/b.json": labelme("b.png", "dog"),
+    "train/c.json": labelme("c.png"),
+    "val/v.json": labelme("v.png"),
+}
 IMAGES = {
+    "labelme": ("train/a.png", "train/b.png", "train/c.png", "val/v.png"),
     "yolo": ("images/train/a.png", "images/train/b.png", "images/train/c.png", "images/val/v.png"),
 }
-TOOLS = {"yolo": YOLO}
+TOOLS = {"yolo": YOLO, "labelme": LABELME}
 
 
 def lay_tool(root: Path, tool: str) -> Path:
@@ -73,6 +95,15 @@ def object_of_a(kind: str, action: str, says: str = "", objects: int = 3) -> Lis
 
 
 A = "labels/train/a.txt"
+J = "train/a.json"
+
+
+def shape(**entries: Any) -> Change:
+    """Change the shape of the first image of LabelMe."""
+    return put(J, labelme("a.png", **entries))
+
+
+MASK = {"shape_type": "mask", "points": [[2, 3], [5, 7]]}
 CASES: dict[str, tuple[str, Change, Outcome]] = {
     # YOLO: lines.
     "no line": ("yolo", put(A, ""), Clean(objects=2)),
@@ -206,4 +237,130 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         Refused("flip_idx must name"),
     ),
     "yaml cut off": ("yolo", swap("data.yaml", "[cat, dog]", "[cat,"), Refused("no valid YAML")),
+    # LabelMe: files.
+    "LabelMe cut off": (
+        "labelme",
+        put(J, labelme("a.png")[:150]),
+        Listed(
+            "unreadable labels", "left out", 1, None, 2, 2, r"a\.json:1: no valid JSON.*cut off"
+        ),
+    ),
+    "LabelMe of bytes": (
+        "labelme",
+        put(J, b'{"shapes": [], "imagePath": "\xff\xfe.png"}'),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "save it as UTF-8"),
+    ),
+    "LabelMe with a byte order mark": ("labelme", put(J, "\ufeff" + labelme("a.png")), Clean()),
+    "LabelMe in UTF-16": ("labelme", put(J, labelme("a.png").encode("utf-16")), Clean()),
+    "LabelMe nested deeply": (
+        "labelme",
+        put(J, '{"shapes": [{"points": ' + "[" * 100_000),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "a.json"),
+    ),
+    "shapes that are no list": (
+        "labelme",
+        put(J, '{"shapes": {"points": 1}, "imagePath": "a.png"}'),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "no list 'shapes'"),
+    ),
+    "no size in LabelMe": (
+        "labelme",
+        put(J, '{"shapes": [], "imagePath": "a.png"}'),
+        Listed("missing image size", "repaired", 1, None, 3, 2),
+    ),
+    "LabelMe of Windows": ("labelme", put(J, labelme("..\\train\\a.png")), Clean()),
+    "LabelMe of another machine": (
+        "labelme",
+        put(J, labelme("C:\\photos\\a.png")),
+        Listed("image under another name", "repaired", 1, None, 3, 3, "a.png is taken"),
+    ),
+    "LabelMe's image renamed": (
+        "labelme",
+        put(J, labelme("IMG_17.png")),
+        Listed("image under another name", "repaired", 1, None, 3, 3, "'IMG_17.png' is not there"),
+    ),
+    "LabelMe's way out": (
+        "labelme",
+        lambda root: (gone("train/a.png")(root), put(J, labelme("../../../etc/passwd.png"))(root)),
+        Listed("missing image", "left out", 1, None, 2, 2, "passwd.png"),
+    ),
+    "image inside LabelMe alone": (
+        "labelme",
+        lambda root: (
+            gone("train/a.png")(root),
+            put(J, labelme("a.png").replace('"imageData": null', '"imageData": "aGk="'))(root),
+        ),
+        Listed("image inside the labels", "left out", 1, None, 2, 2, "unpack_images"),
+    ),
+    # LabelMe: shapes.
+    "points and lines": (
+        "labelme",
+        shape(shape_type="point", points=[[1, 1]]),
+        Listed(
+            "shape without area", "left out", None, None, 3, 2, r"shapes\[0\].*1 x point in all"
+        ),
+    ),
+    "unknown shape": (
+        "labelme",
+        shape(shape_type="cube"),
+        object_of_a("unknown shape", "ignored", r"a\.json, shapes\[0\].*'cube'"),
+    ),
+    "no label": (
+        "labelme",
+        shape(label=None),
+        object_of_a("unknown category", "ignored"),
+    ),
+    "points of words": (
+        "labelme",
+        shape(points=[["a", 1]]),
+        object_of_a("bad points", "ignored"),
+    ),
+    "flat points": ("labelme", shape(points=[2, 3, 12, 8]), object_of_a("bad points", "ignored")),
+    "one point of a rectangle": (
+        "labelme",
+        shape(points=[[1, 1]]),
+        object_of_a("bad points", "ignored", "needs 2 to 4 points, got 1"),
+    ),
+    "point of NaN": (
+        "labelme",
+        put(J, labelme("a.png").replace("12", "NaN")),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "point of 1e400": (
+        "labelme",
+        put(J, labelme("a.png").replace("12", "1e400")),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "corners in any order": ("labelme", shape(points=[[12, 3], [2, 8]]), Clean()),
+    "rectangle without area": (
+        "labelme",
+        shape(points=[[2, 3], [2, 8]]),
+        object_of_a("empty box", "left out", "", 2),
+    ),
+    "circle of no radius": (
+        "labelme",
+        shape(shape_type="circle", points=[[2, 3], [2, 3]]),
+        object_of_a("empty box", "left out", "radii 0 and 0", 2),
+    ),
+    "mask of no PNG": (
+        "labelme",
+        shape(**MASK, mask="aGVsbG8="),
+        object_of_a("bad mask", "ignored", "no PNG in base64"),
+    ),
+    "mask of no base64": ("labelme", shape(**MASK, mask="%%%"), object_of_a("bad mask", "ignored")),
+    "no mask of a mask": ("labelme", shape(**MASK), object_of_a("bad mask", "ignored")),
+    "mask of another size": (
+        "labelme",
+        shape(**MASK, mask=as_png(np.ones((3, 3), bool))),
+        object_of_a("mask of another size", "ignored", "3x3 pixels, its points say 4x5"),
+    ),
+    "mask that claims to be huge": (
+        "labelme",
+        shape(**MASK, mask=base64.b64encode(png_header(100_000, 100_000)).decode()),
+        object_of_a("bad mask", "ignored", "exceeds limit"),
+    ),
+    "empty mask": (
+        "labelme",
+        shape(**MASK, mask=as_png(np.zeros((5, 4), bool))),
+        object_of_a("empty mask", "left out", "", 2),
+    ),
 }

@@ -14,7 +14,7 @@ from typing import Any
 from maskwright.structures import Skeleton
 
 from ..records import Dataset
-from .builder import Builder
+from .builder import ANY, Builder
 
 KEPT = 50_000  # shapes that are kept in memory; files with more are gone through twice
 NAMELESS = "it has no class"
@@ -25,7 +25,8 @@ class Shape:
     """One object as it stands in a file.
 
     Attributes:
-        key: its class: the name, or the number of a list of names; None: it has none.
+        key: its class: the name, or the number of a list of names; None: it has none; `ANY`: a
+            region that is ignored.
         place: where it stands, such as "line 3".
         entry: `bbox` xywh or a `BadSegment`, `segmentation`, `keypoints`, `iscrowd` and `ignore` as
             COCO JSON has them, in original pixels.
@@ -145,8 +146,11 @@ class AnnotatedReader(Builder):
             if shapes <= KEPT:
                 kept.append((number, picture))
         self.surveyed()
+        if not images:
+            first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
+            raise ValueError(f"{self.path} gives no usable image{first}")
         if listed is None:
-            listed = {key: str(key) for key in sorted(keys - {None})}
+            listed = {key: str(key) for key in sorted(keys - {None, ANY})}
         if not listed and names is None:
             raise ValueError(
                 f"{self.path}: not one object in {len(images)} image(s), so the classes are not "
@@ -154,7 +158,7 @@ class AnnotatedReader(Builder):
             )
         ids = {key: number for number, key in enumerate(listed, 1)}
         categories = [{"id": ids[key], "name": name} for key, name in listed.items()]
-        classes = self.classes(categories, [ids.get(key) for key in keys], names)
+        classes = self.classes(categories, [ids.get(key) for key in keys - {ANY}], names)
         jointed = set(ids.values()) if skeleton is not None else set()
         entries = self._entries(kept if shapes <= KEPT else enumerate(scan(), 1), ids)
         return self.build(
@@ -169,8 +173,10 @@ class AnnotatedReader(Builder):
             for shape in picture.shapes if picture.broken is None else ():
                 count += 1
                 self._at = count, shape
-                category = ids.get(shape.key)
-                yield count, {**shape.entry, "image_id": number, "category_id": category}
+                entry = {**shape.entry, "image_id": number, "category_id": ids.get(shape.key)}
+                if shape.key == ANY:
+                    entry[ANY] = True
+                yield count, entry
         self._at = None
 
 

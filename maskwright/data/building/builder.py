@@ -26,6 +26,7 @@ from .image_names import ImageNames, common_root
 from .objects import CocoObject, shown, whole_number
 from .packing import Packer
 
+ANY = "\0any class"  # key of an entry: a region that is ignored whatever it shows
 BACKGROUND = ("_background_", "__background__")
 EVERYWHERE = (
     ": it may be anywhere, so nothing in this image counts as background; what is found there "
@@ -402,10 +403,10 @@ class Builder:
                 self.fault(kind, start + message, "repaired", **where)
             if label == ANY_CLASS:
                 item.crowd, item.ignored, item.keypoints = True, True, None
-                what = self.unknown_category(entry.get("category_id"))
-                self.fault(
-                    "unknown category", f"{start}{what}: its region is ignored", "ignored", **where
-                )
+                if not entry.get(ANY):
+                    what = self.unknown_category(entry.get("category_id"))
+                    message = f"{start}{what}: its region is ignored"
+                    self.fault("unknown category", message, "ignored", **where)
             yield item
 
     def unknown_category(self, value: Any) -> str:

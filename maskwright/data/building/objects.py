@@ -115,7 +115,7 @@ class CocoObject:
             return mask.extent
         nothing = False
         if isinstance(value, BadSegment):  # the reader has seen it already
-            kind, message = value.kind, str(value)
+            kind, message, nothing = value.kind, str(value), value.nothing
         elif not isinstance(value, list) or len(value) != 4 or not {*map(type, value)} <= NUMBERS:
             kind = "bad box"
             message = f"bbox must be four numbers [x, y, width, height], got {shown(value)}"

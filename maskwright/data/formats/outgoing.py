@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from maskwright.files import write_whole
 from maskwright.ops.outlines import Part, trace_parts
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 
 from ..records import ANY_CLASS, Dataset, Record
+from .folders import read_lines
 
 NEAREST = 4_000_000  # pairs of points that are compared to find the shortest line
 
@@ -164,11 +166,16 @@ def joined(parts: Sequence[Part]) -> np.ndarray:
     return points
 
 
-def written_classes(dataset: Dataset, file: str | Path) -> list[str]:
-    """Return the class names, each of which can stand in a line of a file.
+def class_file(dataset: Dataset, file: Path, heading: str = "") -> None:
+    """Write the class names, one a line, unless the file says them already.
+
+    Args:
+        dataset: has them.
+        file: where to.
+        heading: a line that is no class, before them.
 
     Raises:
-        ValueError: if one of them cannot.
+        ValueError: if a name cannot stand in a line, or the file names other classes.
     """
     for name in dataset.names:
         if name != " ".join(name.split()) or not name.isprintable() or not name:
@@ -176,7 +183,10 @@ def written_classes(dataset: Dataset, file: str | Path) -> list[str]:
                 f"the class name {name!r} cannot stand in a line of {file}: rename the class "
                 "(`maskwright data classes`)"
             )
-    return list(dataset.names)
+    lines = [heading, *dataset.names] if heading else dataset.names
+    if file.exists() and [line for line in read_lines(file) if line] != lines:
+        raise ValueError(f"{file} names other classes than {dataset.source}: choose another folder")
+    write_whole(file, "".join(f"{line}\n" for line in lines))
 
 
 def is_object(one: Outgoing) -> bool:

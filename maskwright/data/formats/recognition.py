@@ -85,6 +85,7 @@ def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
     else:
         passed += look.voc.passed
     read = {source.annotations for source in found.values()}
+    read |= {file for source in found.values() for file in source.beside}
     told = {path for path, _ in passed}
     if not isinstance(first, CocoSource):
         read |= look.voc.lists
@@ -94,7 +95,6 @@ def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
     for one in look.coco.candidates:
         if one.file not in read | told and one.kind not in known:
             passed.append((one.file, f"it is {one.kind}"))
-    read |= {file for source in found.values() for file in source.beside}
     told |= read | {one.file for one in look.coco.candidates}
     passed += _left(look, found, told)
     faults = tuple(
@@ -103,7 +103,7 @@ def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:
     )
     faults += tuple(look.coco.faults)
     return {
-        split: source.with_faults(faults) if source is first else source
+        split: source.with_faults(source.faults + faults) if source is first else source
         for split, source in found.items()
     }
 

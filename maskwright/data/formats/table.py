@@ -26,6 +26,8 @@ from .folders import (
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
 from .keypoints_csv import find_points, fits_points, point_splits
+from .labelme.read import find_labelme, labelme_file
+from .labelme.write import write_labelme
 from .lost import WORDS, count_lost
 from .maps.ade20k import find_ade20k
 from .maps.camvid import find_camvid
@@ -175,6 +177,15 @@ TABLE = (
         keeps=frozenset(WORDS) - {"own boxes", "parts", *REGIONS, "masks beside keypoints"},
     ),
     Layout(
+        "LabelMe JSON",
+        "train/a.json + train/a.jpg + val/b.json + val/b.jpg; *.json beside the images",
+        lambda look: find_labelme(look.tree, look.path),
+        file=labelme_file,
+        format="labelme",
+        write=write_labelme,
+        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+    ),
+    Layout(
         "CSV of keypoints",
         "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
         lambda look: find_points(look.tree, look.path),
@@ -286,9 +297,6 @@ TABLE = (
         find=lambda look: coco.refused(look.coco),
         format="coco",
         last=True,
-    ),
-    Layout(
-        "LabelMe JSON", todo=EXPORT + " (labelme: examples/instance_segmentation/labelme2coco.py)"
     ),
     Layout("LabelMe XML", todo=EXPORT),
     Layout("Label Studio JSON", todo="export it from Label Studio as COCO or Pascal VOC XML"),
