@@ -209,7 +209,7 @@ def _find_splits(
         raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
         raise ValueError(f"data={str(path)!r} does not exist{nearest_path(path)}")
-    look = Look(path, keypoints)
+    look = Look(path, keypoints, format=format)
     found = recognise(look, records, format)
     if format is not None and not found:
         raise ValueError(

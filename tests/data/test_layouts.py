@@ -51,7 +51,8 @@ def lay(root: Path, files: dict[str, str]) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in (".png", ".jpg"):
-            Image.new("RGB", (40, 30)).save(path)
+            mask = path.parts[-3] == "masks"
+            Image.new("L" if mask else "RGB", (40, 30), 1 if mask else 0).save(path)
         else:
             path.write_text(text or VOC, encoding="utf-8", newline="")
     return root
@@ -80,6 +81,12 @@ YOLO = "0 0.5 0.5 0.1 0.1\n"
 YAML = "train: images/train\nval: images/val\nnames: {0: cat}\n"
 # Row of the table, files, and what is found.
 CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
+    "label images": (
+        "label images of instances",
+        {"masks/train/a.png": "", "masks/val/b.png": "", "object_classes.txt": "cat\n"}
+        | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
     "files of LabelMe": (
         "LabelMe JSON",
         {"train/a.json": LABELME, "val/b.json": LABELME.replace("a.png", "b.png")}
@@ -318,6 +325,12 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "a table of objects of other columns": (
+        "label images of instances",
+        {"masks/a.png": "", "object_classes.txt": "cat\n", "objects.csv": "a,b\n"}
+        | images("images/a.png"),
+        "objects.csv: the first line must be image,number,class",
+    ),
     "LabelMe without its images": (
         "LabelMe JSON",
         {"labels/a.json": LABELME} | images("images/b.png"),

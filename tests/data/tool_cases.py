@@ -6,13 +6,15 @@ Like `fault_cases`, every case states its outcome; here it changes the text of a
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Clean, Data, Listed, Refused, png_header
+from faults import Clean, Data, Listed, Refused, encoded, png_header
+from PIL import Image
 
 from maskwright.data.building.geometry import as_png
 
@@ -42,11 +44,33 @@ LABELME: Files = {
     "train/c.json": labelme("c.png"),
     "val/v.json": labelme("v.png"),
 }
+
+
+def numbered(*shape: int, number: int = 1, kind: str = "PNG", dtype: type = np.uint16) -> bytes:
+    """A label image with one object at rows 3 to 8, columns 2 to 12."""
+    numbers: np.ndarray = np.zeros(shape or (30, 40), dtype)
+    numbers[3:8, 2:12] = number
+    stream = io.BytesIO()
+    Image.fromarray(numbers).save(stream, kind)
+    return stream.getvalue()
+
+
+INSTANCES: Files = {
+    "masks/train/a.png": numbered(),
+    "masks/train/b.png": numbered(),
+    "masks/train/c.png": numbered(),
+    "masks/val/v.png": numbered(),
+    "object_classes.txt": "cat\ndog\n",
+    "objects.csv": "image,number,class\ntrain/a,1,cat\ntrain/b,1,dog\ntrain/c,1,cat\nval/v,1,cat\n",
+}
 IMAGES = {
+    "instances": (
+        *("images/train/a.png", "images/train/b.png", "images/train/c.png", "images/val/v.png"),
+    ),
     "labelme": ("train/a.png", "train/b.png", "train/c.png", "val/v.png"),
     "yolo": ("images/train/a.png", "images/train/b.png", "images/train/c.png", "images/val/v.png"),
 }
-TOOLS = {"yolo": YOLO, "labelme": LABELME}
+TOOLS = {"yolo": YOLO, "labelme": LABELME, "instances": INSTANCES}
 
 
 def lay_tool(root: Path, tool: str) -> Path:
@@ -95,6 +119,7 @@ def object_of_a(kind: str, action: str, says: str = "", objects: int = 3) -> Lis
 
 
 A = "labels/train/a.txt"
+M = "masks/train/a.png"
 J = "train/a.json"
 
 
@@ -362,5 +387,69 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "labelme",
         shape(**MASK, mask=as_png(np.zeros((5, 4), bool))),
         object_of_a("empty mask", "left out", "", 2),
+    ),
+    # Label images.
+    "no object in a label image": ("instances", put(M, numbered(number=0)), Clean(objects=2)),
+    "8 bits": ("instances", put(M, numbered(dtype=np.uint8)), Clean()),
+    "32 bits": ("instances", put(M, numbered(kind="TIFF", dtype=np.int32)), Clean()),
+    "negative numbers": (
+        "instances",
+        put(M, numbered(number=-2, kind="TIFF", dtype=np.int32)),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, r"a\.png has the number -2"),
+    ),
+    "label image of another size": (
+        "instances",
+        put(M, numbered(15, 20)),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "20x15 pixels.*40x30.*nearest"),
+    ),
+    "label image cut off": (
+        "instances",
+        put(M, numbered()[:60]),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "label image of nothing": (
+        "instances",
+        put(M, b""),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "empty"),
+    ),
+    "label image as JPEG": (
+        "instances",
+        put(M, encoded("JPEG")),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "is a JPEG, which changes"),
+    ),
+    "label image of colours": (
+        "instances",
+        put(M, encoded("PNG")),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "colours.*16 bits of grey"),
+    ),
+    "label image that claims to be huge": (
+        "instances",
+        put(M, png_header(100_000, 100_000)),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "refused"),
+    ),
+    "no label image": (
+        "instances",
+        gone(M),
+        Listed("image without a label map", "left out", None, None, 2, 2, r"a\.png"),
+    ),
+    "label image of no image": (
+        "instances",
+        gone("images/train/a.png"),
+        Listed("label map without an image", "left out", None, None, 2, 2, r"a\.png"),
+    ),
+    "number without a class": (
+        "instances",
+        swap("objects.csv", "train/a,1,cat\n", ""),
+        object_of_a("unknown category", "ignored", r"a\.png, number 1.*no class"),
+    ),
+    "table of other columns": (
+        "instances",
+        swap("objects.csv", "image,", "file,"),
+        Refused(r"objects\.csv: the first line must be image,number,class"),
+    ),
+    "table of no number": (
+        "instances",
+        swap("objects.csv", "a,1", "a,x"),
+        Refused(r"objects\.csv, line 2"),
     ),
 }

@@ -25,6 +25,8 @@ from .folders import (
 )
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
+from .instances.find import find_instances
+from .instances.write import write_instances
 from .keypoints_csv import find_points, fits_points, point_splits
 from .labelme.read import find_labelme, labelme_file
 from .labelme.write import write_labelme
@@ -61,11 +63,13 @@ class Look:
         path: the folder.
         keypoints: prefer COCO's files of keypoints.
         tree: the file system.
+        format: what it is said to be; None: nobody said.
     """
 
     path: Path
     keypoints: bool = False
     tree: Tree = field(default_factory=Tree)
+    format: str | None = None
 
     @cached_property
     def coco(self) -> CocoFinder:
@@ -198,6 +202,15 @@ TABLE = (
         lambda look: find_csv(look.tree, look.path, objects=True),
         format="csv",
         file=lambda path: csv_splits(path, objects=True) if fits(path, objects=True) else {},
+    ),
+    Layout(
+        "label images of instances",
+        "images/train/ + masks/train/*.png with a number for each object (Cellpose's a_masks.png)\n"
+        "x/images/x.png + x/masks/*.png with a file for each object",
+        lambda look: find_instances(look.tree, look.path, forced=look.format == "instances"),
+        format="instances",
+        write=write_instances,
+        keeps=frozenset(("masks", "parts")),
     ),
     Layout(
         "Cityscapes",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...building.builder import Builder
 from ...building.mapped import MapBuilder
 from ...records import Dataset
 from ..folders import Tree, read_lines
@@ -54,9 +55,9 @@ class MapSource(BaseSource):
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        pairs = self._pairs()
+        pairs = self.pairs()
         builder = MapBuilder(self.annotations, split, self.format)
-        self._tell(builder, pairs)
+        self.tell(builder, pairs)
         maps = [file for _, file in pairs.files]
         table = find_table(self.tree, self.beside) or self.table
         declared = table is not None
@@ -76,7 +77,7 @@ class MapSource(BaseSource):
             compare_polygons(dataset, self.polygons, declared=declared)
         return dataset
 
-    def _tell(self, builder: MapBuilder, pairs: Pairs) -> None:
+    def tell(self, builder: Builder | MapBuilder, pairs: Pairs) -> None:
         """Note the files that have no partner, and those that are not used."""
         for kind, files in (
             ("image without a label map", [str(file) for file in pairs.lonely_images]),
@@ -99,7 +100,12 @@ class MapSource(BaseSource):
             )
         return table
 
-    def _pairs(self) -> Pairs:
+    def pairs(self) -> Pairs:
+        """Return which label map belongs to which image.
+
+        Raises:
+            ValueError: if no name fits.
+        """
         only = None
         if self.listing is not None:
             only = listed_names(read_lines(self.listing))
