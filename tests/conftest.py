@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import make_split, run_in_log, tiny_options
+from tiny_runs import blank, make_split, run_in_log, tiny_options
 
 # Commands that tests run in this process would change how its C library allocates, for good.
 os.environ["MASKWRIGHT_KEEP_MEMORY"] = "0"
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Leave figures white but in tests marked `figures`: they are made, and not painted."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("figures") is None:
+            patch.setattr("matplotlib.figure.Figure.savefig", blank)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from maskwright.storage.rundir import ResultsTable, read_args, write_args, write
 from maskwright.terminal import console
 from maskwright.text import encodable, one_line, printable, to_json
 
+pytestmark = pytest.mark.figures
+
 BYTES = os.fsdecode(b"b\xff\xe9.png")  # no UTF-8
 NAMES = [
     "plain.png",

@@ -16,6 +16,8 @@ from maskwright.data.checking import figures as check_figures
 from maskwright.data.checking.statistics import SplitStats
 from maskwright.drawing.draw import CROWD
 
+pytestmark = pytest.mark.figures
+
 Scene = Any  # of conftest.py
 
 

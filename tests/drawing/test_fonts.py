@@ -15,6 +15,8 @@ from maskwright.drawing import fonts
 from maskwright.drawing.draw import draw_instances, mosaic
 from maskwright.drawing.figures import new_figure, save_figure, style
 
+pytestmark = pytest.mark.figures
+
 DEJAVU = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 NO_FONT = "\U000f1234"  # for private use: no font has it
 

@@ -9,6 +9,8 @@ from maskwright.drawing.figures import new_figure
 from maskwright.drawing.reliability import draw_reliability
 from maskwright.metrics.calibration import bin_scores
 
+pytestmark = pytest.mark.figures
+
 
 def test_bars_are_shares_and_points_stand_at_mean_scores() -> None:
     scores = np.array([0.1, 0.2, 0.7, 0.8, 0.9, 0.9])

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny_exports import Exported, photos, tiny_predictor
+from tiny_exports import Exported, tiny_predictor
 
 import maskwright as mw
 from maskwright import runtime
@@ -93,12 +93,10 @@ def test_it_gives_less_than_it_has_but_not_more(exported: Exported) -> None:
 
 @pytest.mark.filterwarnings("ignore:max_det")
 def test_what_nobody_asks_for_comes_from_the_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own: Exported, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predictor, source = tiny_predictor(), photos(tmp_path)
-    options = {"conf": 0.3, "iou": 0.6, "max_det": 15}
-    path = export(predictor, "onnx", tmp_path / "own.onnx", imgsz=None, source=source, **options)
-    wanted = predictor(source / "0.png", **options)
+    path, source = own.path, own.photos
+    wanted = own.predictor(source / "0.png", conf=0.3, iou=0.6, max_det=15)
     found = mw.load(path)(source / "0.png")
     assert agrees([compare(wanted.detections, found.detections, PostProcess(0.3, 0.6, 15), "grid")])
     assert len(found) == len(wanted) > 3

@@ -25,6 +25,7 @@ MOST_SECONDS = 180  # of processor time, what docs/export.md promises
 PHOTOS = Path(__file__).parents[2] / "examples" / "nuclei_mini" / "images" / "val"
 
 
+@pytest.mark.slow
 def test_the_packaged_model_as_the_manual_has_it(tmp_path: Path) -> None:
     """The real path: the command of docs/export.md, then sizes that its own check did not see."""
     path = tmp_path / "nuclei.pt2"

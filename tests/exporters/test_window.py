@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.exporters.export import export
 from maskwright.graphs.sessions import open_graph
-from maskwright.prediction.predictor import Predictor
 
 
 def deep_photo(folder: Path, scale: float = 13.0) -> np.ndarray:
@@ -93,38 +91,32 @@ def test_without_a_window_each_image_has_its_own(exported: Exported) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:max_det")
-def test_a_window_is_kept_in_the_file(exported: Exported, tmp_path: Path) -> None:
-    trained = Predictor(
-        exported.predictor.detector,
-        replace(exported.predictor.meta, window=(300.0, 5001.5)),
-        device="cpu",
-    )
-    photo = deep_photo(exported.photos)
-    quiet: dict[str, Any] = {"imgsz": 96, "max_det": 20, "source": exported.photos, "batch": 1}
-    quiet["report"] = lambda report: None
-    path = export(trained, "onnx", tmp_path / "window.onnx", **quiet)
+def test_a_window_is_kept_in_the_file(own: Exported, exported: Exported, tmp_path: Path) -> None:
+    trained, path = own.predictor, own.path
+    photo = deep_photo(own.photos)
+    limits: dict[str, Any] = {"conf": 0.3, "max_det": 15}
     assert open_graph(path).spec.meta.window == (300.0, 5001.5)
-    expected = exported.predictor(photo, conf=0.05, max_det=20, window=(300.0, 5001.5))
+    expected = exported.predictor(photo, window=(300.0, 5001.5), **limits)
     for found in (trained, runtime.load(path, threads=1), mw.load(path)):
-        deep = found(photo, conf=0.05, max_det=20)  # without a warning: they know the scale
+        deep = found(photo, **limits)  # without a warning: they know the scale
         if found is trained:
             np.testing.assert_array_equal(deep.boxes, expected.boxes)
         else:
             shallow = to_eight_bit(photo, (300.0, 5001.5))
-            same = found(shallow, conf=0.05, max_det=20)
+            same = found(shallow, **limits)
             assert len(deep)
             np.testing.assert_array_equal(deep.boxes, same.boxes)
     with pytest.warns(UserWarning, match=r"window=0,9000 stands in place of .*window=300,5001\.5"):
-        other = trained(photo, conf=0.05, max_det=20, window="0,9000")
+        other = trained(photo, window="0,9000", **limits)
     np.testing.assert_array_equal(
-        other.boxes, trained(to_eight_bit(photo, (0, 9000)), conf=0.05, max_det=20).boxes
+        other.boxes, trained(to_eight_bit(photo, (0, 9000)), **limits).boxes
     )
-    changed = runtime.load(path, threads=1)(photo, conf=0.05, max_det=20, window=(0, 9000))
+    changed = runtime.load(path, threads=1)(photo, window=(0, 9000), **limits)
     assert len(changed)
     with pytest.raises(ValueError, match="window"):
         runtime.load(path, threads=1)(photo, window=(5, 5))
     with pytest.raises(OptionError, match=r"window=minmax.*percentile"):
-        export(trained, "onnx", tmp_path / "no.onnx", window="minmax", **quiet)
+        export(trained, "onnx", tmp_path / "no.onnx", window="minmax")
 
 
 def test_a_graph_that_cannot_fit_is_refused(

@@ -25,6 +25,8 @@ from maskwright.tasks.detection.reporting import figures as plots_val
 from maskwright.tasks.detection.reporting import label_figure
 from maskwright.tasks.detection.task import TASK
 
+pytestmark = pytest.mark.figures
+
 CSV = """epoch,step,seconds,lr,images_per_s,train/loss,train/rpn/objectness,val/box/AP,val/mask/AP
 1,10,5.0,0.01,4.0,2.0,0.5,,
 2,20,5.1,0.02,4.1,1.5,0.4,0.1,0.05

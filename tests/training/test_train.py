@@ -53,6 +53,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(module, "optimise", optimise)
 
 
+@pytest.mark.figures
 def test_run_folder(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     random = torch.get_rng_state()
     result = train(**options)

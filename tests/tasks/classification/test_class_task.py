@@ -62,6 +62,7 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.dir
 
 
+@pytest.mark.figures
 def test_a_training_leaves_checkpoint_table_and_report(run: Path) -> None:
     for name in ("report.html", "labels.jpg", "train_batch0.jpg", "predictions.csv", "results.png"):
         assert (run / name).is_file(), name

@@ -154,6 +154,7 @@ def write(folder: Path, result: DetectionEvaluation, data: Dataset, **changes: A
     return page
 
 
+@pytest.mark.figures
 def test_everything_is_in_it(tmp_path: Path) -> None:
     names = ["cat", "dog", "cow"]
     data = make_data(tmp_path / "d", names, [[(0, 5), (1, 60)], [(0, 5), (0, 60)], []])

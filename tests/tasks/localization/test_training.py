@@ -38,6 +38,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return mw.train(data, MODEL, **options(project, epochs=12, model_args={"norm": "bn"}))
 
 
+@pytest.mark.figures
 def test_boxes_are_learned(trained: Any) -> None:
     assert trained.metrics["class/top1"] >= 0.9
     assert trained.metrics["box/IoU"] >= 0.5

@@ -22,6 +22,8 @@ from maskwright.tasks.semantic.evaluate import SemanticEvaluation, SemanticEvalu
 from maskwright.tasks.semantic.kept import SPREAD, WORST, KeptMaps, chosen, spread
 from maskwright.tasks.semantic.report import write_report
 
+pytestmark = pytest.mark.figures
+
 NAMES = ["background", "cell", "<b>", "never"]
 COUNT = 20
 OPTIONS = {"title": "val", "command": "maskwright predict", "options": {}, "device": "cpu"}
