@@ -2,8 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Two test processes with one thread each are faster on two cores than one with two. ONNX Runtime and
-# OpenVINO get processes of their own: late in a long one that has seen everything else, it died. Their tests
-# come in groups that share a model.
+# OpenVINO get processes of their own: late in a long one that has seen everything else, it died.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-long lint format clean
@@ -20,11 +19,11 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	$(PYTEST) --ignore=tests/exporters
-	$(PYTEST) --dist loadgroup tests/exporters
+	$(PYTEST) tests/exporters
 
 test-long: .venv/installed-dev
 	$(PYTEST) -m "slow or not slow" --ignore=tests/exporters
-	$(PYTEST) -m "slow or not slow" --dist loadgroup tests/exporters
+	$(PYTEST) -m "slow or not slow" tests/exporters
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
