@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import fresh
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from maskwright.errors import OptionError
-from maskwright.models import build, build_tiny, get_entry, list_models
+from maskwright.models import build, get_entry, list_models
 from maskwright.models.classification.base import Classifier
 from maskwright.models.inference import fast_network
 from maskwright.models.transfer import class_rows
@@ -20,15 +21,14 @@ FAMILIES = [n for n, e in list_models().items() if e.tiny is not None and e.task
 LONG = ("inception_v4",)  # which are made of the same blocks as others, and take long to trace
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def model(name: str) -> Classifier:
-    torch.manual_seed(0)
-    built: Classifier = build_tiny(name, 3)
+    built: Classifier = fresh(name, 3)
     return built.eval()
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from tiny_models import fresh
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils._pytree import tree_map
@@ -86,18 +87,18 @@ def draws(detector: nn.Module) -> bool:
 
 
 SIZES = [(90, 96), (64, 80)]
+FEW = PostProcess(max_det=20)
 OBJECTS = [[[8.0, 8, 40, 48], [50, 20, 90, 80]], [[4.0, 4, 30, 60]]]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def detector(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build_tiny(name, 2)
+    return fresh(name, 2)
 
 
 def test_forward_fills_fixed_slots(name: str, detector) -> None:
@@ -134,7 +135,7 @@ def test_prediction_of_an_image_does_not_depend_on_its_batch(detector) -> None:
     both = make_images(SIZES)
     alone = pick(both, [1])
     with torch.no_grad():
-        together, single = detector.eval()(both), detector(alone)
+        together, single = detector.eval()(both, FEW), detector(alone, FEW)
     torch.testing.assert_close(together.scores[1], single.scores[0])
     torch.testing.assert_close(together.boxes[1], single.boxes[0], rtol=1e-4, atol=1e-3)
 
@@ -146,7 +147,7 @@ def test_what_lies_in_the_padding_is_ignored(detector) -> None:
     pixels[0, :, :, 64:] = 7
     dirty = replace(images, pixels=pixels)
     with torch.no_grad():
-        a, b = detector.eval()(images), detector(dirty)
+        a, b = detector.eval()(images, FEW), detector(dirty, FEW)
     assert torch.equal(a.boxes, b.boxes)
 
 
@@ -361,7 +362,8 @@ def test_one_graph_serves_all_batches_of_a_size(detector) -> None:
 def test_train_and_eval_return_the_same_type(detector) -> None:
     images = make_images(SIZES)
     with torch.no_grad():
-        assert type(detector.train()(images)) is type(detector.eval()(images)) is Instances
+        kinds = {type(detector.train(mode)(images, FEW)) for mode in (True, False)}
+    assert kinds == {Instances}
 
 
 @pytest.mark.parametrize(

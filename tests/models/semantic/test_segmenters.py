@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import fresh
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from maskwright.errors import OptionError
-from maskwright.models import build_tiny, list_models
+from maskwright.models import list_models
 from maskwright.models.inference import fast_network
 from maskwright.models.semantic.base import Segmenter
 from maskwright.models.transfer import class_rows, class_squares
@@ -24,7 +25,8 @@ HEAVY = (
 
 
 @pytest.fixture(
-    params=[pytest.param(n, marks=pytest.mark.slow if n in HEAVY else []) for n in FAMILIES]
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in HEAVY else []) for n in FAMILIES],
 )
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -32,8 +34,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def model(name: str) -> Segmenter:
-    torch.manual_seed(0)
-    built: Segmenter = build_tiny(name, CLASSES)
+    built: Segmenter = fresh(name, CLASSES)
     return built.eval()
 
 
