@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Generator
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,19 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def start() -> Callable[..., BaseProcess]:
-    """Start a training in a process of its own, forked from one that has imported everything."""
+def forked() -> ForkServerContext:
+    """Where processes are forked from one that has imported everything: they start at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(WARM))
+    return context
+
+
+@pytest.fixture(scope="session")
+def start(forked: ForkServerContext) -> Callable[..., BaseProcess]:
+    """Start a training in a process of its own."""
 
     def begin(log: Path, options: dict[str, Any], limit: int | None = None) -> BaseProcess:
-        process = context.Process(target=run_in_log, args=(log, options, limit))
+        process = forked.Process(target=run_in_log, args=(log, options, limit))
         process.start()
         return process
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def blank(figure: Any, file: Any, **_: Any) -> None:
     Image.new("RGB", (width, height), "white").save(file)
 
 
+def settle(log: Path) -> None:
+    """Make a forked process ready for a test: one thread, what it prints in a file, no figures."""
+    import multiprocessing
+    import os
+
+    from matplotlib.figure import Figure
+
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as from a shell
+    Figure.savefig = blank  # type: ignore[method-assign]
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
 def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> None:
     """Train with what is printed going to a file: what a process forked for a test does.
 
@@ -103,21 +119,12 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
         options: of `train`.
         limit: largest file that may be written, in bytes.
     """
-    import multiprocessing
-    import os
     import resource
     import sys
 
-    from matplotlib.figure import Figure
-
     from maskwright.cli import main
 
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as from a shell
-    Figure.savefig = blank  # type: ignore[method-assign]
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    settle(log)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if "resume" in options:
@@ -125,3 +132,27 @@ def run_in_log(log: Path, options: dict[str, Any], limit: int | None = None) -> 
     from maskwright.training.train import train
 
     train(**options)
+
+
+def run_in_rank(
+    log: Path, rank: int, world: int, port: int, function: Callable[..., object], *args: Any
+) -> None:
+    """Call a function in one of several forked processes, which know each other as by torchrun.
+
+    Args:
+        log: where it prints.
+        rank: its number.
+        world: how many they are.
+        port: where they meet on this machine.
+        function: to be imported from the module of a test.
+        *args: its arguments.
+    """
+    import os
+
+    settle(log)
+    if world > 1:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
+        own |= {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({name: str(number) for name, number in own.items()})
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+    function(*args)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -255,9 +256,14 @@ def share_of(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+def test_two_processes_equal_one(forked: ForkServerContext, tmp_path: Path) -> None:
     """The means of their losses and gradients, as distributed training takes them."""
-    torch.multiprocessing.spawn(share_of, (str(tmp_path),), nprocs=2)
+    both = [forked.Process(target=share_of, args=(rank, str(tmp_path))) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     logits, maps = batch(7)
     maps[1] = IGNORED

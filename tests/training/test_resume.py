@@ -115,17 +115,20 @@ def kill_often(
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [(10, 13), pytest.param(100, 130, marks=pytest.mark.slow)]
+    ("kills", "epochs"), [(5, 8), pytest.param(100, 130, marks=pytest.mark.slow)]
 )
 def test_killed_and_resumed_equals_uninterrupted(
     start: Start, options: dict[str, Any], tmp_path: Path, kills: int, epochs: int
 ) -> None:
-    """SIGKILL in steps, in validations, while files are written, before the first checkpoint."""
+    """SIGKILL in steps, in validations, while files are written, before the first checkpoint.
+
+    With this seed the first five kills are one of each moment.
+    """
     options |= {"batch": 4, "epochs": epochs, "ema": 0.9, "scale_jitter": (0.8, 1.2)}
     whole = start(tmp_path / "whole.log", options | {"name": "whole"})
     whole.join()
     assert whole.exitcode == 0, (tmp_path / "whole.log").read_text()
-    folder, done = kill_often(start, options, tmp_path, kills, seed=kills)
+    folder, done = kill_often(start, options, tmp_path, kills, seed=1)
     assert sum(done.values()) == kills, done
     assert_same_runs(folder, folder.with_name("whole"))
     assert len(list(folder.parent.iterdir())) == 2
