@@ -270,13 +270,10 @@ def test_batch_norm_and_counts_over_processes(launch: Launch) -> None:
 
 @pytest.mark.slow
 def test_a_clock_ends_all_processes_at_the_same_step(
-    options: dict[str, Any], tmp_path: Path
+    options: dict[str, Any], launch: Launch
 ) -> None:
-    script = tmp_path / "record.py"
-    script.write_text(RECORD)
     recipe = DetectionRecipe(**options | {"batch": 1, "minutes": 0.05, "val_every": 99})
-    done = launch(2, str(script), json.dumps(recipe.to_dict()))
-    assert done.returncode == 0, done.stderr[-3000:]
+    finish(*launch(2, record, recipe.to_dict()))
     folder = options["project"] / "train" / "train"
     counts = [len(json.loads((folder / f"steps{rank}.json").read_text())) for rank in (0, 1)]
     place = load_checkpoint(folder / "weights" / "last.safetensors", training=True)
