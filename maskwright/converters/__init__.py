@@ -6,13 +6,14 @@ those of classifiers and segmenters, of which libraries have equal ones, in tabl
 (`classification`, `semantic`) that `networks` reads.
 """
 
-from . import mmdetection, ssd, torchvision
+from . import detectron2, mmdetection, ssd, torchvision
 from .common import Converted, ConvertReport, detect_format
 
 # format: (to ours, from ours)
 CONVERTERS = {
     "torchvision": (torchvision.to_maskwright, torchvision.from_maskwright),
     "mmdetection": (mmdetection.to_maskwright, mmdetection.from_maskwright),
+    "detectron2": (detectron2.to_maskwright, detectron2.from_maskwright),
     "amdegroot": (ssd.to_maskwright, ssd.from_maskwright),
 }
 

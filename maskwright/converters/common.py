@@ -94,6 +94,7 @@ _MARKS = {
         r"\.\d+\.(\d+\.)?(weight|bias)"
     ),
     "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
+    "detectron2": re.compile(r"backbone\.fpn_lateral\d\.(\w+\.)?(weight|bias)"),
     "amdegroot": re.compile(r"(loc|conf)\.\d+\.(weight|bias)"),
     "maskwright": re.compile(
         r"(roi_heads\.box_)?head\.(logits|deltas)\.(\d+\.)?(1\.)?(weight|bias)"
@@ -119,7 +120,8 @@ def detect_format(keys: Iterable[str]) -> str:
     raise ValueError(
         "these are no weights of a known library: expected torchvision's names "
         "(backbone.fpn.inner_blocks..., head.classification_head...), mmdetection's "
-        "(neck.lateral_convs...) or ssd.pytorch's (loc.0...), "
+        "(neck.lateral_convs...), detectron2's (backbone.fpn_lateral...) or ssd.pytorch's "
+        "(loc.0...), "
         f"found {', '.join(keys[:3]) or 'nothing'}"
     )
 

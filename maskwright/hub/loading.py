@@ -60,6 +60,7 @@ SUFFIXES = {
     "maskwright": (".safetensors",),
     "torchvision": (".pth", ".pt", ".safetensors"),
     "mmdetection": (".pth", ".pt"),
+    "detectron2": (".pth", ".pt"),
     "amdegroot": (".pth", ".pt"),
     "timm": (".pth", ".pt", ".safetensors"),
     "smp": (".pth", ".pt", ".safetensors"),
@@ -311,15 +312,16 @@ def convert(
         dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for Darknet
             `.weights`, beside which comes a `.cfg`, for others `.pth`.
         model: our name of the model; None: as Darknet's file or a checkpoint says.
-        source: "torchvision", "mmdetection", "amdegroot" (ssd.pytorch), "darknet", "timm", "smp"
-            (segmentation_models_pytorch), "milesial" (Pytorch-UNet), "wkentaro" (pytorch-fcn),
-            "crfasrnn" (crfasrnn_pytorch), "maskwright" or "auto".
-        target: "maskwright", or one of these that has such a model: the first four have detectors,
+        source: "torchvision", "mmdetection", "detectron2", "amdegroot" (ssd.pytorch), "darknet",
+            "timm", "smp" (segmentation_models_pytorch), "milesial" (Pytorch-UNet), "wkentaro"
+            (pytorch-fcn), "crfasrnn" (crfasrnn_pytorch), "maskwright" or "auto".
+        target: "maskwright", or one of these that has such a model: the first five have detectors,
             torchvision and timm classifiers, torchvision and those behind timm segmenters.
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
-            version 1); of Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on GPUs.
+            version 1), "mmdetection" or "mmdetection_caffe" (its `_caffe_` configurations); of
+            Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on GPUs.
         cfg: the network of Darknet's weights; None: the `.cfg` of the same name beside them.
 
     Raises:

@@ -6,9 +6,11 @@ RoIs that they were trained with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import OptionError
+from ..nn.backbones import Backbone
 from ..structures import Resize
 
 
@@ -29,6 +31,9 @@ class Conventions:
         binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
         keypoint_scores: "probability" or "logit", see `nn.keypoint_head.KeypointHead`.
         kept_for_training: proposals that survive in training, times those of inference.
+        caffe: the networks are those of Caffe: blue comes first, samples are not divided by their
+            deviation, and bottlenecks stride in their first convolution. ResNeXts were made later:
+            blue first is all that they have of it.
     """
 
     resize: Resize
@@ -42,6 +47,20 @@ class Conventions:
     binary_mask_targets: bool
     keypoint_scores: str
     kept_for_training: int = 2
+    caffe: bool = False
+
+    def backbone(self, name: str, **options: Any) -> Backbone:
+        """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""
+        first = self.caffe and not name.startswith("resnext")
+        return Backbone(name, eps=self.bn_eps, stride_in_1x1=first, **options)
+
+    def pixels(self, backbone: Backbone) -> dict[str, Any]:
+        """Return how pixels are standardised for a backbone: arguments of `Model`."""
+        mean, std = backbone.mean, backbone.std
+        if self.caffe:
+            plain = (1.0, 1.0, 1.0) if not backbone.name.startswith("resnext") else std[::-1]
+            mean, std = mean[::-1], plain
+        return {"mean": mean, "std": std, "bgr": self.caffe}
 
 
 CONVENTIONS = {
@@ -71,6 +90,21 @@ CONVENTIONS = {
         keypoint_scores="probability",
         kept_for_training=1,
     ),
+    # Box losses are L1 (keypoint detectors: `box_beta`).
+    "detectron2": Conventions(
+        resize=Resize(800, 1333),
+        round_anchors=False,
+        stride_from_maps=False,
+        aligned=True,
+        sampling_ratio=0,
+        bn_eps=1e-5,
+        paste_mode="grid",
+        smooth_l1_beta=0.0,
+        binary_mask_targets=True,
+        keypoint_scores="probability",
+        kept_for_training=1,
+        caffe=True,
+    ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
         round_anchors=True,
@@ -84,8 +118,10 @@ CONVENTIONS = {
         keypoint_scores="logit",
     ),
 }
+# Its configurations on networks of Caffe, as `..._caffe_...` in their names.
+CONVENTIONS["mmdetection_caffe"] = replace(CONVENTIONS["mmdetection"], caffe=True)
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
-CONVENTIONS["torchvision_v1"] = Conventions(**{**vars(CONVENTIONS["torchvision"]), "bn_eps": 0.0})
+CONVENTIONS["torchvision_v1"] = replace(CONVENTIONS["torchvision"], bn_eps=0.0)
 
 
 def get_conventions(name: str) -> Conventions:

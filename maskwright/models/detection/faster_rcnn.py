@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...nn.backbones import Backbone
 from ...nn.detection.box_head import BoxHead
 from ...nn.detection.cascade import CascadeHeads, cascade_of
 from ...nn.detection.keypoint_head import KeypointHead
@@ -105,7 +104,7 @@ def two_stage_fpn(
         ious: of a cascade of box heads, see `CascadeHeads`; (): a single one.
     """
     rules = get_conventions(options.conventions)
-    backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps)
+    backbone = rules.backbone(options.backbone, norm=options.norm)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
     most = options.proposals
     make_box_head = partial(

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
 from ...nn.detection.box_head import BoxHead
 from ...nn.detection.mask_head import ConvMaskHead
 from ...nn.detection.poolers import AlignPooler, MapPooler, Pooler
@@ -121,10 +120,9 @@ def single_map_rcnn(
     """
     rules = get_conventions(options.conventions)
     on_regions = options.head == "res5"
-    backbone = Backbone(
+    backbone = rules.backbone(
         options.backbone,
         norm=options.norm,
-        eps=rules.bn_eps,
         strides=(STRIDES[options.level],),
         output_stride=16 if options.level == "dc5" else 32,
         tail=on_regions,

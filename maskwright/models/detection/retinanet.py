@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
 from ...nn.detection.anchors import AnchorGenerator
 from ...nn.detection.dense.head import BOX_LOSSES, BoxRule, TowerHead
 from ...nn.detection.dense.mining import get_mining
@@ -61,7 +60,7 @@ class RetinaNetOptions:
         candidates: pairs of anchor and class of a level that the suppression sees.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors and normalisation: "maskwright",
-            "torchvision" or "torchvision_v1".
+            "torchvision", "torchvision_v1" or "detectron2".
     """
 
     backbone: str = "resnet50"
@@ -107,7 +106,7 @@ def sides(size: float, *, whole: bool) -> tuple[float, ...]:
 def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
     """Build a RetinaNet."""
     rules = get_conventions(options.conventions)
-    backbone = Backbone(options.backbone, norm=options.norm, eps=rules.bn_eps, strides=STRIDES)
+    backbone = rules.backbone(options.backbone, norm=options.norm, strides=STRIDES)
     last = LastLevels(backbone.channels[-1], options.width, of_pyramid=options.p6_of_p5)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm, last=last)
     theirs = options.conventions.startswith("torchvision")
@@ -138,8 +137,7 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         backbone=backbone,
         fpn=fpn,
         head=head,
-        mean=backbone.mean,
-        std=backbone.std,
+        **rules.pixels(backbone),
         resize=rules.resize.to(options.imgsz),
     )
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
 from ...nn.detection.poolers import PartPooler
 from ...nn.detection.rfcn_head import RFCNHead
 from ...nn.detection.roi_heads import RoIHeads
@@ -86,8 +85,8 @@ FAMILY: dict[str, dict[str, Any]] = {
 def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
     """Build R-FCN."""
     rules = get_conventions(options.conventions)
-    backbone = Backbone(
-        options.backbone, norm=options.norm, eps=rules.bn_eps, strides=(16, 32), output_stride=16
+    backbone = rules.backbone(
+        options.backbone, norm=options.norm, strides=(16, 32), output_stride=16
     )
     head = RFCNHead(
         backbone.channels[1],

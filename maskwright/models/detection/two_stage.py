@@ -40,7 +40,7 @@ class TwoStageOptions:
         ohem: sample those with the largest losses (Shrivastava et al. 2016), not random ones.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors, RoIAlign and pasting: "maskwright",
-            "torchvision", "torchvision_v1" or "mmdetection".
+            "torchvision", "torchvision_v1", "mmdetection", "mmdetection_caffe" or "detectron2".
     """
 
     backbone: str = "resnet50"
@@ -189,8 +189,7 @@ def assemble(
         fpn=fpn,
         rpn=rpn,
         roi_heads=roi_heads,
-        mean=backbone.mean,
-        std=backbone.std,
+        **rules.pixels(backbone),
         resize=make_resize(options),
         paste_mode=rules.paste_mode,
     )
