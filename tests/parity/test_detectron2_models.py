@@ -278,7 +278,7 @@ def plain_crops(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
 
 
 def plain_retinanet(state: Params, pixels: Tensor, classes: int) -> tuple[Tensor, ...]:
-    """Boxes, scores and labels of one image, none of which reaches beyond it."""
+    """Boxes, scores and labels of one image; the NMS sees the whole boxes."""
     maps = plain_maps(state, pixels)
     levels = plain_pyramid(state, maps, 3)
     levels.append(conv(state, "backbone.top_block.p6", maps[-1], stride=2, padding=1))
@@ -301,9 +301,8 @@ def plain_retinanet(state: Params, pixels: Tensor, classes: int) -> tuple[Tensor
         scores.append(top)
         labels.append(at % classes)
     box, score, label = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
-    box = clip_boxes_to_image(box, tuple(pixels.shape[1:]))
     keep = batched_nms(box, score, label, 0.5)[:100]
-    return box[keep], score[keep], label[keep]
+    return clip_boxes_to_image(box[keep], tuple(pixels.shape[1:])), score[keep], label[keep]
 
 
 def lively(model: str, classes: int, images: Images) -> Any:
@@ -325,7 +324,7 @@ def lively(model: str, classes: int, images: Images) -> Any:
         pyramid = made.features(images)
         dense = model.startswith("retinanet")
         head = made.head if dense else made.rpn
-        out = head(pyramid)
+        out = head(pyramid, (128, 160)) if dense else head(pyramid)
         for layer, values, spread in (
             (head.logits, out.logits, 1.5),
             (head.deltas, out.deltas, 0.2),

@@ -129,7 +129,11 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
             candidates=options.candidates,
         ),
         mining=get_mining(options.mining),
-        box=BoxRule(options.box_loss, options.box_weight),
+        box=BoxRule(
+            options.box_loss,
+            options.box_weight,
+            clip_last=options.conventions == "detectron2",
+        ),
         by_image=theirs,
     )
     return OneStageDetector(

@@ -66,12 +66,14 @@ class BoxRule(NamedTuple):
         weight: factor of the loss.
         beta: where smooth L1 turns straight.
         weights: factors of the deltas dx, dy, dw, dh.
+        clip_last: boxes are cut at the border of the image after the suppression, not before it.
     """
 
     loss: str = "l1"
     weight: float = 1.0
     beta: float = 0.1
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    clip_last: bool = False
 
 
 class DenseHead(nn.Module):
@@ -225,12 +227,16 @@ class DenseHead(nn.Module):
         deltas, anchors = torch.cat(output.deltas, 1), torch.cat(output.anchors)
         found = as_float(gather_slots(deltas, place))
         box = decode_deltas(found, anchors[place], self.box.weights)
-        box = clip_boxes(box, images.sizes[:, None])
+        if not self.box.clip_last:
+            box = clip_boxes(box, images.sizes[:, None])
         index, kept_scores, kept = suppress_padded(
             box, score, score > score_thresh, nms_thresh, max_det, labels=label, soft=soft_nms
         )
+        box = gather_slots(box, index)
+        if self.box.clip_last:
+            box = clip_boxes(box, images.sizes[:, None])
         return Instances(
-            boxes=gather_slots(box, index) * kept[..., None],
+            boxes=box * kept[..., None],
             labels=gather_slots(label, index) * kept,
             valid=kept,
             scores=kept_scores,
