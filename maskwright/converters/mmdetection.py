@@ -1,8 +1,9 @@
-"""Detectors of mmdetection 2 and 3 with ResNet and pyramid: Faster and Mask R-CNN, and RefineMask.
+"""mmdetection 2 and 3 on ResNets with a pyramid: Faster and Mask R-CNN, RefineMask, RetinaNet.
 
 RefineMask's published weights come from its authors' copy of that library. Classes stand in the
 same order, background last. What differs: names, and the first fully connected layer, which
-flattens (channel, row, column) there and (row, column, channel) here.
+flattens (channel, row, column) there and (row, column, channel) here; and the rows of RetinaNet's
+logits, which go by anchor and then by class there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ _PREFIXES = [
     (r"roi_heads\.mask_head\.convs\.(\d+)\.0\.", r"roi_head.mask_head.convs.\1.conv."),
     (r"roi_heads\.mask_head\.upsample\.", "roi_head.mask_head.upsample."),
     (r"roi_heads\.mask_head\.logits\.(?!\d)", "roi_head.mask_head.conv_logits."),
+    # RetinaNet
+    (r"fpn\.last\.p6\.", "neck.fpn_convs.3.conv."),
+    (r"fpn\.last\.p7\.", "neck.fpn_convs.4.conv."),
+    (r"head\.class_convs\.(\d+)\.0\.", r"bbox_head.cls_convs.\1.conv."),
+    (r"head\.box_convs\.(\d+)\.0\.", r"bbox_head.reg_convs.\1.conv."),
+    (r"head\.logits\.(?!\d)", "bbox_head.retina_cls."),
+    (r"head\.deltas\.(?!\d)", "bbox_head.retina_reg."),
     # RefineMask
     (
         r"roi_heads\.mask_head\.(instance|semantic)_convs\.(\d+)\.0\.",
@@ -58,6 +66,8 @@ _BRANCH = re.compile(_FUSE + r"branches\.(\d)\.")
 _STAGE_LOGITS = re.compile(r"roi_heads\.mask_head\.logits\.(\d+)\.")
 _CLASSES = "roi_head.bbox_head.fc_cls."
 _BOXES = "roi_head.bbox_head.fc_reg."
+_DENSE = "bbox_head.retina_"
+ANCHORS = 9  # of RetinaNet
 # Options of RefineMask of which the published code knows one value.
 _PUBLISHED = {
     "mask_stages": 4,
@@ -144,7 +154,13 @@ def to_maskwright(
         ValueError: if a tensor is missing or the class rows do not fit together.
     """
     report = ConvertReport()
-    rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
+    options: dict[str, Any] = {"conventions": conventions or "mmdetection"}
+    if f"{_DENSE}cls.weight" in state:
+        rows = _dense_classes(state)
+        p6 = require(state, "neck.fpn_convs.3.conv.weight")
+        options["p6_of_p5"] = p6.shape[1] == p6.shape[0]
+    else:
+        rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
     ids = list(range(1, rows + 1))
     if names is None and rows == 80:
         ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]
@@ -153,7 +169,6 @@ def to_maskwright(
         names = [f"class_{i}" for i in ids]
     if len(names) != rows:
         raise ValueError(f"the weights have {rows} classes, but {len(names)} names were given")
-    options: dict[str, Any] = {"conventions": conventions or "mmdetection"}
     converted: dict[str, Tensor] = {}
     extras: dict[str, Tensor] = {}
     for ours, key in their_names(our_names).items():
@@ -162,6 +177,8 @@ def to_maskwright(
         if ours == "roi_heads.box_head.fcs.0.weight":
             channels = require(state, "neck.fpn_convs.0.conv.weight").shape[0]
             value = flat_columns(value, channels, ours=True)
+        elif key.startswith(f"{_DENSE}cls."):
+            value = value.unflatten(0, (ANCHORS, rows)).transpose(0, 1).flatten(0, 1)
         converted[ours] = value.contiguous()
     refined = sorted(
         key for key in converted if re.fullmatch(r".*mask_head\.logits\.\d\.bias", key)
@@ -183,6 +200,22 @@ def to_maskwright(
     return Converted(converted, options, names, ids, extras, report)
 
 
+def _dense_classes(state: Mapping[str, Tensor]) -> int:
+    """Return how many classes a RetinaNet has.
+
+    Raises:
+        ValueError: if its rows are not those of nine anchors.
+    """
+    logits = require(state, f"{_DENSE}cls.weight").shape[0]
+    deltas = require(state, f"{_DENSE}reg.weight").shape[0]
+    if deltas != 4 * ANCHORS or logits % ANCHORS:
+        raise ValueError(
+            f"{_DENSE}cls.weight has {logits} rows and {_DENSE}reg.weight {deltas}: nine anchors "
+            "need a multiple of nine of those, and 36 of these"
+        )
+    return logits // ANCHORS
+
+
 def from_maskwright(
     state: Mapping[str, Tensor], extras: Mapping[str, Tensor], category_ids: list[int]
 ) -> tuple[dict[str, Tensor], ConvertReport]:
@@ -202,6 +235,8 @@ def from_maskwright(
         value = state[ours]
         if ours == "roi_heads.box_head.fcs.0.weight":
             value = flat_columns(value, state["fpn.output.0.0.weight"].shape[0], ours=False)
+        elif key.startswith(f"{_DENSE}cls."):
+            value = value.unflatten(0, (-1, ANCHORS)).transpose(0, 1).flatten(0, 1)
         result[key] = value.contiguous()
         report.used.append(ours)
     put_back_counters(result, extras)

@@ -16,17 +16,21 @@ from .norm import conv_block
 
 
 class LastLevels(nn.Module):
-    """P6 and P7: strided 3x3 convolutions of C5 or P5, with a ReLU between (Lin et al. 2017b).
+    """P6 and P7: strided 3x3 convolutions of C5 or P5 (Lin et al. 2017b).
 
     Args:
         in_channels: channels of C5.
         channels: channels of the pyramid.
         of_pyramid: P6 is made of P5, not of C5.
+        relu: there is a ReLU between them; not in mmdetection.
     """
 
-    def __init__(self, in_channels: int, channels: int, *, of_pyramid: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, *, of_pyramid: bool, relu: bool = True
+    ) -> None:
         super().__init__()
         self.of_pyramid = of_pyramid
+        self.relu = relu
         first = channels if of_pyramid else in_channels
         self.p6 = nn.Conv2d(first, channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -34,7 +38,7 @@ class LastLevels(nn.Module):
     def forward(self, c5: Tensor, p5: Tensor) -> tuple[Tensor, Tensor]:
         """Return P6 and P7, half and a quarter of the size of P5."""
         p6 = self.p6(p5 if self.of_pyramid else c5)
-        return p6, self.p7(F.relu(p6))
+        return p6, self.p7(F.relu(p6) if self.relu else p6)
 
 
 class FPN(nn.Module):

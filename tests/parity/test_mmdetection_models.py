@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import detection
 
@@ -280,6 +281,64 @@ def test_plain_detectors_agree_with_torchvision(kind: str) -> None:
     assert all(torch.equal(second.state[key], first.state[key]) for key in names)
     back, _ = to_torchvision(second.state, second.extras, second.category_ids)
     assert set(back) <= set(theirs), "counters of one library do not go to the other"
+
+
+def retinanet_shapes(classes: int) -> dict[str, tuple[int, ...]]:
+    layers: dict[str, tuple[int, ...]] = {}
+    for i in range(3):
+        layers[f"neck.lateral_convs.{i}.conv"] = (256, 512 << i, 1, 1)
+    for i in range(5):
+        layers[f"neck.fpn_convs.{i}.conv"] = (256, 2048 if i == 3 else 256, 3, 3)
+    for i in range(4):
+        layers[f"bbox_head.cls_convs.{i}.conv"] = (256, 256, 3, 3)
+        layers[f"bbox_head.reg_convs.{i}.conv"] = (256, 256, 3, 3)
+    layers["bbox_head.retina_cls"] = (9 * classes, 256, 3, 3)
+    layers["bbox_head.retina_reg"] = (36, 256, 3, 3)
+    return {**backbone_shapes(50), **with_biases(layers)}
+
+
+@torch.no_grad()
+def test_retinanet_comes_in_and_goes_out_equal_to_the_bit() -> None:
+    name = "retinanet_resnet50_fpn"
+    theirs = random_file(retinanet_shapes(5))
+    with torch.device("meta"):
+        names = list(build(name, 1).state_dict())
+    found = to_maskwright(theirs, names)
+    assert found.options == {"conventions": "mmdetection", "p6_of_p5": False}
+    back, _ = from_maskwright(found.state, found.extras, found.category_ids)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+    ours = build(name, 5, **found.options).eval()
+    ours.load_state_dict(found.state)
+    # P6 and P7, without a ReLU between, and what the head says of one level.
+    c5, p5 = torch.randn(1, 2048, 8, 8), torch.randn(1, 256, 8, 8)
+    keys = [f"neck.fpn_convs.{i}.conv" for i in (3, 4)]
+    p6 = conv(theirs, keys[0], c5, stride=2)
+    torch.testing.assert_close(ours.fpn.last(c5, p5), (p6, conv(theirs, keys[1], p6, stride=2)))
+    score = box = p5
+    for i in range(4):
+        score = conv(theirs, f"bbox_head.cls_convs.{i}.conv", score).relu()
+        box = conv(theirs, f"bbox_head.reg_convs.{i}.conv", box).relu()
+    score, box = (
+        conv(theirs, f"bbox_head.retina_{part}", x).permute(0, 2, 3, 1)
+        for part, x in (("cls", score), ("reg", box))
+    )
+    output = ours.head([p5] * 5, (64, 64))
+    torch.testing.assert_close(output.logits[0], score.reshape(1, -1, 5))
+    torch.testing.assert_close(output.deltas[0], box.reshape(1, -1, 4))
+    # Nine anchors by ratio and then by size, exact, around the corner of the first cell.
+    sides = [32 * 2 ** (k / 3) for k in range(3)]
+    wanted = [(side / r**0.5, side * r**0.5) for r in (0.5, 1.0, 2.0) for side in sides]
+    shape = output.anchors[0][:9, 2:] - output.anchors[0][:9, :2]
+    torch.testing.assert_close(shape, torch.tensor(wanted))
+    theirs["bbox_head.retina_reg.weight"] = torch.zeros(24, 256, 3, 3)
+    with pytest.raises(ValueError, match="nine anchors"):
+        to_maskwright(theirs, names)
+
+
+def conv(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+    return F.conv2d(x, weight, bias, stride=stride, padding=1)
 
 
 @pytest.mark.parametrize(

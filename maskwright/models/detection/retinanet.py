@@ -60,7 +60,8 @@ class RetinaNetOptions:
         candidates: pairs of anchor and class of a level that the suppression sees.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors and normalisation: "maskwright",
-            "torchvision", "torchvision_v1" or "detectron2".
+            "torchvision", "torchvision_v1", "detectron2", "mmdetection" or
+            "mmdetection_caffe".
     """
 
     backbone: str = "resnet50"
@@ -107,7 +108,12 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
     """Build a RetinaNet."""
     rules = get_conventions(options.conventions)
     backbone = rules.backbone(options.backbone, norm=options.norm, strides=STRIDES)
-    last = LastLevels(backbone.channels[-1], options.width, of_pyramid=options.p6_of_p5)
+    last = LastLevels(
+        backbone.channels[-1],
+        options.width,
+        of_pyramid=options.p6_of_p5,
+        relu=not options.conventions.startswith("mmdetection"),
+    )
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm, last=last)
     theirs = options.conventions.startswith("torchvision")
     anchors = AnchorGenerator(
