@@ -19,7 +19,7 @@ from torch import Tensor
 from maskwright.errors import OptionError
 from maskwright.structures import Preprocess
 
-from .transforms import photometric
+from .augment.colours import photometric
 
 CROP_TRIES = 10
 POLICIES = ("none", "randaugment", "trivialaugment")

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
 
+from .augment.colours import distort, photometric
+from .augment.patches import draw_patch
+from .augment.view import View
 from .pixels.resizing import resize_image
 from .proposals import dataset_proposals
 from .records import Dataset, Record
@@ -43,7 +44,12 @@ class Augment:
             rule, whose long side stays the limit (He et al. 2014, SPPnet, section 3.2); (): none.
         crop: (height, width) in network-input pixels of a random window, or one side for both;
             None: the whole image. Windows with objects are preferred.
-        photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
+        photometric: change brightness, contrast, saturation and hue, each with probability 1/2;
+            "strong": as SSD is trained, see `distort`.
+        expand: probability that the image lies somewhere on a canvas of up to four times its sides.
+        patches: a random patch takes the place of the image, one that overlaps an object by at
+            least 0.1 to 0.9, any one, or all of it; see `draw_patch`. Objects whose centre lies
+            outside are ignored.
         min_visible: an object of which a smaller part of the box is left in the window is ignored,
             neither object nor background.
         fill: red, green and blue, 0 to 255, of what a window shows beyond the image: the mean of
@@ -56,12 +62,14 @@ class Augment:
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     scales: tuple[int, ...] = ()
     crop: int | tuple[int, int] | None = None
-    photometric: bool = False
+    photometric: bool | str = False
+    expand: float = 0.0
+    patches: bool = False
     min_visible: float = 0.1
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        for name in ("flip", "vflip", "rotate90", "min_visible"):
+        for name in ("flip", "vflip", "rotate90", "expand", "min_visible"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"Augment: {name} must lie between 0 and 1, got {value}")
@@ -80,70 +88,6 @@ class Augment:
         """(height, width) of the window; only with a crop."""
         assert self.crop is not None
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-
-
-@dataclass(frozen=True)
-class View:
-    """How an original image is seen: scaled, cut to a window, mirrored, turned; in this order.
-
-    Attributes:
-        full: (height, width) of the whole image after scaling.
-        scale: factors of x and y from original to scaled pixels.
-        window: xyxy in whole scaled pixels, perhaps beyond the image.
-        flip: mirror left and right.
-        vflip: mirror top and bottom.
-        turns: quarter turns counter-clockwise.
-    """
-
-    full: tuple[int, int]
-    scale: tuple[float, float]
-    window: Frame
-    flip: bool = False
-    vflip: bool = False
-    turns: int = 0
-
-    @property
-    def window_size(self) -> tuple[int, int]:
-        """(height, width) of the window, before turning."""
-        x1, y1, x2, y2 = self.window
-        return y2 - y1, x2 - x1
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the result."""
-        height, width = self.window_size
-        return (width, height) if self.turns % 2 else (height, width)
-
-    def to_window(self, points: np.ndarray) -> np.ndarray:
-        """Map (..., 2) x and y of original pixels to window pixels, float64."""
-        moved: np.ndarray = points * self.scale - self.window[:2]
-        return moved
-
-    def orient(self, points: np.ndarray) -> np.ndarray:
-        """Map (..., 2) x and y of window pixels to result pixels: mirrors and turns."""
-        height, width = self.window_size
-        x, y = points[..., 0], points[..., 1]
-        x = width - x if self.flip else x
-        y = height - y if self.vflip else y
-        for _ in range(self.turns):
-            x, y = y, width - x
-            height, width = width, height
-        return np.stack([x, y], -1)
-
-    def orient_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Map (..., 4) xyxy of window pixels to result pixels."""
-        corners = self.orient(boxes.reshape(*boxes.shape[:-1], 2, 2))
-        return np.concatenate([corners.min(-2), corners.max(-2)], -1)
-
-    def orient_array(self, array: np.ndarray) -> np.ndarray:
-        """Mirror and turn an array (h, w)."""
-        array = array[:: -1 if self.vflip else 1, :: -1 if self.flip else 1]
-        return np.ascontiguousarray(np.rot90(array, self.turns))
-
-    def orient_pixels(self, pixels: Tensor) -> Tensor:
-        """Mirror and turn an image (3, h, w)."""
-        axes = [axis for axis, mirrored in ((1, self.vflip), (2, self.flip)) if mirrored]
-        return pixels.flip(axes).rot90(self.turns, (1, 2)).contiguous()
 
 
 @dataclass(frozen=True)
@@ -210,9 +154,10 @@ def make_sample(
     view = draw_view(record, resize, augment, rng)
     fill = (0.0, 0.0, 0.0) if augment is None else augment.fill
     pixels = resize_image(image, view.full, resize, window=view.window, fill=fill)
-    pixels = view.orient_pixels(pixels)
     if augment is not None and augment.photometric:
-        pixels = photometric(pixels, rng)
+        change = distort if augment.photometric == "strong" else photometric
+        pixels = view.refill(change(pixels, rng), fill)
+    pixels = view.orient_pixels(pixels)
 
     height, width = view.window_size
     scaled = _scaled_boxes(record, view)
@@ -221,6 +166,9 @@ def make_sample(
     keep = _sides(boxes) >= 1
     # Too little of an object to be learned from is still no background.
     shown = _visible(scaled, boxes) >= (0.0 if augment is None else augment.min_visible)
+    if augment is not None and augment.patches:
+        centre = (scaled[:, :2] + scaled[:, 2:]) / 2
+        shown &= ((centre >= 0) & (centre < (width, height))).all(1)
     crowd = record.crowd | ~shown
     crops: list[tuple[Crop, Frame]] = []
     masks = masks and dataset.has_masks
@@ -264,23 +212,32 @@ def draw_view(
 ) -> View:
     """Draw the geometry of one image."""
     height, width = record.size
-    full = resize.target_size(height, width)
     if augment is None:
+        full = resize.target_size(height, width)
         return View(full, (full[1] / width, full[0] / height), (0, 0, full[1], full[0]))
+    patch = (0, 0, width, height)
+    if augment.expand or augment.patches:
+        boxes = record.boxes[~record.crowd]
+        patch = draw_patch(record.size, boxes, rng, expand=augment.expand, patches=augment.patches)
+    down, across = patch[3] - patch[1], patch[2] - patch[0]
     if augment.scales:
         short = augment.scales[int(rng.integers(len(augment.scales)))]
         resize = replace(resize, short=short, long=resize.long or MAX_SIDE, factor=None)
-        full = resize.target_size(height, width)
+    size = resize.target_size(down, across)
     jitter = rng.uniform(*augment.scale_jitter)
     if jitter != 1 and resize.stretch is not None:
-        full = resize.scaled(jitter).target_size(height, width)
+        size = resize.scaled(jitter).target_size(down, across)
     elif jitter != 1:
-        factor = resize.scale(height, width) * jitter
-        full = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+        factor = resize.scale(down, across) * jitter
+        size = max(int(down * factor + 0.5), 1), max(int(across * factor + 0.5), 1)
+    full = size
+    if patch != (0, 0, width, height):
+        full = _times(height, size[0] / down), _times(width, size[1] / across)
     scale = (full[1] / width, full[0] / height)
-    view = View(full, scale, (0, 0, full[1], full[0]))
-    if resize.stretch is not None and full != resize.stretch:
-        view = replace(view, window=_placed(full, resize.stretch, rng))
+    left, top = round(patch[0] * scale[0]), round(patch[1] * scale[1])
+    view = View(full, scale, (left, top, left + size[1], top + size[0]))
+    if resize.stretch is not None and size != resize.stretch:
+        view = replace(view, window=_placed(view.window, resize.stretch, rng))
     elif augment.crop is not None:
         view = _draw_window(record, view, augment, rng)
     flip, vflip, turn = rng.random(3) < (augment.flip, augment.vflip, augment.rotate90)
@@ -288,23 +245,29 @@ def draw_view(
     return View(full, scale, view.window, bool(flip), bool(vflip), turns)
 
 
-def _placed(full: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Frame:
-    """Return a window of this size, somewhere in a larger image or around a smaller one."""
+def _times(side: int, factor: float) -> int:
+    """Return a side in pixels after scaling, at least one."""
+    return max(int(side * factor + 0.5), 1)
+
+
+def _placed(window: Frame, size: tuple[int, int], rng: np.random.Generator) -> Frame:
+    """Return a window of this size, somewhere in a larger one or around a smaller one."""
+    x1, y1, x2, y2 = window
     y, x = (
         int(rng.integers(min(0, old - new), max(0, old - new) + 1))
-        for old, new in zip(full, size, strict=True)
+        for old, new in zip((y2 - y1, x2 - x1), size, strict=True)
     )
-    return x, y, x + size[1], y + size[0]
+    return x1 + x, y1 + y, x1 + x + size[1], y1 + y + size[0]
 
 
 def _draw_window(record: Record, view: View, augment: Augment, rng: np.random.Generator) -> View:
-    """Draw a window evenly; if it shows no object, draw again a few times."""
-    crop = augment.crop_size
-    height, width = min(crop[0], view.full[0]), min(crop[1], view.full[1])
+    """Draw a window of that of a view evenly; if it shows no object, draw again a few times."""
+    (down, across), crop = view.window_size, augment.crop_size
+    height, width = min(crop[0], down), min(crop[1], across)
     first = None
     for _ in range(CROP_TRIES):
-        y = int(rng.integers(view.full[0] - height + 1))
-        x = int(rng.integers(view.full[1] - width + 1))
+        y = view.window[1] + int(rng.integers(down - height + 1))
+        x = view.window[0] + int(rng.integers(across - width + 1))
         tried = View(view.full, view.scale, (x, y, x + width, y + height))
         first = first or tried
         scaled = _scaled_boxes(record, tried)
@@ -415,20 +378,3 @@ def view_keypoints(
         # In a mirrored person the left hand is the right one.
         moved = moved[:, skeleton.mirrored]
     return moved.astype(np.float32)
-
-
-def photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change brightness, contrast, saturation and hue of (3, h, w) pixels, 0 to 255."""
-    from torchvision.transforms.v2 import functional as tv
-
-    changes: list[tuple[Any, float, float]] = [
-        (tv.adjust_brightness, 0.75, 1.25),
-        (tv.adjust_contrast, 0.6, 1.4),
-        (tv.adjust_saturation, 0.6, 1.4),
-        (tv.adjust_hue, -0.05, 0.05),
-    ]
-    unit = pixels / 255
-    for change, low, high in changes:
-        if rng.random() < 0.5:
-            unit = change(unit, rng.uniform(low, high))
-    return torch.clamp(unit * 255, 0, 255)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from map_files import numbers, photo, read, save
 
 from maskwright.data import Dataset
+from maskwright.data.augment.view import View
 from maskwright.data.batches import Chance, load_batches
 from maskwright.data.maps.batches import MapBatches
 from maskwright.data.maps.counts import (
@@ -28,7 +29,6 @@ from maskwright.data.maps.samples import (
     nearest,
     sample_labels,
 )
-from maskwright.data.transforms import View
 from maskwright.errors import OptionError
 from maskwright.structures import LabelMaps, Resize
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskwright.data import Augment, Dataset, open_dataset, read_coco
+from maskwright.data.augment.view import View
 from maskwright.data.batches import random_source
-from maskwright.data.transforms import Sample, View, draw_view, make_sample, resample_crop
+from maskwright.data.transforms import Sample, draw_view, make_sample, resample_crop
 from maskwright.structures import Resize
 
 Scene = Any  # of conftest.py
@@ -94,6 +95,9 @@ AUGMENTS = {
     "turns": Augment(flip=0.5, rotate90=0.8),
     "crop": Augment(crop=(120, 150)),
     "large jitter": Augment(scale_jitter=(0.4, 2.0), crop=200, vflip=0.5, rotate90=0.5),
+    "canvas": Augment(expand=1.0),
+    "patches": Augment(expand=0.5, patches=True, vflip=0.5, rotate90=0.5),
+    "part of a patch": Augment(patches=True, scale_jitter=(0.8, 2.0), crop=220),
 }
 
 
@@ -109,7 +113,7 @@ def test_run_length_masks(nuclei_mini: Path, name: str, factor: float) -> None:
 def test_stretched_images_keep_their_size(nuclei_mini: Path, jitter: tuple[float, float]) -> None:
     dataset = open_dataset(nuclei_mini)
     resize = Resize(None, None, stretch=(224, 160))
-    augment = Augment(vflip=0.5, scale_jitter=jitter)
+    augment = Augment(vflip=0.5, scale_jitter=jitter, expand=0.3, patches=jitter[1] == 1)
     assert sum(check_sample(dataset, i, resize, augment, 5) for i in range(0, 32, 8)) > 20
     for index in range(4):
         view = draw_view(dataset[index], resize, augment, random_source(1, 0, index))

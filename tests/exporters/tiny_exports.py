@@ -35,7 +35,9 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
             head.set_fit(svm, ridge)
         else:
             layers = head.last_layers if dense else ([head.logits], [head.deltas])
-            for last, spread in zip(layers, (0.3, 0.001), strict=True):
+            # A finest map of length 20 in each pixel would make scores of 1, all alike.
+            spreads = (0.02 if hasattr(getattr(detector, "fpn", None), "scale") else 0.3, 0.001)
+            for last, spread in zip(layers, spreads, strict=True):
                 for layer in last:
                     layer.weight.normal_(std=spread)
                     layer.bias.zero_()

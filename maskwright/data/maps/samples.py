@@ -18,9 +18,10 @@ from torch import Tensor
 from maskwright.errors import OptionError
 from maskwright.structures import IGNORED, Resize
 
+from ..augment.colours import photometric
+from ..augment.view import View
 from ..pixels.resizing import resize_image
 from ..records import Dataset
-from ..transforms import View, photometric
 
 CROP_TRIES = 10  # windows drawn before one is taken that a class fills
 

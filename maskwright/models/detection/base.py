@@ -6,7 +6,9 @@ proposals, heads on the regions. Detectors whose regions come from outside stand
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -59,12 +61,15 @@ class Detector(Model):
         proposal_source: where regions come from, as `proposals.make_source` reads it, for a
             detector that takes them with the images; None: it needs none.
         max_proposals: most regions of an image.
+        train_views: what chance changes in its training images beside what it does for all: of
+            "photometric", "expand" and "patches", see the recipe.
     """
 
     backbone: Backbone
     num_keypoints = 0
     proposal_source: str | None = None
     max_proposals = 0
+    train_views: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, num_classes: int, *, paste_mode: str = "grid", **conventions: Any) -> None:
         """Keep the conventions; `paste_mode` is one of them, the others are those of `Model`."""

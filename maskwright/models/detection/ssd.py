@@ -119,10 +119,18 @@ class SSDOptions:
 
 
 class SSD(OneStageDetector):
-    """SSD: every image has one size."""
+    """SSD: every image has one size.
 
-    def __init__(self, num_classes: int, **parts: Any) -> None:
+    Args:
+        num_classes: real classes.
+        lite: it trains on patches alone (torchvision's SSDLite), not on canvases and other colours.
+        **parts: of `OneStageDetector`.
+    """
+
+    def __init__(self, num_classes: int, *, lite: bool, **parts: Any) -> None:
         super().__init__(num_classes, **parts)
+        own: dict[str, Any] = {} if lite else {"photometric": "strong", "expand": 0.5}
+        self.train_views = {"patches": True, **own}
         assert self.resize.stretch is not None
         self.size_divisor = 1 if any(side % 32 for side in self.resize.stretch) else 32
 
@@ -196,7 +204,14 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
     )
     mean, std = (_HALF if options.lite else _CAFFE) if theirs else (backbone.mean, backbone.std)
     return SSD(
-        num_classes, backbone=backbone, fpn=fpn, head=head, mean=mean, std=std, resize=resize
+        num_classes,
+        lite=options.lite,
+        backbone=backbone,
+        fpn=fpn,
+        head=head,
+        mean=mean,
+        std=std,
+        resize=resize,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the data decides of a detector: the sizes of its anchors."""
+"""What data and training have to do with a model: the sizes of its anchors, what chance changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 
 from ...data.anchor_sizes import suggest_anchor_sizes
 from ...data.records import Dataset
+from ...data.transforms import Augment
+from ...models.detection.base import Detector
 from ...models.registry import build, get_entry
 from ..recipe import TrainRecipe
+from .recipe import DetectionRecipe
 
 # What to do where the data has no keypoints for a model that learns them.
 WITHOUT_KEYPOINTS = (
@@ -33,3 +36,22 @@ def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dic
     with torch.device("meta"):
         resize = build(recipe.model, len(data.names), **args).resize
     return {"anchor_sizes": suggest_anchor_sizes(data, resize, usual)}
+
+
+def augmentation(recipe: DetectionRecipe, model: Detector) -> Augment:
+    """Return what chance changes in training images: as the user says, else as the model has it."""
+    chosen = {
+        name: getattr(recipe, name)
+        for name in ("photometric", "expand", "patches")
+        if getattr(recipe, name) is not None
+    }
+    return Augment(
+        flip=recipe.flip,
+        vflip=recipe.vflip,
+        rotate90=recipe.rotate90,
+        scale_jitter=recipe.scale_jitter,
+        scales=model.train_scales,
+        crop=recipe.crop,
+        fill=model.fill,
+        **{**model.train_views, **chosen},
+    )

@@ -28,6 +28,19 @@ class DetectionRecipe(TrainRecipe):
     crop: int | tuple[int, int] | None = None
     """Random window of the scaled image in pixels, one side or (height, width). None: whole."""
 
+    photometric: bool | str | None = None  # type: ignore[assignment]  # more than others have
+    """Random brightness, contrast, saturation and hue; "strong": as SSD is trained. None: strong
+    for SSD on VGG, none for others."""
+
+    expand: float | None = None
+    """Share of images that lie somewhere on a canvas of up to four times their sides, filled with
+    the mean colour: small objects for a network that sees large ones. None: 0.5 for SSD on VGG, 0
+    for others."""
+
+    patches: bool | None = None
+    """See a random patch of each image that overlaps an object by at least 0.1 to 0.9, any patch,
+    or the whole. None: true for SSD and SSDLite, false for others."""
+
     difficult: bool = False
     """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
     objects nor as background. In validation they never count."""
@@ -63,6 +76,10 @@ class DetectionRecipe(TrainRecipe):
                 f"scale_jitter={self.scale_jitter}: expected the smallest and the largest factor, "
                 "both above 0, such as (0.8, 1.25)"
             )
+        if self.photometric not in (None, True, False, "strong"):
+            raise OptionError(f"photometric={self.photometric!r}: expected true, false, or strong")
+        if self.expand is not None and not 0 <= self.expand <= 1:
+            raise OptionError(f"expand={self.expand}: expected a share from 0 to 1")
         sides = (self.crop,) if isinstance(self.crop, int) else self.crop
         if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
             raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")
@@ -89,7 +106,7 @@ class DetectionRecipe(TrainRecipe):
     @property
     def whole_images(self) -> bool:
         """False with random windows; see `TrainRecipe`."""
-        return self.crop is None
+        return self.crop is None and not self.patches
 
     @property
     def learns_more(self) -> bool:

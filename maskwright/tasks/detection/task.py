@@ -15,7 +15,6 @@ from ...data.loader import Batch, Loader, make_loader
 from ...data.pixels.resizing import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
-from ...data.transforms import Augment
 from ...errors import OptionError, first_few
 from ...models.base import Model
 from ...models.detection.base import Detector
@@ -30,7 +29,7 @@ from ..scaling import scale_photos
 from ..views import Views
 from . import alternate
 from .crf import make_crf, refined
-from .data_options import WITHOUT_KEYPOINTS, own_anchors
+from .data_options import WITHOUT_KEYPOINTS, augmentation, own_anchors
 from .evaluate import (
     COMPARED,
     DetectionEvaluation,
@@ -197,16 +196,7 @@ class DetectionTask(Task):
             data,
             batch=recipe.batch,
             resize=model.resize,
-            augment=Augment(
-                flip=recipe.flip,
-                vflip=recipe.vflip,
-                rotate90=recipe.rotate90,
-                scale_jitter=recipe.scale_jitter,
-                scales=model.train_scales,
-                crop=recipe.crop,
-                photometric=recipe.photometric,
-                fill=model.fill,
-            ),
+            augment=augmentation(recipe, model),
             seed=recipe.seed,
             workers=recipe.workers,
             shuffle=True,

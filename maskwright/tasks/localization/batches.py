@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ...data.augment.colours import photometric
+from ...data.augment.view import View
 from ...data.batches import Chance
 from ...data.pixels.resizing import collate_images, resize_image
 from ...data.records import Dataset, Record
-from ...data.transforms import View, photometric, view_keypoints
+from ...data.transforms import view_keypoints
 from ...structures import Images, Instances, Resize
 from .objects import Chosen, choose
 

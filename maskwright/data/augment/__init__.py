@@ -1,0 +1,1 @@
+"""What chance changes in training images: colours, and which part of an image is seen."""
