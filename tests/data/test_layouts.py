@@ -26,7 +26,15 @@ LABELME = (
     '{"version": "5", "shapes": [{"label": "cat", "shape_type": "polygon", "points": [[2, 2], '
     '[9, 2], [9, 9]]}], "imagePath": "a.png"}'
 )
-STUDIO = '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": []}]}]'
+BOX = '"x": 10, "y": 10, "width": 20, "height": 20, "rectanglelabels": ["cat"]'
+STUDIO = (
+    '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [{"type": '
+    f'"rectanglelabels", "original_width": 40, "original_height": 30, "value": {{{BOX}}}}}]}}]}}]'
+)
+CVAT = (
+    '<annotations><image id="0" name="{}" width="40" height="30"><box label="cat" xtl="2" '
+    'ytl="2" xbr="11" ybr="11"/></image></annotations>'
+)
 
 
 def coco(*images: str) -> str:
@@ -85,6 +93,18 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         "label images of instances",
         {"masks/train/a.png": "", "masks/val/b.png": "", "object_classes.txt": "cat\n"}
         | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
+    "files of CVAT": (
+        "CVAT XML",
+        {"train.xml": CVAT.format("a.png"), "val.xml": CVAT.format("b.png")}
+        | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "files of Label Studio": (
+        "Label Studio JSON",
+        {"train.json": STUDIO, "val.json": STUDIO.replace("a.png", "b.png")}
+        | images("images/a.png", "images/b.png"),
         AB,
     ),
     "files of LabelMe": (
@@ -331,6 +351,16 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         | images("images/a.png"),
         "objects.csv: the first line must be image,number,class",
     ),
+    "two files of CVAT": (
+        "CVAT XML",
+        {"1.xml": CVAT.format("a.png"), "2.xml": CVAT.format("a.png")} | images("images/a.png"),
+        "1.xml and .*2.xml are of no split by their names",
+    ),
+    "two files of Label Studio": (
+        "Label Studio JSON",
+        {"1/train.json": STUDIO, "train/2.json": STUDIO, "train.json": STUDIO},
+        "are both of the train split",
+    ),
     "LabelMe without its images": (
         "LabelMe JSON",
         {"labels/a.json": LABELME} | images("images/b.png"),
@@ -423,8 +453,6 @@ LIST = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}]'
 # Format, file, and its content.
 FOREIGN: dict[str, tuple[str, str]] = {
     "LabelMe XML": ("a.xml", "<annotation><object><polygon></polygon></object></annotation>"),
-    "Label Studio JSON": ("project.json", STUDIO),
-    "CVAT XML": ("annotations.xml", "<?xml?><!-- x --><annotations><image id='0'/></annotations>"),
     "CreateML JSON": (
         "x.json",
         '[{"image": "a.png", "annotations": [{"label": "c", "coordinates": {"x": 1}}]}]',
@@ -596,7 +624,6 @@ def test_files_given_directly(tmp_path: Path) -> None:
         file.writestr("x", "y")
     for name, text, message in (
         ("data.zip", None, "is a ZIP archive: unpack it and give the folder"),
-        ("x.xml", "<annotations><image/></annotations>", "is CVAT XML: export it from CVAT"),
         (
             "a.txt",
             "0 0.5 0.5 0.1 0.1\n",

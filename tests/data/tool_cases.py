@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults import Clean, Data, Listed, Refused, encoded, png_header
+from faults import NAN, Clean, Data, Listed, Refused, encoded, png_header
 from PIL import Image
 
 from maskwright.data.building.geometry import as_png
+from maskwright.data.formats.studio.brush import encode_brush
 
 Files = dict[str, str | bytes]
 Change = Callable[[Path], object]
@@ -63,14 +64,54 @@ INSTANCES: Files = {
     "object_classes.txt": "cat\ndog\n",
     "objects.csv": "image,number,class\ntrain/a,1,cat\ntrain/b,1,dog\ntrain/c,1,cat\nval/v,1,cat\n",
 }
+CVAT_BOX = '<box label="{}" xtl="2" ytl="3" xbr="12" ybr="8" occluded="0"></box>'
+
+
+def cvat(*names: str) -> str:
+    """CVAT's XML of images with a box each, of the class before the name."""
+    images = "".join(
+        f'<image id="{k}" name="{name[1:]}.png" width="40" height="30">'
+        f"\n{CVAT_BOX.format({'c': 'cat', 'd': 'dog'}[name[0]])}</image>\n"
+        for k, name in enumerate(names)
+    )
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "dog"))
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>\n'
+        f"<meta><task><labels>{labels}</labels></task></meta>\n{images}</annotations>"
+    )
+
+
+CVAT: Files = {"train.xml": cvat("ca", "db", "cc"), "val.xml": cvat("cv")}
+
+
+def task(number: int, name: str, label: str = "cat", **more: Any) -> dict[str, Any]:
+    """A task of Label Studio with a rectangle; `more` changes its value."""
+    value = {"x": 5, "y": 10, "width": 25, "height": 20, "rotation": 0} | more
+    region = {"id": "r", "type": "rectanglelabels", "image_rotation": 0}
+    region |= {"original_width": 40, "original_height": 30}
+    region["value"] = value | {"rectanglelabels": [label]}
+    image = f"/data/upload/1/{name}.png"
+    return {"id": number, "data": {"image": image}, "annotations": [{"result": [region]}]}
+
+
+TASKS = [task(1, "a"), task(2, "b", "dog"), task(3, "c")]
+STUDIO: Files = {
+    "train.json": json.dumps(TASKS),
+    "val.json": json.dumps([task(1, "v")]),
+    "classes.txt": "cat\ndog\n",
+}
 IMAGES = {
+    "cvat": ("images/a.png", "images/b.png", "images/c.png", "images/v.png"),
+    "labelstudio": ("images/a.png", "images/b.png", "images/c.png", "images/v.png"),
     "instances": (
         *("images/train/a.png", "images/train/b.png", "images/train/c.png", "images/val/v.png"),
     ),
     "labelme": ("train/a.png", "train/b.png", "train/c.png", "val/v.png"),
     "yolo": ("images/train/a.png", "images/train/b.png", "images/train/c.png", "images/val/v.png"),
 }
-TOOLS = {"yolo": YOLO, "labelme": LABELME, "instances": INSTANCES}
+TOOLS = {"yolo": YOLO, "labelme": LABELME, "instances": INSTANCES, "cvat": CVAT} | {
+    "labelstudio": STUDIO
+}
 
 
 def lay_tool(root: Path, tool: str) -> Path:
@@ -119,6 +160,38 @@ def object_of_a(kind: str, action: str, says: str = "", objects: int = 3) -> Lis
 
 
 A = "labels/train/a.txt"
+BOX = CVAT_BOX.format("cat")
+
+
+def element(text: str) -> Change:
+    """Change the first box of CVAT."""
+    return put("train.xml", cvat("ca", "db", "cc").replace(BOX, text, 1))
+
+
+def region(**entries: Any) -> Change:
+    """Change the region of the first image of Label Studio."""
+
+    def change(root: Path) -> None:
+        first = json.loads(json.dumps(TASKS[0]))
+        first["annotations"][0]["result"][0].update(entries)
+        put("train.json", json.dumps([first, *TASKS[1:]]))(root)
+
+    return change
+
+
+def value(**entries: Any) -> Change:
+    """Change the value of the region of the first image of Label Studio."""
+    return put("train.json", json.dumps([task(1, "a", **entries), *TASKS[1:]]))
+
+
+def first_task(**entries: Any) -> Change:
+    return put("train.json", json.dumps([TASKS[0] | entries, *TASKS[1:]]))
+
+
+LAUGHS = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;&b;">]>'
+OUTSIDE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
+DISK = np.hypot(*np.mgrid[-15:15, -20:20]) < 9
+BRUSH = {"type": "brushlabels"}
 M = "masks/train/a.png"
 J = "train/a.json"
 
@@ -451,5 +524,248 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "instances",
         swap("objects.csv", "a,1", "a,x"),
         Refused(r"objects\.csv, line 2"),
+    ),
+    # CVAT.
+    "CVAT cut off": (
+        "cvat",
+        put("train.xml", cvat("ca", "db")[:-30]),
+        Refused(r"train\.xml:\d+: no valid XML.*cut off"),
+    ),
+    "CVAT of entities": (
+        "cvat",
+        swap("train.xml", "<annotations>", LAUGHS + "<annotations>"),
+        Refused("declares an entity.*remove the DOCTYPE"),
+    ),
+    "CVAT of other files": (
+        "cvat",
+        swap("train.xml", "<annotations>", OUTSIDE + "<annotations>"),
+        Refused("declares an entity"),
+    ),
+    "CVAT nested deeply": (
+        "cvat",
+        element("<a>" * 100 + "</a>" * 100),
+        Refused("nested too deeply"),
+    ),
+    "CVAT in Latin-1": (
+        "cvat",
+        put("train.xml", cvat("ca", "db", "cc").replace("cat", "\xe9").encode("latin-1")),
+        Refused("no valid XML"),
+    ),
+    "CVAT with a byte order mark": (
+        "cvat",
+        put("train.xml", "\ufeff" + cvat("ca", "db", "cc")),
+        Clean(),
+    ),
+    "CVAT's path of Windows": ("cvat", swap("train.xml", '"a.png"', '".\\a.png"'), Clean()),
+    "CVAT's image under another path": (
+        "cvat",
+        swap("train.xml", '"a.png"', '"job 3\\a.png"'),
+        Listed("image under another name", "repaired", None, None, 3, 3, "in another folder"),
+    ),
+    "CVAT's way out": (
+        "cvat",
+        swap("train.xml", '"a.png"', '"../../etc/x.png"'),
+        Listed("path outside the data set", "left out", 1, None, 2, 2, "leads out"),
+    ),
+    "CVAT's image missing": (
+        "cvat",
+        gone("images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, "does not exist"),
+    ),
+    "CVAT's image without a name": (
+        "cvat",
+        swap("train.xml", 'name="a.png"', ""),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"xml:\d+: <image> has no name"),
+    ),
+    "no box": ("cvat", element(""), Clean(objects=2)),
+    "box without a side": (
+        "cvat",
+        element(BOX.replace('xbr="12"', "")),
+        object_of_a("bad points", "ignored", r"xml, line \d+.*xbr must be a number"),
+    ),
+    "box of NaN": (
+        "cvat",
+        element(BOX.replace("12", "nan")),
+        object_of_a("NaN or infinite coordinates", "ignored", "xbr 'nan'"),
+    ),
+    "box of negative sides": (
+        "cvat",
+        element(BOX.replace("12", "0")),
+        object_of_a("swapped corners", "repaired", "corners put in order"),
+    ),
+    "box of a class that is not listed": (
+        "cvat",
+        element(CVAT_BOX.format("cow")),
+        object_of_a("unknown category", "ignored", "class 'cow' is none of the names"),
+    ),
+    "box without a class": (
+        "cvat",
+        element(CVAT_BOX.format("")),
+        object_of_a("unknown category", "ignored"),
+    ),
+    "CVAT's unknown shape": (
+        "cvat",
+        element('<cube label="cat"/>'),
+        object_of_a("unknown shape", "ignored", "<cube>"),
+    ),
+    "CVAT's points": (
+        "cvat",
+        element('<points label="cat" points="1,1"/><tag label="cat"/>'),
+        Listed(
+            "shape without area",
+            "left out",
+            None,
+            None,
+            3,
+            2,
+            r"xml:\d+.*1 x points, 1 x tag",
+        ),
+    ),
+    "polygon of CVAT without commas": (
+        "cvat",
+        element('<polygon label="cat" points="1 1 2 2"/>'),
+        object_of_a("bad points", "ignored", "x,y;x,y"),
+    ),
+    "polygon of CVAT of two points": (
+        "cvat",
+        element('<polygon label="cat" points="1,1;2,2"/>'),
+        object_of_a("polygon with too few points", "ignored"),
+    ),
+    "mask of CVAT beyond the image": (
+        "cvat",
+        element('<mask label="cat" left="38" top="3" width="4" height="2" rle="0, 8"/>'),
+        object_of_a("mask outside the image", "ignored", "4x2 pixels at 38, 3"),
+    ),
+    "mask of CVAT of words": (
+        "cvat",
+        element('<mask label="cat" left="3" top="3" width="4" height="2" rle="a"/>'),
+        object_of_a("bad RLE", "ignored", "whole numbers, got 'a'"),
+    ),
+    "mask of CVAT with a run too long": (
+        "cvat",
+        element('<mask label="cat" left="3" top="3" width="4" height="2" rle="2, 7"/>'),
+        object_of_a("bad RLE", "repaired", "sum to 9, the mask has 8.*cut"),
+    ),
+    "mask of CVAT with negative runs": (
+        "cvat",
+        element('<mask label="cat" left="3" top="3" width="4" height="2" rle="2, -1, 7"/>'),
+        object_of_a("bad RLE", "ignored", "below 0"),
+    ),
+    "mask of CVAT of nothing": (
+        "cvat",
+        element('<mask label="cat" left="3" top="3" width="4" height="2" rle="8"/>'),
+        object_of_a("empty mask", "left out", "", 2),
+    ),
+    # Label Studio.
+    "Label Studio cut off": (
+        "labelstudio",
+        put("train.json", json.dumps(TASKS)[:-20]),
+        Refused(r"train\.json:1: no valid JSON"),
+    ),
+    "Label Studio of one task": (
+        "labelstudio",
+        put("train.json", json.dumps([5, *TASKS[1:]])),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"\[0\]: a task is an object, got 5"),
+    ),
+    "upload with its digits": (
+        "labelstudio",
+        first_task(data={"image": "/data/upload/7/0a1b2c3d-a.png"}),
+        Listed("image under another name", "repaired", None, None, 3, 3, "digits of an upload"),
+    ),
+    "task without an image": (
+        "labelstudio",
+        first_task(data={"text": "hello"}),
+        Listed("bad image entry", "left out", 1, None, 2, 2, "task 1 names no image"),
+    ),
+    "task of a file elsewhere": (
+        "labelstudio",
+        first_task(data={"image": "/data/local-files/?d=../../x.png"}),
+        Listed("path outside the data set", "left out", 1, None, 2, 2),
+    ),
+    "task that was skipped": (
+        "labelstudio",
+        first_task(annotations=[{"was_cancelled": True, "result": []}]),
+        Listed("task without annotation", "left out", None, None, 2, 2, "first task 1"),
+    ),
+    "task that nobody did": (
+        "labelstudio",
+        first_task(annotations=[]),
+        Listed("task without annotation", "left out", None, None, 2, 2),
+    ),
+    "task without an object": (
+        "labelstudio",
+        first_task(annotations=[{"result": []}]),
+        Clean(objects=2),
+    ),
+    "task that two did": (
+        "labelstudio",
+        first_task(annotations=[{"result": [], "updated_at": "2"}, *TASKS[0]["annotations"]]),
+        Listed("several annotations", "repaired", 1, None, 3, 2, "task 1 has 2 annotations"),
+    ),
+    "percent beyond 100": (
+        "labelstudio",
+        value(x=90),
+        object_of_a("box beyond the image", "repaired", "clipped"),
+    ),
+    "percent far beyond 100": (
+        "labelstudio",
+        value(x=900),
+        object_of_a("box outside the image", "left out", "", 2),
+    ),
+    "negative percent": (
+        "labelstudio",
+        value(width=-5),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "percent of NaN": (
+        "labelstudio",
+        value(x=NAN),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "percent of words": (
+        "labelstudio",
+        value(x="5%"),
+        object_of_a("bad points", "ignored", r"task 1, result\[0\].*x must be a number of percent"),
+    ),
+    "no value": ("labelstudio", region(value=None), object_of_a("bad points", "ignored")),
+    "no size of the image": (
+        "labelstudio",
+        region(original_width=None),
+        object_of_a("no size", "ignored", "original_width"),
+    ),
+    "image turned in Label Studio": (
+        "labelstudio",
+        region(image_rotation=90),
+        object_of_a("turned image", "ignored", "turn it back there"),
+    ),
+    "no label of a region": (
+        "labelstudio",
+        region(value={"x": 5, "y": 10, "width": 25, "height": 20}),
+        object_of_a("unknown category", "ignored", "no class"),
+    ),
+    "choices": (
+        "labelstudio",
+        region(type="choices", value={"choices": ["good"]}),
+        Listed("shape without area", "left out", None, None, 3, 2, "1 x choices"),
+    ),
+    "brush of words": (
+        "labelstudio",
+        region(**BRUSH, value={"brushlabels": ["cat"], "rle": "x"}),
+        object_of_a("bad RLE", "ignored", "list of bytes"),
+    ),
+    "brush cut off": (
+        "labelstudio",
+        region(**BRUSH, value={"brushlabels": ["cat"], "rle": encode_brush(DISK)[:-9]}),
+        object_of_a("bad RLE", "ignored", "cut off"),
+    ),
+    "brush of another size": (
+        "labelstudio",
+        region(**BRUSH, value={"brushlabels": ["cat"], "rle": encode_brush(DISK[:20])}),
+        object_of_a("RLE of another size", "ignored", "40x30 pixels needs 4800"),
+    ),
+    "brush of nothing": (
+        "labelstudio",
+        region(**BRUSH, value={"brushlabels": ["cat"], "rle": encode_brush(DISK & False)}),
+        object_of_a("empty mask", "left out", "", 2),
     ),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..pixels.kinds import image_suffixes
 from ..records import Fault
-from .folders import Tree, folder_split, read_lines
+from .folders import ANNOTATION_FOLDERS, Tree, folder_split, read_lines, split_name
 from .source import BaseSource, passed_over
 
 DEEPEST = 4
@@ -70,6 +70,44 @@ def files_by_split(
         why = f"it and {len(rest) - 1} others lie in no folder of a split, and others do"
         faults = (passed_over(rest[0], why),)
     return found, faults
+
+
+def file_of_split(
+    tree: Tree, path: Path, suffix: str, fits: Callable[[Path], bool]
+) -> dict[str, Path]:
+    """Return the one file of each split, by its name or that of its folder; a lone one is train.
+
+    Args:
+        tree: the file system.
+        path: the folder; files lie in it, in a folder of annotations, or in those of splits.
+        suffix: of the files.
+        fits: whether a file is of the format.
+
+    Raises:
+        ValueError: if two are of one split, or nothing tells which is which.
+    """
+    splits = [one for one in tree.folders(path) if folder_split(one)]
+    places = [path, *tree.named(path, ANNOTATION_FOLDERS), *splits]
+    places += [one for outer in splits for one in tree.named(outer, ANNOTATION_FOLDERS)]
+    found: dict[str, Path] = {}
+    files = [file for place in places for file in tree.files(place, suffix) if fits(file)]
+    for file in files:
+        inner = [file.parent, *file.parent.parents[: len(file.parent.relative_to(path).parts)]]
+        told = next((own for one in inner if (own := folder_split(one))), "")
+        split = split_name(file.stem) or told
+        if split in found:
+            of = f"both of the {split} split" if split else "of no split by their names"
+            raise ValueError(
+                f"{found[split]} and {file} are {of}: name them train and val, or give one as data="
+            )
+        found[split] = file
+    if set(found) == {""}:
+        found = {"train": found[""]}
+    elif "" in found:
+        raise ValueError(
+            f"{found['']} is of no split by its name, and others are: name it train or val"
+        )
+    return found
 
 
 def listed_names(root: Path, files: list[Path] | tuple[Path, ...]) -> list[str] | None:

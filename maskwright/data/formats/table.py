@@ -20,6 +20,8 @@ from .coco import find as coco
 from .coco.layout import CocoFinder
 from .coco.write import write_coco
 from .csv_table import csv_splits, find_csv, fits, write_csv
+from .cvat.read import cvat_file, find_cvat
+from .cvat.write import write_cvat
 from .folders import (
     Tree,
 )
@@ -48,6 +50,8 @@ from .sniff import (
     RESULTS,
 )
 from .source import Source
+from .studio.read import find_studio, studio_file
+from .studio.write import write_studio
 from .voc import source as voc
 from .voc.layout import VocFinder
 from .voc.write import write_voc
@@ -190,6 +194,24 @@ TABLE = (
         keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
     ),
     Layout(
+        "CVAT XML",
+        "annotations.xml + images/ (images or frames); train.xml + val.xml + images/train/ + ...",
+        lambda look: find_cvat(look.tree, look.path),
+        file=cvat_file,
+        format="cvat",
+        write=write_cvat,
+        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+    ),
+    Layout(
+        "Label Studio JSON",
+        "project-1.json + images/; train.json + val.json + images/train/ + images/val/",
+        lambda look: find_studio(look.tree, look.path),
+        file=studio_file,
+        format="labelstudio",
+        write=write_studio,
+        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+    ),
+    Layout(
         "CSV of keypoints",
         "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
         lambda look: find_points(look.tree, look.path),
@@ -312,8 +334,6 @@ TABLE = (
         last=True,
     ),
     Layout("LabelMe XML", todo=EXPORT),
-    Layout("Label Studio JSON", todo="export it from Label Studio as COCO or Pascal VOC XML"),
-    Layout("CVAT XML", todo="export it from CVAT as COCO 1.0 or PASCAL VOC 1.1"),
     Layout("CreateML JSON", todo=EXPORT),
     Layout("Supervisely JSON", todo="export it with Supervisely's app to COCO or Pascal VOC"),
     Layout("Cityscapes JSON", todo="convert it to COCO JSON"),

@@ -1,0 +1,1 @@
+"""CVAT's XML: images or a video, with its own run lengths, rotation and tracks."""

@@ -1,0 +1,290 @@
+"""Reader of Label Studio's JSON and JSON-MIN.
+
+Rectangles, ellipses, polygons and brush strokes are objects, in percent of the image; a rectangle
+that is turned is turned around its upper left corner and becomes a polygon. Of several annotations
+of a task the newest counts; tasks without one, and those that were skipped, are left out, for
+nobody looked at their images. The text `iscrowd` or `ignore` of a region makes one that counts
+neither way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.builder import ANY
+from ...building.geometry import corners_of, ellipse, points_of, run_lengths, turned
+from ...building.objects import finite_number, shown, whole_number
+from ...pixels.images import image_header
+from ...pixels.limits import max_pixels
+from ...records import Dataset
+from ...segments import BadSegment
+from ..beside import file_of_split, listed_names
+from ..csv_table import image_roots
+from ..folders import Tree, split_name
+from ..json_file import load_json
+from ..sniff import sniff
+from ..source import BaseSource, ReadOptions
+from .brush import decode_brush
+
+KIND = "Label Studio JSON"
+AREAS = ("rectangle", "ellipse", "polygon", "brush")
+STEP = 5  # decimals of a pixel
+
+
+@dataclass(frozen=True)
+class StudioSource(BaseSource):
+    """Where one split lies: Label Studio's JSON."""
+
+    annotations: Path
+
+    def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
+        """Return the data set; see `discover.open_dataset`."""
+        reader = _Reader(self.annotations, split, "labelstudio")
+        tasks = load_json(self.annotations)
+        if not isinstance(tasks, list):
+            raise ValueError(f"{self.annotations} is no list of tasks, as Label Studio exports it")
+        roots = image_roots(self.annotations, split)
+        listed = listed_names(self.annotations.parent, ())
+        by_name = None if listed is None else {name: name for name in listed}
+        return reader.read(lambda: reader.pictures(tasks, roots), roots, by_name, names)
+
+
+def find_studio(tree: Tree, path: Path) -> dict[str, StudioSource]:
+    """Return the splits of a folder with JSON files of Label Studio, {} for others.
+
+    Raises:
+        ValueError: if two are of one split.
+    """
+    files = file_of_split(tree, path, ".json", lambda file: sniff(file) == KIND)
+    return {split: StudioSource(file) for split, file in files.items()}
+
+
+def studio_file(path: Path) -> dict[str, StudioSource]:
+    """Return the split of a single file, {} for others."""
+    if path.suffix.lower() != ".json" or sniff(path) != KIND:
+        return {}
+    return {split_name(path.stem) or "train": StudioSource(path)}
+
+
+class _Reader(AnnotatedReader):
+    """State of reading one split."""
+
+    def pictures(self, tasks: Sequence[Any], roots: Sequence[Path]) -> Iterator[Picture]:
+        """Yield the images of tasks that somebody annotated."""
+        self.without_area: Counter[str] = Counter()
+        self.first_without = ""
+        self.untouched: list[str] = []
+        for number, task in enumerate(tasks):
+            place = f"task {task.get('id', number)}" if isinstance(task, dict) else f"[{number}]"
+            picture = Picture(self.path, "")
+            if not isinstance(task, dict):
+                message = f"{self.path}, {place}: a task is an object, got {shown(task)}"
+                picture.broken = "bad image entry", message
+                yield picture
+                continue
+            results = self._results(task, picture, place)
+            if results is None:
+                self.untouched.append(place)
+                continue
+            picture.name = image_name(task)
+            if not picture.name:
+                message = f"{self.path}, {place} names no image: its data have no path of one"
+                picture.broken = "bad image entry", message
+            else:
+                self._take(picture, results, place)
+                if picture.size is None:
+                    picture.size = _size_of(picture.name, roots)
+            yield picture
+
+    def surveyed(self) -> None:
+        """List what is no object, and the tasks that nobody annotated."""
+        if self.without_area:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
+            self.fault(
+                "shape without area",
+                f"{self.path}, {self.first_without}: these are no objects of a box or a mask, "
+                f"{kinds} in all",
+            )
+        if self.untouched:
+            self.fault(
+                "task without annotation",
+                f"{self.path}: {len(self.untouched)} task(s) were skipped or never annotated, the "
+                f"first {self.untouched[0]}: submit an empty annotation where there is no object",
+            )
+
+    def _results(self, task: dict[str, Any], picture: Picture, place: str) -> list[Any] | None:
+        """Return the regions of a task; None where nobody annotated it."""
+        found = task.get("annotations", task.get("completions"))
+        if not isinstance(found, list):  # JSON-MIN has them among the data
+            own = [value for value in task.values() if isinstance(value, list)]
+            mins = [value for value in own if value and isinstance(value[0], dict)]
+            if not mins and "annotator" not in task:
+                return None
+            return [
+                {**one, "value": one, "type": next((k for k in one if k.endswith("labels")), "")}
+                for value in mins
+                for one in value
+                if isinstance(one, dict)
+            ]
+        usable = [one for one in found if isinstance(one, dict) and not one.get("was_cancelled")]
+        if not usable:
+            return None
+        if len(usable) > 1:
+            usable.sort(key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
+            message = (
+                f"{self.path}, {place} has {len(usable)} annotations: the newest is read, the "
+                "others are not"
+            )
+            picture.notes.append(("several annotations", message, "repaired"))
+        results = usable[-1].get("result")
+        return results if isinstance(results, list) else []
+
+    def _take(self, picture: Picture, results: Sequence[Any], place: str) -> None:
+        """Take over the regions of an image."""
+        regions = [one if isinstance(one, dict) else {} for one in results]
+        labels = {
+            one.get("id"): name
+            for one in regions
+            if (name := _label(one)) is not None and isinstance(one.get("id"), str | int)
+        }
+        shapes = [one for one in regions if _kind(one) in AREAS]
+        sizes = [(one.get("original_height"), one.get("original_width")) for one in shapes]
+        size = next((one for one in sizes if None not in map(whole_number, one)), None)
+        picture.size = size
+        done: set[Any] = set()
+        for number, one in enumerate(regions):
+            kind, where = _kind(one), f"{place}, result[{number}]"
+            if kind not in AREAS:
+                if kind != "labels":
+                    self.without_area[kind or "nothing"] += 1
+                    self.first_without = self.first_without or where
+                continue
+            key = one.get("id")
+            if isinstance(key, str | int):
+                if (key, kind) in done:  # the same region, told once more with its label
+                    continue
+                done.add((key, kind))
+            meta = one.get("meta")
+            texts = meta.get("text") if isinstance(meta, dict) else None
+            marks = texts if isinstance(texts, list) else [texts]
+            own = _label(one)
+            name = own if own or not isinstance(key, str | int) else labels.get(key)
+            found = Shape(name, where, {})
+            if "iscrowd" in marks or "ignore" in marks:
+                found.entry.update(iscrowd=1, ignore=int("ignore" in marks))
+            if "ignore" in marks and found.key is None:
+                found.key = ANY
+            try:
+                found.entry.update(_outline(kind, one, size))
+            except BadSegment as bad:
+                found.entry["bbox"] = bad
+            picture.shapes.append(found)
+
+
+def _size_of(name: str, roots: Sequence[Path]) -> tuple[int, int] | None:
+    """Return (height, width) of an image file: without a region nothing tells them."""
+    for root in roots:
+        with contextlib.suppress(ValueError):
+            return image_header(root / name).size
+    return None
+
+
+def _kind(region: dict[str, Any]) -> str:
+    """Return the kind of a region without the word labels: rectangle for rectanglelabels."""
+    kind = region.get("type")
+    kind = kind if isinstance(kind, str) else ""
+    return kind if kind == "labels" else kind.removesuffix("labels")
+
+
+def _label(region: dict[str, Any]) -> str | None:
+    value = region.get("value")
+    for key, words in value.items() if isinstance(value, dict) else ():
+        if key.endswith("labels") and isinstance(words, list) and words:
+            return words[0] if isinstance(words[0], str) and words[0].strip() else None
+    return None
+
+
+def image_name(task: dict[str, Any]) -> str:
+    """Return the path of the image of a task, as far as it may lie beside the file.
+
+    Example:
+        >>> image_name({"data": {"image": "/data/local-files/?d=photos/a%201.jpg"}})
+        'photos/a 1.jpg'
+        >>> image_name({"data": {"image": "https://x.org/b/c.png?size=2"}})
+        'c.png'
+    """
+    from ...pixels.kinds import image_suffixes
+
+    data = task.get("data")
+    values = data.values() if isinstance(data, dict) else task.values()
+    for value in values:
+        if not isinstance(value, str):
+            continue
+        parts = urlsplit(value.replace("\\", "/"))
+        local = parse_qs(parts.query).get("d")
+        text = local[0] if local else unquote(parts.path).rsplit("/", 1)[-1]
+        if not (local or parts.scheme or parts.path.startswith("/")):
+            text = unquote(parts.path)
+        if PurePosixPath(text).suffix.lower() in image_suffixes():
+            return text.lstrip("/")
+    return ""
+
+
+def _outline(kind: str, one: dict[str, Any], size: tuple[Any, Any] | None) -> dict[str, Any]:
+    """Return `bbox` or `segmentation` of a region.
+
+    Raises:
+        BadSegment: if it cannot be used.
+    """
+    value = one.get("value")
+    if not isinstance(value, dict):
+        raise BadSegment("bad points", f"value must be an object, got {shown(value)}")
+    height, width = map(whole_number, size or (None, None))
+    if height is None or width is None or min(height, width) < 1 or height * width > max_pixels():
+        raise BadSegment(
+            "no size",
+            f"percent need original_width and original_height of the image, got {shown(size)}",
+        )
+    if one.get("image_rotation"):
+        raise BadSegment(
+            "turned image",
+            f"the image was turned by {shown(one['image_rotation'])} degrees in Label Studio: "
+            "turn it back there",
+        )
+    if kind == "brush":
+        mask = decode_brush(value.get("rle"), (height, width))
+        return {"segmentation": run_lengths(mask, 0, 0, (height, width))}
+    if kind == "polygon":
+        points = np.array(points_of(value.get("points"), 3)) * (width / 100, height / 100)
+        return {"segmentation": [points.round(STEP).ravel().tolist()]}
+    rotation = _number(value, "rotation") if value.get("rotation") is not None else 0.0
+    x, y = _number(value, "x") * width / 100, _number(value, "y") * height / 100
+    if kind == "ellipse":
+        rx = _number(value, "radiusX") * width / 100
+        ry = _number(value, "radiusY") * height / 100
+        return {"segmentation": [turned(ellipse(x, y, rx, ry), rotation, (x, y))]}
+    right = x + _number(value, "width") * width / 100
+    bottom = y + _number(value, "height") * height / 100
+    if rotation % 360:
+        return {"segmentation": [turned(corners_of(x, y, right, bottom), rotation, (x, y))]}
+    x, y, right, bottom = (round(side, STEP) for side in (x, y, right, bottom))
+    return {"bbox": [x, y, right - x, bottom - y]}
+
+
+def _number(value: dict[str, Any], name: str) -> float:
+    given = value.get(name)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise BadSegment("bad points", f"{name} must be a number of percent, got {shown(given)}")
+    number = finite_number(given)
+    if number is None:
+        raise BadSegment("NaN or infinite coordinates", f"{name} {shown(given)} is not finite")
+    return number
