@@ -319,7 +319,7 @@ def crowded(data: Data) -> None:
     data.content["annotations"] += [
         {**data.first, "id": 100 + k, "bbox": [x, y, 2, 2], "area": 4}
         | {"segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]]}
-        for k, (x, y) in enumerate((k % 380 / 10, k // 380) for k in range(9999))
+        for k, (x, y) in enumerate((k % 380 / 10, k // 380) for k in range(2999))
     ]
 
 

@@ -11,21 +11,21 @@ import pytest
 
 from maskwright.terminal.heap import SWITCH, _glibc
 
-# Allocates, fills and frees 64 MB again and again, in a process of its own: the setting is global.
+# Allocates, fills and frees 40 MB again and again, in a process of its own: the setting is global.
 PROBE = """
 import resource, sys
 import torch
 from maskwright.terminal.heap import keep_memory
 
 def faults(times):
-    for _ in range(20):  # until the heap is large enough
-        torch.ones(2 ** 24)
+    for _ in range(8):  # until the heap is large enough
+        torch.ones(10 * 2 ** 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        torch.ones(2 ** 24)
+        torch.ones(10 * 2 ** 20)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // times
 
-print(faults(5), keep_memory(), faults(5))
+print(faults(3), keep_memory(), faults(3))
 """
 glibc_only = pytest.mark.skipif(_glibc() is None, reason="needs glibc")
 

@@ -96,9 +96,10 @@ def test_another_size_finds_the_same_class(trained: Any, data: Path) -> None:
 
 
 def test_a_training_that_stops_goes_on_to_the_bit(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"model_args": {"norm": "bn"}, "batch": 8, "epochs": 3}
+    data = draw_data(tmp_path / "data", train=12, val=6)
+    small = {"model_args": {"norm": "bn"}, "batch": 4, "epochs": 3}
     whole = mw.train(data, MODEL, **options(tmp_path / "a", **small))
     finish = module.finish_epoch
 
