@@ -131,7 +131,7 @@ def reading(annotations: int) -> Work:
     code = (
         "import sys, time\n"
         "begin = time.perf_counter()\n"
-        "from maskwright.data.anchor_sizes import suggest_anchor_sizes\n"
+        "from maskwright.data.anchors.sizes import suggest_anchor_sizes\n"
         "from maskwright.data.discover import open_dataset\n"
         "from maskwright.data.loader import make_loader\n"
         "from maskwright.data.transforms import Augment\n"

@@ -169,6 +169,11 @@ COMMANDS = {
         ("maskwright.data.checking.check", "check_data"),
         "data check data=my_images",
     ),
+    "data anchors": Command(
+        commands.data_anchors,
+        ("maskwright.tasks.detection.data_options", "anchors"),
+        "data anchors data=my_images model=yolo_v2",
+    ),
     "data pseudo": Command(
         commands.data_pseudo,
         ("maskwright.tasks.classification.pseudo", "pseudo"),

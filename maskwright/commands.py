@@ -331,6 +331,22 @@ def data_pseudo(**options: Any) -> int:
     return 0
 
 
+def data_anchors(**options: Any) -> int:
+    """Find anchors that fit the boxes of a data set by k-means, with 1 to 9 of them."""
+    from maskwright.tasks.detection.data_options import anchors
+
+    report = anchors(**options)
+    console.table(
+        f"{report.boxes} boxes, {options['split']} split",
+        ["anchors", "mean IoU", "anchors=, width and height of each in cells of 32 pixels"],
+        [
+            [count, report.overlaps[count], ",".join(f"{side:g}" for side in sizes)]
+            for count, sizes in report.anchors.items()
+        ],
+    )
+    return 0
+
+
 def as_written(value: Any) -> str:
     """Return a value as it would be given on the command line."""
     if isinstance(value, list | tuple):

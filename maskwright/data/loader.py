@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maskwright.errors import OptionError
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Images, Instances, PackedMasks, Resize
 
@@ -18,6 +19,8 @@ from .pixels.resizing import collate_images
 from .proposals import SLOT_STEP, pack_proposals
 from .records import Dataset
 from .transforms import Augment, Sample, draw_view, make_sample
+
+SAME_SIZE = 10  # batches one after the other, with `multiscale`
 
 __all__ = ["Batch", "Loader", "ObjectBatches", "make_loader", "pack_targets"]
 
@@ -33,6 +36,9 @@ class ObjectBatches:
         buckets: allowed padded (height, width), see `collate_images`.
         masks: make masks, if the data set has them; False for models of boxes.
         proposals: where regions come from, for models that take them with the images.
+        multiscale: smallest and largest long side of which `SAME_SIZE` batches one after the other
+            have one, drawn from the multiples of the divisor (Redmon & Farhadi 2017, section 2);
+            None: that of the resize rule.
     """
 
     def __init__(
@@ -45,9 +51,11 @@ class ObjectBatches:
         buckets: Sequence[tuple[int, int]] | None = None,
         masks: bool = True,
         proposals: ProposalStore | None = None,
+        multiscale: tuple[int, int] | None = None,
     ) -> None:
         self.dataset = dataset
         self.resize = resize
+        self.multiscale = multiscale
         self.augment = augment
         self.divisor = divisor
         self.buckets = buckets
@@ -58,7 +66,7 @@ class ObjectBatches:
         self, indices: list[int], others: list[int], chance: Chance
     ) -> tuple[Images, Instances]:
         """Return the images, padded to the size of the whole block, and their objects."""
-        dataset, resize, augment = self.dataset, self.resize, self.augment
+        dataset, resize, augment = self.dataset, self._rule(chance), self.augment
         masks = self.masks and dataset.has_masks
         samples = [
             make_sample(
@@ -85,6 +93,28 @@ class ObjectBatches:
             images = replace(images, proposals=_regions(samples))
         joints = len(dataset.skeleton or ())
         return images, pack_targets(samples, masks=masks, keypoints=joints)
+
+    def _rule(self, chance: Chance) -> Resize:
+        """Return the resize rule of a batch."""
+        if self.multiscale is None:
+            return self.resize
+        low, high = self.multiscale
+        sides = range(low + -low % self.divisor, high + 1, self.divisor)
+        together = replace(chance, block=chance.block - chance.block % SAME_SIZE)
+        side = sides[int(together.of_block().integers(len(sides)))]
+        return self.resize.scaled(side / long_side(self.resize))
+
+
+def long_side(resize: Resize) -> int:
+    """Return the longest side of network input by a rule.
+
+    Raises:
+        OptionError: if it has no limit.
+    """
+    limits: list[int] = [resize.long or 0, *(resize.stretch or ()), *(resize.within or ())]
+    if not max(limits):
+        raise OptionError("multiscale is for models whose input has a long side: choose imgsz")
+    return max(limits)
 
 
 def make_loader(
@@ -114,7 +144,7 @@ def make_loader(
         rank: number of this process.
         world: number of processes.
         drop_last: leave out the last block if it is not full.
-        **options: `divisor`, `buckets`, `masks` and `proposals`.
+        **options: `divisor`, `buckets`, `masks`, `proposals` and `multiscale`.
 
     Raises:
         ValueError: if a number is out of range.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskwright.data.anchor_sizes import object_sides, suggest_anchor_sizes
+from maskwright.data.anchors.sizes import object_sides, suggest_anchor_sizes
 from maskwright.data.discover import open_dataset
 from maskwright.structures import Resize
 

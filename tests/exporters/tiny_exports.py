@@ -11,7 +11,9 @@ from PIL import Image
 
 from maskwright.exporters.report import ExportReport
 from maskwright.models import Meta, build_tiny
+from maskwright.models.detection.base import Detector
 from maskwright.models.detection.detect_then_segment import DetectThenSegment
+from maskwright.models.detection.yolo import Yolo
 from maskwright.nn.detection.dense.head import DenseHead
 from maskwright.nn.detection.svm_head import SVMHead
 from maskwright.prediction.predictor import Predictor
@@ -22,6 +24,8 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
     """A tiny model with random weights whose scores spread over the threshold."""
     torch.manual_seed(0)
     detector = build_tiny(name, 2)
+    if isinstance(detector, Yolo):
+        return _predictor(name, spread_scores(detector))
     dense = isinstance(getattr(detector, "head", None), DenseHead)
     head = detector.head if dense else detector.roi_heads.box_head
     if detector.proposal_source is not None:
@@ -48,6 +52,19 @@ def tiny_predictor(name: str = "mask_rcnn_resnet50_fpn") -> Predictor:
         if isinstance(detector, DetectThenSegment):
             network = detector.segmenter.network
             network.get_submodule(network.final).weight.normal_(std=1.0)
+    return _predictor(name, detector)
+
+
+def spread_scores(detector: Yolo) -> Yolo:
+    """Let the layer before the boxes of a YOLO differ more from place to place."""
+    with torch.no_grad():
+        for key in detector.class_places(2):
+            if key.endswith("weight"):
+                detector.get_parameter(key).normal_(std=0.3)
+    return detector
+
+
+def _predictor(name: str, detector: Detector) -> Predictor:
     skeleton = None
     if detector.num_keypoints:
         skeleton = Skeleton(COCO_PERSON.names[: detector.num_keypoints])

@@ -223,8 +223,9 @@ class Yolo(OneStageDetector):
         size = self._canvas_size(images)
         corner = self.canvas.corners(images.sizes, size).repeat(1, 2)[:, None]
         moved = targets.boxes + corner.to(targets.boxes.dtype)
+        goal = Instances(moved, targets.labels, targets.valid, crowd=targets.crowd)
         found: dict[str, Tensor] = self.head.losses(
-            self.head(*self.fpn(maps)), replace(targets, boxes=moved), size, generator=generator
+            self.head(*self.fpn(maps)), goal, size, generator=generator
         )
         return found
 

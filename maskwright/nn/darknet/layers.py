@@ -236,7 +236,11 @@ def reorg(x: Tensor, stride: int) -> Tensor:
     small = channels // stride**2
     # (B, c, row, row offset, column, column offset), the offsets first then
     y = x.reshape(images, small, height, stride, width, stride).permute(0, 3, 5, 1, 2, 4)
-    return y.reshape(images, channels * stride**2, height // stride, width // stride)
+    # Rows fall into s parts, and these parts of all rows into s^2 maps. (Read as such at once, a
+    # graph for any size would not know the width of the result.)
+    parts: Tensor = y.unflatten(5, (stride, width // stride)).flatten(4, 5)
+    maps: Tensor = parts.unflatten(4, (stride**2, height // stride))
+    return maps.flatten(1, 4)
 
 
 def reorg_back(x: Tensor, stride: int) -> Tensor:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ...data.anchor_sizes import suggest_anchor_sizes
+from ...data.anchors.boxes import box_sizes, cluster_boxes, mean_overlap
+from ...data.anchors.sizes import suggest_anchor_sizes
+from ...data.discover import open_dataset
 from ...data.records import Dataset
 from ...data.transforms import Augment
+from ...errors import OptionError, checked_options
 from ...models.detection.base import Detector
 from ...models.registry import build, get_entry
+from ...nn.detection.dense.canvas import STRIDE
+from ...paths import takes_paths
 from ..recipe import TrainRecipe
 from .recipe import DetectionRecipe
 
@@ -19,23 +27,110 @@ WITHOUT_KEYPOINTS = (
     ": the category lists their names under 'keypoints', each annotation x, y, visibility of each; "
     "without them choose a model such as mask_rcnn_lite0_fpn"
 )
+MOST_ANCHORS = 9  # numbers of anchors that `anchors` tries
 
 
-def own_anchors(recipe: TrainRecipe, args: dict[str, Any], data: Dataset) -> dict[str, Any]:
-    """Return the option `anchor_sizes` that fits the data, or nothing where it is settled already.
+def own_anchors(
+    recipe: TrainRecipe, args: dict[str, Any], data: Dataset
+) -> tuple[dict[str, Any], str]:
+    """Return anchors that fit the data, as an option and in words; nothing where they are settled.
 
-    It is settled by the user, and by weights whose RPN was trained with certain anchors.
+    They are settled by the user, and by weights that were trained with certain anchors.
     """
     fresh = recipe.weights in (None, "imagenet", "none")
     fresh = fresh or str(recipe.weights).startswith("imagenet:")
-    if "anchor_sizes" in args or not fresh:
-        return {}
-    usual = get_entry(recipe.model).arguments().get("anchor_sizes")
-    if usual is None:
-        return {}
+    fresh = fresh or ".conv." in Path(str(recipe.weights)).name  # a body of Darknet's has no boxes
+    usual = get_entry(recipe.model).arguments()
+    if not fresh or not {"anchor_sizes", "anchors"} & (usual.keys() - args.keys()):
+        return {}, ""
     with torch.device("meta"):
-        resize = build(recipe.model, len(data.names), **args).resize
-    return {"anchor_sizes": suggest_anchor_sizes(data, resize, usual)}
+        model = build(recipe.model, len(data.names), **args)
+    if "anchor_sizes" in usual:
+        if usual["anchor_sizes"] is None:
+            return {}, ""
+        sizes = suggest_anchor_sizes(data, model.resize, usual["anchor_sizes"])
+        told = ", ".join(f"{size:g}" for size in sizes)
+        return {"anchor_sizes": sizes}, f"anchors of {told} pixels, by the objects in the data"
+    count = len(getattr(model.head, "anchors", ()))  # of a grid there are none
+    boxes = box_sizes(data, model.resize)
+    if not count or len(boxes) < count:
+        return {}, ""
+    try:
+        fitting = cluster_boxes(boxes, count, recipe.seed)
+    except ValueError:  # too few different ones
+        return {}, ""
+    told = ", ".join(f"{width:.0f}x{height:.0f}" for width, height in fitting)
+    mean = mean_overlap(boxes, fitting)
+    return {"anchors": _in_cells(fitting)}, (
+        f"anchors of {told} pixels, by the boxes in the data (mean IoU {mean:.2f})"
+    )
+
+
+def _in_cells(sizes: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(side), 4) for side in (sizes / STRIDE).flatten())
+
+
+@dataclass(frozen=True)
+class AnchorReport:
+    """Anchors by k-means over the boxes of a data set.
+
+    Attributes:
+        boxes: how many there are.
+        overlaps: mean IoU of a box with the best anchor, by number of anchors.
+        anchors: by number of anchors, as the option `anchors`: width and height of each in cells.
+    """
+
+    boxes: int
+    overlaps: dict[int, float]
+    anchors: dict[int, tuple[float, ...]]
+
+
+@checked_options
+@takes_paths
+def anchors(
+    data: str | Path,
+    model: str = "yolo_v2",
+    *,
+    split: str = "train",
+    imgsz: int | tuple[int, int] | None = None,
+    seed: int = 0,
+) -> AnchorReport:
+    """Find anchors that fit the boxes of a data set by k-means, with 1 to 9 of them.
+
+    Trainings do so by themselves, with as many anchors as the model has; this shows what others
+    would bring.
+
+    Args:
+        data: the data set, any format that `maskwright data check` reads.
+        model: whose rule for resizing counts, such as yolo_v2 or yolo_lite.
+        split: which part of the data.
+        imgsz: another size of its input.
+        seed: of the boxes that k-means starts from.
+
+    Raises:
+        ValueError: if the data cannot be read or has no boxes, or the model no such anchors.
+    """
+    entry = get_entry(model)
+    options = {} if imgsz is None else {"imgsz": imgsz}
+    with torch.device("meta"):
+        built = build(model, 1, **options)
+    if (
+        not hasattr(built, "head")
+        or not hasattr(built.head, "anchors")
+        or ("anchors" not in entry.arguments())
+    ):
+        raise OptionError(f"model={model} has no anchors to be clustered; yolo_v2 and yolo_lite do")
+    boxes = box_sizes(open_dataset(data, split), built.resize)
+    if not len(boxes):
+        raise ValueError(f"{data}: there is no box in the {split} split")
+    means, found = {}, {}
+    for count in range(1, MOST_ANCHORS + 1):
+        try:
+            sizes = cluster_boxes(boxes, count, seed)
+        except ValueError:  # fewer boxes than anchors
+            break
+        means[count], found[count] = mean_overlap(boxes, sizes), _in_cells(sizes)
+    return AnchorReport(len(boxes), means, found)
 
 
 def augmentation(recipe: DetectionRecipe, model: Detector) -> Augment:

@@ -41,6 +41,10 @@ class DetectionRecipe(TrainRecipe):
     """See a random patch of each image that overlaps an object by at least 0.1 to 0.9, any patch,
     or the whole. None: true for SSD and SSDLite, false for others."""
 
+    multiscale: tuple[int, int] | None = None
+    """Smallest and largest long side in pixels, such as (320, 608), of which ten batches one after
+    the other have one, a multiple of 32 (YOLO v2). None: all have that of `imgsz`."""
+
     difficult: bool = False
     """Train on objects that Pascal VOC marks `difficult` as well; otherwise they count neither as
     objects nor as background. In validation they never count."""
@@ -80,6 +84,13 @@ class DetectionRecipe(TrainRecipe):
             raise OptionError(f"photometric={self.photometric!r}: expected true, false, or strong")
         if self.expand is not None and not 0 <= self.expand <= 1:
             raise OptionError(f"expand={self.expand}: expected a share from 0 to 1")
+        if self.multiscale is not None:
+            low, high = self.multiscale
+            if not 32 <= low <= high or low + -low % 32 > high:
+                raise OptionError(
+                    f"multiscale={self.multiscale}: expected the smallest and the largest side, "
+                    "with a multiple of 32 between them, such as (320, 608)"
+                )
         sides = (self.crop,) if isinstance(self.crop, int) else self.crop
         if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
             raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...data.checking.verdict import class_counts, no_masks, no_objects, unlike_classes
-from ...data.loader import Batch, Loader, make_loader
+from ...data.loader import Batch, Loader, long_side, make_loader
 from ...data.pixels.resizing import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
@@ -107,11 +107,8 @@ class DetectionTask(Task):
         skeleton = own_keypoints(recipe, args, data, WITHOUT_KEYPOINTS)
         if skeleton is not None:
             own["num_keypoints"] = len(skeleton)
-        anchors = own_anchors(recipe, {**args, **own}, data)
-        if not anchors:
-            return own, ""
-        sizes = ", ".join(f"{size:g}" for size in anchors["anchor_sizes"])
-        return {**own, **anchors}, f"anchors of {sizes} pixels, by the objects in the data"
+        anchors, told = own_anchors(recipe, {**args, **own}, data)
+        return {**own, **anchors}, told
 
     def describe(self, recipe: DetectionRecipe, data: Dataset) -> dict[str, Any]:
         """Return the keypoints, and what counted as an object; see `Task`."""
@@ -140,6 +137,12 @@ class DetectionTask(Task):
                 f"rotate90={recipe.rotate90} is for square input; "
                 f"{recipe.model} takes {stretch[0]}x{stretch[1]} pixels"
             )
+        if recipe.multiscale is not None:
+            if stretch is not None or model.buckets:
+                raise OptionError(
+                    f"multiscale={recipe.multiscale}: {recipe.model} takes images of one size alone"
+                )
+            long_side(model.resize)  # or it says that there is none
         if recipe.val_boundary and not model.predicts_masks:
             raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")
 
@@ -205,6 +208,7 @@ class DetectionTask(Task):
             world=world,
             masks=model.predicts_masks,
             proposals=proposal_store(model, data.split),
+            multiscale=recipe.multiscale,
         )
 
     def eval_loader(

@@ -52,9 +52,9 @@ class Canvas:
     def place(self, pixels: Tensor, sizes: Tensor, canvas: tuple[Any, Any]) -> Tensor:
         """Return the canvas (B, 3, H', W') of pixels (B, 3, H, W), 0 to 1."""
         height, width = pixels.shape[-2:]
-        if self.unit is None:
-            if self.fixed is None:
-                return pixels
+        if self.unit is None and self.fixed is None:
+            return pixels
+        if self.unit is None and isinstance(height, int) and isinstance(width, int):
             pixels = pixels[..., : canvas[0], : canvas[1]]
             right, below = canvas[1] - pixels.shape[-1], canvas[0] - pixels.shape[-2]
             return F.pad(pixels, (0, right, 0, below))
@@ -68,4 +68,4 @@ class Canvas:
         moved = moved.gather(3, taken)
         inside = ((rows >= 0) & (rows < sizes[:, :1]))[:, :, None]
         inside = inside & ((columns >= 0) & (columns < sizes[:, 1:]))[:, None, :]
-        return torch.where(inside[:, None], moved, GREY)
+        return torch.where(inside[:, None], moved, 0.0 if self.unit is None else GREY)

@@ -13,7 +13,7 @@ import numpy as np
 
 from maskwright.structures import Resize
 
-from .records import Dataset
+from ..records import Dataset
 
 HALVINGS = 4  # starts that are tried; the first that leaves the fewest objects out is taken
 # An anchor still meets objects whose side differs by half an octave from its own.
