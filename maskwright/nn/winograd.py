@@ -14,7 +14,7 @@ products. Sums are rounded differently: by 3e-6 of the largest output, with tile
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
@@ -122,15 +122,15 @@ def suits_winograd(conv: nn.Module) -> bool:
     )
 
 
-def repays(shape: tuple[int, ...], out_channels: int) -> bool:
-    """Whether maps of this shape (B, C, H, W) are large enough to gain from Winograd."""
-    images, channels, height, width = shape
-    tile = EXACT[0]
-    high, wide = -(-height // tile), -(-width // tile)
-    if images * high * wide < MIN_TILES:
+def repays(shape: tuple[int, ...], out_channels: int, *more: tuple[int, ...]) -> bool:
+    """Whether maps of these shapes (B, C, H, W) are together large enough to gain from Winograd."""
+    tile, tiles, pixels = EXACT[0], 0, 0
+    for images, _, height, width in (shape, *more):
+        tiles += images * -(-height // tile) * -(-width // tile)
+        pixels += images * height * width
+    if tiles < MIN_TILES:
         return False
-    waste = tile * tile * high * wide / (height * width)
-    return waste <= MAX_WASTE or min(channels, out_channels) >= WIDE
+    return tile * tile * tiles <= MAX_WASTE * pixels or min(shape[1], out_channels) >= WIDE
 
 
 def best_tile(shape: tuple[int, ...], out_channels: int, tiles: Sequence[int] = EXACT) -> int:
@@ -167,54 +167,85 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         filters: (patch ** 2, C, K), see `transform_filters`; their number tells the tiles.
         bias: (K,) or None.
     """
-    images, _, height, width = x.shape
+    return convolve_maps([x], filters, bias)[0]
+
+
+def convolve_maps(maps: Sequence[Tensor], filters: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """Return the convolution of each of several maps; small ones are computed together.
+
+    Args:
+        maps: (B, C, H, W) each.
+        filters: see `convolve`.
+        bias: see `convolve`.
+    """
+    kind, outputs = maps[0].dtype, filters.shape[2]
     rule = _rule(math.isqrt(len(filters)) - 2)
     tile = rule.tile
-    shape = (images, filters.shape[2], height, width)
-    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    to_patch, to_tile = rule.to_patch.to(x.dtype), rule.to_tile.to(x.dtype)
-    pixels, goals = x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
-    for block in _blocks(images, height, width, max(filters.shape[1:]), tile):
-        patches = torch.bmm(_patches(pixels, block, to_patch), filters)  # (values, tiles, K)
-        tiles = to_tile @ patches.view(len(patches), -1)
-        tiles = tiles.view(tile, tile, *block.tiles, -1)
+    made = [
+        torch.empty((len(x), outputs, *x.shape[2:]), dtype=kind, memory_format=torch.channels_last)
+        for x in maps
+    ]
+    to_patch, to_tile = rule.to_patch.to(kind), rule.to_tile.to(kind)
+    pixels, goals = (_channels_last(part) for part in (maps, made))
+    for group in _groups(maps, max(filters.shape[1:]), tile):
+        patches = _joined(_patches(pixels[i], block, to_patch) for i, block in group)
+        patches = torch.bmm(patches, filters)  # (values, tiles, K)
+        found = (to_tile @ patches.view(len(patches), -1)).view(tile * tile, -1, outputs)
         if bias is not None:
-            tiles += bias
-        goal = goals[block.images, block.row : block.row + tile * block.high]
-        if goal.shape[1:3] == (tile * block.high, tile * block.wide):
-            ordered = tiles.permute(2, 3, 0, 4, 1, 5)
-            goal.view(-1, block.high, tile, block.wide, tile, goal.shape[3]).copy_(ordered)
-        else:  # tiles reach beyond the map: pixel by pixel of a tile, what lies inside
-            for i in range(tile):
-                for j in range(tile):
-                    place = goal[:, i::tile, j::tile]
-                    place.copy_(tiles[i, j, :, : place.shape[1], : place.shape[2]])
-    return out
+            found += bias
+        parts = found.split([math.prod(block.tiles) for _, block in group], 1)
+        for (i, block), part in zip(group, parts, strict=True):
+            _put(part.view(tile, tile, *block.tiles, outputs), block, goals[i])
+    return made
 
 
-def weight_gradient(x: Tensor, grad: Tensor, tile: int = 4) -> Tensor:
+def _channels_last(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Return views (B, H, W, C)."""
+    return [x.permute(0, 2, 3, 1) for x in maps]
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Return the tiles of all blocks of a group, (values, tiles, C)."""
+    parts = list(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _put(tiles: Tensor, block: _Block, goal: Tensor) -> None:
+    """Write the tiles (tile, tile, images, high, wide, K) of a block into a map (B, H, W, K)."""
+    tile = block.tile
+    goal = goal[block.images, block.row : block.row + tile * block.high]
+    if goal.shape[1:3] == (tile * block.high, tile * block.wide):
+        ordered = tiles.permute(2, 3, 0, 4, 1, 5)
+        goal.view(-1, block.high, tile, block.wide, tile, goal.shape[3]).copy_(ordered)
+        return
+    for i in range(tile):  # tiles reach beyond the map: pixel by pixel of a tile, what lies inside
+        for j in range(tile):
+            place = goal[:, i::tile, j::tile]
+            place.copy_(tiles[i, j, :, : place.shape[1], : place.shape[2]])
+
+
+def weight_gradient(maps: Sequence[Tensor], grads: Sequence[Tensor], tile: int = 4) -> Tensor:
     """Return the gradient (K, C, 3, 3) of the weights of a convolution with padding 1.
 
     Args:
-        x: (B, C, H, W), its maps.
-        grad: (B, K, H, W), the gradient of its result.
+        maps: (B, C, H, W) each: what it has seen.
+        grads: (B, K, H, W) each: the gradient of what it has made of them.
         tile: see `best_tile`.
     """
-    images, channels, height, width = x.shape
-    outputs = grad.shape[1]
+    kind, channels, outputs = maps[0].dtype, maps[0].shape[1], grads[0].shape[1]
     rule = _rule(tile)
-    to_patch, from_tile = rule.to_patch.to(x.dtype), rule.to_tile.T.to(x.dtype).contiguous()
-    pixels, grads = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+    to_patch, from_tile = rule.to_patch.to(kind), rule.to_tile.T.to(kind).contiguous()
+    pixels, behind = _channels_last(maps), _channels_last(grads)
     total = None
-    for block in _blocks(images, height, width, max(channels, outputs), tile):
-        patches = _patches(pixels, block, to_patch)  # (values, tiles, C)
-        tiles = _tiles(grads, block, from_tile)  # (values, tiles, K)
+    for group in _groups(maps, max(channels, outputs), tile):
+        patches = _joined(_patches(pixels[i], block, to_patch) for i, block in group)
+        tiles = _joined(_tiles(behind[i], block, from_tile) for i, block in group)
         if total is None:
             total = torch.bmm(patches.transpose(1, 2), tiles)
         else:
             total.baddbmm_(patches.transpose(1, 2), tiles)
     assert total is not None, "maps without pixels do not repay"
-    taps = rule.to_filter.T.to(x.dtype) @ total.view(len(total), -1)
+    taps = rule.to_filter.T.to(kind) @ total.view(len(total), -1)
     return taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
 
 
@@ -259,6 +290,23 @@ def _blocks(images: int, height: int, width: int, channels: int, tile: int) -> I
             yield _Block(slice(n, n + count), count, tile * line, part, wide, tile)
 
 
+def _groups(maps: Sequence[Tensor], channels: int, tile: int) -> Iterator[list[tuple[int, _Block]]]:
+    """Yield the blocks of several maps with the numbers of these; small ones come together."""
+    most = max(MIN_BLOCK, channels)
+    group: list[tuple[int, _Block]] = []
+    tiles = 0
+    for i, (images, _, height, width) in enumerate(x.shape for x in maps):
+        for block in _blocks(images, height, width, channels, tile):
+            count = math.prod(block.tiles)
+            if group and tiles + count > most:
+                yield group
+                group, tiles = [], 0
+            group.append((i, block))
+            tiles += count
+    if group:
+        yield group
+
+
 def _patches(pixels: Tensor, block: _Block, to_patch: Tensor) -> Tensor:
     """Return the transformed patches (values, tiles, C) of a block of maps (B, H, W, C)."""
     pixels = pixels[block.images]
@@ -297,30 +345,35 @@ def _tiles(pixels: Tensor, block: _Block, from_tile: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """A 3x3 convolution with stride 1 and padding 1; see `Conv2d`."""
+    """A 3x3 convolution with stride 1 and padding 1 of one or several maps; see `Conv2d`."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiles: Sequence[int]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.tile = best_tile(x.shape, len(weight), tiles)
-        return convolve(x, transform_filters(weight, ctx.tile), bias)
+        ctx: Any, weight: Tensor, bias: Tensor | None, tile: int, *maps: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weight, *maps)
+        ctx.tile = tile
+        return tuple(convolve_maps(maps, transform_filters(weight, tile), bias))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = grad_weight = None
-        if needs_x:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *maps = ctx.saved_tensors
+        needs_weight, needs_bias, _, *needs_maps = ctx.needs_input_grad
+        grads = tuple(grad.contiguous(memory_format=torch.channels_last) for grad in grads)
+        before: list[Tensor | None] = [None] * len(maps)
+        grad_weight = grad_bias = None
+        if wanted := [i for i, needs in enumerate(needs_maps) if needs]:
             # The transposed convolution is the one with mirrored filters.
-            mirrored = weight.flip(2, 3).transpose(0, 1)
-            grad_x = convolve(grad, transform_filters(mirrored, ctx.tile), None)
+            filters = transform_filters(weight.flip(2, 3).transpose(0, 1), ctx.tile)
+            found = convolve_maps([grads[i] for i in wanted], filters, None)
+            for i, grad in zip(wanted, found, strict=True):
+                before[i] = grad
         if needs_weight:
-            grad_weight = weight_gradient(x, grad, ctx.tile)
-        return grad_x, grad_weight, grad.sum((0, 2, 3)) if needs_bias else None, None
+            grad_weight = weight_gradient(maps, grads, ctx.tile)
+        if needs_bias:
+            grad_bias = torch.stack([grad.sum((0, 2, 3)) for grad in grads]).sum(0)
+        return grad_weight, grad_bias, None, *before
 
 
 class Conv2d(nn.Conv2d):
@@ -336,20 +389,31 @@ class Conv2d(nn.Conv2d):
     tiles: Sequence[int] = EXACT
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if (
-            torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and (input.requires_grad or weight.requires_grad)
-            and suits_winograd(self)
-            and input.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and input.dim() == 4
-            and repays(input.shape, self.out_channels)
-        ):
-            result: Tensor = _Convolution.apply(input, weight, bias, self.tiles)
-            return result
+        if self._gains([input], weight):
+            tile = best_tile(input.shape, len(weight), self.tiles)
+            (result,) = _Convolution.apply(weight, bias, tile, input)
+            made: Tensor = result
+            return made
         plain: Tensor = super()._conv_forward(input, weight, bias)
         return plain
+
+    def _gains(self, maps: Sequence[Tensor], weight: Tensor) -> bool:
+        """Whether Winograd's filtering can serve, and is faster."""
+        return (
+            torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and (weight.requires_grad or any(x.requires_grad for x in maps))
+            and suits_winograd(self)
+            and all(x.dtype == torch.float32 and x.dim() == 4 for x in maps)
+            and not torch.is_autocast_enabled("cpu")
+            and repays(maps[0].shape, self.out_channels, *(x.shape for x in maps[1:]))
+        )
+
+    def of_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return what it makes of each of several maps; see `of_maps`."""
+        if len(maps) > 1 and self._gains(maps, self.weight):
+            return list(_Convolution.apply(self.weight, self.bias, EXACT[0], *maps))
+        return [self(x) for x in maps]
 
     def scaled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Return the convolution times `scale` plus `shift`, both (K,), for a layer without bias.
@@ -384,9 +448,42 @@ class WinogradConv2d(PackedConv2d):
         if not repays(x.shape, self.weight.shape[0]):
             return super().forward(x)
         tile = best_tile(x.shape, self.weight.shape[0], self.tiles)
+        return self._activated(convolve(x, self._transformed(tile), self.bias))
+
+    def of_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return what it makes of each of several maps; see `of_maps`."""
+        shapes = [x.shape for x in maps]
+        if len(maps) > 1 and repays(shapes[0], self.weight.shape[0], *shapes[1:]):
+            made = convolve_maps(maps, self._transformed(EXACT[0]), self.bias)
+            return [self._activated(one) for one in made]
+        return [self(x) for x in maps]
+
+    def _transformed(self, tile: int) -> Tensor:
         if tile not in self._filters:
             with torch.inference_mode(False), torch.no_grad():
                 exact = transform_filters(self.weight.double(), tile)
                 self._filters[tile] = exact.to(self.weight.dtype)
-        made = convolve(x, self._filters[tile], self.bias)
+        return self._filters[tile]
+
+    def _activated(self, made: Tensor) -> Tensor:
         return made if self.activation is None else self.activation(inplace=True)(made)
+
+
+def of_maps(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Return what a layer makes of each of several maps, such as those of a pyramid.
+
+    A convolution by Winograd's filtering transforms its filters once for all of them, and computes
+    the small ones together; other layers take one map after the other.
+
+    Args:
+        layer: the layer, or a sequence of layers.
+        maps: (B, C, H, W) each.
+    """
+    if isinstance(layer, nn.Sequential):
+        found = list(maps)
+        for part in layer:
+            found = of_maps(part, found)
+        return found
+    if isinstance(layer, Conv2d | WinogradConv2d):
+        return layer.of_maps(maps)
+    return [layer(x) for x in maps]

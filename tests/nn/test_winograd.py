@@ -12,6 +12,7 @@ from maskwright.nn.winograd import (
     WinogradConv2d,
     best_tile,
     convolve,
+    of_maps,
     repays,
     suits_winograd,
     transform_filters,
@@ -102,6 +103,39 @@ def test_gradients_equal_those_of_the_direct_convolution(
     for mine, truth in pairs:
         limit = rounding * truth.abs().max().item()
         torch.testing.assert_close(mine.double(), truth, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("channels", [128, 256])
+def test_maps_together_equal_maps_one_by_one(channels: int) -> None:
+    """Values and gradients of a layer that several maps share, the smallest of a few pixels."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+    exact = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()).double()
+    exact.load_state_dict(layer.state_dict())
+    sizes = ((32, 40), (16, 20), (8, 10), (5, 3), (1, 2))
+    maps = [torch.randn(2, channels, *size) for size in sizes]
+    grown = [x.clone().requires_grad_(i != 1) for i, x in enumerate(maps)]
+    doubles = [x.double().requires_grad_() for x in maps]
+    found, wanted = of_maps(layer, grown), [exact(x) for x in doubles]
+    assert len({one.grad_fn.next_functions[0][0] for one in found}) == 1  # one for all
+    grads = [torch.randn_like(one) for one in wanted]
+    torch.autograd.backward(found, [grad.float() for grad in grads])
+    torch.autograd.backward(wanted, grads)
+    assert grown[1].grad is None
+    pairs = [*zip(found, wanted, strict=True)]
+    pairs += [(a.grad, b.grad) for a, b in zip(grown, doubles, strict=True) if a.requires_grad]
+    pairs += [(layer[0].weight.grad, exact[0].weight.grad)]
+    pairs += [(layer[0].bias.grad, exact[0].bias.grad)]
+    for mine, truth in pairs:
+        limit = 1e-5 * truth.abs().max().item()
+        torch.testing.assert_close(mine.double(), truth, rtol=0, atol=limit)
+    with torch.inference_mode():
+        fast = WinogradConv2d(layer[0])
+        for mine, truth in zip(of_maps(fast, maps), wanted, strict=True):
+            torch.testing.assert_close(mine.relu().double(), truth, rtol=0, atol=1e-5)
+        # Other layers, and without a gradient in view, one by one.
+        for mine, x in zip(of_maps(layer, maps), maps, strict=True):
+            assert torch.equal(mine, layer(x))
 
 
 def test_only_what_needs_a_gradient_gets_one() -> None:

@@ -20,7 +20,7 @@ from ...structures import Images, Instances
 from ..parallel import mean_count
 from ..ragged import PER_OBJECT, gather_slots, last_tenth, least
 from ..random import RandomSource
-from ..winograd import Conv2d
+from ..winograd import Conv2d, of_maps
 from .anchors import AnchorGenerator
 from .matchers import IoUMatcher
 from .samplers import BalancedSampler
@@ -103,10 +103,11 @@ class RPN(nn.Module):
     def forward(self, pyramid: Sequence[Tensor]) -> RPNOutput:
         """Run the network on its levels (B, C, H_l, W_l), which come first."""
         logits, deltas, sizes = [], [], []
-        for x in pyramid[: len(self.anchors.strides)]:
+        maps = list(pyramid[: len(self.anchors.strides)])
+        for conv in self.convs:  # in place: large maps cost more memory than arithmetic
+            maps = [F.relu_(x) for x in of_maps(conv, maps)]
+        for x in maps:
             sizes.append((x.shape[-2], x.shape[-1]))
-            for conv in self.convs:
-                x = F.relu_(conv(x))  # in place: large maps cost more memory than arithmetic
             # (B, A, H, W) -> (B, H * W * A): the order of the anchors.
             logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1))
             delta = self.deltas(x).permute(0, 2, 3, 1)  # (B, H, W, A * 4)

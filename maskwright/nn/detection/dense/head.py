@@ -26,6 +26,7 @@ from ...norm import conv_block
 from ...parallel import mean_count
 from ...ragged import active_slots, gather_slots, take
 from ...random import RandomSource
+from ...winograd import Conv2d, of_maps
 from ..anchors import AnchorGenerator, DefaultBoxes
 from ..matchers import IoUMatcher, Match
 from .mining import Mining
@@ -286,7 +287,7 @@ class TowerHead(DenseHead):
             for _ in range(2)
         ]
         self.class_convs, self.box_convs = towers
-        self.logits = nn.Conv2d(channels, num_classes * per_cell, 3, padding=1)
+        self.logits = Conv2d(channels, num_classes * per_cell, 3, padding=1)
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -303,12 +304,9 @@ class TowerHead(DenseHead):
 
     def predict(self, pyramid: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the maps of logits and deltas; see `DenseHead`."""
-        made = []
-        for level in pyramid:
-            x = y = level
-            for conv in self.class_convs:
-                x = conv(x)
-            for conv in self.box_convs:
-                y = conv(y)
-            made.append((self.logits(x), self.deltas(y)))
-        return made
+        x = y = list(pyramid)
+        for conv in self.class_convs:
+            x = of_maps(conv, x)
+        for conv in self.box_convs:
+            y = of_maps(conv, y)
+        return list(zip(of_maps(self.logits, x), of_maps(self.deltas, y), strict=True))
