@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.dropout import Dropout
-from ...nn.inception import Block, Layer, Step, chain
+from ...nn.classification.inception import Block, Layer, Step, chain
 from ...nn.norm import ConvNorm, init_convs
 from ...nn.random import RandomSource
 from ..options import check_auxiliary, check_dropout

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norm import ConvNorm
+from ..norm import ConvNorm
 
 Kernel = int | tuple[int, int]  # side, or (height, width)
 

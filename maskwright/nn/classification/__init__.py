@@ -1,0 +1,1 @@
+"""Parts of classifiers: modules of Inception."""
