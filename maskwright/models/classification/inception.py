@@ -42,8 +42,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.dropout import Dropout
 from ...nn.classification.inception import Block, Layer, Step, chain
+from ...nn.dropout import Dropout
 from ...nn.norm import ConvNorm, init_convs
 from ...nn.random import RandomSource
 from ..options import check_auxiliary, check_dropout
