@@ -174,6 +174,11 @@ COMMANDS = {
         ("maskwright.tasks.detection.data_options", "anchors"),
         "data anchors data=my_images model=yolo_v2",
     ),
+    "data convert": Command(
+        commands.data_convert,
+        ("maskwright.data.convert", "convert_data"),
+        "data convert data=my_images to=yolo out=my_images_yolo",
+    ),
     "data pseudo": Command(
         commands.data_pseudo,
         ("maskwright.tasks.classification.pseudo", "pseudo"),

@@ -402,3 +402,27 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     if not report.ok:
         console.error("training would fail on this data: mend the faults marked 'error'")
     return 0 if report.ok else 1
+
+
+def data_convert(**options: Any) -> int:
+    """Write a data set in another format, and say what that format cannot hold."""
+    from maskwright.data.convert import convert_data
+
+    report = convert_data(**options)
+    console.table(
+        f"{options['data']} as {options['to']}",
+        ["split", "images", "objects", "written"],
+        [
+            [split, report.images[split], report.objects[split], str(file)]
+            for split, file in report.written.items()
+        ],
+    )
+    lost = [[split, n, what] for split, own in report.lost.items() for what, n in own.items()]
+    if lost:
+        console.table("Lost", ["split", "objects", "what"], lost)
+    else:
+        console.note("Lost: nothing.")
+    count = sum(sum(own.values()) for own in report.faults.values())
+    if count:
+        console.note(f"{count} fault(s) in what was read: `maskwright data check` lists them")
+    return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batches import Batch, Loader, load_batches
     from .checking.check import CheckReport, check_data
+    from .convert import ConvertReport, convert_data
     from .discover import find_splits, open_dataset
     from .formats.coco.read import read_coco
     from .formats.coco.write import write_coco
@@ -31,6 +32,7 @@ _HOMES = {
     "Augment": "transforms",
     "Batch": "batches",
     "CheckReport": "checking.check",
+    "ConvertReport": "convert",
     "Dataset": "records",
     "Fault": "records",
     "LabelAugment": "label_samples",
@@ -40,6 +42,7 @@ _HOMES = {
     "MapBatches": "maps.batches",
     "Record": "records",
     "check_data": "checking.check",
+    "convert_data": "convert",
     "collate_images": "pixels.resizing",
     "count_pixels": "maps.counts",
     "find_splits": "discover",
@@ -62,6 +65,7 @@ __all__ = [
     "Augment",
     "Batch",
     "CheckReport",
+    "ConvertReport",
     "Dataset",
     "Fault",
     "LabelAugment",
@@ -72,6 +76,7 @@ __all__ = [
     "Record",
     "check_data",
     "collate_images",
+    "convert_data",
     "count_pixels",
     "find_splits",
     "load_batches",

@@ -42,10 +42,12 @@ def test_shapes(tmp_path: Path) -> None:
         "</polygon>",
     )
     data = open_dataset(root)
-    expected: list[list[float]] = [
-        *([2.5, 3, 12, 8.25], [18, 2, 22, 22], [16, 5, 24, 25], [2, 2, 9, 9]),
-        *([4, 20, 7, 22], [30, 20, 31, 21], [2, 2, 9, 9]),
-    ]
+    expected = np.array(
+        [
+            *([2.5, 3, 12, 8.25], [18, 2, 22, 22], [16, 5, 24, 25], [2, 2, 9, 9]),
+            *([4, 20, 7, 22], [30, 20, 31, 21], [2, 2, 9, 9]),
+        ]
+    )
     np.testing.assert_allclose(data.annotated_boxes(0), expected, atol=1e-9)
     assert data.names == ["cat", "dog"] and data[0].labels.tolist() == [0, 0, 0, 1, 0, 0, 1]
     assert data[0].crowd.tolist() == [False] * 6 + [True]

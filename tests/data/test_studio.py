@@ -74,10 +74,12 @@ def test_shapes(tmp_path: Path) -> None:
         region("keypoint", {"x": 1, "y": 1, "width": 1}),
     )
     data = open_dataset(root)
-    expected: list[list[float]] = [
-        *([4, 3, 14, 18], [5, 3, 20, 13], [10, 12, 30, 18], [4, 3, 20, 15], [4, 3, 20, 9]),
-        [0, 0, 2, 1.5],
-    ]
+    expected = np.array(
+        [
+            *([4, 3, 14, 18], [5, 3, 20, 13], [10, 12, 30, 18], [4, 3, 20, 15]),
+            *([4, 3, 20, 9], [0, 0, 2, 1.5]),
+        ]
+    )
     np.testing.assert_allclose(data.annotated_boxes(0), expected, atol=1e-9)
     np.testing.assert_array_equal(full_mask(data, 0, 4), mask)
     assert data.names == ["cat", "dog"] and data[0].labels.tolist() == [0, 0, 0, 1, 0, 0]

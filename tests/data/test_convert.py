@@ -1,0 +1,98 @@
+"""From every format to every other, through the command as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_objects import CLASSES, Drawn, DrawnImage, full_mask, lay, painted
+from tool_cases import lay_tool
+
+from maskwright.cli import main
+from maskwright.data import convert_data, open_dataset, write_dataset
+from maskwright.data.formats.table import TABLE
+from maskwright.errors import OptionError
+
+FORMATS = [row.format for row in TABLE if row.write is not None and row.records == "objects"]
+RING = np.zeros((24, 30), bool)
+RING[2:12, 3:14] = True
+RING[5:8, 6:9] = False
+OBJECTS = [
+    Drawn(0, "mask", mask=RING),
+    Drawn(1, "polygons", polygons=(np.array([[16.0, 2], [25, 2], [25, 11], [16, 11]]),)),
+]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two images in every format, two splits each."""
+    root = tmp_path_factory.mktemp("formats")
+    images = [DrawnImage((24, 30), OBJECTS), DrawnImage((24, 30), OBJECTS[1:])]
+    names = CLASSES[:2]
+    data = open_dataset(lay(root / "drawn", images, names))
+    for format in FORMATS:
+        write_dataset(data, root / format, format)
+        write_dataset(data.select([0], "val"), root / format, format)
+    return root
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_pair(format: str, to: str, drawn: Path, tmp_path: Path) -> None:
+    report = convert_data(drawn / format, to, tmp_path / "out")
+    assert report.images == {"train": 2, "val": 1} and report.objects == {"train": 3, "val": 2}
+    assert not report.lost["train"] and not report.faults["train"]
+    data = open_dataset(tmp_path / "out")
+    assert data.format == to and data.names == list(CLASSES[:2]) and not data.faults
+    first = [data[i].path.stem for i in range(2)].index("1")
+    assert data[first].labels.tolist() == [0, 1]
+    for k, one in enumerate(OBJECTS):
+        np.testing.assert_array_equal(full_mask(data, first, k), painted(one, (24, 30)))
+
+
+def test_classes_that_only_one_split_has(tmp_path: Path) -> None:
+    """They are joined: the classes of the training split first."""
+    root = lay_tool(tmp_path / "in", "labelme")
+    text = (root / "val/v.json").read_text().replace('"cat"', '"bird"')
+    (root / "val/v.json").write_text(text)
+    convert_data(root, "yolo", tmp_path / "out")
+    for split in ("train", "val"):
+        assert open_dataset(tmp_path / "out", split).names == ["cat", "dog", "bird"]
+    assert open_dataset(tmp_path / "out", "val")[0].labels.tolist() == [2]
+
+
+def test_objects_become_label_maps_and_labels(drawn: Path, tmp_path: Path) -> None:
+    convert_data(drawn / "cvat", "maps", tmp_path / "maps")
+    data = open_dataset(tmp_path / "maps", records="maps")
+    assert data.names == ["background", *CLASSES[:2]]
+    convert_data(drawn / "cvat", "csv", tmp_path / "csv")
+    assert len(open_dataset(tmp_path / "csv", records="labels")) == 2
+
+
+def test_the_command_tells_what_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crowd = Drawn(0, "mask", mask=RING, region="crowd")
+    lay(tmp_path / "in", [DrawnImage((24, 30), [*OBJECTS, crowd])])
+    assert main(["data", "convert", "data=in", "to=yolo", "out=out"]) == 0
+    out = capsys.readouterr().out
+    assert "regions of many objects: left out" in out and "out/data.yaml" in out
+    assert main(["data", "convert", "data=out", "to=labelme", "out=back"]) == 0
+    assert "Lost: nothing" in capsys.readouterr().out
+    assert main(["data", "convert", "data=in", "to=yolo", "out=out"]) == 2
+    assert "choose a new or empty folder" in capsys.readouterr().err
+    assert main(["data", "convert", "data=in", "to=yollo", "out=x"]) == 2
+    assert "did you mean 'yolo'?" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_wrong_guess_is_corrected(tmp_path: Path) -> None:
+    root = lay_tool(tmp_path / "in", "yolo")
+    lay_tool(root, "labelme")
+    convert_data(root, "coco", tmp_path / "a", format="labelme")
+    data = open_dataset(tmp_path / "a")
+    assert len(data) == 3 and not data.faults
+    with pytest.raises(OptionError, match=r"format='labelmee'.*labelme"):
+        convert_data(root, "coco", tmp_path / "b", format="labelmee")
