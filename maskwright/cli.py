@@ -176,7 +176,7 @@ COMMANDS = {
     ),
     "data convert": Command(
         commands.data_convert,
-        ("maskwright.data.convert", "convert_data"),
+        ("maskwright.data.rewriting.convert", "convert_data"),
         "data convert data=my_images to=yolo out=my_images_yolo",
     ),
     "data pseudo": Command(

@@ -406,7 +406,7 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
 
 def data_convert(**options: Any) -> int:
     """Write a data set in another format, and say what that format cannot hold."""
-    from maskwright.data.convert import convert_data
+    from maskwright.data.rewriting.convert import convert_data
 
     report = convert_data(**options)
     console.table(

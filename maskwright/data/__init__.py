@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batches import Batch, Loader, load_batches
     from .checking.check import CheckReport, check_data
-    from .convert import ConvertReport, convert_data
     from .discover import find_splits, open_dataset
     from .formats.coco.read import read_coco
     from .formats.coco.write import write_coco
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from .pixels.images import load_image
     from .pixels.resizing import collate_images, resize_image
     from .records import Dataset, Fault, Record
+    from .rewriting.convert import ConvertReport, convert_data
     from .transforms import Augment
 
 _HOMES = {
     "Augment": "transforms",
     "Batch": "batches",
     "CheckReport": "checking.check",
-    "ConvertReport": "convert",
+    "ConvertReport": "rewriting.convert",
     "Dataset": "records",
     "Fault": "records",
     "LabelAugment": "label_samples",
@@ -42,7 +42,7 @@ _HOMES = {
     "MapBatches": "maps.batches",
     "Record": "records",
     "check_data": "checking.check",
-    "convert_data": "convert",
+    "convert_data": "rewriting.convert",
     "collate_images": "pixels.resizing",
     "count_pixels": "maps.counts",
     "find_splits": "discover",

@@ -11,9 +11,9 @@ from typing import Any
 from maskwright.errors import OptionError, checked_options, nearest
 from maskwright.paths import takes_paths
 
-from .discover import find_splits, open_dataset
-from .formats.table import TABLE, lost_in, write_dataset
-from .records import Dataset, Kind
+from ..discover import find_splits, open_dataset
+from ..formats.table import TABLE, lost_in, write_dataset
+from ..records import Dataset, Kind
 
 
 @dataclass
