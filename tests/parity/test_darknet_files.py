@@ -226,6 +226,8 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
         alone = tmp_path / "alone.weights"
         alone.write_bytes(DATA)
         mw.convert(alone, tmp_path / "y.safetensors")
+    with pytest.raises(ValueError, match=r"does not exist; did you mean .*alone\.weights"):
+        mw.convert(tmp_path / "alnoe.weights", tmp_path / "y.safetensors")
     with pytest.raises(ValueError, match="its network is a yolo_v1, not a yolo_v2"):
         mw.convert(damaged(tmp_path, DATA), tmp_path / "y.safetensors", model="yolo_v2")
     with pytest.raises(OptionError, match="for weights of Darknet alone"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...nn.darknet.network import DarknetNetwork
 from ...nn.darknet.table import Table, head_of, read_table, unknown_keys, with_anchors, with_classes
 from ...nn.darknet.table import write_table as text_of
+from ...paths import nearest_path
 from ..common import COCO_91_NAMES, Converted, ConvertReport
 from .weights import Weights, read_weights, write_weights
 
@@ -44,8 +45,10 @@ def cfg_of(path: Path, given: Path | None) -> Path:
     """Return the `.cfg` file of weights: that which is given, or of their name beside them.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or there are no such weights.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist{nearest_path(path)}")
     if given is not None:
         return given
     beside = path.with_suffix(".cfg")
