@@ -18,6 +18,7 @@ from maskwright.runs import check_save, save_dir
 from maskwright.signatures import REQUIRED, describe_kind, members, parse_value
 from maskwright.tasks.classification.pseudo import pseudo
 from maskwright.tasks.detection.compress import compress
+from maskwright.tasks.detection.data_options import anchors
 from maskwright.tasks.detection.recall import proposals
 from maskwright.timing.benchmark import benchmark
 
@@ -31,6 +32,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "compress": compress,
     "proposals": proposals,
     "data check": check_data,
+    "data anchors": anchors,
     "data pseudo": pseudo,
     "benchmark": benchmark,
     "compare": mw.compare,

@@ -294,10 +294,12 @@ def yolo(num_classes: int, options: YoloOptions) -> Yolo:
     Raises:
         ValueError: if the table is none, or makes no boxes.
     """
-    table = with_classes(table_of(options.form, options.layers), num_classes)
-    section = head_of(table)
-    if section is None:
+    table = table_of(options.form, options.layers)
+    if head_of(table) is None:
         raise ValueError("layers: the last layer is neither [region] nor [detection]")
+    table = with_classes(table, num_classes)
+    section = head_of(table)
+    assert section is not None
     if options.anchors is not None:
         if section.kind != "region":
             raise OptionError("anchors is for networks that end with [region]: YOLO v2")
