@@ -161,3 +161,22 @@ def test_cuda_keeps_what_its_torchvision_kernel_keeps() -> None:
     index, filled = nms_padded(boxes[None], scores[None], valid, 0.5, 50)
     assert filled.all()
     assert torch.equal(index[0], torchvision_nms(boxes, scores, 0.5)[:50])
+
+
+def test_few_boxes_of_many_labels_are_kept_as_one_label_at_a_time() -> None:
+    """Of boxes on a grid, whose overlaps often are the threshold exactly, and of empty ones."""
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        corner = torch.randint(0, 6, (150, 2), generator=generator).float()
+        side = torch.randint(0, 5, (150, 2), generator=generator).float()
+        boxes = torch.cat([corner, corner + side], 1)
+        scores = torch.rand(150, generator=generator)
+        labels = torch.randint(0, 12 if seed % 2 else 3, (150,), generator=generator)
+        for thresh in (0.0, 0.25, 0.5, 1.0):
+            found = batched_nms(boxes, scores, labels, thresh)
+            wanted = [
+                own[torchvision_nms(boxes[own], scores[own], thresh)]
+                for own in (labels.eq(label).nonzero()[:, 0] for label in range(12))
+            ]
+            expected = torch.cat(wanted)
+            assert torch.equal(found, expected[scores[expected].argsort(descending=True)])

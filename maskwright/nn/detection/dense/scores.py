@@ -142,7 +142,7 @@ class SoftmaxScores:
         with torch.no_grad():
             every = as_float(logits.detach())
             own = every.gather(2, goal[..., None])[..., 0]
-            counted = choose(every.logsumexp(2) - own)
+            counted = choose(_log_sum(every) - own)
         rows = active_slots(counted)
         each = F.cross_entropy(as_float(take(logits, rows)), take(goal, rows), reduction="none")
         full = torch.zeros_like(counted, dtype=each.dtype).flatten().index_put((rows,), each)
@@ -155,7 +155,7 @@ class SoftmaxScores:
             return self._best_of_all(torch.cat(list(levels), 1), limit)
         floor = math.log(score_thresh) if score_thresh > 0 else -math.inf
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        totals = [as_float(logits).logsumexp(2) for logits in levels]  # (B, N_l)
+        totals = [_log_sum(as_float(logits)) for logits in levels]  # (B, N_l)
         for image in range(len(levels[0])):
             scores, places, labels, start = [], [], [], 0
             for logits, total in zip(levels, totals, strict=True):
@@ -183,6 +183,16 @@ class SoftmaxScores:
         label = torch.arange(scores.shape[1], device=scores.device)[:, None].expand_as(place)
         top, order = top.flatten(1).topk(least(IN_GRAPHS, top.shape[1] * top.shape[2]), 1)
         return Best(top, place.flatten(1).gather(1, order), label.flatten(1).gather(1, order))
+
+
+def _log_sum(logits: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exponentials over the last axis."""
+    if torch.compiler.is_compiling():
+        return logits.logsumexp(-1)
+    total = logits.exp().sum(-1)
+    # Of usual logits; those of an overflow or of nothing but zeros go the long way.
+    fine = bool(((total > 0) & total.isfinite()).all())
+    return total.log() if fine else logits.logsumexp(-1)
 
 
 def _first_of_each(labels: Tensor, limit: int) -> Tensor:
