@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +28,18 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "mask_rcnn_resnet50_fpn"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tiny = dict(get_entry(NAME).tiny or {})
+def tiny_model(folder: Path, **more: Any) -> Path:
+    tiny = {**(get_entry(NAME).tiny or {}), **more}
     torch.manual_seed(0)
     detector = build(NAME, 2, **tiny)
     meta = Meta(NAME, tiny, ["cell", "nucleus"], source="random numbers")
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    return save_checkpoint(path, meta, detector.state_dict())
+    return save_checkpoint(folder / "tiny.safetensors", meta, detector.state_dict())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that is read at once: most tests here read it."""
+    return tiny_model(tmp_path_factory.mktemp("model"), backbone="test_efficientnet")
 
 
 @pytest.fixture
@@ -626,8 +631,9 @@ def test_val_leaves_out_what_the_data_cannot_measure(
 
 
 def test_convert_says_what_became_of_the_tensors(
-    model: Path, work: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    model = tiny_model(work)  # on a backbone that torchvision has
     line = ["convert", str(model), "out.pth", f"model={NAME}", "target=torchvision"]
     assert main(line) == 0
     assert "tensors used" in capsys.readouterr().out

@@ -158,6 +158,20 @@ def test_no_console_at_all(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
             bar.update(1)
 
 
+def in_narrow_console(
+    words: list[str], encoding: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run a command that ends well in a folder, on a console of one encoding."""
+    out, err = Narrow(encoding, False), Narrow(encoding, False)
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        status = main(words)
+    assert status == 0, err.shown()
+    assert out.shown() and "\x1b[31m" not in out.shown() + err.shown()
+
+
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "maskwright", *words]
     return subprocess.run(
@@ -165,25 +179,24 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
-LOCALES = [
-    {"PYTHONIOENCODING": "cp1252"},
-    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-]
-
-
-@pytest.mark.parametrize("environment", LOCALES, ids=["cp1252", "C"])
+@pytest.mark.parametrize("locale", ["", "C"])
 def test_predict_survives_names_consoles_and_locales(
-    photos: Path, tmp_path: Path, environment: dict[str, str]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str
 ) -> None:
     words = ["predict", "nuclei", f"source={photos}", "imgsz=64", "device=cpu"]
-    done = run(tmp_path, *words, "save=out", "formats=geojson,labels", **environment)
-    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    assert b"Traceback" not in done.stderr and b"\x1b[31m" not in done.stdout
+    words += ["save=out", "formats=geojson,labels"]
+    if locale:  # is read once in a process
+        plain = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        done = run(tmp_path, *words, **plain)
+        assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+        assert b"Traceback" not in done.stderr and b"\x1b[31m" not in done.stdout
+    else:
+        in_narrow_console(words, "cp1252", tmp_path, monkeypatch)
     paths = {
         json.loads(file.read_bytes().decode("utf-8"))["path"]
         for file in (tmp_path / "out").glob("*.json")
     }
-    if "LC_ALL" not in environment:  # there bytes stand for what is no ASCII
+    if not locale:  # in C bytes stand for what is no ASCII
         assert {Path(path).name for path in paths} == set(NAMES)
     assert len(paths) == len(NAMES)
     for pattern in ("*.png", "*.jpg"):
@@ -226,18 +239,11 @@ def test_a_data_set_finds_files_of_any_name(strange: Path) -> None:
 def test_commands_survive_a_data_set_of_such_names(
     strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for words in (
         ["data", "check", f"data={strange}", "save=check"],
         ["proposals", f"data={strange}", "source=sliding_window", "workers=0", "save=proposals"],
     ):
-        out, err = Narrow("ascii", False), Narrow("ascii", False)
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            status = main(words)
-        assert status == 0, err.shown()
-        assert out.shown() and "\x1b[31m" not in out.shown() + err.shown()
+        in_narrow_console(words, "ascii", tmp_path, monkeypatch)
 
 
 def test_libraries_that_know_utf8_alone_reach_any_path(tmp_path: Path) -> None:
