@@ -59,7 +59,9 @@ def plot_trade_off(
     ax.set_xscale("log")
     lows, highs = [p.x[0] for p in points], [p.x[2] for p in points]
     ax.set_xlim(min(lows) / 1.35, max(highs) * 1.6)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    wide = max(highs) > 20 * min(lows)
+    subs = (1.0, 2.0, 5.0) if wide else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     bottom, top = min(p.y[0] for p in points), max(p.y[2] for p in points)
