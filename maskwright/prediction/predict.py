@@ -90,7 +90,9 @@ def predict(
         weights: for a registered name: published weights such as coco, or a checkpoint.
         formats: further files per image, joined by commas: geojson (polygons with holes, for
             QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel; of a
-            model that gives every pixel a class, 8-bit with that class), probs (see there).
+            model that gives every pixel a class, 8-bit with that class), probs (see there). Of what
+            finds objects also labels of all images for the tool in which they are corrected, each
+            in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, instances.
         labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.
@@ -149,7 +151,10 @@ def predict(
             trust=trust,
             proposal_source=proposal_source,
         )
-    check_formats(files, predictor.task.files)
+    together = predictor.task.datasets
+    check_formats(files, (*predictor.task.files, *together))
+    gathered = [one for one in files if one in together]
+    files = tuple(one for one in files if one not in together)
     predictor.task.check_formats(files, predictor.model, predictor.meta.model)
     given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "tta": tta}
     given |= {
@@ -177,6 +182,7 @@ def predict(
             labels=labels,
             title=str(source) if isinstance(source, str | Path) else "Predictions",
             several=len(sources) > 1,
+            gathered=predictor.task.gather(gathered) if gathered else None,
         )
     stream = _stream(
         predictor, sources, rule, settings, scale, batch, saver, show, labels, explainer

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..reports.gallery import ResultWriter, write_gallery
-from ..reports.result import ImageResult
+from ..reports.result import Gathered, ImageResult
 from ..reports.saved import SavedResult
 from ..runs import new_run_dir
 from ..text import one_line
@@ -33,6 +33,7 @@ class Saver:
         labels: bool,
         title: str,
         several: bool,
+        gathered: Gathered | None = None,
     ) -> None:
         """Prepare.
 
@@ -44,9 +45,11 @@ class Saver:
             labels: write names and scores into the pictures.
             title: heading of the page.
             several: whether there is to be a page.
+            gathered: takes all results, to write them together at the end; None: nothing does.
         """
         self._project, self._name, self._formats = project, name, formats
         self._labels, self._title, self._several = labels, title, several
+        self._gathered = gathered
         self._saved: list[SavedResult] = []
         self._writer = self._make(save) if isinstance(save, Path) else None
         self.page: Path | None = None
@@ -73,11 +76,15 @@ class Saver:
         saved = self._writer.try_write(result)
         if saved is not None:
             self._saved.append(saved)
+            if self._gathered is not None:
+                self._gathered.add(result)
 
     def finish(self, count: int) -> None:
         """Write the page, and say how many of `count` images could not be saved."""
         if self._several and self.dir is not None and self._saved:
             self.page = write_gallery(self._saved, self.dir, self._title)
+        if self._gathered is not None and self.dir is not None:
+            self._gathered.write(self.dir)
         if self.failed:
             names = ", ".join(map(one_line, islice(self.failed, 3)))
             more = ", ..." if len(self.failed) > 3 else ""

@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -25,6 +25,16 @@ NOTEBOOK_SIDE = 1024  # most pixels of a picture that a notebook keeps inside
 # down), and where it is: x, y, width, height in whole pixels of the image; None: the image as a
 # whole.
 Mark = tuple[str, int, tuple[int, int, int, int] | None]
+
+
+class Gathered(Protocol):
+    """Collects results, to write them together."""
+
+    def add(self, result: ImageResult) -> None:
+        """Take over a result."""
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write what was taken below a folder, and return where."""
 
 
 class ImageResult(ABC):

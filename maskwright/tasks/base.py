@@ -21,7 +21,7 @@ from ..data.records import Dataset, describe_faults
 from ..errors import OptionError
 from ..models.base import Model
 from ..models.meta import Meta
-from ..reports.result import ImageResult
+from ..reports.result import Gathered, ImageResult
 from ..reports.undefined import named_metric
 from ..structures import Images, Resize
 from .answers import Attach as Attach
@@ -44,6 +44,7 @@ class Task(ABC):
         recipe: the options of its trainings, with the task's own defaults.
         options: those options of `predict` and `val` that are not for every task.
         files: further files of a result by the name of their format, see `ImageResult.FILES`.
+        datasets: formats in which all results together may be written as labels.
         score: what the number is called by which epochs are compared.
         unscored: why it may be undefined.
         curves: titles and metrics of the panels of `results.png`, the main metric of each first;
@@ -60,6 +61,7 @@ class Task(ABC):
     recipe: ClassVar[type[TrainRecipe]]
     options: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    datasets: ClassVar[Sequence[str]] = ()
     score: ClassVar[str]
     unscored: ClassVar[str]
     curves: ClassVar[Mapping[str, Sequence[str]]]
@@ -478,6 +480,10 @@ class Task(ABC):
             said: kinds that were said before; a new one is added.
         """
         return ()
+
+    def gather(self, formats: Sequence[str]) -> Gathered:
+        """Return what collects results and writes them in some of `datasets`."""
+        raise NotImplementedError
 
     def check_formats(self, formats: Sequence[str], model: Any, name: str) -> None:
         """Make sure that a model has what the further files of its results hold.

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maskwright.data import open_dataset
 from maskwright.data.pixels.images import image_header
 from maskwright.devices import pick_device
 from maskwright.errors import OptionError
@@ -22,6 +23,7 @@ from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.sources import list_sources
 from maskwright.structures import Images, Instances, Resize
+from maskwright.tasks.detection.result import Result
 from maskwright.tasks.detection.views import to_detections
 
 
@@ -423,6 +425,42 @@ def test_save_true_makes_a_run_folder_with_a_page(
     ):
         with pytest.raises(OptionError, match=message):
             predict(predictor, folder, **options)  # type: ignore[arg-type]
+
+
+def test_labels_for_tools_say_what_the_results_say(folder: Path, tmp_path: Path) -> None:
+    """All formats at once, read again: classes, boxes and masks of the results."""
+    predictor, _ = make()
+    out, formats = tmp_path / "out", ("coco", "voc", "yolo", "labelme", "cvat", "labelstudio")
+    every = (*formats, "instances", "geojson")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = list(predict(predictor, folder, save=out, formats=every))
+    said = [str(entry.message) for entry in caught]
+    assert any("formats=voc: 8 objects that share pixels" in text for text in said)
+    assert len(list(out.glob("*.geojson"))) == 4
+    for format in formats:
+        data = open_dataset(out / format)
+        assert data.format == format and data.names == ["cell", "class 1"] and len(data) == 4
+        places = {data[i].path.stem: i for i in range(4)}
+        for result in results:
+            assert isinstance(result, Result)
+            index = places[Path(str(result.path)).stem]
+            record = data[index]
+            assert record.size == result.size
+            assert record.labels.tolist() == result.labels.tolist()
+            np.testing.assert_allclose(record.boxes, result.boxes, atol=1)
+            assert result.masks is not None
+            for k, mask in enumerate(result.masks.numpy()):
+                if format != "voc":  # where a pixel belongs to one object
+                    crop, (x1, y1, x2, y2) = data.mask(index, k)
+                    np.testing.assert_array_equal(mask[y1:y2, x1:x2], crop)
+    assert len(open_dataset(out / "instances")) == 4
+    with pytest.warns(UserWarning, match=r"1 image.s. are no files.*formats=yolo has no labels"):
+        list(
+            predict(predictor, np.zeros((32, 32, 3), np.uint8), save=tmp_path / "b", formats="yolo")
+        )
+    with pytest.raises(OptionError, match=r"formats=yollo: there are .*did you mean 'yolo'"):
+        predict(predictor, folder, save=out, formats="yollo")
 
 
 def test_pages_and_animations_are_told(tmp_path: Path) -> None:

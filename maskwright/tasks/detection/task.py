@@ -40,6 +40,7 @@ from .evaluate import (
 )
 from .explain import make_explainer
 from .exporting.graph import GRAPHS
+from .labelling import FORMATS, Labels
 from .parts import load_proposer, proposing, two_stage
 from .peer import PEER
 from .post import make_post
@@ -65,6 +66,7 @@ class DetectionTask(Task):
         *("explain", "explain_target"),
     )
     files = Result.FILES
+    datasets = FORMATS
     score = "AP"
     unscored = "the val images hold no object to find, so AP is undefined"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -479,6 +481,10 @@ class DetectionTask(Task):
                 f"{names}: there may be more objects than the {max(map(len, short))} found: "
                 f"{model.short_advice(most)}"
             )
+
+    def gather(self, formats: Sequence[str]) -> Labels:
+        """Return what writes objects as labels; see `Task`."""
+        return Labels(formats)
 
     def check_formats(self, formats: Sequence[str], model: Detector, name: str) -> None:
         """Make sure that there are masks for label images; see `Task`."""

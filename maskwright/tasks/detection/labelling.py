@@ -1,0 +1,99 @@
+"""What a detector found as labels of a data set, for the tool in which people correct it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskwright.data.formats.coco.read import read_coco
+from maskwright.data.formats.table import TABLE, lost_in, write_dataset
+from maskwright.errors import WriteError
+from maskwright.reports.result import ImageResult
+
+from .result import Result
+
+FORMATS = tuple(row.format for row in TABLE if row.write and row.records == "objects")
+
+
+class Labels:
+    """Collects results, and writes them as one data set in some formats; warns of what is lost."""
+
+    def __init__(self, formats: Sequence[str]) -> None:
+        self.formats = formats
+        self._without = 0  # images that are no files
+        self._images: list[dict[str, Any]] = []
+        self._objects: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._joints: dict[str, Any] = {}
+
+    def add(self, result: ImageResult) -> None:
+        """Take over a result; one of an image without a file is counted, labels need one."""
+        assert isinstance(result, Result)
+        if result.path is None or not Path(result.path).is_file():
+            self._without += 1
+            return
+        self._names = result.names
+        number = len(self._images) + 1
+        height, width = result.size
+        path = str(Path(result.path).absolute())
+        self._images.append({"id": number, "file_name": path, "height": height, "width": width})
+        if result.skeleton is not None:
+            bones = [[a + 1, b + 1] for a, b in result.skeleton.bones]
+            self._joints = {"keypoints": list(result.skeleton.names), "skeleton": bones}
+        labels = result.labels.tolist()
+        for row, label in zip(result.to_coco(number), labels, strict=True):
+            entry = {"id": len(self._objects) + 1, **row, "category_id": label + 1, "iscrowd": 0}
+            if isinstance(code := entry.get("segmentation"), dict):
+                counts = code["counts"]
+                text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+                entry["segmentation"] = {"size": list(code["size"]), "counts": text}
+            if (points := entry.get("keypoints")) is not None:  # their scores become "seen"
+                seen = [2 if k % 3 == 2 else value for k, value in enumerate(points)]
+                entry["keypoints"] = seen
+            self._objects.append(entry)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write what was taken, each format into a folder of its name, and return these.
+
+        Raises:
+            WriteError: if it cannot be written; see `data.write_dataset`.
+        """
+        if self._without:
+            warnings.warn(
+                f"{self._without} image(s) are no files, so formats={','.join(self.formats)} has "
+                "no labels of them: save them as files first",
+                stacklevel=2,
+            )
+        if not self._images:
+            return []
+        root = Path(os.path.commonpath([Path(one["file_name"]).parent for one in self._images]))
+        images = [
+            {**one, "file_name": Path(one["file_name"]).relative_to(root).as_posix()}
+            for one in self._images
+        ]
+        categories = [
+            {"id": number, "name": name, **self._joints}
+            for number, name in enumerate(self._names, 1)
+        ]
+        content = {"images": images, "annotations": self._objects, "categories": categories}
+        written = []
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / "labels.json"
+            file.write_text(json.dumps(content), encoding="utf-8")
+            data = read_coco(file, [root])
+        for format in self.formats:
+            for what, count in lost_in(data, format).items():
+                warnings.warn(f"formats={format}: {count} {what}", stacklevel=2)
+            try:
+                write_dataset(data, folder / format, format)
+            except WriteError:
+                raise
+            except ValueError as error:
+                raise ValueError(f"formats={format}: {error}") from None
+            written.append(folder / format)
+        return written
