@@ -68,4 +68,6 @@ def together(name: str) -> dict[str, Any]:
     own = {"norm": "affine", **options(name).get("model_args", {})}
     if name.startswith(("rcnn", "sppnet")):
         own["classifier"] = "softmax"
+    if name.startswith("yolo_v"):  # these share the statistics of all processes
+        del own["norm"]
     return {"model_args": own}
