@@ -180,8 +180,8 @@ def class_file(dataset: Dataset, file: Path, heading: str = "") -> None:
     for name in dataset.names:
         if name != " ".join(name.split()) or not name.isprintable() or not name:
             raise ValueError(
-                f"the class name {name!r} cannot stand in a line of {file}: rename the class "
-                "(`maskwright data classes`)"
+                f"the class name {name!r} cannot stand in a line of {file}: rename the class in "
+                f"{dataset.source}"
             )
     lines = [heading, *dataset.names] if heading else dataset.names
     if file.exists() and [line for line in read_lines(file) if line] != lines:
