@@ -20,7 +20,7 @@ from maskwright.tasks.detection.recipe import DetectionRecipe
 NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
-    *("method", "family", "task", "nme_pair", "loss", "ignore", "crf"),
+    *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }
@@ -30,6 +30,8 @@ ALSO = {  # text in one command, a path in others
     ("convert", "source"),
     ("models", "name"),
     ("compare", "models"),
+    ("data anchors", "model"),
+    ("data convert", "to"),
     ("proposals", "source"),
 }
 OPTIONS = [

@@ -12,6 +12,7 @@ import pytest
 import maskwright as mw
 from maskwright.cli import COMMANDS
 from maskwright.data.checking.check import check_data
+from maskwright.data.rewriting.convert import convert_data
 from maskwright.errors import OptionError
 from maskwright.prediction.predictor import Predictor
 from maskwright.runs import check_save, save_dir
@@ -33,6 +34,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "proposals": proposals,
     "data check": check_data,
     "data anchors": anchors,
+    "data convert": convert_data,
     "data pseudo": pseudo,
     "benchmark": benchmark,
     "compare": mw.compare,

@@ -111,6 +111,9 @@ def test_every_operator_of_ours_that_predicts_has_a_form_for_graphs() -> None:
     # Of training; and of an option of prediction that graphs refuse.
     other = {
         f"maskwright::{name}"
-        for name in ("crop_masks", "unite_masks", "best_overlaps", "soft_nms_padded")
+        for name in (
+            *("crop_masks", "unite_masks", "best_overlaps", "owned_boxes"),
+            "soft_nms_padded",
+        )
     }
     assert {f"{name.replace('::', '.')}.default" for name in ours - other} == known

@@ -27,7 +27,7 @@ def model() -> Any:
     heads = [made.roi_heads.box_head, *made.roi_heads.later]
     for head in heads:  # logits and boxes that differ from stage to stage
         torch.nn.init.normal_(head.logits.weight, std=1.0)
-        torch.nn.init.normal_(head.deltas.weight, std=0.3)
+        torch.nn.init.normal_(head.deltas.weight, std=0.1)
     return made
 
 

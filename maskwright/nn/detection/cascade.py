@@ -37,6 +37,9 @@ def cascade_of(
 ) -> list[BoxBranch]:
     """Return the box heads of a cascade: one box for all classes, ever finer deltas.
 
+    They begin with deltas of next to nothing. Boxes that a random head has moved about overlap no
+    object by as much as the heads behind it ask for, and these would have nothing to learn from.
+
     Args:
         make: builds a box head, given `agnostic`, `weights` and `loss_weight`.
         count: how many.
@@ -46,7 +49,11 @@ def cascade_of(
     for number in range(count):
         x, y, width, height = (weight * (number + 1) for weight in WEIGHTS)
         weight = loss_weight / 2**number
-        heads.append(make(agnostic=True, weights=(x, y, width, height), loss_weight=weight))
+        head = make(agnostic=True, weights=(x, y, width, height), loss_weight=weight)
+        nn.init.normal_(head.deltas.weight, std=0.001)
+        assert head.deltas.bias is not None
+        nn.init.zeros_(head.deltas.bias)
+        heads.append(head)
     return heads
 
 

@@ -15,6 +15,7 @@ from maskwright.metrics.detection.proposal_recall import proposal_recall
 from maskwright.proposals import make_source
 
 
+@pytest.mark.figures
 def test_the_command_writes_curves_and_a_file_that_can_be_used(
     coins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_from_the_table_to_a_prediction(data: Dataset) -> None:
     np.testing.assert_array_equal(made, np.array(COLORS, np.uint8)[result.labels])
 
 
+@pytest.mark.figures
 def test_pictures_of_a_training_have_them(data: Dataset, tmp_path: Path) -> None:
     save_annotations(tmp_path / "labels.png", data)
     recipe = SemanticRecipe("unet", "data", batch=1, workers=0, crop=None)
