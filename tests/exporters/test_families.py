@@ -109,11 +109,6 @@ def test_every_operator_of_ours_that_predicts_has_a_form_for_graphs() -> None:
         if name.startswith("maskwright::") and not name.endswith("backward")
     }
     # Of training; and of an option of prediction that graphs refuse.
-    other = {
-        f"maskwright::{name}"
-        for name in (
-            *("crop_masks", "unite_masks", "best_overlaps", "owned_boxes"),
-            "soft_nms_padded",
-        )
-    }
+    training = ("crop_masks", "unite_masks", "best_overlaps", "owned_boxes")
+    other = {f"maskwright::{name}" for name in (*training, "soft_nms_padded")}
     assert {f"{name.replace('::', '.')}.default" for name in ours - other} == known
