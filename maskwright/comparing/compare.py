@@ -101,6 +101,10 @@ def compare(
     trained = next((entry.name for entry in entries if entry.trains), None)
     own: dict[str, Any] = {} if trained is None else {"model": trained}
     holds = described(task, task.recipe(data=data, **own, **shared), trained)
+    if split not in ("train", "val") and split not in holds:
+        raise OptionError(
+            f"split={split}: {data} has {', '.join(holds)}; a part of train can be held out as val"
+        )
     names = [entry.name for entry in entries]
     arguments: dict[str, Any] = {"data": str(data), "models": names, "seeds": list(seeds)}
     arguments |= {"split": split, "repeats": repeats, **shared}

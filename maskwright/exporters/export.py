@@ -69,8 +69,8 @@ def export(
             (compiled for this kind of machine; needs a C++ compiler).
         path: the file to write; none: the model's name in the current folder.
         imgsz: height and width of the graph's pixels, one number for a square, or none: a graph
-            for any size. Sides are multiples of 32. auto: 800,1216 for models that find objects,
-            the square that a classifier was made for.
+            for any size. Sides are multiples of 32. auto: the square that the model's images fit
+            into; 800,1216 for the rule of a short and a long side.
         batch: images of a call; none: any number.
         half: keep the weights in half precision: half the size, the arithmetic stays float32.
         int8: compute in 8-bit integers (onnx and openvino); wants data. There is a file only if

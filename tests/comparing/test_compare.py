@@ -210,6 +210,7 @@ def test_stopped_it_leaves_a_page_and_goes_on(
         (["models=lenet5,lenet5"], 2, "twice"),
         (["models=nowhere/x.safetensors"], 1, "no such checkpoint"),
         (["models=lenet5", "epoch=2"], 2, "did you mean 'epochs'"),
+        (["models=lenet5", "split=tset"], 2, "split=tset: "),
         (["models=lenet5", "epochs=0"], 2, "epochs=0: expected"),
         (["models=lenet5", "steps=1", "minutes=1"], 2, "leave one of the two out"),
         (["models=lenet5", "seeds=1,1"], 2, "different whole numbers"),

@@ -9,6 +9,7 @@ from maskwright.errors import OptionError
 from maskwright.models import PostProcess, build, build_tiny
 from maskwright.nn.darknet.table import write_table
 from maskwright.nn.detection.dense.canvas import Canvas
+from maskwright.nn.detection.dense.region_head import pick_best
 from maskwright.structures import Images, Instances
 
 
@@ -137,3 +138,14 @@ def test_thresholds_are_darknets_where_nobody_asks() -> None:
     assert grid.limits(scoring, scoring) == PostProcess(0.001, 0.4, 100)
     asked = PostProcess(0.6, 0.7, 30)
     assert grid.limits(asked, looking) == asked
+
+
+@torch.no_grad()
+def test_boxes_that_lie_in_the_padding_alone_are_none() -> None:
+    boxes = torch.tensor([[[10.0, 10, 20, 20], [5, 70, 20, 90], [40, 10, 60, 20], [30, 0, 40, 9]]])
+    scores = torch.tensor([[[0.5], [0.9], [0.8], [0.7]]])
+    options = {"score_thresh": 0.1, "nms_thresh": 0.5, "max_det": 4}
+    found = pick_best(boxes, scores, torch.tensor([[64, 40]]), **options)
+    assert found.boxes[0][found.valid[0]].tolist() == [[30, 0, 40, 9], [10, 10, 20, 20]]
+    every = pick_best(boxes, scores, torch.tensor([[64, 40]]), outside=True, **options)
+    assert every.valid.sum() == 4

@@ -211,6 +211,7 @@ class Yolo(OneStageDetector):
             nms_thresh=post.nms_thresh,
             max_det=post.max_det,
             soft_nms=post.soft_nms,
+            outside=self.canvas.unit is not None or self.canvas.fixed is not None,
         )
 
     def losses(

@@ -285,6 +285,7 @@ def pick_best(
     nms_thresh: float,
     max_det: int,
     soft_nms: SoftNMS | None = None,
+    outside: bool = False,
 ) -> Instances:
     """Return the best pairs of box and class after NMS by class, by falling score.
 
@@ -296,6 +297,7 @@ def pick_best(
         nms_thresh: IoU of the NMS.
         max_det: slots of the result.
         soft_nms: lower scores by it in place of the NMS.
+        outside: boxes of which nothing lies in the image count too, as in Darknet.
     """
     classes = scores.shape[2]
     flat = scores.flatten(1)
@@ -307,8 +309,12 @@ def pick_best(
         limit = least(max(CANDIDATES, max_det), flat.shape[1])
     score, at = flat.topk(limit, 1)
     box, label = gather_slots(boxes, at // classes), at % classes
+    usable = score > score_thresh
+    if not outside:  # in the padding
+        shown = clip_boxes(box, limits[:, None])
+        usable = usable & (shown[..., 2:] > shown[..., :2]).all(-1)
     index, kept_scores, kept = suppress_padded(
-        box, score, score > score_thresh, nms_thresh, max_det, labels=label, soft=soft_nms
+        box, score, usable, nms_thresh, max_det, labels=label, soft=soft_nms
     )
     found = clip_boxes(gather_slots(box, index), limits[:, None])
     return Instances(

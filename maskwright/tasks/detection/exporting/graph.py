@@ -48,10 +48,17 @@ class DetectionGraphs(GraphKind):
     unit = "AP"
 
     def usual_size(self, model: Detector) -> tuple[int, int]:
-        """Return that of the model, or of a photo in landscape by the papers; see `GraphKind`."""
+        """Return what any photo fits into by the model's rule; see `GraphKind`.
+
+        By the rule of the papers, of a short and a long side, that of a photo in landscape.
+        """
         rule = model.resize
-        one_size = (rule.stretch or rule.within) if rule.one_size else None
-        return one_size or (800, 1216)
+        if rule.one_size:
+            return rule.stretch or rule.within or (800, 1216)
+        if rule.short is None and rule.long is not None:
+            side = rule.long + -rule.long % model.size_divisor
+            return side, side
+        return 800, 1216
 
     def interface(self, model: Detector, settings: DetectionSettings) -> DetectionInterface:
         """Return what the graph of a detector takes and gives; see `GraphKind`."""
