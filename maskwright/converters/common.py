@@ -197,6 +197,33 @@ def kept_classes(
     return keep
 
 
+def plain_classes(
+    names: list[str | None] | None, rows: int, *, joints: int = 0
+) -> tuple[list[str | None], list[int]]:
+    """Return names and ids of the classes of weights that have no rows of the background.
+
+    Args:
+        names: if they are known; None: COCO's if there are 80, or one with the keypoints of a
+            person.
+        rows: how many classes there are.
+        joints: keypoints of an object.
+
+    Raises:
+        ValueError: if there are not as many names as classes.
+    """
+    ids = list(range(1, rows + 1))
+    if names is None and rows == 80:
+        ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]
+        names = [name for name in COCO_91_NAMES if name is not None]
+    elif names is None and rows == 1 and joints == len(COCO_PERSON):
+        names = ["person"]
+    elif names is None:
+        names = [f"class_{i}" for i in ids]
+    if len(names) != rows:
+        raise ValueError(f"the weights have {rows} classes, but {len(names)} names were given")
+    return names, ids
+
+
 def rows_of_classes(category_ids: list[int], report: ConvertReport) -> Tensor:
     """Return the row of each class where row 0 is of none: its id, or its position if ids clash."""
     if sorted(set(category_ids)) == sorted(category_ids) and min(category_ids) >= 1:

@@ -14,14 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..structures import COCO_PERSON
 from .common import (
-    COCO_91_NAMES,
     Converted,
     ConvertReport,
     count_rows,
     default_skeleton,
     flat_columns,
+    plain_classes,
     renamed,
     require,
 )
@@ -154,16 +153,7 @@ def to_maskwright(
         joints = 0 if points is None else points.shape[1]
         if joints:
             options |= {"num_keypoints": joints, "box_beta": 0.5}
-    ids = list(range(1, rows + 1))
-    if names is None and rows == 80:
-        ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]
-        names = [name for name in COCO_91_NAMES if name is not None]
-    elif names is None and rows == 1 and joints == len(COCO_PERSON):
-        names = ["person"]
-    elif names is None:
-        names = [f"class_{i}" for i in ids]
-    if len(names) != rows:
-        raise ValueError(f"the weights have {rows} classes, but {len(names)} names were given")
+    names, ids = plain_classes(names, rows, joints=joints)
     converted: dict[str, Tensor] = {}
     for ours in our_names:
         key = their_name(ours, finest=3 if dense else 2)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..nn.detection.refine_head import FUSION_PARTS
 from .common import (
-    COCO_91_NAMES,
     COUNTER,
     Converted,
     ConvertReport,
     count_rows,
     flat_columns,
+    plain_classes,
     put_back_counters,
     require,
 )
@@ -161,14 +161,7 @@ def to_maskwright(
         options["p6_of_p5"] = p6.shape[1] == p6.shape[0]
     else:
         rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
-    ids = list(range(1, rows + 1))
-    if names is None and rows == 80:
-        ids = [i for i, name in enumerate(COCO_91_NAMES, 1) if name is not None]
-        names = [name for name in COCO_91_NAMES if name is not None]
-    elif names is None:
-        names = [f"class_{i}" for i in ids]
-    if len(names) != rows:
-        raise ValueError(f"the weights have {rows} classes, but {len(names)} names were given")
+    names, ids = plain_classes(names, rows)
     converted: dict[str, Tensor] = {}
     extras: dict[str, Tensor] = {}
     for ours, key in their_names(our_names).items():

@@ -90,21 +90,6 @@ CONVENTIONS = {
         keypoint_scores="probability",
         kept_for_training=1,
     ),
-    # Box losses are L1 (keypoint detectors: `box_beta`).
-    "detectron2": Conventions(
-        resize=Resize(800, 1333),
-        round_anchors=False,
-        stride_from_maps=False,
-        aligned=True,
-        sampling_ratio=0,
-        bn_eps=1e-5,
-        paste_mode="grid",
-        smooth_l1_beta=0.0,
-        binary_mask_targets=True,
-        keypoint_scores="probability",
-        kept_for_training=1,
-        caffe=True,
-    ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
         round_anchors=True,
@@ -120,6 +105,8 @@ CONVENTIONS = {
 }
 # Its configurations on networks of Caffe, as `..._caffe_...` in their names.
 CONVENTIONS["mmdetection_caffe"] = replace(CONVENTIONS["mmdetection"], caffe=True)
+# As there, but for Pillow's filter.
+CONVENTIONS["detectron2"] = replace(CONVENTIONS["mmdetection_caffe"], resize=Resize(800, 1333))
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
 CONVENTIONS["torchvision_v1"] = replace(CONVENTIONS["torchvision"], bn_eps=0.0)
 

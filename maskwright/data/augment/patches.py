@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
+from maskwright.ops.boxes import box_iou
 from maskwright.ops.rle import Frame
 
 # IoU that a patch has with some object at least; None: any patch. The seventh is the whole image.
@@ -76,18 +78,10 @@ def _sampled(
     low = corner * (width, height) + (left, top)
     patches = np.concatenate([low, low + share * (width, height)], 1)  # (TRIES, 4)
     if overlap is not None:
-        kept = np.flatnonzero((_iou(patches, boxes) >= overlap).any(1))
+        overlaps = box_iou(torch.from_numpy(patches), torch.from_numpy(boxes)).numpy()
+        kept = np.flatnonzero((overlaps >= overlap).any(1))
         if not len(kept):
             return None
         patches = patches[kept]
     x1, y1, x2, y2 = patches[0].tolist()
     return x1, y1, x2, y2
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the IoU (n, m) of boxes (n, 4) and (m, 4)."""
-    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-    inter = (high - low).clip(min=0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(1) for boxes in (a, b)]
-    iou: np.ndarray = inter / (areas[0][:, None] + areas[1] - inter).clip(min=1e-9)
-    return iou

@@ -78,21 +78,13 @@ class AnnotatedReader(Builder):
         self._files: dict[int, Path] = {}  # by image
         self._at: tuple[int, Shape] | None = None  # the object that is looked at
 
-    def fault(
-        self,
-        kind: str,
-        message: str,
-        action: str = "left out",
-        image: int | None = None,
-        annotation: int | None = None,
-        file: Path | None = None,
-    ) -> None:
-        """Note a fault; of an object with its file and its place there."""
-        if file is None and image in self._files:
-            file = self._files[image]
-            if self._at is not None and annotation == self._at[0]:
-                message = f"{file}, {self._at[1].place}: {message}"
-        super().fault(kind, message, action, image, annotation, file)
+    def place_of(self, image: int | None, annotation: int | None) -> tuple[Path, str] | None:
+        """Return the file of an image, and the place of the object looked at; see `Builder`."""
+        if image not in self._files:
+            return None
+        file = self._files[image]
+        own = self._at is not None and annotation == self._at[0]
+        return file, f"{file}, {self._at[1].place}" if self._at is not None and own else ""
 
     def unknown_category(self, value: Any) -> str:
         """Return what is wrong with the class of an annotation."""

@@ -79,8 +79,18 @@ class Builder:
         annotation: int | None = None,
         file: Path | None = None,
     ) -> None:
-        """Note a fault; see `Fault`."""
+        """Note a fault, without a file where `place_of` has it; see `Fault`."""
+        if file is None and (place := self.place_of(image, annotation)) is not None:
+            file, written = place
+            message = f"{written}: {message}" if written else message
         self.faults.append(Fault(str(file or self.path), image, annotation, kind, message, action))
+
+    def place_of(self, image: int | None, annotation: int | None) -> tuple[Path, str] | None:
+        """Return the file of an image or object and, for the message, the place in it.
+
+        None: all stands in one file.
+        """
+        return None
 
     def build(
         self,

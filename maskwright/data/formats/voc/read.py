@@ -93,21 +93,12 @@ class _Reader(Builder):
         self.files = ImageFiles()
         self.spare = 0
 
-    def fault(
-        self,
-        kind: str,
-        message: str,
-        action: str = "left out",
-        image: int | None = None,
-        annotation: int | None = None,
-        file: Path | None = None,
-    ) -> None:
-        """Note a fault; without a file, the XML file of the image and the line of the object."""
-        if file is None and image in self.xml:
-            file = self.xml[image]
-            line = f":{self.lines[annotation]}" if annotation in self.lines else ""
-            message = f"{file}{line}: {message}"
-        super().fault(kind, message, action, image, annotation, file)
+    def place_of(self, image: int | None, annotation: int | None) -> tuple[Path, str] | None:
+        """Return the XML file of an image, and the line of an object; see `Builder`."""
+        if image not in self.xml:
+            return None
+        line = f":{self.lines[annotation]}" if annotation in self.lines else ""
+        return self.xml[image], f"{self.xml[image]}{line}"
 
     def read_parts(
         self, parts: Sequence[VocPart], names: Sequence[str] | None, difficult: bool
