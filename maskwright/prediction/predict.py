@@ -92,7 +92,8 @@ def predict(
             QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel; of a
             model that gives every pixel a class, 8-bit with that class), probs (see there). Of what
             finds objects also labels of all images for the tool in which they are corrected, each
-            in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, instances.
+            in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
+            instances.
         labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.

@@ -21,7 +21,11 @@ VOC = (
     "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>12</xmax><ymax>12</ymax></bndbox></object>"
     "</annotation>"
 )
-SUPERVISELY = '{"tags": [], "size": {}, "objects": []}'
+VIA = '{"a.png12": {"filename": "a.png", "regions": []}}'
+SUPERVISELY = (
+    '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
+    '"geometryType": "rectangle", "points": {"exterior": [[2, 2], [9, 9]], "interior": []}}]}'
+)
 LABELME = (
     '{"version": "5", "shapes": [{"label": "cat", "shape_type": "polygon", "points": [[2, 2], '
     '[9, 2], [9, 9]]}], "imagePath": "a.png"}'
@@ -99,6 +103,12 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         "CVAT XML",
         {"train.xml": CVAT.format("a.png"), "val.xml": CVAT.format("b.png")}
         | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "projects of Supervisely": (
+        "Supervisely JSON",
+        {"train/ann/a.png.json": SUPERVISELY, "val/ann/b.png.json": SUPERVISELY}
+        | images("train/img/a.png", "val/img/b.png"),
         AB,
     ),
     "files of Label Studio": (
@@ -345,6 +355,11 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "a project of Supervisely with half a description": (
+        "Supervisely JSON",
+        {"meta.json": '{"classes": [', "ds/ann/a.png.json": SUPERVISELY} | images("ds/img/a.png"),
+        r"meta\.json:1: no valid JSON",
+    ),
     "a table of objects of other columns": (
         "label images of instances",
         {"masks/a.png": "", "object_classes.txt": "cat\n", "objects.csv": "a,b\n"}
@@ -457,9 +472,8 @@ FOREIGN: dict[str, tuple[str, str]] = {
         "x.json",
         '[{"image": "a.png", "annotations": [{"label": "c", "coordinates": {"x": 1}}]}]',
     ),
-    "Supervisely JSON": ("ann/a.png.json", SUPERVISELY),
     "Cityscapes JSON": ("gt/a.json", '{"imgHeight": 1, "imgWidth": 2, "objects": []}'),
-    "VIA JSON": ("via.json", '{"a.png12": {"filename": "a.png", "regions": []}}'),
+    "VIA JSON": ("via.json", VIA),
     "BDD100K JSON": ("det.json", '[{"name": "a", "labels": []}]'),
     "Datumaro JSON": ("default.json", '{"categories": {}, "items": [{"annotations": []}]}'),
     "Labelbox JSON": ("export.json", '[{"data_row": {}, "projects": {}}]'),
@@ -505,11 +519,9 @@ def test_other_formats_are_named(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_was_seen_is_counted(tmp_path: Path) -> None:
-    files = {f"{i}.json": SUPERVISELY for i in range(3)} | images("0.png", "1.png")
+    files = {f"{i}.json": VIA for i in range(3)} | images("0.png", "1.png")
     root = lay(tmp_path / "data", files)
-    with pytest.raises(
-        ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x Supervisely JSON"
-    ) as error:
+    with pytest.raises(ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x VIA JSON") as error:
         find_splits(root)
     assert "2 image(s)" in str(error.value)
 
@@ -697,10 +709,10 @@ def test_a_yaml_of_a_divided_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_thousands_is_looked_at_quickly(tmp_path: Path) -> None:
-    root = lay(tmp_path / "d", {"0.json": SUPERVISELY})
+    root = lay(tmp_path / "d", {"0.json": VIA})
     for i in range(1, 1500):
         os.link(root / "0.json", root / f"{i}.json")
-    with pytest.raises(ValueError, match=r"Supervisely JSON.*files more that were not looked into"):
+    with pytest.raises(ValueError, match=r"VIA JSON.*files more that were not looked into"):
         find_splits(root)
 
 

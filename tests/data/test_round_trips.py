@@ -39,6 +39,7 @@ FORMATS = {
     "cvat": Holds(regions=True, parts=True),
     "labelstudio": Holds(regions=True, step=1.1e-5),
     "labelme": Holds(regions=True, parts=True),
+    "supervisely": Holds(regions=True, parts=True),
 }
 
 

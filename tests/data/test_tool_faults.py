@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 
 import pytest
+import set_cases
+import tool_cases
 from faults import Listed, Refused
-from tool_cases import CASES, TOOLS, lay_tool
+from tool_cases import lay_files
 
 from maskwright.data import check_data, open_dataset
 from maskwright.data.formats.table import TABLE
+
+TOOLS = tool_cases.TOOLS | set_cases.TOOLS
+IMAGES = tool_cases.IMAGES | set_cases.IMAGES
+CASES = tool_cases.CASES | set_cases.CASES
+
+
+def lay_tool(root: Path, tool: str) -> Path:
+    return lay_files(root, TOOLS[tool], IMAGES[tool])
 
 
 @pytest.mark.parametrize("tool", TOOLS)

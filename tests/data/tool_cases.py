@@ -116,10 +116,15 @@ TOOLS = {"yolo": YOLO, "labelme": LABELME, "instances": INSTANCES, "cvat": CVAT}
 
 def lay_tool(root: Path, tool: str) -> Path:
     """Write the labels of a tool and their images of 40 x 30 pixels (width x height)."""
-    for seed, name in enumerate(IMAGES[tool]):
+    return lay_files(root, TOOLS[tool], IMAGES[tool])
+
+
+def lay_files(root: Path, files: Files, images: tuple[str, ...]) -> Path:
+    """Write files, and images of 40 x 30 pixels (width x height)."""
+    for seed, name in enumerate(images):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Data.picture(seed).save(root / name)
-    for name, content in TOOLS[tool].items():
+    for name, content in files.items():
         put(name, content)(root)
     return root
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskwright.ops.rle import Crop, Frame, decode_rle, encode_crop, rasterise_polygons
 
-from ..segments import BadSegment
+from ..segments import BadSegment, read_segment
 from .objects import finite_number, shown
 
 BOMB = Image.DecompressionBombError  # an image that claims to be huge
@@ -113,6 +113,29 @@ def united(segments: Sequence[Any], size: tuple[int, int]) -> Any:
         x1, y1, x2, y2 = frame
         whole[y1:y2, x1:x2] |= crop
     return run_lengths(whole, 0, 0, size)
+
+
+def with_holes(
+    outline: list[float], holes: Sequence[list[float]], size: tuple[int, int]
+) -> list[list[float]] | dict[str, Any]:
+    """Return a flat polygon without its holes: itself where it has none, else run lengths.
+
+    Raises:
+        BadSegment: if it cannot be drawn.
+    """
+    if not holes:
+        return [outline]
+    mask = np.zeros(size, bool)
+    for ring, inside in ((outline, True), *((hole, False) for hole in holes)):
+        try:
+            read_segment([ring], size)  # bounds what drawing costs
+        except BadSegment as bad:
+            if inside or not bad.nothing:
+                raise
+            continue  # a hole of no extent
+        crop, (x1, y1, x2, y2) = _drawn([ring], size)
+        mask[y1:y2, x1:x2][crop] = inside
+    return run_lengths(mask, 0, 0, size)
 
 
 def _drawn(segment: Any, size: tuple[int, int]) -> tuple[Crop, Frame]:

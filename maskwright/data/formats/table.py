@@ -52,6 +52,8 @@ from .sniff import (
 from .source import Source
 from .studio.read import find_studio, studio_file
 from .studio.write import write_studio
+from .supervisely.read import find_supervisely
+from .supervisely.write import write_supervisely
 from .voc import source as voc
 from .voc.layout import VocFinder
 from .voc.write import write_voc
@@ -212,6 +214,14 @@ TABLE = (
         keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
     ),
     Layout(
+        "Supervisely JSON",
+        "meta.json + ds/ann/a.jpg.json + ds/img/a.jpg; meta.json + train/ann/ + train/img/ + ...",
+        lambda look: find_supervisely(look.tree, look.path),
+        format="supervisely",
+        write=write_supervisely,
+        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+    ),
+    Layout(
         "CSV of keypoints",
         "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
         lambda look: find_points(look.tree, look.path),
@@ -335,7 +345,6 @@ TABLE = (
     ),
     Layout("LabelMe XML", todo=EXPORT),
     Layout("CreateML JSON", todo=EXPORT),
-    Layout("Supervisely JSON", todo="export it with Supervisely's app to COCO or Pascal VOC"),
     Layout("Cityscapes JSON", todo="convert it to COCO JSON"),
     Layout("VIA JSON", todo="export it from VIA as COCO"),
     Layout("BDD100K JSON", todo="convert it to COCO JSON (bdd100k.label.to_coco)"),

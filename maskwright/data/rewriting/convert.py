@@ -52,8 +52,8 @@ def convert_data(
 
     Args:
         data: what is read: a folder, a file, a YAML file.
-        to: format to write: coco, voc, yolo, labelme, cvat, labelstudio, instances; maps, folders
-            or csv for label maps and labels of images.
+        to: format to write: coco, voc, yolo, labelme, cvat, labelstudio, supervisely, instances;
+            maps, folders or csv for label maps and labels of images.
         out: a new or empty folder to write into.
         format: read `data` as this format, where it is taken for another.
 

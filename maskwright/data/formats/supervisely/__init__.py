@@ -1,0 +1,1 @@
+"""Supervisely's projects: meta.json, and for each image a JSON of polygons, rectangles, bitmaps."""
