@@ -179,6 +179,21 @@ COMMANDS = {
         ("maskwright.data.rewriting.convert", "convert_data"),
         "data convert data=my_images to=yolo out=my_images_yolo",
     ),
+    "data split": Command(
+        commands.data_split,
+        ("maskwright.data.rewriting.split", "split_data"),
+        "data split data=my_images out=my_images_split fractions=0.8,0.1,0.1",
+    ),
+    "data merge": Command(
+        commands.data_merge,
+        ("maskwright.data.rewriting.merge", "merge_data"),
+        "data merge data=monday,tuesday out=week",
+    ),
+    "data classes": Command(
+        commands.data_classes,
+        ("maskwright.data.rewriting.classes", "change_classes"),
+        "data classes data=my_images out=my_animals rename=cat:animal,dog:animal",
+    ),
     "data pseudo": Command(
         commands.data_pseudo,
         ("maskwright.tasks.classification.pseudo", "pseudo"),
@@ -323,7 +338,7 @@ def _app(chosen: str, words: Words) -> cyclopts.App:
         help_epilogue=_example("predict"),
         suppress_keyboard_interrupt=False,
     )
-    data = App(name="data", help="Look at a data set before training, or begin one.")
+    data = App(name="data", help="Look at a data set before training, write it anew, or begin one.")
     app.command(data)
     for name, command in COMMANDS.items():
         parent, leaf = (data, name.split()[1]) if " " in name else (app, name)

@@ -7,8 +7,8 @@ calls. Heavy modules are imported inside, so that the help stays instant.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -361,6 +361,21 @@ def doctor() -> int:
     return 0 if run() else 1
 
 
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows a bar for each thing that is done, told how far it is."""
+    shown: dict[str, console.Progress] = {}
+    with ExitStack() as stack:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                stack.close()  # what came before is done
+                shown[what] = stack.enter_context(console.progress(what, total=total, unit="img"))
+            shown[what].update(done - shown[what].done)
+
+        yield show
+
+
 def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """Look for faults in a data set and draw samples, before any training.
 
@@ -370,17 +385,7 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """
     from maskwright.data.checking.check import check_data
 
-    with ExitStack() as stack:
-        bars: dict[str, console.Progress] = {}
-
-        def show(split: str, done: int, total: int) -> None:
-            if split not in bars:
-                bar = console.progress(f"check {split}", total=total, unit="img")
-                bars[split] = stack.enter_context(bar)
-            bars[split].update(done - bars[split].done)
-            if done == total:
-                stack.close()
-
+    with bars() as show:
         report = check_data(**options, save=save, progress=show)
     for title, header, rows in report.tables():
         console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
@@ -408,20 +413,60 @@ def data_convert(**options: Any) -> int:
     """Write a data set in another format, and say what that format cannot hold."""
     from maskwright.data.rewriting.convert import convert_data
 
-    report = convert_data(**options)
+    return rewrite(convert_data, options)
+
+
+def data_split(**options: Any) -> int:
+    """Write a data set divided into train, val and test, each with its share of every class."""
+    from maskwright.data.rewriting.split import split_data
+
+    return rewrite(split_data, options, classes=True)
+
+
+def data_merge(**options: Any) -> int:
+    """Write several data sets as one, their classes matched by name."""
+    from maskwright.data.rewriting.merge import merge_data
+
+    return rewrite(merge_data, options)
+
+
+def data_classes(**options: Any) -> int:
+    """Write a data set with other classes: renamed, put together, left out."""
+    from maskwright.data.rewriting.classes import change_classes
+
+    return rewrite(change_classes, options, classes=True)
+
+
+def rewrite(run: Callable[..., Any], options: dict[str, Any], *, classes: bool = False) -> int:
+    """Run what writes a data set, and say what was written, what is lost and what to know.
+
+    Args:
+        run: the Python function.
+        options: its options.
+        classes: list the images of each class as well.
+    """
+    with bars() as show:
+        report = run(**options, progress=show)
     console.table(
-        f"{options['data']} as {options['to']}",
+        f"{as_written(options['data'])} as {report.format}",
         ["split", "images", "objects", "written"],
         [
             [split, report.images[split], report.objects[split], str(file)]
             for split, file in report.written.items()
         ],
     )
+    names = dict.fromkeys(name for own in report.classes.values() for name in own)
+    if classes and names:
+        rows = [[name, *(own.get(name, 0) for own in report.classes.values())] for name in names]
+        rows = [[console.short(str(row[0])), *row[1:]] for row in rows]
+        console.table("Images by class", ["class", *report.classes], rows)
     lost = [[split, n, what] for split, own in report.lost.items() for what, n in own.items()]
     if lost:
         console.table("Lost", ["split", "objects", "what"], lost)
     else:
         console.note("Lost: nothing.")
+    for note in report.notes:
+        console.note(f"Note: {note}")
     count = sum(sum(own.values()) for own in report.faults.values())
     if count:
         console.note(f"{count} fault(s) in what was read: `maskwright data check` lists them")

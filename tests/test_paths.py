@@ -21,6 +21,7 @@ NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
     *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
+    *("to", "rename", "drop", "keep"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }
@@ -31,7 +32,7 @@ ALSO = {  # text in one command, a path in others
     ("models", "name"),
     ("compare", "models"),
     ("data anchors", "model"),
-    ("data convert", "to"),
+    ("data merge", "data"),
     ("proposals", "source"),
 }
 OPTIONS = [

@@ -12,7 +12,10 @@ import pytest
 import maskwright as mw
 from maskwright.cli import COMMANDS
 from maskwright.data.checking.check import check_data
+from maskwright.data.rewriting.classes import change_classes
 from maskwright.data.rewriting.convert import convert_data
+from maskwright.data.rewriting.merge import merge_data
+from maskwright.data.rewriting.split import split_data
 from maskwright.errors import OptionError
 from maskwright.prediction.predictor import Predictor
 from maskwright.runs import check_save, save_dir
@@ -35,6 +38,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "data check": check_data,
     "data anchors": anchors,
     "data convert": convert_data,
+    "data split": split_data,
+    "data merge": merge_data,
+    "data classes": change_classes,
     "data pseudo": pseudo,
     "benchmark": benchmark,
     "compare": mw.compare,
@@ -43,7 +49,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 # the command line takes one by one.
 PYTHON_ONLY = {
     ("export", "report"),
-    ("data check", "progress"),
+    *((f"data {name}", "progress") for name in ("check", "convert", "split", "merge", "classes")),
     ("train", "model_args"),
 }
 # A shell has no return value: without `save` a command would have nothing to show for its work.

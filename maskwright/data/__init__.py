@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from .pixels.images import load_image
     from .pixels.resizing import collate_images, resize_image
     from .records import Dataset, Fault, Record
-    from .rewriting.convert import ConvertReport, convert_data
+    from .rewriting.classes import change_classes
+    from .rewriting.convert import convert_data
+    from .rewriting.merge import merge_data
+    from .rewriting.split import split_data
+    from .rewriting.writing import RewriteReport
     from .transforms import Augment
 
 _HOMES = {
     "Augment": "transforms",
     "Batch": "batches",
     "CheckReport": "checking.check",
-    "ConvertReport": "rewriting.convert",
     "Dataset": "records",
     "Fault": "records",
     "LabelAugment": "label_samples",
@@ -41,6 +44,8 @@ _HOMES = {
     "MapAugment": "maps.samples",
     "MapBatches": "maps.batches",
     "Record": "records",
+    "RewriteReport": "rewriting.writing",
+    "change_classes": "rewriting.classes",
     "check_data": "checking.check",
     "convert_data": "rewriting.convert",
     "collate_images": "pixels.resizing",
@@ -50,10 +55,12 @@ _HOMES = {
     "load_image": "pixels.images",
     "make_loader": "loader",
     "median_weights": "maps.counts",
+    "merge_data": "rewriting.merge",
     "open_dataset": "discover",
     "read_coco": "formats.coco.read",
     "read_voc": "formats.voc.read",
     "resize_image": "pixels.resizing",
+    "split_data": "rewriting.split",
     "split_dataset": "holdout",
     "unpack_images": "formats.labelme.read",
     "write_coco": "formats.coco.write",
@@ -65,7 +72,6 @@ __all__ = [
     "Augment",
     "Batch",
     "CheckReport",
-    "ConvertReport",
     "Dataset",
     "Fault",
     "LabelAugment",
@@ -74,6 +80,8 @@ __all__ = [
     "MapAugment",
     "MapBatches",
     "Record",
+    "RewriteReport",
+    "change_classes",
     "check_data",
     "collate_images",
     "convert_data",
@@ -83,10 +91,12 @@ __all__ = [
     "load_image",
     "make_loader",
     "median_weights",
+    "merge_data",
     "open_dataset",
     "read_coco",
     "read_voc",
     "resize_image",
+    "split_data",
     "split_dataset",
     "unpack_images",
     "write_coco",

@@ -117,6 +117,8 @@ class Dataset:
         records: what its images have: "objects", "labels" of their own, or "maps" of labels.
         encoding: how the class of a pixel is stored; None: as its number, if at all.
         window: what is stretched to 8 bits of deeper images, see `images.load_image`.
+        columns: the arrays, which several data sets may share.
+        rows: (N,) int64: the images of this one in them.
     """
 
     def __init__(
@@ -146,11 +148,11 @@ class Dataset:
         self.records = records
         self.encoding = encoding
         self.window: Window | str | None = None
-        self._columns = columns
-        self._rows = torch.arange(len(columns.image_ids)) if rows is None else rows
+        self.columns = columns
+        self.rows = torch.arange(len(columns.image_ids)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __repr__(self) -> str:
         return (
@@ -162,8 +164,8 @@ class Dataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a data set of {len(self)}")
         index %= len(self)
-        row = int(self._rows[index])
-        table = self._columns
+        row = int(self.rows[index])
+        table = self.columns
         first, last = table.ann_first[row : row + 2].tolist()
         height, width = table.sizes[row].tolist()
         boxes = table.boxes[first:last].numpy().clip(0, [width, height, width, height])
@@ -187,8 +189,8 @@ class Dataset:
         )
 
     def _annotation(self, index: int, k: int) -> int:
-        row = self._rows.numpy()[index]
-        first, last = self._columns.ann_first.numpy()[row : row + 2].tolist()
+        row = self.rows.numpy()[index]
+        first, last = self.columns.ann_first.numpy()[row : row + 2].tolist()
         if not 0 <= k < last - first:
             raise IndexError(f"object {k} of an image with {last - first}")
         return int(first + k)
@@ -196,40 +198,40 @@ class Dataset:
     @property
     def sizes(self) -> Tensor:
         """(N, 2) int64 height and width of the images, as annotated."""
-        return self._columns.sizes[self._rows]
+        return self.columns.sizes[self.rows]
 
     @property
     def has_masks(self) -> bool:
         """True if any object that is no crowd region has a mask."""
-        return bool(((self._columns.kinds != NO_MASK) & ~self._columns.crowd).any())
+        return bool(((self.columns.kinds != NO_MASK) & ~self.columns.crowd).any())
 
     @property
     def masks_of_crowds(self) -> bool:
         """True if any crowd region has a mask."""
-        return bool(((self._columns.kinds != NO_MASK) & self._columns.crowd).any())
+        return bool(((self.columns.kinds != NO_MASK) & self.columns.crowd).any())
 
     @property
     def num_ignored(self) -> int:
         """Number of crowd regions and of others that are ignored, in these images."""
-        return int((self._columns.crowd.numpy() & self._own_rows()).sum())
+        return int((self.columns.crowd.numpy() & self._own_rows()).sum())
 
     def objects_per_class(self) -> np.ndarray:
         """Return the number of objects of each class in these images, (C,) int64."""
-        objects = self._own_rows() & ~self._columns.crowd.numpy()
-        return np.bincount(self._columns.labels.numpy()[objects], minlength=len(self.names))
+        objects = self._own_rows() & ~self.columns.crowd.numpy()
+        return np.bincount(self.columns.labels.numpy()[objects], minlength=len(self.names))
 
     def _own_rows(self) -> np.ndarray:
         """Return which annotations belong to the images of this split, (A,) bool."""
-        first = self._columns.ann_first.numpy()
+        first = self.columns.ann_first.numpy()
         mine = np.zeros(len(first) - 1, bool)
-        mine[self._rows.numpy()] = True
+        mine[self.rows.numpy()] = True
         return np.repeat(mine, np.diff(first))
 
     @property
     def has_keypoints(self) -> bool:
         """True if any object that is no crowd region has a labelled keypoint."""
-        shown = (self._columns.keypoints[..., 2] > 0).any(1)
-        return bool((shown & ~self._columns.crowd).any())
+        shown = (self.columns.keypoints[..., 2] > 0).any(1)
+        return bool((shown & ~self.columns.crowd).any())
 
     def image(self, index: int) -> np.ndarray:
         """Return the (H, W, 3) uint8 RGB pixels in the frame of the annotations.
@@ -263,9 +265,9 @@ class Dataset:
         return pixels
 
     def _stored_image(self, index: int) -> np.ndarray:
-        table = self._columns
+        table = self.columns
         assert table.stored is not None and table.items is not None
-        planes = table.stored[int(table.items[int(self._rows[index])])].numpy()
+        planes = table.stored[int(table.items[int(self.rows[index])])].numpy()
         return np.repeat(planes.transpose(1, 2, 0), 3 // len(planes), axis=2)
 
     def label_map(self, index: int) -> np.ndarray | None:
@@ -300,12 +302,12 @@ class Dataset:
 
     def polygons(self, index: int, k: int) -> list[np.ndarray] | None:
         """Return the parts of object `k` as (n, 2) float64 x and y, or None without polygons."""
-        return self._columns.polygons(self._annotation(index, k))
+        return self.columns.polygons(self._annotation(index, k))
 
     def annotated_boxes(self, index: int) -> np.ndarray:
         """Return the boxes of an image as annotated, (n, 4) float64 xyxy, not clipped to it."""
-        first, last = self._columns.ann_first[int(self._rows[index]) :][:2].tolist()
-        boxes: np.ndarray = self._columns.boxes[first:last].numpy().copy()
+        first, last = self.columns.ann_first[int(self.rows[index]) :][:2].tolist()
+        boxes: np.ndarray = self.columns.boxes[first:last].numpy().copy()
         return boxes
 
     def mask(self, index: int, k: int) -> tuple[Crop, Frame]:
@@ -320,14 +322,14 @@ class Dataset:
             both empty (zeros) for an object without a mask.
         """
         row = self._annotation(index, k)
-        kind = int(self._columns.kinds.numpy()[row])
+        kind = int(self.columns.kinds.numpy()[row])
         if kind == NO_MASK:
             return np.zeros((0, 0), bool), (0, 0, 0, 0)
-        height, width = self._columns.sizes.numpy()[self._rows.numpy()[index]].tolist()
+        height, width = self.columns.sizes.numpy()[self.rows.numpy()[index]].tolist()
         if kind == POLYGONS:
-            parts = [part.ravel().tolist() for part in self._columns.polygons(row) or []]
+            parts = [part.ravel().tolist() for part in self.columns.polygons(row) or []]
             return rasterise_polygons(parts, (height, width))
-        return decode_rle({"size": (height, width), "counts": self._columns.rle(row)})
+        return decode_rle({"size": (height, width), "counts": self.columns.rle(row)})
 
     def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which image has which class: each pair once, sorted by image and by class.
@@ -337,7 +339,7 @@ class Dataset:
         Returns:
             positions (P,) of the images and labels (P,), both int64.
         """
-        table, rows = self._columns, self._rows.numpy()
+        table, rows = self.columns, self.rows.numpy()
         if table.label_first is not None and table.image_labels is not None:
             first, labels = table.label_first.numpy(), table.image_labels.numpy()
         else:
@@ -355,7 +357,7 @@ class Dataset:
 
     def labels_of(self, index: int) -> np.ndarray:
         """Return the labels (m,) int64 of an image; none where images have no labels."""
-        found = self._columns.labels_of(int(self._rows[index]))
+        found = self.columns.labels_of(int(self.rows[index]))
         return np.zeros(0, np.int64) if found is None else found
 
     def images_per_class(self) -> np.ndarray:
@@ -365,21 +367,21 @@ class Dataset:
     @property
     def multilabel(self) -> bool:
         """True if images have labels, but not each of them exactly one."""
-        first = self._columns.label_first
+        first = self.columns.label_first
         if first is None:
             return False
-        return bool((first.diff()[self._rows] != 1).any())
+        return bool((first.diff()[self.rows] != 1).any())
 
     @property
     def stored(self) -> bool:
         """True if the images are parts of a file, not files themselves."""
-        return self._columns.stored is not None
+        return self.columns.stored is not None
 
     @property
     def groups(self) -> np.ndarray | None:
         """Group of each image, (N,) int64; None where each stands alone."""
-        table = self._columns
-        return None if table.groups is None else table.groups[self._rows].numpy()
+        table = self.columns
+        return None if table.groups is None else table.groups[self.rows].numpy()
 
     def as_labels(self) -> Dataset:
         """Return a data set whose images have the classes of their objects as labels.
@@ -388,12 +390,12 @@ class Dataset:
         """
         if self.records == "labels":
             return self
-        images, labels = self._like(self._columns, None).classes_of_images()
-        counts = np.bincount(images, minlength=len(self._columns.image_ids))
+        images, labels = self.like(self.columns, None).classes_of_images()
+        counts = np.bincount(images, minlength=len(self.columns.image_ids))
         columns = replace(
-            self._columns, label_first=pack_offsets(counts), image_labels=torch.from_numpy(labels)
+            self.columns, label_first=pack_offsets(counts), image_labels=torch.from_numpy(labels)
         )
-        return self._like(columns, self._rows, records="labels")
+        return self.like(columns, self.rows, records="labels")
 
     def as_maps(self, overlaps: str = "smaller") -> Dataset:
         """Return a data set of label maps that are drawn from the masks of objects.
@@ -412,11 +414,11 @@ class Dataset:
             raise ValueError(
                 f"{self.source} has boxes only: label maps are drawn from masks or polygons"
             )
-        table = self._columns
+        table = self.columns
         labels = torch.where(table.labels == ANY_CLASS, ANY_CLASS, table.labels + 1)
-        return self._like(
+        return self.like(
             replace(table, labels=labels),
-            self._rows,
+            self.rows,
             records="maps",
             names=[BACKGROUND, *self.names],
             category_ids=[-1, *self.category_ids],
@@ -425,14 +427,14 @@ class Dataset:
 
     def files(self) -> set[str]:
         """Return the paths of all images, as text."""
-        return {str(self.root / self._columns.path(row)) for row in self._rows.tolist()}
+        return {str(self.root / self.columns.path(row)) for row in self.rows.tolist()}
 
     def select(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """Return a data set of the images at these positions; it shares the memory."""
-        rows = self._rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))]
-        return self._like(self._columns, rows, split=split or self.split)
+        rows = self.rows[torch.as_tensor(np.asarray(indices, dtype=np.int64))]
+        return self.like(self.columns, rows, split=split or self.split)
 
-    def _like(self, columns: Columns, rows: Tensor | None, **changes: Any) -> Dataset:
+    def like(self, columns: Columns, rows: Tensor | None, **changes: Any) -> Dataset:
         """Return a data set of other images that is like this one but for `changes`."""
         same = ("root", "split", "names", "category_ids", "source", "skeleton", "faults", "format")
         kept = {name: getattr(self, name) for name in (*same, "records", "encoding")}
@@ -459,9 +461,10 @@ class Dataset:
             indices: positions of the images; None: all.
             by_label: category ids are label + 1 instead: the classes in the order of the labels.
         """
-        rows = self._rows if indices is None else self._rows[torch.as_tensor(list(indices))]
+        chosen = None if indices is None else torch.tensor(list(indices), dtype=torch.int64)
+        rows = self.rows if chosen is None else self.rows[chosen]
         ids = [label + 1 for label in range(len(self.names))] if by_label else self.own_ids
-        content = coco_truth(self._columns, rows.tolist(), self.names, ids, self.skeleton)
+        content = coco_truth(self.columns, rows.tolist(), self.names, ids, self.skeleton)
         return {"info": {"description": f"{self.source.name} ({self.split})"}, **content}
 
 

@@ -80,10 +80,10 @@ class Packer:
         }
         if (order[1:] < order[:-1]).any():
             simple = {name: values[order] for name, values in simple.items()}
-            points, _ = _reorder(points, point_first[first], order)
-            part_points, first = _reorder(part_points, first, order)
+            points, _ = take_ranges(points, point_first[first], order)
+            part_points, first = take_ranges(part_points, first, order)
             point_first = _offsets(part_points)
-            rle, rle_first = _reorder(rle, rle_first, order)
+            rle, rle_first = take_ranges(rle, rle_first, order)
         return Columns(
             image_ids=torch.tensor(list(images), dtype=torch.int64),
             sizes=torch.tensor([size for _, *size in images.values()], dtype=torch.int64),
@@ -99,10 +99,10 @@ class Packer:
         )
 
 
-def _reorder(
+def take_ranges(
     values: np.ndarray, first: np.ndarray, order: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ranges of values in another order, and their offsets.
+    """Return ranges of values in another order, or some of them, and their offsets.
 
     Args:
         values: range i is values[first[i] : first[i + 1]].
@@ -111,7 +111,7 @@ def _reorder(
     """
     lengths = np.diff(first)[order]
     placed = _offsets(lengths)
-    result = np.empty_like(values)
+    result = np.empty((placed[-1], *values.shape[1:]), values.dtype)
     for at in range(0, len(order), BLOCK):
         block = slice(at, at + BLOCK)
         begin, end = placed[at], placed[min(at + BLOCK, len(order))]

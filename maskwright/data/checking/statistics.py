@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..records import Dataset
-from .verdict import class_counts, unlike_classes
+from .verdict import class_counts, spelt_alike, unlike_classes
 
 SMALL, LARGE = 32**2, 96**2  # COCO's limits of the area, in original pixels
 MANY = 100  # detections an image that detectors return by default
@@ -79,12 +79,8 @@ def remarks(splits: Mapping[str, SplitStats]) -> list[str]:
     """Return what the numbers of all splits tell that is no fault."""
     notes = []
     train, val = splits.get("train"), splits.get("val")
-    spellings: dict[str, set[str]] = {}
-    for name in {name for stats in splits.values() for name in stats.per_class}:
-        spellings.setdefault(" ".join(name.split()).casefold(), set()).add(name)
-    for alike in spellings.values():
-        if len(alike) > 1:
-            notes.append(f"classes that differ by blanks or capitals only: {sorted(alike)}")
+    for alike in spelt_alike({name for stats in splits.values() for name in stats.per_class}):
+        notes.append(f"classes that differ by blanks or capitals only: {alike}")
     if train is not None and val is not None:
         missing = unlike_classes(train.per_class, val.per_class)
         notes += [missing] if missing else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..records import Dataset, describe_faults
 from ..segments import BOX_SERVES
@@ -65,6 +65,14 @@ def unlike_classes(train: Mapping[str, int], val: Mapping[str, int]) -> str | No
     """
     missing = [name for name, count in val.items() if count and not train.get(name)]
     return f"in val but never in train: {', '.join(missing)}" if missing else None
+
+
+def spelt_alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the names that differ from others by blanks or capitals only, those together."""
+    spellings: dict[str, set[str]] = {}
+    for name in names:
+        spellings.setdefault(" ".join(name.split()).casefold(), set()).add(name)
+    return [sorted(alike) for alike in spellings.values() if len(alike) > 1]
 
 
 def class_counts(dataset: Dataset) -> dict[str, int]:

@@ -33,7 +33,7 @@ def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
         dataset: images with objects; of others nothing is known.
         keeps: of `WORDS`, what the format holds.
     """
-    if dataset.records != "objects":
+    if dataset.records != "objects" or set(keeps) == set(WORDS):
         return {}
     found: Counter[str] = Counter()
     for record, objects in objects_of(dataset):

@@ -290,6 +290,23 @@ class Drawn:
         return labels
 
 
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """Label maps of several data sets, each with an encoding of its own.
+
+    Attributes:
+        parts: the encodings.
+        which: the place of its encoding, by the path of an image.
+    """
+
+    parts: tuple[Encoding, ...]
+    which: Mapping[str, int]
+
+    def read(self, record: Annotated, mask: GetMask) -> np.ndarray:
+        """Return the label of every pixel; see `Encoding`."""
+        return self.parts[self.which[str(record.path)]].read(record, mask)
+
+
 def _inside(array: np.ndarray, frame: Frame) -> np.ndarray:
     x1, y1, x2, y2 = frame
     return array[y1:y2, x1:x2]

@@ -5,20 +5,25 @@ from __future__ import annotations
 import filecmp
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from maskwright.files import write_whole, writing
+from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import Dataset
+from ..outgoing import sized
 
 IMAGES = "images"
+BLOCK = 256  # images whose objects are in memory at once as objects of Python
 
 
 @takes_paths
 def write_coco(dataset: Dataset, folder: str | Path) -> Path:
     """Write a split as COCO JSON, with copies of its images.
+
+    Images keep their folders; one whose name another has gets a number.
 
     Args:
         dataset: the images and objects. Crowd regions get iscrowd=1, those that are ignored
@@ -29,36 +34,63 @@ def write_coco(dataset: Dataset, folder: str | Path) -> Path:
         The JSON file.
 
     Raises:
-        ValueError: if the split is there already, or another image of the same name.
+        ValueError: if the split is there already.
     """
     folder = Path(folder)
     file = folder / f"annotations/{dataset.split}.json"
     if file.exists():
         raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
-    content = dataset.to_coco()
-    entries: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-    for entry in content["annotations"]:
-        entries[entry["image_id"]].append(entry)
-    with writing(folder):
-        for index, image in enumerate(content["images"]):
-            _copy(dataset, index, folder / IMAGES / image["file_name"])
-            _mark_ignored(dataset, index, entries[image["id"]])
-    write_whole(file, json.dumps(content))
+    with (
+        writing(folder),
+        replacing(file) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        empty = dataset.to_coco([])
+        stream.write(f'{{"info": {json.dumps(empty["info"])},\n"images": ')
+        _write_list(stream, _images(dataset, folder / IMAGES))
+        stream.write(f',\n"categories": {json.dumps(empty["categories"])},\n"annotations": ')
+        _write_list(stream, _annotations(dataset))
+        stream.write("}\n")
     return file
 
 
-def _copy(dataset: Dataset, index: int, target: Path) -> None:
-    file = dataset[index].path
-    if target.exists() and not filecmp.cmp(file, target, shallow=False):
-        raise ValueError(f"{target} exists and is another image than {file}: choose another folder")
+def _write_list(stream: TextIO, entries: Iterable[dict[str, Any]]) -> None:
+    between = "[\n"
+    for entry in entries:
+        stream.write(between + json.dumps(entry))
+        between = ",\n"
+    stream.write("]" if between == ",\n" else "[]")
+
+
+def _images(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
+    """Copy the images, and yield their entries."""
+    for index in range(len(dataset)):
+        record = sized(dataset, index)
+        name = _copy(record.path, folder, dataset.columns.path(int(dataset.rows[index])))
+        height, width = record.size
+        yield {"id": record.image_id, "file_name": name, "height": height, "width": width}
+
+
+def _copy(file: Path, folder: Path, name: str) -> str:
+    """Copy an image to where it lies below the folder, and return that."""
+    place, number = Path(name), 0
+    while (target := folder / name).exists() and not filecmp.cmp(file, target, shallow=False):
+        number += 1
+        name = place.with_stem(f"{place.stem}_{number}").as_posix()
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, target)
+    return name
 
 
-def _mark_ignored(dataset: Dataset, index: int, entries: list[dict[str, Any]]) -> None:
-    record, at = dataset[index], 0
-    for label, ignored in zip(record.labels.tolist(), record.ignored.tolist(), strict=True):
-        count = 1 if label >= 0 else len(dataset.names)
-        for entry in entries[at : at + count]:
-            entry["ignore"] = int(ignored)
-        at += count
+def _annotations(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    before = 0  # ids count on from block to block
+    for first in range(0, len(dataset), BLOCK):
+        block = range(first, min(first + BLOCK, len(dataset)))
+        entries = dataset.to_coco(block)["annotations"]
+        at = 0
+        for index in block:
+            record = dataset[index]
+            for label, ignored in zip(record.labels.tolist(), record.ignored.tolist(), strict=True):
+                for entry in entries[at : (at := at + (1 if label >= 0 else len(dataset.names)))]:
+                    yield {**entry, "id": before + entry["id"], "ignore": int(ignored)}
+        before += len(entries)

@@ -55,10 +55,6 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / CLASS_FILES[0]).write_text("".join(f"{name}\n" for name in dataset.names), "utf-8")
-    truth = dataset.to_coco(by_label=True)
-    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
-    for entry in truth["annotations"]:
-        objects[entry["image_id"]].append(entry)
     names = []
     for index in range(len(dataset)):
         record = dataset[index]
@@ -70,7 +66,8 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
         names.append(name)
         file = f"{name}{record.path.suffix}"
         shutil.copyfile(record.path, folder / "JPEGImages" / file)
-        tree = _tree(file, record.size, objects[record.image_id], dataset.names, masks)
+        objects = dataset.to_coco([index], by_label=True)["annotations"]
+        tree = _tree(file, record.size, objects, dataset.names, masks)
         tree.write(folder / f"Annotations/{name}.xml", "utf-8")
         if masks:
             _write_masks(dataset, index, folder, name)

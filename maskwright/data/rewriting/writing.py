@@ -1,0 +1,166 @@
+"""What all commands that write data sets share: reading all splits, writing them, what is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from maskwright.errors import OptionError, nearest
+
+from ..discover import find_splits, open_dataset
+from ..formats.table import TABLE, Layout, lost_in, write_dataset
+from ..records import Dataset, Kind, Record
+from .tables import common_names, with_names
+
+Progress = Callable[[str, int, int], None]  # what is done, images done, images in all
+
+
+@dataclass
+class RewriteReport:
+    """What was written as a data set.
+
+    Attributes:
+        out: the folder.
+        format: what it was written as.
+        written: what each split begins with: its JSON, list, folder or table.
+        images, objects: how many, by split; the second without regions that count neither way.
+        classes: images of each class, by split; empty for label maps that were not looked at.
+        lost: what the format cannot hold, in words, and of how many objects, by split.
+        faults: what reading left out, ignored or repaired: kind and action, how often, by split.
+        notes: what else is to be known.
+    """
+
+    out: Path
+    format: str
+    written: dict[str, Path] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    faults: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def new_folder(out: str | Path) -> Path:
+    """Return the folder to write into.
+
+    Raises:
+        OptionError: if it is there and not empty.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"out={str(out)!r} is there already: choose a new or empty folder")
+    return folder
+
+
+def open_splits(
+    data: str | Path | Mapping[str, Any], to: str | None, format: str | None
+) -> tuple[dict[str, Dataset], str]:
+    """Return all splits of a data set, with the same classes, and the format to write.
+
+    Args:
+        data: what is read.
+        to: format to write; None: that of the data.
+        format: what the data is to be read as; None: what is recognised.
+
+    Raises:
+        OptionError: if nothing writes the format.
+        ValueError: if the data cannot be read.
+    """
+    kind: Kind | None = None if to is None else written_row(to).records  # type: ignore[assignment]
+    splits = find_splits(data, records=kind, format=format)
+    read = {split: open_dataset(data, split, records=kind, format=format) for split in splits}
+    names = common_names(list(read.values()))
+    read = {split: with_names(dataset, names) for split, dataset in read.items()}
+    if to is None:
+        first = next(iter(read.values()))
+        to = first.format
+        if to not in written() or written()[to].records != first.records:
+            those = [one for one, row in written().items() if row.records == first.records]
+            raise OptionError(
+                f"data={str(data)!r} is of a format that is read and not written: say what is to "
+                f"be written, to={' or '.join(those)}"
+            )
+    return read, to
+
+
+def written() -> dict[str, Layout]:
+    """Return the rows of the table whose format is written, by its name."""
+    return {row.format: row for row in TABLE if row.write is not None}
+
+
+def written_row(to: str) -> Layout:
+    """Return the row of a format that is written.
+
+    Raises:
+        OptionError: if none is.
+    """
+    rows = written()
+    if to not in rows:
+        raise OptionError(f"to={to!r}: written are {', '.join(rows)}{nearest(to, rows)}")
+    return rows[to]
+
+
+def write_splits(
+    splits: Mapping[str, Dataset],
+    out: Path,
+    to: str,
+    progress: Progress | None = None,
+) -> RewriteReport:
+    """Write the splits of a data set into a folder.
+
+    Args:
+        splits: by name, with the same classes.
+        out: the folder.
+        to: format to write.
+        progress: see `Progress`.
+
+    Raises:
+        ValueError: see the writers.
+    """
+    report = RewriteReport(out, to)
+    for split, dataset in splits.items():
+        report.lost[split] = lost_in(Watched.of(dataset, f"look at {split}", progress), to)
+        report.written[split] = write_dataset(
+            Watched.of(dataset, f"write {split}", progress), out, to
+        )
+        report.images[split] = len(dataset)
+        report.objects[split] = int(dataset.objects_per_class().sum())
+        counts = dataset.images_per_class().tolist()
+        report.classes[split] = dict(zip(dataset.names, counts, strict=True)) if any(counts) else {}
+        report.faults[split] = Counter((fault.kind, fault.action) for fault in dataset.faults)
+    return report
+
+
+class Watched(Dataset):
+    """A data set that tells how far it has been gone through, each time anew."""
+
+    _what: str
+    _progress: Progress | None
+    _last: int
+    _round: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, what: str, progress: Progress | None) -> Self:
+        """Return a data set that tells.
+
+        Args:
+            dataset: the data set.
+            what: is done with it.
+            progress: is told.
+        """
+        one = cls.__new__(cls)
+        vars(one).update(vars(dataset), _what=what, _progress=progress, _last=-1, _round=1)
+        return one
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        if self._progress is not None and record.index != self._last:
+            self._round += record.index < self._last
+            self._last = record.index
+            what = self._what if self._round == 1 else f"{self._what} ({self._round})"
+            self._progress(what, record.index + 1, len(self))
+        return record
