@@ -34,7 +34,8 @@ def divide(
     dealer = _Dealer(images, labels, units, fractions, seed)
     dealer.cover()
     dealer.deal()
-    return dealer.part[units]
+    part: np.ndarray = dealer.part[units]
+    return part
 
 
 class _Dealer:

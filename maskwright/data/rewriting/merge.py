@@ -23,7 +23,7 @@ SHOWN = 5
 @checked_options
 @takes_paths
 def merge_data(
-    data: tuple[str, ...],
+    data: tuple[str, ...] | str,
     out: str | Path,
     *,
     to: str | None = None,
@@ -51,7 +51,8 @@ def merge_data(
         >>> from maskwright.data import merge_data
         >>> merge_data(["cells_2024", "cells_2025"], "cells")  # doctest: +SKIP
     """
-    places = [home_path(one) for one in ([data] if isinstance(data, str | Path) else data)]
+    words = data.split(",") if isinstance(data, str) else data
+    places = [home_path(word) for word in words]
     if len(places) < 2:
         raise OptionError(f"data={data!r}: give two data sets or more, as in data=a,b")
     folder = new_folder(out)
