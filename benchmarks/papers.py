@@ -78,7 +78,7 @@ CIFAR: dict[str, Any] = {
 }
 
 # Frames at a third of their size, by the recipe that segmenters have here, in 552 steps.
-SCENES: dict[str, Any] = {"imgsz": 120, "crop": (120, 160), "epochs": 12, "batch": 4}
+SCENES: dict[str, Any] = {"imgsz": 160, "crop": (120, 160), "epochs": 12, "batch": 4}
 LITE0 = {"backbone": "tf_efficientnet_lite0", "output_stride": 16, "norm": "bn"}
 # What a paper has at stride 8, with half the dilation at stride 16.
 ON_LITE0: dict[str, dict[str, Any]] = {

@@ -327,7 +327,8 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
     backbone = start.backbone
     model = DeepLabV3(Maps(backbone), DeepLabHead(backbone.channels[-1], len(names)), None)
     norm = norm_of(start)
-    train = Scenes(args.data, recipe.imgsz, recipe.crop, norm)
+    short = min(recipe.crop)  # that of whole frames
+    train = Scenes(args.data, short, recipe.crop, norm)
     optimizer = reference_optimizer(model)
     batches = batches_of(seed, recipe.epochs, len(train), recipe.batch)
     falling = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), power=0.9)
@@ -339,7 +340,7 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
         falling.step()
     model.eval()
     table = np.zeros((len(names), len(names)), np.int64)
-    change = for_test(recipe.imgsz, norm)
+    change = for_test(short, norm)
     for photo, file in scenes(args.data, "test"):
         truth = read(file)
         with Image.open(photo) as image, torch.inference_mode():
