@@ -50,6 +50,8 @@ class Columns:
             each stands alone.
         stored: (S, c, h, w) uint8: the images themselves, where one file holds many; None: each is
             a file.
+        checked_first, checked: (N + 1,), labels of the classes that an image was looked through
+            for, (L,) int64; None: all images for all classes.
         items: (N,) int64: which of these an image is; the number in its file stands in its path.
     """
 
@@ -79,6 +81,8 @@ class Columns:
     groups: Tensor | None = None
     stored: Tensor | None = None
     items: Tensor | None = None
+    checked_first: Tensor | None = None
+    checked: Tensor | None = None
 
     def path(self, row: int) -> str:
         """Return the path of an image below the root."""
@@ -96,6 +100,14 @@ class Columns:
             return None
         first, last = self.label_first.numpy()[row : row + 2].tolist()
         found: np.ndarray = self.image_labels.numpy()[first:last].copy()
+        return found
+
+    def checked_of(self, row: int) -> np.ndarray | None:
+        """Return the labels (m,) int64 that an image was looked through for; None: all."""
+        if self.checked_first is None or self.checked is None:
+            return None
+        first, last = self.checked_first.numpy()[row : row + 2].tolist()
+        found: np.ndarray = self.checked.numpy()[first:last].copy()
         return found
 
     def polygons(self, annotation: int) -> list[np.ndarray] | None:

@@ -82,6 +82,8 @@ class Record:
         group: images of one number belong together and are held out together; None: alone.
         channels: of the pixels in the file, where somebody has looked; else None.
         stored: the image is one of many in a file, not a file itself.
+        checked: (m,) int64, the labels that somebody looked for in the image, where not for all:
+            whether it shows others is not known, so nothing that is found of them is wrong.
     """
 
     index: int
@@ -99,6 +101,7 @@ class Record:
     group: int | None = None
     channels: int | None = None
     stored: bool = False
+    checked: np.ndarray | None = None
 
 
 class Dataset:
@@ -116,6 +119,8 @@ class Dataset:
             in, and so how others score it.
         records: what its images have: "objects", "labels" of their own, or "maps" of labels.
         encoding: how the class of a pixel is stored; None: as its number, if at all.
+        frequencies: of each class, "r", "c" or "f": rare, common, frequent in the training images,
+            as LVIS counts them; "" where nothing says it.
         window: what is stretched to 8 bits of deeper images, see `images.load_image`.
         columns: the arrays, which several data sets may share.
         rows: (N,) int64: the images of this one in them.
@@ -136,6 +141,7 @@ class Dataset:
         records: Kind = "objects",
         rows: Tensor | None = None,
         encoding: Encoding | None = None,
+        frequencies: Sequence[str] | None = None,
     ) -> None:
         self.root = root
         self.split = split
@@ -147,6 +153,7 @@ class Dataset:
         self.format = format
         self.records = records
         self.encoding = encoding
+        self.frequencies = list(frequencies or [""] * len(self.names))
         self.window: Window | str | None = None
         self.columns = columns
         self.rows = torch.arange(len(columns.image_ids)) if rows is None else rows
@@ -186,6 +193,7 @@ class Dataset:
             group=None if table.groups is None else int(table.groups[row]),
             channels=None if table.channels is None else int(table.channels[row]) or None,
             stored=table.stored is not None,
+            checked=table.checked_of(row),
         )
 
     def _annotation(self, index: int, k: int) -> int:
@@ -438,6 +446,8 @@ class Dataset:
         """Return a data set of other images that is like this one but for `changes`."""
         same = ("root", "split", "names", "category_ids", "source", "skeleton", "faults", "format")
         kept = {name: getattr(self, name) for name in (*same, "records", "encoding")}
+        if "names" not in changes:
+            kept["frequencies"] = self.frequencies
         part = Dataset(columns, rows=rows, **kept | changes)
         part.window = self.window
         return part
@@ -465,6 +475,9 @@ class Dataset:
         rows = self.rows if chosen is None else self.rows[chosen]
         ids = [label + 1 for label in range(len(self.names))] if by_label else self.own_ids
         content = coco_truth(self.columns, rows.tolist(), self.names, ids, self.skeleton)
+        for category, often in zip(content["categories"], self.frequencies, strict=True):
+            if often:
+                category["frequency"] = often
         return {"info": {"description": f"{self.source.name} ({self.split})"}, **content}
 
 

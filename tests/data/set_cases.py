@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from faults import NAN, Clean, Listed, png_header
+from faults import NAN, Clean, Listed, Refused, png_header
 from PIL import Image
 from tool_cases import Change, Files, Outcome, gone, moved, object_of_a, put
 
@@ -57,9 +57,61 @@ SUPERVISELY: Files = {
     "train/ann/c.png.json": supervisely(),
     "val/ann/v.png.json": supervisely(),
 }
-TOOLS: dict[str, Files] = {"supervisely": SUPERVISELY}
+
+
+def person(image: str, tag: str = "cat", **more: Any) -> str:
+    """A line as CrowdHuman's annotation_train.odgt has them; `more` changes the object."""
+    one = {"fbox": [2, 3, 10, 5], "tag": tag, "extra": {"box_id": 0, "occ": 0}, **more}
+    return json.dumps({"ID": image, "gtboxes": [one]}) + "\n"
+
+
+CROWDHUMAN: Files = {
+    "annotation_train.odgt": person("a") + person("b", "dog") + person("c"),
+    "annotation_val.odgt": person("v"),
+    "classes.txt": "cat\ndog\n",
+}
+# As the development kit describes a line: 3D sizes, places and angles behind the box.
+PLACE = "1.89 0.48 1.20 1.84 1.47 8.41 0.01"
+
+
+def kitti(name: str = "cat", box: str = "2.00 3.00 12.00 8.00") -> str:
+    return f"{name} 0.00 0 -0.20 {box} {PLACE}\n"
+
+
+KITTI: Files = {
+    "train/label_2/a.txt": kitti(),
+    "train/label_2/b.txt": kitti("dog"),
+    "train/label_2/c.txt": kitti(),
+    "val/label_2/v.txt": kitti(),
+    "classes.txt": "cat\ndog\n",
+}
+HEADER = (
+    "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,"
+    "IsDepiction,IsInside\n"
+)
+
+
+def box_row(image: str, label: str = "/m/01", sides: str = "0.05,0.3,0.1,0.26666667") -> str:
+    """A line of Open Images' train-annotations-bbox.csv: XMin, XMax, YMin, YMax."""
+    return f"{image},xclick,{label},1,{sides},0,1,0,0,0\n"
+
+
+OPEN_IMAGES: Files = {
+    "train-annotations-bbox.csv": HEADER + box_row("a") + box_row("b", "/m/02") + box_row("c"),
+    "validation-annotations-bbox.csv": HEADER + box_row("v"),
+    "class-descriptions-boxable.csv": "/m/01,cat\n/m/02,dog\n",
+}
+TOOLS: dict[str, Files] = {
+    "supervisely": SUPERVISELY,
+    "crowdhuman": CROWDHUMAN,
+    "kitti": KITTI,
+    "openimages": OPEN_IMAGES,
+}
 IMAGES: dict[str, tuple[str, ...]] = {
-    "supervisely": (*(f"train/img/{name}.png" for name in "abc"), "val/img/v.png")
+    "supervisely": (*(f"train/img/{name}.png" for name in "abc"), "val/img/v.png"),
+    "crowdhuman": tuple(f"Images/{name}.png" for name in "abcv"),
+    "kitti": (*(f"train/image_2/{name}.png" for name in "abc"), "val/image_2/v.png"),
+    "openimages": (*(f"train/{name}.png" for name in "abc"), "validation/v.png"),
 }
 S = "train/ann/a.png.json"
 
@@ -75,6 +127,19 @@ def sly_bitmap(data: Any, origin: Any = (2, 3)) -> Change:
 
 def unreadable(says: str) -> Listed:
     return Listed("unreadable labels", "left out", 1, None, 2, 2, says)
+
+
+G, K, T = "annotation_train.odgt", "train/label_2/a.txt", "train-annotations-bbox.csv"
+
+
+def odgt(line: str) -> Change:
+    """Change the first line of CrowdHuman."""
+    return put(G, line + person("b", "dog") + person("c"))
+
+
+def row_of(line: str) -> Change:
+    """Change the first line of Open Images."""
+    return put(T, HEADER + line + box_row("b", "/m/02") + box_row("c"))
 
 
 FULL = np.ones((5, 10), bool)
@@ -219,5 +284,175 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "supervisely",
         sly_bitmap(bitmap(FULL & False)),
         object_of_a("empty mask", "left out", "", 2),
+    ),
+    # CrowdHuman.
+    "line of CrowdHuman cut off": (
+        "crowdhuman",
+        odgt(person("a")[:-20] + "\n"),
+        unreadable(r"train\.odgt:1: no valid JSON.*cut off"),
+    ),
+    "CrowdHuman of bytes": (
+        "crowdhuman",
+        put(G, person("a").encode() + b'{"ID": "\xff"}\n'),
+        Refused("save it as UTF-8"),
+    ),
+    "CrowdHuman with a byte order mark": ("crowdhuman", odgt("\ufeff" + person("a")), Clean()),
+    "CrowdHuman's lines of Windows": (
+        "crowdhuman",
+        odgt(person("a").strip() + "\r\n\r\n"),
+        Clean(),
+    ),
+    "image with its suffix": ("crowdhuman", odgt(person("a.png")), Clean()),
+    "CrowdHuman's path of Windows": (
+        "crowdhuman",
+        odgt(person("Images\\a.png")),
+        Listed("image under another name", "repaired", None, None, 3, 3, "in another folder"),
+    ),
+    "CrowdHuman's way out": (
+        "crowdhuman",
+        odgt(person("../../etc/a.png")),
+        Listed("path outside the data set", "left out", 1, None, 2, 2, "leads out"),
+    ),
+    "CrowdHuman's image missing": (
+        "crowdhuman",
+        gone("Images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.jpg does not exist"),
+    ),
+    "line without an ID": (
+        "crowdhuman",
+        odgt('{"gtboxes": []}\n'),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"odgt:1: an image needs a text 'ID'"),
+    ),
+    "nobody": ("crowdhuman", odgt('{"ID": "a", "gtboxes": []}\n'), Clean(objects=2)),
+    "mask of CrowdHuman": ("crowdhuman", odgt(person("a", "mask")), Clean()),
+    "ignore of CrowdHuman": ("crowdhuman", odgt(person("a", extra={"ignore": 1})), Clean()),
+    "body beyond the image": ("crowdhuman", odgt(person("a", fbox=[-20, 3, 30, 50])), Clean()),
+    "other boxes of CrowdHuman": (
+        "crowdhuman",
+        odgt(person("a", vbox=[2, 3, 4, 5])),
+        Listed("other boxes", "kept", None, None, 3, 3, "only that of the whole body"),
+    ),
+    "no fbox": (
+        "crowdhuman",
+        odgt(person("a", fbox=None)),
+        object_of_a("bad box", "ignored", r"odgt, line 1, gtboxes\[0\].*no fbox"),
+    ),
+    "fbox of NaN": (
+        "crowdhuman",
+        odgt(person("a", fbox=[NAN, 3, 30, 50])),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "fbox of negative sides": (
+        "crowdhuman",
+        odgt(person("a", fbox=[12, 3, -10, 5])),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "no tag": ("crowdhuman", odgt(person("a", tag="")), object_of_a("unknown category", "ignored")),
+    # KITTI.
+    "nothing in KITTI": ("kitti", put(K, ""), Clean(objects=2)),
+    "KITTI with a byte order mark": ("kitti", put(K, "\ufeff" + kitti()), Clean()),
+    "KITTI's lines of Windows": ("kitti", put(K, kitti().strip() + "\r\n \r\n"), Clean()),
+    "KITTI of bytes": ("kitti", put(K, b"\xff\xfe0\0"), unreadable("save it as UTF-8")),
+    "KITTI with a score": ("kitti", put(K, kitti().strip() + " 0.9\n"), Clean()),
+    "region of KITTI": (
+        "kitti",
+        put(K, "DontCare -1 -1 -10 2.00 3.00 12.00 8.00 -1 -1 -1 -1000 -1000 -1000 -10\n"),
+        Clean(),
+    ),
+    "KITTI cut off": (
+        "kitti",
+        put(K, kitti()[:30]),
+        object_of_a("bad line", "ignored", r"a\.txt, line 1.*a line has 15 words"),
+    ),
+    "KITTI of words": (
+        "kitti",
+        put(K, kitti(box="2 3 x 8")),
+        object_of_a("bad line", "ignored", "x2 must be a number, got 'x'"),
+    ),
+    "KITTI of NaN": (
+        "kitti",
+        put(K, kitti(box="2 3 nan 8")),
+        object_of_a("NaN or infinite coordinates", "ignored", "x2 'nan'"),
+    ),
+    "corners of KITTI exchanged": (
+        "kitti",
+        put(K, kitti(box="12 3 2 8")),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "class that KITTI's list lacks": (
+        "kitti",
+        put(K, kitti("cow")),
+        object_of_a("unknown category", "ignored", "'cow' is none of the names"),
+    ),
+    "image of KITTI missing": (
+        "kitti",
+        gone("train/image_2/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, "does not exist"),
+    ),
+    # Open Images.
+    "Open Images with a byte order mark": (
+        "openimages",
+        put(T, "\ufeff" + str(OPEN_IMAGES[T])),
+        Clean(),
+    ),
+    "Open Images of bytes": (
+        "openimages",
+        put(T, HEADER.encode() + b"a,\xff\n"),
+        Refused("save it as UTF-8"),
+    ),
+    "Open Images' image missing": (
+        "openimages",
+        gone("train/a.png"),
+        Listed("missing image", "left out", None, None, 2, 2, r"1 image\(s\).*'a'"),
+    ),
+    "Open Images' way out": (
+        "openimages",
+        row_of(box_row("../validation/v")),
+        Listed("missing image", "left out", None, None, 2, 2, "validation/v"),
+    ),
+    "group of Open Images": (
+        "openimages",
+        row_of(box_row("a").replace(",0,1,0,0,0", ",0,1,1,0,0")),
+        Clean(),
+    ),
+    "row cut off": (
+        "openimages",
+        row_of("a,xclick,/m/01,1,0.1\n"),
+        object_of_a("bad box", "ignored", r"bbox\.csv, line 2.*must be finite numbers"),
+    ),
+    "row of words": (
+        "openimages",
+        row_of(box_row("a", sides="x,0.3,0.1,0.2")),
+        object_of_a("bad box", "ignored", "got .'x'"),
+    ),
+    "row of NaN": (
+        "openimages",
+        row_of(box_row("a", sides="nan,0.3,0.1,0.2")),
+        object_of_a("bad box", "ignored", "finite"),
+    ),
+    "row in pixels": (
+        "openimages",
+        row_of(box_row("a", sides="2,12,3,8")),
+        object_of_a("no fractions", "ignored", "divide by its size"),
+    ),
+    "sides of a row exchanged": (
+        "openimages",
+        row_of(box_row("a", sides="0.3,0.05,0.1,0.3")),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "row of an unknown class": (
+        "openimages",
+        row_of(box_row("a", "/m/09")),
+        object_of_a("unknown category", "ignored", "'/m/09' is none of the names"),
+    ),
+    "row without a class": (
+        "openimages",
+        row_of(box_row("a", "")),
+        object_of_a("unknown category", "ignored", "no class"),
+    ),
+    "table of names cut off": (
+        "openimages",
+        put("class-descriptions-boxable.csv", "/m/01,cat\n/m/0"),
+        Refused(r"boxable\.csv, line 2: expected a code and a name"),
     ),
 }

@@ -11,10 +11,14 @@ from tool_cases import lay_tool
 
 from maskwright.cli import main
 from maskwright.data import convert_data, open_dataset, write_dataset
+from maskwright.data.formats.lost import WORDS
 from maskwright.data.formats.table import TABLE
 from maskwright.errors import OptionError
 
-FORMATS = [row.format for row in TABLE if row.write is not None and row.records == "objects"]
+KEEPS = {
+    row.format: row.keeps for row in TABLE if row.write is not None and row.records == "objects"
+}
+FORMATS = list(KEEPS)
 RING = np.zeros((24, 30), bool)
 RING[2:12, 3:14] = True
 RING[5:8, 6:9] = False
@@ -42,11 +46,20 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_pair(format: str, to: str, drawn: Path, tmp_path: Path) -> None:
     report = convert_data(drawn / format, to, tmp_path / "out")
     assert report.images == {"train": 2, "val": 1} and report.objects == {"train": 3, "val": 2}
-    assert not report.lost["train"] and not report.faults["train"]
+    masks = "masks" in KEEPS[format]
+    lost = "masks" if masks else "boxes"
+    assert report.lost["train"] == ({} if lost in KEEPS[to] else {WORDS[lost]: 3})
+    assert not report.faults["train"]
     data = open_dataset(tmp_path / "out")
     assert data.format == to and data.names == list(CLASSES[:2]) and not data.faults
+    if not masks and "boxes" not in KEEPS[to]:
+        return
     first = [data[i].path.stem for i in range(2)].index("1")
     assert data[first].labels.tolist() == [0, 1]
+    np.testing.assert_allclose(data[first].boxes, [[3, 2, 14, 12], [16, 2, 25, 11]], atol=1e-4)
+    if not masks or "masks" not in KEEPS[to]:
+        assert not data.has_masks
+        return
     for k, one in enumerate(OBJECTS):
         np.testing.assert_array_equal(full_mask(data, first, k), painted(one, (24, 30)))
 

@@ -21,6 +21,14 @@ VOC = (
     "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>12</xmax><ymax>12</ymax></bndbox></object>"
     "</annotation>"
 )
+ODGT = '{"ID": "NAME", "gtboxes": [{"fbox": [2, 2, 9, 9], "tag": "person", "extra": {}}]}\n'
+KITTI = "Car 0.00 0 -0.20 2.00 3.00 12.00 8.00 1.89 0.48 1.20 1.84 1.47 8.41 0.01\n"
+OPEN = "ImageID,LabelName,XMin,XMax,YMin,YMax\n{},/m/01,0.1,0.4,0.1,0.4\n"
+SEGMENTS = (
+    '{"images": [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}], "annotations": '
+    '[{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1}]}], '
+    '"categories": [{"id": 1, "name": "cat", "isthing": 1}]}'
+)
 VIA = '{"a.png12": {"filename": "a.png", "regions": []}}'
 SUPERVISELY = (
     '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
@@ -64,7 +72,7 @@ def lay(root: Path, files: dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in (".png", ".jpg"):
             mask = path.parts[-3] == "masks"
-            Image.new("L" if mask else "RGB", (40, 30), 1 if mask else 0).save(path)
+            Image.new("L" if mask else "RGB", (40, 30), 1).save(path)
         else:
             path.write_text(text or VOC, encoding="utf-8", newline="")
     return root
@@ -103,6 +111,32 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         "CVAT XML",
         {"train.xml": CVAT.format("a.png"), "val.xml": CVAT.format("b.png")}
         | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "segments of things": (
+        "things of COCO panoptic",
+        {"annotations/panoptic_train.json": SEGMENTS, "annotations/panoptic_train/a.png": ""}
+        | images("train/a.png"),
+        A,
+    ),
+    "tables of Open Images": (
+        "Open Images CSV",
+        {"train-annotations-bbox.csv": OPEN.format("a")}
+        | {"validation-annotations-bbox.csv": OPEN.format("b")}
+        | images("train/a.png", "validation/b.png"),
+        AB,
+    ),
+    "files of CrowdHuman": (
+        "CrowdHuman odgt",
+        {"annotation_train.odgt": ODGT.replace("NAME", "a")}
+        | {"annotation_val.odgt": ODGT.replace("NAME", "b")}
+        | images("Images/a.png", "Images/b.png"),
+        AB,
+    ),
+    "labels of KITTI": (
+        "KITTI labels",
+        {"train/label_2/a.txt": KITTI, "val/label_2/b.txt": KITTI}
+        | images("train/image_2/a.png", "val/image_2/b.png"),
         AB,
     ),
     "projects of Supervisely": (
@@ -339,11 +373,13 @@ def test_what_is_read(case: str, tmp_path: Path) -> None:
     row, files, expected = CASES[case]
     root = lay(tmp_path / "data", files)
     look = Look(root)
-    first = next(one for one in TABLE if one.find is not None and one.find(look))
+    rows = [one for one in TABLE if one.find is not None and one.records == "objects"]
+    first = next(one for one in rows if one.find is not None and one.find(look))
     assert first.name == row
     assert found(root) == expected
     # A single image without val is read, but nothing can be held out of it.
-    errors = {fault.kind for _, fault in check_data(root).faults if fault.action == "error"}
+    faults = check_data(root, records="objects").faults
+    errors = {fault.kind for _, fault in faults if fault.action == "error"}
     assert errors <= {"too few images"}
 
 
@@ -355,6 +391,31 @@ def test_every_row_that_is_read_has_a_case() -> None:
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "segments without their images": (
+        "things of COCO panoptic",
+        {"annotations/panoptic_train2017.json": SEGMENTS.replace('"isthing": 1', '"isthing": 0')}
+        | {"annotations/panoptic_train2017/a.png": ""}
+        | images("train2017/a.png"),
+        r"has no category with isthing 1, so it has no objects",
+    ),
+    "a table of boxes that lacks its names": (
+        "Open Images CSV",
+        {"train-annotations-bbox.csv": OPEN.format("a"), "class-descriptions-boxable.csv": "x"}
+        | images("train/a.png"),
+        r"boxable\.csv, line 1: expected a code and a name",
+    ),
+    "two odgt files": (
+        "CrowdHuman odgt",
+        {"1.odgt": ODGT.replace("NAME", "a"), "2.odgt": ODGT.replace("NAME", "a")}
+        | images("Images/a.png"),
+        r"1\.odgt and .*2\.odgt are of no split by their names",
+    ),
+    "two folders of KITTI": (
+        "KITTI labels",
+        {"one/label_2/a.txt": KITTI, "two/label_2/a.txt": KITTI}
+        | images("one/image_2/a.png", "two/image_2/a.png"),
+        r"are both of the train split: name their folders",
+    ),
     "a project of Supervisely with half a description": (
         "Supervisely JSON",
         {"meta.json": '{"classes": [', "ds/ann/a.png.json": SUPERVISELY} | images("ds/img/a.png"),

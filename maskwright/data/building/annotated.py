@@ -48,6 +48,7 @@ class Picture:
         shapes: its objects.
         notes: kind, message and action of what is wrong with it; see `Fault`.
         broken: kind and message of why the image is left out; None: it is not.
+        checked: keys of the classes that somebody looked for in it; None: all.
     """
 
     file: Path
@@ -56,6 +57,7 @@ class Picture:
     shapes: list[Shape] = field(default_factory=list)
     notes: list[tuple[str, str, str]] = field(default_factory=list)
     broken: tuple[str, str] | None = None
+    checked: set[Hashable] | None = None
 
 
 Scan = Callable[[], Iterable[Picture]]
@@ -121,6 +123,7 @@ class AnnotatedReader(Builder):
         images: list[dict[str, Any]] = []
         kept: list[tuple[int, Picture]] = []
         keys: set[Any] = set()
+        checked: dict[int, set[Hashable]] = {}
         masks, shapes = False, 0
         for number, picture in enumerate(scan(), 1):
             self._files[number] = picture.file
@@ -133,6 +136,8 @@ class AnnotatedReader(Builder):
             for note in picture.notes:
                 self.fault(*note, image=number)
             keys.update(shape.key for shape in picture.shapes)
+            if picture.checked is not None:
+                checked[number] = picture.checked
             masks |= any(_has_mask(shape.entry) for shape in picture.shapes)
             shapes += len(picture.shapes)
             if shapes <= KEPT:
@@ -154,7 +159,17 @@ class AnnotatedReader(Builder):
         jointed = set(ids.values()) if skeleton is not None else set()
         entries = self._entries(kept if shapes <= KEPT else enumerate(scan(), 1), ids)
         return self.build(
-            images, list(roots), entries, masks, classes, skeleton, frozenset(jointed)
+            images,
+            list(roots),
+            entries,
+            masks,
+            classes,
+            skeleton,
+            frozenset(jointed),
+            checked={
+                number: [ids[key] for key in one if key in ids] for number, one in checked.items()
+            }
+            or None,
         )
 
     def _entries(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,7 +24,7 @@ from ..segments import BadSegment
 from .hints import BoxPattern
 from .image_names import ImageNames, common_root
 from .objects import CocoObject, shown, whole_number
-from .packing import Packer
+from .packing import Packer, looked_for
 
 ANY = "\0any class"  # key of an entry: a region that is ignored whatever it shows
 BACKGROUND = ("_background_", "__background__")
@@ -103,6 +103,7 @@ class Builder:
         jointed: AbstractSet[int] = frozenset(),
         *,
         crowd_as_objects: bool = False,
+        checked: Mapping[int, Collection[int]] | None = None,
     ) -> Dataset:
         """Return the data set of all that is usable.
 
@@ -115,6 +116,8 @@ class Builder:
             skeleton: names of the keypoints.
             jointed: ids of the categories that have keypoints.
             crowd_as_objects: regions marked as crowds are objects like others.
+            checked: ids of the categories that an image was looked through for, by its id; those
+                that lack here, and None, for all.
 
         Raises:
             ValueError: if no image is usable, or the boxes are no boxes in pixels of the images.
@@ -129,7 +132,7 @@ class Builder:
         if self.doubted and (problem := pattern.problem()):
             raise ValueError(f"{self.path}: {problem}")
         return Dataset(
-            packer.columns(usable),
+            packer.columns(usable, looked_for(usable, checked, classes.labels, len(classes.names))),
             root=root,
             split=self.split,
             names=classes.names,

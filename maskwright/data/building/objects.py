@@ -208,6 +208,12 @@ def whole_number(value: Any) -> int | None:
     return value
 
 
+def whole_numbers(value: Any) -> list[int]:
+    """Return the whole numbers in a list; [] where there is none."""
+    found = map(whole_number, value) if isinstance(value, list) else ()
+    return [number for number in found if number is not None]
+
+
 def shown(value: Any) -> str:
     """Return a value of a file for a message, cut short."""
     text = repr(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -54,12 +54,18 @@ class Packer:
         else:
             self.keypoints.extend([0.0] * (3 * self.num_joints))
 
-    def columns(self, images: dict[int, tuple[str, int, int]]) -> Columns:
+    def columns(
+        self,
+        images: dict[int, tuple[str, int, int]],
+        checked: Mapping[int, Sequence[int]] | None = None,
+    ) -> Columns:
         """Return the arrays, which are the packer's own memory: nothing can be added any more.
 
         Args:
             images: path below the root, height and width by image id, in their order.
+            checked: labels that an image was looked through for, by its id; None: all.
         """
+        looked = None if checked is None else [sorted(checked[number]) for number in images]
         rows = _array(self.rows, np.int64)
         count = len(rows)
         order = np.argsort(rows, kind="stable")
@@ -95,8 +101,38 @@ class Packer:
             points=torch.from_numpy(points),
             rle_first=torch.from_numpy(rle_first),
             rle_bytes=torch.from_numpy(rle),
+            checked_first=None if looked is None else pack_offsets([len(one) for one in looked]),
+            checked=None
+            if looked is None
+            else torch.tensor([label for one in looked for label in one], dtype=torch.int64),
             **{name: torch.from_numpy(values) for name, values in simple.items()},
         )
+
+
+def looked_for(
+    images: Iterable[int],
+    checked: Mapping[int, Collection[int]] | None,
+    labels: Mapping[int, int],
+    classes: int,
+) -> dict[int, list[int]] | None:
+    """Return the labels that each image was looked through for; None where all for all.
+
+    Args:
+        images: their ids.
+        checked: ids of categories by image; those that lack here, and None, for all.
+        labels: label by id of a category.
+        classes: how many there are.
+    """
+    if checked is None:
+        return None
+    every = list(range(classes))
+    found = {
+        number: sorted({labels[one] for one in checked[number] if one in labels})
+        if number in checked
+        else every
+        for number in images
+    }
+    return None if all(one == every for one in found.values()) else found
 
 
 def take_ranges(

@@ -23,7 +23,10 @@ WORDS = {
     "written",
     "crowds": "regions of many objects: left out, so what is there counts as background",
     "ignored": "ignored regions: left out, so what is there counts as background",
+    "checked": "images that were not looked through for all classes: the others count as absent",
 }
+HELD = frozenset(WORDS) - {"checked"}  # by most tools
+BOXES = frozenset(("boxes", "own boxes", "corners", "parts", "overlaps", "masks beside keypoints"))
 
 
 def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
@@ -37,6 +40,7 @@ def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
         return {}
     found: Counter[str] = Counter()
     for record, objects in objects_of(dataset):
+        found["checked"] += "checked" not in keeps and record.checked is not None
         shared = np.zeros(record.size, np.uint16) if "overlaps" not in keeps else None
         for one in objects:
             found.update(word for word in _features(one, keeps) if word not in keeps)

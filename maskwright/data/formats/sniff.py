@@ -74,6 +74,7 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Datumaro JSON", ("items/[]/annotations", "categories")),
     ("GeoJSON", ("features/[]/geometry",)),
     ("Labelbox JSON", ("[]/data_row", "[]/projects")),
+    ("CrowdHuman odgt", ("ID", "gtboxes")),
     (COCO, ("images", "annotations")),
     (COCO, ("images/[]/file_name",)),
     (COCO, ("annotations/[]/image_id", "annotations/[]/bbox")),
@@ -225,7 +226,19 @@ def _text(head: bytes, suffix: str) -> str:
     rows = [line for line in lines if line]
     if rows and all(_yolo_row(row) for row in rows):
         return "YOLO labels"
+    if rows and all(_kitti_row(row) for row in rows):
+        return "KITTI labels"
     return "text"
+
+
+def _kitti_row(words: list[str]) -> bool:
+    """Return True for the type of an object and 14 numbers, 15 with a score."""
+    if len(words) not in (15, 16) or words[0][:1].isdigit():
+        return False
+    try:
+        return bool([float(word) for word in words[1:]])
+    except ValueError:
+        return False
 
 
 def _yolo_row(words: list[str]) -> bool:

@@ -18,6 +18,7 @@ from .cifar import cifar_splits, find_cifar
 from .class_folders import find_class_folders, write_class_folders
 from .coco import find as coco
 from .coco.layout import CocoFinder
+from .coco.panoptic import find_panoptic_objects, panoptic_objects_file
 from .coco.write import write_coco
 from .csv_table import csv_splits, find_csv, fits, write_csv
 from .cvat.read import cvat_file, find_cvat
@@ -32,7 +33,7 @@ from .instances.write import write_instances
 from .keypoints_csv import find_points, fits_points, point_splits
 from .labelme.read import find_labelme, labelme_file
 from .labelme.write import write_labelme
-from .lost import WORDS, count_lost
+from .lost import BOXES, HELD, WORDS, count_lost
 from .maps.ade20k import find_ade20k
 from .maps.camvid import find_camvid
 from .maps.cityscapes import find_cityscapes
@@ -41,6 +42,9 @@ from .maps.layout import find_maps, with_polygons
 from .maps.panoptic import find_panoptic, panoptic_file
 from .maps.voc import find_voc_maps
 from .maps.write import write_maps
+from .sets.crowdhuman import crowdhuman_file, find_crowdhuman, write_crowdhuman
+from .sets.kitti import find_kitti, write_kitti
+from .sets.open_images import find_open_images, open_images_file, write_open_images
 from .sniff import (
     CAPTIONS,
     IMAGES_ONLY,
@@ -156,13 +160,40 @@ TABLE = (
         format="coco",
     ),
     Layout(
+        "CrowdHuman odgt",
+        "annotation_train.odgt + annotation_val.odgt + Images/",
+        lambda look: find_crowdhuman(look.tree, look.path),
+        file=crowdhuman_file,
+        format="crowdhuman",
+        write=write_crowdhuman,
+        keeps=BOXES | REGIONS,
+    ),
+    Layout(
+        "KITTI labels",
+        "training/label_2/*.txt + training/image_2/*.png; train/labels/ + train/images/ + val/...",
+        lambda look: find_kitti(look.tree, look.path),
+        format="kitti",
+        write=write_kitti,
+        keeps=BOXES | REGIONS,
+    ),
+    Layout(
+        "Open Images CSV",
+        "train-annotations-bbox.csv + validation-annotations-bbox.csv + train/ + validation/\n"
+        "+ class-descriptions-boxable.csv + train-annotations-human-imagelabels-boxable.csv",
+        lambda look: find_open_images(look.tree, look.path),
+        file=open_images_file,
+        format="openimages",
+        write=write_open_images,
+        keeps=BOXES | {"crowds", "checked"},
+    ),
+    Layout(
         "Pascal VOC with lists",
         "Annotations/*.xml + JPEGImages/ + ImageSets/Main/train.txt + .../val.txt (or train.txt +\n"
         "val.txt in ImageSets/ or at the top); labels/*.xml + images/; several such folders",
         lambda look: voc.listed(look.voc),
         format="voc",
         write=write_voc,
-        keeps=frozenset(WORDS) - {"corners", "overlaps", "keypoints"},
+        keeps=HELD - {"corners", "overlaps", "keypoints"},
     ),
     Layout(
         "Pascal VOC, a folder for each split",
@@ -184,7 +215,7 @@ TABLE = (
         lambda look: find_yolo(look.tree, look.path),
         format="yolo",
         write=write_yolo,
-        keeps=frozenset(WORDS) - {"own boxes", "parts", *REGIONS, "masks beside keypoints"},
+        keeps=HELD - {"own boxes", "parts", *REGIONS, "masks beside keypoints"},
     ),
     Layout(
         "LabelMe JSON",
@@ -193,7 +224,7 @@ TABLE = (
         file=labelme_file,
         format="labelme",
         write=write_labelme,
-        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
         "CVAT XML",
@@ -202,7 +233,7 @@ TABLE = (
         file=cvat_file,
         format="cvat",
         write=write_cvat,
-        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
         "Label Studio JSON",
@@ -211,7 +242,7 @@ TABLE = (
         file=studio_file,
         format="labelstudio",
         write=write_studio,
-        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
         "Supervisely JSON",
@@ -219,7 +250,7 @@ TABLE = (
         lambda look: find_supervisely(look.tree, look.path),
         format="supervisely",
         write=write_supervisely,
-        keeps=frozenset(WORDS) - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
         "CSV of keypoints",
@@ -264,6 +295,12 @@ TABLE = (
         lambda look: find_panoptic(look.tree, look.path),
         records="maps",
         file=panoptic_file,
+        format="coco_panoptic",
+    ),
+    Layout(
+        "things of COCO panoptic",
+        find=lambda look: find_panoptic_objects(look.tree, look.path),
+        file=panoptic_objects_file,
         format="coco_panoptic",
     ),
     Layout(

@@ -63,6 +63,8 @@ def with_classes(dataset: Dataset, table: Sequence[int], names: Sequence[str]) -
             label_first=pack_offsets(counts),
             image_labels=torch.from_numpy(np.ascontiguousarray(pairs[:, 1])),
         )
+    if columns.checked_first is not None and columns.checked is not None:
+        columns = _checked(columns, np.asarray(table, np.int64), len(names))
     ids = [-1] * len(names)
     for old, label in zip(dataset.category_ids, table, strict=True):
         if label >= 0 and ids[label] == -1:
@@ -71,6 +73,21 @@ def with_classes(dataset: Dataset, table: Sequence[int], names: Sequence[str]) -
     if dataset.records == "maps":
         changed.encoding = _relabelled(dataset.encoding or identity(), new[:-1])
     return changed
+
+
+def _checked(columns: Columns, table: np.ndarray, classes: int) -> Columns:
+    """Return the arrays with what images were looked through for in other classes.
+
+    One that several become was looked for where all of these were.
+    """
+    assert columns.checked_first is not None and columns.checked is not None
+    wanted = np.bincount(table[table >= 0], minlength=classes)
+    owners = np.repeat(np.arange(len(columns.sizes)), columns.checked_first.diff().numpy())
+    labels = table[columns.checked.numpy()]
+    keys, counts = np.unique((owners * classes + labels)[labels >= 0], return_counts=True)
+    owners, labels = np.divmod(keys[counts >= wanted[keys % classes]], classes)
+    first = pack_offsets(np.bincount(owners, minlength=len(columns.sizes)))
+    return replace(columns, checked_first=first, checked=torch.from_numpy(labels))
 
 
 def _relabelled(encoding: Encoding, new: np.ndarray) -> Encoding:
@@ -153,6 +170,7 @@ def joined(datasets: Sequence[Dataset], split: str) -> Dataset:
         **{name: torch.cat([getattr(one, name) for one in parts]) for name in PLAIN},
         **{name: _offsets([getattr(one, name) for one in parts]) for name in FIRST},
         **_optional(parts),
+        **_looked(parts, len(names)),
     )
     if len(table.image_ids.unique()) < len(table.image_ids):
         table = replace(table, image_ids=torch.arange(1, len(table.image_ids) + 1))
@@ -223,6 +241,22 @@ def _optional(parts: Sequence[Columns]) -> dict[str, Tensor]:
             raise ValueError("the images of the files are of different size: write them to=folders")
         found["stored"] = torch.cat(images)
     return found
+
+
+def _looked(parts: Sequence[Columns], classes: int) -> dict[str, Tensor]:
+    """Return what the images of several data sets were looked through for; {} if all for all."""
+    if all(one.checked_first is None for one in parts):
+        return {}
+    firsts, labels = [], []
+    for one in parts:
+        count = len(one.sizes)
+        if one.checked_first is None or one.checked is None:
+            firsts.append(torch.arange(count + 1) * classes)
+            labels.append(torch.arange(classes).repeat(count))
+        else:
+            firsts.append(one.checked_first)
+            labels.append(one.checked)
+    return {"checked_first": _offsets(firsts), "checked": torch.cat(labels)}
 
 
 def _encoding(datasets: Sequence[Dataset]) -> Encoding:

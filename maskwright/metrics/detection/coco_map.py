@@ -54,7 +54,7 @@ def coco_eval(
         "AR" (at `max_det`), "AR_small", "AR_medium", "AR_large", and "AP/<class name>". Classes
         without an object are left out of the means. For "keypoints" objects without a labelled
         keypoint do not count, there are no numbers for small objects, and "AR50" and "AR75" come
-        on top.
+        on top. Where categories have LVIS's `frequency`: "AP_rare", "AP_common", "AP_frequent".
 
     Raises:
         ValueError: on an unknown `iou_type`, a `max_det` below 1, or incomplete input, or if
@@ -95,6 +95,9 @@ def summarize(arrays: Accumulated) -> dict[str, float]:
         )
     for i, area in enumerate(arrays.areas[1:], start=1):
         numbers[f"AR_{area}"] = _mean(recall[:, :, i, last])
+    for letter, word in (("r", "rare"), ("c", "common"), ("f", "frequent")):
+        if own := [i for i, often in enumerate(arrays.frequencies) if often == letter]:
+            numbers[f"AP_{word}"] = _mean(precision[:, :, own, 0, last])
     for i, name in enumerate(arrays.names):
         numbers[f"AP/{name}"] = _mean(precision[:, :, i, 0, last])
     return numbers

@@ -60,10 +60,50 @@ def class_names(gt: dict[str, Any]) -> list[str]:
     ]
 
 
+def frequencies(gt: dict[str, Any]) -> list[str]:
+    """Return "r", "c" or "f" per class, by category id, as LVIS has them; "" for none."""
+    return [str(category.get("frequency") or "") for category in sorted_categories(gt)]
+
+
+def _federated(
+    gt: dict[str, Any], detections: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
+    """Return annotations and detections that are scored as LVIS says (Gupta et al. 2019).
+
+    Detections of a class that nobody looked for in the image are left out. Of a class in
+    `not_exhaustive_category_ids`, what matches nothing counts neither way: the whole image becomes
+    a crowd region of it.
+    """
+    annotations = gt["annotations"]
+    images = {image["id"]: image for image in gt["images"] if "neg_category_ids" in image}
+    if not images:
+        return annotations, detections
+    added = []
+    for key, image in images.items():
+        for category in image.get("not_exhaustive_category_ids", ()):
+            sides = [0, 0, image["width"], image["height"]]
+            corners = [0, 0, sides[2], 0, sides[2], sides[3], 0, sides[3]]
+            region = {"image_id": key, "category_id": category, "iscrowd": 1, "bbox": sides}
+            added.append({**region, "segmentation": [corners]})
+    looked = {key: set(image["neg_category_ids"]) for key, image in images.items()}
+    for annotation in (*annotations, *added):
+        if annotation.get("image_id") in looked:
+            looked[annotation["image_id"]].add(annotation.get("category_id"))
+    found = [
+        one
+        for one in detections
+        if one.get("image_id") not in looked or one.get("category_id") in looked[one["image_id"]]
+    ]
+    return [*annotations, *added], found
+
+
 def renumber(
     gt: dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str, joints: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ground truth and detections as two data sets with ids from 1 and only known fields.
+
+    Where an image has LVIS's `neg_category_ids`, detections of a class that neither these nor its
+    annotations name are left out: nobody looked for it there.
 
     Images and categories keep the order of their ids, which decides between equal scores;
     annotations keep their order.
@@ -79,6 +119,7 @@ def renumber(
     """
     masks = iou_type in ("segm", "boundary")
     sizes = {image["id"]: image for image in gt["images"]}
+    truth, detections = _federated(gt, detections)
     image_ids = {key: i for i, key in enumerate(sorted(sizes), start=1)}
     category_ids = {c["id"]: i for i, c in enumerate(sorted_categories(gt), start=1)}
     # RLE carries its size; only polygons need that of the image.
@@ -89,7 +130,7 @@ def renumber(
     categories = [{"id": i, "name": str(i)} for i in category_ids.values()]
 
     annotations: list[dict[str, Any]] = []
-    for i, ann in enumerate(gt["annotations"], start=1):
+    for i, ann in enumerate(truth, start=1):
         try:
             entry: dict[str, Any] = {
                 "id": i,

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ...ops.rle import decode_rle
 from ..landmarks import default_sigmas
 from .boundary import DILATION, edge, edge_width
-from .entries import class_names, read_ground_truth, renumber, sorted_categories
+from .entries import class_names, frequencies, read_ground_truth, renumber, sorted_categories
 
 IOU_TYPES = ("bbox", "segm", "keypoints", "boundary")
 # The ten thresholds of COCO, with the rounding of pycocotools (0.9 is 0.8999999999999999).
@@ -49,6 +49,7 @@ class Accumulated:
         iou_thrs: the T thresholds.
         max_dets: the D limits, rising.
         areas: the A areas.
+        frequencies: "r", "c" or "f" of each class, as LVIS has them; "" for none.
     """
 
     precision: FloatArray
@@ -57,6 +58,7 @@ class Accumulated:
     iou_thrs: tuple[float, ...]
     max_dets: tuple[int, ...]
     areas: tuple[str, ...] = AREAS
+    frequencies: tuple[str, ...] = ()
 
 
 def accumulate(
@@ -109,6 +111,7 @@ def accumulate(
         tuple(iou_thrs),
         tuple(int(n) for n in limits),
         AREAS if spread is None else KEYPOINT_AREAS,
+        tuple(frequencies(gt)),
     )
 
 

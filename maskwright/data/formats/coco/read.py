@@ -3,13 +3,17 @@
 Nothing is dropped in silence: what cannot be used is left out or repaired and listed in
 `Dataset.faults`. Images are looked for on the disk but not decoded. The format is described at
 https://cocodataset.org/#format-data; beyond it, ids may be any whole numbers, a byte order mark is
-skipped, and annotations without an id, box or area get one.
+skipped, and annotations without an id, box or area get one; ids of images that are texts are
+counted. LVIS (Gupta et al. 2019) tells for which classes an image was looked through: those of its
+annotations and its `neg_category_ids`. A class of which not all objects are annotated there
+(`not_exhaustive_category_ids`) gets the whole image as a region that is ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,14 @@ from maskwright.paths import takes_paths
 from maskwright.structures import Skeleton
 
 from ...building.builder import Builder
-from ...building.objects import flag, shown, whole_number
+from ...building.objects import flag, shown, whole_number, whole_numbers
 from ...records import Dataset
 from .json_stream import START, NoObject, json_members
 from .skeletons import read_skeleton
 
 LISTS = ("images", "annotations", "categories")
+NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS
+FREQUENCIES = ("r", "c", "f")
 
 
 @takes_paths
@@ -102,6 +108,8 @@ class _Survey:
 class _Reader(Builder):
     """State of reading one file, which is gone through twice: images may come last in it."""
 
+    added = 0  # regions that no annotation is
+
     def read(
         self,
         roots: list[Path],
@@ -112,10 +120,15 @@ class _Reader(Builder):
         survey = self._survey(crowd_as_objects)
         if only is not None:
             survey.images = self._divide(survey.images, only)
-        classes = self.classes(survey.categories, survey.used, names)
+        self._number(survey)
+        federated = [one for one in survey.images if isinstance(one, dict) and NEGATIVE in one]
+        unsure = {
+            category for one in federated for category in whole_numbers(one.get(NOT_EXHAUSTIVE))
+        }
+        classes = self.classes(survey.categories, survey.used | unsure, names)
         skeleton, jointed = self._skeleton(survey, classes.labels)
-        entries = self._annotations(survey)
-        return self.build(
+        entries = chain(self._annotations(survey), self._unsure(federated, survey.lowest))
+        dataset = self.build(
             survey.images,
             roots,
             entries,
@@ -124,7 +137,63 @@ class _Reader(Builder):
             skeleton,
             jointed,
             crowd_as_objects=crowd_as_objects,
+            checked=self._checked(federated) if federated else None,
         )
+        often = {one.get("id"): one.get("frequency") for one in survey.categories}
+        frequencies = [often.get(number) for number in dataset.category_ids]
+        dataset.frequencies = [one if one in FREQUENCIES else "" for one in frequencies]
+        return dataset
+
+    def _number(self, survey: _Survey) -> None:
+        """Give images a number whose id is a text, as Datumaro writes it, and a name by its URL."""
+        texts = []
+        highest = 0
+        for entry in survey.images:
+            if not isinstance(entry, dict):
+                continue
+            if "file_name" not in entry and isinstance(entry.get("coco_url"), str):
+                entry["file_name"] = "/".join(entry["coco_url"].split("/")[-2:])
+            number = whole_number(entry.get("id"))
+            if number is not None:
+                highest = max(highest, number)
+            elif isinstance(entry.get("id"), str):
+                texts.append(entry)
+        for entry in texts:
+            entry["id"] = self.numbers.setdefault(entry["id"], highest + len(self.numbers) + 1)
+        if texts:
+            self.fault(
+                "image id is a text",
+                f"{len(texts)} image(s) have ids such as {shown(next(iter(self.numbers)))}: they "
+                f"are counted from {highest + 1} on",
+                "repaired",
+            )
+
+    def _checked(self, images: list[Any]) -> dict[int, set[int]]:
+        """Return the categories that images were looked through for, by image."""
+        found: dict[int, set[int]] = {}
+        for entry in images:
+            number = whole_number(entry.get("id"))
+            if number is not None:
+                own = (*whole_numbers(entry[NEGATIVE]), *whole_numbers(entry.get(NOT_EXHAUSTIVE)))
+                found[number] = set(own)
+        for key, entry in json_members(self.path, LISTS):
+            if key == "annotations" and isinstance(entry, dict):
+                number, category = map(
+                    whole_number, (entry.get("image_id"), entry.get("category_id"))
+                )
+                if number in found and category is not None:
+                    found[number].add(category)
+        return found
+
+    def _unsure(self, images: list[Any], lowest: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield regions that are ignored, for classes of which not all objects are annotated."""
+        for entry in images:
+            height, width = whole_number(entry.get("height")), whole_number(entry.get("width"))
+            for category in whole_numbers(entry.get(NOT_EXHAUSTIVE)):
+                self.added += 1
+                region = {"image_id": entry.get("id"), "category_id": category, "iscrowd": 1}
+                region |= {"ignore": 1, "bbox": [0, 0, width or 0, height or 0]}
+                yield lowest - 10**9 - self.added, region
 
     def _divide(self, images: list[Any], only: Collection[str]) -> list[Any]:
         """Return the entries of the split; what cannot be told apart stays, to be a fault."""
@@ -141,6 +210,7 @@ class _Reader(Builder):
         survey = _Survey(crowd_as_objects=crowd_as_objects)
         found: dict[str, bool] = {}  # all keys, and whether their values are lists
         seen: set[int] = set()
+        self.numbers: dict[str, int] = {}
         try:
             for key, value in json_members(self.path, LISTS):
                 if value is START:
@@ -210,4 +280,6 @@ class _Reader(Builder):
                 )
             if number in survey.repeated:
                 seen[number] = entry
+            if self.numbers and isinstance(entry.get("image_id"), str):
+                entry["image_id"] = self.numbers.get(entry["image_id"], entry["image_id"])
             yield number, entry

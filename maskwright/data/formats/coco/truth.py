@@ -22,7 +22,8 @@ def coco_truth(
 
     Image ids are those of the annotation file, as in `Result.to_coco` and `detections.json`;
     annotation ids count from 1 (evaluators take id 0 for "not matched"), boxes and areas are as
-    annotated. A region of unknown class is one of each class.
+    annotated. A region of unknown class is one of each class. Where not all images were looked
+    through for all classes, they have LVIS's `neg_category_ids`, those that an image does not show.
 
     Args:
         columns: the data set.
@@ -38,6 +39,10 @@ def coco_truth(
         image = {"file_name": columns.path(row), "height": height, "width": width}
         images.append({"id": int(columns.image_ids[row]), **image})
         first, last = columns.ann_first[row : row + 2].tolist()
+        if (checked := columns.checked_of(row)) is not None:
+            shown = set(columns.labels[first:last].tolist())
+            absent = [ids[label] for label in checked.tolist() if label not in shown]
+            images[-1] |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
         for annotation in range(first, last):
             entry = _entry(columns, annotation, images[-1], skeleton)
             entry = {"id": len(annotations) + 1, **entry}

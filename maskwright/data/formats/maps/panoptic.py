@@ -39,7 +39,7 @@ class PanopticSource(BaseSource):
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        found = _lists(self.annotations)
+        found = panoptic_lists(self.annotations)
         classes = {one["id"]: str(one["name"]) for one in found["categories"]}
         wanted = [str(one) for one in options.ignore]
         own = [name for _, name in sorted(classes.items()) if name not in wanted]
@@ -87,7 +87,7 @@ ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
 SEGMENT = {"id": NUMBER, "category_id": NUMBER}
 
 
-def _lists(file: Path) -> dict[str, list[Any]]:
+def panoptic_lists(file: Path) -> dict[str, list[Any]]:
     """Return the lists of a JSON of segments.
 
     Raises:
