@@ -14,6 +14,7 @@ from PIL import Image
 from maskwright.data import find_splits, open_dataset, write_dataset
 from maskwright.data.formats.lost import WORDS
 from maskwright.data.formats.table import lost_in
+from maskwright.data.rewriting.tables import joined, with_classes
 
 SQUARE = [4, 5, 14, 5, 14, 15, 4, 15]
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 7, "name": "egg"}]
@@ -228,3 +229,17 @@ def test_faults_of_panoptic_objects(tmp_path: Path) -> None:
     (root / "annotations/panoptic_val2017/a.png").write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=r"a\.png"):
         open_dataset(root, "val")
+
+
+def test_what_was_looked_for_in_other_classes(tmp_path: Path) -> None:
+    data = open_dataset(lvis(tmp_path), "val")  # looked for: cat and dog, egg, dog
+    pets = with_classes(data, [0, 0, 1], ["pet", "egg"])
+    assert [pets[i].checked.tolist() for i in range(3)] == [[0], [1], []]  # type: ignore[union-attr]
+    eggs = with_classes(data, [-1, -1, 0], ["egg"])
+    assert [eggs[i].checked.tolist() for i in range(3)] == [[], [0], []]  # type: ignore[union-attr]
+    image(tmp_path / "b/images/a.png")
+    entries = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [entry(1, 1, 2)]}
+    file = write(tmp_path / "b/train.json", categories=CATEGORIES, **entries)
+    both = joined([data, open_dataset(file)], "val")
+    found = [both[i].checked.tolist() for i in range(4)]  # type: ignore[union-attr]
+    assert found == [[0, 1], [2], [1], [0, 1, 2]]

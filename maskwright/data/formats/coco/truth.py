@@ -39,10 +39,7 @@ def coco_truth(
         image = {"file_name": columns.path(row), "height": height, "width": width}
         images.append({"id": int(columns.image_ids[row]), **image})
         first, last = columns.ann_first[row : row + 2].tolist()
-        if (checked := columns.checked_of(row)) is not None:
-            shown = set(columns.labels[first:last].tolist())
-            absent = [ids[label] for label in checked.tolist() if label not in shown]
-            images[-1] |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
+        images[-1] |= looked_for(columns, row, ids)
         for annotation in range(first, last):
             entry = _entry(columns, annotation, images[-1], skeleton)
             entry = {"id": len(annotations) + 1, **entry}
@@ -60,6 +57,22 @@ def coco_truth(
             category["keypoints"] = list(skeleton.names)
             category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.bones]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def looked_for(columns: Columns, row: int, ids: Sequence[int]) -> dict[str, list[int]]:
+    """Return what LVIS says of an image: the classes that it does not show, of those looked for.
+
+    Returns:
+        `neg_category_ids` and `not_exhaustive_category_ids`, the second empty, for such classes
+        have ignored regions; {} for an image that was looked through for all classes.
+    """
+    checked = columns.checked_of(row)
+    if checked is None:
+        return {}
+    first, last = columns.ann_first[row : row + 2].tolist()
+    shown = set(columns.labels[first:last].tolist())
+    absent = [ids[label] for label in checked.tolist() if label not in shown]
+    return {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
 
 
 def _entry(

@@ -14,6 +14,7 @@ from maskwright.paths import takes_paths
 
 from ...records import Dataset
 from ..outgoing import sized
+from .truth import looked_for
 
 IMAGES = "images"
 BLOCK = 256  # images whose objects are in memory at once as objects of Python
@@ -64,11 +65,14 @@ def _write_list(stream: TextIO, entries: Iterable[dict[str, Any]]) -> None:
 
 def _images(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
     """Copy the images, and yield their entries."""
+    ids = dataset.own_ids
     for index in range(len(dataset)):
         record = sized(dataset, index)
-        name = _copy(record.path, folder, dataset.columns.path(int(dataset.rows[index])))
+        row = int(dataset.rows[index])
+        name = _copy(record.path, folder, dataset.columns.path(row))
         height, width = record.size
-        yield {"id": record.image_id, "file_name": name, "height": height, "width": width}
+        entry = {"id": record.image_id, "file_name": name, "height": height, "width": width}
+        yield entry | looked_for(dataset.columns, row, ids)
 
 
 def _copy(file: Path, folder: Path, name: str) -> str:
