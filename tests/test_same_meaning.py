@@ -129,6 +129,7 @@ ONE_MEANING = {
     "tta": "look at each image several times",
     "split": "which part",
     "window": "sample values",
+    "format": "as this format|read all of|onnx",
 }
 
 

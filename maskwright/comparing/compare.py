@@ -225,6 +225,7 @@ def _scored(row: Row, weights: str, made: Comparison, imgsz: Any, device: str, w
         predictor,
         made.options["data"],
         split=made.split,
+        format=made.options.get("format"),
         imgsz=imgsz,
         workers=workers,
         **task.comparing(model),
@@ -283,7 +284,8 @@ def _photos(predictor: Predictor, made: Comparison) -> list[np.ndarray]:
     task, network, meta = predictor.task, predictor.model, predictor.meta
     options = task.comparing(network)
     reading = task.scoring(network, meta, options)
-    data, _ = open_scored(made.options["data"], made.split, meta, task.finding(network), reading)
+    finding = {**task.finding(network), "format": made.options.get("format")}
+    data, _ = open_scored(made.options["data"], made.split, meta, finding, reading)
     data.window = chosen_window(meta, None)
     chosen = np.unique(np.linspace(0, len(data) - 1, min(PHOTOS, len(data))).astype(int))
     return [data.image(int(index)) for index in chosen]

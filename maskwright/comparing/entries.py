@@ -95,7 +95,8 @@ def described(task: Task, recipe: TrainRecipe, model: str | None) -> dict[str, s
         recipe: of the trainings.
         model: one that is trained; None: there is none.
     """
-    finding = task.finding(recipe.model if model is None else model)
+    own = task.finding(recipe.model if model is None else model)
+    finding = {**own, "format": recipe.format}
     reading = {**finding, **task.reading(recipe)}
     found = {}
     for split in find_splits(recipe.data, **finding):

@@ -189,13 +189,13 @@ def _find_splits(
     format: str | None,
 ) -> dict[str, Source]:
     if isinstance(data, Mapping):
-        return _from_mapping(data, Path(), keypoints, records)
+        return _from_mapping(data, Path(), keypoints, records, format)
     path = Path(home_path(data))
     if not str(data).strip():
         raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         try:
-            return _from_mapping(_load_yaml(path), path.parent, keypoints, records, path)
+            return _from_mapping(_load_yaml(path), path.parent, keypoints, records, format, path)
         except ValueError as error:
             message = str(error)
             if (kind := sniff(path)) in ROWS:
@@ -204,7 +204,7 @@ def _find_splits(
                 message if message.startswith(str(path)) else f"{path}: {message}"
             ) from None
     if path.is_file():
-        return _in_order(_from_file(path, keypoints, records))
+        return _in_order(_from_file(path, keypoints, records, format))
     if path.exists() and not path.is_dir():
         raise ValueError(f"data={str(data)!r} is a pipe or a device, no file and no folder")
     if not path.is_dir():
@@ -242,10 +242,14 @@ def _in_order(found: dict[str, Source]) -> dict[str, Source]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _from_file(path: Path, keypoints: bool, records: Kind | None) -> dict[str, Source]:
+def _from_file(
+    path: Path, keypoints: bool, records: Kind | None, format: str | None
+) -> dict[str, Source]:
     """Return the splits of a COCO JSON or a table, or the one of a list of Pascal VOC."""
-    if found := splits_of_file(path, records):
+    if found := splits_of_file(path, records, format):
         return found
+    if format not in (None, "coco" if path.suffix.lower() == ".json" else "voc"):
+        raise ValueError(f"data={str(path)!r} is not recognised as format={format}")
     if records == "objects" and splits_of_file(path, "labels"):
         raise ValueError(ELSE["objects", "labels"].format(f"data={str(path)!r}"))
     split = split_name(path.stem) or folder_split(path.parent)
@@ -306,6 +310,7 @@ def _from_mapping(
     base: Path,
     keypoints: bool,
     records: Kind | None,
+    format: str | None = None,
     file: Path | None = None,
 ) -> dict[str, Source]:
     """Read train, val, test and images.
@@ -318,16 +323,15 @@ def _from_mapping(
         values = value.values() if isinstance(value, Mapping) else [value]
         if not all(item is None or isinstance(item, str | Path) for item in values):
             raise ValueError(f"the entry {key} must name a folder, got a {type(value).__name__}")
-    if (
-        records != "maps"
-        and "masks" not in content
-        and (yolo := described_yolo(content, base, file))
-    ):
+    may_be_yolo = records != "maps" and "masks" not in content and format in (None, "yolo")
+    if may_be_yolo and (yolo := described_yolo(content, base, file)):
         return _in_order(dict(yolo))
     base = base / home_path(str(content.get("path") or "."))
     wanted = records == "maps" or (records is None and "masks" in content)
-    if wanted and (maps := described_maps(content, base)):
+    if wanted and format in (None, "maps") and (maps := described_maps(content, base)):
         return _in_order(dict(maps))
+    if format not in (None, "coco", "voc", "csv", "folders"):
+        raise ValueError(f"{file or 'the mapping'} does not describe data of format={format}")
     found: dict[str, Source] = {}
     for key, value in content.items():
         split = split_name(str(key))

@@ -60,6 +60,7 @@ def val(
     data: str | Path,
     *,
     split: str = "val",
+    format: str | None = None,
     conf: float = 0.001,
     iou: float = 0.5,
     max_det: int = 100,
@@ -92,6 +93,8 @@ def val(
         data: the data set, any format that `maskwright data check` reads.
         split: which part of the data; of data without a split val, those images that the training
             held out.
+        format: read the data as this format, such as yolo or labelme, where a folder has several or
+            is taken for another. None: as what is recognised.
         conf: smallest score that counts; a low one leaves the curves of precision whole.
         iou: of two objects of one class that overlap more than this, the weaker is dropped.
         max_det: most objects per image; raise it for crowded images.
@@ -177,6 +180,7 @@ def val(
 
     def opens(part: str, **reading: Any) -> Dataset:
         found = {"records": reading.pop("records")} if "records" in reading else {}
+        found["format"] = format
         opened, which = open_scored(data, part, meta, found, reading)
         if which:
             console.note(which)
@@ -190,7 +194,8 @@ def val(
         given = {"model": called, "data": str(data), "split": split, **own, "device": used}
         given["imgsz"] = list(imgsz) if isinstance(imgsz, tuple) else imgsz
         return _studied(study, save_dir(where, project, "val", name), given)
-    finding, reading = task.finding(network), task.scoring(network, meta, own)
+    finding = {**task.finding(network), "format": format}
+    reading = task.scoring(network, meta, own)
     dataset, which = open_scored(data, split, meta, finding, reading)
     if which:
         console.note(which)

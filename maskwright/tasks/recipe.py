@@ -98,6 +98,10 @@ class TrainRecipe:
     backbone: str | None = None
     """Name of a timm backbone in place of the model's own. None: the model's own."""
 
+    format: str | None = None
+    """Read the data as this format, such as yolo or labelme, where a folder has several or is taken
+    for another. None: as what is recognised."""
+
     epochs: int = 100
     """Passes over the training images."""
 

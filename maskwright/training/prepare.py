@@ -68,7 +68,7 @@ def open_splits(task: Task, recipe: TrainRecipe) -> tuple[Dataset, Dataset | Non
 
     Of a data set with one split, a part is held out; nothing (None) with `val_fraction=0`.
     """
-    finding = task.finding(recipe.model)
+    finding = {**task.finding(recipe.model), "format": recipe.format}
     learned = {**finding, **task.reading(recipe, training=True)}
     scored = {**finding, **task.reading(recipe)}
     train = open_dataset(recipe.data, "train", **learned)
@@ -160,9 +160,8 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         assert folder is not None  # the stages before the last one are in it
         own = stage_recipe(recipe, folder, len(names))
     model, meta, report = build_model(task, own, train_data, checkpoint)
-    meta = keep_division(
-        with_window(meta, train_data.window, words), recipe, val_data, task.finding(model)
-    )
+    finding = {**task.finding(model), "format": recipe.format}
+    meta = keep_division(with_window(meta, train_data.window, words), recipe, val_data, finding)
     if val_data is not None:
         task.check_scored(meta, val_data)  # now, not after the first epoch
     check_images(train_data, val_data, fabric=fabric)

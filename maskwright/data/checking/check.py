@@ -138,6 +138,7 @@ def check_data(
     crowd_as_objects: bool = False,
     records: Literal["objects", "labels", "maps"] | None = None,
     ignore: int | str | tuple[int | str, ...] | None = None,
+    format: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> CheckReport:
     """Decode every image and mask of all splits and report faults and statistics.
@@ -154,6 +155,7 @@ def check_data(
         records: what is looked at, where a folder has several: objects, labels of images, or maps
             of labels; none: the first of these that there is.
         ignore: numbers or names of classes of label maps that are ignored, as for training.
+        format: read the data as this format, where a folder has several or is taken for another.
         progress: called with split, images done and images in all.
 
     Raises:
@@ -162,7 +164,8 @@ def check_data(
     require_samples(samples)
     scale = parse_window(window)
     max_pixels()  # a wrong limit is an error of its own, not one of each image
-    splits = find_splits(data, records=records)  # what is no data set leaves no run folder behind
+    # What is no data set leaves no run folder behind.
+    splits = find_splits(data, records=records, format=format)
     folder = save_dir(save, project, "check", name)
     report = CheckReport(str(data))
     datasets: dict[str, Dataset] = {}
@@ -177,6 +180,7 @@ def check_data(
                 crowd_as_objects=crowd_as_objects,
                 records=records,
                 ignore=ignore,
+                format=format,
             )
         except ValueError as error:
             fault = Fault(

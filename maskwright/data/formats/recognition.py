@@ -60,15 +60,20 @@ def recognise(
     return {}
 
 
-def splits_of_file(path: Path, records: str | None) -> dict[str, Source]:
+def splits_of_file(path: Path, records: str | None, format: str | None = None) -> dict[str, Source]:
     """Return the splits of a single file that is no COCO JSON and no list, {} for others.
+
+    Args:
+        path: the file.
+        records, format: see `recognise`.
 
     Raises:
         ValueError: if it looks like a row, but cannot be read.
     """
     for wanted in ("objects", "maps", "labels") if records is None else (records,):
         for row in TABLE:
-            if row.file is not None and row.records == wanted and (found := dict(row.file(path))):
+            fits = row.records == wanted and format in (None, row.format)
+            if row.file is not None and fits and (found := dict(row.file(path))):
                 return found
     return {}
 

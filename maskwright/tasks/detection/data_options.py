@@ -92,6 +92,7 @@ def anchors(
     model: str = "yolo_v2",
     *,
     split: str = "train",
+    format: str | None = None,
     imgsz: int | tuple[int, int] | None = None,
     seed: int = 0,
 ) -> AnchorReport:
@@ -104,6 +105,7 @@ def anchors(
         data: the data set, any format that `maskwright data check` reads.
         model: whose rule for resizing counts, such as yolo_v2 or yolo_lite.
         split: which part of the data.
+        format: read the data as this format, where a folder has several or is taken for another.
         imgsz: another size of its input.
         seed: of the boxes that k-means starts from.
 
@@ -120,7 +122,7 @@ def anchors(
         or ("anchors" not in entry.arguments())
     ):
         raise OptionError(f"model={model} has no anchors to be clustered; yolo_v2 and yolo_lite do")
-    boxes = box_sizes(open_dataset(data, split), built.resize)
+    boxes = box_sizes(open_dataset(data, split, format=format), built.resize)
     if not len(boxes):
         raise ValueError(f"{data}: there is no box in the {split} split")
     means, found = {}, {}
