@@ -23,6 +23,12 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+def cache_dir() -> Path:
+    """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
+    given = os.environ.get("MASKWRIGHT_HOME")
+    return Path(home_path(given)) if given else Path.home() / ".cache" / "maskwright"
+
+
 def home_path(value: T) -> T:
     """Return a path with `~` or `~user` at its beginning replaced; anything else as it is.
 

@@ -26,15 +26,9 @@ from ..converters.state_dicts import (
 from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
 from ..files import MENDS, write_fault
 from ..models.registry import PublishedWeights
-from ..paths import home_path, plain_path
+from ..paths import cache_dir, plain_path
 from ..terminal.console import progress
 from .checkpoint import require_finite
-
-
-def cache_dir() -> Path:
-    """Return the folder of fetched files: `$MASKWRIGHT_HOME` or `~/.cache/maskwright`."""
-    given = os.environ.get("MASKWRIGHT_HOME")
-    return Path(home_path(given)) if given else Path.home() / ".cache" / "maskwright"
 
 
 def fetch(weights: PublishedWeights) -> Path:

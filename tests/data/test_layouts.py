@@ -29,6 +29,7 @@ SEGMENTS = (
     '[{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1}]}], '
     '"categories": [{"id": 1, "name": "cat", "isthing": 1}]}'
 )
+ROW = '{"file_name": "NAME.png", "objects": {"bbox": [[20, 10, 29, 28]], "category": ["cat"]}}\n'
 VIA = '{"a.png12": {"filename": "a.png", "regions": []}}'
 SUPERVISELY = (
     '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
@@ -111,6 +112,13 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         "CVAT XML",
         {"train.xml": CVAT.format("a.png"), "val.xml": CVAT.format("b.png")}
         | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "lines of Hugging Face": (
+        "tables of Hugging Face",
+        {"train/metadata.jsonl": ROW.replace("NAME", "a")}
+        | {"val/metadata.jsonl": ROW.replace("NAME", "b")}
+        | images("train/a.png", "val/b.png"),
         AB,
     ),
     "segments of things": (
@@ -385,12 +393,20 @@ def test_what_is_read(case: str, tmp_path: Path) -> None:
 
 def test_every_row_that_is_read_has_a_case() -> None:
     rows = {one.name for one in TABLE if one.find is not None and one.records == "objects"}
+    rows -= {
+        f"tables of Hugging Face, boxes as {order}" for order in ("xywh", "xyxy")
+    }  # same files
     assert {row for row, _, _ in CASES.values()} == rows - {"a JSON that its reader refuses"}
     assert {row for row, _, _ in REFUSED.values() if row} | set(FOREIGN) >= rows - {"Pascal VOC"}
 
 
 # Row that it comes near to, files, and what the error says.
 REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "boxes of two meanings": (
+        "tables of Hugging Face",
+        {"metadata.jsonl": ROW.replace("NAME", "a").replace("29, 28", "19, 18")} | images("a.png"),
+        r"fit the images as both \(1 boxes\): say it with format=huggingface_xywh",
+    ),
     "segments without their images": (
         "things of COCO panoptic",
         {"annotations/panoptic_train2017.json": SEGMENTS.replace('"isthing": 1', '"isthing": 0')}
@@ -557,7 +573,6 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "tar archive": ("data.tar", "x" * 257 + "ustar"),
     "bzip2 archive": ("x.bz2", "BZh"),
     "RAR archive": ("x.rar", "Rar!"),
-    "Parquet table": ("x.parquet", "PAR1"),
     "Git LFS pointer": ("x.json", "version https://git-lfs.github.com/spec/v1\n"),
     "HTML page": ("x.json", "<!DOCTYPE html><html>"),
 }

@@ -67,11 +67,11 @@ class CsvSource(BaseSource):
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
         rows = read_rows(self.annotations)
-        classes = _sorted({label for row in rows for label in row.labels})
+        classes = sorted_labels({label for row in rows for label in row.labels})
         if self.divided:
             rows = [row for row in rows if row.split == split]
         if names is None and split != "train":  # without a training split, those that occur
-            classes = _sorted({label for row in rows for label in row.labels})
+            classes = sorted_labels({label for row in rows for label in row.labels})
         roots = image_roots(self.annotations, split)
         if self.objects:
             return _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
@@ -248,7 +248,7 @@ def _row(file: Path, line: int, cells: list[str], columns: dict[str, int]) -> _R
     return _Row(line, cell("path"), labels, split, cell("group"), box)
 
 
-def _sorted(labels: Iterable[str]) -> list[str]:
+def sorted_labels(labels: Iterable[str]) -> list[str]:
     """Return labels in their order: whole numbers by value, names as strings."""
     found = list(labels)
     if all(label.isascii() and label.isdecimal() for label in found):

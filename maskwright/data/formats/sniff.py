@@ -39,7 +39,7 @@ MEND = {
     "tar archive": "unpack it and give the folder",
     "Git LFS pointer": "fetch the file itself: git lfs pull",
     "HTML page": "a download that went wrong: fetch the file again",
-    "Parquet table": "export the data set as COCO JSON instead",
+    "Parquet table": "it needs the columns image and objects, with bbox and category",
 }
 BY_BYTES = {"empty file", "tar archive", *(name for _, name in (*ARCHIVES, *OTHER_BYTES))}
 TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}\[\],:])', re.DOTALL)

@@ -26,6 +26,8 @@ from .cvat.write import write_cvat
 from .folders import (
     Tree,
 )
+from .huggingface.read import ORDERS, find_huggingface, huggingface_file
+from .huggingface.write import write_huggingface
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
 from .instances.find import find_instances
@@ -373,6 +375,28 @@ TABLE = (
         records="labels",
         file=cifar_splits,
         format="cifar",
+    ),
+    Layout(
+        "tables of Hugging Face",
+        "data/train-00000-of-00001.parquet + data/validation-00000-of-00001.parquet\n"
+        "train/*.arrow + test/*.arrow; train/metadata.jsonl beside the images",
+        lambda look: find_huggingface(look.tree, look.path, look.format),
+        file=huggingface_file,
+        format="huggingface",
+        write=write_huggingface,
+        keeps=BOXES | REGIONS,
+        last=True,
+    ),
+    *(
+        Layout(
+            f"tables of Hugging Face, boxes as {order}",
+            find=lambda look, own=name: (
+                find_huggingface(look.tree, look.path, own) if look.format == own else {}
+            ),
+            format=name,
+            last=True,
+        )
+        for name, order in ORDERS.items()
     ),
     Layout(
         "a JSON that its reader refuses",

@@ -16,11 +16,10 @@ from ...drawing.figures import colors, legend, new_figure, save_figure, style
 from ...errors import OptionError, checked_options
 from ...files import write_whole
 from ...metrics.detection.proposal_recall import ProposalRecall, proposal_recall
-from ...paths import takes_paths
+from ...paths import cache_dir, takes_paths
 from ...proposals import Proposals, ProposalStore, make_source
 from ...proposals.files import short_names, write_proposals
 from ...runs import check_save, save_dir
-from ...storage.published import cache_dir
 from ...storage.rundir import write_args
 from ...terminal import console
 from .regions import report_proposals

@@ -8,8 +8,8 @@ from ...data.proposals import Found, find_proposals
 from ...data.records import Dataset
 from ...errors import OptionError, first_few
 from ...models.detection.base import Detector
+from ...paths import cache_dir
 from ...proposals import ProposalStore, make_source
-from ...storage.published import cache_dir
 from ...terminal import console
 
 
