@@ -30,6 +30,11 @@ SEGMENTS = (
     '"categories": [{"id": 1, "name": "cat", "isthing": 1}]}'
 )
 ROW = '{"file_name": "NAME.png", "objects": {"bbox": [[20, 10, 29, 28]], "category": ["cat"]}}\n'
+GEO = (
+    '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": '
+    '{"class": "cat"}, "geometry": {"type": "Polygon", "coordinates": '
+    "[[[2, 2], [9, 2], [9, 9], [2, 2]]]}}]}"
+)
 VIA = '{"a.png12": {"filename": "a.png", "regions": []}}'
 SUPERVISELY = (
     '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
@@ -119,6 +124,11 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         {"train/metadata.jsonl": ROW.replace("NAME", "a")}
         | {"val/metadata.jsonl": ROW.replace("NAME", "b")}
         | images("train/a.png", "val/b.png"),
+        AB,
+    ),
+    "polygons beside their images": (
+        "GeoJSON",
+        {"train/a.geojson": GEO, "val/b.geojson": GEO} | images("train/a.png", "val/b.png"),
         AB,
     ),
     "segments of things": (
@@ -407,6 +417,11 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         {"metadata.jsonl": ROW.replace("NAME", "a").replace("29, 28", "19, 18")} | images("a.png"),
         r"fit the images as both \(1 boxes\): say it with format=huggingface_xywh",
     ),
+    "half a GeoJSON": (
+        "GeoJSON",
+        {"a.geojson": GEO[:-9]} | images("a.png"),
+        r"a\.geojson:1: no valid JSON",
+    ),
     "segments without their images": (
         "things of COCO panoptic",
         {"annotations/panoptic_train2017.json": SEGMENTS.replace('"isthing": 1', '"isthing": 0')}
@@ -554,7 +569,6 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "BDD100K JSON": ("det.json", '[{"name": "a", "labels": []}]'),
     "Datumaro JSON": ("default.json", '{"categories": {}, "items": [{"annotations": []}]}'),
     "Labelbox JSON": ("export.json", '[{"data_row": {}, "projects": {}}]'),
-    "GeoJSON": ("x.json", '{"type": "F", "features": [{"geometry": {}}]}'),
     "YOLO labels": ("labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.3\n"),
     "YOLO data.yaml": ("data.yaml", "train: images/train\nnc: 1\nnames: [cat]\n"),
     "CSV table": ("labels.csv", "filename,xmin\n"),

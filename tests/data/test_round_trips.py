@@ -42,6 +42,7 @@ FORMATS = {
     "labelstudio": Holds(regions=True, step=1.1e-5),
     "labelme": Holds(regions=True, parts=True),
     "supervisely": Holds(regions=True, parts=True),
+    "geo": Holds(regions=True, parts=True),
     "crowdhuman": Holds(boxes=True),
     "openimages": Holds(boxes=True),
 }

@@ -73,6 +73,8 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("BDD100K JSON", ("[]/name", "[]/labels")),
     ("Datumaro JSON", ("items/[]/annotations", "categories")),
     ("GeoJSON", ("features/[]/geometry",)),
+    ("GeoJSON", ("[]/geometry", "[]/properties")),
+    ("GeoJSON", ("type", "features")),
     ("Labelbox JSON", ("[]/data_row", "[]/projects")),
     ("CrowdHuman odgt", ("ID", "gtboxes")),
     (COCO, ("images", "annotations")),

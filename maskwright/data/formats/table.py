@@ -26,6 +26,8 @@ from .cvat.write import write_cvat
 from .folders import (
     Tree,
 )
+from .geo.read import find_geo
+from .geo.write import write_geo
 from .huggingface.read import ORDERS, find_huggingface, huggingface_file
 from .huggingface.write import write_huggingface
 from .idx import find_idx, idx_splits
@@ -255,6 +257,15 @@ TABLE = (
         keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
+        "GeoJSON",
+        "train/a.geojson + train/a.png, in pixels\n"
+        "images/*.tif (GeoTIFF) + labels.geojson (or .shp, .gpkg), in map coordinates",
+        lambda look: find_geo(look.tree, look.path),
+        format="geo",
+        write=write_geo,
+        keeps=HELD - {"own boxes", "keypoints"},
+    ),
+    Layout(
         "CSV of keypoints",
         "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
         lambda look: find_points(look.tree, look.path),
@@ -411,7 +422,6 @@ TABLE = (
     Layout("BDD100K JSON", todo="convert it to COCO JSON (bdd100k.label.to_coco)"),
     Layout("Datumaro JSON", todo="convert it: datum convert -f coco_instances"),
     Layout("Labelbox JSON", todo=EXPORT),
-    Layout("GeoJSON", todo="convert its polygons to pixels of the images, as COCO JSON"),
     Layout(
         "YOLO labels",
         todo="give the folder that holds the images as well, images/ beside labels/, or data.yaml",
