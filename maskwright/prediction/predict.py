@@ -93,7 +93,7 @@ def predict(
             model that gives every pixel a class, 8-bit with that class), probs (see there). Of what
             finds objects also labels of all images for the tool in which they are corrected, each
             in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
-            instances, crowdhuman, kitti, openimages.
+            instances, crowdhuman, kitti, openimages, huggingface, geo.
         labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.

@@ -62,6 +62,14 @@ class Scene:
         return self.file
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of what is unpacked."""
+    folder = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setenv("MASKWRIGHT_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)

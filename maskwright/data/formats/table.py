@@ -132,6 +132,13 @@ class Layout:
     todo: str = ""
 
 
+def _boxes_as(format: str) -> Find:
+    """Return what finds tables of Hugging Face where the user says how their boxes are written."""
+    return lambda look: (
+        find_huggingface(look.tree, look.path, format) if look.format == format else {}
+    )
+
+
 REGIONS = frozenset(("crowds", "ignored"))
 EXPORT = "export it from the labelling tool as COCO JSON or Pascal VOC"
 TABLE = (
@@ -401,9 +408,7 @@ TABLE = (
     *(
         Layout(
             f"tables of Hugging Face, boxes as {order}",
-            find=lambda look, own=name: (
-                find_huggingface(look.tree, look.path, own) if look.format == own else {}
-            ),
+            find=_boxes_as(name),
             format=name,
             last=True,
         )

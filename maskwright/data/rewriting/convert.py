@@ -30,8 +30,8 @@ def convert_data(
     Args:
         data: what is read: a folder, a file, a YAML file.
         to: format to write: coco, voc, yolo, labelme, cvat, labelstudio, supervisely, instances,
-            crowdhuman, kitti or openimages; maps, folders or csv for label maps and labels of
-            images.
+            crowdhuman, kitti, openimages, huggingface or geo; maps, folders or csv for label maps
+            and labels of images.
         out: a new or empty folder to write into.
         format: read `data` as this format, where it is taken for another.
         progress: called with what is done, images done and images in all.

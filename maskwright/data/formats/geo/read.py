@@ -346,6 +346,6 @@ def _rectangle(polygons: list[Rings]) -> list[float] | None:
     if len(polygons) != 1 or len(polygons[0]) != 1:
         return None
     points = np.array(polygons[0][0])
-    x1, y1, x2, y2 = (*points.min(0).tolist(), *points.max(0).tolist())
+    (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
     corners = {(x1, y1), (x2, y1), (x2, y2), (x1, y2)}
     return [x1, y1, x2 - x1, y2 - y1] if {(x, y) for x, y in points.tolist()} == corners else None

@@ -196,7 +196,7 @@ class _Reader(AnnotatedReader):
         self.titles = class_names(features) or listed_names(self.path.parent, ())
         image = next(name for name in IMAGE if name in columns)
         own = [name for name in (*OBJECTS, *BOX, *LABEL, "area") if name in columns]
-        images = list(self._images(source.files, image))
+        images = list(self._image_files(source.files, image))
         root = self.root
         order, keys = _Order(), set()
         for (_, _, row), (_, size, _) in zip(self._rows(source.files, own), images, strict=True):
@@ -224,7 +224,7 @@ class _Reader(AnnotatedReader):
             for number, row in rows_of(file, columns):
                 yield file, number, row
 
-    def _images(
+    def _image_files(
         self, files: Sequence[Path], column: str
     ) -> Iterator[tuple[str, tuple[int, int] | None, str]]:
         """Yield path below the root, size, and what is wrong with the image of each row."""
