@@ -101,13 +101,49 @@ OPEN_IMAGES: Files = {
     "validation-annotations-bbox.csv": HEADER + box_row("v"),
     "class-descriptions-boxable.csv": "/m/01,cat\n/m/02,dog\n",
 }
+
+
+def lines(*rows: tuple[str, str]) -> str:
+    """metadata.jsonl of Hugging Face's image folders; the area tells the order of a box."""
+    return "".join(table_row(image, label) for image, label in rows)
+
+
+def table_row(image: str, label: Any = "cat", box: Any = (2, 3, 10, 5), area: Any = 50) -> str:
+    objects = {"bbox": [box], "area": [area], "category": [label]}
+    return json.dumps({"file_name": image, "objects": objects}) + "\n"
+
+
+HUGGINGFACE: Files = {
+    "train/metadata.jsonl": lines(("a.png", "cat"), ("b.png", "dog"), ("c.png", "cat")),
+    "val/metadata.jsonl": lines(("v.png", "cat")),
+}
+
+
+def geo(label: Any = "cat", points: Any = None, **more: Any) -> str:
+    """GeoJSON (RFC 7946) in pixels, with a class as QuPath has it; `more` changes the feature."""
+    ring = points or [[2, 3], [12, 3], [12, 8], [2, 8], [2, 3]]
+    one = {"type": "Feature", "properties": {"classification": {"name": label}}}
+    one |= {"geometry": {"type": "Polygon", "coordinates": [ring]}} | more
+    return json.dumps({"type": "FeatureCollection", "features": [one]})
+
+
+GEO: Files = {
+    "train/a.geojson": geo(),
+    "train/b.geojson": geo("dog"),
+    "train/c.geojson": geo(),
+    "val/v.geojson": geo(),
+}
 TOOLS: dict[str, Files] = {
+    "huggingface": HUGGINGFACE,
+    "geo": GEO,
     "supervisely": SUPERVISELY,
     "crowdhuman": CROWDHUMAN,
     "kitti": KITTI,
     "openimages": OPEN_IMAGES,
 }
 IMAGES: dict[str, tuple[str, ...]] = {
+    "huggingface": (*(f"train/{name}.png" for name in "abc"), "val/v.png"),
+    "geo": (*(f"train/{name}.png" for name in "abc"), "val/v.png"),
     "supervisely": (*(f"train/img/{name}.png" for name in "abc"), "val/img/v.png"),
     "crowdhuman": tuple(f"Images/{name}.png" for name in "abcv"),
     "kitti": (*(f"train/image_2/{name}.png" for name in "abc"), "val/image_2/v.png"),
@@ -129,12 +165,18 @@ def unreadable(says: str) -> Listed:
     return Listed("unreadable labels", "left out", 1, None, 2, 2, says)
 
 
+H, J = "train/metadata.jsonl", "train/a.geojson"
 G, K, T = "annotation_train.odgt", "train/label_2/a.txt", "train-annotations-bbox.csv"
 
 
 def odgt(line: str) -> Change:
     """Change the first line of CrowdHuman."""
     return put(G, line + person("b", "dog") + person("c"))
+
+
+def first_row(line: str) -> Change:
+    """Change the first line of Hugging Face."""
+    return put(H, line + lines(("b.png", "dog"), ("c.png", "cat")))
 
 
 def row_of(line: str) -> Change:
@@ -284,6 +326,98 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "supervisely",
         sly_bitmap(bitmap(FULL & False)),
         object_of_a("empty mask", "left out", "", 2),
+    ),
+    # Hugging Face.
+    "lines with a byte order mark": (
+        "huggingface",
+        put(H, "\ufeff" + str(HUGGINGFACE[H])),
+        Clean(),
+    ),
+    "line cut off": (
+        "huggingface",
+        put(H, str(HUGGINGFACE[H])[:-9]),
+        Refused(r"metadata\.jsonl:3: no valid JSON.*cut off"),
+    ),
+    "line of a list": ("huggingface", put(H, "[1]\n"), Refused("a line is an object")),
+    "no objects": (
+        "huggingface",
+        first_row('{"file_name": "a.png", "objects": {"bbox": [], "category": []}}\n'),
+        Clean(objects=2),
+    ),
+    "null objects": (
+        "huggingface",
+        first_row('{"file_name": "a.png", "objects": null}\n'),
+        Clean(objects=2),
+    ),
+    "path of Windows in a line": ("huggingface", first_row(table_row(".\\a.png")), Clean()),
+    "way out of a line": (
+        "huggingface",
+        first_row(table_row("../../etc/x.png")),
+        Listed("missing image", "left out", 1, None, 2, 2, r"x\.png"),
+    ),
+    "box of three numbers": (
+        "huggingface",
+        first_row(table_row("a.png", box=[1, 2, 3])),
+        object_of_a("bad box", "ignored", "line 1, object 0.*four finite numbers"),
+    ),
+    "box of NaN in a line": (
+        "huggingface",
+        first_row(table_row("a.png", box=[1, 2, NAN, 3])),
+        object_of_a("bad box", "ignored"),
+    ),
+    "box of negative sides in a line": (
+        "huggingface",
+        first_row(table_row("a.png", box=[12, 3, -10, 5])),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "no class in a line": (
+        "huggingface",
+        first_row(table_row("a.png", None)),
+        object_of_a("unknown category", "ignored", "no class"),
+    ),
+    # GeoJSON.
+    "GeoJSON cut off": (
+        "geo",
+        put(J, geo()[:-20]),
+        unreadable(r"a\.geojson:1: no valid JSON"),
+    ),
+    "GeoJSON with a byte order mark": ("geo", put(J, "\ufeff" + geo()), Clean()),
+    "GeoJSON of bytes": ("geo", put(J, geo().encode()[:-9] + b"\xff"), unreadable("UTF-8")),
+    "GeoJSON of nothing": ("geo", put(J, '{"type": "F", "features": []}'), Clean(objects=2)),
+    "no geometry": (
+        "geo",
+        put(J, geo(geometry=None)),
+        Listed("shape without area", "left out", None, None, 3, 2, "1 x no geometry"),
+    ),
+    "line of GeoJSON": (
+        "geo",
+        put(J, geo(geometry={"type": "LineString", "coordinates": [[1, 1], [2, 2]]})),
+        Listed("shape without area", "left out", None, None, 3, 2, "1 x LineString"),
+    ),
+    "coordinates of words": (
+        "geo",
+        put(J, geo(points=[[1, 1], ["x", 2], [3, 3]])),
+        object_of_a("bad points", "ignored", r"a\.geojson, features\[0\]"),
+    ),
+    "coordinates of NaN": (
+        "geo",
+        put(J, geo(points=[[1, 1], [NAN, 2], [3, 3]])),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "coordinates that are none": (
+        "geo",
+        put(J, geo(geometry={"type": "Polygon", "coordinates": 7})),
+        object_of_a("bad points", "ignored", "rings of points, got 7"),
+    ),
+    "coordinates in three dimensions": (
+        "geo",
+        put(J, geo(points=[[2, 3, 9], [12, 3, 9], [12, 8, 9], [2, 8, 9]])),
+        Clean(),
+    ),
+    "coordinates outside the image": (
+        "geo",
+        put(J, geo(points=[[202, 3], [212, 3], [212, 8]])),
+        object_of_a("polygon outside the image", "left out", "", 2),
     ),
     # CrowdHuman.
     "line of CrowdHuman cut off": (
