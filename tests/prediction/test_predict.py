@@ -430,7 +430,10 @@ def test_save_true_makes_a_run_folder_with_a_page(
 def test_labels_for_tools_say_what_the_results_say(folder: Path, tmp_path: Path) -> None:
     """All formats at once, read again: classes, boxes and masks of the results."""
     predictor, _ = make()
-    out, formats = tmp_path / "out", ("coco", "voc", "yolo", "labelme", "cvat", "labelstudio")
+    out, formats = (
+        tmp_path / "out",
+        ("coco", "voc", "yolo", "labelme", "cvat", "labelstudio", "supervisely", "geo"),
+    )
     every = (*formats, "instances", "geojson")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
