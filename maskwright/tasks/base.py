@@ -213,7 +213,7 @@ class Task(ABC):
         """Return further rows of the table that opens a training: what was chosen by itself."""
         return []
 
-    def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
+    def warnings(self, model: Any, recipe: Any, train: Dataset, val: Dataset | None) -> list[str]:
         """Return what a user should know of the data before a training."""
         return []
 

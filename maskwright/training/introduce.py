@@ -38,7 +38,7 @@ def introduce(run: Session) -> None:
     for part in {dataset.source: dataset for dataset in (data, val) if dataset}.values():
         if faults := describe_faults(part):
             console.warn(faults)
-    for text in run.task.warnings(data, val):
+    for text in run.task.warnings(run.model, recipe, data, val):
         console.warn(text)
     if val is None:
         console.note(

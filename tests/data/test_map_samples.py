@@ -27,6 +27,7 @@ from maskwright.data.maps.samples import (
     draw_map_view,
     make_map_sample,
     nearest,
+    padding_share,
     sample_labels,
 )
 from maskwright.errors import OptionError
@@ -300,3 +301,15 @@ def test_pixel_counts_and_median_frequency(tmp_path: Path) -> None:
     np.testing.assert_allclose(median_frequency(counts), [1.0, 2.0, 1.0, 0])
     with pytest.raises(ValueError, match="need label maps with pixels of them"):
         median_frequency(PixelCounts.none(3))
+
+
+@pytest.mark.parametrize("crop", [(24, 40), 40, (90, 100)])
+def test_the_share_of_padding_is_that_of_windows_that_are_drawn(
+    crop: int | tuple[int, int],
+) -> None:
+    augment = MapAugment(scale=(0.5, 2.0), crop=crop)
+    rng, resize, size = np.random.default_rng(0), Resize(None, 40, None), (60, 80)
+    height, width = augment.crop_size
+    drawn = [draw_map_view(size, resize, augment, rng).full for _ in range(2000)]
+    inside = np.mean([min(h, height) * min(w, width) / (height * width) for h, w in drawn])
+    assert abs(padding_share(size, resize, augment) - (1 - inside)) < 0.02

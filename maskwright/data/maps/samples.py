@@ -172,6 +172,22 @@ def _draw_window(
     return tried
 
 
+def padding_share(size: tuple[int, int], resize: Resize, augment: MapAugment) -> float:
+    """Return the mean share of the windows that lies beside an image, over all random scales.
+
+    Args:
+        size: (height, width) of the image.
+        resize: resize rule of the model.
+        augment: with a crop; turns are left out of account.
+    """
+    factors = np.linspace(*augment.scale, 101) * resize.scale(*size)
+    covered = [
+        np.minimum(np.maximum(factors * side, 1) / crop, 1)
+        for side, crop in zip(size, augment.crop_size, strict=True)
+    ]
+    return float(1 - (covered[0] * covered[1]).mean())
+
+
 def sample_labels(labels: np.ndarray, view: View) -> np.ndarray:
     """Return the label map in the window of a view: of each pixel that in which its centre lies.
 

@@ -181,7 +181,9 @@ class ClassificationTask(Task):
         """Return what was chosen by itself; see `Task`."""
         return choices(recipe, data)
 
-    def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
+    def warnings(
+        self, model: Classifier, recipe: ClassificationRecipe, train: Dataset, val: Dataset | None
+    ) -> list[str]:
         """Return what is unlike between training and validation; see `Task`."""
         return warn_of(train, val)
 

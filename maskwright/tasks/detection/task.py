@@ -246,7 +246,9 @@ class DetectionTask(Task):
         names = first_few(data.names, 5)
         return f"{sum(class_counts(data).values())} objects of {len(data.names)} classes: {names}"
 
-    def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
+    def warnings(
+        self, model: Detector, recipe: DetectionRecipe, train: Dataset, val: Dataset | None
+    ) -> list[str]:
         """Return what is unlike between training and validation; see `Task`."""
         if val is None:
             return []

@@ -166,7 +166,9 @@ class LocalizationTask(Task):
             f"classes: {names}"
         )
 
-    def warnings(self, train: Dataset, val: Dataset | None) -> list[str]:
+    def warnings(
+        self, model: Localizer, recipe: LocalizationRecipe, train: Dataset, val: Dataset | None
+    ) -> list[str]:
         """Return what is unlike between training and validation, or crowded; see `Task`."""
         found = []
         if val is not None:

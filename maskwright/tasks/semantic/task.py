@@ -11,7 +11,7 @@ import numpy as np
 from ...data.batches import Batch, Loader, load_batches
 from ...data.maps.batches import MapBatches
 from ...data.maps.counts import median_weights
-from ...data.maps.samples import MapAugment
+from ...data.maps.samples import MapAugment, padding_share
 from ...data.pixels.resizing import collate_images
 from ...data.records import Dataset
 from ...models.base import Model
@@ -43,6 +43,21 @@ from .report import write_report
 from .result import SemanticResult
 from .settings import SemanticSettings, make_settings
 from .views import look, to_maps
+
+MUCH_PADDING = 0.5  # share of the windows from which on a user is told
+
+
+def augment_of(recipe: SemanticRecipe) -> MapAugment:
+    """Return what chance changes in training images."""
+    return MapAugment(
+        crop=recipe.crop,
+        scale=recipe.scale_jitter,
+        flip=recipe.flip,
+        vflip=recipe.vflip,
+        rotate90=recipe.rotate90,
+        photometric=recipe.photometric,
+        class_limit=recipe.class_limit,
+    )
 
 
 class SemanticTask(Task):
@@ -116,6 +131,29 @@ class SemanticTask(Task):
         """Make sure that the model knows all classes; see `Task`."""
         known_classes(meta, data)
 
+    def warnings(
+        self, model: Segmenter, recipe: SemanticRecipe, train: Dataset, val: Dataset | None
+    ) -> list[str]:
+        """Return how much of the random windows lies beside the images; see `Task`."""
+        sizes = [train[i].size for i in range(len(train)) if min(train[i].size)]
+        if recipe.crop is None or not sizes:
+            return []
+        size = (
+            int(np.median([one[0] for one in sizes])),
+            int(np.median([one[1] for one in sizes])),
+        )
+        share = padding_share(size, model.resize, augment_of(recipe))
+        if share < MUCH_PADDING:
+            return []
+        height, width = model.resize.target_size(*size)
+        crop = recipe.crop if isinstance(recipe.crop, int) else " x ".join(map(str, recipe.crop))
+        return [
+            f"{share:.0%} of what is trained is padding: images of {height} x {width} pixels "
+            f"(imgsz={recipe.imgsz}), scaled by {recipe.scale_jitter[0]:g} to "
+            f"{recipe.scale_jitter[1]:g}, do not fill windows of crop={crop}; make crop smaller or "
+            "imgsz larger"
+        ]
+
     def prepare_model(self, model: Segmenter, recipe: SemanticRecipe) -> None:
         """Choose the loss; see `Task`."""
         model.criterion = make_loss(recipe.loss)
@@ -137,20 +175,13 @@ class SemanticTask(Task):
         world: int = 1,
     ) -> Loader:
         """Return the loader of the augmented training images; see `Task`."""
-        augment = MapAugment(
-            crop=recipe.crop,
-            scale=recipe.scale_jitter,
-            flip=recipe.flip,
-            vflip=recipe.vflip,
-            rotate90=recipe.rotate90,
-            photometric=recipe.photometric,
-            class_limit=recipe.class_limit,
-        )
         weights = None
         if recipe.balance == "median":
             weights = median_weights(data, enabled=rank == 0)
         return load_batches(
-            MapBatches(data, model.resize, augment, divisor=model.size_divisor, weights=weights),
+            MapBatches(
+                data, model.resize, augment_of(recipe), divisor=model.size_divisor, weights=weights
+            ),
             batch=recipe.batch,
             seed=recipe.seed,
             workers=recipe.workers,
