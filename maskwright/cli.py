@@ -169,6 +169,11 @@ COMMANDS = {
         ("maskwright.data.checking.check", "check_data"),
         "data check data=my_images",
     ),
+    "data stats": Command(
+        commands.data_stats,
+        ("maskwright.reports.data_page", "describe_data"),
+        "data stats data=my_images",
+    ),
     "data anchors": Command(
         commands.data_anchors,
         ("maskwright.tasks.detection.data_options", "anchors"),

@@ -409,6 +409,28 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     return 0 if report.ok else 1
 
 
+def data_stats(*, save: bool | str | Path | None = True, **options: Any) -> int:
+    """Count what a data set has: images, objects, classes, sizes and shapes, by split.
+
+    Args:
+        save: write a page with all numbers and pictures: true into a new run folder, a path into
+            that folder, false nothing.
+    """
+    from maskwright.reports.data_page import describe_data
+
+    with bars() as show:
+        made = describe_data(**options, save=save, progress=show)
+    for title, header, rows in made.tables:
+        console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
+    for note in made.notes:
+        console.note(f"Note: {note}")
+    if made.faults:
+        console.note(f"{made.faults} fault(s) in what was read: `maskwright data check` lists them")
+    if made.page is not None:
+        console.note(f"page: {made.page}")
+    return 0
+
+
 def data_convert(**options: Any) -> int:
     """Write a data set in another format, and say what that format cannot hold."""
     from maskwright.data.rewriting.convert import convert_data

@@ -18,6 +18,7 @@ from maskwright.data.rewriting.merge import merge_data
 from maskwright.data.rewriting.split import split_data
 from maskwright.errors import OptionError
 from maskwright.prediction.predictor import Predictor
+from maskwright.reports.data_page import describe_data
 from maskwright.runs import check_save, save_dir
 from maskwright.signatures import REQUIRED, describe_kind, members, parse_value
 from maskwright.tasks.classification.pseudo import pseudo
@@ -36,6 +37,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "compress": compress,
     "proposals": proposals,
     "data check": check_data,
+    "data stats": describe_data,
     "data anchors": anchors,
     "data convert": convert_data,
     "data split": split_data,
@@ -49,11 +51,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 # the command line takes one by one.
 PYTHON_ONLY = {
     ("export", "report"),
-    *((f"data {name}", "progress") for name in ("check", "convert", "split", "merge", "classes")),
+    *(
+        (f"data {name}", "progress")
+        for name in ("check", "stats", "convert", "split", "merge", "classes")
+    ),
     ("train", "model_args"),
 }
 # A shell has no return value: without `save` a command would have nothing to show for its work.
-SAVED_BY_COMMANDS = {"predict", "val", "proposals", "data check"}
+SAVED_BY_COMMANDS = {"predict", "val", "proposals", "data check", "data stats"}
 
 PAIRS = [
     (command, name)

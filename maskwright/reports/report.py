@@ -62,8 +62,8 @@ def write_page(
         title,
         figures,
         "\n".join(part for part in parts if part),
-        style=_STYLE,
-        script=_SCRIPT,
+        style=STYLE,
+        script=SCRIPT,
         footer="All numbers are in metrics.json.",
     )
     write_whole(folder / REPORT, page)
@@ -79,7 +79,7 @@ def numbered(steps: Sequence[Step]) -> str:
     return f'<ol class="steps">{"".join(items)}</ol>' if items else ""
 
 
-_STYLE = """
+STYLE = """
 .wrap { max-width: 1180px; }
 section { margin-bottom: 8px; }
 p { margin: 10px 0; max-width: 78ch; }
@@ -119,7 +119,7 @@ summary { cursor: pointer; }
 }
 """
 
-_SCRIPT = """
+SCRIPT = """
 for (const head of document.querySelectorAll(".sortable th")) head.onclick = () => {
   const body = head.closest("table").tBodies[0];
   const column = head.cellIndex;

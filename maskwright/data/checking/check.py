@@ -50,6 +50,7 @@ from .maps import (
 from .statistics import OBJECT_HEADER, SplitStats, describe, object_row, remarks, statistics
 from .verdict import no_masks, no_objects, too_few_images
 
+FAULTS, STATISTICS = "faults.csv", "statistics.png"
 Stats = SplitStats | LabelStats | MapStats
 S = TypeVar("S", SplitStats, LabelStats, MapStats)
 
@@ -99,6 +100,14 @@ class CheckReport:
         title = "Images by class" if labels else "Objects by class"
         title = "Pixels by class, in percent" if maps else title
         return [*found, (title, ["class", *self.splits], rows)]
+
+    def remarks(self) -> list[str]:
+        """Return what the numbers of all splits tell that is no fault."""
+        return [
+            *remarks(_of_kind(self.splits, SplitStats)),
+            *label_remarks(_of_kind(self.splits, LabelStats)),
+            *map_remarks(_of_kind(self.splits, MapStats)),
+        ]
 
     def __str__(self) -> str:
         lines = [f"data: {self.data}"]
@@ -191,7 +200,7 @@ def check_data(
         names = names or dataset.names
         datasets[split] = dataset
         report.faults += [(split, fault) for fault in (*_verdict(dataset, splits), *dataset.faults)]
-        stats = report.splits[split] = _stats(dataset)
+        stats = report.splits[split] = look_over(dataset)
         for index in range(len(dataset)):
             faults, pixels = check_file(dataset, index, modes)
             if isinstance(stats, MapStats):
@@ -212,9 +221,7 @@ def check_data(
     report.notes += twins.notes()
     report.notes += _of_modes(modes, datasets)
     report.notes += check_depths(datasets, scale)
-    report.notes += remarks(_of_kind(report.splits, SplitStats))
-    report.notes += label_remarks(_of_kind(report.splits, LabelStats))
-    report.notes += map_remarks(_of_kind(report.splits, MapStats))
+    report.notes += report.remarks()
     if "train" not in splits:
         report.notes.append(f"no split to train on, only {', '.join(splits)}")
     if folder is not None:
@@ -223,7 +230,7 @@ def check_data(
     return report
 
 
-def _stats(dataset: Dataset) -> Stats:
+def look_over(dataset: Dataset) -> Stats:
     """Return the numbers of a split, as far as they are known before its files are read."""
     if dataset.records == "maps":
         return MapStats.of(dataset)
@@ -302,7 +309,7 @@ def _of_kind(splits: Mapping[str, Stats], kind: type[S]) -> dict[str, S]:
 
 
 def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int) -> None:
-    listing = folder / "faults.csv"
+    listing = folder / FAULTS
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(["split", "file", "image", "annotation", "kind", "action", "message"])
@@ -311,13 +318,30 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
         writer.writerow(["" if value is None else value for value in row])
     write_whole(listing, stream.getvalue())
     report.saved.append(listing)
+    draw_all(report, datasets, folder, samples)
+    summary = folder / "report.txt"
+    report.saved.append(summary)
+    write_whole(summary, f"{report}\n")
+
+
+def draw_all(
+    report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, samples: int
+) -> None:
+    """Draw samples of each split and the statistics into a folder, and note the files.
+
+    Args:
+        report: of the splits.
+        datasets: the splits.
+        folder: where to.
+        samples: images to draw for each split.
+    """
     for split, dataset in datasets.items():
         mosaic = draw_samples(dataset, samples)
         if mosaic is not None:
             report.saved.append(folder / f"{split}_samples.png")
             with replacing_picture(report.saved[-1]) as temporary:
                 mosaic.save(temporary)
-    figure = folder / "statistics.png"
+    figure = folder / STATISTICS
     if objects := _of_kind(report.splits, SplitStats):
         plot_statistics(objects, figure)
     if labels := _of_kind(report.splits, LabelStats):
@@ -325,6 +349,3 @@ def _save(report: CheckReport, datasets: Mapping[str, Dataset], folder: Path, sa
     if maps := _of_kind(report.splits, MapStats):
         plot_classes(maps, figure)
     report.saved += [figure] * bool(objects or labels or maps)
-    summary = folder / "report.txt"
-    report.saved.append(summary)
-    write_whole(summary, f"{report}\n")

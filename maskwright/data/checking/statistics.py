@@ -27,6 +27,8 @@ class SplitStats:
         per_keypoint: objects in which each keypoint is labelled; empty without keypoints.
         per_image: (images,) number of objects.
         areas: (objects,) in original pixels.
+        sides: (objects, 2) width and height of the boxes.
+        shares: (objects,) of the area of their image.
         image_sizes: how many images have each (height, width).
     """
 
@@ -37,6 +39,8 @@ class SplitStats:
     per_keypoint: dict[str, int] = field(default_factory=dict)
     per_image: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     areas: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sides: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(0))
     image_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     @property
@@ -53,25 +57,30 @@ class SplitStats:
 
 def statistics(dataset: Dataset) -> SplitStats:
     """Return the numbers of a split."""
-    stats = SplitStats(len(dataset), crowds=dataset.num_ignored, per_class=class_counts(dataset))
-    per_image, areas = [], []
-    truth = dataset.to_coco()
-    counts: Counter[int] = Counter()
-    for entry in truth["annotations"]:
-        if entry["iscrowd"]:
-            continue
-        counts[entry["image_id"]] += 1
-        areas.append(entry["area"])
-    for image in truth["images"]:
-        per_image.append(counts[image["id"]])
-        stats.image_sizes[image["height"], image["width"]] += 1
+    table, rows = dataset.columns, dataset.rows.numpy()
+    first, objects = table.ann_first.numpy(), ~table.crowd.numpy()
+    before = np.concatenate(([0], np.cumsum(objects)))
+    per_image = (before[first[1:]] - before[first[:-1]])[rows]
+    mine = np.zeros(len(first) - 1, bool)
+    mine[rows] = True
+    own = np.repeat(mine, np.diff(first))
+    chosen = own & objects
+    owners = np.repeat(np.arange(len(first) - 1), np.diff(first))[chosen]
+    boxes, sizes = table.boxes.numpy()[chosen], table.sizes.numpy()
+    stats = SplitStats(
+        len(dataset),
+        without_objects=int((per_image == 0).sum()),
+        crowds=dataset.num_ignored,
+        per_class=class_counts(dataset),
+        per_image=per_image,
+        areas=table.areas.numpy()[chosen],
+        sides=boxes[:, 2:] - boxes[:, :2],
+        shares=table.areas.numpy()[chosen] / np.maximum(sizes.prod(1)[owners], 1),
+        image_sizes=Counter((height, width) for height, width in sizes[rows].tolist()),
+    )
     if dataset.skeleton is not None:
-        shown = [entry["keypoints"][2::3] for entry in truth["annotations"]]
-        columns = zip(*shown, strict=True) if shown else ([],) * len(dataset.skeleton)
-        for name, column in zip(dataset.skeleton.names, columns, strict=True):
-            stats.per_keypoint[name] = sum(value > 0 for value in column)
-    stats.without_objects = sum(count == 0 for count in per_image)
-    stats.per_image, stats.areas = np.array(per_image, np.int64), np.array(areas, np.float64)
+        shown = (table.keypoints.numpy()[own][..., 2] > 0).sum(0).tolist()
+        stats.per_keypoint = dict(zip(dataset.skeleton.names, shown, strict=True))
     return stats
 
 
@@ -106,6 +115,26 @@ def object_row(stats: SplitStats) -> list[int]:
     """Return the numbers of a split under `OBJECT_HEADER`; sizes are in COCO's terms."""
     counts = [stats.images, stats.without_objects, stats.objects, *stats.by_size.values()]
     return [*counts, stats.crowds, int(stats.per_image.max(initial=0))]
+
+
+SHAPE_HEADER = ("what", "least", "5 %", "median", "95 %", "most")
+
+
+def shape_rows(stats: SplitStats) -> list[list[str | float]]:
+    """Return under `SHAPE_HEADER` how the objects of a split are, as quantiles."""
+    width, height = stats.sides.T
+    found: dict[str, np.ndarray] = {
+        "objects in an image": stats.per_image,
+        "width, pixels": width,
+        "height, pixels": height,
+        "width : height": width[height > 0] / height[height > 0],
+        "area, % of the image": 100 * stats.shares,
+    }
+    return [
+        [what, *(float(f"{value:.3g}") for value in np.quantile(values, (0, 0.05, 0.5, 0.95, 1)))]
+        for what, values in found.items()
+        if len(values)
+    ]
 
 
 def describe(split: str, stats: SplitStats) -> list[str]:
