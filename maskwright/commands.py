@@ -383,21 +383,21 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
         save: write samples, statistics and the list of faults: true into a new run folder, a path
             into that folder, false nothing.
     """
-    from maskwright.data.checking.check import check_data
+    from maskwright.data.checking.check import FAULTS, SHOWN, check_data
 
     with bars() as show:
         report = check_data(**options, save=save, progress=show)
     for title, header, rows in report.tables():
         console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
-    faults: dict[tuple[str, str, str], list[str]] = {}
-    for split, fault in report.faults:
-        faults.setdefault((split, fault.kind, fault.action), []).append(fault.message)
-    if faults:
-        console.table(
-            "Faults",
-            ["split", "fault", "what happens", "times", "the first"],
-            [[*key, len(messages), messages[0]] for key, messages in faults.items()],
-        )
+    listed: list[list[object]] = []
+    for key, messages in report.by_kind().items():
+        listed.append([*key, len(messages), messages[0]])
+        listed += [["", "", "", "", message] for message in messages[1:SHOWN]]
+    if listed:
+        console.table("Faults", ["split", "fault", "what happens", "times", "the first"], listed)
+        if len(listed) < len(report.faults):
+            place = "save=true writes them" if report.dir is None else report.dir / FAULTS
+            console.note(f"all {len(report.faults)} faults: {place}")
     else:
         console.note("Faults: none.")
     for note in report.notes:
@@ -460,36 +460,10 @@ def data_classes(**options: Any) -> int:
 
 
 def rewrite(run: Callable[..., Any], options: dict[str, Any], *, classes: bool = False) -> int:
-    """Run what writes a data set, and say what was written, what is lost and what to know.
+    """Run what writes a data set, and say what was written, what is lost and what to know."""
+    from maskwright.data.rewriting.told import tell
 
-    Args:
-        run: the Python function.
-        options: its options.
-        classes: list the images of each class as well.
-    """
     with bars() as show:
         report = run(**options, progress=show)
-    console.table(
-        f"{as_written(options['data'])} as {report.format}",
-        ["split", "images", "objects", "written"],
-        [
-            [split, report.images[split], report.objects[split], str(file)]
-            for split, file in report.written.items()
-        ],
-    )
-    names = dict.fromkeys(name for own in report.classes.values() for name in own)
-    if classes and names:
-        rows = [[name, *(own.get(name, 0) for own in report.classes.values())] for name in names]
-        rows = [[console.short(str(row[0])), *row[1:]] for row in rows]
-        console.table("Images by class", ["class", *report.classes], rows)
-    lost = [[split, n, what] for split, own in report.lost.items() for what, n in own.items()]
-    if lost:
-        console.table("Lost", ["split", "objects", "what"], lost)
-    else:
-        console.note("Lost: nothing.")
-    for note in report.notes:
-        console.note(f"Note: {note}")
-    count = sum(sum(own.values()) for own in report.faults.values())
-    if count:
-        console.note(f"{count} fault(s) in what was read: `maskwright data check` lists them")
+    tell(report, as_written(options["data"]), classes=classes)
     return 0

@@ -364,8 +364,12 @@ CASES: dict[str, tuple[Change, Outcome]] = {
     "polygon a line": (polygon(1, 1, 5, 1, 9, 1), repaired("polygon without area")),
     "polygon outside": (polygon(90, 90, 95, 90, 95, 95), repaired("polygon outside")),
     "polygon partly outside": (
-        lambda d: (polygon(-5, 2, 12, 2, 12, 12, -5, 12)(d), d.first.pop("bbox")),
+        lambda d: (polygon(-2, 2, 12, 2, 12, 12, -2, 12)(d), d.first.pop("bbox")),
         Clean(test=mask_like_pycocotools),
+    ),
+    "polygon beyond the image": (
+        lambda d: (polygon(-5, 2, 12, 2, 12, 12, -5, 12)(d), d.first.pop("bbox")),
+        repaired("polygon beyond the image", "reaches 5 pixels beyond"),
     ),
     "polygon to 1e9": (polygon(1, 1, 1e9, 1, 1e9, 1e9), repaired("polygon outside")),
     "endless polygon": (polygon(*ZIGZAG), repaired("endless polygon", "simplify it")),

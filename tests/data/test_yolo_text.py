@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskwright.data import find_splits, open_dataset, write_dataset
+from maskwright.data import check_data, find_splits, open_dataset, write_dataset
 from maskwright.data.formats.yolo.layout import Keypoints, joint_names
 from maskwright.structures import Skeleton
 
@@ -164,3 +164,48 @@ def test_a_script_in_data_yaml_is_not_run(tmp_path: Path) -> None:
     (root / "data.yaml").write_text("train: images/train\nnames: !!python/name:os.system\n")
     with pytest.raises(ValueError, match="no valid YAML"):
         open_dataset(root)
+
+
+def test_a_line_that_is_cut_off(tmp_path: Path) -> None:
+    """An odd count of numbers is a fault where most have none, else a confidence."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    whole = "0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5"
+    other = "0 0.2 0.2 0.6 0.2 0.6 0.6 0.2 0.6"
+    for name, text in {
+        "a": f"{whole}\n{other[:-4]}",
+        "b": f"{whole}\n{other[:-1]}",
+        "c": f"{whole} 0.9\n{other}\n{other[:-1]}1",
+    }.items():
+        Image.new("RGB", (100, 100), (len(text), 0, 0)).save(tmp_path / f"images/{name}.png")
+        (tmp_path / f"labels/{name}.txt").write_text(text)
+    data = open_dataset(tmp_path)
+    assert data.objects_per_class().sum() == 4
+    wrong = {
+        (Path(f.file).stem, f.message.split(",")[1].strip()[:7])
+        for f in data.faults
+        if f.kind == "bad line"
+    }
+    assert wrong == {("a", "line 2:"), ("b", "line 2:"), ("c", "line 1:")}
+    assert all(fault.action == "ignored" for fault in data.faults if fault.kind == "bad line")
+    for name in "abc":
+        (tmp_path / f"labels/{name}.txt").write_text(f"{whole} 0.9\n{other} 0.8\n")
+    again = open_dataset(tmp_path)
+    assert again.objects_per_class().sum() == 6
+    assert "number beyond a line" in {fault.kind for fault in again.faults}
+
+
+def test_a_polygon_that_leaves_the_image(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (100, 100)).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/a.txt").write_text(
+        "0 0.5 0.5 1.2 0.5 1.2 0.9\n0 0.1 0.1 1.01 0.1 1.01 0.3\n"
+        "0 0.5 0.5 0.5 0.\n0 0.4 0.5 0.5 0.\n"
+    )
+    data = open_dataset(tmp_path)
+    beyond = [fault for fault in data.faults if fault.kind == "polygon beyond the image"]
+    assert len(beyond) == 1 and "line 1" in beyond[0].message
+    assert "20 pixels beyond the image" in beyond[0].message
+    kinds = [fault.kind for _, fault in check_data(tmp_path).faults]
+    assert kinds.count("bad line") == 2 and "duplicate object" not in kinds

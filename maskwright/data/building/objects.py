@@ -19,6 +19,8 @@ from ..segments import (
     read_segment,
 )
 
+BEYOND = 2  # pixels outside the image that nobody is told of
+
 
 class CocoObject:
     """One annotation while it is read."""
@@ -112,6 +114,10 @@ class CocoObject:
         kind, message = "", ""
         x = y = w = h = 0.0
         if value is None and mask is not None:
+            x1, y1, x2, y2 = mask.extent
+            if (over := max(-x1, -y1, x2 - width, y2 - height)) > BEYOND:
+                message = f"its polygon reaches {over:.0f} pixels beyond the image: clipped"
+                self.segment.notes.append(("polygon beyond the image", message))
             return mask.extent
         nothing = False
         if isinstance(value, BadSegment):  # the reader has seen it already
@@ -144,7 +150,7 @@ class CocoObject:
                 message += ": it seems to be x1, y1, x2, y2 instead of x, y, width, height"
         if not kind:
             over = max(-x, -y, box[2] - width, box[3] - height)
-            if over > 2:
+            if over > BEYOND:
                 message = f"bbox {shown(value)} reaches {over:.0f} pixels beyond the image: clipped"
                 self.segment.notes.append(("box beyond the image", message))
             return box

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +49,7 @@ from .maps import (
 from .statistics import OBJECT_HEADER, SplitStats, describe, object_row, remarks, statistics
 from .verdict import no_masks, no_objects, too_few_images
 
+SHOWN = 3  # faults of a kind; the list has all
 FAULTS, STATISTICS = "faults.csv", "statistics.png"
 Stats = SplitStats | LabelStats | MapStats
 S = TypeVar("S", SplitStats, LabelStats, MapStats)
@@ -101,6 +101,13 @@ class CheckReport:
         title = "Pixels by class, in percent" if maps else title
         return [*found, (title, ["class", *self.splits], rows)]
 
+    def by_kind(self) -> dict[tuple[str, str, str], list[str]]:
+        """Return the messages of the faults by split, kind and action, the most frequent first."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for split, fault in self.faults:
+            found.setdefault((split, fault.kind, fault.action), []).append(fault.message)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
     def remarks(self) -> list[str]:
         """Return what the numbers of all splits tell that is no fault."""
         return [
@@ -118,16 +125,11 @@ class CheckReport:
                 lines += describe_maps(split, stats)
             else:
                 lines += describe_labels(split, stats)
-        groups = Counter((split, fault.kind, fault.action) for split, fault in self.faults)
-        if not groups:
+        if not self.faults:
             lines.append("faults: none")
-        for (split, kind, action), count in groups.most_common():
-            example = next(
-                fault.message
-                for other, fault in self.faults
-                if (other, fault.kind, fault.action) == (split, kind, action)
-            )
-            lines.append(f"fault ({split}, {action}): {kind}, {count} x, first: {example}")
+        for (split, kind, action), messages in self.by_kind().items():
+            lines.append(f"fault ({split}, {action}): {kind}, {len(messages)} x")
+            lines += [f"  {message}" for message in messages[:SHOWN]]
         lines += [f"note: {note}" for note in self.notes]
         if self.saved:
             lines.append(f"saved: {', '.join(str(path) for path in self.saved)}")
@@ -286,10 +288,17 @@ def _check_objects(dataset: Dataset, index: int) -> list[Fault]:
         number = int(record.ann_ids[k])
         masks[k] = dataset.mask(index, k)
         if not masks[k][0].size:
-            message = f"annotation {number} of {record.path.name}: no pixel lies in its polygons"
+            x1, y1, x2, y2 = dataset.annotated_boxes(index)[k].tolist()
+            message = (
+                f"{dataset.source}: object {k + 1} of {record.path.name} (annotation {number}, a "
+                f"{dataset.names[record.labels[k]]} at x={x1:.2f} to {x2:.2f}, y={y1:.2f} to "
+                f"{y2:.2f}): no pixel lies in its polygons"
+            )
             fault("empty mask", message, "left out", number)
     first: dict[tuple[Any, ...], int] = {}
     for k, key in enumerate(zip(record.labels.tolist(), *record.boxes.T.tolist(), strict=True)):
+        if record.ignored[k]:  # what cannot be read is everywhere, and told already
+            continue
         twin = first.setdefault((*key, bool(record.crowd[k])), k)
         if twin != k and _same_mask(masks.get(k), masks.get(twin)):
             number, other = int(record.ann_ids[k]), int(record.ann_ids[twin])

@@ -32,6 +32,7 @@ from .layout import LABELS, NO_LABELS, Keypoints, images_of, joint_names, labels
 STEP = 5  # decimals of a pixel
 MOST = 2.0  # fractions beyond are pixels
 FEWEST = 5  # numbers of a line
+MOST_ODD = 1000  # polygons with a number too much, that are kept apart
 
 
 class YoloReader(AnnotatedReader):
@@ -42,6 +43,9 @@ class YoloReader(AnnotatedReader):
         self.keypoints = keypoints
         self.units = Counter[bool]()  # objects by whether they are certainly in pixels
         self.first: dict[str, tuple[int, str]] = {}  # kind of line: how many, where the first is
+        self.polygons = 0
+        self.odd: list[tuple[Path, str, dict[str, Any]]] = []  # of them, with an odd count
+        self.cut: set[tuple[Path, str]] = set()  # of these, lines that are cut off
 
     def dataset(
         self,
@@ -90,6 +94,14 @@ class YoloReader(AnnotatedReader):
                 "have coordinates beyond 2, which seem to be pixels: divide x by the width of the "
                 "image and y by its height"
             )
+        if len(self.odd) < MOST_ODD and 2 * len(self.odd) <= self.polygons:
+            for file, place, entry in self.odd:
+                self.cut.add((file, place))
+                entry.clear()
+                entry["bbox"] = _cut_off()
+            self.odd.clear()
+        for file, place, _ in self.odd:
+            self._count("trailing", f"{file}, {place}")
         for kind, (count, where) in self.first.items():
             if kind == "pose" and count == self.units.total():
                 raise ValueError(
@@ -134,6 +146,8 @@ class YoloReader(AnnotatedReader):
     def _scan(self, images: Sequence[Path], root: Path) -> Iterator[Picture]:
         self.units.clear()
         self.first.clear()
+        self.odd.clear()
+        self.polygons = 0
         for image in images:
             file = labels_of(image)
             picture = Picture(file, image.relative_to(root).as_posix())
@@ -167,6 +181,8 @@ class YoloReader(AnnotatedReader):
         picture.shapes.append(shape)
         try:
             values = [_number(word) for word in words[1:]]
+            if words[-1].endswith(".") and not any(word.endswith(".") for word in words[:-1]):
+                raise BadSegment("bad line", f"its last number, {words[-1]}, is cut off")
             if key is None:
                 raise BadSegment("bad line", f"a class is a whole number, got {shown(words[0])}")
             far = max(values, default=0.0) > MOST
@@ -211,8 +227,11 @@ class YoloReader(AnnotatedReader):
             if inside and count % 3 == 1 and all(value in (0, 1, 2) for value in values[6::3]):
                 self._count("pose", f"{picture.file}, {place}")
             even = values[: count - count % 2]
-            if count % 2:
-                self._count("trailing", f"{picture.file}, {place}")
+            self.polygons += 1
+            if (picture.file, place) in self.cut:
+                raise _cut_off()
+            if count % 2 and len(self.odd) < MOST_ODD:
+                self.odd.append((picture.file, place, entry))
             sides = (width, height)
             entry["segmentation"] = [
                 [round(value * sides[k % 2], STEP) for k, value in enumerate(even)]
@@ -224,6 +243,12 @@ class YoloReader(AnnotatedReader):
         left, top = round((x - w / 2) * width, STEP), round((y - h / 2) * height, STEP)
         right, bottom = round((x + w / 2) * width, STEP), round((y + h / 2) * height, STEP)
         entry["bbox"] = [left, top, right - left, bottom - top]
+
+
+def _cut_off() -> BadSegment:
+    """Return what is wrong with a polygon that has an odd count of numbers, where most have not."""
+    message = "the polygon has an odd count of numbers, unlike most: is the line cut off?"
+    return BadSegment("bad line", message)
 
 
 def _class(word: str) -> int | None:
