@@ -44,7 +44,9 @@ def pairs(file: Path, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, f
         assert known.crowd is not None
         use = known.valid & ~known.crowd
         given = Instances(known.boxes, known.labels, use, torch.ones_like(known.boxes[..., 0]))
-        (found,) = to_detections(detector.refine(batch.images, given), batch.images)
+        (found,) = to_detections(
+            detector.refine(batch.images, given), batch.images, detector.mask_reach
+        )
         record = data[index]
         own = np.flatnonzero(~record.crowd)
         if not len(own):

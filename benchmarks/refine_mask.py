@@ -3,6 +3,7 @@
     python benchmarks/refine_mask.py DATA [--recipe nuclei] [--seeds 3] [--out rows.json]
     python benchmarks/refine_mask.py DATA --ablation stages     # 1, 2, 3 and 4 stages
     python benchmarks/refine_mask.py DATA --ablation fusion     # parts of the fusion, boundaries
+    python benchmarks/refine_mask.py DATA --ablation reach      # masks beyond their boxes
 
 DATA is a data set with the splits train and val, such as nuclei; `--one-class` takes all objects of
 COCO data as one class, where there are too few images to learn their classes. All sides get the
@@ -35,6 +36,7 @@ FIGURES = {
     "mask AP75, grid paste": "mask AP75",
     "boundary AP, grid paste": "boundary AP",
     "box AP": "box AP",
+    "cut masks, grid paste": "cut masks",
 }
 FULL = "RefineMask"
 # The first one of each is what the others are compared with.
@@ -58,6 +60,15 @@ STUDIES: dict[str | None, dict[str, tuple[str, dict[str, Any]]]] = {
         },
         "without boundaries": ("refine_mask", {"boundary": False}),
     },
+    "reach": {
+        "Mask R-CNN": ("mask_rcnn", {}),
+        **{
+            f"Mask R-CNN, masks {reach} boxes wide": ("mask_rcnn", {"mask_reach": reach})
+            for reach in (1.2, 1.5)
+        },
+        FULL: ("refine_mask", {}),
+        f"{FULL}, masks 1.2 boxes wide": ("refine_mask", {"mask_reach": 1.2}),
+    },
 }
 
 
@@ -71,16 +82,17 @@ def report(rows: list[dict], sides: list[str]) -> str:
     """Return the means of all sides over their common seeds, and their paired differences."""
     seeds = [{row["seed"] for row in rows if row["side"] == side} for side in sides]
     common = set.intersection(*filter(None, seeds)) if any(seeds) else set()
-    lines = [f"| side | seeds | {' | '.join(FIGURES.values())} |"]
-    lines += ["| --- " * (len(FIGURES) + 2) + "|"]
+    shown = {key: title for key, title in FIGURES.items() if all(key in row for row in rows)}
+    lines = [f"| side | seeds | {' | '.join(shown.values())} |"]
+    lines += ["| --- " * (len(shown) + 2) + "|"]
     for side in sides:
         own = [row for row in rows if row["side"] == side and row["seed"] in common]
         if not own:
             continue
-        figures = " | ".join(f"{statistics.mean(row[key] for row in own):.1f}" for key in FIGURES)
+        figures = " | ".join(f"{statistics.mean(row[key] for row in own):.1f}" for key in shown)
         lines.append(f"| {side} | {len(own)} | {figures} |")
     for side in sides[1:]:
-        lines += paired(rows, side, sides[0], FIGURES)
+        lines += paired(rows, side, sides[0], shown)
     return "\n".join(lines)
 
 

@@ -25,6 +25,7 @@ from maskwright.data.discover import open_dataset
 from maskwright.data.loader import Batch, Loader, make_loader
 from maskwright.data.transforms import Augment
 from maskwright.hub.loading import start_model
+from maskwright.metrics.detection.cut_masks import cut_masks
 from maskwright.models import Meta, PostProcess
 from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.structures import Detections, Images, Resize
@@ -54,7 +55,7 @@ class Ours(nn.Module):
         return self.detector.losses(batch.images, batch.targets, generator=generator)
 
     def detect(self, images: Images) -> list[Detections]:
-        return to_detections(self.detector(images, self.post), images)
+        return to_detections(self.detector(images, self.post), images, self.detector.mask_reach)
 
 
 def one_class(data: Path, folder: Path) -> Path:
@@ -205,6 +206,8 @@ def evaluate(
         if own:
             result["mask AP75, grid paste"] = 100 * metrics["mask/AP75"]
             result["boundary AP, grid paste"] = 100 * metrics["boundary/AP"]
+            cut = cut_masks(val.to_coco(by_label=True), kept, max_det=recipe.max_det)
+            result["cut masks, grid paste"] = 100 * cut.share
     return result
 
 

@@ -49,9 +49,9 @@ class Found:
         scores: (N,) float32.
         labels: (N,) int64, positions among the model's names.
         names: N class names.
-        mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
+        mask_probs: (N, M, M) float32 probabilities in boxes `mask_reach` times as wide, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
-        paste_mode: how masks return to the image.
+        paste_mode, mask_reach: how masks return to the image.
     """
 
     size: tuple[int, int]
@@ -62,13 +62,17 @@ class Found:
     mask_probs: Array | None = None
     keypoints: Array | None = None
     paste_mode: str = "grid"
+    mask_reach: float = 1.0
 
     @cached_property
     def masks(self) -> Array | None:
         """(N, H, W) bool, made at the first use; None for a model without masks."""
         if self.mask_probs is None:
             return None
-        return paste_masks(self.mask_probs, self.boxes, self.size, mode=self.paste_mode)
+        frames, half = self.boxes, (self.boxes[:, 2:] - self.boxes[:, :2]) / 2
+        if self.mask_reach != 1:
+            frames = frames + np.hstack([-half, half]) * np.float32(self.mask_reach - 1)
+        return paste_masks(self.mask_probs, frames, self.size, mode=self.paste_mode)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -148,6 +152,7 @@ class Model:
             None if probs is None else probs[0, keep],
             points,
             self.spec["paste_mode"],
+            self.spec.get("mask_reach", 1.0),
         )
 
     def _limits(self, conf: Any, max_det: Any) -> tuple[float, int]:
@@ -191,11 +196,9 @@ class Model:
         given = {"pixels": batch, "sizes": sizes}
         slots = (self.spec.get("regions") or {}).get("slots", 0)
         if (regions is not None) != bool(slots):
-            raise ValueError(
-                "the model takes regions with the image: give regions=..."
-                if slots
-                else "the model finds its regions itself: leave out regions"
-            )
+            takes = "takes regions with the image: give regions=..."
+            finds = "finds its regions itself: leave out regions"
+            raise ValueError(f"the model {takes if slots else finds}")
         if regions is not None:
             given["regions"] = np.zeros((len(batch), slots, 4), np.float32)
             given["regions"][:, : len(regions)] = regions[:slots]
@@ -223,12 +226,11 @@ def _check(spec: dict[str, Any], outputs: list[str]) -> None:
     if not good or not isinstance(rule["antialias"], bool):
         raise ValueError
     named = {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]) <= set(outputs)
-    if not named or not 0 <= spec["conf"] <= 1:
+    if not named or not 0 <= spec["conf"] <= 1 or spec["paste_mode"] not in PASTE_MODES:
         raise ValueError
-    if spec["paste_mode"] not in PASTE_MODES or rule["rounding"] not in _HALVES:
+    if rule["rounding"] not in _HALVES or not 1 <= spec.get("mask_reach", 1) < math.inf:
         raise ValueError
-    if spec.get("window") is not None:
-        _checked_window(spec["window"])
+    _checked_window((0, 1) if spec.get("window") is None else spec["window"])
 
 
 def open_file(
@@ -335,9 +337,7 @@ def _from_pillow(image: Image.Image) -> Array:
     from PIL import ImageOps
 
     if reason := _lost_bits(image):
-        raise ValueError(
-            f"{reason}, which Pillow does not give: read it with tifffile, give arrays"
-        )
+        raise ValueError(f"{reason}, which Pillow does not give: use tifffile, give arrays")
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         samples = np.array(image)

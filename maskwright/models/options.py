@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import OptionError
 
@@ -30,6 +31,13 @@ def check_ranges(options: object, ranges: Mapping[str, tuple[int, int]]) -> None
             raise OptionError(
                 f"{name} must be a whole number from {least} to {most}, got {value!r}"
             )
+
+
+def check_within(name: str, value: Any, least: float, most: float) -> None:
+    """Raise OptionError, naming the option, for what is no number from `least` to `most`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
+        raise OptionError(f"{name} must be a number from {least:g} to {most:g}, got {value!r}")
 
 
 def check_auxiliary(weight: float) -> None:

@@ -11,6 +11,7 @@ from .instances import (
     PackedMasks,
     Places,
     Skeleton,
+    widened,
 )
 from .preparation import IMAGENET_MEAN, IMAGENET_STD, MAX_INPUT, Preprocess, Resize, Triple
 
@@ -31,4 +32,5 @@ __all__ = [
     "Resize",
     "Skeleton",
     "Triple",
+    "widened",
 ]

@@ -163,7 +163,8 @@ class Instances(_Movable):
         scores: (B, K) float32, predictions and proposals only.
         crowd: (B, K) bool, targets only: a region of many objects, ignored in training.
         masks: masks of the targets.
-        mask_crops: (B, K, M, M) float32 probabilities in the frame of the box, predictions only.
+        mask_crops: (B, K, M, M) float32 probabilities in the frame of the mask, which is the box or
+            reaches beyond it (see `Detections.mask_reach`), predictions only.
         keypoints: (B, K, J, 3) float32, x and y in padded-image pixels, and visibility or score.
         ids: (B, K) int64, proposals only: the anchor that each comes from, or its rank.
         late: (B, K) bool, proposals only: among the last that a limit of their number let through.
@@ -226,11 +227,12 @@ class Detections:
         boxes: (N, 4) float32 xyxy, by falling score.
         scores: (N,) float32.
         labels: (N,) int64.
-        mask_probs: (N, M, M) float32 mask probabilities in the frame of the box, or None.
+        mask_probs: (N, M, M) float32 mask probabilities in `mask_frames`, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
         short: the model's proposals were too few for what may be there: objects may be missing.
         codes: the masks as COCO run-length codes of the image, where they are no longer those of
             `mask_probs`; else None.
+        mask_reach: how far the masks reach, as `widened` takes it.
     """
 
     size: tuple[int, int]
@@ -241,9 +243,15 @@ class Detections:
     keypoints: Tensor | None = None
     short: bool = False
     codes: Sequence[Mapping[str, Any]] | None = None
+    mask_reach: float = 1.0
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
+
+    @property
+    def mask_frames(self) -> Tensor:
+        """(N, 4) xyxy: what `mask_probs` are the masks of; it may lie in part beyond the image."""
+        return widened(self.boxes, self.mask_reach)
 
     def keep(self, index: Tensor) -> Detections:
         """Return the detections that `index` (bool mask or int64 positions) selects."""
@@ -259,7 +267,22 @@ class Detections:
             None if self.keypoints is None else self.keypoints[index],
             self.short,
             codes,
+            self.mask_reach,
         )
+
+
+def widened(boxes: Tensor, reach: float) -> Tensor:
+    """Return boxes (..., 4) xyxy whose sides are `reach` times as long, about the same centres.
+
+    Example:
+        >>> widened(torch.tensor([20.0, 20, 60, 40]), 1.5).tolist()
+        [10.0, 15.0, 70.0, 45.0]
+    """
+    if reach == 1:
+        return boxes
+    low, high = boxes[..., :2], boxes[..., 2:]
+    centre, half = (low + high) / 2, (high - low) * (reach / 2)
+    return torch.cat([centre - half, centre + half], -1)
 
 
 # The side in a keypoint's name: a word, or a letter that stands alone (l_eye, eye.R).

@@ -58,6 +58,7 @@ class Detector(Model):
             "keypoints" (keypoints as well) or "segment+keypoints".
         num_keypoints: keypoints of an object, 0 for a model without them.
         paste_mode: how masks return to the image: "grid" or "torchvision" (see `ops.paste_masks`).
+        mask_reach: how far masks reach beyond their boxes, see `structures.widened`.
         proposal_source: where regions come from, as `proposals.make_source` reads it, for a
             detector that takes them with the images; None: it needs none.
         max_proposals: most regions of an image.
@@ -67,6 +68,7 @@ class Detector(Model):
 
     backbone: Backbone
     num_keypoints = 0
+    mask_reach = 1.0
     proposal_source: str | None = None
     max_proposals = 0
     train_views: Mapping[str, Any] = MappingProxyType({})
@@ -191,6 +193,7 @@ class TwoStageDetector(Detector):
         tasks = []
         if roi_heads.mask_head is not None:
             tasks.append("segment")
+            self.mask_reach = roi_heads.mask_reach
         if roi_heads.keypoint_head is not None:
             tasks.append("keypoints")
             self.num_keypoints = roi_heads.keypoint_head.num_keypoints

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...errors import OptionError
 from .base import TwoStageDetector
-from .faster_rcnn import FPNOptions, register_fpn_family, two_stage_fpn
+from .faster_rcnn import FPNOptions, MaskOptions, register_fpn_family, two_stage_fpn
 from .mask_rcnn import make_mask_head
 
 
@@ -32,25 +32,32 @@ class CascadeOptions(FPNOptions):
             raise OptionError(f"ious are rising numbers between 0 and 1, got {self.ious}")
 
 
+@dataclass(frozen=True)
+class CascadeMaskOptions(CascadeOptions, MaskOptions):
+    """Options of a cascade that cuts objects out."""
+
+
 def cascade_rcnn(num_classes: int, options: CascadeOptions) -> TwoStageDetector:
     """Build Cascade R-CNN with a pyramid."""
     return two_stage_fpn(num_classes, options, ious=options.ious)
 
 
-def cascade_mask_rcnn(num_classes: int, options: CascadeOptions) -> TwoStageDetector:
+def cascade_mask_rcnn(num_classes: int, options: CascadeMaskOptions) -> TwoStageDetector:
     """Build Cascade Mask R-CNN with a pyramid."""
     mask_head = make_mask_head(num_classes, options)
-    return two_stage_fpn(num_classes, options, mask_head, ious=options.ious)
+    return two_stage_fpn(
+        num_classes, options, mask_head, ious=options.ious, mask_reach=options.mask_reach
+    )
 
 
-for _name, _builder, _task in (
-    ("cascade_rcnn", cascade_rcnn, "detect"),
-    ("cascade_mask_rcnn", cascade_mask_rcnn, "segment"),
+for _name, _builder, _options, _task in (
+    ("cascade_rcnn", cascade_rcnn, CascadeOptions, "detect"),
+    ("cascade_mask_rcnn", cascade_mask_rcnn, CascadeMaskOptions, "segment"),
 ):
     register_fpn_family(
         _name,
         _builder,
-        options=CascadeOptions,
+        options=_options,
         task=_task,
         paper="Cai and Vasconcelos 2018",
         coco={},

@@ -23,7 +23,7 @@ from ...nn.ragged import active_slots, gather_slots, in_parts, put_back, take
 from ...nn.random import RandomSource, image_noise, streams
 from ...ops.mask_crops import crop_masks
 from ...ops.pooling.roi_align import roi_align
-from ...structures import Images, Instances
+from ...structures import Images, Instances, widened
 from ..base import Model
 from ..options import check_ranges
 from ..registry import build, get_entry
@@ -172,7 +172,9 @@ class DetectThenSegment(TwoStageDetector):
         targets = targets.with_a_slot()
         boxes, slot, valid = self._drawn(images, targets, second)
         assert targets.masks is not None
-        truth = crop_masks(targets.masks, around(boxes), slot, valid, self.side).flatten(0, 1)
+        truth = crop_masks(targets.masks, widened(boxes, MARGIN), slot, valid, self.side).flatten(
+            0, 1
+        )
         goal = (truth >= 0.5).float()
         image = torch.arange(len(images), device=boxes.device)[:, None].expand(valid.shape)
         crops = self._cut(images, boxes.flatten(0, 1), image.flatten())
@@ -229,7 +231,9 @@ class DetectThenSegment(TwoStageDetector):
         """
         # A border of zeros: beside it, pixels fade alike whether or not the image is padded.
         pixels = F.pad(self.segmenter.normalise(images), (1, 1, 1, 1))
-        cut = roi_align(pixels, around(boxes) + 1, image, strides=(1,), output_size=self.side)
+        cut = roi_align(
+            pixels, widened(boxes, MARGIN) + 1, image, strides=(1,), output_size=self.side
+        )
         sizes = torch.full((len(boxes), 2), self.side, device=boxes.device)
         return Images(cut.to(self.dtype), sizes, sizes)
 
@@ -237,18 +241,6 @@ class DetectThenSegment(TwoStageDetector):
         """Return the logits (R, S, S) of the object in R crops of those of two classes."""
         both = self.segmenter.enlarged(logits, crops).float()
         return both[:, 1] - both[:, 0]
-
-
-def around(boxes: Tensor) -> Tensor:
-    """Return boxes (..., 4) xyxy with the margin around them, about the same centres.
-
-    Example:
-        >>> around(torch.tensor([20.0, 20, 60, 40])).tolist()
-        [10.0, 15.0, 70.0, 45.0]
-    """
-    low, high = boxes[..., :2], boxes[..., 2:]
-    centre, half = (low + high) / 2, (high - low) * (MARGIN / 2)
-    return torch.cat([centre - half, centre + half], -1)
 
 
 def detect_then_segment(num_classes: int, options: DetectThenSegmentOptions) -> DetectThenSegment:

@@ -19,7 +19,7 @@ from ...nn.detection.poolers import AlignPooler
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.fpn import FPN
 from ..conventions import get_conventions
-from ..options import check_ranges
+from ..options import check_ranges, check_within
 from ..registry import Builder, PublishedWeights, register
 from .base import TwoStageDetector
 from .two_stage import TwoStageOptions, assemble, box_beta, make_rpn, make_sampler
@@ -50,6 +50,22 @@ class FPNOptions(TwoStageOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, _RANGES)
+
+
+@dataclass(frozen=True)
+class MaskOptions(FPNOptions):
+    """Options of the detectors on a pyramid that cut objects out.
+
+    Attributes:
+        mask_reach: sides of the frame in which an object is cut out, times those of its box. Beyond
+            1 the mask goes on where the box is too small, in cells that are as much wider.
+    """
+
+    mask_reach: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_within("mask_reach", self.mask_reach, 1, 3)
 
 
 _RANGES = {"width": (1, 8192), "box_width": (1, 65536), "box_convs": (0, 64), "box_fcs": (1, 64)}
@@ -93,6 +109,7 @@ def two_stage_fpn(
     keypoint_head: KeypointHead | None = None,
     *,
     ious: Sequence[float] = (),
+    mask_reach: float = 1.0,
 ) -> TwoStageDetector:
     """Assemble backbone, pyramid, RPN and heads.
 
@@ -102,6 +119,7 @@ def two_stage_fpn(
         mask_head: cuts objects out, or None.
         keypoint_head: finds their keypoints, or None.
         ious: of a cascade of box heads, see `CascadeHeads`; (): a single one.
+        mask_reach: see `RoIHeads`.
     """
     rules = get_conventions(options.conventions)
     backbone = rules.backbone(options.backbone, norm=options.norm)
@@ -121,13 +139,14 @@ def two_stage_fpn(
         backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
     )
     sampler = make_sampler(options.rois, options.ohem)
+    parts: Any = {"pooler": pooler, "sampler": sampler, "mask_reach": mask_reach}
     heads: RoIHeads
     if ious:
         boxes = cascade_of(make_box_head, len(ious), options.box_loss_weight)
-        heads = CascadeHeads(boxes, ious, mask_head, pooler=pooler, sampler=sampler)
+        heads = CascadeHeads(boxes, ious, mask_head, **parts)
     else:
         box_head = make_box_head(loss_weight=options.box_loss_weight)
-        heads = RoIHeads(box_head, mask_head, keypoint_head, pooler=pooler, sampler=sampler)
+        heads = RoIHeads(box_head, mask_head, keypoint_head, **parts)
     return assemble(
         num_classes,
         options,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from ...nn.detection.mask_head import ConvMaskHead
 from ..conventions import get_conventions
 from .base import TwoStageDetector
-from .faster_rcnn import FPNOptions, register_fpn_family, torchvision_weights, two_stage_fpn
+from .faster_rcnn import (
+    FPNOptions,
+    MaskOptions,
+    register_fpn_family,
+    torchvision_weights,
+    two_stage_fpn,
+)
 
 
 def make_mask_head(num_classes: int, options: FPNOptions) -> ConvMaskHead:
@@ -21,15 +27,16 @@ def make_mask_head(num_classes: int, options: FPNOptions) -> ConvMaskHead:
     )
 
 
-def mask_rcnn(num_classes: int, options: FPNOptions) -> TwoStageDetector:
+def mask_rcnn(num_classes: int, options: MaskOptions) -> TwoStageDetector:
     """Build Mask R-CNN with a pyramid."""
-    return two_stage_fpn(num_classes, options, make_mask_head(num_classes, options))
+    head = make_mask_head(num_classes, options)
+    return two_stage_fpn(num_classes, options, head, mask_reach=options.mask_reach)
 
 
 register_fpn_family(
     "mask_rcnn",
     mask_rcnn,
-    options=FPNOptions,
+    options=MaskOptions,
     task="segment",
     paper="He et al. 2017",
     coco={

@@ -23,7 +23,7 @@ from ...nn.detection.refine_stages import (
 )
 from ..options import check_ranges
 from .base import TwoStageDetector
-from .faster_rcnn import FPNOptions, register_fpn_family, two_stage_fpn
+from .faster_rcnn import MaskOptions, register_fpn_family, two_stage_fpn
 
 __all__ = [
     "FastRefineMaskOptions",
@@ -40,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class RefineMaskOptions(FPNOptions):
+class RefineMaskOptions(MaskOptions):
     """Options of RefineMask.
 
     Attributes:
@@ -117,7 +117,7 @@ def refine_mask(num_classes: int, options: RefineMaskOptions) -> TwoStageDetecto
         width=options.mask_width,
         norm=options.head_norm,
     )
-    return two_stage_fpn(num_classes, options, head)
+    return two_stage_fpn(num_classes, options, head, mask_reach=options.mask_reach)
 
 
 for _name, _options in (

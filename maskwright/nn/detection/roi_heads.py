@@ -9,7 +9,7 @@ RoIPool or their position-sensitive kin; a last stage of the backbone may run on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.soft_nms import SoftNMS
-from ...structures import Instances
+from ...structures import Instances, widened
 from ..dropout import RegionNoise
 from ..norm import still_norms
 from ..ragged import GOOD_SCORE, PER_OBJECT, active_slots, gather_slots, in_parts, put_back, take
@@ -65,6 +65,8 @@ class RoIHeads(nn.Module):
         sampler: picks the proposals of the loss.
         part: regions that are computed at once where no gradients are needed, to bound memory;
             None: all.
+        mask_reach: sides of the frame in which the mask head cuts an object out, times those of its
+            box, in training and at test. Beyond 1 a mask goes on where its box is too small.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class RoIHeads(nn.Module):
         matcher: IoUMatcher | None = None,
         sampler: BalancedSampler | HardSampler | None = None,
         part: int | None = None,
+        mask_reach: float = 1.0,
     ) -> None:
         super().__init__()
         self.box_head = box_head
@@ -86,6 +89,7 @@ class RoIHeads(nn.Module):
         self.pooler = pooler
         self.trunk_stride = trunk_stride
         self.part = part
+        self.mask_reach = mask_reach
         self.matcher = matcher or IoUMatcher(0.5, 0.5)
         self.sampler = sampler or BalancedSampler(512, 0.25)
 
@@ -109,11 +113,14 @@ class RoIHeads(nn.Module):
 
     def regions_for_branches(
         self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, trunk: Trunk | None
-    ) -> dict[int, Tensor]:
-        """Return what `regions` returns by side, for the sides of mask and keypoint heads."""
-        heads = [head for head in (self.mask_head, self.keypoint_head) if head is not None]
-        sides = sorted({head.pool for head in heads})
-        return {side: self.regions(maps, boxes, batch_index, side, trunk) for side in sides}
+    ) -> dict[tuple[int, float], Tensor]:
+        """Return what mask and keypoint heads see of boxes, by `pool` and reach of these heads."""
+        heads = ((self.mask_head, self.mask_reach), (self.keypoint_head, 1.0))
+        looks = sorted({(head.pool, reach) for head, reach in heads if head is not None})
+        return {
+            (side, reach): self.regions(maps, widened(boxes, reach), batch_index, side, trunk)
+            for side, reach in looks
+        }
 
     def predict(
         self,
@@ -244,12 +251,20 @@ class RoIHeads(nn.Module):
         pooled = self.regions_for_branches(pyramid, box, image, trunk)
         looked = []
         if self.mask_head is not None:
-            masks = self.mask_head(pooled[self.mask_head.pool], pyramid, box, image, label)
+            feats, frame = self._mask_view(pooled, box)
+            masks = self.mask_head(feats, pyramid, frame, image, label)
             looked.append(self.mask_head.decode(masks).float())
         if self.keypoint_head is not None:
-            maps = self.keypoint_head(pooled[self.keypoint_head.pool])
+            maps = self.keypoint_head(pooled[self.keypoint_head.pool, 1.0])
             looked.append(self.keypoint_head.decode(maps, box, longest))
         return looked
+
+    def _mask_view(
+        self, pooled: Mapping[tuple[int, float], Tensor], boxes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features that the mask head sees of boxes (R, 4), and their frames (R, 4)."""
+        assert self.mask_head is not None
+        return pooled[self.mask_head.pool, self.mask_reach], widened(boxes, self.mask_reach)
 
     @torch.no_grad()
     def sample(
@@ -424,10 +439,12 @@ class RoIHeads(nn.Module):
                     "this detector has a mask head, but the targets have no masks; train a "
                     "`faster_rcnn_...` model on data with boxes only"
                 )
-            goal = self.mask_head.targets(targets, boxes, gt, positive, sizes, pyramid)
+            frames = widened(boxes, self.mask_reach)
+            goal = self.mask_head.targets(targets, frames, gt, positive, sizes, pyramid)
             goal = replace(goal, masks=tuple(mask[rows] for mask in goal.masks))
             label = take(gather_slots(targets.labels, gt), rows)
-            output = self.mask_head(pooled[self.mask_head.pool], pyramid, roi, image, label)
+            feats, frame = self._mask_view(pooled, roi)
+            output = self.mask_head(feats, pyramid, frame, image, label)
             frames = targets.masks.frames
             has_mask = (frames[..., 2:] > frames[..., :2]).all(-1)  # the others say nothing of it
             known = counts & take(gather_slots(has_mask, gt), rows)
@@ -442,6 +459,6 @@ class RoIHeads(nn.Module):
                 )
             cells = self.keypoint_head.targets(targets.keypoints, boxes, gt)
             cells = KeypointTargets(cells.cell[rows], cells.shown[rows])
-            maps = self.keypoint_head(pooled[self.keypoint_head.pool])
+            maps = self.keypoint_head(pooled[self.keypoint_head.pool, 1.0])
             losses.update(self.keypoint_head.loss(maps, cells, counts))
         return losses

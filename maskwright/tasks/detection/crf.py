@@ -55,8 +55,8 @@ def refined(found: Detections, image: np.ndarray, crf: CrfSettings, *, mode: str
         mode: how masks return to the image, see `ops.paste_masks`.
     """
     assert found.mask_probs is not None
-    frames = [_frame(box, found.size) for box in found.boxes.tolist()]
-    soft = paste_probs(found.mask_probs, found.boxes, frames, mode=mode)
+    frames = [_frame(frame, found.size) for frame in found.mask_frames.tolist()]
+    soft = paste_probs(found.mask_probs, found.mask_frames, frames, mode=mode)
     crops = [probs.numpy() >= 0.5 for probs in soft]
     known = [k for k, crop in enumerate(crops) if crop.any()]
     while known:
@@ -97,7 +97,7 @@ def mask_codes(found: Detections, mode: str) -> list[dict[str, Any]] | None:
         return [dict(code) for code in found.codes]
     if found.mask_probs is None:
         return None
-    return paste_rle(found.mask_probs, found.boxes, found.size, mode=mode)
+    return paste_rle(found.mask_probs, found.mask_frames, found.size, mode=mode)
 
 
 def full_masks(found: Detections, mode: str) -> Tensor | None:
@@ -105,7 +105,7 @@ def full_masks(found: Detections, mode: str) -> Tensor | None:
     if found.mask_probs is None:
         return None
     if found.codes is None:
-        return paste_masks(found.mask_probs, found.boxes, found.size, mode=mode)
+        return paste_masks(found.mask_probs, found.mask_frames, found.size, mode=mode)
     full = torch.zeros((len(found), *found.size), dtype=torch.bool)
     for one, code in zip(full, found.codes, strict=True):
         crop, (x1, y1, x2, y2) = decode_rle(code)

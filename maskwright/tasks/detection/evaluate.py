@@ -141,7 +141,8 @@ class DetectionEvaluator(Evaluator):
         images = [batch.images for batch in batches]
         post, views = self.settings.post, self.settings.views
         if views is None:
-            detections = to_detections(network(images[0], post), images[0])
+            found = network(images[0], post)
+            detections = to_detections(found, images[0], self.detector.mask_reach)
         else:
             mirrored = None if self.skeleton is None else self.skeleton.mirrored
             detections = detect_views(network, images, post, views.flip, mirrored)

@@ -421,7 +421,7 @@ class DetectionTask(Task):
     ) -> list[Any]:
         """Return the detections of each image; see `Task`."""
         if settings.views is None:
-            return list(to_detections(made, images[0]))
+            return list(to_detections(made, images[0], model.mask_reach))
         return list(made)
 
     def result(

@@ -21,12 +21,15 @@ from ...structures import Detections, Images, Instances
 from ..views import mirror_pixels
 
 
-def to_detections(instances: Instances, images: Images) -> list[Detections]:
+def to_detections(
+    instances: Instances, images: Images, mask_reach: float = 1.0
+) -> list[Detections]:
     """Return the predictions of each image in pixels of its original, without empty slots.
 
     Args:
         instances: B images of predictions with scores, padded-image pixels.
         images: the batch that was predicted; only its sizes are read.
+        mask_reach: of the detector, see `Detector`.
 
     Returns:
         B `Detections` on the CPU by falling score, boxes clipped to the image.
@@ -60,6 +63,7 @@ def to_detections(instances: Instances, images: Images) -> list[Detections]:
                 None if crops is None else crops[i, kept].float(),
                 joints,
                 short[i],
+                mask_reach=mask_reach,
             )
         )
     return out
@@ -92,7 +96,7 @@ def detect_views(
         found = network(images, post)
         if flipped:
             found = _unmirror(found, images.sizes, mirrored)
-        parts.append(to_detections(found, images))
+        parts.append(to_detections(found, images, network.mask_reach))
     merged = [_merge(of_image, post) for of_image in zip(*parts, strict=True)]
     if network.task == "detect":
         return merged
@@ -166,6 +170,7 @@ def _merge(parts: Sequence[Detections], post: PostProcess) -> Detections:
         None if first.mask_probs is None else torch.cat([m for m in masks if m is not None]),
         None if first.keypoints is None else torch.cat([p for p in points if p is not None]),
         any(part.short for part in parts),
+        mask_reach=first.mask_reach,
     )
     index, scores, kept = suppress_padded(
         every.boxes[None],

@@ -215,7 +215,7 @@ def _same_mask(
 
     def paste(side: Detections, k: int, thresh: float) -> Tensor:
         assert side.mask_probs is not None
-        probs, boxes = side.mask_probs[k : k + 1], side.boxes[k : k + 1]
+        probs, boxes = side.mask_probs[k : k + 1], side.mask_frames[k : k + 1]
         return paste_masks(probs, boxes, side.size, thresh=thresh, mode=paste_mode)[0]
 
     a, b = paste(wanted, i, 0.5), paste(found, j, 0.5)

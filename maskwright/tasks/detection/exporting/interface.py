@@ -11,6 +11,7 @@ without area do not count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class DetectionInterface(Interface):
         finds: what the detector finds, see `Detector.task`.
         post: thresholds in the graph.
         paste_mode: how masks return to the image (see `ops.paste_masks`).
+        mask_reach: how far masks reach beyond their boxes (see `structures.widened`).
         num_keypoints: keypoints of an object, 0 for none.
         regions: what the graph takes beside the pixels; None: it finds its regions itself.
         proposals: of an image, that the graph looks at; None: not known.
@@ -62,6 +64,7 @@ class DetectionInterface(Interface):
     num_keypoints: int
     regions: RegionInput | None = None
     proposals: int | None = None
+    mask_reach: float = 1.0
 
     @classmethod
     def of(cls, detector: Detector, post: PostProcess) -> DetectionInterface:
@@ -74,6 +77,7 @@ class DetectionInterface(Interface):
             detector.num_keypoints,
             None if source is None else RegionInput(detector.max_proposals, source),
             detector.num_proposals(post.max_det),
+            detector.mask_reach,
         )
 
     @property
@@ -105,6 +109,7 @@ class DetectionInterface(Interface):
             "max_det": self.post.max_det,
             "proposals": self.proposals,
             "paste_mode": self.paste_mode,
+            "mask_reach": self.mask_reach,
             "regions": None if self.regions is None else asdict(self.regions),
         }
 
@@ -119,6 +124,7 @@ class DetectionInterface(Interface):
             int(data["num_keypoints"]),
             regions and RegionInput(int(regions["slots"]), str(regions["source"])),
             None if data.get("proposals") is None else int(data["proposals"]),
+            float(data.get("mask_reach", 1)),
         )
 
     def check(self, spec: GraphSpec) -> None:
@@ -129,6 +135,8 @@ class DetectionInterface(Interface):
         bound = spec.resize.stretch or spec.resize.within
         if spec.size is not None and bound != spec.size:
             raise ValueError(f"its description resizes to {bound}, not {spec.size}")
+        if not 1 <= self.mask_reach < math.inf:
+            raise ValueError(f"its description says that masks reach {self.mask_reach} boxes far")
         if self.paste_mode not in PASTE_MODES:
             raise ValueError(
                 f"its description says {self.paste_mode!r}, not {' or '.join(PASTE_MODES)}"

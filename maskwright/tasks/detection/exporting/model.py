@@ -42,7 +42,7 @@ class GraphDetector(Detector, GraphModel):
         )
         self.spec, self.source, self.own = spec, source, own
         self.task = spec.task
-        self.num_keypoints = own.num_keypoints
+        self.num_keypoints, self.mask_reach = own.num_keypoints, own.mask_reach
         self.size_divisor = spec.divisor
         self.buckets = [] if spec.size is None else [spec.size]
         if own.regions is not None:
