@@ -143,6 +143,33 @@ def test_fractions_and_lists_of_objects(tmp_path: Path) -> None:
     assert open_dataset(lines(tmp_path / "c", flat)).names == ["9", "10"]
 
 
+def test_labels(tmp_path: Path) -> None:
+    """Image and label, as most classification sets of the Hub have them."""
+    rows = [{"image": {"bytes": pixels(seed=k), "path": None}, "label": k % 2} for k in range(4)]
+    rows[3]["label"] = -1
+    made = table(rows).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": {"label": NAMES}}})}
+    )
+    import pyarrow.parquet as pq
+
+    (tmp_path / "hub").mkdir()
+    pq.write_table(made, tmp_path / "hub/train-00000-of-00001.parquet")
+    data = open_dataset(tmp_path / "hub", records="labels")
+    assert (data.names, data.format, data.multilabel) == (["cat", "dog"], "huggingface", False)
+    assert [data.labels_of(i).tolist() for i in range(len(data))] == [[0], [1], [0]]
+    assert [fault.kind for fault in data.faults] == ["image without a label"]
+    with Image.open(io.BytesIO(pixels(seed=1))) as image:
+        np.testing.assert_array_equal(data.image(1), np.asarray(image))
+    several = [
+        {"file_name": f"{name}.png", "labels": own}
+        for name, own in zip("ab", (["x", "y"], []), strict=True)
+    ]
+    data = open_dataset(lines(tmp_path / "lines", *several), records="labels")
+    assert data.names == ["x", "y"] and data.multilabel
+    with pytest.raises(ValueError, match="labels of their own and no objects"):
+        open_dataset(tmp_path / "lines")
+
+
 def test_what_goes_out_comes_in(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="the extra hf")
     data = open_dataset(lines(tmp_path / "in", line(), line("b.png", iscrowd=[0, 1])))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maskwright.metrics import coco_eval
+from maskwright.metrics.detection.entries import looked_for
 
 hotcoco = pytest.importorskip("hotcoco")
 
@@ -67,7 +68,9 @@ def test_what_nobody_looked_for_is_not_wrong() -> None:
     gt = {"images": [image, other], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
     found = [box | {"score": 0.5}, box | {"image_id": 2, "score": 0.9}]
     assert coco_eval(gt, found, "bbox")["AP"] == pytest.approx(0.5, abs=0.01)
+    assert list(looked_for(gt, found)) == found
     other["neg_category_ids"] = []
+    assert list(looked_for(gt, found)) == found[:1]
     assert coco_eval(gt, found, "bbox")["AP"] == pytest.approx(1)
     other["neg_category_ids"] = [1]
     assert coco_eval(gt, found, "bbox")["AP"] == pytest.approx(0.5, abs=0.01)

@@ -28,6 +28,7 @@ from .folders import (
 )
 from .geo.read import find_geo
 from .geo.write import write_geo
+from .huggingface.labels import find_label_tables
 from .huggingface.read import ORDERS, find_huggingface, huggingface_file
 from .huggingface.write import write_huggingface
 from .idx import find_idx, idx_splits
@@ -413,6 +414,13 @@ TABLE = (
             last=True,
         )
         for name, order in ORDERS.items()
+    ),
+    Layout(
+        "tables of Hugging Face with labels",
+        find=lambda look: find_label_tables(look.tree, look.path),
+        records="labels",
+        format="huggingface",
+        last=True,
     ),
     Layout(
         "a JSON that its reader refuses",

@@ -65,36 +65,45 @@ def frequencies(gt: dict[str, Any]) -> list[str]:
     return [str(category.get("frequency") or "") for category in sorted_categories(gt)]
 
 
-def _federated(
+def looked_for(
     gt: dict[str, Any], detections: Sequence[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], Sequence[dict[str, Any]]]:
-    """Return annotations and detections that are scored as LVIS says (Gupta et al. 2019).
+) -> Sequence[dict[str, Any]]:
+    """Return the detections of classes that somebody looked for in their image.
 
-    Detections of a class that nobody looked for in the image are left out. Of a class in
-    `not_exhaustive_category_ids`, what matches nothing counts neither way: the whole image becomes
-    a crowd region of it.
+    As LVIS has it (Gupta et al. 2019), these are the classes of the annotations of the image, and
+    its `neg_category_ids` and `not_exhaustive_category_ids`; without the first of these, all.
     """
-    annotations = gt["annotations"]
-    images = {image["id"]: image for image in gt["images"] if "neg_category_ids" in image}
-    if not images:
-        return annotations, detections
-    added = []
-    for key, image in images.items():
-        for category in image.get("not_exhaustive_category_ids", ()):
-            sides = [0, 0, image["width"], image["height"]]
-            corners = [0, 0, sides[2], 0, sides[2], sides[3], 0, sides[3]]
-            region = {"image_id": key, "category_id": category, "iscrowd": 1, "bbox": sides}
-            added.append({**region, "segmentation": [corners]})
-    looked = {key: set(image["neg_category_ids"]) for key, image in images.items()}
-    for annotation in (*annotations, *added):
+    looked = {
+        image["id"]: {*image["neg_category_ids"], *image.get("not_exhaustive_category_ids", ())}
+        for image in gt["images"]
+        if "neg_category_ids" in image
+    }
+    if not looked:
+        return detections
+    for annotation in gt["annotations"]:
         if annotation.get("image_id") in looked:
             looked[annotation["image_id"]].add(annotation.get("category_id"))
-    found = [
+    return [
         one
         for one in detections
         if one.get("image_id") not in looked or one.get("category_id") in looked[one["image_id"]]
     ]
-    return [*annotations, *added], found
+
+
+def _unsure(gt: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a crowd region for each class of which an image may show more than is annotated.
+
+    What is found there and matches nothing counts neither way, as LVIS has it.
+    """
+    found = []
+    for image in gt["images"]:
+        for category in image.get("not_exhaustive_category_ids", ()):
+            width, height = image.get("width") or 0, image.get("height") or 0
+            corners = [0, 0, width, 0, width, height, 0, height]
+            region = {"image_id": image["id"], "category_id": category, "iscrowd": 1}
+            region |= {"bbox": [0, 0, width, height], "segmentation": [corners]}
+            found.append(region)
+    return found
 
 
 def renumber(
@@ -119,7 +128,7 @@ def renumber(
     """
     masks = iou_type in ("segm", "boundary")
     sizes = {image["id"]: image for image in gt["images"]}
-    truth, detections = _federated(gt, detections)
+    truth, detections = [*gt["annotations"], *_unsure(gt)], looked_for(gt, detections)
     image_ids = {key: i for i, key in enumerate(sorted(sizes), start=1)}
     category_ids = {c["id"]: i for i, c in enumerate(sorted_categories(gt), start=1)}
     # RLE carries its size; only polygons need that of the image.

@@ -19,6 +19,7 @@ from ...data.records import Dataset
 from ...errors import require_known
 from ...metrics.detection.coco_map import coco_eval
 from ...metrics.detection.diagnostics import explain_zero
+from ...metrics.detection.entries import looked_for
 from ...metrics.detection.voc_map import voc_eval
 from ...models.detection.base import Detector
 from ...models.meta import Meta
@@ -165,7 +166,8 @@ class DetectionEvaluator(Evaluator):
         detector, dataset, most = self.detector, self.dataset, self.settings.post.max_det
         by_image = {image_id: rest for share in shares for image_id, *rest in share}
         gt = dataset.to_coco(by_label=True)
-        rows = [row for *_, rows in by_image.values() for row in rows]
+        found = [row for *_, rows in by_image.values() for row in rows]
+        rows = list(looked_for(gt, found))
         metrics = score(
             gt,
             rows,
@@ -183,6 +185,11 @@ class DetectionEvaluator(Evaluator):
         few = [key for key, (_, short, _) in by_image.items() if short and objects[key] > enough]
         advice = detector.short_advice(most) if few else ""
         left_out = []
+        if len(rows) < len(found):
+            left_out.append(
+                f"{len(found) - len(rows)} of {len(found)} detections are of classes that nobody "
+                f"looked for in their image ({dataset.source}): they were not scored"
+            )
         if detector.predicts_masks and not dataset.has_masks:
             left_out.append(f"{dataset.source} has boxes only: the masks were not scored")
         if detector.num_keypoints and not dataset.has_keypoints:

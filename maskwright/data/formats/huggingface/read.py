@@ -92,6 +92,16 @@ def find_huggingface(
     Raises:
         ValueError: if a table cannot be read, or pyarrow is not installed.
     """
+    order = ORDERS.get(format or "")
+    return {
+        split: HuggingFaceSource(tuple(files), order)
+        for split, files in tables_by_split(tree, path).items()
+        if _has_objects(files[0])
+    }
+
+
+def tables_by_split(tree: Tree, path: Path) -> dict[str, list[Path]]:
+    """Return the tables below a folder, by what their names or folders tell; else train."""
     found: dict[str, list[Path]] = {}
     for folder in tree.below(path, DEEPEST):
         files = tree.files(folder, PARQUET, ARROW)
@@ -103,12 +113,7 @@ def find_huggingface(
             told = next((split for one in inner if (split := folder_split(one))), None)
             split = (None if file.name == LINES else split_name(file.stem)) or told or "train"
             found.setdefault(split, []).append(file)
-    order = ORDERS.get(format or "")
-    return {
-        split: HuggingFaceSource(tuple(files), order)
-        for split, files in found.items()
-        if _has_objects(files[0])
-    }
+    return found
 
 
 def huggingface_file(path: Path) -> dict[str, HuggingFaceSource]:
@@ -196,10 +201,9 @@ class _Reader(AnnotatedReader):
         self.titles = class_names(features) or listed_names(self.path.parent, ())
         image = next(name for name in IMAGE if name in columns)
         own = [name for name in (*OBJECTS, *BOX, *LABEL, "area") if name in columns]
-        images = list(self._image_files(source.files, image))
-        root = self.root
+        root, images = image_files(source.files, image, self.split)
         order, keys = _Order(), set()
-        for (_, _, row), (_, size, _) in zip(self._rows(source.files, own), images, strict=True):
+        for (_, _, row), (_, size, _) in zip(rows_below(source.files, own), images, strict=True):
             for _, one in _objects(row):
                 if (key := self._key(one)) is not None:
                     keys.add(key)
@@ -211,41 +215,11 @@ class _Reader(AnnotatedReader):
         by_name = {name: name for name in listed}
 
         def scan() -> Iterator[Picture]:
-            rows = self._rows(source.files, own)
+            rows = rows_below(source.files, own)
             for (file, number, row), (name, size, problem) in zip(rows, images, strict=True):
                 yield self._picture(file, number, row, name, size, problem, way)
 
         return self.read(scan, [root], by_name or None, names)
-
-    def _rows(
-        self, files: Sequence[Path], columns: Sequence[str]
-    ) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-        for file in files:
-            for number, row in rows_of(file, columns):
-                yield file, number, row
-
-    def _image_files(
-        self, files: Sequence[Path], column: str
-    ) -> Iterator[tuple[str, tuple[int, int] | None, str]]:
-        """Yield path below the root, size, and what is wrong with the image of each row."""
-        self.root = self.path.parent
-        first = next((row for _, _, row in self._rows(files, [column])), {}).get(column)
-        if isinstance(first, dict) and isinstance(first.get("bytes"), bytes):
-            self.root = unpack(files, column, self.split)
-            for name, size, problem in json.loads((self.root / SIZES).read_text()):
-                yield name, None if size is None else (size[0], size[1]), problem
-            return
-        for file, _, row in self._rows(files, [column]):
-            value = row.get(column)
-            name = value.get("path") if isinstance(value, dict) else value
-            if not isinstance(name, str) or not name:
-                yield "", None, f"an image is a path, got {shown(value)}"
-                continue
-            name = below(self.root, file.parent, name) if file.parent == self.root else name
-            try:
-                yield name, image_header(self.root / name).size, ""
-            except ValueError:  # the builder tells
-                yield name, None, ""
 
     def _key(self, one: dict[str, Any]) -> str | None:
         """Return the class of an object; None where it has none."""
@@ -291,6 +265,40 @@ class _Reader(AnnotatedReader):
                 found.entry["bbox"] = [a, b, c, d] if order == XYWH else [a, b, c - a, d - b]
             picture.shapes.append(found)
         return picture
+
+
+def rows_below(
+    files: Sequence[Path], columns: Sequence[str]
+) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """Yield the rows of tables, each with its table and its number there."""
+    for file in files:
+        for number, row in rows_of(file, columns):
+            yield file, number, row
+
+
+def image_files(
+    files: Sequence[Path], column: str, split: str
+) -> tuple[Path, list[tuple[str, tuple[int, int] | None, str]]]:
+    """Return a folder, and of each row path below it, size, and what is wrong with the image."""
+    root = files[0].parent
+    first = next((row for _, _, row in rows_below(files, [column])), {}).get(column)
+    if isinstance(first, dict) and isinstance(first.get("bytes"), bytes):
+        root = unpack(files, column, split)
+        listed = json.loads((root / SIZES).read_text())
+        return root, [(name, size and (size[0], size[1]), why) for name, size, why in listed]
+    found: list[tuple[str, tuple[int, int] | None, str]] = []
+    for file, _, row in rows_below(files, [column]):
+        value = row.get(column)
+        name = value.get("path") if isinstance(value, dict) else value
+        if not isinstance(name, str) or not name:
+            found.append(("", None, f"an image is a path, got {shown(value)}"))
+            continue
+        name = below(root, file.parent, name) if file.parent == root else name
+        try:
+            found.append((name, image_header(root / name).size, ""))
+        except ValueError:  # the builder tells
+            found.append((name, None, ""))
+    return root, found
 
 
 def _first(one: dict[str, Any], names: Sequence[str]) -> Any:
