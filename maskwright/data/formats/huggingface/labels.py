@@ -85,7 +85,7 @@ def _has_labels(file: Path) -> bool:
 
 def _labels(value: Any, titles: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the classes of an image; () where it has none."""
-    found = []
+    found: list[str] = []
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, bool) or not isinstance(one, int | str):
             continue
