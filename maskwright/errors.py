@@ -90,7 +90,7 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     """Return "; did you mean 'x'?" for the known name that was meant by `name`, or nothing.
 
     What other libraries call it comes first, then the names that begin like it, which are all
-    named up to four, then the one with the fewest letters changed.
+    named up to four, then the one with the fewest letters changed, then those that hold it.
 
     Args:
         name: the unknown name.
@@ -105,12 +105,19 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str:
     wanted = _plain(name)
     longer = [other for other in known if len(wanted) > 2 and _plain(other).startswith(wanted)]
     if longer:
-        shown = [repr(other) for other in longer[:4]]
-        *most, last = shown
-        more = f" ({len(longer) - 4} more begin so)" if len(longer) > 4 else ""
-        return f"; did you mean {', '.join(most) + ' or ' if most else ''}{last}?{more}"
+        return _either(longer, "begin so")
     close = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=alike)
-    return f"; did you mean {plain[close[0]]!r}?" if close else ""
+    if close:
+        return f"; did you mean {plain[close[0]]!r}?"
+    holding = [other for other in known if len(wanted) > 2 and wanted in _plain(other)]
+    return _either(holding, f"have {name!r} in them") if holding else ""
+
+
+def _either(names: list[str], how: str) -> str:
+    """Return "; did you mean 'x' or 'y'?" for up to four names, and how many more there are."""
+    *most, last = [repr(other) for other in names[:4]]
+    more = f" ({len(names) - 4} more {how})" if len(names) > 4 else ""
+    return f"; did you mean {', '.join(most) + ' or ' if most else ''}{last}?{more}"
 
 
 def first_few(names: Iterable[str], most: int) -> str:

@@ -71,4 +71,5 @@ def print_report(report: ExportReport) -> None:
     for text in report.notes:
         console.note(text)
     times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())
-    console.note(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, {report.nodes} nodes ({times})")
+    size = f"{report.size_bytes / 1e6:.1f} MB, {report.nodes} nodes"
+    console.note(f"{report.path.absolute()}: {size} ({times})")

@@ -95,14 +95,14 @@ def load_model(
     """
     name = str(model)
     if Path(model).suffix in GRAPH_SUFFIXES:
-        raise ValueError(
+        raise OptionError(
             f"{model} is an exported graph, which only predicts: give the checkpoint that it is "
             "from"
         )
     path = SHIPPED_MODELS[name].path if name in SHIPPED_MODELS else Path(name)
     if name in SHIPPED_MODELS or path.exists() or path.suffix or len(path.parts) > 1:
         if weights is not None or num_classes is not None or backbone is not None:
-            raise ValueError(
+            raise OptionError(
                 f"{model} is a checkpoint and says itself what it is: leave out weights, "
                 "num_classes and backbone"
             )
@@ -127,7 +127,7 @@ def load_model(
     found = read_weights(entry, weights, options)
     same_model(found.meta, entry, backbone, weights)
     if num_classes is not None and num_classes != len(found.meta.names):
-        raise ValueError(
+        raise OptionError(
             f"the weights have {len(found.meta.names)} classes, num_classes says {num_classes}; "
             "for other classes train with weights= as the start"
         )

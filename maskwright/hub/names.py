@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import OptionError
 from ..models.registry import ModelEntry, get_entry, list_models
 from ..storage.checkpoint import load_checkpoint
 
@@ -43,7 +44,7 @@ def architecture(name: str) -> ModelEntry:
     """Return the entry of a registered model, or say what else `name` is.
 
     Raises:
-        ValueError: if it is a trained model, a file, or nothing known.
+        OptionError: if it is a trained model, a file, or nothing known.
     """
     trained = None
     if name in SHIPPED_MODELS:
@@ -51,11 +52,11 @@ def architecture(name: str) -> ModelEntry:
     elif (len(Path(name).parts) > 1 or Path(name).suffix == ".safetensors") and Path(name).exists():
         trained = load_checkpoint(name).meta.model
     if trained is not None:
-        raise ValueError(
+        raise OptionError(
             f"{name!r} is a trained model, not an architecture: to start from it, give "
             f"model={trained} weights={name}"
         )
     near = difflib.get_close_matches(name, [*list_models(), *SHIPPED_MODELS], 1, 0.5)
     if near and near[0] in SHIPPED_MODELS:
-        raise ValueError(f"no model is called {name!r}; did you mean {near[0]!r}?")
+        raise OptionError(f"no model is called {name!r}; did you mean {near[0]!r}?")
     return get_entry(name)

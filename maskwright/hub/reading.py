@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from ..converters.darknet import is_weights
+from ..errors import OptionError, nearest
 from ..models.base import Model
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build, find_entry, get_entry
 from ..paths import plain_path
 from ..storage.checkpoint import Checkpoint, check_state, load_checkpoint
-from ..storage.published import fetch
+from ..storage.published import fetch, is_safetensors
 from .classifiers import merged
 from .darknet import darknet_start
 from .foreign import blank_model, convert_weights
@@ -102,9 +103,11 @@ def read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]
         path = Path(weights) if shipped is None else shipped.path
         if not path.exists():
             known = [*dict.fromkeys([*entry.weights, "imagenet", "none"]), *shipped_for(entry)]
-            raise ValueError(
+            # What looks like a file is one that is missing; a name is a slip of the fingers.
+            kind = ValueError if path.suffix or len(path.parts) > 1 else OptionError
+            raise kind(
                 f"weights={str(weights)!r} is neither a file, a run folder nor a name; "
-                f"{entry.name} knows {', '.join(known)}"
+                f"{entry.name} knows {', '.join(known)}{nearest(str(weights), known)}"
             )
         if path.is_dir() or is_ours(path):
             return load_checkpoint(path)
@@ -126,7 +129,7 @@ def read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]
 
 def is_ours(path: Path) -> bool:
     """Whether a file is a checkpoint of maskwright, not just any safetensors file."""
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return False
     from safetensors import SafetensorError, safe_open
 

@@ -206,13 +206,13 @@ def get_entry(name: str) -> ModelEntry:
     """Return the entry of a model.
 
     Raises:
-        ValueError: if there is no model of this name; the message suggests the nearest.
+        OptionError: if there is no model of this name; the message suggests the nearest.
     """
     entry = _ENTRIES.get(name) or _resolved(name)
     if entry is None:
         # Of names that begin alike, those with a pyramid are meant before the older ones.
         meant = nearest(name, sorted(_ENTRIES, key=lambda other: not other.endswith("_fpn")))
-        raise ValueError(f"no model is called {name!r}{meant} (see `maskwright models`)")
+        raise OptionError(f"no model is called {name!r}{meant} (see `maskwright models`)")
     return entry
 
 
@@ -225,15 +225,15 @@ def build(name: str, num_classes: int, **options: Any) -> Any:
         **options: fields of the builder's options.
 
     Raises:
-        ValueError: for an unknown name or option, or a class count below 1.
+        OptionError: for an unknown name or option, or a class count below 1.
     """
     entry = get_entry(name)
     if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        raise OptionError(f"num_classes must be at least 1, got {num_classes}")
     known = entry.arguments()
     for option in options:
         if option not in known:
-            raise ValueError(
+            raise OptionError(
                 f"{name} has no option {option!r}{nearest(option, known)} "
                 f"(it has: {', '.join(sorted(known))})"
             )

@@ -48,7 +48,7 @@ def load(
     """
     if Path(model).suffix in GRAPH_SUFFIXES:
         if weights is not None or num_classes is not None or backbone is not None:
-            raise ValueError(
+            raise OptionError(
                 f"{model} is an exported model and has all it needs: leave out weights, "
                 "num_classes and backbone"
             )

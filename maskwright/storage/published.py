@@ -110,7 +110,7 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         return _chosen(path, _read_safetensors(path), known, None)
     _refuse_bomb(path)
     try:
@@ -150,6 +150,22 @@ def _chosen(
         require_finite(path, key, tensors[key])
     beside = tuple(key for key in found if not key.startswith(place))
     return WeightsFile(tensors, names, place, beside)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, or nothing else and called so.
+
+    By its content, whatever it is called: the length of a header, and the header, which is JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+    except OSError:
+        begin = b""
+    if begin[8:] == b"{":
+        return True
+    torchs = begin.startswith((b"PK", b"\x80"))  # a zip archive or a pickle
+    return path.suffix == ".safetensors" and not torchs
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

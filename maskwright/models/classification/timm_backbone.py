@@ -236,7 +236,7 @@ def _config(name: str) -> Any:
     """Return what timm states of a network's default weights.
 
     Raises:
-        ValueError: if it has no such network.
+        OptionError: if it has no such network.
     """
     import timm
     from timm.models import get_pretrained_cfg
@@ -244,7 +244,7 @@ def _config(name: str) -> Any:
     names = timm.list_models()
     if name not in names:
         meant = nearest(name, names)
-        raise ValueError(
+        raise OptionError(
             f"timm has no network called {name!r}{meant} (a name is {PREFIX!r} and one of "
             "`timm.list_models()`)"
         )
