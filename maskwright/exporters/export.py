@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.pixels.images import load_image
 from ..drawing.scene import drawn_scene
-from ..errors import OptionError, checked_options
+from ..errors import OptionError, checked_options, nearest
 from ..graphs.spec import describe
 from ..graphs.writers import SUFFIXES, check_libraries
 from ..paths import takes_paths
@@ -25,6 +25,7 @@ from ..prediction.predictor import Predictor
 from ..prediction.sources import list_sources
 from ..prediction.windows import chosen_window
 from ..tasks.graph import GraphModel, Photo, graph_kind
+from ..tasks.thresholds import require_one
 from ..terminal.interrupt import stoppable
 from ..window import Window, parse_window
 from .checked import Job, write_checked
@@ -50,7 +51,7 @@ def export(
     max_drop: float = 0.5,
     calibration: int = 64,
     conf: float = 0.05,
-    iou: float = 0.5,
+    iou: float | None = None,
     max_det: int = 100,
     source: str | Path | None = None,
     window: tuple[float, float] | str | None = None,
@@ -80,7 +81,8 @@ def export(
             kind are judged: average precision, or accuracy.
         calibration: with int8: images of the training split that give the ranges of the values.
         conf: smallest score in the graph; prediction may ask for more, not for less.
-        iou: of two objects of one class that overlap more than this, the weaker is dropped.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
+            the model's own, mostly 0.5.
         max_det: slots of the result; prediction may ask for fewer.
         source: photos to compare on, as for predict; none: sample images of the repository, or
             drawn ones.
@@ -106,8 +108,10 @@ def export(
             "window=minmax: exported files know a declared window, as in window=0,4095, or "
             "window=percentile"
         )
+    require_one(conf)
     if format not in SUFFIXES:
-        raise OptionError(f"format is one of {', '.join(SUFFIXES)}; got {format!r}")
+        meant = nearest(format, SUFFIXES)
+        raise OptionError(f"format is one of {', '.join(SUFFIXES)}; got {format!r}{meant}")
     if batch is not None and batch < 1:
         raise OptionError(f"batch is a number of images or none, got {batch}")
     if int8:
@@ -135,9 +139,9 @@ def export(
         raise OptionError("weights is for a model given by its name; this one has its own")
     network = model.model
     if isinstance(network, GraphModel):
-        raise ValueError(f"{network.source} is exported already: export the checkpoint it is from")
+        raise OptionError(f"{network.source} is exported already: export the checkpoint it is from")
     if model.device.type != "cpu":
-        raise ValueError(f"export works on the CPU, the model is on {model.device}: load it there")
+        raise OptionError(f"export works on the CPU, the model is on {model.device}: load it there")
     size = graph_kind(network.task).size(network, imgsz)
     settings = model.settings({"conf": conf, "iou": iou, "max_det": max_det}, export)
     scale = chosen_window(model.meta, window)

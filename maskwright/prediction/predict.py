@@ -13,6 +13,7 @@ from ..paths import takes_paths
 from ..reports.gallery import check_formats, split_names
 from ..runs import check_save
 from ..tasks.base import Settings
+from ..tasks.thresholds import parse_conf
 from ..text import printable
 from ..window import Window, parse_window
 from .load import load
@@ -30,8 +31,8 @@ def predict(
     model: str | Path | Predictor,
     source: Any,
     *,
-    conf: float = 0.25,
-    iou: float = 0.5,
+    conf: float | str = 0.25,
+    iou: float | None = None,
     max_det: int = 100,
     imgsz: int | tuple[int, int] | str | None = None,
     batch: int = 1,
@@ -66,8 +67,10 @@ def predict(
         source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; in
             Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a
             list of all these.
-        conf: smallest score of an object, from 0 to 1.
-        iou: of two objects of one class that overlap more than this, the weaker is dropped.
+        conf: smallest score of an object, from 0 to 1; or one for some names and a number for the
+            others, as in person:0.6,car:0.3,0.4. `max_det` counts before these.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
+            the model's own, mostly 0.5; exported files keep that of their export.
         max_det: most objects in an image; a warning says when an image reached it.
         imgsz: image size in pixels: the long side, short and long side, or a factor such as
             1.25x. None: the rule that the model was trained with.
@@ -125,6 +128,7 @@ def predict(
             image or all images cannot be read.
     """
     parse_window(window)
+    parse_conf(conf)
     batch = whole_number("batch", batch)
     where, files = check_save(save, project, name), split_names(formats)
     if files and where is False:

@@ -98,8 +98,8 @@ class Predictor:
         self,
         image: list[Any] | tuple[Any, ...],
         *,
-        conf: float = 0.25,
-        iou: float = 0.5,
+        conf: float | str = 0.25,
+        iou: float | None = None,
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: Any = None,
@@ -116,8 +116,8 @@ class Predictor:
         self,
         image: Any,
         *,
-        conf: float = 0.25,
-        iou: float = 0.5,
+        conf: float | str = 0.25,
+        iou: float | None = None,
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: Any = None,
@@ -134,8 +134,8 @@ class Predictor:
         self,
         image: Any,
         *,
-        conf: float = 0.25,
-        iou: float = 0.5,
+        conf: float | str = 0.25,
+        iou: float | None = None,
         max_det: int = 100,
         imgsz: Any = None,
         soft_nms: Any = None,
@@ -152,8 +152,9 @@ class Predictor:
             image: path, http(s) address, encoded bytes, open file, PIL image, or array or tensor
                 (H, W, 3) RGB, (H, W) grey; a list of them gives a list of results, each the same
                 as if the image had come alone.
-            conf: smallest score, in [0, 1].
+            conf: smallest score, in [0, 1]; or text with some by name, see `predict`.
             iou: of two objects of one class that overlap more than this, the weaker is dropped.
+                None: the model's own, mostly 0.5.
             max_det: most objects; a warning says when an image reached it.
             imgsz: long side, (short, long) side or "1.25x"; None: the rule of the model.
             soft_nms: see `predict`.
@@ -200,7 +201,7 @@ class Predictor:
         """
         defaults = defaults_of(function)
         own = self.task.own_options(self.meta.model, given, defaults)
-        return self.task.settings(self.model, own, defaults)
+        return self.task.settings(self.model, own, defaults, self.names)
 
     def network(self) -> Model:
         """Return what computes: the model, rearranged for inference if `fast`."""

@@ -15,6 +15,7 @@ from ..runs import check_save, save_dir
 from ..storage.rundir import write_args
 from ..tasks.base import Study, Task
 from ..tasks.evaluation import evaluate
+from ..tasks.thresholds import require_one
 from ..terminal import console
 from ..window import describe_window, parse_window
 from .held_out import open_scored
@@ -62,7 +63,7 @@ def val(
     split: str = "val",
     format: str | None = None,
     conf: float = 0.001,
-    iou: float = 0.5,
+    iou: float | None = None,
     max_det: int = 100,
     device: str = "auto",
     precision: str = "float32",
@@ -96,7 +97,8 @@ def val(
         format: read the data as this format, such as yolo or labelme, where a folder has several or
             is taken for another. None: as what is recognised.
         conf: smallest score that counts; a low one leaves the curves of precision whole.
-        iou: of two objects of one class that overlap more than this, the weaker is dropped.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
+            the model's own, as for `predict`.
         max_det: most objects per image; raise it for crowded images.
         device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
         precision: float32, bf16 or fp16, see `load`; a `Predictor` keeps its own.
@@ -144,6 +146,7 @@ def val(
         ValueError: if the model or the data cannot be read, or the data has a class that the
             model does not know.
     """
+    require_one(conf)
     parse_window(window)
     where = check_save(save, project, name)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
@@ -240,7 +243,7 @@ def val(
     }
     write_args(folder / "args.yaml", options)
     task.save_validation(folder, result, dataset, settings)
-    same = {**options, "imgsz": imgsz, "window": window, "precision": model.precision}
+    same = {**options, "iou": iou, "imgsz": imgsz, "window": window, "precision": model.precision}
     written = task.write_report(
         folder,
         result,

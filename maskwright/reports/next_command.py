@@ -47,6 +47,11 @@ def val_command(model: str, data: Any, options: Mapping[str, Any]) -> str:
     return command("maskwright", "val", model, f"data={data}", *words)
 
 
+def export_command(model: str, conf: float) -> str:
+    """Return the `maskwright export` of a file that a prediction with `conf` can be asked of."""
+    return command("maskwright", "export", model, "format=onnx", f"conf={_as_written(conf)}")
+
+
 def changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return those options that change what is found and differ from their defaults."""
     return {

@@ -233,6 +233,8 @@ class Detections:
         codes: the masks as COCO run-length codes of the image, where they are no longer those of
             `mask_probs`; else None.
         mask_reach: how far the masks reach, as `widened` takes it.
+        full: there were as many as there may be before those below the smallest score of their
+            class were left out.
     """
 
     size: tuple[int, int]
@@ -244,6 +246,7 @@ class Detections:
     short: bool = False
     codes: Sequence[Mapping[str, Any]] | None = None
     mask_reach: float = 1.0
+    full: bool = False
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -268,6 +271,7 @@ class Detections:
             self.short,
             codes,
             self.mask_reach,
+            self.full,
         )
 
 

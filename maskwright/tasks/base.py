@@ -1,9 +1,8 @@
 """What training, prediction, evaluation and export ask a task: the whole difference between tasks.
 
-A task is one folder; its module `task` holds one object of a class below `Task`. Everything else
-(the loops, the run folder, checkpoints, processes, interrupts, progress) is shared, and knows no
-task. Add one: a folder here with `recipe.py` and `task.py`, a line in `tasks.FOLDERS`, a model base
-in `models/`; the contract tests then run over it.
+A task is one folder; its module `task` holds one object of a class below `Task`. All else (loops,
+run folder, checkpoints, processes, interrupts, progress) is shared, and knows no task. Add one: a
+folder here with `recipe.py` and `task.py`, a line in `tasks.FOLDERS`, a model base in `models/`.
 """
 
 from __future__ import annotations
@@ -352,7 +351,11 @@ class Task(ABC):
 
     @abstractmethod
     def settings(
-        self, model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        model: Any,
+        given: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> Settings:
         """Return the checked options of a prediction or a validation; see `own_options`.
 
@@ -360,6 +363,7 @@ class Task(ABC):
             model: the model: an exported graph has some of its own.
             given: options by name.
             defaults: what they are if nobody says anything: they give way to the model's.
+            names: class names.
 
         Raises:
             OptionError: if one is wrong.

@@ -28,6 +28,7 @@ from ..runs import check_save, save_dir
 from ..storage.rundir import write_whole
 from ..tasks.peer import Peer
 from ..tasks.recipe import TrainRecipe
+from ..tasks.thresholds import require_one
 from ..terminal import console
 from ..text import to_json
 from .comparable import comparable
@@ -80,7 +81,7 @@ def benchmark(
     *,
     weights: str | Path | None = None,
     conf: float = 0.05,
-    iou: float = 0.5,
+    iou: float | None = None,
     max_det: int = 100,
     imgsz: int | tuple[int, int] | str | None = None,
     repeats: int = 5,
@@ -104,7 +105,8 @@ def benchmark(
         weights: for a registered name: published weights such as coco, or a checkpoint. None:
             random weights, scaled so that the model finds many objects.
         conf: smallest score of an object.
-        iou: of two objects of one class that overlap more than this, the weaker is dropped.
+        iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
+            the model's own, mostly 0.5.
         max_det: most objects.
         imgsz: long side, (short, long) side or a factor such as 1.25x; None: the rule of the model.
         repeats: turns; one more is not counted.
@@ -124,6 +126,7 @@ def benchmark(
     Raises:
         ValueError: if the model, the photo or an option is wrong.
     """
+    require_one(conf)
     model = TrainRecipe.model if model is None else model
     repeats = whole_number("repeats", repeats)
     threads = None if threads is None else whole_number("threads", threads)

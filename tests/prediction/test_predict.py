@@ -165,7 +165,7 @@ def test_options_reach_the_model() -> None:
         ({"max_det": 0}, "max_det must be at least 1, got 0"),
         ({"max_det": 2.5}, "max_det is a whole number, got 2.5"),
         ({"max_det": True}, "max_det is a whole number, got True"),
-        ({"conf": "much"}, "conf is a number, got 'much'"),
+        ({"conf": "much"}, "conf='much': expected a number"),
     ],
 )
 def test_wrong_options(options: dict[str, float], message: str) -> None:

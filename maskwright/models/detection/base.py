@@ -64,6 +64,7 @@ class Detector(Model):
         max_proposals: most regions of an image.
         train_views: what chance changes in its training images beside what it does for all: of
             "photometric", "expand" and "patches", see the recipe.
+        nms_thresh: IoU of its NMS where nobody asks for another.
     """
 
     backbone: Backbone
@@ -72,6 +73,7 @@ class Detector(Model):
     proposal_source: str | None = None
     max_proposals = 0
     train_views: Mapping[str, Any] = MappingProxyType({})
+    nms_thresh = PostProcess.nms_thresh
 
     def __init__(self, num_classes: int, *, paste_mode: str = "grid", **conventions: Any) -> None:
         """Keep the conventions; `paste_mode` is one of them, the others are those of `Model`."""
@@ -108,7 +110,7 @@ class Detector(Model):
         return found
 
     def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
-        """Return the thresholds to predict with; an exported graph has its own.
+        """Return the thresholds to predict with; an exported graph has limits of its own.
 
         Args:
             post: what is asked for.

@@ -158,6 +158,7 @@ class Yolo(OneStageDetector):
         )
         self.canvas = canvas
         self.usual = usual or PostProcess()
+        self.nms_thresh = self.usual.nms_thresh
         if canvas.fixed is not None:
             self.buckets = (canvas.fixed,)
             if canvas.fixed[0] % STRIDE or canvas.fixed[1] % STRIDE:
@@ -231,16 +232,13 @@ class Yolo(OneStageDetector):
         return found
 
     def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
-        """Return thresholds, of which those that nobody asked for are the network's own.
+        """Return thresholds; a score that nobody asked for is the network's own.
 
-        A score that is asked for to see everything, as in a validation, stays.
+        One that is asked for to see everything, as in a validation, stays.
         """
-        own: dict[str, Any] = {}
-        if post.nms_thresh == default.nms_thresh:
-            own["nms_thresh"] = self.usual.nms_thresh
         if post.score_thresh == default.score_thresh >= self.usual.score_thresh:
-            own["score_thresh"] = self.usual.score_thresh
-        return replace(post, **own)
+            return replace(post, score_thresh=self.usual.score_thresh)
+        return post
 
     def class_places(self, num_classes: int) -> dict[str, Tensor]:
         """Return the rows (C, n) of each class in the tensors that have some; see `transfer`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class ClassResult(ImageResult):
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
         explained: see `ImageResult`.
+        floors: least probability of each class; None: `conf` counts for all.
 
     Example:
         >>> import numpy as np, torch
@@ -55,6 +57,7 @@ class ClassResult(ImageResult):
     source_name: str = ""
     heatmap: np.ndarray | None = None
     explained: Mark | None = None
+    floors: Sequence[float] | None = None
 
     @property
     def label(self) -> int:
@@ -76,8 +79,9 @@ class ClassResult(ImageResult):
         """The classes of the image by falling probability: one; of several those above `conf`."""
         if not self.multilabel:
             return [self.label]
+        floors = [self.conf] * len(self.names) if self.floors is None else self.floors
         order = self.probs.argsort(descending=True, stable=True).tolist()
-        return [label for label in order if float(self.probs[label]) > self.conf]
+        return [label for label in order if float(self.probs[label]) > floors[label]]
 
     def top(self, k: int | None = None) -> list[tuple[str, float]]:
         """Return the k most probable classes with their probabilities.
@@ -98,7 +102,7 @@ class ClassResult(ImageResult):
         if self.multilabel:
             shown = [(self.names[label], float(self.probs[label])) for label in self.labels]
             if not shown:
-                return f"no class above {self.conf:g}"
+                return f"no class above {'its threshold' if self.floors else f'{self.conf:g}'}"
         return ", ".join(f"{name} {score:.2f}" for name, score in shown)
 
     def marks(self) -> list[Mark]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import OptionError, whole_number
 from ...structures import Preprocess
 from ..base import Settings
+from ..thresholds import parse_conf
 
 WAYS = ("flip", "tencrop")
 LEAST_SCORE = 0.5  # of a class of an image that may have several, where F1 is measured
@@ -45,6 +46,7 @@ class ClassificationSettings(Settings):
     Attributes:
         topk: most classes that are shown.
         conf: least probability of a class of an image that may have several.
+        floors: that of each class, none below `conf`; None: `conf` counts for all.
         tta: None: once; "flip": mirrored as well; "tencrop": at the corners and the middle, each
             mirrored as well.
     """
@@ -52,6 +54,7 @@ class ClassificationSettings(Settings):
     topk: int = 5
     conf: float = LEAST_SCORE
     tta: str | None = None
+    floors: tuple[float, ...] | None = None
 
     def rules(self, resize: Any) -> list[Any]:
         """Return the rule for the middle of a photo, or for ten parts of it."""
@@ -59,7 +62,10 @@ class ClassificationSettings(Settings):
 
 
 def make_settings(
-    model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
+    model: Any,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    names: Sequence[str] = (),
 ) -> ClassificationSettings:
     """Return the checked options of a prediction or validation.
 
@@ -67,6 +73,7 @@ def make_settings(
         model: the classifier.
         given: options by name.
         defaults: what they are if nobody says anything.
+        names: class names.
 
     Raises:
         OptionError: if one is wrong, or does not fit the model.
@@ -80,11 +87,13 @@ def make_settings(
             f"conf={conf} chooses among several classes of an image, but this model gives each "
             "image one: leave it out"
         )
-    if isinstance(conf, bool) or not isinstance(conf, int | float) or not 0 <= conf <= 1:
-        raise OptionError(f"conf must be a number between 0 and 1, got {conf!r}")
+    asked = parse_conf(conf)
+    floors = asked.by_label(names, defaults.get("conf", LEAST_SCORE)) if asked.named else None
+    least = min(floors) if floors else asked.others
+    assert least is not None
     if tta is not None and tta not in WAYS:
         raise OptionError(f"tta={tta}: expected {' or '.join(WAYS)} for a model of classes")
-    return ClassificationSettings(whole_number("topk", given.get("topk", 5)), float(conf), tta)
+    return ClassificationSettings(whole_number("topk", given.get("topk", 5)), least, tta, floors)
 
 
 def cut_rule(model: Any, imgsz: Any) -> Cut:

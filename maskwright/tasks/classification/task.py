@@ -314,10 +314,14 @@ class ClassificationTask(Task):
         return [predict, val_command(model, recipe.data, {**own, **topk})]
 
     def settings(
-        self, model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        model: Any,
+        given: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> ClassificationSettings:
         """Return what is shown, and how often an image is looked at; see `Task`."""
-        return make_settings(model, given, defaults)
+        return make_settings(model, given, defaults, names)
 
     def used(self, settings: ClassificationSettings) -> dict[str, Any]:
         """Return the settings as options; see `Task`."""
@@ -367,6 +371,7 @@ class ClassificationTask(Task):
             settings.conf,
             settings.topk,
             source_name,
+            floors=settings.floors,
         )
 
     def explainer(

@@ -16,19 +16,19 @@ from ...data.pixels.resizing import collate_images
 from ...data.proposals import with_regions
 from ...data.records import Dataset
 from ...errors import OptionError, first_few
+from ...metrics.detection.scores import SMALLEST_SCORE
 from ...models.base import Model
 from ...models.detection.base import Detector
 from ...models.meta import Meta
-from ...reports.next_command import predict_command, val_command
+from ...reports.next_command import export_command, predict_command, val_command
 from ...structures import Images, Resize
 from ...text import one_line
 from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
 from ..scaling import scale_photos
-from ..views import Views
 from . import alternate
-from .crf import make_crf, refined
+from .crf import refined
 from .data_options import WITHOUT_KEYPOINTS, augmentation, own_anchors
 from .evaluate import (
     COMPARED,
@@ -50,7 +50,7 @@ from .reporting import pictures
 from .reporting.diagnosis import DEFAULT_CONF, advise, diagnose
 from .reporting.report import spoken, write_report
 from .result import Result
-from .settings import DetectionSettings
+from .settings import DetectionSettings, make_settings
 from .views import detect_views, to_detections
 
 
@@ -351,23 +351,26 @@ class DetectionTask(Task):
     def commands(
         self, model: str, data: Dataset, recipe: DetectionRecipe, written: Written | None
     ) -> list[str]:
-        """Return the prediction and the validation that follow a training; see `Task`."""
+        """Return what follows a training: an export too, if its usual `conf` would be too high."""
         own = self.repeated(recipe)
         if written is not None and written.command is not None:
             predict = written.command
         else:
             predict = predict_command([model], data, {"conf": DEFAULT_CONF, **own})
         boundary = {"boundary": True} if recipe.val_boundary else {}
-        return [predict, val_command(model, recipe.data, {**own, **boundary})]
+        val = val_command(model, recipe.data, {**own, **boundary})
+        conf = DEFAULT_CONF if written is None else written.diagnosis.conf
+        return [predict, val, *([export_command(model, conf)] if conf < SMALLEST_SCORE else [])]
 
     def settings(
-        self, model: Detector, given: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        model: Detector,
+        given: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> DetectionSettings:
         """Return thresholds, views and CRF; see `Task`."""
-        asked = make_post(given["conf"], given["iou"], given["max_det"], given.get("soft_nms"))
-        usual = make_post(defaults["conf"], defaults["iou"], defaults["max_det"])
-        views, crf = Views.parse(given.get("tta")), make_crf(given.get("crf"), model)
-        return DetectionSettings(model.limits(asked, usual), views, crf)
+        return make_settings(model, given, defaults, names)
 
     def settled(self, given: Mapping[str, Any], settings: Settings, called: str) -> list[str]:
         """Return what an exported graph has no objects for; see `Task`."""
@@ -421,8 +424,8 @@ class DetectionTask(Task):
     ) -> list[Any]:
         """Return the detections of each image; see `Task`."""
         if settings.views is None:
-            return list(to_detections(made, images[0], model.mask_reach))
-        return list(made)
+            made = to_detections(made, images[0], model.mask_reach)
+        return [settings.kept(one) for one in made]
 
     def result(
         self,
@@ -467,7 +470,7 @@ class DetectionTask(Task):
     ) -> Iterable[str]:
         """Return what limits may have cut off; see `Task`."""
         most = settings.post.max_det
-        full = [result for result in results if len(result) >= most]
+        full = [result for result in results if len(result) >= most or result.detections.full]
         if full and "full" not in said:
             said.add("full")
             names = ", ".join(one_line(r.name) for r in full[:3]) + (", ..." if full[3:] else "")

@@ -262,7 +262,11 @@ class LocalizationTask(Task):
         return [predict_command([model], data, {}), val_command(model, recipe.data, {})]
 
     def settings(
-        self, model: Localizer, given: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        model: Localizer,
+        given: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> Settings:
         """Return the settings of a prediction, which has none of its own; see `Task`."""
         return Settings()

@@ -328,7 +328,11 @@ class SemanticTask(Task):
         return [predict_command([model], data, {}), val_command(model, recipe.data, {})]
 
     def settings(
-        self, model: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]
+        self,
+        model: Any,
+        given: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> SemanticSettings:
         """Return how often an image is looked at, and what comes after; see `Task`."""
         return make_settings(given, defaults)

@@ -43,6 +43,7 @@ class GraphDetector(Detector, GraphModel):
         self.spec, self.source, self.own = spec, source, own
         self.task = spec.task
         self.num_keypoints, self.mask_reach = own.num_keypoints, own.mask_reach
+        self.nms_thresh = own.post.nms_thresh  # which is part of the graph
         self.size_divisor = spec.divisor
         self.buckets = [] if spec.size is None else [spec.size]
         if own.regions is not None:
@@ -100,15 +101,13 @@ class GraphDetector(Detector, GraphModel):
     def limits(self, post: PostProcess, default: PostProcess) -> PostProcess:
         """Return the thresholds with those of the graph in place of defaults that it cannot meet.
 
-        The suppression is part of the graph, so its IoU is that of the file unless another is asked
-        for; see `Detector.limits`.
+        See `Detector.limits`.
         """
         own = self.own.post
-        conf, iou, most = post.score_thresh, post.nms_thresh, post.max_det
+        conf, most = post.score_thresh, post.max_det
         return replace(
             post,
             score_thresh=max(conf, own.score_thresh) if conf == default.score_thresh else conf,
-            nms_thresh=own.nms_thresh if iou == default.nms_thresh else iou,
             max_det=min(most, own.max_det) if most == default.max_det else most,
         )
 
