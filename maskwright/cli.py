@@ -113,6 +113,26 @@ class CompareCommand(Command):
         return own | {name: shared[name] for name in shared if name not in (*own, *OF_ONE)}
 
 
+class CheckCommand(Command):
+    """The search for faults, and with a model the comparison of labels, whose options come too."""
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """Those of the comparison have no value, so that it is known which were given."""
+        assert self.source is not None
+        own = {option.name: option for option in read_options(*self.source)}
+        own = {name: option for name, option in own.items() if name != "progress"}
+        (save,) = read_options("maskwright.commands", self.run.__name__)
+        own["save"] = save
+        for option in read_options("maskwright.prediction.label_check", "check_labels"):
+            if option.name not in own:
+                default = "none" if option.default is REQUIRED else as_written(option.default)
+                text = f"with a model: {option.help.rstrip('.')}; default: {default}"
+                other = replace(option, default=None, help=text, positional=False)
+                own[option.name] = other
+        return own
+
+
 COMMANDS = {
     "train": TrainCommand(
         commands.train,
@@ -164,10 +184,12 @@ COMMANDS = {
         ("maskwright.tasks.detection.recall", "proposals"),
         "proposals data=my_images source=selective_search",
     ),
-    "data check": Command(
+    "data check": CheckCommand(
         commands.data_check,
         ("maskwright.data.checking.check", "check_data"),
         "data check data=my_images",
+        "With a trained model, as in `data check data=my_images model=runs/train/train`, the "
+        "labels are compared with what it finds, and those that it doubts are ranked.",
     ),
     "data stats": Command(
         commands.data_stats,

@@ -259,6 +259,9 @@ def models(name: str | None = None, *, family: str | None = None, task: str | No
         console.note("`maskwright models family=NAME` lists the models of a family.")
     else:
         show_models(list(entries.values()))
+        alike = sorted(other for other in known_words()["family"] - {family} if family in other)
+        if alike:
+            console.note(f"Families with {family} in their name: {', '.join(alike)}.")
     for beginning, names in open_names(entries).items():
         console.note(f"`{beginning}NAME` is a model with {names} as NAME.")
     console.note("`maskwright models NAME` lists the options of one; backbone= takes timm's names.")
@@ -377,14 +380,25 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
-    """Look for faults in a data set and draw samples, before any training.
+    """Look for faults in a data set and draw samples; with a model, for labels that it doubts.
 
     Args:
-        save: write samples, statistics and the list of faults: true into a new run folder, a path
-            into that folder, false nothing.
+        save: write samples, statistics and the list of faults, or the page of what a model doubts
+            and its list: true into a new run folder, a path into that folder, false nothing.
     """
     from maskwright.data.checking.check import FAULTS, SHOWN, check_data
 
+    usual = inspect.signature(check_data).parameters
+    own = [name for name in options if name not in usual]
+    given = {name: value for name in own if (value := options.pop(name)) is not None}
+    if "model" in given:
+        from maskwright.prediction.label_check import check_command
+
+        changed = {name: v for name, v in options.items() if v != usual[name].default}
+        keep_memory(given.get("device", "auto"))
+        return check_command(save=save, **given, **changed)
+    if given:
+        raise UsageError(f"{', '.join(given)}: to compare labels with a model, give model=... too")
     with bars() as show:
         report = check_data(**options, save=save, progress=show)
     for title, header, rows in report.tables():

@@ -101,7 +101,10 @@ def test_module_runs_as_a_command() -> None:
         ("predict model=a", "predict needs source=... (image file, folder"),
         ("val", "val needs model=..."),
         ("predict a b c", "predict does not know what 'c' is"),
-        ("predict a b conf=high", "expected NUMBER, got 'high'"),
+        ("val a b conf=high", "expected NUMBER, got 'high'"),
+        ("predict a b conf=high", "expected a number, or NAME:NUMBER for some classes"),
+        ("predict a b conf=cell:2", "conf lies between 0 and 1, got 2"),
+        ("predict a b conf=cell:0.2,cell:0.3", "there are two numbers for 'cell'"),
         ("predict a b --conf = 3", "write conf=value, without spaces"),
         ("predict a b conf = 3", "without spaces around '='"),
         ("predict a b conf=", "the option 'conf' is empty"),
@@ -132,8 +135,6 @@ def test_wrong_usage(line: str, message: str, capsys: pytest.CaptureFixture[str]
         ("predict {model} nothing", "'nothing' does not exist"),
         ("predict {model} photo", "did you mean 'photos'?"),
         ("predict nothing.safetensors photos", "nothing.safetensors"),
-        ("predict mask_rcnn_resnet50 photos", "did you mean 'mask_rcnn_resnet"),
-        ("models mask_rcnn_resnet50", "no model is called 'mask_rcnn_resnet50'"),
         ("train data=nothing", "nothing"),
         ("data check nothing", "nothing"),
         ("val {model} nothing", "nothing"),
@@ -161,6 +162,22 @@ def test_failures_are_short_and_without_traceback(
         ("predict {model} photos imgsz=infx", "must be above 0 and finite"),
         ("predict {model} photos batch=0", "batch must be at least 1"),
         ("predict {model} photos name=a/b", "without slashes"),
+        ("predict {model} photos conf=nucleis:0.3", "no class 'nucleis'; did you mean 'nucleus'?"),
+        ("predict {model} photos conf=x:0.3", "no class 'x'; the model knows cell, nucleus"),
+        ("predict mask_rcnn_resnet50 photos", "did you mean 'mask_rcnn_resnet"),
+        ("predict {name} photos weights=cocoo", "did you mean 'coco'?"),
+        ("predict {model} photos weights=coco", "leave out weights"),
+        ("models mask_rcnn_resnet50", "no model is called 'mask_rcnn_resnet50'"),
+        ("models family=mask_rcn", "did you mean 'mask_rcnn'?"),
+        ("models classify_lite0", "did you mean 'efficientnet_lite0' or 'tf_efficientnet_lite0'?"),
+        ("train cells model=mask_rcnn_resnet50", "no model is called 'mask_rcnn_resnet50'"),
+        ("train cells model=nuclei", "'nuclei' is a trained model, not an architecture"),
+        ("compare cells models=mask_rcn", "no model is called 'mask_rcn'"),
+        ("benchmark mask_rcn", "no model is called 'mask_rcn'"),
+        ("compress mask_rcn rank=3", "no model is called 'mask_rcn'"),
+        ("export {model} onxx", "format is one of onnx, openvino, pt2, aoti; got 'onxx'; did you"),
+        ("data convert cells to=yollo out=b", "did you mean 'yolo'?"),
+        ("convert a b.safetensors model=x source=tv", "source is one of auto"),
         ("predict {model} photos formats=png", "formats=png: there are geojson and labels"),
         ("predict {model} photos formats=labels save=false", "save=false writes none"),
         ("val {model} cells conf=2", "conf lies between 0 and 1, got 2"),
@@ -321,6 +338,11 @@ def test_one_unreadable_image_fails(
     assert main(["predict", str(model), "photos/broken.png"]) == 1
     assert "broken.png is not an image" in capsys.readouterr().err
     assert not (work / "runs").exists()
+
+
+def test_families_of_like_names_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "family=ssd"]) == 0
+    assert "Families with ssd in their name: ssdlite." in capsys.readouterr().out
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

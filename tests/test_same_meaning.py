@@ -17,6 +17,7 @@ from maskwright.data.rewriting.convert import convert_data
 from maskwright.data.rewriting.merge import merge_data
 from maskwright.data.rewriting.split import split_data
 from maskwright.errors import OptionError
+from maskwright.prediction.label_check import check_labels
 from maskwright.prediction.predictor import Predictor
 from maskwright.reports.data_page import describe_data
 from maskwright.runs import check_save, save_dir
@@ -47,6 +48,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "benchmark": benchmark,
     "compare": mw.compare,
 }
+# A command that calls another function where an option asks for it.
+ALSO: dict[str, Callable[..., Any]] = {"data check": check_labels}
 # What a shell cannot give: functions that are called, and a recipe's options of its model, which
 # the command line takes one by one.
 PYTHON_ONLY = {
@@ -80,7 +83,18 @@ def test_every_command_has_its_function() -> None:
 def test_both_sides_have_the_same_options(command: str) -> None:
     there = set(inspect.signature(FUNCTIONS[command]).parameters)
     there -= {name for other, name in PYTHON_ONLY if other == command}
+    if command in ALSO:
+        there |= set(inspect.signature(ALSO[command]).parameters)
     assert set(COMMANDS[command].options) == there
+
+
+@pytest.mark.parametrize("command", ALSO)
+def test_an_option_of_the_other_function_says_its_default(command: str) -> None:
+    own = inspect.signature(FUNCTIONS[command]).parameters
+    for name, one in inspect.signature(ALSO[command]).parameters.items():
+        if name not in own and one.default not in (None, inspect.Parameter.empty):
+            option = COMMANDS[command].options[name]
+            assert option.default is None and f"default: {one.default}" in option.help, name
 
 
 @pytest.mark.parametrize(("command", "name"), PAIRS)

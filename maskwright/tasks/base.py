@@ -30,6 +30,7 @@ from .answers import Study as Study
 from .answers import Written as Written
 from .evaluation import Evaluator
 from .graph import GraphKind
+from .label_check import LabelCheck
 from .peer import Peer
 from .recipe import TrainRecipe
 
@@ -53,6 +54,7 @@ class Task(ABC):
             the key as in `curves`. The first that all of them have is what they are compared by.
         graph: what export asks; None: its models have no form in a file.
         peer: what a benchmark asks.
+        doubts: what a comparison of labels with a model asks.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,7 @@ class Task(ABC):
     compared: ClassVar[Mapping[str, str]]
     graph: ClassVar[GraphKind | None] = None
     peer: ClassVar[Peer] = Peer()
+    doubts: ClassVar[LabelCheck]
 
     # The data.
 

@@ -31,6 +31,7 @@ from .evaluate import (
 from .explain import make_explainer
 from .freezing import frozen_stages, learning_rates
 from .graph import GRAPHS
+from .label_check import ClassificationCheck
 from .recipe import ClassificationRecipe
 from .report import write_report
 from .result import ClassResult
@@ -49,6 +50,7 @@ class ClassificationTask(Task):
     recipe = ClassificationRecipe
     options = ("conf", "topk", "tta", "explain", "explain_target", "localize")
     graph = GRAPHS
+    doubts = ClassificationCheck()
     score = "accuracy"
     unscored = "the val images have no labels, so there is no accuracy"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {

@@ -40,6 +40,7 @@ from .evaluate import (
 )
 from .explain import make_explainer
 from .exporting.graph import GRAPHS
+from .label_check import DetectionCheck
 from .labelling import FORMATS, Labels
 from .parts import load_proposer, proposing, two_stage
 from .peer import PEER
@@ -79,6 +80,7 @@ class DetectionTask(Task):
         }.items()
     }
     graph = GRAPHS
+    doubts = DetectionCheck()
     peer = PEER
     shown = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
     compared = COMPARED

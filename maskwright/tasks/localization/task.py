@@ -28,6 +28,7 @@ from .batches import Augment, LocationBatches, square
 from .evaluate import BoxEvaluator, KeypointEvaluator, LocationEvaluation, fitness, to_places
 from .explain import make_explainer
 from .graph import GRAPHS
+from .label_check import LocationCheck
 from .objects import check_single
 from .recipe import LocalizationRecipe, pair_of
 from .report import load_places, save_places, write_location_report
@@ -42,6 +43,7 @@ class LocalizationTask(Task):
     recipe = LocalizationRecipe
     options = ("explain", "explain_target")
     graph = GRAPHS
+    doubts = LocationCheck()
     score = "localized top-1 (for keypoints 1 / (1 + NME))"
     unscored = (
         "the val images hold no object (with keypoints: none that is labelled), so there is no "

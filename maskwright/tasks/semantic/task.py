@@ -38,6 +38,7 @@ from .evaluate import (
 )
 from .explain import make_explainer
 from .graph import GRAPHS
+from .label_check import SemanticCheck
 from .recipe import SemanticRecipe
 from .report import write_report
 from .result import SemanticResult
@@ -69,6 +70,7 @@ class SemanticTask(Task):
     options = ("tta", "slide", "crf", "probs", "boundary", "explain", "explain_target")
     files = SemanticResult.FILES
     graph = GRAPHS
+    doubts = SemanticCheck()
     score = "mean IoU"
     unscored = "the val images have no labelled pixel, so there is no IoU"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
