@@ -84,6 +84,7 @@ def check_labels(
     workers: int = 2,
     device: str = "auto",
     window: tuple[float, float] | str | None = None,
+    format: str | None = None,
     weights: str | Path | None = None,
     save: bool | str | Path | None = None,
     project: str | Path = "runs",
@@ -107,6 +108,7 @@ def check_labels(
         workers: processes that load images beside the one that computes.
         device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
         window: see `predict`.
+        format: read the data as this format, where a folder has several or is taken for another.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         save: write the page `report.html`, and `suspects.csv` and `suspects.json`: true into a new
             run folder, a path into that folder, false nothing.
@@ -131,7 +133,8 @@ def check_labels(
     asked = task.own_options(meta.model, {"max_det": max_det}, {"max_det": 100})
     given = {**task.doubts.options, **asked}
     settings, scale = task.settings(network, given, given, model.names), chosen_window(meta, window)
-    finding, reading = task.finding(network), task.scoring(network, meta, {})
+    finding = {**task.finding(network), "format": format}
+    reading = task.scoring(network, meta, {})
     dataset, held = open_scored(data, split, meta, finding, reading)
     if not len(dataset):
         raise ValueError(f"data={str(data)!r} has no image in its split {split}")
