@@ -355,9 +355,8 @@ class DetectionTask(Task):
     ) -> list[str]:
         """Return what follows a training: an export too, if its usual `conf` would be too high."""
         own = self.repeated(recipe)
-        if written is not None and written.command is not None:
-            predict = written.command
-        else:
+        predict = None if written is None else written.command
+        if predict is None:
             predict = predict_command([model], data, {"conf": DEFAULT_CONF, **own})
         boundary = {"boundary": True} if recipe.val_boundary else {}
         val = val_command(model, recipe.data, {**own, **boundary})
