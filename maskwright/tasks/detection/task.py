@@ -355,13 +355,12 @@ class DetectionTask(Task):
     ) -> list[str]:
         """Return what follows a training: an export too, if its usual `conf` would be too high."""
         own = self.repeated(recipe)
-        predict = None if written is None else written.command
-        if predict is None:
-            predict = predict_command([model], data, {"conf": DEFAULT_CONF, **own})
-        boundary = {"boundary": True} if recipe.val_boundary else {}
-        val = val_command(model, recipe.data, {**own, **boundary})
+        usual = {"conf": DEFAULT_CONF, **own}
+        predict = (written and written.command) or predict_command([model], data, usual)
+        scored = own | {"boundary": True} if recipe.val_boundary else own
         conf = DEFAULT_CONF if written is None else written.diagnosis.conf
-        return [predict, val, *([export_command(model, conf)] if conf < SMALLEST_SCORE else [])]
+        following = [predict, val_command(model, recipe.data, scored), export_command(model, conf)]
+        return following if conf < SMALLEST_SCORE else following[:2]
 
     def settings(
         self,
