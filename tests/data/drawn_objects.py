@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskwright.data.formats.table import TABLE
+
+# Formats of objects that are written; the extra `hf` may be missing.
+WRITTEN = [
+    row
+    for row in TABLE
+    if row.write is not None
+    and row.records == "objects"
+    and (row.format != "huggingface" or find_spec("pyarrow") is not None)
+]
 CLASSES = ("cat", "dog", "Ünïcode <&\"'> 日本")
 
 

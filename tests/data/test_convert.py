@@ -6,18 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_objects import CLASSES, Drawn, DrawnImage, full_mask, lay, painted
+from drawn_objects import CLASSES, WRITTEN, Drawn, DrawnImage, full_mask, lay, painted
 from tool_cases import lay_tool
 
 from maskwright.cli import main
 from maskwright.data import convert_data, open_dataset, write_dataset
 from maskwright.data.formats.lost import WORDS
-from maskwright.data.formats.table import TABLE
 from maskwright.errors import OptionError
 
-KEEPS = {
-    row.format: row.keeps for row in TABLE if row.write is not None and row.records == "objects"
-}
+KEEPS = {row.format: row.keeps for row in WRITTEN}
 FORMATS = list(KEEPS)
 RING = np.zeros((24, 30), bool)
 RING[2:12, 3:14] = True

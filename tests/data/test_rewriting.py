@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_objects import CLASSES, Drawn, DrawnImage, data_sets, lay
+from drawn_objects import CLASSES, WRITTEN, Drawn, DrawnImage, data_sets, lay
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,11 +27,10 @@ from maskwright.data import (
     open_dataset,
     split_data,
 )
-from maskwright.data.formats.table import TABLE
 from maskwright.data.rewriting.tables import joined, with_classes
 from maskwright.errors import OptionError
 
-FORMATS = [row.format for row in TABLE if row.write is not None and row.records == "objects"]
+FORMATS = [row.format for row in WRITTEN]
 SQUARE = np.array([[2.0, 2], [12, 2], [12, 12], [2, 12]])
 
 
