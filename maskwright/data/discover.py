@@ -32,6 +32,7 @@ from .formats.maps.described import described_maps
 from .formats.maps.panoptic import PanopticSource
 from .formats.maps.source import MapSource
 from .formats.recognition import describe, examples, recognise, seen, splits_of_file
+from .formats.rivals import settled
 from .formats.sniff import BROKEN, COCO, sniff
 from .formats.source import ReadOptions, Source
 from .formats.table import ROWS, TABLE, Look
@@ -122,8 +123,7 @@ def open_dataset(
     options = ReadOptions(difficult, crowd_as_objects, ignored)
     if records == "maps" and not isinstance(source, MapSource | PanopticSource):
         return _drawn(source, wanted, known, options, overlaps)
-    dataset = source.read(wanted, known, options)
-    dataset.faults.extend(source.faults)
+    dataset = _read(source, wanted, known, options)
     return dataset.as_labels() if records == "labels" else dataset
 
 
@@ -141,9 +141,15 @@ def _drawn(
             f"ignore is for values of label maps; those of {source.annotations} are drawn from "
             "objects, where crowd regions are ignored"
         )
-    dataset = source.read(split, None if names is None else names[1:], options)
-    dataset.faults.extend(source.faults)
+    dataset = _read(source, split, None if names is None else names[1:], options)
     return dataset.as_maps(overlaps)
+
+
+def _read(source: Source, split: str, names: list[str] | None, options: ReadOptions) -> Dataset:
+    """Return a split with all of its faults, compared with other labels of the same images."""
+    dataset = source.read(split, names, options)
+    dataset.faults.extend(source.faults)
+    return settled(dataset, source.others, names, options)
 
 
 def find_splits(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..records import Fault
@@ -56,8 +57,29 @@ def recognise(
     for row in rows:
         assert row.find is not None
         if found := dict(row.find(look)):
-            return _with_faults(found, look) if row.records == "objects" else found
+            if row.records != "objects":
+                return found
+            if format is None:
+                found = _with_others(found, row, look)
+            return _with_faults(found, look)
     return {}
+
+
+def _with_others(found: Mapping[str, Source], row: Layout, look: Look) -> dict[str, Source]:
+    """Return the sources, each with the same split in other formats, as far as there are some."""
+    others: dict[str, list[Source]] = {}
+    for other in TABLE:
+        if other.find is None or other.records != "objects" or other.last:
+            continue
+        if other.format == row.format:
+            continue
+        with suppress(ValueError):  # it is none, or none that can be told
+            for split, source in other.find(look).items():
+                others.setdefault(split, []).append(source)
+    return {
+        split: source.with_others(tuple(others[split])) if split in others else source
+        for split, source in found.items()
+    }
 
 
 def splits_of_file(path: Path, records: str | None, format: str | None = None) -> dict[str, Source]:

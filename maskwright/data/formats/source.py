@@ -37,6 +37,10 @@ class Source(Protocol):
         """What lies beside it and is not read."""
 
     @property
+    def others(self) -> tuple[Source, ...]:
+        """The same split in other formats; see `rivals.settled`."""
+
+    @property
     def beside(self) -> tuple[Path, ...]:
         """Other files that it reads."""
 
@@ -46,12 +50,16 @@ class Source(Protocol):
     def with_faults(self, faults: tuple[Fault, ...]) -> Self:
         """Return the same source with these faults."""
 
+    def with_others(self, others: tuple[Source, ...]) -> Self:
+        """Return the same source with these beside it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSource:
     """The part that all sources share."""
 
     faults: tuple[Fault, ...] = ()
+    others: tuple[Source, ...] = ()
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -61,6 +69,10 @@ class BaseSource:
     def with_faults(self, faults: tuple[Fault, ...]) -> Self:
         """Return the same source with these faults."""
         return replace(self, faults=faults)
+
+    def with_others(self, others: tuple[Source, ...]) -> Self:
+        """Return the same source with these beside it."""
+        return replace(self, others=others)
 
 
 def passed_over(path: Path, why: str) -> Fault:
