@@ -138,7 +138,7 @@ class _Normalise(torch.autograd.Function):
             var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         else:
             var, mean = x.new_zeros(2, channels)
-        share = torch.cat([mean, var, x.new_tensor([x.numel() / channels])])
+        share = torch.cat([mean, var, x.new_full((1,), x.numel() / channels)])
         shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
         dist.all_gather(shares, share)
         means, variances, counts = torch.stack(shares).split([channels, channels, 1], 1)

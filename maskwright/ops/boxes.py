@@ -213,9 +213,8 @@ def encode_deltas(
     centre = boxes[..., :2] + 0.5 * (boxes[..., 2:] - boxes[..., :2])
     anchor_size = (anchors[..., 2:] - anchors[..., :2]).clamp(min=1e-6)
     anchor_centre = anchors[..., :2] + 0.5 * (anchors[..., 2:] - anchors[..., :2])
-    scale = boxes.new_tensor(weights)
-    shift = (centre - anchor_centre) / anchor_size * scale[:2]
-    return torch.cat([shift, torch.log(size / anchor_size) * scale[2:]], -1)
+    shift = (centre - anchor_centre) / anchor_size * _factor(weights[:2], boxes)
+    return torch.cat([shift, torch.log(size / anchor_size) * _factor(weights[2:], boxes)], -1)
 
 
 def decode_deltas(
@@ -241,9 +240,13 @@ def decode_deltas(
     low, high = clamp if isinstance(clamp, tuple) else (None, clamp)
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     anchor_centre = anchors[..., :2] + 0.5 * anchor_size
-    scale = deltas.new_tensor(weights)
-    shift = deltas[..., :2] / scale[:2]
-    log_size = (deltas[..., 2:] / scale[2:]).clamp(min=low, max=high)
+    shift = deltas[..., :2] / _factor(weights[:2], deltas)
+    log_size = (deltas[..., 2:] / _factor(weights[2:], deltas)).clamp(min=low, max=high)
     centre = shift * anchor_size + anchor_centre
     half = 0.5 * (torch.exp(log_size) * anchor_size)
     return torch.cat([centre - half, centre + half], -1)
+
+
+def _factor(weights: tuple[float, ...], like: Tensor) -> float | Tensor:
+    """Return the factors of both axes: where they are one number, no card is waited for."""
+    return weights[0] if weights[0] == weights[1] else like.new_tensor(weights)

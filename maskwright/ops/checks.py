@@ -98,6 +98,13 @@ def check_size(output_size: int | tuple[int, int]) -> tuple[int, int]:
     return h, w
 
 
+def from_host(numbers: Any, device: torch.device) -> Tensor:
+    """Return numbers, such as positions in a list, as a tensor; no card is waited for."""
+    if device.type != "cuda":
+        return torch.tensor(numbers, device=device)
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
 def check_images(batch_index: Tensor, fmap: Tensor) -> None:
     """Raise ValueError if an index names no image; on the CPU only, elsewhere it would wait."""
     if batch_index.device.type == "cpu":

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .checks import from_host
+
 # Pixels of enlarged maps that exist at once.
 _BLOCK = 1 << 22
 CUBIC = -0.75  # the free parameter of the cubic kernel (Keys 1981), as in torch's interpolation
@@ -65,7 +67,7 @@ def _locate_keypoints(maps: Tensor, boxes: Tensor, longest: int | None = None) -
     with torch.autocast(maps.device.type, enabled=False):
         groups = _size_groups(lengths.tolist(), joints) if joints else ()
         for members in groups:  # the only wait for the device
-            at = torch.tensor(members, device=maps.device)
+            at = from_host(members, maps.device)
             found[at] = _highest(maps[at].detach().float(), lengths[at])
     scale = extent / lengths
     xy = (found[..., :2] + 0.5) * scale[:, None] + boxes[:, None, :2]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..structures import PackedMasks
-from .checks import as_index
+from .checks import as_index, from_host
 
 # On the CPU windows up to this many pixels are gathered together, larger ones cut one by one.
 _SMALL = 64 * 64
@@ -115,7 +115,7 @@ def _crop_masks(
 
     with torch.autocast(device.type, enabled=False):
         for members in _window_groups(table):
-            at = torch.tensor(members, device=device)
+            at = from_host(members, device)
             x_weights, y_weights = (
                 _axis_weights(
                     start[at, axis],

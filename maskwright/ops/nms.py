@@ -14,6 +14,9 @@ from .boxes import box_iou
 from .checks import as_float
 
 _TOGETHER = 2**18  # pairs of boxes of one label that are compared at once
+# On a card each step of `_of_each` costs some launches, and each call of the kernel as many as
+# several steps, and a wait.
+_STEPS = 4
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
@@ -157,7 +160,7 @@ def _of_each(boxes: Tensor, counts: Tensor, most: int, iou_thresh: float) -> Ten
         (N,) bool.
     """
     numbers = torch.arange(len(counts), device=boxes.device)
-    row = numbers.repeat_interleave(counts)
+    row = numbers.repeat_interleave(counts, output_size=len(boxes))
     column = torch.arange(len(boxes), device=boxes.device) - (counts.cumsum(0) - counts)[row]
     table = boxes.new_zeros((len(counts), most, 4))
     table[row, column] = boxes
@@ -178,7 +181,8 @@ def _survivors(boxes: Tensor, labels: Tensor | None, iou_thresh: float) -> Tenso
     counts = labels.unique_consecutive(return_counts=True)[1]
     sizes = counts.tolist()
     boxes = boxes[order]
-    if len(sizes) > 1 and len(sizes) * max(sizes) ** 2 <= _TOGETHER:
+    few = boxes.device.type == "cpu" or max(sizes, default=0) <= _STEPS * len(sizes)
+    if few and len(sizes) > 1 and len(sizes) * max(sizes) ** 2 <= _TOGETHER:
         return order[_of_each(boxes, counts, max(sizes), iou_thresh)].sort()[0]
     kept = [
         part[nms(boxes_of_label, rank[: len(part)], iou_thresh)]

@@ -165,15 +165,18 @@ def _owned_boxes(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, shared: bool
             if value > 0
         ]
         heapq.heapify(queue)
+        taken: set[int] = set()  # known without a look at the card
         while queue:
             _, slot, box = heapq.heappop(queue)
-            if row[box] < 0:
-                row[box] = slot
+            if box not in taken:
+                taken.add(box)
+                row[box].fill_(slot)
                 continue
             left = torch.where(row < 0, box_iou(gt[slot : slot + 1], boxes)[0], -1)
-            value, next_best = left.max(0)
+            # One transfer, in a type that holds both exactly.
+            value, next_best = torch.stack([one.double() for one in left.max(0)]).tolist()
             if value > 0:
-                heapq.heappush(queue, (-float(value), slot, int(next_best)))
+                heapq.heappush(queue, (-value, slot, int(next_best)))
     return owner
 
 

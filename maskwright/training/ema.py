@@ -33,8 +33,12 @@ class Ema(Generic[M]):
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         current = model.state_dict()
+        averages, values = [], []
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():
-                average.lerp_(current[name].to(average.dtype), 1 - decay)
+                averages.append(average)
+                values.append(current[name].to(average.dtype))
             else:
                 average.copy_(current[name])
+        if averages:  # in a few launches on a card
+            torch._foreach_lerp_(averages, values, 1 - decay)

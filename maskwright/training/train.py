@@ -247,7 +247,7 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         error_if_nonfinite=False,
     )
     # One transfer per step: losses, gradient norm, and whether any process was interrupted.
-    wish = torch.tensor(float(interrupt.wanted), device=norm.device)
+    wish = torch.full((), float(interrupt.wanted), device=norm.device)
     vector = torch.stack([*parts.values(), norm.float(), wish])
     if fabric.world_size > 1:
         vector = fabric.all_reduce(vector, reduce_op="mean")

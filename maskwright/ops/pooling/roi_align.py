@@ -208,6 +208,16 @@ def _split(
         Pairs (level, its boxes) for the kernel, and the levels without them (None: none is left).
     """
     by_kernel: list[tuple[int, Tensor | slice]] = []
+    if levels.device.type != "cpu":  # all by the kernel, for one wait instead of one for each map
+        levels = levels.masked_fill(levels >= len(maps), -1)
+        counts = (levels[:, None] == torch.arange(len(maps), device=levels.device)).sum(0).tolist()
+        order = levels.argsort(stable=True)[len(levels) - sum(counts) :]  # behind those of no map
+        pairs = zip(counts, order.split(counts), strict=True)
+        return [
+            (level, slice(None) if count == len(levels) else at)
+            for level, (count, at) in enumerate(pairs)
+            if count
+        ], None
     bins = how.size[0] * how.size[1]
     known = levels.clamp(-1, len(maps)) + 1
     counts = torch.bincount(known, minlength=len(maps) + 2).tolist()[1:-1]

@@ -161,18 +161,21 @@ def _to_map(looks: Sequence[Look], keep: bool) -> SemanticFound:
 def _axes(one: Look) -> tuple[Tensor, Tensor, Tensor]:
     """Return what brings logits to the original: a matrix for the rows, `between` for the columns.
 
-    There are many columns for each cell, and a matrix would be nearly all zeros.
+    The matrix stays on the host, where its zeros are looked for. There are many columns for each
+    cell, and a matrix would be nearly all zeros.
     """
     sides = []
-    for axis in (0, 1):
-        size, padded = int(one.images.sizes[0, axis]), one.images.pixels.shape[2 + axis]
-        original = int(one.images.original_sizes[0, axis])
+    shapes = (one.images.sizes[0].tolist(), one.images.original_sizes[0].tolist())
+    for axis, (size, original) in enumerate(zip(*shapes, strict=True)):
+        padded = one.images.pixels.shape[2 + axis]
         sides.append((one.logits.shape[2 + axis], padded, size, original, one.align_corners))
     device = one.logits.device
     lower, share = between(*sides[1])
     if one.mirrored:
         lower, share = lower.flip(0), share.flip(0)
-    return resampling(*sides[0]).to(device), lower.to(device), share.float().to(device)
+    late = device.type == "cuda"
+    lower, share = (x.to(device, non_blocking=late) for x in (lower, share.float()))
+    return resampling(*sides[0]), lower, share
 
 
 def resampling(
@@ -223,6 +226,7 @@ def _resampled(one: Look, by_row: Tensor, lower: Tensor, share: Tensor, band: sl
     there = used.any(0).nonzero()[:, 0]  # a band needs few of the cells
     first, last = int(there[0]), int(there[-1]) + 1
     part = one.logits[0, :, first:last].float().permute(1, 2, 0)
-    rows = (used[:, first:last] @ part.flatten(1)).unflatten(1, part.shape[1:])
+    used = used[:, first:last].to(part.device, non_blocking=part.is_cuda)
+    rows = (used @ part.flatten(1)).unflatten(1, part.shape[1:])
     upper = (lower + 1).clamp(max=part.shape[1] - 1)
     return torch.lerp(rows[:, lower], rows[:, upper], share[:, None])

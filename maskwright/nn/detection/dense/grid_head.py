@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....ops.boxes import boxes_cxcywh_to_xyxy
+from ....ops.checks import from_host
 from ....structures import Instances
 from ...parallel import mean_count
 from ...ragged import gather_slots
@@ -130,7 +131,7 @@ class GridHead(nn.Module):
         targets = targets.with_a_slot()
         count_images(self, len(raw))
         goal, usable = usable_objects(targets, size, SMALLEST)
-        goal = torch.where(usable[..., None], goal, goal.new_tensor([0.5, 0.5, 1.0, 1.0]))
+        goal = torch.where(usable[..., None], goal, from_host((0.5, 0.5, 1.0, 1.0), goal.device))
         with torch.no_grad():
             cell_xy = (goal[..., :2] * self.side).long().clamp(0, self.side - 1)
             cell = cell_xy[..., 1] * self.side + cell_xy[..., 0]  # (B, K)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....ops.boxes import box_ioa, box_iou, boxes_cxcywh_to_xyxy, clip_boxes
+from ....ops.checks import from_host
 from ....ops.soft_nms import SoftNMS, suppress_padded
 from ....structures import Instances
 from ...parallel import mean_count, num_processes
@@ -144,7 +145,7 @@ class RegionHead(nn.Module):
         goal, usable = usable_objects(targets, size, SMALLEST)
         if self.most_objects is not None:
             usable = usable & (usable.cumsum(1) <= self.most_objects)
-        goal = torch.where(usable[..., None], goal, goal.new_tensor([0.5, 0.5, 1.0, 1.0]))
+        goal = torch.where(usable[..., None], goal, from_host((0.5, 0.5, 1.0, 1.0), goal.device))
         flat = raw.flatten(1, 3)  # (B, N, 5 + C)
         with torch.no_grad():
             found = self.boxes(raw)
@@ -167,7 +168,7 @@ class RegionHead(nn.Module):
         # The predictions of the objects: (B, K, 5 + C).
         own = gather_slots(flat, slot)
         height, width = raw.shape[2:4]
-        scale = goal.new_tensor([width, height])
+        scale = from_host((width, height), goal.device)
         offsets = goal[..., :2] * scale - cell
         sizes = (goal[..., 2:] * scale / self.anchors[anchor]).log()
         weight = self.coord_scale * (2 - goal[..., 2] * goal[..., 3])
@@ -244,7 +245,7 @@ def usable_objects(
         smallest: side below which an object does not count.
     """
     height, width = size
-    scale = targets.boxes.new_tensor([width, height])
+    scale = from_host((width, height), targets.boxes.device)
     low, high = targets.boxes[..., :2], targets.boxes[..., 2:]
     goal = torch.cat([(low + high) / 2 / scale, (high - low) / scale], -1)
     usable = targets.valid & (goal[..., 2:] >= smallest).all(-1)
@@ -256,7 +257,7 @@ def in_crowd(corners: Tensor, targets: Instances, size: tuple[int, int]) -> Tens
     if targets.crowd is None:
         return torch.zeros(corners.shape[:2], dtype=torch.bool, device=corners.device)
     height, width = size
-    crowds = targets.boxes / targets.boxes.new_tensor([width, height, width, height])
+    crowds = targets.boxes / from_host((width, height) * 2, corners.device)
     crowds = torch.where((targets.valid & targets.crowd)[..., None], crowds, 0)
     return (box_ioa(corners, crowds) >= 0.5).any(2)
 

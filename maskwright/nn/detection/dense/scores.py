@@ -110,8 +110,11 @@ class SigmoidScores:
         if torch.compiler.is_compiling():
             top, at = flat.topk(least(limit, flat.shape[1]), 1)
             return top.sigmoid(), at
-        # Few are above the threshold: the others need neither a sigmoid nor an order.
         floor = math.log(score_thresh / (1 - score_thresh)) if 0 < score_thresh < 1 else -math.inf
+        if flat.device.type != "cpu":  # to sort all takes less than to wait for how many there are
+            top, at = flat.topk(min(limit, flat.shape[1]), 1)
+            return torch.where(top > floor - 1e-3, top.sigmoid(), -1), at
+        # Few are above the threshold: the others need neither a sigmoid nor an order.
         found: list[tuple[Tensor, Tensor]] = []
         for row in flat:
             # A step below, as the sigmoid rounds: the score decides.
@@ -155,6 +158,8 @@ class SoftmaxScores:
             return self._best_of_all(torch.cat(list(levels), 1), limit)
         floor = math.log(score_thresh) if score_thresh > 0 else -math.inf
         found: list[tuple[Tensor, Tensor, Tensor]] = []
+        if levels[0].device.type != "cpu":  # one wait an image, not one a level
+            levels = [torch.cat(list(levels), 1)]
         totals = [_log_sum(as_float(logits)) for logits in levels]  # (B, N_l)
         for image in range(len(levels[0])):
             scores, places, labels, start = [], [], [], 0
@@ -187,7 +192,7 @@ class SoftmaxScores:
 
 def _log_sum(logits: Tensor) -> Tensor:
     """Return the logarithm of the sum of exponentials over the last axis."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or logits.device.type != "cpu":
         return logits.logsumexp(-1)
     total = logits.exp().sum(-1)
     # Of usual logits; those of an overflow or of nothing but zeros go the long way.
