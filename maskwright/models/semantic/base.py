@@ -200,4 +200,7 @@ class Segmenter(Model):
         return losses
 
     def _loss(self, logits: Tensor, images: Images, targets: LabelMaps) -> Tensor:
-        return self.criterion(self.enlarged(logits, images).float(), targets.maps, targets.weights)
+        logits = self.enlarged(logits, images).float()
+        # Sums over all pixels are products in some losses, which autocast would round to 8 bits.
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.criterion(logits, targets.maps, targets.weights)

@@ -315,7 +315,7 @@ def _lovasz_slopes(probs: Tensor, truth: Tensor, weights: Tensor | None, out: Te
         # A pixel of the class leaves the intersection; another one enlarges the union.
         step = torch.where(ranked, 1 / union, (total - wrong) / (union * (union - 1)))
         slope = torch.empty_like(errors).index_copy_(0, order, step) * valid * share
-        constant += slope[true].sum()
+        constant += torch.where(true, slope, 0).sum()
         out[label] = torch.where(true, -slope, slope).view_as(out[label])
     return constant
 
