@@ -6,6 +6,8 @@ boxes are decoded and scores normalised in float32, and pooling sums in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -37,6 +39,20 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
+@contextmanager
+def whole_products() -> Iterator[None]:
+    """Let a card compute float32 in float32 inside: by default its convolutions round to TF32."""
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value
+
+
 def fast_network(
     model: AnyModel, *, own: bool = True, dtype: torch.dtype = torch.float32
 ) -> AnyModel:
@@ -58,7 +74,8 @@ def fast_network(
         side = module.example_side(SIDE)
         pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, enabled=False):  # rounded, no fold would look right
+        # Rounded, no fold would look right.
+        with torch.autocast(device.type, enabled=False), whole_products():
             return module.look(pixels)
 
     network = prepare(model, run, own=own, dtype=dtype)
