@@ -46,6 +46,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def pin_memory(self) -> Batch:
+        """Return a copy from which a card copies while the host goes on; torch's loader asks."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            targets=self.targets.pin_memory(),
+            keys=self.keys.pin_memory(),
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
         return replace(
@@ -175,6 +184,11 @@ class Loader:
         """
         self._order.epoch = epoch
         self._order.start = start
+
+    def pin(self) -> Loader:
+        """Let batches lie where a card copies from; before the first iteration. Returns itself."""
+        self._loader.pin_memory = True
+        return self
 
     def __iter__(self) -> Iterator[Batch]:
         yield from iterate(self._loader)

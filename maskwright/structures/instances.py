@@ -20,7 +20,7 @@ IGNORED = 255  # as the class of a pixel: neither trained nor scored
 
 
 class _Movable:
-    """Adds `to(device)` and `first(count)` to a dataclass of tensors and of other such dataclasses.
+    """Adds `to`, `pin_memory` and `first` to a dataclass of tensors and of other such dataclasses.
 
     Attributes:
         SHARED: fields that belong to the batch as a whole.
@@ -36,6 +36,15 @@ class _Movable:
             if isinstance(value, Tensor | _Movable):
                 moved[field.name] = value.to(device, non_blocking=non_blocking)
         return replace(self, **moved)  # type: ignore[type-var]
+
+    def pin_memory(self) -> Self:
+        """Return a copy in memory of the host from which a card copies without being waited for."""
+        pinned: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | _Movable):
+                pinned[field.name] = value.pin_memory()
+        return replace(self, **pinned)  # type: ignore[type-var]
 
     def first(self, count: int) -> Self:
         """Return the first images of a batch."""

@@ -109,12 +109,16 @@ def evaluate(
     device = model.mean.device  # an exported graph has no parameters
     was_training = model.training
     network = fast_network(model.eval(), dtype=pick_precision(precision, device))
+    # Half of the layers in one layout and half in the other would turn every map around.
+    rows = any(p.dim() == 4 and not p.is_contiguous() for p in model.parameters())
     seconds, images = 0.0, 0
     try:
         with console.progress(label, total=total, unit="img", enabled=enabled) as bar:
             for batches in zip(*loaders, strict=True):
                 start = time.perf_counter()
-                scaled = [replace(one, images=to_device(one.images, device)) for one in batches]
+                scaled = [
+                    replace(one, images=to_device(one.images, device, rows)) for one in batches
+                ]
                 with torch.no_grad():  # in inference mode a cached tensor would spoil training
                     evaluator.add(network, scaled)
                 seconds += time.perf_counter() - start
@@ -132,10 +136,16 @@ def evaluate(
     return evaluator.finish([share for _, share in shares], ms)
 
 
-def to_device(images: Images, device: torch.device) -> Images:
-    """Return the images on the device of the model, in the memory layout that it prefers."""
+def to_device(images: Images, device: torch.device, rows: bool = True) -> Images:
+    """Return the images on the device of the model, in the memory layout that it prefers.
+
+    Args:
+        images: a batch.
+        device: of the model.
+        rows: whether that is channels-last; never on Apple's devices.
+    """
     images = images.to(device, non_blocking=True)
-    if device.type == "mps":
+    if device.type == "mps" or not rows:
         return images
     pixels = images.pixels.contiguous(memory_format=torch.channels_last)
     return replace(images, pixels=pixels)

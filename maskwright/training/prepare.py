@@ -194,6 +194,10 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         val_loader = task.eval_loader(
             model, val_data, workers=recipe.workers, rank=rank, world=world
         )
+    if fabric.device.type == "cuda":
+        for one in (loader, val_loader):
+            if one is not None:
+                one.pin()
     lr = recipe.peak_lr(recipe.batch * recipe.accumulate * world)
     rates = task.rates(model, own, fresh=bool(meta.extra.get("random_start")))
     optimizer = build_optimizer(recipe, model, lr, rates)

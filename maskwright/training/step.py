@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..models.base import Model
 from ..nn.random import ImageNoise
 from ..structures import Images
+from ..tasks.evaluation import to_device
 
 SAFE_BATCH = 2
 MAX_BATCH = 64
@@ -93,16 +94,25 @@ def automatic_batch(step: TrainStep, images: Images, targets: Any) -> int:
     if device.type != "cuda" or len(images) < 2:
         return SAFE_BATCH
     peaks = []
-    for count in (1, 2):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        some, theirs = images.first(count), targets.first(count)
-        keys = torch.arange(count, device=device)
-        step(some.to(device), theirs.to(device), keys)["total"].backward()
-        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    step.train()
+    statistics = {name: value.clone() for name, value in step.named_buffers()}
+    try:
+        for count in (1, 2):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            some, theirs = to_device(images.first(count), device), targets.first(count)
+            keys = torch.arange(count, device=device)
+            step(some, theirs.to(device), keys)["total"].backward()
+            peaks.append(torch.cuda.max_memory_allocated(device) - before)
+            step.zero_grad(set_to_none=True)
+    except torch.OutOfMemoryError:
+        return 1  # if not even that fits, the first step says so
+    finally:  # the probe is no part of the training
         step.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
+        for name, value in step.named_buffers():
+            value.copy_(statistics[name])
+        torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE
     # Two states of the optimiser and the gradients live beside the activations.
     free -= 3 * sum(p.numel() * 4 for p in step.parameters() if p.requires_grad)
