@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -42,7 +42,8 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def whole_products() -> Iterator[None]:
     """Let a card compute float32 in float32 inside: by default its convolutions round to TF32."""
-    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    backends: Any = torch.backends
+    kinds = (backends.cudnn.conv, backends.cuda.matmul)
     before = [kind.fp32_precision for kind in kinds]
     try:
         for kind in kinds:
