@@ -17,7 +17,7 @@ from ..outgoing import sized
 from .truth import looked_for
 
 IMAGES = "images"
-BLOCK = 256  # images whose objects are in memory at once as objects of Python
+BLOCK = 16  # images whose objects are in memory at once as objects of Python
 
 
 @takes_paths
