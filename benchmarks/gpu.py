@@ -173,7 +173,7 @@ def check(args: argparse.Namespace) -> None:
         if entry.tiny is None:
             continue
         try:
-            with whole_products():
+            with whole_products(torch.device(args.device)):
                 told = " | ".join(_checked(name, torch.device(args.device)))
         except Exception as error:  # the next family may be sound
             told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]} | | | "

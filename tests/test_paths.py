@@ -21,7 +21,7 @@ NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
     *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
-    *("to", "rename", "drop", "keep"),
+    *("to", "rename", "drop", "keep", "conf"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }

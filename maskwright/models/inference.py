@@ -40,10 +40,14 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def whole_products() -> Iterator[None]:
+def whole_products(device: torch.device) -> Iterator[None]:
     """Let a card compute float32 in float32 inside: by default its convolutions round to TF32."""
+    if device.type != "cuda":
+        yield
+        return
     backends: Any = torch.backends
-    kinds = (backends.cudnn.conv, backends.cuda.matmul)
+    # Its parts must not differ: torch refuses to say what holds for all of them.
+    kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
     before = [kind.fp32_precision for kind in kinds]
     try:
         for kind in kinds:
@@ -76,7 +80,7 @@ def fast_network(
         pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         # Rounded, no fold would look right.
-        with torch.autocast(device.type, enabled=False), whole_products():
+        with torch.autocast(device.type, enabled=False), whole_products(device):
             return module.look(pixels)
 
     network = prepare(model, run, own=own, dtype=dtype)

@@ -205,7 +205,7 @@ def test_stopped_it_leaves_a_page_and_goes_on(
     ("words", "status", "message"),
     [
         ([], 2, "compare needs data=..."),
-        (["models=lenett"], 1, "did you mean 'lenet5'"),
+        (["models=lenett"], 2, "did you mean 'lenet5'"),
         (["models=lenet5,unet"], 2, "lenet5 is there to classify images, unet to give every"),
         (["models=lenet5,lenet5"], 2, "twice"),
         (["models=nowhere/x.safetensors"], 1, "no such checkpoint"),

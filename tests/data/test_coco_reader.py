@@ -38,7 +38,8 @@ def full_mask(dataset: Dataset, index: int, k: int) -> np.ndarray:
 def check_against_pycocotools(dataset: Dataset, step: int = 1) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         reference = COCO(str(dataset.source))
-    assert dataset.faults == []
+    # Penn-Fudan has its masks in a second form, too, which is told.
+    assert {fault.kind for fault in dataset.faults} <= {"two kinds of labels"}
     assert [dataset[i].image_id for i in range(len(dataset))] == list(reference.imgs)
     assert dataset.category_ids == sorted(reference.cats)
     for index in range(0, len(dataset), step):

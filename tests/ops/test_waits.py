@@ -100,11 +100,16 @@ def test_a_card_that_is_not_there_refuses_what_a_card_does() -> None:
 
 
 def test_convolutions_are_compared_in_float32_and_left_as_they_were() -> None:
-    kinds = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    backends = torch.backends
+    kinds = backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul
     before = [kind.fp32_precision for kind in kinds]
-    with whole_products():
-        assert [kind.fp32_precision for kind in kinds] == ["ieee", "ieee"]
+    with whole_products(torch.device("cpu")):
+        assert [kind.fp32_precision for kind in kinds] == before
+    with whole_products(torch.device("cuda")):
+        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
     assert [kind.fp32_precision for kind in kinds] == before
+    # Where its parts differ, torch does not tell what holds, and exports, which ask, end.
+    assert backends.cudnn.allow_tf32 in (True, False)
 
 
 def test_all_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
