@@ -127,10 +127,14 @@ SPARSE = torch.eye(3).to_sparse()
 CASES: dict[str, tuple[str, Writer, str]] = {
     "pickle": ("a.pth", pickled, "no dictionary of tensors|may execute code"),
     "pickle as pkl": ("a.pkl", pickled, "no dictionary of tensors|may execute code"),
-    "pickle as safetensors": ("a.safetensors", pickled, "no dictionary of tensors|may execute code"),
+    "pickle as safetensors": ("a.safetensors", pickled, "no dictionary|may execute"),
     "torch": ("a.pth", torch_file({"a": Payload()}), "no dictionary of tensors|may execute code"),
     "old torch": ("a.pt", torch_file({"a": Payload()}, legacy=True), "no dictionary|may execute"),
-    "torch as safetensors": ("a.safetensors", torch_file({"a": Payload()}), "no dictionary|may execute"),
+    "torch as safetensors": (
+        "a.safetensors",
+        torch_file({"a": Payload()}),
+        "no dictionary|may execute",
+    ),
     "zip bomb": ("a.pth", zip_bomb, "would grow to|may execute code"),
     "repeated number": (
         "a.pth",
