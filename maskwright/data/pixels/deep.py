@@ -183,6 +183,8 @@ def read_tiff(data: bytes, name: str) -> np.ndarray:
         ) from None
     if axes == "SYX":
         samples = np.moveaxis(samples, 0, -1)
+    if samples.ndim not in (2, 3):  # its sizes and its bytes tell different things
+        raise ValueError(f"{name} is damaged: its pixels have {samples.ndim} axes")
     if samples.ndim == 3:
         colours = samples.shape[-1] - extra
         samples = samples[..., :3] if photometric == 2 else samples[..., 0]
