@@ -299,6 +299,9 @@ class _Zip(_Records):
                 self._entries = {entry.filename: entry for entry in archive.infolist()}
         except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise pickle.UnpicklingError(f"damaged: {error}") from None
+        size = path.stat().st_size
+        if any(not 0 <= entry.header_offset < size for entry in self._entries.values()):
+            raise pickle.UnpicklingError("damaged: a part of it would lie beyond its end")
         pickles = [name for name in self._entries if name.rpartition("/")[2] == "data.pkl"]
         if not pickles:
             raise pickle.UnpicklingError("it is a zip archive, but none of torch.save")
