@@ -6,10 +6,11 @@ stands; here they become entries of `Builder`, and what is wrong with one is tol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from maskwright.structures import Skeleton
 
@@ -73,12 +74,16 @@ class AnnotatedReader(Builder):
         pixels: whether boxes are written in pixels, so that what all of them are may be doubted.
     """
 
+    AREALESS: ClassVar[str] = "these"  # what shapes without an area are called
+
     def __init__(self, path: Path, split: str, format: str, *, pixels: bool = True) -> None:
         super().__init__(path, split)
         self.format = format
         self.doubted = pixels
         self._files: dict[int, Path] = {}  # by image
         self._at: tuple[int, Shape] | None = None  # the object that is looked at
+        self._without_area: Counter[str] = Counter()
+        self._first_without = ""
 
     def place_of(self, image: int | None, annotation: int | None) -> tuple[Path, str] | None:
         """Return the file of an image, and the place of the object looked at; see `Builder`."""
@@ -95,6 +100,21 @@ class AnnotatedReader(Builder):
             return NAMELESS
         what = f"class {key!r}" if isinstance(key, str) else f"class number {key}"
         return f"{what} is none of the names that are listed"
+
+    def no_area(self, kind: str, place: str) -> None:
+        """Count a shape that is no object of a box or a mask, and keep the place of the first."""
+        self._without_area[kind] += 1
+        self._first_without = self._first_without or place
+
+    def _tell_no_area(self) -> None:
+        """List the shapes without an area."""
+        if self._without_area:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in self._without_area.items())
+            self.fault(
+                "shape without area",
+                f"{self._first_without}: {self.AREALESS} are no objects of a box or a mask, "
+                f"{kinds} in all",
+            )
 
     def surveyed(self) -> None:
         """Say what only all pictures together tell; asked when each was looked at once."""
@@ -142,6 +162,7 @@ class AnnotatedReader(Builder):
             shapes += len(picture.shapes)
             if shapes <= KEPT:
                 kept.append((number, picture))
+        self._tell_no_area()
         self.surveyed()
         if not images:
             first = f"; the first fault: {self.faults[0].message}" if self.faults else ""

@@ -18,6 +18,7 @@ from maskwright.paths import takes_paths
 from ..building.labelled import LabelBuilder, Labelled
 from ..records import Dataset, Fault
 from .folders import IMAGE_FOLDERS, LABEL_PICTURES, Tree, folder_split
+from .outgoing import refuse_written
 from .source import BaseSource, ReadOptions, passed_over
 
 DEEPEST = 6  # folders within folders of a class
@@ -160,8 +161,7 @@ def write_class_folders(dataset: Dataset, folder: str | Path) -> Path:
             no name of a folder.
     """
     place = Path(folder) / dataset.split
-    if place.exists():
-        raise ValueError(f"{place} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(place, dataset)
     labels = [_only_label(dataset, index) for index in range(len(dataset))]
     for name in dataset.names:
         if name in ("", ".", "..") or any(mark in name for mark in '/\\\0:*?"<>|'):

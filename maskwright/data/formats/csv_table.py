@@ -33,6 +33,7 @@ from .folders import (
     folder_split,
     split_name,
 )
+from .outgoing import refuse_written
 from .source import BaseSource, ReadOptions
 
 FORMAT = "csv"
@@ -385,8 +386,7 @@ def write_csv(dataset: Dataset, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     table = folder / f"{dataset.split}.csv"
-    if table.exists():
-        raise ValueError(f"{table} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(table, dataset)
     if wrong := [name for name in dataset.names if ";" in name or name != name.strip()]:
         raise ValueError(f"the class name(s) {wrong[:SHOWN]} cannot stand in a table: rename them")
     stream = io.StringIO()

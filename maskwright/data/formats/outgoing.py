@@ -192,3 +192,9 @@ def class_file(dataset: Dataset, file: Path, heading: str = "") -> None:
 def is_object(one: Outgoing) -> bool:
     """Return True for an object, False for a region that counts neither way."""
     return not one.crowd and one.label != ANY_CLASS
+
+
+def refuse_written(path: Path, dataset: Dataset) -> None:
+    """Raise ValueError if a split of this name is in the folder already: `path` is part of it."""
+    if path.exists():
+        raise ValueError(f"{path} exists: the folder has a split {dataset.split!r} already")

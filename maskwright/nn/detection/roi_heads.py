@@ -439,8 +439,9 @@ class RoIHeads(nn.Module):
                     "this detector has a mask head, but the targets have no masks; train a "
                     "`faster_rcnn_...` model on data with boxes only"
                 )
-            frames = widened(boxes, self.mask_reach)
-            goal = self.mask_head.targets(targets, frames, gt, positive, sizes, pyramid)
+            goal = self.mask_head.targets(
+                targets, widened(boxes, self.mask_reach), gt, positive, sizes, pyramid
+            )
             goal = replace(goal, masks=tuple(mask[rows] for mask in goal.masks))
             label = take(gather_slots(targets.labels, gt), rows)
             feats, frame = self._mask_view(pooled, roi)

@@ -13,7 +13,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import Dataset
-from ..outgoing import sized
+from ..outgoing import refuse_written, sized
 from .truth import looked_for
 
 IMAGES = "images"
@@ -39,8 +39,7 @@ def write_coco(dataset: Dataset, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     file = folder / f"annotations/{dataset.split}.json"
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     with (
         writing(folder),
         replacing(file) as temporary,

@@ -10,7 +10,6 @@ an object; the image of a frame is the file whose name ends with its number. The
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +96,6 @@ class _Reader(AnnotatedReader):
     def __init__(self, path: Path, split: str, divided: bool) -> None:
         super().__init__(path, split, "cvat")
         self.divided = divided
-        self.without_area: Counter[str] = Counter()
-        self.first_without = 0
         self.size: tuple[Any, Any] | None = None
         self.labels: dict[str, str] = {}
 
@@ -115,16 +112,6 @@ class _Reader(AnnotatedReader):
         roots = image_roots(self.path, self.split)
         return self.read(lambda: self._scan(roots), roots, self.labels or None, names)
 
-    def surveyed(self) -> None:
-        """List the shapes without an area."""
-        if self.without_area:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
-            self.fault(
-                "shape without area",
-                f"{self.path}:{self.first_without}: these are no objects of a box or a mask, "
-                f"{kinds} in all",
-            )
-
     def _meta(self, meta: Node) -> None:
         """Take over the classes, and the size of a video."""
         for place in (meta, *meta.children):
@@ -139,8 +126,6 @@ class _Reader(AnnotatedReader):
                 self.size = height, width
 
     def _scan(self, roots: Sequence[Path]) -> Iterator[Picture]:
-        self.without_area.clear()
-        self.first_without = 0
         tracks: list[Node] = []
         for node in xml_elements(self.path, "annotations"):
             if node.tag == "track":
@@ -207,8 +192,7 @@ class _Reader(AnnotatedReader):
             size = (1, 1)
         for node, label in shapes:
             if node.tag in NO_AREA:
-                self.without_area[node.tag] += 1
-                self.first_without = self.first_without or node.line
+                self.no_area(node.tag, f"{self.path}:{node.line}")
                 continue
             found = Shape(label or None, f"line {node.line}", {})
             marks = {

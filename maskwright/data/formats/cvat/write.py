@@ -11,7 +11,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, copy_image, objects_of
+from ..outgoing import Names, Outgoing, copy_image, objects_of, refuse_written
 
 
 @takes_paths
@@ -34,8 +34,7 @@ def write_cvat(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     file, images = root / f"{dataset.split}.xml", root / "images" / dataset.split
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     for name in dataset.names:
         if not name.isprintable():
             raise ValueError(f"the class name {name!r} cannot stand in XML: rename the class")

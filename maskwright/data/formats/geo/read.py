@@ -9,7 +9,6 @@ have holes and parts; over a GeoTIFF each image gets what lies within it. The fi
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +116,6 @@ class _Reader(AnnotatedReader):
 
     def pictures(self, source: GeoSource) -> Iterator[Picture]:
         """Yield the images of files of polygons."""
-        self.without_area: Counter[str] = Counter()
-        self.first_without = ""
         whole = []
         for file in source.files:
             image = image_of(file)
@@ -141,15 +138,6 @@ class _Reader(AnnotatedReader):
         if whole:
             yield from self._over_all(whole, source)
 
-    def surveyed(self) -> None:
-        """List the features without an area."""
-        if self.without_area:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
-            self.fault(
-                "shape without area",
-                f"{self.first_without}: these are no objects of a box or a mask, {kinds} in all",
-            )
-
     def _has_area(self, file: Path, one: Feature) -> bool:
         """Return whether a feature may be a polygon; count those that are certainly none."""
         kind = one.geometry.get("type") if isinstance(one.geometry, dict) else None
@@ -157,8 +145,7 @@ class _Reader(AnnotatedReader):
             kind = "no geometry"
         if kind in AREAS or not isinstance(kind, str):
             return True
-        self.without_area[kind[:40]] += 1
-        self.first_without = self.first_without or f"{file}, {one.place}"
+        self.no_area(kind[:40], f"{file}, {one.place}")
         return False
 
     def _over_all(self, files: Sequence[Path], source: GeoSource) -> Iterator[Picture]:

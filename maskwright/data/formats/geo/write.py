@@ -13,7 +13,7 @@ from maskwright.ops.outlines import Part
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of
+from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
 from .frames import MapFrame, frame_of
 
 LISTED = "classes.txt"
@@ -40,8 +40,7 @@ def write_geo(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     place = root / dataset.split
-    if place.exists():
-        raise ValueError(f"{place} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(place, dataset)
     names = Names()
     with writing(root):
         place.mkdir(parents=True)

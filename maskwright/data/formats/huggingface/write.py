@@ -11,7 +11,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import objects_of
+from ..outgoing import objects_of, refuse_written
 from .tables import BATCH, PARQUET, class_names, columns_of, require_pyarrow
 
 
@@ -36,8 +36,7 @@ def write_huggingface(dataset: Dataset, folder: str | Path) -> Path:
     split = "validation" if dataset.split == "val" else dataset.split
     file = Path(folder) / "data" / f"{split}-00000-of-00001{PARQUET}"
     arrow = require_pyarrow(file)
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     for other in file.parent.glob(f"*{PARQUET}"):
         if class_names(columns_of(other)[1]) != dataset.names:
             raise ValueError(

@@ -14,7 +14,7 @@ from maskwright.paths import takes_paths
 
 from ...records import Dataset
 from ..csv_table import table_text
-from ..outgoing import Names, class_file, copy_image, is_object, objects_of
+from ..outgoing import Names, class_file, copy_image, is_object, objects_of, refuse_written
 from .find import CLASSES, COLUMNS, OBJECTS
 
 MOST = 2**16 - 1
@@ -39,8 +39,7 @@ def write_instances(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     images, masks = root / "images" / dataset.split, root / "masks" / dataset.split
-    if masks.exists():
-        raise ValueError(f"{masks} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(masks, dataset)
     names = Names()
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +80,10 @@ def labelme_file(path: Path) -> dict[str, LabelMeSource]:
 class _Reader(AnnotatedReader):
     """State of reading one split."""
 
+    AREALESS = "points and lines"
+
     def pictures(self, root: Path, files: Sequence[Path]) -> Iterator[Picture]:
         """Yield the images of files."""
-        self.without_area: Counter[str] = Counter()
-        self.first_without = ""
         for file in files:
             picture = Picture(file, "")
             try:
@@ -92,16 +91,6 @@ class _Reader(AnnotatedReader):
             except ValueError as error:
                 picture.broken = "unreadable labels", str(error)
             yield picture
-
-    def surveyed(self) -> None:
-        """List the shapes without an area."""
-        if self.without_area:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
-            self.fault(
-                "shape without area",
-                f"{self.first_without}: points and lines are no objects of a box or a mask, "
-                f"{kinds} in all",
-            )
 
     def _fill(self, picture: Picture, root: Path, content: Any) -> None:
         """Take over image and shapes.
@@ -138,8 +127,7 @@ class _Reader(AnnotatedReader):
             one = shape if isinstance(shape, dict) else {}
             kind, place = one.get("shape_type") or "polygon", f"shapes[{number}]"
             if kind in NO_AREA:
-                self.without_area[kind] += 1
-                self.first_without = self.first_without or f"{file}, {place}"
+                self.no_area(kind, f"{file}, {place}")
                 continue
             found = _shape(one, kind, place, size)
             group = one.get("group_id")

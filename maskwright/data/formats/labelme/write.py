@@ -11,7 +11,7 @@ from maskwright.paths import takes_paths
 
 from ...building.geometry import as_png
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of
+from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
 from .read import IGNORED
 
 VERSION = "5.4.1"  # of LabelMe whose shapes these are
@@ -38,8 +38,7 @@ def write_labelme(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     place = root / dataset.split
-    if place.exists():
-        raise ValueError(f"{place} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(place, dataset)
     names = Names()
     with writing(root):
         place.mkdir(parents=True)

@@ -11,6 +11,7 @@ from maskwright.paths import takes_paths
 
 from ...records import Dataset
 from ..folders import read_lines
+from ..outgoing import refuse_written
 from .classes import read_table
 
 
@@ -33,8 +34,7 @@ def write_maps(dataset: Dataset, folder: str | Path) -> Path:
     images, maps = root / "images" / dataset.split, root / "masks" / dataset.split
     if dataset.records != "maps":
         raise ValueError(f"{dataset.source} has no label maps: open it with records='maps'")
-    if maps.exists():
-        raise ValueError(f"{maps} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(maps, dataset)
     listing = root / "classes.txt"
     if listing.exists() and read_lines(listing) != dataset.names:
         raise ValueError(f"{listing} names other classes than {dataset.source}")

@@ -27,7 +27,7 @@ from ...segments import LEAST, BadSegment
 from ..beside import file_of_split, listed_names
 from ..csv_table import image_roots
 from ..folders import Tree, split_name
-from ..outgoing import Names, class_file, copy_image, objects_of
+from ..outgoing import Names, class_file, copy_image, objects_of, refuse_written
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
 
@@ -191,8 +191,7 @@ def write_crowdhuman(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     file, images = root / f"annotation_{dataset.split}{SUFFIX}", root / IMAGES
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     if MASK in dataset.names:
         raise ValueError(
             f"{dataset.source} has the class {MASK!r}, which in CrowdHuman is what is nobody: "

@@ -23,7 +23,7 @@ from ...records import ANY_CLASS, Dataset
 from ...segments import BadSegment
 from ..beside import FilesSource, listed_names
 from ..folders import IMAGE_FOLDERS, Tree, folder_split, read_lines, split_name
-from ..outgoing import Names, class_file, copy_image, objects_of
+from ..outgoing import Names, class_file, copy_image, objects_of, refuse_written
 from ..sniff import sniff
 from ..source import ReadOptions
 
@@ -190,8 +190,7 @@ def write_kitti(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     labels, images = root / dataset.split / LABELS[0], root / dataset.split / IMAGES[0]
-    if labels.exists():
-        raise ValueError(f"{labels} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(labels, dataset)
     for name in dataset.names:
         if name.split() != [name] or name == DONT_CARE:
             raise ValueError(

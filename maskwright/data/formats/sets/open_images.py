@@ -26,7 +26,7 @@ from ...records import Dataset
 from ...segments import BadSegment
 from ..csv_table import HEADER_BYTES, image_roots, table_text
 from ..folders import ANNOTATION_FOLDERS, Tree, folder_split, split_name
-from ..outgoing import Names, copy_image, is_object, objects_of
+from ..outgoing import Names, copy_image, is_object, objects_of, refuse_written
 from ..source import BaseSource, ReadOptions
 
 BOXES = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
@@ -302,8 +302,7 @@ def write_open_images(dataset: Dataset, folder: str | Path) -> Path:
     split = "validation" if dataset.split == "val" else dataset.split
     file, images = root / f"{split}-annotations-bbox.csv", root / split
     listing = root / DESCRIPTIONS
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     described = _csv([[name, name] for name in dataset.names])
     if listing.exists() and table_text(listing) != described:
         raise ValueError(

@@ -10,7 +10,6 @@ neither way.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -80,8 +79,6 @@ class _Reader(AnnotatedReader):
 
     def pictures(self, tasks: Sequence[Any], roots: Sequence[Path]) -> Iterator[Picture]:
         """Yield the images of tasks that somebody annotated."""
-        self.without_area: Counter[str] = Counter()
-        self.first_without = ""
         self.untouched: list[str] = []
         for number, task in enumerate(tasks):
             place = f"task {task.get('id', number)}" if isinstance(task, dict) else f"[{number}]"
@@ -106,14 +103,7 @@ class _Reader(AnnotatedReader):
             yield picture
 
     def surveyed(self) -> None:
-        """List what is no object, and the tasks that nobody annotated."""
-        if self.without_area:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
-            self.fault(
-                "shape without area",
-                f"{self.path}, {self.first_without}: these are no objects of a box or a mask, "
-                f"{kinds} in all",
-            )
+        """List the tasks that nobody annotated."""
         if self.untouched:
             self.fault(
                 "task without annotation",
@@ -165,8 +155,7 @@ class _Reader(AnnotatedReader):
             kind, where = _kind(one), f"{place}, result[{number}]"
             if kind not in AREAS:
                 if kind != "labels":
-                    self.without_area[kind or "nothing"] += 1
-                    self.first_without = self.first_without or where
+                    self.no_area(kind or "nothing", f"{self.path}, {where}")
                 continue
             key = one.get("id")
             if isinstance(key, str | int):

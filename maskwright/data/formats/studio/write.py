@@ -13,7 +13,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of
+from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
 from .brush import encode_brush
 
 LISTED = "classes.txt"
@@ -41,8 +41,7 @@ def write_studio(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     file, images = root / f"{dataset.split}.json", root / "images" / dataset.split
-    if file.exists():
-        raise ValueError(f"{file} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(file, dataset)
     names = Names()
     with writing(root):
         images.mkdir(parents=True, exist_ok=True)

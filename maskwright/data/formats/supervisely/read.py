@@ -9,7 +9,6 @@ counted. A split is told by the name of a folder, else by tags of the images. Th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,8 +144,6 @@ class _Reader(AnnotatedReader):
         self, root: Path, files: Sequence[Path], wanted: str | None = None
     ) -> Iterator[Picture]:
         """Yield the images of files, of one split if they are divided."""
-        self.without_area: Counter[str] = Counter()
-        self.first_without = ""
         for file in files:
             picture = Picture(file, "")
             try:
@@ -157,15 +154,6 @@ class _Reader(AnnotatedReader):
             except ValueError as error:
                 picture.broken = "unreadable labels", str(error)
             yield picture
-
-    def surveyed(self) -> None:
-        """List the shapes without an area."""
-        if self.without_area:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.without_area.items())
-            self.fault(
-                "shape without area",
-                f"{self.first_without}: these are no objects of a box or a mask, {kinds} in all",
-            )
 
     def _fill(self, picture: Picture, root: Path, content: Any) -> None:
         """Take over image and objects.
@@ -193,8 +181,7 @@ class _Reader(AnnotatedReader):
             given = one if isinstance(one, dict) else {}
             kind, place = _kind(given), f"objects[{number}]"
             if kind in NO_AREA:
-                self.without_area[kind] += 1
-                self.first_without = self.first_without or f"{file}, {place}"
+                self.no_area(kind, f"{file}, {place}")
                 continue
             found = _shape(given, kind, place, (height, width))
             group = given.get("instance")

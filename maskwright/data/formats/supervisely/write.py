@@ -12,7 +12,7 @@ from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
 from ..json_file import load_json
-from ..outgoing import Names, Outgoing, copy_image, objects_of
+from ..outgoing import Names, Outgoing, copy_image, objects_of, refuse_written
 from .bitmap import encode_bitmap
 from .read import ANNOTATIONS, IGNORED, IMAGES, META
 
@@ -41,8 +41,7 @@ def write_supervisely(dataset: Dataset, folder: str | Path) -> Path:
     """
     root = Path(folder)
     place = root / dataset.split
-    if place.exists():
-        raise ValueError(f"{place} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(place, dataset)
     meta = root / META
     described = _meta(dataset)
     if meta.exists() and load_json(meta).get("classes") != described["classes"]:

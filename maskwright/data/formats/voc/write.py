@@ -16,6 +16,7 @@ from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
 from ..folders import read_lines
+from ..outgoing import refuse_written
 from .masks import VOID
 from .read import CLASS_FILES
 
@@ -78,8 +79,7 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
 
 
 def _require_room(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> None:
-    if listing.exists():
-        raise ValueError(f"{listing} exists: the folder has a split {dataset.split!r} already")
+    refuse_written(listing, dataset)
     classes = folder / CLASS_FILES[0]
     if classes.exists() and read_lines(classes) != dataset.names:
         raise ValueError(
