@@ -240,7 +240,7 @@ def test_buckets() -> None:
 
 def test_a_download_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then keeps a connection alive, not the wait for the image."""
-    monkeypatch.setattr("maskwright.data.pixels.images.URL_SECONDS", 0.3)
+    monkeypatch.setattr("maskwright.data.pixels.opening.URL_SECONDS", 0.3)
     closing = threading.Event()
 
     class Trickle(http.server.BaseHTTPRequestHandler):

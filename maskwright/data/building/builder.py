@@ -17,8 +17,9 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
-from ..pixels.images import file_problem, image_header
+from ..pixels.images import image_header
 from ..pixels.limits import max_pixels, mend
+from ..pixels.opening import file_problem
 from ..records import ANY_CLASS, Dataset, Fault
 from ..segments import BadSegment
 from .hints import BoxPattern

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..columns import Columns, pack_offsets, pack_texts
-from ..pixels.images import file_problem
+from ..pixels.opening import file_problem
 from ..records import Dataset, Fault
 
 SHOWN = 5  # names that a message lists

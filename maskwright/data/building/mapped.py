@@ -12,8 +12,8 @@ import torch
 
 from ..columns import Columns, pack_offsets, pack_texts
 from ..maps.encoding import Encoding
-from ..pixels.images import file_problem
 from ..pixels.label_image import label_size
+from ..pixels.opening import file_problem
 from ..records import Dataset, Fault
 from .labelled import no_objects_columns
 

@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..pixels.images import file_problem, image_header, leave_warnings
+from ..pixels.images import image_header
+from ..pixels.opening import file_problem
+from ..pixels.pillow import leave_warnings
 from ..records import Dataset
 
 DECODED_PIXELS = 10**9  # about ten seconds of JPEG on one core

@@ -15,21 +15,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .limits import TooLargeError, check_pixels
+from .limits import check_pixels
+from .tiff import AS_EIGHT_BITS, RefusedError, open_tiff, turned_grey
 
 if TYPE_CHECKING:
     from PIL import Image
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT, _DEPTH = 258, 262, 277, 339, 32997  # tags of TIFF
 _UNSIGNED, _WHITE_IS_ZERO = 1, 0
-_GREY_OR_RGB = (0, 1, 2)  # photometric interpretations
 NO_MEMORY = "the memory does not suffice to decode it: cut the image into tiles"
-_AS_EIGHT_BITS = "save it as PNG or TIFF with 8 or 16 bits per channel"
-
-
-class RefusedError(ValueError):
-    """A file that is whole, but no picture for us; the message says what to do."""
 
 
 def is_full_grey(mode: str) -> bool:
@@ -72,7 +66,7 @@ def read_deep(image: Image.Image, name: str) -> np.ndarray | None:
         return read_tiff(_everything(image), name)
     if is_full_grey(image.mode) and kind != "PPM":
         if kind == "FITS":
-            raise RefusedError(f"{name} is FITS with more than 8 bits: {_AS_EIGHT_BITS}")
+            raise RefusedError(f"{name} is FITS with more than 8 bits: {AS_EIGHT_BITS}")
         return None
     if kind == "PNG":
         return _read_png(_everything(image))
@@ -80,7 +74,7 @@ def read_deep(image: Image.Image, name: str) -> np.ndarray | None:
         return _read_netpbm(_everything(image), name)
     raise RefusedError(
         f"{name} is {kind} with more than 8 bits per channel in colour, of which Pillow would drop "
-        f"the lower ones: {_AS_EIGHT_BITS}"
+        f"the lower ones: {AS_EIGHT_BITS}"
     )
 
 
@@ -134,119 +128,31 @@ class GreyTags:
             samples = samples.view(np.uint32)
         elif samples.dtype == np.int32 and self.bits == 16:
             samples = samples.astype(np.int16)
-        return _black_is_zero(samples, self.bits) if self.white_is_zero else samples
-
-
-def _black_is_zero(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Turn samples of which the smallest is white."""
-    turned: np.ndarray
-    if samples.dtype.kind == "f":
-        turned = -samples
-    elif samples.dtype.kind == "u":
-        turned = samples.dtype.type((1 << bits) - 1) - samples
-    else:
-        turned = ~samples
-    return turned
+        return turned_grey(samples, self.bits) if self.white_is_zero else samples
 
 
 def read_tiff(data: bytes, name: str) -> np.ndarray:
-    """Return the samples of the first page of a TIFF, (H, W) or (H, W, 3), before any turn.
-
-    An alpha channel is left out, white is the largest value.
+    """Return the samples of the first page of a TIFF, (H, W) or (H, W, C), before any turn.
 
     Raises:
-        ValueError: if it is damaged, needs a codec that is missing, or is neither grey nor RGB.
+        ValueError: if it is damaged, needs a codec that is missing, or is no image.
     """
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page: Any = file.pages[0]
-            _check_page(page, name)
-            samples: np.ndarray = page.asarray()
-            photometric, bits = int(page.photometric), int(page.bitspersample)
-            axes, extra = str(page.axes), len(page.extrasamples)
-    except (RefusedError, TooLargeError):
-        raise
-    except MemoryError as error:
-        raise ValueError(f"{name}: {NO_MEMORY} ({error})") from None
-    except Exception as error:  # decoders raise what they like on broken bytes
-        text = f"{type(error).__name__}: {error}"
-        if "imagecodecs" in text or isinstance(error, ImportError):
-            raise RefusedError(
-                f"{name} has a compression that needs a further package: `pip install "
-                f"imagecodecs`, or save the file without compression ({error})"
-            ) from None
-        raise ValueError(
-            f"{name} is damaged or incomplete and cannot be decoded ({error}): copy it again or "
-            "remove it"
-        ) from None
-    if axes == "SYX":
-        samples = np.moveaxis(samples, 0, -1)
-    if samples.ndim not in (2, 3):  # its sizes and its bytes tell different things
-        raise ValueError(f"{name} is damaged: its pixels have {samples.ndim} axes")
-    if samples.ndim == 3:
-        colours = samples.shape[-1] - extra
-        samples = samples[..., :3] if photometric == 2 else samples[..., 0]
-        assert colours in (1, 3)
-    samples = np.ascontiguousarray(samples)
-    if samples.dtype == np.bool_:
-        samples = samples.astype(np.uint8) * np.uint8(255)
-        bits = 8
-    return _black_is_zero(samples, bits) if photometric == _WHITE_IS_ZERO else samples
-
-
-def _check_page(page: Any, name: str) -> None:
-    """Raise ValueError unless a page of a TIFF is one grey or RGB image of real numbers."""
-    kind = None if page.dtype is None else page.dtype.kind
-    if kind is None or kind not in "buif":
-        raise RefusedError(f"{name} has samples that are no real numbers: {_AS_EIGHT_BITS}")
-    if page.axes not in ("YX", "YXS", "SYX"):
-        raise RefusedError(
-            f"{name} is a volume or a stack in one page (axes {page.axes}): save its planes one by "
-            "one"
-        )
-    check_pixels(int(page.imagelength), int(page.imagewidth), name)
-    if int(page.photometric) not in _GREY_OR_RGB:
-        colours = getattr(page.photometric, "name", page.photometric)
-        raise RefusedError(
-            f"{name} has colours of the kind {colours} with {page.dtype} samples: convert it to "
-            "RGB or grey"
-        )
-    wanted = 3 if int(page.photometric) == 2 else 1
-    extra = [int(one) for one in page.extrasamples]
-    rest = int(page.samplesperpixel) - wanted
-    # Of RGB, a fourth channel of no declared use is as good as always alpha.
-    alpha = rest == 0 or (rest == 1 and (extra[:1] in ([1], [2]) or (wanted == 3)))
-    if not alpha:
-        raise RefusedError(
-            f"{name} has {page.samplesperpixel} channels that are not marked as red, green and "
-            "blue: save one channel as grey, or three of them as RGB"
-        )
+    file, windows, _ = open_tiff(io.BytesIO(data), name, needed=True)
+    with file:
+        check_pixels(*windows.size, name)
+        samples = windows.read(0, 0, *windows.size)
+    return samples[..., 0] if windows.channels == 1 else samples
 
 
 def tiff_size(stream: BinaryIO, name: str) -> tuple[tuple[int, int], str, int, int]:
     """Return (height, width), type of samples, number of pages and orientation of a TIFF.
 
     Raises:
-        ValueError: if it is none that `read_tiff` reads.
+        ValueError: if it is none that is read.
     """
-    import tifffile
-
-    try:
-        stream.seek(0)
-        with tifffile.TiffFile(stream) as file:
-            page: Any = file.pages[0]
-            _check_page(page, name)
-            turn = page.tags.get(274)
-            orientation = 1 if turn is None else int(turn.value)
-            size = int(page.imagelength), int(page.imagewidth)
-            pages = sum(not getattr(one, "is_reduced", False) for one in list(file.pages))
-            return size, str(page.dtype), pages, orientation
-    except (RefusedError, TooLargeError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read as a TIFF: {error}") from None
+    file, windows, orientation = open_tiff(stream, name, needed=True)
+    pages = sum(not getattr(one, "is_reduced", False) for one in list(file.pages))
+    return windows.size, str(file.pages[0].dtype), pages, orientation
 
 
 def _read_png(data: bytes) -> np.ndarray:

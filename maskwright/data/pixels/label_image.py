@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .images import decoded, file_problem, image_header
+from .images import image_header
 from .mat_file import MAT, load_mat
+from .opening import file_problem
+from .pillow import decoded
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSSY = ("JPEG", "MPO")  # of Pillow's formats; WebP and JPEG 2000 may be lossless

@@ -1,0 +1,214 @@
+"""Images that are read by window, never whole: what tiling looks at.
+
+A TIFF is decoded strip by strip or tile by tile (`tiff`). What other files hold can only be decoded
+at once (PNG, JPEG, ...); it is, when they are opened, and windows are cut from that.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from maskwright.paths import home_path
+
+from . import tiff
+from .arrays import as_array, check_array, read_stream, upright
+from .limits import check_pixels, own_limit
+from .opening import download, open_file
+from .pillow import beyond_pillow, decode, exif_warnings, opened
+
+
+class Picture:
+    """An open image, upright by its EXIF orientation; a context manager.
+
+    Attributes:
+        name: path, address or description of the source, for messages.
+        size: (height, width).
+        channels: samples of a pixel.
+        dtype: of the samples, in native byte order.
+        by_window: whether parts are read from the file when they are asked for; otherwise the
+            image is in memory.
+
+    Example:
+        >>> with open_picture(np.arange(12, dtype=np.uint16).reshape(3, 4)) as picture:
+        ...     picture.size, picture.channels, picture.read(1, 1, 3, 3).tolist()
+        ((3, 4), 1, [[5, 6], [9, 10]])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: np.ndarray | tiff.TiffWindows,
+        *,
+        orientation: int = 1,
+        stream: BinaryIO | None = None,
+    ) -> None:
+        self.name = name
+        self._stream, self._orientation, self._samples = stream, orientation, samples
+        if isinstance(samples, np.ndarray):
+            height, width = samples.shape[:2]
+            self.channels = samples.shape[2] if samples.ndim == 3 else 1
+            self.by_window = False
+        else:
+            height, width = samples.size
+            self.channels, self.by_window = samples.channels, samples.by_window
+        self.size = (width, height) if orientation > 4 else (height, width)
+        self.dtype = samples.dtype
+
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+        """Return a window of samples as they are stored.
+
+        Args:
+            top, left, bottom, right: whole pixels of the upright image; the last two stand behind
+                the window.
+
+        Returns:
+            (h, w) of one channel, otherwise (h, w, C); native byte order.
+
+        Raises:
+            ValueError: if the window does not lie in the image, or its pixels cannot be decoded.
+        """
+        height, width = self.size
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise ValueError(
+                f"{self.name} has {height} rows and {width} columns, the window from row {top} to "
+                f"{bottom} and column {left} to {right} does not lie in it"
+            )
+        if self._orientation > 1:
+            return self._turned(top, left, bottom, right)
+        return self._stored(top, left, bottom, right)
+
+    def whole(self) -> np.ndarray:
+        """Return all samples, as `read` does.
+
+        Raises:
+            ValueError: if there are more pixels than are allowed (see `limits`), or they cannot be
+                decoded.
+        """
+        if self.by_window:
+            check_pixels(*self.size, self.name)
+        return self.read(0, 0, *self.size)
+
+    def _stored(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+        if isinstance(self._samples, np.ndarray):
+            return self._samples[top:bottom, left:right]
+        found = self._samples.read(top, left, bottom, right)
+        return found[..., 0] if self.channels == 1 else found
+
+    def _turned(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+        """Read a window of the upright image from where it stands in the stored one."""
+        kind, (height, width) = self._orientation, self.size
+        if kind in (3, 4, 7, 8):  # what `upright` does last is undone first
+            top, bottom = height - bottom, height - top
+        if kind in (2, 3, 6, 7):
+            left, right = width - right, width - left
+        if kind > 4:
+            top, left, bottom, right = left, top, right, bottom
+        return upright(self._stored(top, left, bottom, right), kind, None)
+
+
+def open_picture(
+    source: Any,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Picture:
+    """Open an image for reading by window; to be closed, best by `with`.
+
+    Args:
+        source: path, http(s) URL, bytes of an encoded image, an open file or other binary stream
+            (read from its beginning), PIL image; or an array (H, W), (H, W, 1), (H, W, 3) RGB or
+            (H, W, 4) RGBA of numbers, or a torch tensor, also with its channels in front. False
+            and True are black and white.
+        page: number of the image in a file of several, from 0; None: the first.
+        channels: numbers from 0 of the channels to read, in this order; None: all but alpha.
+        size: (height, width) for which annotations were made. An annotation tool that ignores the
+            EXIF orientation writes the size of the stored pixels: only then (`size` is the stored
+            size and not the upright one) the pixels stay as they are stored.
+
+    Raises:
+        ValueError: if the source is missing, no image, truncated, has no such page or channel,
+            holds more pixels than may be in memory at once (see `limits`) and cannot be read by
+            window, or has samples that nothing here reads in full depth.
+    """
+    from PIL import Image
+
+    if isinstance(source, Tensor):
+        source = as_array(source)
+    if isinstance(source, np.ndarray):
+        return Picture("the given array", check_array(source))
+    if isinstance(source, Image.Image):
+        return Picture("the given PIL image", decode(source, "the given PIL image", size))
+    name, stream = _opened(source)
+    with exif_warnings(), own_limit():
+        try:
+            found = _of_tiff(stream, name, page, channels, size)
+            if found is not None:
+                return found
+            with opened(stream, name) as image:
+                check_pixels(image.height, image.width, name)
+                picture = Picture(name, decode(image, name, size))
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+        return picture
+
+
+def _opened(source: Any) -> tuple[str, BinaryIO]:
+    """Return what a source is called, and its bytes."""
+    if hasattr(source, "read"):
+        source = read_stream(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"image of {len(bytes(source))} bytes", io.BytesIO(source)
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        return source, io.BytesIO(download(source))
+    if isinstance(source, str | Path):
+        return str(source), open_file(Path(home_path(source)))
+    raise ValueError(
+        "an image is a path, a URL, bytes, an open binary file, a PIL image, or an array or tensor "
+        f"(H, W, 3); got {type(source).__name__}"
+    )
+
+
+def _of_tiff(
+    stream: BinaryIO,
+    name: str,
+    page: int | None,
+    channels: Sequence[int] | None,
+    size: tuple[int, int] | None,
+) -> Picture | None:
+    """Open a TIFF by its parts; None: another file, or one that only Pillow decodes."""
+    start = stream.read(4)
+    stream.seek(0)
+    if start not in tiff.TIFF_STARTS:
+        return None
+    needed = beyond_pillow(stream)
+    try:
+        _, windows, orientation = tiff.open_tiff(stream, name, page, channels, needed=needed)
+    except tiff.ForPillowError:
+        stream.seek(0)
+        return None
+    height, width = windows.size
+    if size is not None and tuple(size) == (height, width) != (width, height) and orientation > 4:
+        orientation = 1
+    if not windows.by_window:
+        check_pixels(height, width, name)
+    return Picture(name, windows, orientation=orientation, stream=stream)
