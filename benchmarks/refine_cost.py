@@ -23,8 +23,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskwright.drawing.scene import drawn_scene
 from maskwright.models import PostProcess
 from maskwright.prediction.predictor import Predictor
-from maskwright.prediction.reading import Loaded
-from maskwright.prediction.sources import one_source
 from maskwright.structures import Resize
 from maskwright.timing.comparable import random_predictor
 
@@ -36,8 +34,7 @@ def prepare(family: str, backbone: str, size: tuple[int, int]) -> tuple[Predicto
     """Return a model that finds 100 objects in the drawn scene, and the scene as its input."""
     photo = drawn_scene()
     predictor = random_predictor(f"{family}_{backbone}", 80, photo)
-    loaded = Loaded(one_source(photo, 0), photo, 0.0)
-    return predictor, predictor.prepare([loaded], Resize(*sorted(size)))[0]
+    return predictor, predictor.prepare([(photo, None)], Resize(*sorted(size)))[0]
 
 
 def show_memory(family: str, backbone: str, size: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ from ..runs import check_save, save_dir
 from ..storage.rundir import read_args, write_args
 from ..tasks.evaluation import evaluate
 from ..tasks.label_check import Suspect
+from ..tasks.options import own_options
 from ..terminal import console
 from ..text import to_json
 from ..window import parse_window
@@ -130,7 +131,7 @@ def check_labels(
     elif weights is not None:
         raise OptionError("weights is for a model given by its name; this one has its own")
     network, meta, task = model.model, model.meta, model.task
-    asked = task.own_options(meta.model, {"max_det": max_det}, {"max_det": 100})
+    asked = own_options(task, meta.model, {"max_det": max_det}, {"max_det": 100})
     given = {**task.doubts.options, **asked}
     settings, scale = task.settings(network, given, given, model.names), chosen_window(meta, window)
     finding = {**task.finding(network), "format": format}

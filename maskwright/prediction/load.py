@@ -10,6 +10,7 @@ from ..graphs.sessions import open_graph
 from ..hub.loading import GRAPH_SUFFIXES, load_model
 from ..paths import takes_paths
 from ..tasks import get_task
+from ..tasks.options import own_options
 from .predictor import Predictor
 
 
@@ -74,7 +75,7 @@ def load(
 def _adapt(model: Any, name: str, proposal_source: str | None) -> None:
     task = get_task(model.task)
     given = {"proposal_source": proposal_source}
-    task.adapt(model, name, task.own_options(name, given, {"proposal_source": None}))
+    task.adapt(model, name, own_options(task, name, given, {"proposal_source": None}))
 
 
 def _origin(model: str | Path, **options: Any) -> dict[str, str]:

@@ -56,6 +56,9 @@ def predict(
     slide: int | None = None,
     crf: bool | str | tuple[float, ...] | None = None,
     probs: bool = False,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    tile_levels: int = 1,
 ) -> Results:
     """Predict over a source of any size, one result at a time.
 
@@ -71,7 +74,7 @@ def predict(
             others, as in person:0.6,car:0.3,0.4. `max_det` counts before these.
         iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
             the model's own, mostly 0.5; exported files keep that of their export.
-        max_det: most objects in an image; a warning says when an image reached it.
+        max_det: most objects in an image or tile; a warning says when one reached it.
         imgsz: image size in pixels: the long side, short and long side, or a factor such as
             1.25x. None: the rule that the model was trained with.
         batch: images that are computed at once.
@@ -118,6 +121,13 @@ def predict(
             `val` finds them by crf=search. None: not.
         probs: for models that give every pixel a class: keep the probability of each class at
             each pixel, `result.probs`; formats=probs writes it.
+        tile: look at larger images in tiles of so many of their pixels a side, best as large as the
+            images of the training: `imgsz` is the size of a tile then, `batch` counts tiles,
+            `max_det` holds for each. Objects that tiles cut become one again. None: as a whole.
+        overlap: share of a tile that it has in common with the next one, at least, up to 0.9;
+            objects that are no longer than that lie whole in some tile.
+        tile_levels: look also in tiles of twice the side at half the size, and so on, for objects
+            that are longer than the overlap of the smaller tiles: so many sizes in all.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
@@ -169,9 +179,12 @@ def predict(
         "topk": topk,
     }
     given |= {"slide": slide, "crf": crf, "probs": probs or "probs" in files}
+    given |= {"tile": tile, "overlap": overlap, "tile_levels": tile_levels}
     settings = predictor.settings(given, predict)
-    rule = predictor.resize_rule(imgsz)
+    rule = predictor.resize_rule(imgsz, settings)
     explainer = None
+    if explain is not None and tile is not None:
+        raise OptionError("explain shows an image as a whole, as the network sees it: not in tiles")
     if explain is not None:
         explainer = predictor.explainer(explain, explain_target, rule)
     elif explain_target is not None:
@@ -209,12 +222,12 @@ def _stream(
 ) -> Generator[Any]:
     stretched = False
     said: set[str] = set()
-    images = read_all(sources, window, predictor.memory, settings.rules(rule), settings.part)
+    images = read_all(sources, window, predictor.memory, settings.rules(rule), settings)
     while group := list(islice(images, batch)):
         if window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True
             warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
-        for result in _compute(predictor, group, rule, settings, sources.single):
+        for result in _compute(predictor, group, rule, settings, sources.single, batch):
             for text in predictor.task.remarks([result], predictor.model, settings, said):
                 warnings.warn(text, stacklevel=2)
             if explainer is not None:
@@ -229,11 +242,16 @@ def _stream(
 
 
 def _compute(
-    predictor: Predictor, group: Sequence[Loaded], rule: Any, settings: Settings, single: bool
+    predictor: Predictor,
+    group: Sequence[Loaded],
+    rule: Any,
+    settings: Settings,
+    single: bool,
+    tiles: int,
 ) -> list[Any]:
     """Return the results of a batch; one by one, and without those that do not fit into memory."""
     try:
-        return predictor.infer(group, rule, settings)
+        return predictor.infer(group, rule, settings, tiles=tiles)
     except TooLittleMemoryError as error:
         if single:
             raise
@@ -242,5 +260,5 @@ def _compute(
     if len(group) == 1:
         warnings.warn(printable(f"skipped: {problem}"), stacklevel=3)
         return []
-    parts = [_compute(predictor, [one], rule, settings, single) for one in group]
+    parts = [_compute(predictor, [one], rule, settings, single, tiles) for one in group]
     return [result for part in parts for result in part]

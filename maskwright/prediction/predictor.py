@@ -10,6 +10,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,12 +27,14 @@ from ..models.meta import Meta
 from ..structures import Images
 from ..tasks import get_task
 from ..tasks.base import Attach, Settings
+from ..tasks.options import own_options
 from ..text import one_line
 from ..window import Window
 from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
 from .reading import Loaded, read, warn_frames
 from .sources import one_source
+from .tiles import LEAST, look_at_tiles, parse_tiling
 from .windows import chosen_window, own_window_warning
 
 
@@ -109,6 +112,9 @@ class Predictor:
         slide: int | None = None,
         crf: Any = None,
         probs: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        tile_levels: int = 1,
     ) -> list[Any]: ...
 
     @overload
@@ -127,6 +133,9 @@ class Predictor:
         slide: int | None = None,
         crf: Any = None,
         probs: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        tile_levels: int = 1,
     ) -> Any: ...
 
     @checked_options
@@ -145,6 +154,9 @@ class Predictor:
         slide: int | None = None,
         crf: Any = None,
         probs: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        tile_levels: int = 1,
     ) -> Any:
         """Return what is found in an image: a `Result`, or that of another task.
 
@@ -164,14 +176,18 @@ class Predictor:
             slide: see `predict`.
             crf: see `predict`.
             probs: see `predict`.
+            tile: see `predict`.
+            overlap: see `predict`.
+            tile_levels: see `predict`.
 
         Raises:
             ValueError: if an image cannot be read (the message names it) or an option is wrong.
         """
         given = {"conf": conf, "iou": iou, "max_det": max_det, "soft_nms": soft_nms, "tta": tta}
         given |= {"topk": topk, "slide": slide, "crf": crf, "probs": probs}
+        given |= {"tile": tile, "overlap": overlap, "tile_levels": tile_levels}
         settings = self.settings(given, type(self).__call__)
-        rule = self.resize_rule(imgsz)
+        rule = self.resize_rule(imgsz, settings)
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
         # One by one: padding to a larger neighbour would change the numbers a little.
@@ -200,29 +216,46 @@ class Predictor:
             OptionError: if one is wrong, or another task's.
         """
         defaults = defaults_of(function)
-        own = self.task.own_options(self.meta.model, given, defaults)
-        return self.task.settings(self.model, own, defaults, self.names)
+        own = own_options(self.task, self.meta.model, given, defaults)
+        made = self.task.settings(self.model, own, defaults, self.names)
+        asked = (own.get(name, defaults.get(name)) for name in ("tile", "overlap", "tile_levels"))
+        tiling = parse_tiling(*asked)
+        return made if tiling is None else replace(made, tiling=tiling)
 
     def network(self) -> Model:
         """Return what computes: the model, rearranged for inference if `fast`."""
         return self._network.get() if self.fast else self.model
 
-    def resize_rule(self, imgsz: Any = None) -> Any:
-        """Return the rule for `imgsz` with the model's conventions; None: the model's own rule."""
+    def resize_rule(self, imgsz: Any = None, settings: Settings | None = None) -> Any:
+        """Return the rule for `imgsz` with the model's conventions; None: the model's own rule.
+
+        Args:
+            imgsz: see `predict`.
+            settings: of the prediction, whose tiles it is to fit.
+
+        Raises:
+            OptionError: if the model has no such size, or tiles are too small for it.
+        """
         if imgsz is not None and self.model.buckets:
             sizes = ", ".join(f"{height} x {width}" for height, width in self.model.buckets)
             raise OptionError(
                 f"imgsz={imgsz}: {self.meta.model} was exported for images of {sizes}; export it "
                 "with imgsz=none to choose the size later"
             )
-        return self.task.resize_rule(self.model, imgsz)
+        rule = self.task.resize_rule(self.model, imgsz)
+        if settings is not None and settings.tiling is not None:
+            settings.tiling.require(rule, max(LEAST, self.model.size_divisor))
+        return rule
 
-    def prepare(self, batch: Sequence[Loaded], *rules: Any) -> list[Images]:
-        """Return images in memory as network input on the device: a batch for each resize rule."""
-        pixels = [loaded.pixels for loaded in batch]
-        paths = [loaded.source.path for loaded in batch]
-        files = [None if path is None else Path(path) for path in paths]
-        photos = list(zip(pixels, files, strict=True))
+    def prepare(self, batch: Sequence[tuple[np.ndarray, str | None]], *rules: Any) -> list[Images]:
+        """Return images in memory as network input on the device: a batch for each resize rule.
+
+        Args:
+            batch: pixels (H, W, 3) uint8 RGB, and the path of each.
+            *rules: how they are resized.
+        """
+        pixels = [one for one, _ in batch]
+        photos = [(one, None if path is None else Path(path)) for one, path in batch]
         scaled = [self.task.collate(pixels, self.model, rule) for rule in rules]
         return [self._on_device(self._attach(images, photos)) for images in scaled]
 
@@ -239,35 +272,26 @@ class Predictor:
         pixels = images.pixels.contiguous(memory_format=torch.channels_last)
         return replace(images, pixels=pixels)
 
-    def infer(self, batch: Sequence[Loaded], rule: Any, settings: Settings) -> list[Any]:
+    def infer(
+        self, batch: Sequence[Loaded], rule: Any, settings: Settings, *, tiles: int = 1
+    ) -> list[Any]:
         """Return the results of images in memory, computed as one batch.
 
         Args:
-            batch: the images.
+            batch: the images; those that are larger than a tile of the settings are computed one
+                by one, in tiles.
             rule: how they are resized, see `resize_rule`.
             settings: of the prediction.
+            tiles: of a large image that are computed at once.
         """
-        start = time.perf_counter()
-        rules = settings.rules(rule)
-        name = ", ".join(loaded.source.name for loaded in batch)
-        sizes = [loaded.pixels.shape[:2] for loaded in batch]
-        self.memory.require(sizes, rules, name, part=settings.part)
-        with out_of_memory_told(name):
-            images = self.prepare(batch, *rules)
-            prepared = time.perf_counter()
-            with torch.inference_mode():
-                made = self.task.compute(self.network(), images, settings, self.meta)
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)  # or the time would be that of the launch
-        inferred = time.perf_counter()
-        found = self.task.decode(made, images, settings, self.model)
-        done = time.perf_counter()
-        share = 1e3 / len(batch)
-        speed = {
-            "preprocess": share * (prepared - start),
-            "inference": share * (inferred - prepared),
-            "postprocess": share * (done - inferred),
-        }
+        tiling = settings.tiling
+        if tiling is not None and not all(tiling.fits(one.pixels.shape[:2]) for one in batch):
+            found = [self._infer_in_parts(one, rule, settings, tiles) for one in batch]
+        else:
+            name = ", ".join(loaded.source.name for loaded in batch)
+            photos = [(one.pixels, one.source.path) for one in batch]
+            answers, speed = self.find(photos, settings.rules(rule), settings, name)
+            found = [(one, speed) for one in answers]
         return [
             self.task.result(
                 one,
@@ -280,8 +304,88 @@ class Predictor:
                 speed={"load": loaded.load_ms, **speed},
                 source_name=loaded.source.name if loaded.source.path is not None else "",
             )
-            for loaded, one in zip(batch, found, strict=True)
+            for loaded, (one, speed) in zip(batch, found, strict=True)
         ]
+
+    def find(
+        self,
+        photos: Sequence[tuple[np.ndarray, str | None]],
+        rules: Sequence[Any],
+        settings: Settings,
+        name: str,
+    ) -> tuple[list[Any], dict[str, float]]:
+        """Return what is found in a batch of images, and the milliseconds of each by stage.
+
+        Args:
+            photos: (H, W, 3) uint8 RGB, and the path of each.
+            rules: how they are resized, one for each look.
+            settings: of the prediction.
+            name: what the batch is called.
+        """
+        start = time.perf_counter()
+        sizes = [pixels.shape[:2] for pixels, _ in photos]
+        self.memory.require(sizes, rules, name, part=settings.part)
+        with out_of_memory_told(name):
+            images = self.prepare(photos, *rules)
+            prepared = time.perf_counter()
+            with torch.inference_mode():
+                made = self.task.compute(self.network(), images, settings, self.meta)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)  # or the time would be that of the launch
+        inferred = time.perf_counter()
+        found = self.task.decode(made, images, settings, self.model)
+        done = time.perf_counter()
+        share = 1e3 / len(photos)
+        return found, {
+            "preprocess": share * (prepared - start),
+            "inference": share * (inferred - prepared),
+            "postprocess": share * (done - inferred),
+        }
+
+    def _infer_in_parts(
+        self, loaded: Loaded, rule: Any, settings: Settings, tiles: int
+    ) -> tuple[Any, dict[str, float]]:
+        """Return what is found in one image, in tiles if it is larger than one; see `find`."""
+        if settings.tiling is None or settings.tiling.fits(loaded.pixels.shape[:2]):
+            photo = (np.asarray(loaded.pixels), loaded.source.path)
+            (found,), speed = self.find([photo], settings.rules(rule), settings, loaded.source.name)
+            return found, speed
+        return self.find_in_tiles(loaded.pixels, rule, settings, loaded.source.name, tiles)
+
+    def find_in_tiles(
+        self, pixels: Any, rule: Any, settings: Settings, name: str, tiles: int
+    ) -> tuple[Any, dict[str, float]]:
+        """Return what is found in a large image, and the milliseconds by stage.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, an array or what is read as it is cut.
+            rule: how a tile is resized.
+            settings: of the prediction, with a tiling.
+            name: of the image.
+            tiles: that are computed at once.
+        """
+        tiling = settings.tiling
+        assert tiling is not None
+        total = dict.fromkeys(("load", "preprocess", "inference", "postprocess"), 0.0)
+
+        def look(parts: Sequence[np.ndarray], level: int) -> list[Any]:
+            rules = settings.rules(tiling.rule(rule, level))
+            found, speed = self.find([(part, None) for part in parts], rules, settings, name)
+            for stage, ms in speed.items():
+                total[stage] += ms * len(parts)
+            return found
+
+        assembler = self.task.assembler(self.model, settings, pixels.shape[:2])
+        with ExitStack() as stack:
+            stack.enter_context(out_of_memory_told(name))
+            looked = look_at_tiles(pixels, tiling, look, batch=tiles, name=name)
+            stack.callback(looked.close)
+            for tile, part, found in looked:
+                assembler.add(tile, found, part)
+            start = time.perf_counter()
+            found = assembler.finish()
+        total["postprocess"] += 1e3 * (time.perf_counter() - start)
+        return found, total
 
     def explainer(self, method: str, target: str | int | None, rule: Any) -> Callable[[Any], Any]:
         """Return what gives a result its `heatmap` and what is `explained` by it.

@@ -16,6 +16,7 @@ from ..data.pixels.kinds import count_frames
 from ..errors import OptionError
 from ..reports.gallery import JPEG_SUFFIXES
 from ..structures import Resize
+from ..tasks.base import Settings
 from ..text import one_line, printable
 from ..window import Window
 from .memory import MemoryGuard
@@ -44,7 +45,7 @@ def read_all(
     window: Window | str | None,
     memory: MemoryGuard,
     resizes: Sequence[Resize],
-    part: int | None = None,
+    settings: Settings,
 ) -> Iterator[Loaded]:
     """Yield the images of a source; of many, one that cannot be used is warned of and passed over.
 
@@ -53,7 +54,7 @@ def read_all(
         window: see `data.images.load_image`.
         memory: refuses what cannot fit.
         resizes: each of the rules by which an image is looked at.
-        part: see `Settings.part`.
+        settings: of the prediction; tiles are checked one by one, later.
 
     Raises:
         ValueError: if the only image or all images cannot be read.
@@ -63,7 +64,9 @@ def read_all(
         try:
             loaded = read(source, window)
             size = loaded.pixels.shape[:2]
-            memory.require([size], resizes, source.path or source.name, part=part)
+            if settings.tiling is None or settings.tiling.fits(size):
+                name = source.path or source.name
+                memory.require([size], resizes, name, part=settings.part)
         except ValueError as error:
             if sources.single or isinstance(error, OptionError):
                 raise

@@ -15,6 +15,7 @@ from ..runs import check_save, save_dir
 from ..storage.rundir import write_args
 from ..tasks.base import Study, Task
 from ..tasks.evaluation import evaluate
+from ..tasks.options import own_options
 from ..tasks.thresholds import require_one
 from ..terminal import console
 from ..window import describe_window, parse_window
@@ -179,7 +180,7 @@ def val(
     settings, scale = model.settings(given, val), chosen_window(meta, window)
     for text in task.settled(given, settings, called):
         console.warn(text)
-    own = task.own_options(meta.model, given, defaults_of(val))
+    own = own_options(task, meta.model, given, defaults_of(val))
 
     def opens(part: str, **reading: Any) -> Dataset:
         found = {"records": reading.pop("records")} if "records" in reading else {}

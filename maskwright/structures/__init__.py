@@ -14,6 +14,7 @@ from .instances import (
     widened,
 )
 from .preparation import IMAGENET_MEAN, IMAGENET_STD, MAX_INPUT, Preprocess, Resize, Triple
+from .tiling import Tile, Tiling
 
 __all__ = [
     "COCO_PERSON",
@@ -31,6 +32,8 @@ __all__ = [
     "Preprocess",
     "Resize",
     "Skeleton",
+    "Tile",
+    "Tiling",
     "Triple",
     "widened",
 ]

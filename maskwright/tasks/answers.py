@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.records import Dataset
-from ..structures import Images, Resize
+from ..structures import Images, Resize, Tiling
 
 # Adds to a batch what a model takes beside the pixels: (batch, [(pixels (H, W, 3), file)]) -> batch
 Attach = Callable[[Images, Sequence[tuple[np.ndarray, Path | None]]], Images]
@@ -18,7 +18,13 @@ Attach = Callable[[Images, Sequence[tuple[np.ndarray, Path | None]]], Images]
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of a prediction or a validation, checked; each task adds its own."""
+    """The options of a prediction or a validation, checked; each task adds its own.
+
+    Attributes:
+        tiling: look at larger images in tiles; None: at all as a whole.
+    """
+
+    tiling: Tiling | None = field(default=None, kw_only=True)
 
     @property
     def part(self) -> int | None:

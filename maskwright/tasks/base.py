@@ -28,6 +28,7 @@ from .answers import Opens as Opens
 from .answers import Settings as Settings
 from .answers import Study as Study
 from .answers import Written as Written
+from .assembling import Assembler
 from .evaluation import Evaluator
 from .graph import GraphKind
 from .label_check import LabelCheck
@@ -360,7 +361,7 @@ class Task(ABC):
         defaults: Mapping[str, Any],
         names: Sequence[str] = (),
     ) -> Settings:
-        """Return the checked options of a prediction or a validation; see `own_options`.
+        """Return the checked options of a prediction or a validation; see `options`.
 
         Args:
             model: the model: an exported graph has some of its own.
@@ -371,25 +372,6 @@ class Task(ABC):
         Raises:
             OptionError: if one is wrong.
         """
-
-    def own_options(
-        self, model: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return those options that are the task's.
-
-        Raises:
-            OptionError: for another task's option with another value than its default.
-        """
-        for name, value in given.items():
-            if name not in self.options and value is not None and value != defaults.get(name):
-                from . import tasks_with
-
-                others = " or ".join(task.does for task in tasks_with(name)) or "do something else"
-                raise OptionError(
-                    f"{name} is for models that {others}; {model} is there to {self.does}: leave "
-                    "it out"
-                )
-        return {name: given[name] for name in self.options if name in given}
 
     def settled(self, given: Mapping[str, Any], settings: Settings, called: str) -> list[str]:
         """Return what to say where a model has its own limits in place of those asked for.
@@ -441,6 +423,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, made: Any, images: Sequence[Images], settings: Any, model: Any) -> list[Any]:
         """Return for each image, on the CPU and in its own pixels, what was found."""
+
+    def assembler(self, model: Any, settings: Any, size: tuple[int, int]) -> Assembler:
+        """Return what makes of the finds of the tiles of an image (height, width) those of it."""
+        raise NotImplementedError
 
     @abstractmethod
     def result(

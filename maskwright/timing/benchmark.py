@@ -26,6 +26,7 @@ from ..prediction.reading import read
 from ..prediction.sources import one_source
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_whole
+from ..tasks.options import own_options
 from ..tasks.peer import Peer
 from ..tasks.recipe import TrainRecipe
 from ..tasks.thresholds import require_one
@@ -193,7 +194,7 @@ def _make(
     else:
         predictor = comparable(model, weights, device, pixels, precision=precision)
         given, usual = {"proposal_source": proposal_source}, {"proposal_source": None}
-        own = predictor.task.own_options(predictor.meta.model, given, usual)
+        own = own_options(predictor.task, predictor.meta.model, given, usual)
         predictor.task.adapt(predictor.model, predictor.meta.model, own)
     predictor.fast = fast
     return predictor

@@ -102,9 +102,9 @@ def mask_codes(found: Detections, mode: str) -> list[dict[str, Any]] | None:
 
 def full_masks(found: Detections, mode: str) -> Tensor | None:
     """Return the masks (N, H, W) bool, or None for a model without masks."""
-    if found.mask_probs is None:
-        return None
     if found.codes is None:
+        if found.mask_probs is None:
+            return None
         return paste_masks(found.mask_probs, found.mask_frames, found.size, mode=mode)
     full = torch.zeros((len(found), *found.size), dtype=torch.bool)
     for one, code in zip(full, found.codes, strict=True):

@@ -22,7 +22,6 @@ from ...models.detection.base import Detector
 from ...models.meta import Meta
 from ...reports.next_command import export_command, predict_command, val_command
 from ...structures import Images, Resize
-from ...text import one_line
 from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
@@ -45,6 +44,7 @@ from .labelling import FORMATS, Labels
 from .parts import load_proposer, proposing, two_stage
 from .peer import PEER
 from .post import make_post
+from .reached import limits_reached
 from .recipe import DetectionRecipe
 from .regions import check_shared_ids, prepare_proposals, proposal_store, take_regions_from
 from .reporting import pictures
@@ -52,6 +52,7 @@ from .reporting.diagnosis import DEFAULT_CONF, advise, diagnose
 from .reporting.report import spoken, write_report
 from .result import Result
 from .settings import DetectionSettings, make_settings
+from .tiling.assemble import ObjectAssembler
 from .views import detect_views, to_detections
 
 
@@ -64,7 +65,7 @@ class DetectionTask(Task):
     options = (
         *("conf", "iou", "max_det", "soft_nms", "tta", "crf"),
         *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
-        *("explain", "explain_target"),
+        *("explain", "explain_target", "tile", "overlap", "tile_levels"),
     )
     files = Result.FILES
     datasets = FORMATS
@@ -427,6 +428,12 @@ class DetectionTask(Task):
             made = to_detections(made, images[0], model.mask_reach)
         return [settings.kept(one) for one in made]
 
+    def assembler(
+        self, model: Detector, settings: DetectionSettings, size: tuple[int, int]
+    ) -> ObjectAssembler:
+        """Return what unites the objects at the seams of tiles; see `Task`."""
+        return ObjectAssembler(settings, size, model.paste_mode)
+
     def result(
         self,
         found: Any,
@@ -441,7 +448,7 @@ class DetectionTask(Task):
         source_name: str,
     ) -> Result:
         """Return the objects of an image; see `Task`."""
-        if settings.crf is not None:
+        if settings.crf is not None and found.codes is None:
             found = refined(found, image, settings.crf, mode=model.paste_mode)
         return Result(
             found,
@@ -469,23 +476,7 @@ class DetectionTask(Task):
         said: set[str],
     ) -> Iterable[str]:
         """Return what limits may have cut off; see `Task`."""
-        most = settings.post.max_det
-        full = [result for result in results if len(result) >= most or result.detections.full]
-        if full and "full" not in said:
-            said.add("full")
-            names = ", ".join(one_line(r.name) for r in full[:3]) + (", ..." if full[3:] else "")
-            yield (
-                f"max_det={most} was reached in {names}: there may be more objects; raise it, such "
-                f"as max_det={most * 5}"
-            )
-        short = [r for r in results if r.detections.short and len(r) < most]
-        if short and "short" not in said:
-            said.add("short")
-            names = ", ".join(r.file_name for r in short[:3]) + (", ..." if short[3:] else "")
-            yield (
-                f"{names}: there may be more objects than the {max(map(len, short))} found: "
-                f"{model.short_advice(most)}"
-            )
+        return limits_reached(results, model, settings, said)
 
     def gather(self, formats: Sequence[str]) -> Labels:
         """Return what writes objects as labels; see `Task`."""

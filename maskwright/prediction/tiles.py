@@ -1,0 +1,73 @@
+"""A large image in tiles: read, computed in batches, and put together by the task.
+
+No more than some tiles are in memory at once, beside what was found. The next ones are read while
+the network computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError
+from ..structures import Tile, Tiling
+from ..terminal import console
+
+LEAST = 64  # pixels a side of a tile: what networks for photos make a few cells of
+
+# (tiles of one size as pixels (h, w, 3) uint8, their level) -> what was found in each
+Look = Callable[[Sequence[np.ndarray], int], Sequence[Any]]
+
+
+def parse_tiling(tile: Any, overlap: Any, levels: Any) -> Tiling | None:
+    """Return what the options `tile`, `overlap` and `tile_levels` say; None: no tiles.
+
+    Raises:
+        OptionError: if one is wrong.
+    """
+    if tile is not None:
+        return Tiling(tile, overlap, levels)
+    if overlap not in (None, Tiling.overlap) or levels not in (None, Tiling.levels):
+        raise OptionError(
+            f"overlap={overlap} and tile_levels={levels} are about tiles: give their side as well, "
+            "such as tile=1024"
+        )
+    return None
+
+
+def look_at_tiles(
+    pixels: Any, tiling: Tiling, look: Look, *, batch: int, name: str
+) -> Generator[tuple[Tile, np.ndarray, Any]]:
+    """Yield each tile of an image, its pixels and what was found in it, with a progress bar.
+
+    Args:
+        pixels: (H, W, 3) uint8, an array or what is read when it is cut (`LazyPixels`).
+        tiling: how it is cut.
+        look: computes a batch.
+        batch: tiles that are computed at once.
+        name: of the image.
+    """
+    levels = tiling.tiles(pixels.shape[:2])
+    total = sum(map(len, levels))
+
+    def read(tiles: Sequence[Tile]) -> list[np.ndarray]:
+        return [np.asarray(pixels[t.top : t.bottom, t.left : t.right]) for t in tiles]
+
+    batches = [
+        level[first : first + batch] for level in levels for first in range(0, len(level), batch)
+    ]
+    with (
+        console.progress(console.short(name), total=total, unit="tile") as bar,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        coming = reader.submit(read, batches[0])
+        for number, tiles in enumerate(batches):
+            read_tiles = coming.result()
+            if number + 1 < len(batches):
+                coming = reader.submit(read, batches[number + 1])
+            found = look(read_tiles, tiles[0].level)
+            yield from zip(tiles, read_tiles, found, strict=True)
+            bar.update(len(tiles))

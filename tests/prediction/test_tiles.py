@@ -1,0 +1,136 @@
+"""Large images in tiles, end to end, with a detector that finds bright rectangles and no more."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import fresh
+
+from maskwright.errors import OptionError
+from maskwright.models.detection.base import Detector, PostProcess
+from maskwright.models.meta import Meta
+from maskwright.ops.components import find_parts
+from maskwright.prediction.predict import predict
+from maskwright.prediction.predictor import Predictor
+from maskwright.structures import Images, Instances, Resize, Tiling
+
+
+class Bright(Detector):
+    """Finds each connected bright part of an image: its box, and a mask that fills it."""
+
+    task = "segment"
+
+    def __init__(self) -> None:
+        rule = Resize(None, None, 1.0)
+        super().__init__(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=rule)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches: list[int] = []
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        assert post is not None
+        self.batches.append(len(images))
+        shape = (len(images), post.max_det)
+        boxes, valid = torch.zeros(*shape, 4), torch.zeros(shape, dtype=torch.bool)
+        for i, (height, width) in enumerate(images.sizes.tolist()):
+            bright = images.pixels[i, 0, :height, :width].numpy() > 128
+            found = torch.from_numpy(find_parts(bright[None]).boxes)[: post.max_det].float()
+            boxes[i, : len(found)], valid[i, : len(found)] = found, True
+        scores = valid * 0.9
+        crops = torch.ones(*shape, 28, 28)
+        return Instances(boxes, valid.long() * 0, valid, scores, mask_crops=crops)
+
+
+@pytest.fixture
+def bright() -> Predictor:
+    predictor = Predictor(Bright(), Meta("bright", {}, ["spot"]))
+    predictor.fast = False
+    return predictor
+
+
+def drawn(size: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, set[tuple[float, ...]]]:
+    """Return an image with rectangles that do not touch, and their boxes."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((*size, 3), np.uint8)
+    boxes = set()
+    for y in range(2, size[0] - 40, 42):
+        for x in range(2, size[1] - 40, 42):
+            h, w = rng.integers(3, 38, 2)
+            image[y : y + h, x : x + w] = 255
+            boxes.add((float(x), float(y), float(x + w), float(y + h)))
+    return image, boxes
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0.2), (97, 0.5), (128, 0.1)])
+def test_tiles_find_what_the_whole_image_has(bright: Predictor, tile: int, overlap: float) -> None:
+    image, boxes = drawn((340, 420))
+    result = bright(image, tile=tile, overlap=overlap, max_det=50)
+    assert {tuple(box) for box in result.boxes.tolist()} == boxes
+    assert result.masks is not None
+    whole = bright(image, max_det=200)
+    assert result.masks.any(0).equal(whole.masks.any(0))
+    assert result.masks.sum((1, 2)).sort().values.equal(whole.masks.sum((1, 2)).sort().values)
+
+
+def test_an_image_no_larger_than_a_tile_is_seen_as_ever() -> None:
+    predictor = Predictor(fresh("mask_rcnn_resnet50_fpn", 2), Meta("tiny", {}, ["a", "b"]))
+    image = np.random.default_rng(0).integers(0, 256, (96, 80, 3), dtype=np.uint8)
+    plain = predictor(image, conf=0.0)
+    tiled = predictor(image, conf=0.0, tile=96, tile_levels=2)
+    assert len(plain) and tiled.boxes.equal(plain.boxes) and tiled.scores.equal(plain.scores)
+    assert tiled.detections.mask_probs.equal(plain.detections.mask_probs)
+
+
+def test_batches_of_tiles_change_nothing(bright: Predictor) -> None:
+    image, boxes = drawn((200, 300))
+    (result,) = predict(bright, image, tile=64, batch=5)
+    assert {tuple(box) for box in result.boxes.tolist()} == boxes
+    assert max(bright.model.batches) == 5
+    # A level of its own never shares a batch: its tiles are resized by another factor.
+    assert sum(bright.model.batches) == len(Tiling(64).tiles((200, 300))[0])
+
+
+def test_the_limit_holds_for_each_tile(bright: Predictor) -> None:
+    image, boxes = drawn((340, 420))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = bright(image, tile=64, max_det=12)
+    assert len(result) == len(boxes) > 12
+    with pytest.warns(UserWarning, match="max_det=3 was reached in a tile of image"):
+        bright(image, tile=128, max_det=3)
+
+
+def test_an_object_larger_than_a_tile_is_seen_by_larger_ones(bright: Predictor) -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[40:250, 30:270] = 255
+    for levels in (1, 3):
+        result = bright(image, tile=64, tile_levels=levels)
+        assert result.boxes.tolist() == [[30.0, 40.0, 270.0, 250.0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tile": 1024, "overlap": 0.95}, "overlap=0.95: expected the share"),
+        ({"tile": 1024, "overlap": 0.0}, "overlap=0.0: expected the share"),
+        ({"tile": 32}, "tile=32: a tile of 32 pixels a side is 32 pixels to the network, and at"),
+        ({"tile": 1.5}, "tile"),
+        ({"tile": 0}, "tile"),
+        ({"overlap": 0.3}, "give their side as well, such as tile=1024"),
+        ({"tile": 256, "tile_levels": 99}, "tile_levels=99: expected 1 to 12"),
+    ],
+)
+def test_wrong_options_are_told(bright: Predictor, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        bright(np.zeros((100, 100, 3), np.uint8), **options)
+
+
+def test_narrow_images_are_seen_at_the_size_of_square_tiles() -> None:
+    tiling, rule = Tiling(1024), Resize(800, 1333)
+    assert tiling.rule(rule, 0).target_size(1024, 1024) == rule.target_size(1024, 1024)
+    assert tiling.rule(rule, 0).target_size(300, 1024) == (234, 800)
+    assert tiling.rule(rule, 1).target_size(2048, 2048) == rule.target_size(2048, 2048)
+    assert tiling.rule(Resize(None, None, 1.25), 1).factor == 0.625
