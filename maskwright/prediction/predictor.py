@@ -195,7 +195,7 @@ class Predictor:
         results = []
         deep = False
         for source in sources:
-            loaded = read(source, scale)
+            loaded = read(source, scale, settings.tiling)
             warn_frames(source)
             deep = deep or loaded.deep
             results += self.infer([loaded], rule, settings)

@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ..data.pixels.depth import is_deep, to_eight_bit
 from ..data.pixels.images import image_header, load_samples
 from ..data.pixels.kinds import count_frames
+from ..data.pixels.lazy import LazyPixels
+from ..data.pixels.picture import open_picture
 from ..errors import OptionError
 from ..reports.gallery import JPEG_SUFFIXES
-from ..structures import Resize
+from ..structures import Resize, Tiling
 from ..tasks.base import Settings
 from ..text import one_line, printable
 from ..window import Window
@@ -29,13 +30,13 @@ class Loaded:
 
     Attributes:
         source: where it came from.
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB, an array or `LazyPixels`.
         load_ms: milliseconds it took to read.
         deep: whether its samples had more than 8 bits.
     """
 
     source: Source
-    pixels: np.ndarray
+    pixels: Any
     load_ms: float
     deep: bool = False
 
@@ -62,7 +63,7 @@ def read_all(
     failed = several = 0
     for source in sources:
         try:
-            loaded = read(source, window)
+            loaded = read(source, window, settings.tiling)
             size = loaded.pixels.shape[:2]
             if settings.tiling is None or settings.tiling.fits(size):
                 name = source.path or source.name
@@ -89,19 +90,31 @@ def read_all(
         )
 
 
-def read(source: Source, window: Window | str | None = None) -> Loaded:
+def read(
+    source: Source, window: Window | str | None = None, tiling: Tiling | None = None
+) -> Loaded:
     """Read the pixels of an image.
 
     Args:
         source: the image.
         window: see `data.images.load_image`.
+        tiling: how it will be cut: one that is larger than a tile stays in its file, if that can
+            be read by window.
 
     Raises:
         ValueError: if it cannot be read; the message names the file.
     """
     start = time.perf_counter()
     try:
-        samples = load_samples(source.data)
+        data = source.data
+        if tiling is not None:
+            picture = open_picture(data)
+            if picture.by_window and not tiling.fits(picture.size):
+                lazy = LazyPixels(picture, window)
+                return Loaded(source, lazy, 1e3 * (time.perf_counter() - start), lazy.deep)
+            with picture:
+                data = picture.whole()
+        samples = load_samples(data)
     except ValueError as error:
         raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
     pixels = to_eight_bit(samples, window)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from tiny_models import fresh
 
+from maskwright.data.pixels.lazy import LazyPixels
 from maskwright.errors import OptionError
 from maskwright.models.detection.base import Detector, PostProcess
 from maskwright.models.meta import Meta
@@ -134,3 +137,28 @@ def test_narrow_images_are_seen_at_the_size_of_square_tiles() -> None:
     assert tiling.rule(rule, 0).target_size(300, 1024) == (234, 800)
     assert tiling.rule(rule, 1).target_size(2048, 2048) == rule.target_size(2048, 2048)
     assert tiling.rule(Resize(None, None, 1.25), 1).factor == 0.625
+
+
+def test_a_tiff_is_read_by_window(bright: Predictor, tmp_path: Path) -> None:
+    image, boxes = drawn((340, 420))
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb")
+    (result,) = predict(bright, path, tile=100)
+    assert isinstance(result.image, LazyPixels)
+    assert {tuple(box) for box in result.boxes.tolist()} == boxes
+    assert np.array_equal(np.asarray(result.image), image)
+    assert np.array_equal(result.image[30:80, 7:19], image[30:80, 7:19])
+
+
+def test_a_deeper_image_has_one_window_for_all_tiles(bright: Predictor, tmp_path: Path) -> None:
+    image, boxes = drawn((340, 420))
+    path = tmp_path / "deep.tif"
+    samples = image[..., 0].astype(np.uint16) * 3
+    samples[300:, 300:] //= 255  # a corner of dark noise, which a window of its own would brighten
+    tifffile.imwrite(path, samples, tile=(64, 64))
+    with pytest.warns(UserWarning, match="more bits"):
+        result = bright(path, tile=100)
+    dark = {box for box in boxes if box[0] >= 300 and box[1] >= 300}
+    found = {tuple(box) for box in result.boxes.tolist()}
+    assert found & boxes >= {box for box in boxes if box[2] < 300 or box[3] < 300}
+    assert not found & dark
