@@ -138,18 +138,23 @@ def val(*, model: str | Path, save: bool | str | Path | None = True, **options: 
 
 
 def predict(*, model: str | Path, save: bool | str | Path | None = True, **options: Any) -> int:
-    """Look at images: what is found goes into a run folder as pictures, data and a page.
+    """Look at images or videos: what is found goes into a run folder as pictures and data.
 
     Args:
         model: checkpoint, run folder, registered name or exported file (.onnx, .xml, .pt2);
             `maskwright models` lists the names.
-        save: write a picture and a JSON file of each image, and a page that shows several: true
-            into a new run folder, a path into that folder, false nothing.
+        save: write a picture and a JSON file of each image, and a page that shows several; or the
+            annotated video, a line of JSON a frame and counts: true into a new run folder, a path
+            into that folder, false nothing.
     """
     from maskwright.prediction.predict import predict as run
+    from maskwright.prediction.video.command import show
+    from maskwright.prediction.video.watching import VideoResults
 
     keep_memory(options["device"])
     results = run(model, save=save, **options)
+    if isinstance(results, VideoResults):
+        return show(results)
     rows: list[list[object]] = []
     with console.progress("predict", total=results.total, unit="img") as bar:
         for result in results:

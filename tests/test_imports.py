@@ -62,7 +62,7 @@ TASK_WORDS = re.compile(
 )
 HEAVY = {
     *("torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"),
-    *("cv2", "sklearn", "scipy"),
+    *("cv2", "sklearn", "scipy", "av", "trackers", "supervision"),
 }
 WITHOUT_TORCH = (
     *("__init__.py", "__main__.py", "cli.py", "commands.py", "errors.py", "signatures.py"),

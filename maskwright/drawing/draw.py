@@ -50,6 +50,7 @@ def draw_instances(
     texts: Sequence[str] | None = None,
     crowd: Any = None,
     skeleton: Skeleton | None = None,
+    ids: Sequence[int] | None = None,
     boxed: bool = True,
     max_side: int | None = None,
     min_side: int | None = None,
@@ -66,6 +67,8 @@ def draw_instances(
             list of RLE dicts at the size of the image.
         keypoints: (N, J, 3) x, y and visibility or score; drawn where that is above 0.05.
         skeleton: names the keypoints and the lines to draw between them; None: no lines.
+        ids: N numbers of objects that are followed through a video: each keeps its colour, and is
+            written before its class; 0 has none yet, and is grey. None: colours as below.
         boxed: draw the boxes; False: they only say where labels stand.
         colors: N colours; None: hues by class, see `instance_colors`.
         texts: N labels, "" for none; None: class name and score.
@@ -102,8 +105,10 @@ def draw_instances(
     joints = 0 if keypoints is None or not len(boxes) else keypoints.shape[1]
     if joints and skeleton is not None and joints != len(skeleton):
         raise ValueError(f"keypoints: {joints} of each object, the skeleton has {len(skeleton)}")
-    colors = instance_colors(labels, len(names)) if colors is None else list(colors)
-    texts = _texts(names, labels.tolist(), scores) if texts is None else list(texts)
+    if colors is None:
+        colors = instance_colors(labels, len(names)) if ids is None else id_colors(ids)
+    colors = list(colors)
+    texts = _texts(names, labels.tolist(), scores, ids) if texts is None else list(texts)
     for i in np.flatnonzero(() if crowd is None else as_array(crowd)).tolist():
         colors[i] = CROWD  # one of unknown class has a label below 0
         texts[i] = "ignored" if labels[i] < 0 else f"{texts[i]} (crowd)".strip()
@@ -151,6 +156,11 @@ def instance_colors(labels: npt.NDArray[np.int64], num_classes: int) -> list[Col
     return colors
 
 
+def id_colors(ids: Sequence[int]) -> list[Color]:
+    """Return one RGB colour for each id; neighbours differ as much as they can, 0 is grey."""
+    return [_color(0.55 + id * GOLDEN, id) if id else CROWD for id in ids]
+
+
 def _color(hue: float, step: int) -> Color:
     """Return a strong colour; `step` alternates its lightness and saturation a little."""
     light = (0.56, 0.64, 0.49)[step % 3]
@@ -185,9 +195,12 @@ def as_picture(image: Any) -> Image.Image:
 
 
 def _texts(
-    names: Sequence[str | None], labels: list[int], scores: npt.NDArray[np.float64] | None
+    names: Sequence[str | None],
+    labels: list[int],
+    scores: npt.NDArray[np.float64] | None,
+    ids: Sequence[int] | None,
 ) -> list[str]:
-    """Return what to write at each object: its class and score."""
+    """Return what to write at each object: its id, class and score."""
     texts = []
     for label in labels:
         name = names[label] if 0 <= label < len(names) else None
@@ -198,6 +211,8 @@ def _texts(
         texts = [""] * len(labels)  # the one class needs no repeating
     if scores is not None:
         texts = [f"{t} {s:.2f}".strip() for t, s in zip(texts, scores.tolist(), strict=True)]
+    if ids is not None:
+        texts = [f"#{id} {t}".strip() if id else t for t, id in zip(texts, ids, strict=True)]
     return texts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from .predictor import Predictor
 from .reading import Loaded, read_all
 from .sources import Sources, list_sources
 from .stream import Results, Saver
+from .video.kinds import find_videos
+from .video.options import VideoOptions
+from .video.saving import FRAME_FORMATS, VideoSaver
+from .video.watching import Look, VideoResults
 from .windows import chosen_window, own_window_warning
 
 
@@ -59,6 +64,10 @@ def predict(
     tile: int | None = None,
     overlap: float = 0.2,
     tile_levels: int = 1,
+    stride: int = 1,
+    fps: float | None = None,
+    track: bool | str | None = None,
+    line: str | tuple[float, ...] | None = None,
 ) -> Results:
     """Predict over a source of any size, one result at a time.
 
@@ -67,9 +76,10 @@ def predict(
 
     Args:
         model: registered name, checkpoint or run folder; `maskwright models` lists the names.
-        source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; in
-            Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a
-            list of all these.
+        source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; or a
+            video file, the address of a stream (rtsp, http, ...), or the number of a camera, 0
+            for the first; in Python also bytes, an open file, an array or tensor (H, W, 3), a PIL
+            image, or a list of all these.
         conf: smallest score of an object, from 0 to 1; or one for some names and a number for the
             others, as in person:0.6,car:0.3,0.4. `max_det` counts before these.
         iou: of two objects of one class that overlap more than this, the weaker is dropped. None:
@@ -128,6 +138,12 @@ def predict(
             objects that are no longer than that lie whole in some tile.
         tile_levels: look also in tiles of twice the side at half the size, and so on, for objects
             that are longer than the overlap of the smaller tiles: so many sizes in all.
+        stride: of a video: look at the first of so many frames.
+        fps: of a video: look at so many frames a second, evenly in time even where the video's own
+            rate changes. None: as stride says.
+        track: of a video: follow what is found from frame to frame, and give it an id: true, or a
+            way of doing it: bytetrack, ocsort, sort, botsort.
+        line: with track: count what crosses the line from x1,y1 to x2,y2, in pixels of the video.
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
@@ -150,7 +166,13 @@ def predict(
             "labels=false is about pictures, but none is made: give save=true or show=true; "
             "result.plot(labels=False) draws one"
         )
-    sources = list_sources(source)
+    watched = VideoOptions.parse(stride=stride, fps=fps, track=track, line=line)
+    videos = find_videos(source)
+    if videos:
+        watched.refuse(show=show)
+    else:
+        watched.need_video()
+    sources = Sources([], single=True) if videos else list_sources(source)
     if sources.passed_over:
         warnings.warn(printable(sources.passed_over), stacklevel=4)  # beyond the two wrappers
     if isinstance(model, Predictor):
@@ -167,10 +189,11 @@ def predict(
             proposal_source=proposal_source,
         )
     together = predictor.task.datasets
-    check_formats(files, (*predictor.task.files, *together))
+    check_formats(files, (*predictor.task.files, *(FRAME_FORMATS if videos else together)))
     gathered = [one for one in files if one in together]
     files = tuple(one for one in files if one not in together)
-    predictor.task.check_formats(files, predictor.model, predictor.meta.model)
+    own = [one for one in files if one not in FRAME_FORMATS]
+    predictor.task.check_formats(own, predictor.model, predictor.meta.model)
     given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "tta": tta}
     given |= {
         "soft_nms": soft_nms,
@@ -180,6 +203,7 @@ def predict(
     }
     given |= {"slide": slide, "crf": crf, "probs": probs or "probs" in files}
     given |= {"tile": tile, "overlap": overlap, "tile_levels": tile_levels}
+    given |= {"track": watched.track, "line": watched.line}
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz, settings)
     explainer = None
@@ -190,6 +214,19 @@ def predict(
     elif explain_target is not None:
         raise OptionError(f"explain_target={explain_target} needs explain=, such as gradcam")
     scale = chosen_window(predictor.meta, window)
+    if videos:
+        look = Look.of(
+            predictor,
+            watched,
+            settings,
+            explainer,
+            batch,
+            partial(_compute, predictor, rule=rule, single=True, tiles=batch),
+        )
+        films = None
+        if where is not False:
+            films = VideoSaver(where, project=project, name=name, formats=files, labels=labels)
+        return VideoResults(videos, watched.choice, look, films, predictor.meta.model)
     saver = None
     if where is not False:
         saver = Saver(

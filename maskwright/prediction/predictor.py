@@ -292,7 +292,7 @@ class Predictor:
             photos = [(one.pixels, one.source.path) for one in batch]
             answers, speed = self.find(photos, settings.rules(rule), settings, name)
             found = [(one, speed) for one in answers]
-        return [
+        results: list[Any] = [
             self.task.result(
                 one,
                 loaded.pixels,
@@ -305,6 +305,10 @@ class Predictor:
                 source_name=loaded.source.name if loaded.source.path is not None else "",
             )
             for loaded, (one, speed) in zip(batch, found, strict=True)
+        ]
+        return [
+            one if loaded.frame is None else replace(one, frame=loaded.frame, time=loaded.time)
+            for loaded, one in zip(batch, results, strict=True)
         ]
 
     def find(

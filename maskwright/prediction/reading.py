@@ -33,12 +33,16 @@ class Loaded:
         pixels: (H, W, 3) uint8 RGB, an array or `LazyPixels`.
         load_ms: milliseconds it took to read.
         deep: whether its samples had more than 8 bits.
+        frame: of a video: how many frames stand before it.
+        time: of a video: seconds from its beginning.
     """
 
     source: Source
     pixels: Any
     load_ms: float
     deep: bool = False
+    frame: int | None = None
+    time: float | None = None
 
 
 def read_all(

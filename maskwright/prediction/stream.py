@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 from ..reports.gallery import ResultWriter, write_gallery
 from ..reports.result import Gathered, ImageResult
@@ -98,12 +99,19 @@ class Results(Iterator[ImageResult]):
     """Results that are computed while you take them: iterate, or call `next` or `list`.
 
     Attributes:
-        total: images of the source.
+        total: images of the source; None: nobody knows.
         taken: results so far.
+        UNIT: what each is of.
     """
 
+    UNIT: ClassVar[str] = "image"
+
     def __init__(
-        self, stream: Generator[ImageResult], total: int, model: str, saver: Saver | None = None
+        self,
+        stream: Generator[ImageResult],
+        total: int | None,
+        model: str,
+        saver: Saver | None = None,
     ) -> None:
         self._stream, self._model, self._saver = stream, model, saver
         self.total, self.taken = total, 0
@@ -136,7 +144,8 @@ class Results(Iterator[ImageResult]):
         return {} if self._saver is None else self._saver.failed
 
     def __repr__(self) -> str:
-        images = "1 image" if self.total == 1 else f"{self.total} images"
+        many = "some" if self.total is None else self.total
+        images = f"1 {self.UNIT}" if self.total == 1 else f"{many} {self.UNIT}s"
         return (
             f"<Results of {one_line(self._model)} over {images}, {self.taken} taken: each is "
             "computed when you ask for it, as in `for result in results: ...`; list(results) takes "

@@ -56,7 +56,7 @@ class ResultWriter:
         self.folder = Path(folder)
         self._formats, self._labels = split_names(formats), labels
         self._originals = self.folder / "originals" if originals else None
-        self._taken: set[str] = set()
+        self._free = FreeNames()
         self.failed: dict[str, str] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class ResultWriter:
 
     def _write(self, result: ImageResult) -> SavedResult:
         source = Path(result.file_name)
-        stem = self._free_stem(source.stem)
+        stem = self._free.take(source.stem)
         suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
         overlay = self.folder / f"{stem}{suffix}"
         if result.path is not None and overlay.resolve() == Path(result.path).resolve():
@@ -139,15 +139,6 @@ class ResultWriter:
             result.MEASURE,
         )
 
-    def _free_stem(self, stem: str) -> str:
-        stem = _cut(re.sub(r"[^\w\-. ()+]", "_", stem)) or "image"
-        name, number = stem, 1
-        while _same(name) in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(_same(name))
-        return name
-
     def _write_original(self, result: ImageResult, name: str) -> Path:
         from PIL import Image
 
@@ -159,6 +150,23 @@ class ResultWriter:
         with replacing_picture(path) as temporary:
             picture.save(temporary, quality=88)
         return path
+
+
+class FreeNames:
+    """Names of files in one folder that do not collide, on any file system."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, stem: str) -> str:
+        """Return a name like `stem` that was not returned before."""
+        stem = _cut(re.sub(r"[^\w\-. ()+]", "_", stem)) or "image"
+        name, number = stem, 1
+        while _same(name) in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(_same(name))
+        return name
 
 
 class _NoPlaceError(ValueError):

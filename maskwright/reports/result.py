@@ -46,6 +46,8 @@ class ImageResult(ABC):
         path: where the image came from; None for pixels in memory.
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
         source_name: how the image is called among the others of its source, see `name`.
+        frame: of a video: how many frames stand before this one; None for images.
+        time: of a video: seconds from its beginning; None for images.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
         explained: the find whose evidence that is; None without a heat map.
         MEASURE: what the number of a find is called.
@@ -60,6 +62,8 @@ class ImageResult(ABC):
     source_name: str
     heatmap: np.ndarray | None
     explained: Mark | None
+    frame: int | None = None
+    time: float | None = None
 
     MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
@@ -135,6 +139,18 @@ class ImageResult(ABC):
         Raises:
             ValueError: if there is no heat map, or the file cannot be written.
         """
+        path = Path(home_path(path))
+        picture = self.plot_heatmap()
+        with replacing_picture(path) as temporary:
+            picture.save(temporary, quality=92)
+        return path
+
+    def plot_heatmap(self) -> Image.Image:
+        """Return the image with `heatmap` over it, and `explained` marked in it.
+
+        Raises:
+            ValueError: if there is no heat map.
+        """
         from ..drawing.heatmap import draw_heatmap
 
         if self.heatmap is None:
@@ -147,11 +163,7 @@ class ImageResult(ABC):
             if place is not None:
                 x, y, width, height = place
                 frame = x, y, x + width, y + height
-        path = Path(home_path(path))
-        with replacing_picture(path) as temporary:
-            picture = draw_heatmap(self.image, self.heatmap, text=text, frame=frame)
-            picture.save(temporary, quality=92)
-        return path
+        return draw_heatmap(self.image, self.heatmap, text=text, frame=frame)
 
     def show(self, *, labels: bool = True) -> None:
         """Show the picture of `plot`: in the notebook, or in the system's image viewer.
@@ -208,13 +220,16 @@ class ImageResult(ABC):
     def to_json(self) -> str:
         """Return everything but the pixels as JSON text.
 
-        An object with `path`, `name`, `height`, `width`, `speed` and what the task adds.
+        An object with `path`, `name`, of videos `frame` and `time`, `height`, `width`, `speed` and
+        what the task adds.
         """
         height, width = self.size
+        place = {"frame": self.frame, "time": self.time} if self.frame is not None else {}
         return to_json(
             {
                 "path": self.path,
                 "name": self.name,
+                **place,
                 "height": height,
                 "width": width,
                 "speed": {name: round(ms, 2) for name, ms in self.speed.items()},

@@ -244,6 +244,8 @@ class Detections:
         mask_reach: how far the masks reach, as `widened` takes it.
         full: there were as many as there may be before those below the smallest score of their
             class were left out.
+        ids: (N,) int64, which object of a video each is, from 1 on; 0: not known yet. None: they
+            are not followed.
     """
 
     size: tuple[int, int]
@@ -256,6 +258,7 @@ class Detections:
     codes: Sequence[Mapping[str, Any]] | None = None
     mask_reach: float = 1.0
     full: bool = False
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -281,6 +284,7 @@ class Detections:
             codes,
             self.mask_reach,
             self.full,
+            None if self.ids is None else self.ids[index],
         )
 
 

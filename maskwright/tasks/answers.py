@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -63,6 +63,51 @@ class Study:
 
     metrics: Mapping[str, float]
     write: Callable[[Path, str, Mapping[str, Any], str], list[str]]
+
+
+class Tracker(Protocol):
+    """Follows what was found from frame to frame of one video.
+
+    Attributes:
+        METHODS: ways of doing it, the usual one first.
+        files: first line of each of its files, by the ending of their names.
+    """
+
+    METHODS: ClassVar[Sequence[str]]
+    files: Mapping[str, str]
+
+    def __init__(
+        self,
+        method: str,
+        rate: float,
+        settings: Any,
+        *,
+        line: tuple[float, ...] | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            method: one of `METHODS`.
+            rate: frames a second that are looked at.
+            settings: of the prediction as the user wants it.
+            line: x1, y1, x2, y2 in pixels: who crosses it is counted; None: nobody.
+        """
+
+    @classmethod
+    def weaker(cls, settings: Any) -> Any:
+        """Return settings by which also that is found which only carries on what was there."""
+
+    def follow(self, result: Any) -> Any:
+        """Return the result of the next frame with who is who in it."""
+
+    def lines(self, result: Any) -> dict[str, str]:
+        """Return what a result adds to each of `files`."""
+
+    def draw(self, picture: Any) -> Any:
+        """Return the picture of the last result with what is counted so far."""
+
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """Return what was counted by name, such as tracks."""
 
 
 # Opens a part of the data of a validation by its name, with options of `data.open_dataset`.

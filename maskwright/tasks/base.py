@@ -27,6 +27,7 @@ from .answers import Attach as Attach
 from .answers import Opens as Opens
 from .answers import Settings as Settings
 from .answers import Study as Study
+from .answers import Tracker as Tracker
 from .answers import Written as Written
 from .assembling import Assembler
 from .evaluation import Evaluator
@@ -56,6 +57,7 @@ class Task(ABC):
         graph: what export asks; None: its models have no form in a file.
         peer: what a benchmark asks.
         doubts: what a comparison of labels with a model asks.
+        tracker: what follows finds through a video; None: they are not followed.
     """
 
     name: ClassVar[str]
@@ -72,6 +74,7 @@ class Task(ABC):
     graph: ClassVar[GraphKind | None] = None
     peer: ClassVar[Peer] = Peer()
     doubts: ClassVar[LabelCheck]
+    tracker: ClassVar[type[Tracker] | None] = None
 
     # The data.
 

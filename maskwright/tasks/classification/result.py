@@ -34,6 +34,8 @@ class ClassResult(ImageResult):
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
         explained: see `ImageResult`.
+        frame: see `ImageResult`.
+        time: see `ImageResult`.
         floors: least probability of each class; None: `conf` counts for all.
 
     Example:
@@ -58,6 +60,8 @@ class ClassResult(ImageResult):
     heatmap: np.ndarray | None = None
     explained: Mark | None = None
     floors: Sequence[float] | None = None
+    frame: int | None = None
+    time: float | None = None
 
     @property
     def label(self) -> int:

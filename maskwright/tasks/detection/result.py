@@ -46,6 +46,8 @@ class Result(ImageResult):
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
         explained: see `ImageResult`.
+        frame: see `ImageResult`.
+        time: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -69,6 +71,8 @@ class Result(ImageResult):
     source_name: str = ""
     heatmap: np.ndarray | None = None
     explained: Mark | None = None
+    frame: int | None = None
+    time: float | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
     # pixel.
@@ -91,6 +95,14 @@ class Result(ImageResult):
     def labels(self) -> Tensor:
         """(N,) int64, positions in `names`."""
         return self.detections.labels
+
+    @property
+    def ids(self) -> Tensor | None:
+        """(N,) int64, which object of a video each is, from 1 on; 0: not known yet.
+
+        None where objects are not followed; see the option `track`.
+        """
+        return self.detections.ids
 
     @property
     def keypoints(self) -> Tensor | None:
@@ -157,6 +169,7 @@ class Result(ImageResult):
         """
         from ...drawing.draw import draw_instances
 
+        ids = None if self.ids is None else self.ids.tolist()
         # Masks go by their codes: full-size ones of a crowd would fill the memory.
         masks = None if self.rle is None else [decode_rle(code) for code in self.rle]
         return draw_instances(
@@ -168,6 +181,7 @@ class Result(ImageResult):
             masks,
             self.keypoints,
             texts=None if labels else [""] * len(self),
+            ids=ids,
             skeleton=self.skeleton,
         )
 
@@ -232,9 +246,10 @@ class Result(ImageResult):
     def content(self) -> dict[str, Any]:
         """Return `objects`, and `keypoint_names` where there are any.
 
-        Each object has `name`, `label`, `category_id`, `score`, `box` (xyxy) and, where the model
-        has them, `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the
-        order of the document's `keypoint_names`).
+        Each object has `name`, `label`, `category_id`, `score`, `box` (xyxy), where objects of a
+        video are followed their `id` (None: not known yet), and where the model has them
+        `segmentation` (COCO run-length code) and `keypoints` ([x, y, score] each, in the order of
+        the document's `keypoint_names`).
         """
         objects: list[dict[str, Any]] = []
         for i, label in enumerate(self.labels.tolist()):
@@ -245,6 +260,8 @@ class Result(ImageResult):
                 "score": round(self.scores[i].item(), 5),
                 "box": [round(x, 2) for x in self.boxes[i].tolist()],
             }
+            if self.ids is not None:
+                entry["id"] = int(self.ids[i]) or None
             if self.rle is not None:
                 entry["segmentation"] = self.rle[i]
             if self.keypoints is not None:
@@ -354,6 +371,7 @@ class Result(ImageResult):
             mask=None if self.masks is None else self.masks.numpy(),
             confidence=self.scores.numpy(),
             class_id=labels,
+            tracker_id=None if self.ids is None else self.ids.numpy(),
             data=data,
         )
 

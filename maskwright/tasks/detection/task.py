@@ -53,6 +53,7 @@ from .reporting.report import spoken, write_report
 from .result import Result
 from .settings import DetectionSettings, make_settings
 from .tiling.assemble import ObjectAssembler
+from .tracking.tracker import ObjectTracker
 from .views import detect_views, to_detections
 
 
@@ -65,26 +66,22 @@ class DetectionTask(Task):
     options = (
         *("conf", "iou", "max_det", "soft_nms", "tta", "crf"),
         *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
-        *("explain", "explain_target", "tile", "overlap", "tile_levels"),
+        *("explain", "explain_target", "tile", "overlap", "tile_levels", "track", "line"),
     )
     files = Result.FILES
     datasets = FORMATS
     score = "AP"
     unscored = "the val images hold no object to find, so AP is undefined"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
-        f"{title} AP": (f"{kind}/AP", f"{kind}/AP50", f"{kind}/AP75")
-        for kind, title in {
-            "box": "Box",
-            "mask": "Mask",
-            "boundary": "Boundary",
-            "keypoints": "Keypoint",
-        }.items()
+        f"{kind.capitalize().rstrip('s')} AP": (f"{kind}/AP", f"{kind}/AP50", f"{kind}/AP75")
+        for kind in ("box", "mask", "boundary", "keypoints")
     }
     graph = GRAPHS
     doubts = DetectionCheck()
     peer = PEER
     shown = ("box/AP", "mask/AP", "mask/AP50", "keypoints/AP", "keypoints/AP50")
     compared = COMPARED
+    tracker = ObjectTracker
 
     def finding(self, model: str | Model) -> dict[str, Any]:
         """Return whether keypoints are read; see `Task`."""

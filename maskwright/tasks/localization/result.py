@@ -54,6 +54,8 @@ class LocationResult(ImageResult):
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
         explained: see `ImageResult`.
+        frame: see `ImageResult`.
+        time: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -74,6 +76,8 @@ class LocationResult(ImageResult):
     source_name: str = ""
     heatmap: np.ndarray | None = None
     explained: Mark | None = None
+    frame: int | None = None
+    time: float | None = None
 
     @property
     def label(self) -> int | None:

@@ -39,6 +39,8 @@ class SemanticResult(ImageResult):
         source_name: how the image is called among the others of its source, see `name`.
         heatmap: see `ImageResult`.
         explained: see `ImageResult`.
+        frame: see `ImageResult`.
+        time: see `ImageResult`.
         colors: (red, green, blue) of the classes by label, as far as their data set has some.
 
     Example:
@@ -63,6 +65,8 @@ class SemanticResult(ImageResult):
     heatmap: np.ndarray | None = None
     explained: Mark | None = None
     colors: Sequence[Color | None] = ()
+    frame: int | None = None
+    time: float | None = None
 
     MEASURE = "share"
     # GeoJSON with polygons, 8-bit PNGs with a palette in `labels/`, arrays in `probs/`.

@@ -1,0 +1,165 @@
+"""What a video leaves: itself with what was found drawn on it, a line of JSON a frame, counts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TextIO
+
+from ...errors import OptionError
+from ...files import write_whole, writing
+from ...reports.gallery import FreeNames
+from ...reports.result import ImageResult
+from ...runs import save_dir
+from ...tasks.answers import Tracker
+from .reading import Video
+from .writing import VideoWriter
+
+PICTURES = "pictures"
+FRAME_FORMATS = (PICTURES,)  # of `formats`, for videos alone: a picture of each frame
+
+
+class VideoFiles:
+    """The files of one video, which grow with each frame; what is in them stays, come what may."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        video: Video,
+        rate: Fraction,
+        tracker: Tracker | None,
+        *,
+        formats: Sequence[str],
+        labels: bool,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            folder: where they go.
+            stem: what they are called, before their endings.
+            video: the video.
+            rate: frames a second that are looked at.
+            tracker: what follows its finds, or None.
+            formats: further files of each frame.
+            labels: write names and scores into the pictures.
+        """
+        self.video = folder / f"{stem}.mp4"
+        self._folder, self._stem, self._tracker = folder, stem, tracker
+        self._formats, self._labels, self._of = formats, labels, video
+        self._rate = rate
+        self._pictures: dict[Path, VideoWriter] = {}
+        self._texts: dict[str, TextIO] = {}
+        self._closing = ExitStack()
+
+    def add(self, result: ImageResult, moment: Fraction) -> None:
+        """Write a frame.
+
+        Raises:
+            WriteError: if the disk takes nothing more.
+        """
+        lines = {".jsonl": result.to_json() + "\n"}
+        if self._tracker is not None:
+            lines |= self._tracker.lines(result)
+        for ending, text in lines.items():
+            self._write(ending, text)
+        picture = result.plot(labels=self._labels)
+        if self._tracker is not None:
+            picture = self._tracker.draw(picture)
+        self._film(self.video).add(picture, moment)
+        if result.heatmap is not None:
+            path = self.video.with_suffix(".heatmap.mp4")
+            self._film(path).add(result.plot_heatmap(), moment)
+        for name in self._formats:
+            number = f"{self._stem}_{result.frame:06d}"
+            if name == PICTURES:
+                path = self._folder / PICTURES / f"{number}.jpg"
+                path.parent.mkdir(exist_ok=True)
+                result.save(path, labels=self._labels)
+            else:
+                ending, below = result.FILES[name]
+                (self._folder / below).mkdir(exist_ok=True)
+                result.writers()[name](self._folder / below / f"{number}{ending}")
+
+    def close(self, counts: Mapping[str, Mapping[str, float]]) -> None:
+        """End the files, and write the numbers of each name as a table."""
+        with self._closing:
+            if not self._texts:
+                return
+        columns = list(dict.fromkeys(key for row in counts.values() for key in row))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["name", *columns])
+        writer.writerows(
+            [name, *(row.get(key, 0) for key in columns)] for name, row in counts.items()
+        )
+        write_whole(self._folder / f"{self._stem}.counts.csv", text.getvalue(), durable=False)
+
+    def _film(self, path: Path) -> VideoWriter:
+        if path not in self._pictures:
+            of = self._of
+            film = VideoWriter(path, rate=self._rate, tick=of.tick, aspect=of.aspect)
+            self._closing.callback(film.close)
+            self._pictures[path] = film
+        return self._pictures[path]
+
+    def _write(self, ending: str, text: str) -> None:
+        """Append to a text file, and hand it to the system at once."""
+        path = self._folder / f"{self._stem}{ending}"
+        with writing(path):
+            if ending not in self._texts:
+                file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                self._texts[ending] = self._closing.enter_context(file)
+                if self._tracker is not None and ending in self._tracker.files:
+                    file.write(self._tracker.files[ending])
+            self._texts[ending].write(text)
+            self._texts[ending].flush()
+
+
+class VideoSaver:
+    """Makes the folder of a prediction of videos, and the files of each of them.
+
+    Attributes:
+        dir: the folder; None until something is written.
+    """
+
+    def __init__(
+        self,
+        save: bool | Path,
+        *,
+        project: str | Path,
+        name: str | None,
+        formats: Sequence[str],
+        labels: bool,
+    ) -> None:
+        """Prepare; see `stream.Saver` for the options."""
+        self._save, self._project, self._name = save, project, name
+        self._formats, self._labels = formats, labels
+        self._names = FreeNames()
+        self.dir: Path | None = None
+
+    def files(self, video: Video, rate: Fraction, tracker: Tracker | None) -> VideoFiles:
+        """Return the files of a video.
+
+        Raises:
+            OptionError: if they would overwrite it.
+            ValueError: if the folder cannot be made.
+        """
+        if self.dir is None:  # not before there is something to keep
+            self.dir = save_dir(self._save, self._project, "predict", self._name)
+            assert self.dir is not None
+        source = video.source
+        stem = self._names.take(Path(source.name).stem if source.kind == "file" else source.name)
+        files = VideoFiles(
+            self.dir, stem, video, rate, tracker, formats=self._formats, labels=self._labels
+        )
+        if source.kind == "file" and files.video.resolve() == Path(source.address).resolve():
+            raise OptionError(
+                f"save={str(self.dir)!r} would overwrite the video {source.path}: give another "
+                "folder"
+            )
+        return files

@@ -1,0 +1,249 @@
+"""Videos looked at frame by frame: one result each, as they come, in constant memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...errors import OptionError, WriteError
+from ...reports.result import ImageResult
+from ...tasks.answers import Settings, Tracker
+from ...text import one_line, printable
+from ..predictor import Predictor
+from ..reading import Loaded
+from ..sources import Source
+from ..stream import Results
+from .ahead import Ahead
+from .counting import Counts
+from .kinds import VideoSource
+from .options import VideoOptions
+from .reading import Choice, Frame, Video
+from .saving import VideoFiles, VideoSaver
+
+EARLY = Fraction(9, 10)  # of its length, before which the end of a file is not that of the film
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is done with each frame.
+
+    Attributes:
+        compute: gives the results of some frames that were read.
+        remarks: gives what is to be said of a result.
+        explain: gives a result its heat map; None: nothing does.
+        tracker: makes what follows the finds of a video, of the frames a second; None: nothing.
+        batch: frames that are computed at once.
+    """
+
+    compute: Callable[[Sequence[Loaded]], list[Any]]
+    remarks: Callable[[Any], Iterable[str]]
+    explain: Callable[[Any], Any] | None
+    tracker: Callable[[float], Tracker] | None
+    batch: int
+
+    @classmethod
+    def of(
+        cls,
+        predictor: Predictor,
+        options: VideoOptions,
+        settings: Settings,
+        explain: Callable[[Any], Any] | None,
+        batch: int,
+        compute: Callable[..., list[Any]],
+    ) -> Look:
+        """Return what a predictor does with each frame.
+
+        Args:
+            predictor: the predictor.
+            options: of the video.
+            settings: of the prediction.
+            explain: gives a result its heat map, or None.
+            batch: frames that are computed at once.
+            compute: gives the results of frames by `settings`.
+        """
+        tracker = None
+        shown = settings
+        if (method := options.track) is not None:
+            kind = predictor.task.tracker
+            assert kind is not None  # the option is that of tasks which have one
+            settings = kind.weaker(shown)
+
+            def tracker(rate: float) -> Tracker:
+                return kind(method, rate, shown, line=options.line)
+
+        said: set[str] = set()
+        return cls(
+            lambda group: compute(group, settings=settings),
+            lambda one: predictor.task.remarks([one], predictor.model, shown, said),
+            explain,
+            tracker,
+            batch,
+        )
+
+
+class VideoResults(Results):
+    """Results of the frames of videos, computed while you take them.
+
+    Attributes:
+        total: frames that will be looked at, as far as the files tell; None: nobody knows.
+        taken: results so far.
+        videos: the annotated videos; none without `save`.
+        broken: frames so far that could not be decoded.
+        dropped: frames of a stream or camera so far that came while others were looked at.
+    """
+
+    UNIT = "frame"
+
+    def __init__(
+        self,
+        videos: Sequence[VideoSource],
+        choice: Choice,
+        look: Look,
+        saver: VideoSaver | None,
+        model: str,
+    ) -> None:
+        """Open what there is.
+
+        Raises:
+            ValueError: if the only video cannot be read.
+            ImportError: if PyAV is not installed.
+        """
+        if len(videos) > 1 and any(one.kind != "file" for one in videos):
+            raise OptionError("source: of streams and cameras one at a time is looked at")
+        self.broken = self.dropped = 0
+        self.videos: list[Path] = []
+        self._counts = Counts()
+        self._choice, self._look, self._folder = choice, look, saver
+        first = Video(videos[0]) if len(videos) == 1 else None
+        totals = [_frames(source, choice, first) for source in videos]
+        total = None if None in totals else sum(filter(None, totals))
+        stream = self._of_one(first) if first is not None else self._of_several(videos)
+        super().__init__(stream, total, model)
+
+    @property
+    def counts(self) -> dict[str, dict[str, float]]:
+        """The numbers of each name so far; see `Counts.rows`."""
+        return self._counts.rows()
+
+    @property
+    def dir(self) -> Path | None:
+        """Folder of the files, once one is written; None without `save`."""
+        return None if self._folder is None else self._folder.dir
+
+    def _of_several(self, videos: Sequence[VideoSource]) -> Generator[ImageResult]:
+        failed = 0
+        for source in videos:
+            try:
+                video = Video(source)
+            except ValueError as error:
+                failed += 1
+                warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
+                continue
+            yield from self._of_one(video)
+        if failed == len(videos):
+            raise ValueError(f"none of the {failed} videos could be read")
+
+    def _of_one(self, video: Video) -> Generator[ImageResult]:
+        name, choice = one_line(video.source.name), self._choice
+        rate = video.rate / choice.stride if choice.fps is None else min(choice.fps, video.rate)
+        tracker = None if self._look.tracker is None else self._look.tracker(float(rate))
+        counts, files, failing = Counts(), None, False
+        frames = Ahead(video.read(choice), newest=video.live)
+        try:
+            for frame, result in self._results(video, frames, tracker):
+                counts.add(result)
+                self._counts.add(result)
+                if self._folder is not None:
+                    if files is None:
+                        files = self._files(video, rate, tracker)
+                    files.add(result, frame.time)
+                yield result
+        except WriteError:
+            failing = True
+            raise
+        except ValueError as error:
+            if not video.live or not counts.frames:
+                raise
+            kept = "" if self.dir is None else f", and their files are in {self.dir}"
+            raise ValueError(f"{error}; {counts.frames} frames came before{kept}") from None
+        finally:
+            frames.close()
+            self.broken += video.broken
+            self.dropped += frames.dropped
+            if tracker is not None:
+                counts.add_further(tracker.numbers())
+                self._counts.add_further(tracker.numbers())
+            _tell(video, name, frames.dropped)
+            if files is not None:
+                with suppress(WriteError) if failing else nullcontext():
+                    files.close(counts.rows())
+
+    def _results(
+        self, video: Video, frames: Ahead[Frame], tracker: Tracker | None
+    ) -> Generator[tuple[Frame, ImageResult]]:
+        look, source = self._look, video.source
+        while group := list(islice(frames, look.batch)):
+            loaded = [
+                Loaded(
+                    Source(None, f"{source.name} frame {frame.number}", source.path),
+                    frame.pixels,
+                    frame.ms,
+                    frame=frame.number,
+                    time=float(frame.time),
+                )
+                for frame in group
+            ]
+            for frame, found in zip(group, look.compute(loaded), strict=True):
+                result = found if tracker is None else tracker.follow(found)
+                for text in look.remarks(result):
+                    warnings.warn(text, stacklevel=2)
+                yield frame, result if look.explain is None else look.explain(result)
+
+    def _files(self, video: Video, rate: Fraction, tracker: Tracker | None) -> VideoFiles:
+        assert self._folder is not None
+        files = self._folder.files(video, rate, tracker)
+        self.videos.append(files.video)
+        if video.sound:
+            warnings.warn(
+                f"{one_line(video.source.name)}: its sound is left out, {files.video.name} is "
+                "silent",
+                stacklevel=2,
+            )
+        return files
+
+
+def _frames(source: VideoSource, choice: Choice, video: Video | None) -> int | None:
+    """Return how many frames of a video will be looked at, if that is known."""
+    if video is None:
+        try:
+            video = Video(source)
+        except ValueError:  # said when its turn comes
+            return 0
+        video.close()
+    return None if video.frames is None else choice.of(video.frames, video.seconds)
+
+
+def _tell(video: Video, name: str, dropped: int) -> None:
+    """Say what of a video was not looked at, and why."""
+    if video.broken:
+        what = "1 broken frame was" if video.broken == 1 else f"{video.broken} broken frames were"
+        warnings.warn(f"{name}: {what} passed over", stacklevel=3)
+    if dropped:
+        warnings.warn(
+            f"{name}: {dropped} frames came faster than they could be looked at and were passed "
+            "over: a smaller imgsz or model is faster",
+            stacklevel=3,
+        )
+    length = video.seconds
+    if video.ended and not video.live and length and video.reached < EARLY * length - 1:
+        warnings.warn(
+            f"{name} ends at {float(video.reached):.1f} s, though it tells of {float(length):.1f} "
+            "s: it was cut off",
+            stacklevel=3,
+        )

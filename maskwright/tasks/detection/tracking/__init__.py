@@ -1,0 +1,1 @@
+"""Objects followed through the frames of a video: who is who, and who crosses a line."""
