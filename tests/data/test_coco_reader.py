@@ -138,7 +138,7 @@ def test_round_trip(scene: Scene, tmp_path: Path) -> None:
         | {"segmentation": {"size": [30, 40], "counts": [30, 3, 27, 3, 1137]}}
     )
     first = read_coco(scene.write())
-    assert first.faults == []
+    assert [fault.kind for fault in first.faults] == ["many crowd regions"]  # one of three
     other = tmp_path / "other.json"
     other.write_text(json.dumps(first.to_coco()), encoding="utf-8")
     second = read_coco(other)

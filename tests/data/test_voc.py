@@ -352,7 +352,11 @@ def test_masks_of_some_images_only(voc: Voc) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "says"),
     [
-        (lambda file: Image.new("RGB", (40, 30)).save(file), "unreadable masks", "has colours"),
+        (
+            lambda file: Image.new("RGB", (40, 30), (1, 2, 3)).save(file),
+            "unreadable masks",
+            "has colours",
+        ),
         (lambda file: file.write_bytes(b"x"), "unreadable masks", "not an image"),
         (
             lambda file: Image.fromarray(np.full((31, 40), 1, np.uint8)).save(file),

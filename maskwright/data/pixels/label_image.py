@@ -52,24 +52,6 @@ def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return stored, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
 
 
-def load_indices(path: Path) -> np.ndarray:
-    """Return the stored values of an image that numbers its pixels: palette indices or grey values.
-
-    Returns:
-        (H, W) uint8 or wider, as stored.
-
-    Raises:
-        ValueError: see `load_labels`; or if the file has colours instead of indices.
-    """
-    stored, _ = load_labels(path)
-    if stored.ndim == 3:
-        raise ValueError(
-            f"{path} has colours, but its pixels must be numbers: save it with a palette, as "
-            "Pascal VOC does"
-        )
-    return stored
-
-
 def label_size(path: Path) -> tuple[int, int]:
     """Return (height, width) of an image as stored; of a PNG by its first bytes alone.
 

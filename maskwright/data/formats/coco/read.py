@@ -29,6 +29,7 @@ from .skeletons import read_skeleton
 LISTS = ("images", "annotations", "categories")
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS
 FREQUENCIES = ("r", "c", "f")
+MANY_CROWDS = 0.05  # share of the annotations; COCO itself has 0.01
 
 
 @takes_paths
@@ -76,6 +77,8 @@ class _Survey:
         masks: whether any object has a segmentation; crowd regions alone make no data of masks.
         jointed: how many annotations have keypoints.
         first_jointed: id of the first of these, if it has one.
+        count: how many annotations there are.
+        crowds: how many of them are marked iscrowd=1, and not to be ignored.
         crowd_as_objects: see `read_coco`.
     """
 
@@ -87,6 +90,8 @@ class _Survey:
     masks: bool = False
     jointed: int = 0
     first_jointed: int | None = None
+    count: int = 0
+    crowds: int = 0
     crowd_as_objects: bool = False
 
     def add(self, annotation: Any, seen: set[int]) -> None:
@@ -98,8 +103,11 @@ class _Survey:
             (self.repeated if number in seen else seen).add(number)
             self.lowest = min(self.lowest, number)
         self.used.add(whole_number(annotation.get("category_id")))
+        crowd = bool(flag(annotation.get("iscrowd")))
+        self.count += 1
+        self.crowds += crowd and not flag(annotation.get("ignore"))
         if not self.masks and annotation.get("segmentation"):
-            self.masks = self.crowd_as_objects or not flag(annotation.get("iscrowd"))
+            self.masks = self.crowd_as_objects or not crowd
         if annotation.get("keypoints"):
             self.first_jointed = self.first_jointed if self.jointed else number
             self.jointed += 1
@@ -121,6 +129,15 @@ class _Reader(Builder):
         if only is not None:
             survey.images = self._divide(survey.images, only)
         self._number(survey)
+        if not crowd_as_objects and survey.crowds > MANY_CROWDS * survey.count:
+            self.fault(
+                "many crowd regions",
+                f"{survey.crowds} of {survey.count} annotations are marked iscrowd=1, regions of "
+                "many that count neither as objects nor as background; where a tool marks single "
+                "objects so (supervision and Datumaro those with holes, CVAT all masks), "
+                "crowd_as_objects=true takes them as objects",
+                "kept",
+            )
         federated = [one for one in survey.images if isinstance(one, dict) and NEGATIVE in one]
         unsure = {
             category for one in federated for category in whole_numbers(one.get(NOT_EXHAUSTIVE))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PARQUET, ARROW, LINES = ".parquet", ".arrow", "metadata.jsonl"
+ARROW_FILE = b"ARROW1"  # its first bytes
 BATCH = 32  # rows that are unpacked at once: each may hold an image
 LONGEST = 2**26  # characters of a line
 IMAGE = ("image", "img", "file_name", "image_path", "path", "pixel_values")
@@ -54,7 +55,7 @@ def columns_of(file: Path) -> tuple[list[str], dict[str, Any]]:
             schema = arrow.parquet.read_schema(file)
         else:
             with arrow.memory_map(str(file)) as source:
-                schema = arrow.ipc.open_stream(source).schema
+                schema = _opened(arrow, source).schema
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(_unreadable(file, error)) from None
     noted = (schema.metadata or {}).get(b"huggingface", b"{}")
@@ -97,10 +98,20 @@ def _batches(arrow: Any, file: Path, columns: Sequence[str] | None) -> Iterator[
             yield from table.iter_batches(batch_size=BATCH, columns=wanted)
         return
     with arrow.memory_map(str(file)) as source:
-        for batch in arrow.ipc.open_stream(source):
+        reader = _opened(arrow, source)
+        stored = getattr(reader, "num_record_batches", None)  # of a file; a stream does not know
+        batches = reader if stored is None else map(reader.get_batch, range(stored))
+        for batch in batches:
             part = batch if wanted is None else batch.select(wanted)
             for first in range(0, part.num_rows, BATCH):
                 yield part.slice(first, BATCH)
+
+
+def _opened(arrow: Any, source: Any) -> Any:
+    """Return the reader of Arrow's stream, as `save_to_disk` writes it, or of Arrow's file."""
+    is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+    source.seek(0)
+    return arrow.ipc.open_file(source) if is_file else arrow.ipc.open_stream(source)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from maskwright.drawing.label_maps import voc_palette
 from maskwright.ops.rle import Crop, Frame, encode_crop
 
-from ...pixels.label_image import load_indices
+from ...maps.encoding import pack_colors
+from ...pixels.label_image import load_labels
 
 VOID = 255
 FITS = 0.5  # IoU of a box and the extent of its mask
@@ -38,13 +40,14 @@ def read_object_masks(path: Path, boxes: Sequence[Sequence[float]]) -> ObjectMas
     """Read a file of SegmentationObject.
 
     Args:
-        path: a PNG of numbers, with a palette or grey.
+        path: a PNG of numbers, with a palette or grey, or of the colours that VOC's palette has for
+            them, as CVAT and Datumaro export.
         boxes: N xyxy boxes of the objects in pixels, in their order in the XML file.
 
     Raises:
-        ValueError: if the file cannot be read or has colours.
+        ValueError: if the file cannot be read or has other colours.
     """
-    numbers = load_indices(path)
+    numbers = _numbers(path)
     found: dict[int, tuple[Crop, Frame]] = {}
     for number in np.unique(numbers).tolist():
         if number not in (0, VOID):
@@ -64,6 +67,23 @@ def read_object_masks(path: Path, boxes: Sequence[Sequence[float]]) -> ObjectMas
         if iou >= FITS and codes[k] is None and number in found:
             codes[k] = _code(*found.pop(number), numbers)
     return ObjectMasks(codes, {n: _code(*found[n], numbers) for n in sorted(found)})
+
+
+def _numbers(path: Path) -> np.ndarray:
+    stored, _ = load_labels(path)
+    if stored.ndim == 2:
+        return stored
+    palette = pack_colors(voc_palette())
+    order = np.argsort(palette)
+    found = pack_colors(stored)
+    at = np.searchsorted(palette, found, sorter=order).clip(max=len(palette) - 1)
+    numbers: np.ndarray = order[at]
+    if (palette[numbers] != found).any():
+        raise ValueError(
+            f"{path} has colours that are not those of Pascal VOC's palette, but its pixels number "
+            "objects: save it with a palette, as Pascal VOC does"
+        )
+    return numbers
 
 
 def _code(crop: Crop, frame: Frame, numbers: np.ndarray) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from ..folders import (
     folder_split,
     is_file,
     read_lines,
-    split_name,
 )
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
@@ -75,23 +74,23 @@ def find_yolo(tree: Tree, path: Path) -> dict[str, YoloSource]:
     Raises:
         ValueError: if its `data.yaml` cannot be used, or there are several.
     """
-    if tables := _tables(tree, path):
-        usable = {}
-        for file, content in tables.items():
-            if found := described_yolo(content, file.parent, file):
-                usable[file] = found
+    tables = _tables(tree, path)
+    described = ((file, described_yolo(own, file.parent, file)) for file, own in tables.items())
+    if usable := {file: found for file, found in described if found}:
         if len(usable) > 1:
             raise ValueError(
                 f"{path} has several files that describe YOLO data sets, "
                 f"{', '.join(file.name for file in usable)}: give the one that is meant as data="
             )
-        if usable:
-            return next(iter(usable.values()))
+        return next(iter(usable.values()))
     splits = _undescribed(tree, path)
     every = [place for places in splits.values() for place in places]
     if not any(_labelled(tree, place) for place in every):
         return {}
     names = _names_beside(path, every)
+    told = [file for file, content in tables.items() if "names" in content]
+    if names is None and len(told) == 1:  # supervision's data.yaml has names alone
+        names = read_names(tables[told[0]], told[0])
     return {
         split: YoloSource(labels_of(places[0] / "x.jpg").parent, tuple(places), path, names)
         for split, places in splits.items()
@@ -110,7 +109,7 @@ def _tables(tree: Tree, path: Path) -> dict[Path, dict[str, Any]]:
             content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"{file} is no valid YAML: {str(error)[:300]}") from None
-        if isinstance(content, dict) and any(split_name(str(key)) for key in content):
+        if isinstance(content, dict):
             found[file] = content
     return found
 
