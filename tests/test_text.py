@@ -179,7 +179,7 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("locale", ["", "C"])
+@pytest.mark.parametrize("locale", [pytest.param("", marks=pytest.mark.slow), "C"])
 def test_predict_survives_names_consoles_and_locales(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str
 ) -> None:

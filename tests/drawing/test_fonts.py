@@ -45,6 +45,7 @@ def test_letters_of_many_scripts_are_no_boxes(text: str) -> None:
             assert (drawn(char) != box).any() and drawn(char).any()
 
 
+@pytest.mark.slow
 def test_a_font_of_the_system_has_what_dejavu_lacks() -> None:
     """Another font that comes with matplotlib stands for one of the system."""
     base = set(FT2Font(str(DEJAVU)).get_charmap())

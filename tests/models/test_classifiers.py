@@ -18,10 +18,14 @@ from maskwright.structures import Images, Labels
 
 FAMILIES = [n for n, e in list_models().items() if e.tiny is not None and e.task == "classify"]
 
-LONG = ("inception_v4",)  # which are made of the same blocks as others, and take long to trace
+# Made of the same blocks as others, and slow.
+LONG = ("inception_v4", "vgg16_bn")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in LONG else []) for n in FAMILIES],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -151,7 +155,7 @@ def test_bfloat16_rounds_and_no_more(model: Classifier) -> None:
     [
         pytest.param(name, marks=[] if name.startswith("densenet") else [pytest.mark.slow])
         for name in FAMILIES
-        if name not in LONG
+        if name != "inception_v4"
     ],
     indirect=True,
 )

@@ -91,7 +91,17 @@ FEW = PostProcess(max_det=20)
 OBJECTS = [[[8.0, 8, 40, 48], [50, 20, 90, 80]], [[4.0, 4, 30, 60]]]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# Made of the parts of others, of which nothing is left out; they take long.
+LIKE_OTHERS = (
+    *("cascade_rcnn_resnet50_fpn", "detect_then_segment_resnet50_fpn", "faster_rcnn_resnet50_c4"),
+    *("mask_keypoint_rcnn_resnet50_fpn", "refine_mask_fast_resnet50_fpn"),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in LIKE_OTHERS else []) for n in FAMILIES],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

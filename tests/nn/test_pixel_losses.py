@@ -256,6 +256,7 @@ def share_of(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(forked: ForkServerContext, tmp_path: Path) -> None:
     """The means of their losses and gradients, as distributed training takes them."""
     both = [forked.Process(target=share_of, args=(rank, str(tmp_path))) for rank in (0, 1)]

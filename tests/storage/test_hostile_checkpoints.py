@@ -318,6 +318,7 @@ def test_state_of_a_training_that_is_damaged(
     assert load_checkpoint(path).meta.names == ["cat", "dog"], "its weights stay good"
 
 
+@pytest.mark.slow
 def test_place_and_optimiser_of_a_resumed_run_are_checked(
     nuclei_mini: Path, tmp_path: Path
 ) -> None:

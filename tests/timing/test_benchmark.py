@@ -23,7 +23,7 @@ from maskwright.timing.turns import Apart, Job, Ours, Side
 @pytest.mark.parametrize(
     ("name", "apart"),
     [
-        ("mask_rcnn_resnet50_fpn", False),
+        pytest.param("mask_rcnn_resnet50_fpn", False, marks=pytest.mark.slow),
         pytest.param("mask_rcnn_resnet50_fpn", True, marks=pytest.mark.slow),
         pytest.param("retinanet_resnet50_fpn", False, marks=pytest.mark.slow),
         pytest.param("retinanet_resnet50_fpn_v2", False, marks=pytest.mark.slow),

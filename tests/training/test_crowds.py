@@ -31,6 +31,7 @@ def tile() -> np.ndarray:
     return load_image(PHOTOS / CROWD)[:256, :256]
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_objects_are_found(nuclei) -> None:
     """As many as in the tiles alone."""
     tile = load_image(PHOTOS / USUAL)[:256, :256]

@@ -270,6 +270,7 @@ def test_the_second_signal_ends_what_hears_nothing() -> None:
     assert done.returncode == 143 and "ended by SIGTERM" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_torchrun_and_a_signal_to_one_process(options: dict[str, Any], tmp_path: Path) -> None:
     """All stop after the same step, though one alone was told."""
     options |= {"batch": 1, "epochs": 500, "lr": 1e-4, "workers": 1}
@@ -312,6 +313,7 @@ def rank_of(process: int) -> str | None:
     return ranks[0] if ranks and b"\0RANK=" not in parent else None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_step_of_several_batches_is_not_cut_short(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

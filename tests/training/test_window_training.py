@@ -69,7 +69,7 @@ def test_training_measures_keeps_and_uses_a_window(data: Path, tmp_path: Path) -
         mw.val(done.last, data, device="cpu", workers=0, window="0,4095")
 
 
-@pytest.mark.parametrize("window", ["minmax", (0, 4095)])
+@pytest.mark.parametrize("window", ["minmax", pytest.param((0, 4095), marks=pytest.mark.slow)])
 def test_declared_and_minmax(data: Path, tmp_path: Path, window: Any) -> None:
     done = mw.train(**{**tiny_options(data, tmp_path), "steps": 2}, window=window)
     every = values(data)

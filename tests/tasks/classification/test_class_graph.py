@@ -75,8 +75,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
         ("onnx", {}),
         ("onnx", {"multilabel": True, "batch": 2}),
         ("openvino", {"half": True}),
-        ("pt2", {}),
-        pytest.param("aoti", {}, marks=pytest.mark.slow),
+        *(pytest.param(format, {}, marks=pytest.mark.slow) for format in ("pt2", "aoti")),
     ],
 )
 def test_every_format_answers_as_the_model(

@@ -33,7 +33,10 @@ def photos() -> list[np.ndarray]:
     return [rng.integers(0, 255, (h, w, 3)).astype(np.uint8) for h, w in ((50, 90), (70, 40))]
 
 
-@pytest.mark.parametrize("name", ["locate_resnet18", "locate_keypoints_resnet18"])
+@pytest.mark.parametrize(
+    "name",
+    ["locate_resnet18", pytest.param("locate_keypoints_resnet18", marks=pytest.mark.slow)],
+)
 def test_a_file_says_what_the_model_says(
     name: str, photos: list[np.ndarray], tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def assert_same(a: Path, b: Path) -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_keypoints_are_learned(data: Path, tmp_path: Path) -> None:
     result = mw.train(
         data,
