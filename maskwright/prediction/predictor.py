@@ -286,7 +286,10 @@ class Predictor:
         """
         tiling = settings.tiling
         if tiling is not None and not all(tiling.fits(one.pixels.shape[:2]) for one in batch):
-            found = [self._infer_in_parts(one, rule, settings, tiles) for one in batch]
+            found = [
+                self.find_one((one.pixels, one.source.path), rule, settings, one.source.name, tiles)
+                for one in batch
+            ]
         else:
             name = ", ".join(loaded.source.name for loaded in batch)
             photos = [(one.pixels, one.source.path) for one in batch]
@@ -346,28 +349,29 @@ class Predictor:
             "postprocess": share * (done - inferred),
         }
 
-    def _infer_in_parts(
-        self, loaded: Loaded, rule: Any, settings: Settings, tiles: int
+    def find_one(
+        self, photo: tuple[Any, str | None], rule: Any, settings: Settings, name: str, tiles: int
     ) -> tuple[Any, dict[str, float]]:
-        """Return what is found in one image, in tiles if it is larger than one; see `find`."""
-        if settings.tiling is None or settings.tiling.fits(loaded.pixels.shape[:2]):
-            photo = (np.asarray(loaded.pixels), loaded.source.path)
-            (found,), speed = self.find([photo], settings.rules(rule), settings, loaded.source.name)
-            return found, speed
-        return self.find_in_tiles(loaded.pixels, rule, settings, loaded.source.name, tiles)
-
-    def find_in_tiles(
-        self, pixels: Any, rule: Any, settings: Settings, name: str, tiles: int
-    ) -> tuple[Any, dict[str, float]]:
-        """Return what is found in a large image, and the milliseconds by stage.
+        """Return what is found in an image, in tiles if it is larger than one; see `find`.
 
         Args:
-            pixels: (H, W, 3) uint8 RGB, an array or what is read as it is cut.
-            rule: how a tile is resized.
-            settings: of the prediction, with a tiling.
+            photo: (H, W, 3) uint8 RGB, an array or `LazyPixels`, and its path.
+            rule: how it or a tile is resized.
+            settings: of the prediction.
             name: of the image.
             tiles: that are computed at once.
         """
+        pixels, path = photo
+        if settings.tiling is None or settings.tiling.fits(pixels.shape[:2]):
+            whole = np.asarray(pixels)
+            (found,), speed = self.find([(whole, path)], settings.rules(rule), settings, name)
+            return found, speed
+        return self._find_in_tiles(pixels, rule, settings, name, tiles)
+
+    def _find_in_tiles(
+        self, pixels: Any, rule: Any, settings: Settings, name: str, tiles: int
+    ) -> tuple[Any, dict[str, float]]:
+        """Return what is found in an image larger than a tile; see `find_one`."""
         tiling = settings.tiling
         assert tiling is not None
         total = dict.fromkeys(("load", "preprocess", "inference", "postprocess"), 0.0)

@@ -6,14 +6,18 @@ the network computes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from ..data.pixels.large import large_image
+from ..data.records import Dataset
 from ..errors import OptionError
 from ..structures import Tile, Tiling
+from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
 LEAST = 64  # pixels a side of a tile: what networks for photos make a few cells of
@@ -71,3 +75,31 @@ def look_at_tiles(
             found = look(read_tiles, tiles[0].level)
             yield from zip(tiles, read_tiles, found, strict=True)
             bar.update(len(tiles))
+
+
+def evaluate_in_tiles(
+    evaluator: Evaluator,
+    find: Callable[[Any, str], Any],
+    data: Dataset,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Score a model on a data set whose images are read one by one, by window where they can be.
+
+    Args:
+        evaluator: counts.
+        find: (pixels (H, W, 3) uint8 or `LazyPixels`, name) -> what `Task.decode` returns of them.
+        data: the images.
+        stop: asked after each image; True ends the evaluation without a result.
+    """
+    seconds = 0.0
+    with console.progress("val", total=len(data), unit="img") as bar:
+        for index in range(len(data)):
+            pixels = large_image(data, index)
+            start = time.perf_counter()
+            evaluator.take(index, find(pixels, data[index].path.name))
+            seconds += time.perf_counter() - start
+            bar.update()
+            if stop():
+                return None
+    return evaluator.finish([evaluator.share()], 1e3 * seconds / max(len(data), 1))

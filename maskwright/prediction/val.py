@@ -14,7 +14,7 @@ from ..reports.undefined import Named, named_metric
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_args
 from ..tasks.base import Study, Task
-from ..tasks.evaluation import evaluate
+from ..tasks.evaluation import Evaluation, evaluate
 from ..tasks.options import own_options
 from ..tasks.thresholds import require_one
 from ..terminal import console
@@ -24,7 +24,11 @@ from .load import load
 from .memory import require_data_memory
 from .predict import predict
 from .predictor import Predictor, defaults_of
+from .tiles import evaluate_in_tiles
 from .windows import chosen_window, warn_of_own_windows
+
+# Options of a task that are told and repeated as they were given.
+SHOWN = ("soft_nms", "tta", "tile", "overlap", "tile_levels")
 
 
 class ValResult(dict[str, float]):
@@ -87,6 +91,9 @@ def val(
     topk: int = 5,
     slide: int | None = None,
     crf: bool | str | tuple[float, ...] | None = None,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    tile_levels: int = 1,
 ) -> ValResult:
     """Score a model on annotated images: what is measured is up to its task.
 
@@ -137,6 +144,10 @@ def val(
         slide: for models that give every pixel a class: see `predict`.
         crf: see `predict`; search: find the parameters that suit these images best, which should
             be some that were trained on (split=train).
+        tile: look at larger images in tiles of so many of their pixels a side, see `predict`; the
+            images are read one by one, then.
+        overlap: see `predict`.
+        tile_levels: see `predict`.
 
     Returns:
         Numbers by key: what was measured, the metric and, where it is that of one class, its name,
@@ -176,6 +187,9 @@ def val(
         "topk": topk,
         "slide": slide,
         "crf": crf,
+        "tile": tile,
+        "overlap": overlap,
+        "tile_levels": tile_levels,
     }
     settings, scale = model.settings(given, val), chosen_window(meta, window)
     for text in task.settled(given, settings, called):
@@ -191,7 +205,7 @@ def val(
         opened.window = scale
         return opened
 
-    resize = model.resize_rule(imgsz)
+    resize = model.resize_rule(imgsz, settings)
     study = task.study(network, meta, own, opens, split=split, batch=max(batch, 1), resize=resize)
     if study is not None:
         used = str(network.mean.device)
@@ -207,20 +221,26 @@ def val(
         console.warn(text)
     dataset.window = scale
     warn_of_own_windows(meta, dataset)
-    rules = settings.rules(resize)
-    require_data_memory(model.memory, dataset.sizes, rules, batch, str(data), part=settings.part)
-    task.prepare_data(network, [dataset], workers=workers, rank=0, world=1)
-    loaders = [
-        task.eval_loader(network, dataset, resize=rule, batch=batch, workers=workers)
-        for rule in rules
-    ]
-    result = evaluate(
-        task.evaluator(network, meta, dataset, settings, own),
-        network,
-        *loaders,
-        total=len(dataset),
-        precision=model.precision,
-    )
+    evaluator = task.evaluator(network, meta, dataset, settings, own)
+    result: Evaluation | None
+    if settings.tiling is not None:
+        predictor = model
+
+        def find(pixels: Any, name: str) -> Any:
+            return predictor.find_one((pixels, None), resize, settings, name, batch)[0]
+
+        result = evaluate_in_tiles(evaluator, find, dataset)
+    else:
+        rules = settings.rules(resize)
+        whole = settings.part
+        require_data_memory(model.memory, dataset.sizes, rules, batch, str(data), part=whole)
+        task.prepare_data(network, [dataset], workers=workers, rank=0, world=1)
+        loaders = [
+            task.eval_loader(network, dataset, resize=rule, batch=batch, workers=workers)
+            for rule in rules
+        ]
+        total = len(dataset)
+        result = evaluate(evaluator, network, *loaders, total=total, precision=model.precision)
     assert result is not None
     warned, remarks = result.warnings(), result.remarks()
     for text in warned:
@@ -239,7 +259,7 @@ def val(
         "device": used,
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
-        **{name: own[name] for name in ("soft_nms", "tta") if name in own},
+        **{name: own[name] for name in SHOWN if name in own},
         "window": None if scale is None else describe_window(scale),
     }
     write_args(folder / "args.yaml", options)

@@ -65,6 +65,15 @@ class Evaluator(ABC):
             batches: the same images at each size; pixels on the device.
         """
 
+    def take(self, index: int, found: Any) -> None:
+        """Keep what counts of one image that was looked at elsewhere.
+
+        Args:
+            index: its position in the data set.
+            found: what `Task.decode` returns of an image, in its pixels.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def share(self) -> Any:
         """Return what this process has found, to be pickled."""

@@ -25,7 +25,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, ClassVar, Self, TextIO, TypeVar
 
 from ..text import encodable, one_line, printable
 
@@ -131,7 +131,12 @@ def format_seconds(seconds: float) -> str:
 
 
 class Progress:
-    """A progress display, used as a context manager; see `progress`."""
+    """A progress display, used as a context manager; see `progress`.
+
+    One inside another takes its place on the terminal for as long as it is there.
+    """
+
+    _shown: ClassVar[list[Progress]] = []  # from the outermost to the one that is seen
 
     def __init__(self, label: str, total: int | None, unit: str, enabled: bool) -> None:
         self.label, self.total, self.unit = one_line(label), total, one_line(unit)
@@ -146,7 +151,10 @@ class Progress:
     def __enter__(self) -> Self:
         self._start = self._last_line = time.monotonic()
         if self._enabled and ERR.isatty():
+            if self._shown:
+                self._shown[-1]._hide()
             self._open_bar()
+            self._shown.append(self)
         return self
 
     def __exit__(
@@ -156,9 +164,20 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
+            outer = self._shown[: self._shown.index(self)]
+            self._shown.remove(self)
+            self._bar.live.transient = bool(outer)
             self._bar.stop()
+            if outer:
+                outer[-1]._bar.start()
         elif self._enabled and kind is None:
             self._write_line(final=True)
+
+    def _hide(self) -> None:
+        """Take the bar off the terminal, to be started again."""
+        self._bar.live.transient = True
+        self._bar.stop()
+        self._bar.live.transient = False
 
     def update(self, advance: int = 1, **fields: object) -> None:
         """Move on by `advance` units and show `fields` (numbers or text) behind the bar.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from maskwright.models.meta import Meta
 from maskwright.ops.components import find_parts
 from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.val import val
 from maskwright.structures import Images, Instances, Resize, Tiling
 
 
@@ -162,3 +164,50 @@ def test_a_deeper_image_has_one_window_for_all_tiles(bright: Predictor, tmp_path
     found = {tuple(box) for box in result.boxes.tolist()}
     assert found & boxes >= {box for box in boxes if box[2] < 300 or box[3] < 300}
     assert not found & dark
+
+
+def coco_data(root: Path, images: dict[str, tuple[np.ndarray, set[tuple[float, ...]]]]) -> Path:
+    """Write a data set of rectangles, split val."""
+    (root / "images" / "val").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    content: dict[str, Any] = {"categories": [{"id": 1, "name": "spot"}]}
+    content |= {"images": [], "annotations": []}
+    for number, (name, (image, boxes)) in enumerate(images.items(), 1):
+        height, width = image.shape[:2]
+        content["images"].append(
+            {"id": number, "file_name": name, "height": height, "width": width}
+        )
+        for x1, y1, x2, y2 in sorted(boxes):
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                    "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+                }
+            )
+        tifffile.imwrite(root / "images" / "val" / name, image, tile=(64, 64), photometric="rgb")
+    (root / "annotations" / "val.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_validation_in_tiles_counts_all_objects_of_an_image(
+    bright: Predictor, tmp_path: Path
+) -> None:
+    data = coco_data(
+        tmp_path / "data", {"a.tif": drawn((340, 420)), "b.tif": drawn((50, 60), seed=1)}
+    )
+    numbers = val(bright, data, tile=100, max_det=12)
+    assert numbers["mask/AP"] == numbers["box/AP"] == pytest.approx(1)
+    assert numbers["mask/AR"] == pytest.approx(1)
+    # As a whole, the limit cuts most of the 80 objects off.
+    assert val(bright, data, max_det=12, workers=0)["mask/AR"] < 0.5
+
+
+def test_a_report_of_a_validation_in_tiles_says_so(bright: Predictor, tmp_path: Path) -> None:
+    data = coco_data(tmp_path / "data", {"a.tif": drawn((200, 220))})
+    val(bright, data, tile=100, save=tmp_path / "run")
+    assert "tile: 100" in (tmp_path / "run" / "args.yaml").read_text()

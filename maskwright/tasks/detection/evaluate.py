@@ -136,6 +136,7 @@ class DetectionEvaluator(Evaluator):
         self.sigmas, self.boundary = sigmas, boundary
         self.voc = dataset.format == "voc" if voc is None else voc
         self._found: list[tuple[int, bool, bool, list[dict[str, Any]]]] = []
+        self._full_tiles = 0  # images with a tile that has as many objects as it may
 
     def add(self, network: Any, batches: Sequence[Batch]) -> None:
         """Keep what a detector finds in a batch; see `Evaluator`."""
@@ -148,26 +149,36 @@ class DetectionEvaluator(Evaluator):
             mirrored = None if self.skeleton is None else self.skeleton.mirrored
             detections = detect_views(network, images, post, views.flip, mirrored)
         for index, one in zip(batches[0].indices, detections, strict=True):
-            image_id = self.dataset[index].image_id
-            full = len(one) >= post.max_det and float(one.scores[-1]) >= CAP_SCORE
-            mode = self.detector.paste_mode
-            if self.settings.crf is not None:
-                one = refined(one, self.dataset.image(index), self.settings.crf, mode=mode)
-            rows = to_coco_rows(one, image_id, self.labels, mode, self.joints)
-            short = one.short and len(one) < post.max_det
-            self._found.append((image_id, full, short, rows))
+            self.take(index, one)
+
+    def take(self, index: int, found: Detections) -> None:
+        """Keep the detections of an image; see `Evaluator`."""
+        image_id, most = self.dataset[index].image_id, self.settings.post.max_det
+        parts = self.settings.tiling is not None and not self.settings.tiling.fits(found.size)
+        full = len(found) >= most and float(found.scores[-1]) >= CAP_SCORE
+        if parts:
+            self._full_tiles += found.full
+            full = False
+        mode = self.detector.paste_mode
+        if self.settings.crf is not None and found.codes is None:
+            found = refined(found, self.dataset.image(index), self.settings.crf, mode=mode)
+        rows = to_coco_rows(found, image_id, self.labels, mode, self.joints)
+        short = found.short and (parts or len(found) < most)
+        self._found.append((image_id, full, short, rows))
 
     def share(self) -> Any:
-        """Return the detections of this process by image."""
-        return self._found
+        """Return the detections of this process by image, and how many have a full tile."""
+        return self._found, self._full_tiles
 
     def finish(self, shares: Sequence[Any], ms: float) -> DetectionEvaluation:
         """Score the detections of all processes; see `Evaluator`."""
         detector, dataset, most = self.detector, self.dataset, self.settings.post.max_det
-        by_image = {image_id: rest for share in shares for image_id, *rest in share}
+        by_image = {image_id: rest for share, _ in shares for image_id, *rest in share}
         gt = dataset.to_coco(by_label=True)
         found = [row for *_, rows in by_image.values() for row in rows]
         rows = list(looked_for(gt, found))
+        if self.settings.tiling is not None:  # the limit holds for a tile, not for an image
+            most = max([most, *(len(rows) for *_, rows in by_image.values())])
         metrics = score(
             gt,
             rows,
@@ -185,6 +196,11 @@ class DetectionEvaluator(Evaluator):
         few = [key for key, (_, short, _) in by_image.items() if short and objects[key] > enough]
         advice = detector.short_advice(most) if few else ""
         left_out = []
+        if full_tiles := sum(count for _, count in shares):
+            left_out.append(
+                f"{full_tiles} of {len(by_image)} images have a tile with max_det="
+                f"{self.settings.post.max_det} objects: there may be more; raise it"
+            )
         if len(rows) < len(found):
             left_out.append(
                 f"{len(found) - len(rows)} of {len(found)} detections are of classes that nobody "

@@ -1,0 +1,32 @@
+"""Images of a data set that may be too large for memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maskwright.data.records import Dataset
+
+from .lazy import LazyPixels
+from .picture import open_picture
+
+WINDOWED = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn")  # what may be read by window
+
+
+def large_image(dataset: Dataset, index: int) -> Any:
+    """Return the pixels (H, W, 3) uint8 RGB of an image: an array, or `LazyPixels`.
+
+    Raises:
+        ValueError: as `Dataset.image` does.
+    """
+    if dataset.stored or dataset[index].path.suffix.lower() not in WINDOWED:
+        return dataset.image(index)
+    record = dataset[index]
+    known = record.size if min(record.size) else None
+    try:
+        picture = open_picture(record.path, size=known)
+    except ValueError as error:
+        raise ValueError(f"{error} (image id {record.image_id})") from None
+    if picture.by_window and picture.size == (known or picture.size):
+        return LazyPixels(picture, dataset.window)
+    picture.close()
+    return dataset.image(index)  # which says what is wrong, if anything is
