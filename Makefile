@@ -47,9 +47,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-# grad-cam, which tests of heat maps compare with, asks for another OpenCV than `dev` has: both write
-# the same module, and the one that comes last wins. It needs nothing of it but ttach.
+# grad-cam, which tests of heat maps compare with, and trackers ask for other OpenCVs than `dev` has:
+# all write the same module, and the one that comes last wins. What else they need is in `dev`.
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps grad-cam ttach
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		grad-cam ttach "trackers>=2.6"
 	@touch .venv/installed $@

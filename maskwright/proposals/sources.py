@@ -321,7 +321,8 @@ def opencv() -> Any:
     except (ImportError, AttributeError) as error:
         raise ImportError(
             "selective search and EdgeBoxes need OpenCV with its contrib modules: pip install "
-            "'maskwright[proposals]' (and pip uninstall opencv-python, which hides them); or take "
+            "'maskwright[proposals]'; where opencv-python hides them, as trackers brings it: pip "
+            "install --force-reinstall --no-deps opencv-contrib-python-headless; or take "
             f"source=sliding_window or a file of proposals ({error})"
         ) from None
     cv2.setNumThreads(1)  # images are computed side by side, by processes
