@@ -378,7 +378,8 @@ class Predictor:
 
         def look(parts: Sequence[np.ndarray], level: int) -> list[Any]:
             rules = settings.rules(tiling.rule(rule, level))
-            found, speed = self.find([(part, None) for part in parts], rules, settings, name)
+            photos = [(part, None) for part in parts]
+            found, speed = self.find(photos, rules, assembler.settings, name)
             for stage, ms in speed.items():
                 total[stage] += ms * len(parts)
             return found

@@ -11,7 +11,14 @@ from ..structures import Tile
 
 
 class Assembler(ABC):
-    """Takes what was found in the tiles of one image, and makes of it what is in the image."""
+    """Takes what was found in the tiles of one image, and makes of it what is in the image.
+
+    Attributes:
+        settings: by which the tiles are looked at.
+    """
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
 
     @abstractmethod
     def add(self, tile: Tile, found: Any, pixels: np.ndarray) -> None:

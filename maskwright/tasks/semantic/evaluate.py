@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.loader import Batch
+from ...data.maps.samples import map_of
 from ...data.records import Dataset
 from ...errors import first_few, require_known
 from ...metrics.semantic import Boundaries, Confusion, pixel_scores, semantic_metrics
@@ -24,7 +25,8 @@ from .kept import KeptMaps, PackedMap, chosen
 
 BY_CLASS = ("IoU", "accuracy", "dice")  # as in "IoU/<class name>"
 # (network, a batch at each size) -> labels (H, W) uint8 of its images, in their original pixels
-Look = Callable[[Any, Sequence[Batch]], Sequence[npt.NDArray[np.uint8]]]
+Labels = npt.NDArray[np.uint8]
+Look = Callable[[Any, Sequence[Batch]], Sequence[Labels]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class SemanticEvaluator(Evaluator):
     """
 
     def __init__(self, dataset: Dataset, meta: Meta, look: Look, *, boundary: bool = False) -> None:
-        self.look = look
+        self.look, self._dataset = look, dataset
         self.names = class_names(meta)
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._boundary = boundary
@@ -121,16 +123,23 @@ class SemanticEvaluator(Evaluator):
         found = self.look(network, batches)
         truths = batches[0].targets
         for index, labels, truth in zip(batches[0].indices, found, truths, strict=True):
-            confusion = Confusion(len(self.names))
-            counts = confusion.add(labels, truth)
-            cells = np.flatnonzero(counts)
-            row: tuple[Any, ...] = (cells, counts.ravel()[cells])
-            if self._boundary:
-                boundaries = Boundaries(len(self.names))
-                boundaries.add(labels, truth)
-                row += (boundaries.bands, boundaries.lines)
-            self._seen[index] = row
-            self._kept.add(index, pixel_scores(counts).mean_iou, labels)
+            self._count(index, labels, truth)
+
+    def take(self, index: int, found: Any) -> None:
+        """Count the pixels of an image; see `Evaluator`."""
+        self._count(index, found.labels, map_of(self._dataset, index))
+
+    def _count(self, index: int, labels: Labels, truth: Any) -> None:
+        confusion = Confusion(len(self.names))
+        counts = confusion.add(labels, truth)
+        cells = np.flatnonzero(counts)
+        row: tuple[Any, ...] = (cells, counts.ravel()[cells])
+        if self._boundary:
+            boundaries = Boundaries(len(self.names))
+            boundaries.add(labels, truth)
+            row += (boundaries.bands, boundaries.lines)
+        self._seen[index] = row
+        self._kept.add(index, pixel_scores(counts).mean_iou, labels)
 
     def share(self) -> Any:
         """Return the counts of the images of this process, and the maps that it has kept."""

@@ -69,6 +69,14 @@ def make_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sema
             f"least {LEAST_WINDOW}, such as 512"
         )
     crf = given.get("crf")
+    if given.get("tile") is not None:
+        if crf is not None:
+            raise OptionError(f"crf={crf} is for images that are seen as a whole: not in tiles")
+        if given.get("tile_levels") != defaults.get("tile_levels"):
+            raise OptionError(
+                "tile_levels is for models that find objects: a class at every pixel is blended of "
+                "tiles of one size; tta=0.5,1 looks at each tile at two"
+            )
     if crf == SEARCH:
         if "split" not in defaults:
             raise OptionError(

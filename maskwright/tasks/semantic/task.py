@@ -43,6 +43,7 @@ from .recipe import SemanticRecipe
 from .report import write_report
 from .result import SemanticResult
 from .settings import SemanticSettings, make_settings
+from .tiling import MapAssembler
 from .views import look, to_maps
 
 MUCH_PADDING = 0.5  # share of the windows from which on a user is told
@@ -67,7 +68,10 @@ class SemanticTask(Task):
     name = "semantic"
     does = SemanticRecipe.DOES
     recipe = SemanticRecipe
-    options = ("tta", "slide", "crf", "probs", "boundary", "explain", "explain_target")
+    options = (
+        *("tta", "slide", "crf", "probs", "boundary", "explain", "explain_target"),
+        *("tile", "overlap", "tile_levels"),
+    )
     files = SemanticResult.FILES
     graph = GRAPHS
     doubts = SemanticCheck()
@@ -358,6 +362,12 @@ class SemanticTask(Task):
     ) -> list[Any]:
         """Return the classes of the pixels of the originals; see `Task`."""
         return to_maps(made, settings)
+
+    def assembler(
+        self, model: Any, settings: SemanticSettings, size: tuple[int, int]
+    ) -> MapAssembler:
+        """Return what blends the probabilities of tiles; see `Task`."""
+        return MapAssembler(settings, size)
 
     def result(
         self,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...structures import Images
+from ...structures.tiling import ramps, starts
 from ..views import mirror_pixels
 from .settings import SemanticSettings
 
@@ -99,25 +100,9 @@ def _logits(network: Any, images: Images, slide: int | None) -> Tensor:
     return whole
 
 
-def starts(length: int, window: int) -> list[int]:
-    """Return where windows begin that overlap by half; the last one is moved inside.
-
-    Example:
-        >>> starts(10, 4), starts(4, 4)
-        ([0, 2, 4, 6], [0])
-    """
-    step = max(window // 2, 1)
-    count = 1 + math.ceil(max(length - window, 0) / step)
-    return [min(number * step, length - window) for number in range(count)]
-
-
 def blend(length: int, window: int) -> list[Tensor]:
     """Return the weights (window,) of the windows of `starts`: together they are 1 everywhere."""
-    ramp = torch.arange(window).add(0.5).sub(window / 2).abs().neg().add(window / 2)
-    cover = torch.zeros(length)
-    for start in starts(length, window):
-        cover[start : start + window] += ramp
-    return [ramp / cover[start : start + window] for start in starts(length, window)]
+    return [torch.tensor(weights) for weights in ramps(length, starts(length, window), window)]
 
 
 def to_maps(looks: Sequence[Look], settings: SemanticSettings) -> list[SemanticFound]:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from maskwright.errors import OptionError
 from maskwright.structures import Images
+from maskwright.structures.tiling import starts
 from maskwright.tasks.crf import CrfSettings
 from maskwright.tasks.semantic.crf import USUAL
 from maskwright.tasks.semantic.settings import SemanticSettings, make_settings
-from maskwright.tasks.semantic.views import Look, blend, look, resampling, starts, to_maps
+from maskwright.tasks.semantic.views import Look, blend, look, resampling, to_maps
 from maskwright.tasks.views import Views
 
 KEEP = SemanticSettings(probs=True)

@@ -36,8 +36,9 @@ class ObjectAssembler(Assembler):
         size: tuple[int, int],
         paste_mode: str,
     ) -> None:
+        super().__init__(settings)
         assert settings.tiling is not None
-        self.settings, self.tiling, self.size = settings, settings.tiling, size
+        self.tiling, self.size = settings.tiling, size
         self.paste_mode = paste_mode
         self._parts: list[Detections] = []
         self._codes: list[Mapping[str, Any]] = []

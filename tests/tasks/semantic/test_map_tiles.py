@@ -1,0 +1,93 @@
+"""Classes of the pixels of large images, blended of tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from tiny_models import fresh
+
+from maskwright.errors import OptionError
+from maskwright.models.meta import Meta
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.val import val
+from maskwright.structures import Tiling
+from maskwright.structures.tiling import ramps, starts
+from maskwright.tasks.semantic.settings import SemanticSettings
+from maskwright.tasks.semantic.tiling import MapAssembler
+from maskwright.tasks.semantic.views import SemanticFound
+
+
+@pytest.fixture
+def segmenter() -> Predictor:
+    return Predictor(fresh("unet", 3), Meta("unet", {}, list(tiny.NAMES)))
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0.2), (70, 0.5), (66, 0.9), (200, 0.3)])
+def test_tiles_that_agree_give_what_they_agree_on(tile: int, overlap: float) -> None:
+    rng = np.random.default_rng(0)
+    size, tiling = (150, 190), Tiling(tile, overlap)
+    probs = rng.dirichlet(np.ones(4), size).transpose(2, 0, 1).astype(np.float32)
+    settings = SemanticSettings(tiling=tiling, probs=True)
+    assembler = MapAssembler(settings, size)
+    for part in tiling.tiles(size)[0]:
+        place = slice(part.top, part.bottom), slice(part.left, part.right)
+        found = SemanticFound(probs[:, *place].argmax(0).astype(np.uint8), probs[:, *place])
+        assembler.add(part, found, np.zeros((*part.size, 3), np.uint8))
+    made = assembler.finish()
+    assert made.probs is not None and np.abs(made.probs - probs).max() < 1e-6
+    assert np.array_equal(made.labels, probs.argmax(0))
+
+
+def test_a_tile_counts_the_less_the_nearer_its_edge() -> None:
+    for length, window, overlap in ((100, 32, 0.25), (97, 40, 0.5), (50, 50, 0.2), (64, 32, 0.9)):
+        begins = starts(length, window, overlap)
+        whole = np.zeros(length)
+        for begin, weights in zip(begins, ramps(length, begins, window), strict=True):
+            whole[begin : begin + window] += weights
+        assert np.allclose(whole, 1)
+    first, second = ramps(56, [0, 24], 32)
+    assert first[:24] == [1.0] * 24 and np.all(np.diff(first[24:]) < 0)
+    assert np.allclose(np.array(first[24:]) + np.array(second[:8]), 1)
+
+
+def test_an_image_no_larger_than_a_tile_is_seen_as_ever(segmenter: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), dtype=np.uint8)
+    plain, tiled = segmenter(image, probs=True), segmenter(image, probs=True, tile=96)
+    assert np.array_equal(plain.labels, tiled.labels)
+    assert np.array_equal(plain.probs, tiled.probs)
+
+
+def test_a_larger_image_is_blended(segmenter: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    tiled = segmenter(image, tile=96, overlap=0.3, probs=True, imgsz="1x")
+    assert tiled.labels.shape == (150, 200)
+    assert np.abs(tiled.probs.sum(0) - 1).max() < 1e-5
+    assert np.array_equal(tiled.labels, tiled.probs.argmax(0))
+    # Where one tile alone looks, it is what that tile says.
+    corner = segmenter(image[:96, :96], probs=True, imgsz="1x")
+    assert np.allclose(tiled.probs[:, :50, :60], corner.probs[:, :50, :60], atol=1e-6)
+
+
+def test_a_validation_counts_every_pixel_once(segmenter: Predictor, tmp_path: Path) -> None:
+    data = tiny.write(tmp_path / "data")
+    whole = val(segmenter, data, tile=120, workers=0)
+    assert whole == pytest.approx(val(segmenter, data, workers=0), nan_ok=True)
+    tiled = val(segmenter, data, tile=64)
+    assert 0 <= tiled["pixel_accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tile": 64, "tile_levels": 2}, "tile_levels is for models that find objects"),
+        ({"tile": 64, "crf": True}, "crf=True is for images that are seen as a whole"),
+    ],
+)
+def test_what_does_not_go_with_tiles_is_told(
+    segmenter: Predictor, options: dict[str, object], text: str
+) -> None:
+    with pytest.raises(OptionError, match=text):
+        segmenter(np.zeros((200, 200, 3), np.uint8), **options)
