@@ -150,6 +150,7 @@ def draw_label_map(
     *,
     colors: npt.NDArray[np.uint8] | None = None,
     legend: bool = True,
+    still: bool = False,
     side: int | None = None,
 ) -> Image.Image:
     """Return a picture of the image with its classes in colour.
@@ -163,6 +164,8 @@ def draw_label_map(
         colors: (C, 3) uint8; None: those of `class_palette`.
         legend: write the classes that occur and their shares below it; a small picture is enlarged
             for that.
+        still: write all classes in their order, without shares: below each frame of a video the
+            same.
         side: make the long side so many pixels first.
 
     Raises:
@@ -188,6 +191,8 @@ def draw_label_map(
     found = _picture(drawn)
     if not legend:
         return found
+    if still:
+        return with_legend(found, [(name, paint[i], None) for i, name in enumerate(names)])
     total = max(int(counts.sum()), 1)
     order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
     rows = [

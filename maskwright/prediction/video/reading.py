@@ -81,19 +81,20 @@ class Video:
         ended: whether its end was reached.
     """
 
-    def __init__(self, source: VideoSource, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, source: VideoSource, *, timeout: float | None = None) -> None:
         """Open.
 
         Args:
             source: the video.
-            timeout: seconds in which a stream or camera has to give something.
+            timeout: seconds in which a stream or camera has to give something; None: `TIMEOUT`.
 
         Raises:
             ValueError: if there is none, or it cannot be read.
             ImportError: if PyAV is not installed.
         """
         av = load_av()
-        self.source, self.broken, self._timeout = source, 0, timeout
+        self.source, self.broken = source, 0
+        self._timeout = TIMEOUT if timeout is None else timeout
         self._begin = self.reached = Fraction(0)
         self.ended = False
         self._heard = time.monotonic()  # when something came last

@@ -86,8 +86,12 @@ class VideoFiles:
                 result.writers()[name](self._folder / below / f"{number}{ending}")
 
     def close(self, counts: Mapping[str, Mapping[str, float]]) -> None:
-        """End the files, and write the numbers of each name as a table."""
-        with self._closing:
+        """End the files, and write the numbers of each name as a table.
+
+        Raises:
+            WriteError: if the disk takes nothing more.
+        """
+        with writing(self.video), self._closing:
             if not self._texts:
                 return
         columns = list(dict.fromkeys(key for row in counts.values() for key in row))

@@ -136,10 +136,12 @@ class SemanticResult(ImageResult):
         """Return the image with its classes in colour.
 
         Args:
-            labels: write the classes and their shares below it; a small image is enlarged then.
+            labels: write the classes and their shares below it, below a frame of a video all
+                classes; a small image is enlarged then.
         """
+        still = self.frame is not None
         return draw_label_map(
-            self.image, self.labels, self.names, colors=self.palette, legend=labels
+            self.image, self.labels, self.names, colors=self.palette, legend=labels, still=still
         )
 
     def writers(self) -> dict[str, Callable[[Path], Any]]:

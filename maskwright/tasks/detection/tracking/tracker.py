@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -225,6 +226,8 @@ def _make(method: str, rate: float) -> Any:
         import trackers
     except ImportError:
         raise ImportError("track needs trackers: pip install 'maskwright[track]'") from None
+    # It warns of each frame without enough to see how the camera moved, such as a flat one.
+    logging.getLogger("trackers.cmc").setLevel(logging.ERROR)
     kinds: dict[str, Callable[..., Any]] = {
         "bytetrack": trackers.ByteTrackTracker,
         "ocsort": trackers.OCSORTTracker,

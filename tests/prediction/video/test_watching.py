@@ -1,0 +1,352 @@
+"""Prediction over videos: a result for each frame, files that grow and play, whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_videos import by_opencv, drawn, write_video
+from tiny_models import fresh
+
+from maskwright.errors import OptionError
+from maskwright.models import Meta
+from maskwright.models.detection.base import Detector
+from maskwright.prediction.predict import predict
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.video.kinds import find_videos
+from maskwright.prediction.video.reading import Choice, Video
+from maskwright.prediction.video.watching import VideoResults
+from maskwright.structures import Images, Instances, Resize
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class BrightDetector(Detector):
+    """Finds the brightest square of 16 pixels on a grid, and says how bright it is."""
+
+    task = "segment"
+
+    def __init__(self) -> None:
+        super().__init__(2, mean=(0.0,) * 3, std=(1.0,) * 3, resize=Resize(None, 64))
+        self.batches: list[int] = []
+
+    def forward(self, images: Images, post: Any = None) -> Instances:
+        self.batches.append(len(images))
+        mean = torch.nn.functional.avg_pool2d(images.pixels.mean(1, keepdim=True), 16)[:, 0]
+        score, place = mean.flatten(1).max(1, keepdim=True)
+        y, x = place // mean.shape[2] * 16.0, place % mean.shape[2] * 16.0
+        return Instances(
+            boxes=torch.stack([x, y, x + 16, y + 16], -1),
+            labels=(place % 2).long(),
+            valid=torch.ones_like(place, dtype=torch.bool),
+            scores=score / 255,
+            mask_crops=torch.ones(len(images), 1, 8, 8),
+        )
+
+
+def make() -> tuple[Predictor, BrightDetector]:
+    detector = BrightDetector()
+    return Predictor(detector, Meta("bright", {}, ["left", "right"]), device="cpu"), detector
+
+
+def test_each_frame_has_the_result_of_its_picture(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "a.mkv", drawn(10), rate=30, times=[0, 1, 2, 5, 6, 7, 8, 30, 31, 40]
+    )
+    predictor, _ = make()
+    results = predict(predictor, path)
+    assert isinstance(results, VideoResults) and "frames" in repr(results)
+    frames = list(Video(find_videos(path)[0]).read(Choice()))
+    for result, frame in zip(results, frames, strict=True):
+        alone = predictor(frame.pixels)
+        assert result.frame == frame.number and result.time == pytest.approx(float(frame.time))
+        assert np.array_equal(result.image, frame.pixels)
+        assert torch.equal(result.boxes, alone.boxes) and torch.equal(result.scores, alone.scores)
+        assert result.name == f"a.mkv frame {frame.number}" and result.path == str(path)
+        said = json.loads(result.to_json())
+        assert (said["frame"], said["time"]) == (result.frame, result.time)
+    assert results.taken == 10 and results.dir is None and results.videos == []
+
+
+def test_batches_change_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(10))
+    predictor, detector = make()
+    one = list(predict(predictor, path))
+    assert detector.batches == [1] * 10
+    four = list(predict(predictor, path, batch=4))
+    assert detector.batches[10:] == [4, 4, 2]
+    assert [r.frame for r in four] == list(range(10))
+    assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(one, four, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size", "turn", "given"),
+    [
+        (".mp4", (48, 64), None, {}),
+        (".mp4", (48, 64), 90, {}),
+        (".webm", (49, 67), None, {}),
+        (".mkv", (48, 64), None, {"stride": 3}),
+        (".mkv", (48, 64), None, {"fps": 10}),
+        (".avi", (48, 64), None, {"track": True, "line": "0,24,64,24"}),
+    ],
+)
+def test_what_a_video_leaves(
+    tmp_path: Path,
+    suffix: str,
+    size: tuple[int, int],
+    turn: int | None,
+    given: dict[str, Any],
+) -> None:
+    """The annotated video has the times of the frames, upright, and each line is a result."""
+    path = write_video(tmp_path / f"clip{suffix}", drawn(12, *size), turn=turn)
+    predictor, _ = make()
+    results = predict(predictor, path, save=tmp_path / "out", **given)
+    taken = list(results)
+    assert isinstance(results, VideoResults) and results.total == len(taken)
+    out = tmp_path / "out"
+    assert results.dir == out and results.videos == [out / "clip.mp4"]
+    lines = (out / "clip.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [json.loads(r.to_json()) for r in taken]
+    frames, times = by_opencv(out / "clip.mp4")
+    assert [t - times[0] for t in times] == pytest.approx([r.time for r in taken], abs=1e-3)
+    for frame, result in zip(frames, taken, strict=True):
+        height, width = result.image.shape[:2]
+        assert frame.shape == (height + height % 2, width + width % 2, 3)
+        drawn_on = np.asarray(result.plot())
+        if "line" not in given:
+            assert np.abs(frame[:height, :width].astype(int) - drawn_on).mean() < 12
+    rows = list(csv.DictReader((out / "clip.counts.csv").read_text().splitlines()))
+    by_name = {name: sum(name in r.counts() for r in taken) for name in predictor.names}
+    assert {row["name"]: int(row["frames"]) for row in rows} == {
+        k: v for k, v in by_name.items() if v
+    }
+    assert {row["name"] for row in rows} == {*results.counts}
+    names = {"clip.mp4", "clip.jsonl", "clip.counts.csv"}
+    if "track" in given:
+        names |= {"clip.tracks.csv", "clip.mot.txt", "clip.crossings.csv"}
+        assert all(r.ids is not None for r in taken)
+    assert {one.name for one in out.iterdir()} == names
+
+
+def test_several_videos_and_one_that_is_none(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mkv"):
+        write_video(tmp_path / name, drawn(4))
+    (tmp_path / "c.mp4").write_bytes(b"nothing")
+    predictor, _ = make()
+    results = predict(predictor, tmp_path, save=tmp_path / "out")
+    with pytest.warns(UserWarning, match=r"skipped: .*c.mp4 is no video"):
+        frames = [(r.file_name, r.frame) for r in results]
+    assert frames == [(name, k) for name in ("a.mp4", "b.mkv") for k in range(4)]
+    assert results.total == 8
+    assert len([*(tmp_path / "out").glob("*.mp4")]) == 2
+    with pytest.raises(ValueError, match=r"c\.mp4 is no video"):
+        predict(predictor, tmp_path / "c.mp4")
+
+
+def test_pictures_and_other_files_of_frames_only_if_asked(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(3))
+    predictor, _ = make()
+    list(predict(predictor, path, save=tmp_path / "out", formats="pictures,geojson,labels"))
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*_0*"))
+    assert found == [
+        *(f"a_00000{k}.geojson" for k in range(3)),
+        *(f"labels/a_00000{k}.png" for k in range(3)),
+        *(f"pictures/a_00000{k}.jpg" for k in range(3)),
+    ]
+    with pytest.raises(OptionError, match="formats=coco"):
+        predict(predictor, path, save=tmp_path / "out", formats="coco")
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(3))
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"")
+    predictor, _ = make()
+    for source, options, message in (
+        (path, {"show": True}, "show=true"),
+        (photo, {"stride": 2}, "stride is for videos"),
+        (photo, {"fps": 2}, "fps is for videos"),
+        (photo, {"track": True}, "track is for videos"),
+        ([0, 1], {}, "one at a time"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            predict(predictor, source, **options)
+    with pytest.raises(OptionError, match="would overwrite"):
+        list(predict(predictor, path, save=tmp_path))
+    assert len(by_opencv(path)[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["alexnet", "fcn8s_resnet18"])
+def test_other_tasks_look_at_videos(tmp_path: Path, name: str) -> None:
+    """A classifier draws its bars and a segmenter its map, in one size for all frames."""
+    torch.manual_seed(0)
+    model = fresh(name, 3)
+    predictor = Predictor(model, Meta(name, {}, ["one", "two", "three"]), device="cpu")
+    path = write_video(tmp_path / "a.mp4", drawn(4))
+    taken = list(predict(predictor, path, save=tmp_path / "out"))
+    frames, _ = by_opencv(tmp_path / "out" / "a.mp4")
+    sizes = {r.plot().size for r in taken}
+    assert len(frames) == 4 and len(sizes) == 1
+    width, height = sizes.pop()
+    assert frames[0].shape == (height + height % 2, width + width % 2, 3) and height > 48
+    with pytest.raises(OptionError, match="track is for models that find objects"):
+        predict(predictor, path, track=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*heat map of . is empty")
+def test_heat_maps_become_a_video_of_their_own(tmp_path: Path) -> None:
+    predictor = Predictor(fresh("alexnet", 2), Meta("alexnet", {}, ["a", "b"]), device="cpu")
+    path = write_video(tmp_path / "a.mp4", drawn(3))
+    list(predict(predictor, path, save=tmp_path / "out", explain="gradcam"))
+    assert len(by_opencv(tmp_path / "out" / "a.heatmap.mp4")[0]) == 3
+
+
+def test_sound_and_broken_frames_and_early_ends_are_told(tmp_path: Path) -> None:
+    predictor, _ = make()
+    path = write_video(tmp_path / "a.mkv", drawn(3), sound=True)
+    with pytest.warns(UserWarning, match="a.mkv: its sound is left out, a.mp4 is silent"):
+        list(predict(predictor, path, save=tmp_path / "out"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(predict(predictor, path))
+    for name, message in (("b.avi", "1 broken frame was passed over"), ("b.mkv", "it was cut off")):
+        path = write_video(tmp_path / name, drawn(90))
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        results = predict(predictor, path)
+        with pytest.warns(UserWarning, match=message):
+            taken = list(results)
+        assert isinstance(results, VideoResults) and 30 <= len(taken) <= 60
+        assert results.broken == (name == "b.avi")
+
+
+def test_who_stops_early_has_a_file_that_plays(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(30))
+    predictor, _ = make()
+    results = predict(predictor, path, save=tmp_path / "out")
+    for _ in range(7):
+        next(results)
+    results.close()
+    assert len(by_opencv(tmp_path / "out" / "a.mp4")[0]) == 7
+    assert len((tmp_path / "out" / "a.jsonl").read_text().splitlines()) == 7
+    assert (tmp_path / "out" / "a.counts.csv").is_file()
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}, {here!r}]
+import resource, signal
+from test_watching import make
+from maskwright.prediction.predict import predict
+from maskwright.prediction.video.command import show
+from pathlib import Path
+import numpy as np
+source, out = sys.argv[1:3]
+"""
+
+
+def run_script(body: str, *args: object, **options: Any) -> subprocess.Popen[str]:
+    head = SCRIPT.format(tests=str(ROOT / "tests"), here=str(Path(__file__).parent))
+    return subprocess.Popen(
+        [sys.executable, "-c", head + body, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **options,
+    )
+
+
+def noise(count: int, height: int, width: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 255, (height, width, 3), np.uint8) for _ in range(count)]
+
+
+def test_a_disk_that_fills_ends_it_with_one_error_and_what_was_written_plays(
+    tmp_path: Path,
+) -> None:
+    path = write_video(tmp_path / "a.avi", noise(90, 48, 64))
+    body = """
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    show(predict(make()[0], source, save=out))
+except ValueError as error:
+    print("TOLD", error)
+"""
+    process = run_script(body, path, tmp_path / "out")
+    said, problem = process.communicate(timeout=120)
+    assert "TOLD" in said and "a.mp4: cannot be written (File too large)" in said, problem
+    assert "Traceback" not in problem
+    frames, _ = by_opencv(tmp_path / "out" / "a.mp4")
+    lines = (tmp_path / "out" / "a.jsonl").read_text().splitlines()
+    assert 10 < len(frames) <= len(lines) < 90
+    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_finishes_the_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(400))
+    process = run_script(
+        "sys.exit(show(predict(make()[0], source, save=out)))", path, tmp_path / "out"
+    )
+    lines = tmp_path / "out" / "a.jsonl"
+    while process.poll() is None and (not lines.exists() or lines.read_text().count("\n") < 5):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, problem = process.communicate(timeout=120)
+    assert process.returncode == 130, problem
+    count = lines.read_text().count("\n")
+    assert 5 <= count < 400 and f"{count} frames" in said
+    assert len(by_opencv(tmp_path / "out" / "a.mp4")[0]) == count
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory as Linux tells it")
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    """Forty frames of 0.3 MB held back would show, and so would a leak of 60 kB a frame."""
+    body = """
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+peaks = []
+for number, _ in enumerate(predict(make()[0], source, save=out, track=True)):
+    if number in (60, 259):
+        peaks.append(peak())
+print("GROWN", peaks[1] - peaks[0])
+"""
+    path = write_video(tmp_path / "a.mp4", drawn(260, 240, 416))
+    said, problem = run_script(body, path, tmp_path / "out").communicate(timeout=300)
+    assert int(said.split("GROWN")[1]) < 12_000, problem
+
+
+@pytest.fixture
+def quiet_camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from test_live_streams import camera, server
+
+    monkeypatch.setattr("maskwright.prediction.video.reading.TIMEOUT", 1.0)
+    with server(camera(6, stall=True)) as port:
+        yield f"http://127.0.0.1:{port}/live"
+
+
+@pytest.mark.filterwarnings("ignore:.*came faster than they could be looked at")
+def test_a_stream_that_stalls_leaves_what_was_done(tmp_path: Path, quiet_camera: str) -> None:
+    predictor, _ = make()
+    results = predict(predictor, quiet_camera, save=tmp_path / "out")
+    assert results.total is None
+    taken = []
+    with pytest.raises(ValueError, match=r"nothing came for 1 s; \d frames came before.*out"):
+        for result in results:
+            taken.append(result)
+    assert taken and len(by_opencv(tmp_path / "out" / "live.mp4")[0]) == len(taken)
+    assert (tmp_path / "out" / "live.counts.csv").is_file()
