@@ -77,6 +77,15 @@ def write_video(
     return path
 
 
+def brightness(pixels: Any) -> np.ndarray:
+    """Return the brightness (H, W) of RGB, as ITU-R BT.709 weighs it.
+
+    Videos keep it for each pixel, and the colours of four pixels once.
+    """
+    weighed: np.ndarray = np.asarray(pixels) @ np.array([0.2126, 0.7152, 0.0722])
+    return weighed
+
+
 def by_opencv(path: Path) -> tuple[list[np.ndarray], list[float]]:
     """Return the frames of a video, upright RGB, and their times in seconds, as OpenCV has them."""
     import cv2
