@@ -34,7 +34,7 @@ Array = np.ndarray
 Opened = tuple[Any, dict[str, Any]]  # session of onnxruntime, description
 VERSION = 1  # of the descriptions that this module reads
 PASTE_MODES = ("grid", "torchvision")
-_HALVES = {"nearest": 0.5, "floor": 0.0, "whole": 0.0}  # whole: a division of whole numbers
+_HALVES = {"nearest": 0.5, "steps": 0.5, "floor": 0.0, "whole": 0.0}  # see `structures.Resize`
 _READERS = {"classify": "labels", "semantic": "maps", "localize": "labels"}  # who reads whose files
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
 
@@ -46,8 +46,7 @@ class Found:
     Attributes:
         size: (height, width) of the image.
         boxes: (N, 4) float32 x1, y1, x2, y2.
-        scores: (N,) float32.
-        labels: (N,) int64, positions among the model's names.
+        scores, labels: (N,) float32; (N,) int64, positions among the model's names.
         names: N class names.
         mask_probs: (N, M, M) float32 probabilities in boxes `mask_reach` times as wide, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
@@ -213,8 +212,7 @@ class Model:
 
 def _check(spec: dict[str, Any], outputs: list[str]) -> None:
     """Raise a ValueError, KeyError or TypeError unless a description is whole."""
-    rule = spec["resize"]
-    size, regions, batch = spec["size"], spec.get("regions"), spec["batch"]
+    rule, size, regions, batch = spec["resize"], spec["size"], spec.get("regions"), spec["batch"]
     bound = rule.get("stretch") or rule["within"]
     counts = [spec["max_det"], spec["divisor"], *(size or ()), *(bound or ())]
     counts += ([] if batch is None else [batch]) + ([] if regions is None else [regions["slots"]])
@@ -222,13 +220,12 @@ def _check(spec: dict[str, Any], outputs: list[str]) -> None:
     whole = all(isinstance(count, int) and count >= 1 for count in counts)
     whole &= all(isinstance(side, int | float) and side > 0 for side in sides)
     named = all(name is None or isinstance(name, str) for name in spec["names"])
-    good = whole and named and (sides or bound) and spec["names"]
-    if not good or not isinstance(rule["antialias"], bool):
-        raise ValueError
+    good = whole and named and (sides or bound) and spec["names"] and rule["rounding"] in _HALVES
     named = {"boxes", "scores", "labels", "count"} <= set(spec["outputs"]) <= set(outputs)
-    if not named or not 0 <= spec["conf"] <= 1 or spec["paste_mode"] not in PASTE_MODES:
+    if not good or not named or not isinstance(rule["antialias"], bool):
         raise ValueError
-    if rule["rounding"] not in _HALVES or not 1 <= spec.get("mask_reach", 1) < math.inf:
+    good = 0 <= spec["conf"] <= 1 and spec["paste_mode"] in PASTE_MODES
+    if not good or not 1 <= spec.get("mask_reach", 1) < math.inf:
         raise ValueError
     _checked_window((0, 1) if spec.get("window") is None else spec["window"])
 
@@ -284,9 +281,13 @@ def target_size(rule: dict[str, Any], height: int, width: int) -> tuple[int, int
     lengths = {"factor": 1, "long": max(height, width), "short": min(height, width)}
     bounds = [(rule[name], old) for name, old in lengths.items() if rule[name] is not None]
     new, old = min([*bounds, *zip(most, (height, width), strict=True)], key=lambda b: b[0] / b[1])
-    whole, half = rule["rounding"] == "whole", _HALVES[rule["rounding"]]
-    sides = [side * new / old if whole else side * (new / old) + half for side in (height, width)]
-    return min(max(int(sides[0]), 1), most[0]), min(max(int(sides[1]), 1), most[1])
+    kind, low = rule["rounding"], min(height, width)
+    sides = [s * new / old if kind == "whole" else s * (new / old) for s in (height, width)]
+    if kind == "steps" and rule["short"] and not rule["within"]:
+        sides = [rule["short"] / low * s if s > low else rule["short"] for s in (height, width)]
+        sides = [side * min(rule["long"] / max(sides), 1) for side in sides]
+    high, wide = (max(int(side + _HALVES[kind]), 1) for side in sides)
+    return min(high, most[0]), min(wide, most[1])
 
 
 def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | None = None) -> Array:
@@ -435,8 +436,7 @@ def paste_masks(
     Args:
         probs: (N, M, M) mask probabilities in the frames of their boxes.
         boxes: (N, 4) x1, y1, x2, y2 in pixels of the image.
-        size: (height, width) of the image.
-        thresh: smallest probability that belongs to the object.
+        size, thresh: (height, width) of the image; smallest probability that is the object.
         mode: "grid" samples at pixel centres in the box, "torchvision" in it cut to whole pixels.
     """
     if mode not in PASTE_MODES:

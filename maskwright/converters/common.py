@@ -13,6 +13,8 @@ from torch import Tensor
 from ..structures import COCO_PERSON, Skeleton
 
 COUNTER = "num_batches_tracked"  # of batch norm
+# A tensor that no other library keeps with its weights: the running normaliser of a RetinaNet.
+OURS_ALONE = "head.positives"
 
 # The 80 classes of COCO 2017 by their ids 1 to 90; ten ids are unused.
 _COCO = (
@@ -93,8 +95,15 @@ _MARKS = {
         r"(backbone\.fpn\.inner_blocks|head\.classification_head\.module_list)"
         r"\.\d+\.(\d+\.)?(weight|bias)"
     ),
-    "mmdetection": re.compile(r"neck\.lateral_convs\.\d+\.(\w+\.)?(weight|bias)"),
-    "detectron2": re.compile(r"backbone\.fpn_lateral\d\.(\w+\.)?(weight|bias)"),
+    "mmdetection": re.compile(
+        r"(neck\.lateral_convs\.\d+|neck\.extra_layers\.\d+\.\d+|backbone\.extra\.\d+)"
+        r"\.(\w+\.)?(weight|bias)"
+    ),
+    "detectron2": re.compile(
+        r"(backbone\.fpn_lateral\d|proposal_generator\.rpn_head\.anchor_deltas)"
+        r"\.(\w+\.)?(weight|bias)"
+    ),
+    "detectron": re.compile(r"(rpn_bbox_pred(_fpn\d)?|bbox_pred)_[wb]"),
     "amdegroot": re.compile(r"(loc|conf)\.\d+\.(weight|bias)"),
     "maskwright": re.compile(
         r"(roi_heads\.box_)?head\.(logits|deltas)\.(\d+\.)?(1\.)?(weight|bias)"
@@ -120,8 +129,8 @@ def detect_format(keys: Iterable[str]) -> str:
     raise ValueError(
         "these are no weights of a known library: expected torchvision's names "
         "(backbone.fpn.inner_blocks..., head.classification_head...), mmdetection's "
-        "(neck.lateral_convs...), detectron2's (backbone.fpn_lateral...) or ssd.pytorch's "
-        "(loc.0...), "
+        "(neck.lateral_convs...), detectron2's (proposal_generator.rpn_head..., "
+        "backbone.fpn_lateral...), Detectron's (bbox_pred_w...) or ssd.pytorch's (loc.0...), "
         f"found {', '.join(keys[:3]) or 'nothing'}"
     )
 

@@ -1,9 +1,10 @@
-"""mmdetection 2 and 3 on ResNets with a pyramid: Faster and Mask R-CNN, RefineMask, RetinaNet.
+"""mmdetection 1 to 3: Faster and Mask R-CNN, RefineMask and RetinaNet on ResNets, and SSD.
 
 RefineMask's published weights come from its authors' copy of that library. Classes stand in the
-same order, background last. What differs: names, and the first fully connected layer, which
-flattens (channel, row, column) there and (row, column, channel) here; and the rows of RetinaNet's
-logits, which go by anchor and then by class there.
+same order, background last, but first in version 1, whose names have no `roi_head`. What differs:
+names, and the first fully connected layer, which flattens (channel, row, column) there and (row,
+column, channel) here; and the rows of RetinaNet's logits, which go by anchor and then by class
+there. SSD stands in `ssd`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from ..nn.detection.refine_head import FUSION_PARTS
+from . import ssd
+from .anatomy import find_backbone
 from .common import (
     COUNTER,
     Converted,
@@ -148,13 +151,24 @@ def to_maskwright(
         our_names: names of the tensors of the detector to fill.
         drop_unused: no effect: mmdetection has no unused classes.
         names: class names; None: COCO's if there are 80.
-        conventions: see `models.conventions`; None: "mmdetection".
+        conventions: see `models.conventions`; None: "mmdetection", of version 1 "mmdetection_v1",
+            and the form with `_caffe` of both for ResNeXt-101 32x8d, which is Caffe's.
 
     Raises:
-        ValueError: if a tensor is missing or the class rows do not fit together.
+        ValueError: if a tensor is missing or left over, or the class rows do not fit together.
     """
+    if is_ssd(state):
+        first = conventions is not None and conventions.startswith("mmdetection_v1")
+        return ssd.mmdetection_to_maskwright(state, our_names, names, background_last=not first)
     report = ConvertReport()
-    options: dict[str, Any] = {"conventions": conventions or "mmdetection"}
+    older = is_version1(state)
+    if older:
+        state = _modern(state)
+    if conventions is None:
+        conventions = "mmdetection_v1" if older else "mmdetection"
+        if find_backbone(state, "mmdetection") == "resnext101_32x8d":
+            conventions += "_caffe"
+    options: dict[str, Any] = {"conventions": conventions}
     if f"{_DENSE}cls.weight" in state:
         rows = _dense_classes(state)
         p6 = require(state, "neck.fpn_convs.3.conv.weight")
@@ -183,14 +197,44 @@ def to_maskwright(
             extras[key] = state[key]
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
         else:
-            report.ignored[key] = "not part of this model"
-    others = [key for key in report.ignored if not key.endswith(COUNTER)]
-    if others:
+            raise ValueError(
+                f"{key} is no tensor of this model: the network that the file is of has more, or "
+                "is another one"
+            )
+    if older:
         report.notes.append(
-            f"{len(others)} tensors are no part of the model that was asked for, among them "
-            f"{others[0]}"
+            "of version 1, whose boxes count the last pixel and whose anchors are rounded: places "
+            "differ by up to a pixel"
         )
     return Converted(converted, options, names, ids, extras, report)
+
+
+def is_ssd(names: Iterable[str]) -> bool:
+    """Whether tensors are those of an SSD, by our names or by theirs."""
+    marks = ("bbox_head.cls_convs.0.0.weight", "bbox_head.cls_convs.0.weight")
+    return any(mark in names for mark in marks) or "head.logits.0.weight" in names
+
+
+def is_version1(names: Iterable[str]) -> bool:
+    """Whether tensors are those of heads on regions in mmdetection 1."""
+    return "bbox_head.fc_cls.weight" in names
+
+
+def _modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of version 1 by the names of version 2, the background last."""
+    count_rows(state, "bbox_head.fc_cls.", "bbox_head.fc_reg.", background=True)
+    found = {}
+    for key, value in state.items():
+        if key.startswith(("bbox_head.", "mask_head.")):
+            if key.startswith("bbox_head.fc_cls."):
+                value = value.roll(-1, 0)
+            elif key.startswith("bbox_head.fc_reg."):
+                value = value[4:]
+            elif key.startswith("mask_head.conv_logits."):
+                value = value[1:]
+            key = f"roi_head.{key}"
+        found[key] = value
+    return found
 
 
 def _dense_classes(state: Mapping[str, Tensor]) -> int:
@@ -222,6 +266,8 @@ def from_maskwright(
     Raises:
         ValueError: if the model has parts that mmdetection's has not.
     """
+    if is_ssd(state):
+        return ssd.mmdetection_from_maskwright(state)
     report = ConvertReport()
     result: dict[str, Tensor] = {}
     for ours, key in their_names(state).items():

@@ -1,7 +1,8 @@
-"""SSD and SSDLite of torchvision, and SSD of ssd.pytorch ("amdegroot").
+"""SSD and SSDLite of torchvision, SSD of ssd.pytorch ("amdegroot") and of mmdetection.
 
-Both have a layer for each map whose rows go by box and then by class, the background first; here
-they go by class and then by box, the background last. All else are names.
+All have a layer for each map whose rows go by box and then by class, the background first, in
+mmdetection from version 2 on last; here they go by class and then by box, the background last. All
+else are names.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ _TORCHVISION = [
     ("head.logits.#.", "head.classification_head.module_list.#."),
     ("head.deltas.#.", "head.regression_head.module_list.#."),
 ]
+_MMDETECTION = [
+    ("backbone.body.features.#.", "backbone.features.#."),
+    ("fpn.scale", "neck.l2_norm.weight"),
+    ("fpn.fc6.", "backbone.features.31."),
+    ("fpn.fc7.", "backbone.features.33."),
+    ("head.logits.#.", "bbox_head.cls_convs.#.0."),
+    ("head.deltas.#.", "bbox_head.reg_convs.#.0."),
+]
+# Default boxes of mmdetection where they are not ours, by the number of maps.
+_MM_SIZES = {7: (20, 51, 133, 215, 296, 378, 460, 542)}
+# Before its version 2.14 the extra layers stood in one row.
+_MM_OLDER = re.compile(r"backbone\.extra\.(\d+)\.(\w+)|bbox_head\.(cls|reg)_convs\.(\d+)\.(\w+)")
 _AMDEGROOT = [
     ("backbone.body.features.#.", "vgg.#."),
     ("fpn.scale", "L2Norm.weight"),
@@ -104,6 +117,33 @@ def amdegroot_name(name: str) -> str:
     raise ValueError(f"ssd.pytorch has no counterpart of {name!r}")
 
 
+def mmdetection_name(name: str) -> str:
+    """Return mmdetection's name of our tensor.
+
+    Raises:
+        ValueError: if it has no such tensor.
+    """
+    if match := _EXTRA.match(name):
+        place = int(match[2]) // 2
+        return f"neck.extra_layers.{match[1]}.{place}.conv.{name[match.end() :]}"
+    if (found := renamed(name, _MMDETECTION)) is not None:
+        return found
+    raise ValueError(f"mmdetection's SSD has no counterpart of {name!r}")
+
+
+def modern_mmdetection(name: str) -> str:
+    """Return the name that a tensor of mmdetection's SSD has from version 2.14 on."""
+    if name == "backbone.l2_norm.weight":
+        return "neck.l2_norm.weight"
+    match = _MM_OLDER.fullmatch(name)
+    if match is None:
+        return name
+    if match[1] is not None:
+        pair, place = divmod(int(match[1]), 2)
+        return f"neck.extra_layers.{pair}.{place}.conv.{match[2]}"
+    return f"bbox_head.{match[3]}_convs.{match[4]}.0.{match[5]}"
+
+
 def _namer(names: Iterable[str], library: str) -> Callable[[str], str]:
     """Return what gives a library's names of our tensors.
 
@@ -113,11 +153,11 @@ def _namer(names: Iterable[str], library: str) -> Callable[[str], str]:
     names = set(names)
     lite = "fpn.scale" not in names
     last = "features.16.0.weight" if lite else "features.28.weight"
-    if f"backbone.body.{last}" not in names or (lite and library == "amdegroot"):
+    if f"backbone.body.{last}" not in names or (lite and library != "torchvision"):
         other = " and SSDLite on MobileNetV3" if library == "torchvision" else ""
         raise ValueError(f"{library} has SSD on VGG-16{other}, on no other backbone")
-    if library == "amdegroot":
-        return amdegroot_name
+    if library != "torchvision":
+        return amdegroot_name if library == "amdegroot" else mmdetection_name
     return lambda name: torchvision_name(name, lite=lite)
 
 
@@ -127,6 +167,8 @@ def _to_ours(
     library: str,
     names: list[str | None] | None,
     drop_unused: bool,
+    *,
+    background_last: bool = False,
 ) -> Converted:
     report = ConvertReport()
     theirs = _namer(our_names, library)
@@ -138,11 +180,13 @@ def _to_ours(
             81: [name for name in COCO_91_NAMES if name is not None],
             21: list(_VOC.split(",")),
         }
-        usual = library == "amdegroot" or rows == 91
+        usual = library != "torchvision" or rows == 91
         unknown: list[str | None] = [f"class_{number}" for number in range(1, rows)]
         names = named.get(rows, unknown) if usual else unknown
     keep = kept_classes(names, rows, drop_unused, report)
     order = torch.tensor([*(i + 1 for i in keep), 0])  # the background last
+    if background_last:
+        order = torch.tensor([*keep, rows - 1])
     converted: dict[str, Tensor] = {}
     for ours in our_names:
         key = theirs(ours)
@@ -154,6 +198,10 @@ def _to_ours(
     for key in sorted(set(state) - set(report.used)):
         raise ValueError(f"{key} is no tensor of this SSD: the file is of a network that has more")
     options: dict[str, Any] = {"conventions": "torchvision"}
+    if library == "mmdetection":
+        options["conventions"] = "mmdetection"
+        if len(boxes) in _MM_SIZES:
+            options["anchor_sizes"] = _MM_SIZES[len(boxes)]
     tail = "backbone.features.1.3.0.weight"
     if tail in state and state[tail].shape[0] == 480:
         options["reduced_tail"] = True
@@ -193,6 +241,33 @@ def _rows(
         told = ", ".join(f"{key}: {value:g}" for key, value in found.items())
         raise ValueError(f"the layers of the maps have not the same number of classes: {told}")
     return int(count)
+
+
+def mmdetection_to_maskwright(
+    state: Mapping[str, Tensor],
+    our_names: list[str],
+    names: list[str | None] | None,
+    *,
+    background_last: bool,
+) -> Converted:
+    """Convert mmdetection's weights of SSD; see `mmdetection.to_maskwright`."""
+    state = {modern_mmdetection(key): value for key, value in state.items()}
+    return _to_ours(state, our_names, "mmdetection", names, False, background_last=background_last)
+
+
+def mmdetection_from_maskwright(
+    state: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], ConvertReport]:
+    """Convert our weights of SSD to those of mmdetection 2.14 and later."""
+    report = ConvertReport(used=list(state))
+    theirs = _namer(state, "mmdetection")
+    result: dict[str, Tensor] = {}
+    for ours, value in state.items():
+        if match := _LAST.fullmatch(ours):
+            boxes = state[f"head.deltas.{match[1]}.bias"].shape[0] // 4
+            value = value.unflatten(0, (-1, boxes)).transpose(0, 1).flatten(0, 1)
+        result[theirs(ours)] = value.contiguous()
+    return result, report
 
 
 def _from_ours(

@@ -7,6 +7,7 @@ prefix where most names are known to who asks.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -150,6 +151,33 @@ def class_names(content: Any) -> list[str] | None:
         if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
             return list(names)
     return None
+
+
+def told_settings(content: Any) -> tuple[str | None, dict[str, Any]]:
+    """Return the conventions that a file of mmdetection tells, and builder options of its model.
+
+    Its `meta` holds the version and the text of the configuration, of which the order of colours,
+    the statistics of pixels and the last size of images are read.
+    """
+    meta = items_of(items_of(content).get("meta"))
+    version, text = meta.get("mmdet_version"), meta.get("config", meta.get("cfg"))
+    old = isinstance(version, str) and version.startswith(("0.", "1."))
+    options: dict[str, Any] = {}
+    rules = "mmdetection_v1" if old else "mmdetection"
+    if not isinstance(text, str):
+        return (rules if old else None), options
+    order = re.findall(r"\b(?:to_rgb|bgr_to_rgb)\s*=\s*(True|False)", text)
+    blue_first = bool(order) and order[-1] == "False"
+    for name in ("mean", "std"):
+        found = re.findall(rf"\b{name}\s*=\s*[\[(]([\d.,\s]+)[\])]", text)
+        values = [float(part) for part in found[-1].split(",") if part.strip()] if found else []
+        if len(values) == 3:
+            options[f"pixel_{name}"] = tuple(reversed(values) if blue_first else values)
+    sizes = re.findall(r"\b(?:img_scale|scale)\s*=\s*\((\d+),\s*(\d+)\)", text)
+    if sizes and not re.search(r"keep_ratio\s*=\s*False", text):
+        options["imgsz"] = tuple(sorted(int(side) for side in sizes[-1]))
+    told = rules + "_caffe" * blue_first if order or old else None
+    return told, options
 
 
 def contents(content: Any) -> str:

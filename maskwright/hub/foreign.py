@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
+from ..converters.anatomy import find_model
 from ..converters.common import default_skeleton, is_known_name, require
+from ..converters.detectron import to_detectron2
+from ..errors import OptionError
+from ..models.conventions import CONVENTIONS
 from ..models.detection.base import Detector
-from ..models.registry import ModelEntry, build
+from ..models.registry import ModelEntry, build, find_entry, get_entry
 from ..models.transfer import class_rows
 from ..storage.older_names import modern_names
-from ..storage.published import read_weights
+from ..storage.published import WeightsFile, read_weights
 
 
 def blank_model(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Any:
@@ -32,6 +36,7 @@ def convert_weights(
     *,
     drop_unused: bool = False,
     conventions: str | None = None,
+    file: WeightsFile | None = None,
 ) -> Converted:
     """Return the weights of a file in our layout, whatever library wrote it.
 
@@ -41,16 +46,29 @@ def convert_weights(
         options: builder options that are known already.
         drop_unused: leave out the classes without a name.
         conventions: rules of the source if the file cannot tell; see `hub.convert`.
+        file: what is in it, if it was read.
 
     Raises:
         ValueError: if the file cannot be read or does not fit the model.
     """
+    if conventions is not None and conventions not in CONVENTIONS:
+        raise OptionError(f"conventions is one of {', '.join(CONVENTIONS)}; got {conventions!r}")
     detector = blank_model(entry, 1, options)
     ours = list(detector.state_dict())
-    file = read_weights(path, known_names(entry, ours))
-    tensors = file.tensors
+    if file is None:
+        file = read_weights(path, known_names(entry, ours))
+    tensors: Mapping[str, Tensor] = file.tensors
+    told: dict[str, Any] = {}
     try:
         found = found_format(tensors, entry, ours)
+        if not converts_by_name(entry) and found != "maskwright":
+            tensors, found, rules = read_as(tensors, found)
+            conventions = conventions or rules or file.rules
+            told = told_options(tensors, found, entry, {**file.options, **options})
+            known = entry.arguments()
+            told |= {k: v for k, v in file.options.items() if k in known and k not in options}
+            if told:
+                ours = list(blank_model(entry, 1, {**options, **told}).state_dict())
         if converts_by_name(entry):
             told = networks.told_options(tensors, model=entry.name, source=found)
             blank = blank_model(entry, 1, {**options, **told})
@@ -72,6 +90,7 @@ def convert_weights(
         else:
             to_ours, _ = CONVERTERS[found]
             converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
+            converted.options.update({**told, **converted.options})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
@@ -89,6 +108,71 @@ def convert_weights(
             "the names are left out"
         )
     return converted
+
+
+def read_as(
+    tensors: Mapping[str, Tensor], source: str
+) -> tuple[Mapping[str, Tensor], str, str | None]:
+    """Return tensors as a converter takes them, its library, and the rules of another one.
+
+    Args:
+        tensors: by the names of a library.
+        source: the library; Detectron's names go to those of detectron2.
+    """
+    if source == "detectron":
+        return to_detectron2(tensors), "detectron2", "detectron"
+    return tensors, source, None
+
+
+def told_options(
+    tensors: Mapping[str, Tensor], source: str, entry: ModelEntry, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the builder options that tensors tell and that are neither given nor usual.
+
+    Args:
+        tensors: by the names of a library.
+        source: the library.
+        entry: the model.
+        options: those that are given.
+
+    Raises:
+        ValueError: if their backbone is that of another model.
+    """
+    found = find_model(tensors, source)
+    usual = {**entry.arguments(), **options}
+    if found is None:
+        return {}
+    name, backbone = found[0], found[1].get("backbone", usual.get("backbone"))
+    if backbone != usual.get("backbone") and find_entry(name) is not None:
+        raise ValueError(f"it holds a {name}, not a {entry.name}")
+    return {
+        name: value
+        for name, value in found[1].items()
+        if name not in options and usual.get(name, value) != value
+    }
+
+
+def recognised(path: Path) -> tuple[ModelEntry, WeightsFile]:
+    """Return the detector that a file of another library holds, and what is in it.
+
+    Raises:
+        ValueError: if the file is of none, or does not tell which.
+    """
+    file = read_weights(path)
+    try:
+        source = detect_format(file.tensors)
+        tensors, source, _ = read_as(file.tensors, source)
+        found = None if source == "maskwright" else find_model(tensors, source)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if found is None:
+        raise ValueError(
+            f"{path}: its tensors do not tell which model they are of: give model=NAME weights="
+            f"{path}, and to `convert` model=NAME"
+        )
+    name, options = found
+    entry = find_entry(name) or get_entry(name.replace(options["backbone"], "resnet50"))
+    return entry, file
 
 
 def converts_by_name(entry: ModelEntry) -> bool:

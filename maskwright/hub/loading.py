@@ -6,6 +6,7 @@ for "a model, by name or path" asks here.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..converters import CHECKS, CONVERTERS, ConvertReport, networks
-from ..converters.common import default_skeleton
+from ..converters.common import OURS_ALONE, default_skeleton
 from ..converters.darknet import is_weights
 from ..errors import OptionError, checked_options
 from ..files import replacing
@@ -41,6 +42,7 @@ from .foreign import (
     converts_by_name,
     found_format,
     known_names,
+    recognised,
 )
 from .names import SHIPPED_MODELS, architecture
 from .reading import (
@@ -48,6 +50,7 @@ from .reading import (
     build_described,
     check_described,
     is_ours,
+    read_model,
     read_weights,
     same_kind,
     same_model,
@@ -60,7 +63,7 @@ SUFFIXES = {
     "maskwright": (".safetensors",),
     "torchvision": (".pth", ".pt", ".safetensors"),
     "mmdetection": (".pth", ".pt"),
-    "detectron2": (".pth", ".pt"),
+    "detectron2": (".pkl", ".pth", ".pt"),
     "amdegroot": (".pth", ".pt"),
     "timm": (".pth", ".pt", ".safetensors"),
     "smp": (".pth", ".pt", ".safetensors"),
@@ -84,7 +87,8 @@ def load_model(
     """Return a model and its description.
 
     Args:
-        model: a registered name, a shipped model ("nuclei"), a checkpoint or a run folder.
+        model: a registered name, a shipped model ("nuclei"), a checkpoint, a run folder, or a file
+            of another library whose tensors tell the model, see `convert`.
         weights: for a registered name: a published name ("coco"), a checkpoint, a run folder, or
             None for random weights (with a warning).
         num_classes: for a registered name without weights; None: 80.
@@ -106,7 +110,7 @@ def load_model(
                 f"{model} is a checkpoint and says itself what it is: leave out weights, "
                 "num_classes and backbone"
             )
-        checkpoint = load_checkpoint(path)
+        checkpoint = read_model(path)
         meta = checkpoint.meta
         made = build_described(meta, checkpoint.model, path)
         load_state(made, checkpoint.model, path)
@@ -282,7 +286,8 @@ def _converted_back(
     if target in CHECKS:
         CHECKS[target](checkpoint.meta.model, args)
     _, from_ours = CONVERTERS[target]
-    tensors, report = from_ours(checkpoint.model, checkpoint.extras, checkpoint.meta.category_ids)
+    own = {key: value for key, value in checkpoint.model.items() if key != OURS_ALONE}
+    tensors, report = from_ours(own, checkpoint.extras, checkpoint.meta.category_ids)
     rules = str(args.get("conventions", "maskwright"))
     if not rules.startswith(target):
         report.notes.append(
@@ -311,17 +316,21 @@ def convert(
         src: a torch or safetensors file, or one of Darknet's, `.weights`.
         dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for Darknet
             `.weights`, beside which comes a `.cfg`, for others `.pth`.
-        model: our name of the model; None: as Darknet's file or a checkpoint says.
-        source: "torchvision", "mmdetection", "detectron2", "amdegroot" (ssd.pytorch), "darknet",
-            "timm", "smp" (segmentation_models_pytorch), "milesial" (Pytorch-UNet), "wkentaro"
-            (pytorch-fcn), "crfasrnn" (crfasrnn_pytorch), "maskwright" or "auto".
-        target: "maskwright", or one of these that has such a model: the first five have detectors,
-            torchvision and timm classifiers, torchvision and those behind timm segmenters.
+        model: our name of the model; None: as the file says, which that of a detector does.
+        source: "torchvision", "mmdetection", "detectron2", "detectron" (Caffe2's), "amdegroot"
+            (ssd.pytorch), "darknet", "timm", "smp" (segmentation_models_pytorch), "milesial"
+            (Pytorch-UNet), "wkentaro" (pytorch-fcn), "crfasrnn" (crfasrnn_pytorch), "maskwright" or
+            "auto".
+        target: "maskwright", or one of these but "detectron" that has such a model: the first six
+            have detectors, torchvision and timm classifiers, torchvision and those behind timm
+            segmenters.
         drop_unused: leave out classes without a name (lossy).
         conventions: rules of the source if the file cannot tell: "torchvision" or
             "torchvision_v1" (batch norm with an epsilon of 0, as in the published files of
-            version 1), "mmdetection" or "mmdetection_caffe" (its `_caffe_` configurations); of
-            Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on GPUs.
+            version 1), "mmdetection" or "mmdetection_caffe" (its `_caffe_` configurations),
+            "detectron2", "detectron2_rgb" (on ResNets of torchvision) or "detectron2_legacy" (the
+            older RoIAlign); of Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on
+            GPUs.
         cfg: the network of Darknet's weights; None: the `.cfg` of the same name beside them.
 
     Raises:
@@ -329,9 +338,10 @@ def convert(
     """
     src, dst = Path(src), Path(dst)
     formats = tuple(SUFFIXES)
-    for option, value in (("source", source), ("target", target)):
-        if value not in formats and not (option == "source" and value == "auto"):
-            raise OptionError(f"{option} is one of auto, {', '.join(formats)}; got {value!r}")
+    if source not in ("auto", "detectron", *formats):
+        raise OptionError(f"source is one of auto, detectron, {', '.join(formats)}; got {source!r}")
+    if target not in formats:
+        raise OptionError(f"target is one of {', '.join(formats)}; got {target!r}")
     if dst.suffix in SUFFIXES["darknet"] and target == "maskwright":
         target = "darknet"  # nothing else ends so
     if dst.suffix not in SUFFIXES[target]:
@@ -349,9 +359,7 @@ def convert(
         )
     ours = src.is_dir() or (src.is_file() and is_ours(src))
     if model is None:
-        if not ours:
-            raise OptionError("model is missing: which of our models the weights are of")
-        model = load_checkpoint(src).meta.model
+        model = load_checkpoint(src).meta.model if ours else recognised(src)[0].name
     entry = get_entry(model)
     try:
         own_names = list(blank_model(entry, 1, {}).state_dict())
@@ -414,5 +422,9 @@ def convert(
                 names = tuple(name or f"class {i}" for i, name in enumerate(checkpoint.meta.names))
                 wrapped = {"meta": {"CLASSES": names}, "state_dict": tensors}
             with temporary.open("wb") as file:
-                torch.save(wrapped, file)
+                if dst.suffix == ".pkl":  # as detectron2's model zoo has them
+                    arrays = {key: value.numpy() for key, value in tensors.items()}
+                    pickle.dump({"model": arrays, "__author__": "maskwright"}, file)
+                else:
+                    torch.save(wrapped, file)
     return report

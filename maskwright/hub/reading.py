@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..converters import Converted
 from ..converters.darknet import is_weights
 from ..errors import OptionError, nearest
 from ..models.base import Model
@@ -18,7 +19,7 @@ from ..storage.checkpoint import Checkpoint, check_state, load_checkpoint
 from ..storage.published import fetch, is_safetensors
 from .classifiers import merged
 from .darknet import darknet_start
-from .foreign import blank_model, convert_weights
+from .foreign import blank_model, convert_weights, recognised
 from .names import SHIPPED_MODELS, shipped_for
 
 # Before the path of a classifier's weights that a backbone starts from.
@@ -114,6 +115,18 @@ def read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]
         convert = darknet_start if is_weights(path) else convert_weights
         converted = convert(path, entry, options)
         licence, source = "", f"converted from {path.name}"
+    return _described(entry, converted, options, licence=licence, source=source)
+
+
+def _described(
+    entry: ModelEntry,
+    converted: Converted,
+    options: Mapping[str, Any],
+    *,
+    licence: str,
+    source: str,
+) -> Checkpoint:
+    """Return converted weights with the description of their model."""
     meta = Meta(
         entry.name,
         {**options, **converted.options},
@@ -125,6 +138,19 @@ def read_weights(entry: ModelEntry, weights: str | Path, options: dict[str, Any]
         extra={"body": True} if converted.body else {},
     )
     return Checkpoint(meta, converted.state, extras=converted.extras)
+
+
+def read_model(path: Path) -> Checkpoint:
+    """Return the checkpoint or the run folder at a path, or the detector of another library.
+
+    Raises:
+        ValueError: if it is none of them, or does not tell which model it is of.
+    """
+    if path.is_dir() or not path.is_file() or is_ours(path) or is_weights(path):
+        return load_checkpoint(path)
+    entry, file = recognised(path)
+    converted = convert_weights(path, entry, {}, file=file)
+    return _described(entry, converted, {}, licence="", source=f"converted from {path.name}")
 
 
 def is_ours(path: Path) -> bool:

@@ -11,7 +11,12 @@ from typing import Any
 
 from ..errors import OptionError
 from ..nn.backbones import Backbone
+from ..ops.boxes import DELTA_CLAMP
 from ..structures import Resize
+
+Triple = tuple[float, float, float]
+Numbers = tuple[float, ...] | None
+_ABOVE_ZERO = 1e-37  # the least side of a box with an area, nearly that of float32
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,22 @@ class Conventions:
         paste_mode: see `ops.paste_masks`.
         smooth_l1_beta: where the box losses turn from square to linear.
         binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
-        keypoint_scores: "probability" or "logit", see `nn.keypoint_head.KeypointHead`.
+        keypoint_scores: "probability", "enlarged" or "logit", see
+            `nn.keypoint_head.KeypointHead`.
         kept_for_training: proposals that survive in training, times those of inference.
+        before_nms: on a single map: boxes that NMS sees for each proposal that it may leave, in
+            training and at test.
         caffe: the networks are those of Caffe: blue comes first, samples are not divided by their
             deviation, and bottlenecks stride in their first convolution. ResNeXts were made later:
             blue first is all that they have of it.
+        mean: red, green and blue where they are not those of the backbone, 0 to 255.
+        level_rule: which level of a pyramid a region comes from, see `fpn_levels` of RoIAlign.
+        clamp_below: deltas of width and height have the bound below that all have above.
+        drop_small: proposals and boxes of less than 1e-3 and 1e-2 pixels a side never count.
+            Otherwise proposals must have an area, and boxes without one take part until the end.
+        divisor: sides of the input of detectors on one map are multiples of it; of those on a
+            pyramid, whose coarsest map needs that, always of 32.
+        running_normaliser: RetinaNet divides by a running mean of the positive anchors.
     """
 
     resize: Resize
@@ -47,20 +63,45 @@ class Conventions:
     binary_mask_targets: bool
     keypoint_scores: str
     kept_for_training: int = 2
+    before_nms: tuple[int, int] = (6, 20)
     caffe: bool = False
+    mean: Triple | None = None
+    level_rule: str = "torchvision"
+    clamp_below: bool = False
+    drop_small: bool = True
+    divisor: int = 32
+    running_normaliser: bool = False
+
+    @property
+    def min_sides(self) -> tuple[float, float]:
+        """Least sides of proposals and of boxes, pixels."""
+        return (1e-3, 1e-2) if self.drop_small else (_ABOVE_ZERO, 0.0)
+
+    @property
+    def clamp(self) -> float | tuple[float, float]:
+        """Bounds of the deltas of width and height; see `ops.decode_deltas`."""
+        return (-DELTA_CLAMP, DELTA_CLAMP) if self.clamp_below else DELTA_CLAMP
 
     def backbone(self, name: str, **options: Any) -> Backbone:
         """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""
         first = self.caffe and not name.startswith("resnext")
         return Backbone(name, eps=self.bn_eps, stride_in_1x1=first, **options)
 
-    def pixels(self, backbone: Backbone) -> dict[str, Any]:
-        """Return how pixels are standardised for a backbone: arguments of `Model`."""
-        mean, std = backbone.mean, backbone.std
-        if self.caffe:
-            plain = (1.0, 1.0, 1.0) if not backbone.name.startswith("resnext") else std[::-1]
-            mean, std = mean[::-1], plain
-        return {"mean": mean, "std": std, "bgr": self.caffe}
+    def pixels(
+        self, backbone: Backbone, mean: Numbers = None, std: Numbers = None
+    ) -> dict[str, Any]:
+        """Return how pixels are standardised for a backbone: arguments of `Model`.
+
+        Args:
+            backbone: the backbone.
+            mean: red, green and blue, 0 to 255, in place of what is usual.
+            std: the same.
+        """
+        plain = self.caffe and not backbone.name.startswith("resnext")
+        mean = mean or self.mean or backbone.mean
+        std = std or ((1.0, 1.0, 1.0) if plain else backbone.std)
+        turn = -1 if self.caffe else 1
+        return {"mean": tuple(mean)[::turn], "std": tuple(std)[::turn], "bgr": self.caffe}
 
 
 CONVENTIONS = {
@@ -89,6 +130,9 @@ CONVENTIONS = {
         binary_mask_targets=True,
         keypoint_scores="probability",
         kept_for_training=1,
+        level_rule="mmdetection",
+        clamp_below=True,
+        drop_small=False,
     ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
@@ -105,8 +149,31 @@ CONVENTIONS = {
 }
 # Its configurations on networks of Caffe, as `..._caffe_...` in their names.
 CONVENTIONS["mmdetection_caffe"] = replace(CONVENTIONS["mmdetection"], caffe=True)
-# As there, but for Pillow's filter.
-CONVENTIONS["detectron2"] = replace(CONVENTIONS["mmdetection_caffe"], resize=Resize(800, 1333))
+# Its versions 1 knew the older RoIAlign alone.
+CONVENTIONS["mmdetection_v1"] = replace(
+    CONVENTIONS["mmdetection"], aligned=False, sampling_ratio=2, smooth_l1_beta=1 / 9
+)
+CONVENTIONS["mmdetection_v1_caffe"] = replace(CONVENTIONS["mmdetection_v1"], caffe=True)
+CONVENTIONS["detectron2"] = replace(
+    CONVENTIONS["mmdetection_caffe"],
+    resize=Resize(800, 1333, rounding="steps"),
+    keypoint_scores="enlarged",
+    kept_for_training=1,
+    before_nms=(6, 6),
+    level_rule="detectron2",
+    clamp_below=False,
+    divisor=1,
+    running_normaliser=True,
+)
+# On ResNets as torchvision trains them, "R-50.pkl" of its folder `torchvision`.
+CONVENTIONS["detectron2_rgb"] = replace(CONVENTIONS["detectron2"], caffe=False)
+# Its configurations that compare with Detectron, and Detectron itself with the mean of Caffe.
+CONVENTIONS["detectron2_legacy"] = replace(
+    CONVENTIONS["detectron2"], aligned=False, sampling_ratio=2, smooth_l1_beta=1 / 9
+)
+CONVENTIONS["detectron"] = replace(
+    CONVENTIONS["detectron2_legacy"], mean=(122.7717, 115.9465, 102.9801)
+)
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
 CONVENTIONS["torchvision_v1"] = replace(CONVENTIONS["torchvision"], bn_eps=0.0)
 

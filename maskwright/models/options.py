@@ -40,6 +40,20 @@ def check_within(name: str, value: Any, least: float, most: float) -> None:
         raise OptionError(f"{name} must be a number from {least:g} to {most:g}, got {value!r}")
 
 
+def check_pixels(options: object) -> None:
+    """Raise OptionError for what are no statistics of red, green and blue samples."""
+    for name, least in (("pixel_mean", -math.inf), ("pixel_std", 0.0)):
+        values = getattr(options, name)
+        if values is None:
+            continue
+        good = isinstance(values, list | tuple) and len(values) == 3
+        if not good or not all(isinstance(v, int | float) and least < v < math.inf for v in values):
+            raise OptionError(
+                f"{name} is red,green,blue, 0 to 255 (a deviation is above 0), got {values!r}"
+            )
+        object.__setattr__(options, name, tuple(float(value) for value in values))
+
+
 def check_auxiliary(weight: float) -> None:
     """Raise OptionError for what cannot be the weight of auxiliary heads in the loss."""
     number = isinstance(weight, int | float) and not isinstance(weight, bool)

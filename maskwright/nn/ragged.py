@@ -39,6 +39,22 @@ def gather_slots(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
+def with_area(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an order of slots that has the valid ones with an area first, and which these are.
+
+    Args:
+        boxes: (B, N, 4) xyxy.
+        valid: (B, N) bool.
+
+    Returns:
+        index (B, N) int64, otherwise in the order that was; valid (B, N) bool of these.
+    """
+    kept = valid & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    count = kept.shape[1]
+    index = (kept.long() * count - torch.arange(count, device=kept.device)).topk(count, 1)[1]
+    return index, kept.gather(1, index)
+
+
 def active_slots(valid: Tensor) -> Tensor:
     """Return the flat positions (R,) of the slots to compute: the valid ones, or all in a graph.
 

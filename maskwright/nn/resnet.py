@@ -28,6 +28,7 @@ RESNETS: dict[str, tuple[bool, tuple[int, int, int, int], int, int]] = {
     "resnet101": (True, (3, 4, 23, 3), 1, 64),
     "resnet152": (True, (3, 8, 36, 3), 1, 64),
     "resnext50_32x4d": (True, (3, 4, 6, 3), 32, 4),
+    "resnext101_32x4d": (True, (3, 4, 23, 3), 32, 4),
     "resnext101_32x8d": (True, (3, 4, 23, 3), 32, 8),
     "resnext101_64x4d": (True, (3, 4, 23, 3), 64, 4),
 }

@@ -8,9 +8,10 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from ..converters.state_dicts import (
     contents,
     named_tensors,
     subset,
+    told_settings,
     weights_prefix,
 )
 from ..converters.torch_file import CutOffError, NoTensorError, TensorRecord, open_torch_file
@@ -82,12 +84,16 @@ class WeightsFile:
         names: the names of the labels, if the file tells them.
         place: what stood before these names in the file: wrappers and prefixes.
         beside: full names of the other tensors.
+        rules: the conventions that a configuration beside them tells, see `models.conventions`.
+        options: builder options that it tells.
     """
 
     tensors: dict[str, Tensor]
     names: list[str] | None = None
     place: str = ""
     beside: tuple[str, ...] = ()
+    rules: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_tensors(path: Path, known: Callable[[str], bool] = is_known_name) -> dict[str, Tensor]:
@@ -123,7 +129,9 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
             f"{path}: holds no dictionary of tensors, but {contents(content)}; save the weights "
             "with `torch.save(model.state_dict(), path)`"
         )
-    return _chosen(path, found, known, class_names(content))
+    rules, options = told_settings(content)
+    file = _chosen(path, found, known, class_names(content))
+    return replace(file, rules=rules, options=options)
 
 
 def _chosen(

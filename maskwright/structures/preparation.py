@@ -30,7 +30,9 @@ class Resize:
         long: side in pixels, or None.
         factor: ratio of new to old side, or None.
         rounding: how a side becomes whole: "nearest" (half up), "floor" of the scaled side
-            (torchvision) or "whole", a division of whole numbers (Darknet).
+            (torchvision), "whole", a division of whole numbers (Darknet), or "steps" (detectron2):
+            half up of a side that is scaled for `short` first and then for `long`, which gives a
+            half in other cases.
         antialias: True resizes the 8-bit image with a low-pass filter, as Pillow does
             (detectron2); False samples the float image bilinearly without one (torchvision).
         within: (height, width) that the result must not pass either: what a graph of fixed size
@@ -64,9 +66,9 @@ class Resize:
             numbers = value if isinstance(value, tuple) else (value,)
             if value is not None and not all(0 < number < math.inf for number in numbers):
                 raise OptionError(f"Resize: {name} must be above 0 and finite, got {value}")
-        if self.rounding not in ("nearest", "floor", "whole"):
+        if self.rounding not in ("nearest", "floor", "whole", "steps"):
             raise OptionError(
-                f"Resize: rounding is 'nearest', 'floor' or 'whole', got {self.rounding!r}"
+                f"Resize: rounding is 'nearest', 'floor', 'whole' or 'steps', got {self.rounding!r}"
             )
         if self.corners and self.antialias:
             raise OptionError("Resize: corners=True is for antialias=False")
@@ -188,9 +190,16 @@ class Resize:
             new, old = min(self._bounds(height, width), key=lambda bound: bound[0] / bound[1])
             size = max(int(height * new / old), 1), max(int(width * new / old), 1)
         else:
-            scale = self.scale(height, width)
-            half = 0.5 if self.rounding == "nearest" else 0.0
-            size = max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+            sides = [side * self.scale(height, width) for side in (height, width)]
+            if self.rounding == "steps" and self.short is not None and self.within is None:
+                assert self.long is not None
+                first = self.short / min(height, width)
+                sides = [first * side for side in (height, width)]
+                sides[height > width] = self.short
+                if max(sides) > self.long:
+                    sides = [side * (self.long / max(sides)) for side in sides]
+            half = 0.0 if self.rounding == "floor" else 0.5
+            size = max(int(sides[0] + half), 1), max(int(sides[1] + half), 1)
         if self.within is not None:  # by rounding, a side may pass it
             size = min(size[0], self.within[0]), min(size[1], self.within[1])
         if size[0] * size[1] > MAX_INPUT:

@@ -110,11 +110,12 @@ def test_images_are_resized_as_by_torch(rule: Resize, size: tuple[int, int]) -> 
         Resize(None, None, stretch=(300, 200)),
         Resize(None, None, within=(96, 320), rounding="whole"),
         Resize(None, 416, rounding="whole", antialias=False, corners=True),
+        Resize(800, 1333, rounding="steps"),
     ],
 )
 def test_sizes_follow_the_rule_of_the_model(rule: Resize) -> None:
     written = json.loads(json.dumps(asdict(rule)))
-    for height, width in ((480, 640), (640, 480), (100, 1000), (1, 3000), (2000, 2001)):
+    for height, width in ((480, 640), (640, 480), (100, 1000), (1, 3000), (2000, 2001), (44, 22)):
         size = runtime.target_size(written, height, width)
         assert size == rule.target_size(height, width)
         if rule.within is not None:

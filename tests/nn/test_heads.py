@@ -232,5 +232,5 @@ def test_keypoint_scores_do_not_depend_on_the_box() -> None:
     assert bool(((cells >= torch.tensor([30, 20])) & (cells <= torch.tensor([34, 24]))).all())
     raw = KeypointHead(4, 2, convs=1, width=4, scores="logit").decode(logits, boxes)
     assert raw[0, 1, 2].item() >= 50 and torch.equal(raw[..., :2], found[..., :2])
-    with pytest.raises(ValueError, match="'probability' or 'logit'"):
+    with pytest.raises(ValueError, match="'enlarged' or 'logit'"):
         KeypointHead(4, 2, scores="heat")

@@ -22,7 +22,7 @@ from ..conventions import get_conventions
 from ..options import check_ranges, check_within
 from ..registry import Builder, PublishedWeights, register
 from .base import TwoStageDetector
-from .two_stage import TwoStageOptions, assemble, box_beta, make_rpn, make_sampler
+from .two_stage import TwoStageOptions, assemble, box_rules, make_rpn, make_sampler
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ FAMILY: dict[str, dict[str, Any]] = {
     "resnet50_fpn": {"backbone": "resnet50"},
     "resnet50_fpn_v2": {"backbone": "resnet50", **V2},
     "resnet101_fpn": {"backbone": "resnet101"},
+    "resnext101_32x4d_fpn": {"backbone": "resnext101_32x4d"},
     "resnext101_32x8d_fpn": {"backbone": "resnext101_32x8d"},
+    "resnext101_64x4d_fpn": {"backbone": "resnext101_64x4d"},
     "lite0_fpn": {"backbone": "tf_efficientnet_lite0", **LITE},
     "mobilenet_v2_fpn": {"backbone": "mobilenetv2_100", **LITE},
 }
@@ -133,10 +135,13 @@ def two_stage_fpn(
         fcs=options.box_fcs,
         width=options.box_width,
         norm=options.head_norm,
-        beta=box_beta(options),
+        **box_rules(options),
     )
     pooler = AlignPooler(
-        backbone.strides, sampling_ratio=rules.sampling_ratio, aligned=rules.aligned
+        backbone.strides,
+        sampling_ratio=rules.sampling_ratio,
+        aligned=rules.aligned,
+        level_rule=rules.level_rule,
     )
     sampler = make_sampler(options.rois, options.ohem)
     parts: Any = {"pooler": pooler, "sampler": sampler, "mask_reach": mask_reach}

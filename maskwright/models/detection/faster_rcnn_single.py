@@ -4,7 +4,7 @@
 network of the paper. `..._c4` (He et al. 2016, appendix A): C4 of a ResNet, whose last stage runs
 on the regions. `..._c5`, `..._dc5`: the last map, at stride 32, or dilated at stride 16 (Dai et
 al. 2017), with two layers of 1024. Mask R-CNN on C4 (He et al. 2017, fig. 4 left) shares the last
-stage between its heads.
+stage between its heads; on the dilated C5 its mask head is that of a pyramid.
 
 Differences from the papers: approximate joint training is the default, boxes have no extra pixel,
 and the last stage sees RoIAlign's samples, where He et al. (2016) used RoIPool: see `pooling`.
@@ -27,7 +27,7 @@ from .base import TwoStageDetector
 from .two_stage import (
     SingleMapOptions,
     assemble,
-    box_beta,
+    box_rules,
     make_sampler,
     make_single_rpn,
 )
@@ -116,7 +116,7 @@ def single_map_rcnn(
     Args:
         num_classes: real classes.
         options: sizes and conventions.
-        masks: whether there is a mask head, which needs `head="res5"`.
+        masks: whether there is a mask head.
     """
     rules = get_conventions(options.conventions)
     on_regions = options.head == "res5"
@@ -136,16 +136,16 @@ def single_map_rcnn(
         width=options.box_width,
         dropout=options.dropout,
         average=on_regions,
-        beta=box_beta(options),
         loss_weight=options.box_loss_weight,
+        **box_rules(options),
     )
     mask_head = None
     if masks:
         mask_head = ConvMaskHead(
             region_channels,
             num_classes,
-            pool=7,
-            convs=0,
+            pool=7 if on_regions else 14,
+            convs=0 if on_regions else 4,
             binary_targets=rules.binary_mask_targets,
             aligned=rules.aligned,
         )
@@ -173,14 +173,8 @@ def faster_rcnn_single(num_classes: int, options: FasterSingleOptions) -> TwoSta
     return single_map_rcnn(num_classes, options)
 
 
-def mask_rcnn_c4(num_classes: int, options: FasterSingleOptions) -> TwoStageDetector:
-    """Build Mask R-CNN on C4, masks of 14 x 14.
-
-    Raises:
-        OptionError: unless the last stage of the backbone runs on the regions.
-    """
-    if options.head != "res5":
-        raise OptionError(f"Mask R-CNN on one map needs head=res5, got {options.head!r}")
+def mask_rcnn_single(num_classes: int, options: FasterSingleOptions) -> TwoStageDetector:
+    """Build Mask R-CNN on one map: masks of 14 x 14 behind the last stage, else of 28 x 28."""
     return single_map_rcnn(num_classes, options, masks=True)
 
 
@@ -195,7 +189,7 @@ for _suffix, _presets in FAMILY.items():
         presets=_presets,
         family="faster_rcnn",
     )(faster_rcnn_single)
-    if _suffix.endswith("_c4"):
+    if _suffix.endswith(("_c4", "_dc5")):
         register(
             f"mask_rcnn_{_suffix}",
             options=FasterSingleOptions,
@@ -203,4 +197,4 @@ for _suffix, _presets in FAMILY.items():
             paper="He et al. 2017",
             presets=_presets,
             family="mask_rcnn",
-        )(mask_rcnn_c4)
+        )(mask_rcnn_single)

@@ -27,7 +27,7 @@ from ...nn.detection.dense.mining import get_mining
 from ...nn.detection.dense.scores import SigmoidScores
 from ...nn.fpn import FPN, LastLevels
 from ..conventions import get_conventions
-from ..options import check_ranges
+from ..options import check_pixels, check_ranges
 from ..registry import register
 from .faster_rcnn import torchvision_weights
 from .one_stage import OneStageDetector
@@ -60,8 +60,10 @@ class RetinaNetOptions:
         candidates: pairs of anchor and class of a level that the suppression sees.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors and normalisation: "maskwright",
-            "torchvision", "torchvision_v1", "detectron2", "mmdetection" or
-            "mmdetection_caffe".
+            "torchvision", "torchvision_v1", "detectron2" or another of `CONVENTIONS`. With those of
+            detectron2 losses are divided by a running mean of the positive anchors.
+        pixel_mean: of red, green and blue, 0 to 255, where it is not that of the conventions.
+        pixel_std: the deviation, alike.
     """
 
     backbone: str = "resnet50"
@@ -82,8 +84,11 @@ class RetinaNetOptions:
     candidates: int = 1000
     imgsz: int | tuple[int, int] | str | None = None
     conventions: str = "maskwright"
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_pixels(self)
         check_ranges(self, {"width": (1, 8192), "convs": (0, 64), "candidates": (1, 100_000)})
         get_mining(self.mining)
         if self.loss not in ("focal", "ce"):
@@ -138,16 +143,18 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         box=BoxRule(
             options.box_loss,
             options.box_weight,
-            clip_last=options.conventions == "detectron2",
+            clip_last=options.conventions.startswith("detectron"),
+            clamp=rules.clamp,
         ),
         by_image=theirs,
+        running=rules.running_normaliser,
     )
     return OneStageDetector(
         num_classes,
         backbone=backbone,
         fpn=fpn,
         head=head,
-        **rules.pixels(backbone),
+        **rules.pixels(backbone, options.pixel_mean, options.pixel_std),
         resize=rules.resize.to(options.imgsz),
     )
 
@@ -164,6 +171,8 @@ _NAMES: dict[str, dict[str, Any]] = {
     "resnet18_fpn": {"backbone": "resnet18"},
     "resnet34_fpn": {"backbone": "resnet34"},
     "resnet101_fpn": {"backbone": "resnet101"},
+    "resnext101_32x4d_fpn": {"backbone": "resnext101_32x4d"},
+    "resnext101_64x4d_fpn": {"backbone": "resnext101_64x4d"},
     "lite0_fpn": {"backbone": "tf_efficientnet_lite0", **_LITE},
     "mobilenet_v2_fpn": {"backbone": "mobilenetv2_100", **_LITE},
 }

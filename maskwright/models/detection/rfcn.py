@@ -27,7 +27,7 @@ from .base import TwoStageDetector
 from .two_stage import (
     SingleMapOptions,
     assemble,
-    box_beta,
+    box_rules,
     make_sampler,
     make_single_rpn,
 )
@@ -94,7 +94,7 @@ def rfcn(num_classes: int, options: RFCNOptions) -> TwoStageDetector:
         pool=options.bins,
         width=options.width,
         norm=options.head_norm,
-        beta=box_beta(options),
+        **box_rules(options),
         loss_weight=options.box_loss_weight,
     )
     return assemble(

@@ -17,7 +17,8 @@ published, and of other networks the maps at strides 16 and 32. Differences from
 gives three negatives in any case, so that empty ones teach something (`min_negatives`). With
 `conventions="torchvision"` (also those of ssd.pytorch) there is no such least number, objects may
 share their best box, default boxes are not larger than the image, no more than `candidates` boxes
-of a class are looked at, and pixels are brought to the networks' input as there.
+of a class are looked at, and pixels are brought to the networks' input as there. With those of
+mmdetection the mean alone is taken from pixels.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from ...nn.mobilenets import MOBILENETS
 from ...nn.vgg import VGGS
 from ...structures import Resize
 from ..conventions import get_conventions
-from ..options import check_ranges
+from ..options import check_pixels, check_ranges
 from ..registry import register
 from .faster_rcnn import torchvision_weights
 from .one_stage import OneStageDetector
@@ -77,7 +78,9 @@ class SSDOptions:
         box_weight: factor of the box loss.
         candidates: boxes of a class that the suppression sees.
         imgsz: network input: side of the square, or (height, width).
-        conventions: whose rules: "maskwright", "torchvision" (or "torchvision_v1").
+        conventions: whose rules: "maskwright", "torchvision" (or "torchvision_v1"), "mmdetection".
+        pixel_mean: of red, green and blue, 0 to 255, where it is not that of the conventions.
+        pixel_std: the deviation, alike.
     """
 
     backbone: str = "vgg16"
@@ -95,8 +98,11 @@ class SSDOptions:
     candidates: int = 400
     imgsz: int | tuple[int, int] | str = 300
     conventions: str = "maskwright"
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_pixels(self)
         for name in ("extras", "anchor_sizes", "anchor_ratios"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_ranges(self, {"fc_width": (1, 8192), "candidates": (1, 100_000)})
@@ -200,17 +206,19 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
         scores=SoftmaxScores(candidates=options.candidates, growing=not theirs),
         matcher=OwningMatcher(0.5, shared=theirs),
         mining=mining,
-        box=BoxRule(options.box_loss, options.box_weight, beta=1.0, weights=CODE),
+        box=BoxRule(options.box_loss, options.box_weight, 1.0, CODE, clamp=rules.clamp),
     )
     mean, std = (_HALF if options.lite else _CAFFE) if theirs else (backbone.mean, backbone.std)
+    if options.conventions.startswith("mmdetection"):
+        std = (1.0, 1.0, 1.0)
     return SSD(
         num_classes,
         lite=options.lite,
         backbone=backbone,
         fpn=fpn,
         head=head,
-        mean=mean,
-        std=std,
+        mean=options.pixel_mean or mean,
+        std=options.pixel_std or std,
         resize=resize,
     )
 

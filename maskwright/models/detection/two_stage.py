@@ -15,7 +15,7 @@ from ...nn.detection.samplers import BalancedSampler, HardSampler
 from ...nn.fpn import FPN
 from ...structures import Resize
 from ..conventions import Conventions, get_conventions
-from ..options import check_ranges
+from ..options import check_pixels, check_ranges
 from .base import TwoStageDetector
 
 
@@ -40,7 +40,9 @@ class TwoStageOptions:
         ohem: sample those with the largest losses (Shrivastava et al. 2016), not random ones.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
         conventions: whose rules for resizing, anchors, RoIAlign and pasting: "maskwright",
-            "torchvision", "torchvision_v1", "mmdetection", "mmdetection_caffe" or "detectron2".
+            "torchvision", "torchvision_v1", "detectron2" or another of `CONVENTIONS`.
+        pixel_mean: of red, green and blue, 0 to 255, where it is not that of the conventions.
+        pixel_std: the deviation, alike.
     """
 
     backbone: str = "resnet50"
@@ -58,9 +60,12 @@ class TwoStageOptions:
     ohem: bool = False
     imgsz: int | tuple[int, int] | str | None = None
     conventions: str = "maskwright"
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, _RANGES)
+        check_pixels(self)
         for name in ("rpn_box_weight", "box_loss_weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise OptionError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
@@ -127,6 +132,8 @@ def make_rpn(
             stride_from_maps=rules.stride_from_maps,
         ),
         convs=options.rpn_convs,
+        min_side=rules.min_sides[0],
+        clamp=rules.clamp,
         beta=rules.smooth_l1_beta if options.rpn_beta is None else options.rpn_beta,
         inside_only=options.inside_anchors,
         box_weight=options.rpn_box_weight,
@@ -135,7 +142,7 @@ def make_rpn(
 
 
 def make_single_rpn(
-    options: SingleMapOptions, channels: int, stride: int, *, before_nms: int = 6
+    options: SingleMapOptions, channels: int, stride: int, *, before_nms: int | None = None
 ) -> RPN:
     """Build the RPN of a detector on one map; see `make_rpn`.
 
@@ -143,23 +150,29 @@ def make_single_rpn(
         options: of the detector.
         channels: of the map.
         stride: of the map.
-        before_nms: boxes that NMS sees in training, per proposal that it may leave; 20 at test.
+        before_nms: boxes that NMS sees in training, per proposal that it may leave; None: as the
+            conventions have it.
     """
+    training, test = get_conventions(options.conventions).before_nms
     return make_rpn(
         options,
         channels,
         (tuple(options.anchor_sizes),),
         (stride,),
         width=options.rpn_width,
-        pre_nms=(before_nms * options.train_proposals, 20 * options.proposals),
+        pre_nms=(
+            (before_nms or training) * options.train_proposals,
+            test * options.proposals,
+        ),
         post_nms=(options.train_proposals, options.proposals),
     )
 
 
-def box_beta(options: TwoStageOptions) -> float:
-    """Return where the box loss of the box head turns from square to linear."""
+def box_rules(options: TwoStageOptions) -> dict[str, Any]:
+    """Return what the conventions say of boxes: arguments of `BoxBranch`."""
     rules = get_conventions(options.conventions)
-    return rules.smooth_l1_beta if options.box_beta is None else options.box_beta
+    beta = rules.smooth_l1_beta if options.box_beta is None else options.box_beta
+    return {"beta": beta, "min_side": rules.min_sides[1], "clamp": rules.clamp}
 
 
 def make_sampler(rois: int, ohem: bool) -> BalancedSampler | HardSampler:
@@ -183,13 +196,16 @@ def assemble(
 ) -> TwoStageDetector:
     """Put the parts of a detector together; see `TwoStageDetector`."""
     rules: Conventions = get_conventions(options.conventions)
-    return TwoStageDetector(
+    detector = TwoStageDetector(
         num_classes,
         backbone=backbone,
         fpn=fpn,
         rpn=rpn,
         roi_heads=roi_heads,
-        **rules.pixels(backbone),
+        **rules.pixels(backbone, options.pixel_mean, options.pixel_std),
         resize=make_resize(options),
         paste_mode=rules.paste_mode,
     )
+    if fpn is None:
+        detector.size_divisor = rules.divisor
+    return detector

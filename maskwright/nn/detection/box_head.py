@@ -22,7 +22,7 @@ from ...ops.soft_nms import SoftNMS, suppress_padded
 from ..dropout import RegionNoise, drop_units
 from ..norm import conv_block
 from ..parallel import mean_count
-from ..ragged import PER_OBJECT, gather_slots
+from ..ragged import PER_OBJECT, gather_slots, with_area
 from .svd import LowRankLinear
 
 # Candidates of the per-class post-processing: the NMS sees the best of all pairs of box and class.
@@ -51,7 +51,9 @@ class BoxBranch(nn.Module):
         pool: side of the region features.
         weights: factors of the deltas.
         beta: where the box loss turns from square to linear.
-        min_side: smaller predicted boxes are dropped, pixels.
+        min_side: smaller predicted boxes are dropped, pixels; 0: those without an area are, but
+            once the objects are chosen.
+        clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         loss_weight: factor of both losses.
         box_weight: factor of the box loss beside it (lambda of Girshick 2015, eq. 1).
     """
@@ -69,6 +71,7 @@ class BoxBranch(nn.Module):
         weights: tuple[float, float, float, float] = (10, 10, 5, 5),
         beta: float = 1 / 9,
         min_side: float = 1e-2,
+        clamp: float | tuple[float, float] = DELTA_CLAMP,
         loss_weight: float = 1.0,
         box_weight: float = 1.0,
     ) -> None:
@@ -78,6 +81,7 @@ class BoxBranch(nn.Module):
         self.weights = weights
         self.beta = beta
         self.min_side = min_side
+        self.clamp = clamp
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
@@ -171,10 +175,15 @@ class BoxBranch(nn.Module):
         take = min(max(_CANDIDATES, PER_OBJECT * max_det), keys.shape[1])
         while True:
             top, at = keys.topk(take, 1)
+            lowest = top[:, -1]
+            if not torch.compiler.is_compiling():
+                # Regions at the border may look alike to the bit: equal scores go by position.
+                at = at.sort(1)[0]
+                top = keys.gather(1, at)
             box_of, label = at // classes, at % classes
             of_class = deltas.shape[2] > 1 or classes == 1
             delta = gather_slots(deltas.reshape(images, -1, 4), at if of_class else box_of)
-            boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, DELTA_CLAMP)
+            boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, self.clamp)
             boxes = clip_boxes(boxes, sizes[:, None])
             usable = (top >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(-1)
             index, score, kept = suppress_padded(
@@ -185,10 +194,13 @@ class BoxBranch(nn.Module):
             # cannot decide that at run time; there the first look is final.
             if take == keys.shape[1] or torch.compiler.is_compiling():
                 break
-            full = kept[:, -1] & (score[:, -1] >= top[:, -1])
-            if bool((full | (top[:, -1] < 0)).all()):
+            full = kept[:, -1] & (score[:, -1] >= lowest)
+            if bool((full | (lowest < 0)).all()):
                 break
             take = keys.shape[1]
+        if self.min_side <= 0:
+            order, kept = with_area(gather_slots(boxes, index), kept)
+            index, score = gather_slots(index, order), gather_slots(score, order) * kept
         return (
             gather_slots(boxes, index) * kept[..., None],
             score,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas
+from ...ops.boxes import clip_boxes, decode_deltas
 from ...structures import Instances
 from ..ragged import active_slots, put_back, take
 from ..random import RandomSource, streams
@@ -150,5 +150,5 @@ class CascadeHeads(RoIHeads):
 
 def _moved(head: BoxBranch, deltas: Tensor, boxes: Tensor, sizes: Tensor) -> Tensor:
     """Return boxes (..., 4) moved by a head's deltas and clipped to images of `sizes` (..., 2)."""
-    found = decode_deltas(deltas.float(), boxes, head.weights, DELTA_CLAMP)
+    found = decode_deltas(deltas.float(), boxes, head.weights, head.clamp)
     return clip_boxes(found, sizes).detach()

@@ -38,8 +38,10 @@ class KeypointHead(nn.Module):
         convs: number of 3x3 convolutions.
         width: their channels.
         norm: their norm: None, "bn" or "gn".
-        scores: what stands beside a position: "probability", the softmax of the highest cell, or
-            "logit", the raw value at the highest point of the enlarged map (torchvision).
+        scores: what stands beside a position: "probability", the softmax of the highest cell;
+            "enlarged", that of the highest point of the enlarged map among the cells (detectron2),
+            which may pass 1, as bicubic interpolation rises above its samples; or "logit", the raw
+            value of that point (torchvision).
     """
 
     # Layers with rows per keypoint: the axis of them in each tensor.
@@ -57,8 +59,8 @@ class KeypointHead(nn.Module):
         scores: str = "probability",
     ) -> None:
         super().__init__()
-        if scores not in ("probability", "logit"):
-            raise ValueError(f"scores is 'probability' or 'logit', got {scores!r}")
+        if scores not in ("probability", "enlarged", "logit"):
+            raise ValueError(f"scores is 'probability', 'enlarged' or 'logit', got {scores!r}")
         self.num_keypoints = num_keypoints
         self.pool = pool
         self.side = 4 * pool
@@ -128,8 +130,7 @@ class KeypointHead(nn.Module):
         points = locate_keypoints(logits, boxes, longest=longest)
         if self.scores == "logit":
             return points
-        # Of the cells, not of the enlarged map as in detectron2: bicubic interpolation rises above
-        # its samples, the more so the larger the box, and that score may pass 1.
         cells = logits.flatten(2)
-        score = (cells.amax(-1) - cells.logsumexp(-1)).exp()
+        highest = points[..., 2] if self.scores == "enlarged" else cells.amax(-1)
+        score = (highest - cells.logsumexp(-1)).exp()
         return torch.cat([points[..., :2], score[..., None]], -1)

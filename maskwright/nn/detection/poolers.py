@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...ops.pooling.ps_roi import ps_roi_align, ps_roi_pool
-from ...ops.pooling.roi_align import roi_align
+from ...ops.pooling.roi_align import fpn_levels, roi_align
 from ...ops.pooling.roi_pool import roi_pool
 
 
@@ -52,14 +52,21 @@ class AlignPooler:
         strides: strides of the maps, fine to coarse; maps beyond them (P6) are not pooled from.
         sampling_ratio: samples a bin along each axis; 0: by the size of the region.
         aligned: pixel centres at half-integers.
+        level_rule: whose rule of FPN, see `ops.pooling.roi_align.fpn_levels`.
     """
 
     def __init__(
-        self, strides: Sequence[int], *, sampling_ratio: int = 2, aligned: bool = True
+        self,
+        strides: Sequence[int],
+        *,
+        sampling_ratio: int = 2,
+        aligned: bool = True,
+        level_rule: str = "torchvision",
     ) -> None:
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
+        self.level_rule = level_rule
 
     def __call__(
         self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
@@ -73,6 +80,7 @@ class AlignPooler:
             output_size=side,
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,
+            levels=fpn_levels(boxes, self.strides, self.level_rule),
         )
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.boxes import clip_boxes, decode_deltas, encode_deltas
+from ...ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
 from ...ops.nms import nms_padded
 from ...structures import Images, Instances
 from ..parallel import mean_count
@@ -57,6 +57,7 @@ class RPN(nn.Module):
         post_nms: proposals kept per image, (training, inference); see `kept`.
         nms_thresh: IoU of the NMS, applied per level.
         min_side: smaller proposals are dropped, pixels.
+        clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         beta: where the box loss turns from square to linear.
         inside_only: anchors that cross the border of the image take no part in training (Ren et
             al. 2015, section 3.3).
@@ -76,6 +77,7 @@ class RPN(nn.Module):
         post_nms: tuple[int, int] = (2000, 1000),
         nms_thresh: float = 0.7,
         min_side: float = 1e-3,
+        clamp: float | tuple[float, float] = DELTA_CLAMP,
         beta: float = 1 / 9,
         inside_only: bool = False,
         box_weight: float = 1.0,
@@ -88,6 +90,7 @@ class RPN(nn.Module):
         self.post_nms = post_nms
         self.nms_thresh = nms_thresh
         self.min_side = min_side
+        self.clamp = clamp
         self.beta = beta
         self.inside_only = inside_only
         self.box_weight = box_weight
@@ -158,14 +161,15 @@ class RPN(nn.Module):
         """
         before, after = (self.pre_nms[0], self.post_nms[0]) if training else self.kept(max_det)
         marks = not training and not torch.compiler.is_compiling()
-        boxes, scores, levels, ids, ends = [], [], [], [], []
+        boxes, tops, levels, ids, ends = [], [], [], [], []
         first = 0
         for level, (logits, deltas, anchors) in enumerate(zip(*output, strict=True)):
             # In a graph for images of any size, the number of anchors is a symbol.
             count = least(before, logits.shape[1])
             top, at = logits.float().topk(count, 1)
-            boxes.append(decode_deltas(gather_slots(deltas, at).float(), anchors[at]))
-            scores.append(top.sigmoid())
+            found = gather_slots(deltas, at).float()
+            boxes.append(decode_deltas(found, anchors[at], clamp=self.clamp))
+            tops.append(top)
             levels.append(torch.full_like(at, level))
             ids.append(first + at)
             first += logits.shape[1]
@@ -173,9 +177,10 @@ class RPN(nn.Module):
                 rank = torch.arange(count, device=at.device)
                 ends.append((rank >= last_tenth(int(count))) & (logits.shape[1] > count))
         box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
-        score, level_of = torch.cat(scores, 1), torch.cat(levels, 1)
+        # By the logits: a sigmoid makes large ones equal.
+        logit, level_of = torch.cat(tops, 1), torch.cat(levels, 1)
         valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)
-        index, kept = nms_padded(box, score, valid, self.nms_thresh, after, labels=level_of)
+        index, kept = nms_padded(box, logit, valid, self.nms_thresh, after, labels=level_of)
         late = None
         if marks:
             rank = torch.arange(after, device=index.device)
@@ -184,7 +189,7 @@ class RPN(nn.Module):
             boxes=gather_slots(box, index) * kept[..., None],
             labels=torch.zeros_like(index),
             valid=kept,
-            scores=gather_slots(score, index) * kept,
+            scores=gather_slots(logit, index).sigmoid() * kept,
             ids=gather_slots(torch.cat(ids, 1), index),
             late=late,
         )

@@ -80,7 +80,7 @@ def roi_align(
     _check(maps, strides, sampling_ratio, by_size=levels is None)
     boxes = check_boxes(boxes)
     batch_index = box_index("batch_index", batch_index, boxes)
-    levels = _fpn_levels(boxes, strides) if levels is None else box_index("levels", levels, boxes)
+    levels = fpn_levels(boxes, strides) if levels is None else box_index("levels", levels, boxes)
     out: Tensor = _roi_align(
         maps, boxes, batch_index, levels, strides, list(size), sampling_ratio, aligned
     )
@@ -103,17 +103,31 @@ def _check(maps: list[Tensor], strides: list[int], ratio: int, *, by_size: bool)
         )
 
 
-def _fpn_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Return (R,) the map of each box, as torchvision's LevelMapper (Lin et al. 2017, eq. 1).
+LEVEL_RULES = ("torchvision", "detectron2", "mmdetection")
 
-    A box with one side reversed has no size and hence no map: -1.
+
+def fpn_levels(boxes: Tensor, strides: Sequence[int], rule: str = "torchvision") -> Tensor:
+    """Return (R,) the map of each box (Lin et al. 2017, eq. 1).
+
+    The libraries add their small number, against rounding, at different places, and so differ where
+    a box is as large as the border between two levels.
+
+    Args:
+        boxes: (R, 4) xyxy in input pixels. One with a reversed side has no size and no map: -1.
+        strides: of the maps, fine to coarse.
+        rule: one of `LEVEL_RULES`.
     """
     if len(strides) == 1:
         return torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
     low, high = round(math.log2(strides[0])), round(math.log2(strides[-1]))
     side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    k = torch.floor(4 + torch.log2(side / 224) + 1e-6).clamp(low, high)
-    return (k - low).nan_to_num(-1).long()
+    if rule == "detectron2":
+        k = torch.floor(4 + torch.log2(side / 224 + 1e-8))
+    elif rule == "mmdetection":
+        k = torch.floor(torch.log2(side / 56 + 1e-6)) + 2
+    else:
+        k = torch.floor(4 + torch.log2(side / 224) + 1e-6)
+    return (k.clamp(low, high) - low).nan_to_num(-1).long()
 
 
 @torch.library.custom_op("maskwright::roi_align", mutates_args=())

@@ -18,13 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import OptionError
-from ....ops.boxes import clip_boxes, decode_deltas, encode_deltas, generalized_box_iou
+from ....ops.boxes import (
+    DELTA_CLAMP,
+    clip_boxes,
+    decode_deltas,
+    encode_deltas,
+    generalized_box_iou,
+)
 from ....ops.checks import as_float
 from ....ops.soft_nms import SoftNMS, suppress_padded
 from ....structures import Images, Instances
 from ...norm import conv_block
 from ...parallel import mean_count
-from ...ragged import active_slots, gather_slots, take
+from ...ragged import active_slots, gather_slots, take, with_area
 from ...random import RandomSource
 from ...winograd import Conv2d, of_maps
 from ..anchors import AnchorGenerator, DefaultBoxes
@@ -67,7 +73,9 @@ class BoxRule(NamedTuple):
         weight: factor of the loss.
         beta: where smooth L1 turns straight.
         weights: factors of the deltas dx, dy, dw, dh.
-        clip_last: boxes are cut at the border of the image after the suppression, not before it.
+        clip_last: boxes are cut at the border of the image after the suppression, not before it;
+            those that lie beyond it are dropped then.
+        clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
     """
 
     loss: str = "l1"
@@ -75,6 +83,7 @@ class BoxRule(NamedTuple):
     beta: float = 0.1
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clip_last: bool = False
+    clamp: float | tuple[float, float] = DELTA_CLAMP
 
 
 class DenseHead(nn.Module):
@@ -89,12 +98,16 @@ class DenseHead(nn.Module):
         box: how boxes are learned.
         by_image: losses are divided by the positive anchors of each image and averaged over the
             images (torchvision's RetinaNet), not divided by those of the batch.
+        running: losses are divided by a running mean of the positive anchors of a batch, of which
+            the last one gives a tenth and which begins at 100 (detectron2's RetinaNet). The mean
+            is a buffer: a training goes on with it.
 
     Attributes:
         class_rows: see `models.transfer`. A class's rows lie together: (class, anchor).
     """
 
     class_rows: Mapping[str, tuple[int, bool]]
+    positives: Tensor
 
     def __init__(
         self,
@@ -106,6 +119,7 @@ class DenseHead(nn.Module):
         mining: Mining,
         box: BoxRule,
         by_image: bool = False,
+        running: bool = False,
     ) -> None:
         super().__init__()
         if box.loss not in BOX_LOSSES:
@@ -117,6 +131,9 @@ class DenseHead(nn.Module):
         self.mining = mining
         self.box = box
         self.by_image = by_image
+        if running:
+            self.register_buffer("positives", torch.tensor(100.0))
+        self.running = running
 
     def predict(self, pyramid: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return of each level the maps of logits (B, C * A, H, W) and of deltas (B, A * 4, H, W).
@@ -190,6 +207,10 @@ class DenseHead(nn.Module):
             count = positive.sum(1).clamp(min=1)
             return {name: (value.sum(1) / count).mean() for name, value in terms.items()}
         total = mean_count(positive)
+        if self.running:
+            if torch.is_grad_enabled():
+                self.positives.lerp_(total.to(self.positives), 0.1)
+            total = self.positives.clone()
         return {name: value.sum() / total for name, value in terms.items()}
 
     def _box_losses(self, deltas: Tensor, goal: Tensor, anchors: Tensor) -> Tensor:
@@ -227,7 +248,7 @@ class DenseHead(nn.Module):
         score, place, label = self.scores.best(output.logits, score_thresh, max_det)
         deltas, anchors = torch.cat(output.deltas, 1), torch.cat(output.anchors)
         found = as_float(gather_slots(deltas, place))
-        box = decode_deltas(found, anchors[place], self.box.weights)
+        box = decode_deltas(found, anchors[place], self.box.weights, self.box.clamp)
         if not self.box.clip_last:
             box = clip_boxes(box, images.sizes[:, None])
         index, kept_scores, kept = suppress_padded(
@@ -236,6 +257,9 @@ class DenseHead(nn.Module):
         box = gather_slots(box, index)
         if self.box.clip_last:
             box = clip_boxes(box, images.sizes[:, None])
+            order, kept = with_area(box, kept)
+            box, index = gather_slots(box, order), gather_slots(index, order)
+            kept_scores = gather_slots(kept_scores, order) * kept
         return Instances(
             boxes=box * kept[..., None],
             labels=gather_slots(label, index) * kept,
@@ -254,7 +278,7 @@ class TowerHead(DenseHead):
         convs: 3x3 convolutions of each tower.
         norm: norm behind them: None, "bn" or "gn".
         prior: probability of each class at each anchor before training.
-        scores, mining, box, by_image: see `DenseHead`.
+        scores, mining, box, by_image, running: see `DenseHead`.
     """
 
     def __init__(
@@ -270,6 +294,7 @@ class TowerHead(DenseHead):
         mining: Mining,
         box: BoxRule,
         by_image: bool = False,
+        running: bool = False,
     ) -> None:
         super().__init__(
             num_classes,
@@ -279,6 +304,7 @@ class TowerHead(DenseHead):
             mining=mining,
             box=box,
             by_image=by_image,
+            running=running,
         )
         per_cell = anchors.per_cell
         self.class_rows = {"logits": (per_cell, False)}

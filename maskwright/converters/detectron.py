@@ -1,0 +1,145 @@
+"""Detectron's files (`blobs`, of Caffe2), as detectron2 reads them: other names, background first.
+
+What fine-tuning keeps beside the weights (`..._momentum`) is left aside. A frozen batch norm is a
+factor and a summand there; here it gets a mean of 0 and a variance that makes its root 1. ImageNet
+backbones of Caffe have the same names, and backbones of detectron2 those that follow from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .common import require
+
+EPS = 1e-5  # of the norms
+MOMENTUM = "_momentum"
+_ENDINGS = {"w": "weight", "b": "bias"}
+_BRANCHES = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
+_BLOCK = re.compile(r"res(\d)_(\d+)_(branch\w+?)(_bn|_gn)?_([wsb])")
+_STEM = re.compile(r"(?:conv1|res_conv1_(bn|gn))_([wsb])")
+# Names without their ending, `#` for a number that is kept; see `converters.common.renamed`.
+_LAYERS = [
+    (r"fpn_inner_res(\d)_\d+_sum_lateral", r"backbone.fpn_lateral\1"),
+    (r"fpn_inner_res(\d)_\d+_sum", r"backbone.fpn_lateral\1"),
+    (r"fpn_res(\d)_\d+_sum", r"backbone.fpn_output\1"),
+    (r"conv_rpn(?:_fpn2)?", "proposal_generator.rpn_head.conv"),
+    (r"rpn_cls_logits(?:_fpn2)?", "proposal_generator.rpn_head.objectness_logits"),
+    (r"rpn_bbox_pred(?:_fpn2)?", "proposal_generator.rpn_head.anchor_deltas"),
+    (r"fc6", "roi_heads.box_head.fc1"),
+    (r"fc7", "roi_heads.box_head.fc2"),
+    (r"head_conv(\d)", r"roi_heads.box_head.conv\1"),
+    (r"cls_score", "roi_heads.box_predictor.cls_score"),
+    (r"bbox_pred", "roi_heads.box_predictor.bbox_pred"),
+    (r"_\[mask\]_fcn(\d)", r"roi_heads.mask_head.mask_fcn\1"),
+    (r"conv5_mask", "roi_heads.mask_head.deconv"),
+    (r"mask_fcn_logits", "roi_heads.mask_head.predictor"),
+    (r"conv_fcn(\d)", r"roi_heads.keypoint_head.conv_fcn\1"),
+    (r"kps_score_lowres", "roi_heads.keypoint_head.score_lowres"),
+]
+_LAYER = re.compile(r"(.+?)(_gn)?_([wsb])")
+
+
+def body_name(name: str) -> str | None:
+    """Return the name that a blob of a backbone has in detectron2, None for any other blob.
+
+    Examples:
+        >>> body_name("res2_0_branch2a_bn_s"), body_name("conv1_w"), body_name("fc6_w")
+        ('res2.0.conv1.norm.weight', 'stem.conv1.weight', None)
+    """
+    if match := _STEM.fullmatch(name):
+        norm, ending = match.groups()
+        at = "stem.conv1"
+    elif (match := _BLOCK.fullmatch(name)) and match[3] in _BRANCHES:
+        stage, block, branch, norm, ending = match.groups()
+        at = f"res{stage}.{block}.{_BRANCHES[branch]}"
+    else:
+        return None
+    return f"{at}.{_ended(norm, ending)}"
+
+
+def _ended(norm: str | None, ending: str) -> str:
+    return f"norm.{'weight' if ending == 's' else 'bias'}" if norm else _ENDINGS.get(ending, ending)
+
+
+def _layer_name(name: str) -> str | None:
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        return None
+    layer, norm, ending = match.groups()
+    for pattern, theirs in _LAYERS:
+        if found := re.fullmatch(pattern, layer):
+            return f"{found.expand(theirs)}.{_ended(norm, ending)}"
+    return None
+
+
+def body_to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a backbone by detectron2's names without prefixes; others are left out.
+
+    Args:
+        blobs: tensors by Caffe2's names.
+    """
+    found = {}
+    for key, value in blobs.items():
+        name = body_name(key)
+        # The convolution before a norm has a bias of zeros in some files.
+        if name is not None and not (name.endswith(".bias") and "norm" not in name):
+            found[name] = value
+    return with_statistics(found)
+
+
+def with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with the mean and variance of the norms that are factor and summand alone."""
+    full = dict(state)
+    for key, value in state.items():
+        norm = key.removesuffix("weight")
+        if key.endswith(".norm.weight") and re.search(r"(stem|res\d\.\d+)\.\w+\.norm\.$", norm):
+            full.setdefault(f"{norm}running_mean", torch.zeros_like(value))
+            full.setdefault(f"{norm}running_var", torch.ones_like(value) - EPS)
+    return full
+
+
+def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a detector by detectron2's names, the background last.
+
+    Args:
+        blobs: tensors by Caffe2's names.
+
+    Raises:
+        ValueError: if one has no counterpart.
+    """
+    pyramid = any(key.startswith("fpn_") for key in blobs)
+    full = "fc6_w" in blobs
+    found: dict[str, Tensor] = {}
+    for key, value in blobs.items():
+        if key.endswith(MOMENTUM):
+            continue
+        name = body_name(key)
+        if name is not None:
+            on_regions = name.startswith("res5.") and not pyramid and not full
+            prefix = "backbone.bottom_up." if pyramid else "backbone."
+            name = ("roi_heads." if on_regions else prefix) + name
+            if name.endswith(".bias") and ".norm." not in name:
+                if value.any():
+                    raise ValueError(f"{key}: the convolution before a norm has a bias")
+                continue
+        else:
+            name = _layer_name(key)
+        if name is None:
+            raise ValueError(
+                f"{key} is no tensor of a model that Detectron and maskwright both have"
+            )
+        found[name] = value
+    predictor, masks = "roi_heads.box_predictor.", "roi_heads.mask_head.predictor."
+    require(found, f"{predictor}cls_score.weight")
+    for key, value in found.items():
+        if key.startswith(f"{predictor}cls_score."):
+            found[key] = value.roll(-1, 0)
+        elif key.startswith(f"{predictor}bbox_pred."):
+            found[key] = value[4:]
+        elif key.startswith(masks):
+            found[key] = value[1:]
+    return with_statistics(found)

@@ -1,0 +1,260 @@
+"""detectron2's C4, DC5, new-baseline and keypoint forms: names, rows, and what a photo gives.
+
+Networks are narrow where shapes allow it; the plain implementation is `plain_detectron2`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_detectron2 import SIZES, Traps, detect, pasted, resized
+from torch import Tensor
+
+from maskwright.converters import detect_format
+from maskwright.converters.anatomy import find_model
+from maskwright.converters.detectron2 import from_maskwright, to_maskwright
+from maskwright.models import PostProcess, build
+from maskwright.nn.norm import FrozenBatchNorm2d
+from maskwright.prediction.load import load
+from maskwright.structures import Images
+
+SINGLE = {"conventions": "detectron2", "rpn_width": 24, "anchor_sizes": SIZES, "proposals": 1000}
+PYRAMID = {"conventions": "detectron2", "width": 16, "box_width": 32}
+BASELINE = {
+    **PYRAMID, "norm": "bn", "fpn_norm": "bn", "head_norm": "bn", "rpn_convs": 2, "box_convs": 4,
+    "box_fcs": 1,
+}  # fmt: skip
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "c4": ("mask_rcnn_resnet50_c4", SINGLE),
+    "dc5": ("mask_rcnn_resnet50_dc5", {**SINGLE, "box_width": 16}),
+    "fpn": ("mask_rcnn_resnet50_fpn", PYRAMID),
+    "baseline": ("mask_rcnn_resnet50_fpn", BASELINE),
+    "keypoints": (
+        "keypoint_rcnn_resnet50_fpn",
+        {**PYRAMID, "num_keypoints": 5, "keypoint_convs": 2, "keypoint_width": 16},
+    ),
+}
+SIZE = (44, 60)  # not multiples of 32
+
+
+def photo(size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A smooth picture, of which no part is like another."""
+    y, x = np.mgrid[: size[0], : size[1]] / 90
+    waves = [np.sin(9 * x + 4 * y), np.cos(7 * y - 3 * x), np.sin(11 * x * y + 2)]
+    return (np.stack(waves, -1) * 110 + 128).astype(np.uint8)
+
+
+def as_images(pixels: Tensor, divisor: int) -> Images:
+    height, width = pixels.shape[1:]
+    full = torch.zeros(1, 3, height + -height % divisor, width + -width % divisor)
+    full[0, :, :height, :width] = pixels
+    size = torch.tensor([[height, width]])
+    return Images(full, size, size)
+
+
+@cache
+@torch.no_grad()
+def lively(form: str) -> Any:
+    """A model by detectron2's rules whose weights and statistics are anything."""
+    name, options = FORMS[form]
+    torch.manual_seed(5)
+    made = build(name, 1 if form == "keypoints" else 3, **options).eval()
+    for layer in made.modules():
+        if isinstance(layer, FrozenBatchNorm2d | torch.nn.BatchNorm2d):
+            layer.weight.uniform_(0.6, 1.2)
+            layer.bias.normal_(std=0.2)
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.3, 1.0)
+    made.backbone.body.conv1.weight /= 60  # pixels are not divided
+    images = as_images(torch.from_numpy(photo()).permute(2, 0, 1).float(), made.size_divisor)
+    if made.fpn is not None:
+        for level, feature in zip(made.fpn.output, made.features(images), strict=False):
+            level[0].weight /= feature.std()
+            if len(level) == 1:
+                level[0].bias.normal_()
+            else:
+                level[1].running_var /= 4
+    else:
+        made.rpn.convs[0].weight /= made.features(images)[0].std()
+    out = made.rpn(made.features(images))
+    for layer, values, spread in (
+        (made.rpn.logits, out.logits, 2),
+        (made.rpn.deltas, out.deltas, 0.3),
+    ):
+        layer.weight *= spread / torch.cat([v.flatten() for v in values]).std()
+    for _ in range(2):  # by what the heads see
+        box = made.roi_heads.box_head
+        seen = made.roi_heads.judge(
+            made.features(images),
+            made.rpn.propose(made.rpn(made.features(images)), images),
+            images.sizes,
+            made.trunk,
+        )
+        box.deltas.weight *= 1.0 / seen[1].std()
+    taken: list[Tensor] = []
+    hook = box.logits.register_forward_hook(lambda _, __, y: taken.append(y))
+    made(images)
+    hook.remove()
+    box.logits.weight *= 1.5 / (taken[0] - taken[0].mean(0)).std()
+    box.logits.bias -= (taken[0].mean(0)) * 1.5 / (taken[0] - taken[0].mean(0)).std()
+    return made
+
+
+@cache
+def theirs(form: str) -> dict[str, Tensor]:
+    made = lively(form)
+    return from_maskwright(made.state_dict(), {}, list(range(1, made.num_classes + 1)))[0]
+
+
+@cache
+@torch.no_grad()
+def ours(form: str) -> list[Tensor]:
+    made = lively(form)
+    images = as_images(torch.from_numpy(photo()).permute(2, 0, 1).float(), made.size_divisor)
+    found = made(images, PostProcess())
+    valid = found.valid[0]
+    assert found.scores is not None
+    values = [found.boxes, found.scores, found.labels, found.mask_crops, found.keypoints]
+    return [value[0][valid] for value in values if value is not None]
+
+
+def same(found: list[Tensor], plain: tuple[Tensor, ...]) -> bool:
+    """Whether these are the same detections in the same order."""
+    if len(found[0]) != len(plain[0]) or not torch.equal(found[2], plain[2]):
+        return False
+    far = max(float((a - b).abs().max()) for a, b in zip(found[:2], plain[:2], strict=True))
+    return far < 1e-2
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_finds_what_a_plain_implementation_finds(form: str) -> None:
+    pixels = torch.from_numpy(photo()).permute(2, 0, 1).float()
+    found, plain = ours(form), detect(theirs(form), pixels)
+    assert len(found[0]) == len(plain[0]) > 10
+    assert torch.equal(found[2], plain[2])
+    torch.testing.assert_close(found[1], plain[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found[0], plain[0], rtol=0, atol=1e-2)
+    if form != "keypoints":
+        # A crop of almost a whole number of pixels a bin takes one sample more or less.
+        near = (found[3] - plain[3]).abs() < 1e-3
+        assert near.float().mean() > 0.999
+        return
+    # Where two pixels are almost equally high, rounding decides which is the keypoint.
+    place = (found[3][..., :2] - plain[3][..., :2]).abs().amax(-1)
+    assert (place < 1e-2).float().mean() > 0.98
+    torch.testing.assert_close(found[3][..., 2], plain[3][..., 2], rtol=1e-3, atol=1e-5)
+
+
+TRAPS = [
+    ("dc5", Traps(divided=True)), ("dc5", Traps(red_first=True)),
+    ("dc5", Traps(stride_in_3x3=True)), ("dc5", Traps(eps=1e-3)), ("fpn", Traps(eps=0.0)),
+    ("dc5", Traps(ratio_outer=True)), ("dc5", Traps(rounded=True)), ("fpn", Traps(rounded=True)),
+    ("dc5", Traps(aligned=False)), ("dc5", Traps(samples=2)), ("fpn", Traps(samples=2)),
+    ("dc5", Traps(background_first=True)), ("fpn", Traps(background_first=True)),
+    ("dc5", Traps(padded=True)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "trap"), TRAPS, ids=str)
+@torch.no_grad()
+def test_each_trap_gives_other_detections(form: str, trap: Traps) -> None:
+    """So the test above fails when the trap is put back."""
+    pixels = torch.from_numpy(photo()).permute(2, 0, 1).float()
+    boxes_alone = {key: value for key, value in theirs(form).items() if "mask_head" not in key}
+    assert not same(ours(form), detect(boxes_alone, pixels, trap))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_tensor_comes_in_and_goes_out_equal_to_the_bit(form: str) -> None:
+    name, options = FORMS[form]
+    state = theirs(form)
+    assert detect_format(state) == "detectron2"
+    found = find_model(state, "detectron2")
+    assert found is not None and found[0] == name
+    assert all(options.get(key, value) == value for key, value in found[1].items())
+    with torch.device("meta"):
+        names = list(build(name, 1, **{**options, "conventions": "maskwright"}).state_dict())
+    came = to_maskwright(state, names)
+    assert set(came.report.used) == set(state) and not came.report.filled
+    own = lively(form).state_dict()
+    assert came.state.keys() == own.keys()
+    assert all(torch.equal(value, own[key]) for key, value in came.state.items())
+
+
+# Of the model zoo's tables, in their words: what is where, with which shape.
+C4 = {
+    "backbone.stem.conv1.weight": (64, 3, 7, 7),
+    "backbone.res4.5.conv3.norm.running_var": (1024,),
+    "roi_heads.res5.0.shortcut.weight": (2048, 1024, 1, 1),
+    "proposal_generator.rpn_head.objectness_logits.bias": (15,),
+    "proposal_generator.rpn_head.anchor_deltas.weight": (60, 24, 1, 1),
+    "roi_heads.box_predictor.cls_score.weight": (4, 2048),
+    "roi_heads.mask_head.deconv.weight": (2048, 256, 2, 2),
+}
+DC5 = {
+    "backbone.res5.2.conv2.weight": (512, 512, 3, 3),
+    "roi_heads.box_head.fc1.weight": (16, 100352),
+    "roi_heads.mask_head.mask_fcn1.weight": (256, 2048, 3, 3),
+    "roi_heads.mask_head.predictor.weight": (3, 256, 1, 1),
+}
+NEW = {
+    "backbone.bottom_up.stem.conv1.norm.num_batches_tracked": (),
+    "backbone.fpn_lateral5.norm.running_mean": (16,),
+    "proposal_generator.rpn_head.conv.conv1.bias": (16,),
+    "roi_heads.box_head.conv4.norm.weight": (16,),
+    "roi_heads.box_head.fc1.weight": (32, 784),
+    "roi_heads.mask_head.mask_fcn4.norm.bias": (16,),
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "table", "count"), [("c4", C4, 279), ("dc5", DC5, 291), ("baseline", NEW, 432)]
+)
+def test_names_are_those_of_the_model_zoo(form: str, table: Any, count: int) -> None:
+    state = theirs(form)
+    assert len(state) == count
+    assert {key: tuple(state[key].shape) for key in table} == table
+    assert not {"backbone.fpn_lateral2.bias", "roi_heads.box_head.fc2.weight"} & set(
+        state if form == "baseline" else ()
+    )
+
+
+@pytest.mark.parametrize("form", [pytest.param("dc5", marks=pytest.mark.slow), "baseline"])
+@torch.no_grad()
+def test_a_photo_gives_the_same_through_a_file(form: str, tmp_path: Path) -> None:
+    """`model=FILE`: resized as there, found in the same order, masks pasted as there."""
+    state = theirs(form)
+    path = tmp_path / "model_final.pkl"
+    arrays = {key: value.numpy() for key, value in state.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "nobody"}, 2))
+    predictor = load(path)
+    whole = photo((66, 33))
+    result = predictor(whole, imgsz=(40, 79), conf=0.05)
+    pixels = resized(whole, 40, 79)
+    assert pixels.shape[1:] == (79, 40)
+    box, score, label, masks = detect(state, pixels)
+    box = box * torch.tensor([33 / 40, 66 / 79] * 2)
+    assert len(result.boxes) == len(box) > 5
+    np.testing.assert_allclose(result.boxes, box, atol=1e-2)
+    np.testing.assert_allclose(result.scores, score, rtol=1e-3)
+    assert list(result.labels) == label.tolist()
+    wanted = pasted(masks, box, (66, 33)).numpy()
+    assert (np.asarray(result.masks) != wanted).mean() < 1e-3
+
+
+def test_sides_that_end_on_a_half_are_rounded_as_there() -> None:
+    """A photo twice as wide as high: 666.5 rows, which a division in one step rounds down."""
+    rule = build("mask_rcnn_resnet18_fpn", 1, conventions="detectron2").resize
+    for height, width in ((44, 22), (500, 1000), (83, 166), (480, 640), (427, 640)):
+        expected = resized(np.zeros((height, width, 3), np.uint8), 800, 1333).shape[1:]
+        assert rule.target_size(height, width) == tuple(expected)
+    assert replace(rule, rounding="nearest").target_size(44, 22) == (1333, 667)
+    assert rule.target_size(44, 22) == (1333, 666)
