@@ -84,6 +84,8 @@ class Saver:
         """Write the page, and say how many of `count` images could not be saved."""
         if self._several and self.dir is not None and self._saved:
             self.page = write_gallery(self._saved, self.dir, self._title)
+        elif self._saved:
+            self.page = self._saved[0].page  # of a large image
         if self._gathered is not None and self.dir is not None:
             self._gathered.write(self.dir)
         if self.failed:
@@ -135,7 +137,7 @@ class Results(Iterator[ImageResult]):
 
     @property
     def page(self) -> Path | None:
-        """The page that shows all images, when the last of several is done; None without `save`."""
+        """The page of all images, when the last of several is done, or of a single large one."""
         return None if self._saver is None else self._saver.page
 
     @property

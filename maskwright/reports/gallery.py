@@ -8,6 +8,9 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import OptionError, WriteError, nearest
 from ..files import EVERYWHERE, replacing_picture
@@ -16,6 +19,10 @@ from ..text import one_line
 from .gallery_page import gallery_html
 from .result import ImageResult
 from .saved import SavedResult
+from .zoom import LARGE, write_zoom
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
 MAX_STEM = 200  # bytes of a name; file systems take 255 with all that stands before and behind
@@ -26,7 +33,9 @@ class ResultWriter:
     """Writes the files of results into a folder, under names that do not collide.
 
     `photo.jpg` becomes `photo.jpg` and `photo.json`; other formats than JPEG become PNG, which
-    keeps their pixels. A second image of the same name gets a number, a very long name is cut.
+    keeps their pixels. A second image of the same name gets a number, a very long name is cut. Of
+    an image with a side of more than `zoom.LARGE` pixels the picture is smaller, and a page zooms
+    into the full one.
 
     Attributes:
         folder: where the files go.
@@ -112,7 +121,12 @@ class ResultWriter:
                 f"save={str(self.folder)!r} would overwrite the image {result.path}: "
                 "give another folder"
             )
-        result.save(overlay, labels=self._labels)
+        page = None
+        if max(result.size) > LARGE:
+            page = self.folder / f"{stem}_zoom.html"
+            self._write_large(result, page, overlay)
+        else:
+            result.save(overlay, labels=self._labels)
         data = result.save(overlay.with_suffix(".json"))
         heatmap = None
         if result.heatmap is not None:
@@ -137,14 +151,28 @@ class ResultWriter:
             tuple(result.marks()),
             heatmap,
             result.MEASURE,
+            page,
         )
+
+    def _write_large(self, result: ImageResult, page: Path, overlay: Path) -> None:
+        """Write a page that zooms into the picture of a result, and an overview as the picture."""
+        height, width = result.size
+        counts = [(f"{count:,}", name) for name, count in list(result.counts().items())[:4]]
+        facts = [(f"{width:,} × {height:,}", "pixels"), *counts]
+
+        def draw(frame: tuple[int, int, int, int]) -> Image.Image:
+            return result.plot_part(frame, labels=self._labels)
+
+        overview = write_zoom(page, result.size, draw, result.name, facts)
+        with replacing_picture(overlay) as temporary:
+            overview.save(temporary, quality=92)
 
     def _write_original(self, result: ImageResult, name: str) -> Path:
         from PIL import Image
 
         assert self._originals is not None
         self._originals.mkdir(exist_ok=True)
-        picture = Image.fromarray(result.image)
+        picture = Image.fromarray(_reduced(result.image, ORIGINAL_SIDE))
         picture.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
         path = self._originals / name
         with replacing_picture(path) as temporary:
@@ -171,6 +199,18 @@ class FreeNames:
 
 class _NoPlaceError(ValueError):
     """What keeps the files of one image from being written keeps those of all others as well."""
+
+
+def _reduced(image: Any, side: int) -> np.ndarray:
+    """Return an image (H, W, 3) with a long side of twice `side` or less, read in bands."""
+    from PIL import Image
+
+    factor = max(image.shape[:2]) // side
+    if factor < 2:
+        return np.asarray(image)
+    rows = factor * max(256 // factor, 1)
+    bands = [image[top : top + rows, :] for top in range(0, image.shape[0], rows)]
+    return np.concatenate([np.asarray(Image.fromarray(band).reduce(factor)) for band in bands])
 
 
 def _cut(stem: str) -> str:

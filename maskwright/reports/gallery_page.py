@@ -130,6 +130,7 @@ def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) ->
     heat = ""
     if row.heatmap is not None:
         heat = f'<a href="{_link(row.heatmap, folder)}">heat map</a>'
+    zoom = "" if row.page is None else f'<a href="{_link(row.page, folder)}">zoom</a>'
     name = escape(row.name)
     return f"""
 <figure class="card" id="i{index}">
@@ -139,7 +140,7 @@ def _card(row: SavedResult, index: int, folder: Path, labels: dict[str, int]) ->
 <figcaption><div class="file" title="{name}">{name}</div>
 <div class="tags">{_finds(row, labels)}</div>
 <div class="facts"><span>{width} × {height}</span><span>{row.ms:,.0f} ms</span>
-<a href="{overlay}">picture</a>{heat}<a href="{_link(row.data, folder)}">data</a></div>
+<a href="{overlay}">picture</a>{zoom}{heat}<a href="{_link(row.data, folder)}">data</a></div>
 </figcaption></figure>"""
 
 

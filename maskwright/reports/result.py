@@ -41,7 +41,8 @@ class ImageResult(ABC):
     """The result of one image; each task has its own kind, a dataclass with these fields.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, the original image.
+        image: (H, W, 3) uint8 RGB, the original image; of a large one that was looked at in tiles
+            what reads it as it is cut, see `LazyPixels`.
         names: class names by label.
         path: where the image came from; None for pixels in memory.
         speed: milliseconds for "load", "preprocess", "inference" and "postprocess".
@@ -75,6 +76,15 @@ class ImageResult(ABC):
         Args:
             labels: write names and scores.
         """
+
+    def plot_part(self, frame: tuple[int, int, int, int], *, labels: bool = True) -> Image.Image:
+        """Return what `plot` shows of a part of the image, which is all that is read of it.
+
+        Args:
+            frame: xyxy in whole pixels of the image.
+            labels: write names and scores, where these do not hide the picture.
+        """
+        return self.plot(labels=labels).crop(frame)
 
     @abstractmethod
     def content(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class SavedResult:
         found: what the page shows of each find, see `Mark`.
         heatmap: picture of where the evidence lies, or None.
         measure: what the numbers of the finds are called.
+        page: page that zooms into the picture of a large image, or None; `overlay` is smaller then.
     """
 
     name: str
@@ -35,3 +36,4 @@ class SavedResult:
     found: tuple[Mark, ...]
     heatmap: Path | None = None
     measure: str = ImageResult.MEASURE
+    page: Path | None = None

@@ -29,6 +29,8 @@ from .crf import full_masks, mask_codes
 if TYPE_CHECKING:
     from PIL import Image
 
+NEAR = 80  # pixels around a part of a picture, of which labels may reach into it
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Result(ImageResult):
@@ -184,6 +186,50 @@ class Result(ImageResult):
             ids=ids,
             skeleton=self.skeleton,
         )
+
+    def plot_part(self, frame: tuple[int, int, int, int], *, labels: bool = True) -> Image.Image:
+        """Return a part of the picture of `plot`; see `ImageResult`."""
+        from ...drawing.draw import MAX_BOXES_WITH_MASKS, MAX_LABELS, draw_instances
+
+        # Labels reach beyond their objects: what is near is drawn as well, and cut off.
+        height, width = self.size
+        x1, y1 = max(frame[0] - NEAR, 0), max(frame[1] - NEAR, 0)
+        x2, y2 = min(frame[2] + NEAR, width), min(frame[3] + NEAR, height)
+        low, high = self.boxes[:, :2], self.boxes[:, 2:]
+        inside = (low < torch.tensor([x2, y2])).all(1) & (high > torch.tensor([x1, y1])).all(1)
+        some = inside.nonzero()[:, 0].tolist()
+        shift = torch.tensor([x1, y1])
+        masks = None
+        if self.rle is not None:
+            crops = [decode_rle(self.rle[k]) for k in some]
+            masks = [
+                (crop, (a - x1, b - y1, c - x1, d - y1) if crop.size else (0, 0, 0, 0))
+                for crop, (a, b, c, d) in crops
+            ]
+        points = self.keypoints
+        if points is not None:
+            points = torch.cat([points[inside, :, :2] - shift, points[inside, :, 2:]], -1)
+        picture = draw_instances(
+            self.image[y1:y2, x1:x2],
+            self.boxes[inside] - shift.repeat(2),
+            self.labels[inside],
+            self.names,
+            self.scores[inside],
+            masks,
+            points,
+            colors=[self._colors[k] for k in some],
+            texts=None if labels and len(self) <= MAX_LABELS else [""] * len(some),
+            ids=None if self.ids is None else self.ids[inside].tolist(),
+            boxed=masks is None or len(self) <= MAX_BOXES_WITH_MASKS,
+            skeleton=self.skeleton,
+        )
+        return picture.crop((frame[0] - x1, frame[1] - y1, frame[2] - x1, frame[3] - y1))
+
+    @cached_property
+    def _colors(self) -> list[tuple[int, int, int]]:
+        from ...drawing.draw import instance_colors
+
+        return instance_colors(self.labels.numpy(), len(self.names))
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return the objects in the COCO results format.

@@ -144,6 +144,12 @@ class SemanticResult(ImageResult):
             self.image, self.labels, self.names, colors=self.palette, legend=labels, still=still
         )
 
+    def plot_part(self, frame: tuple[int, int, int, int], *, labels: bool = True) -> Image.Image:
+        """Return a part of the picture of `plot`, without the legend; see `ImageResult`."""
+        x1, y1, x2, y2 = frame
+        image, classes = self.image[y1:y2, x1:x2], self.labels[y1:y2, x1:x2]
+        return draw_label_map(image, classes, self.names, colors=self.palette, legend=False)
+
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes polygons, label maps and probabilities; see `ImageResult`."""
         return {"geojson": self.save, "labels": self.save_labels, "probs": self.save_probs}
