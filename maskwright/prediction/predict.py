@@ -23,7 +23,8 @@ from .predictor import Predictor
 from .reading import Loaded, read_all
 from .sources import Sources, list_sources
 from .stream import Results, Saver
-from .video.kinds import find_videos
+from .video.folder import FrameSource
+from .video.kinds import VideoSource, find_videos
 from .video.options import VideoOptions
 from .video.saving import FRAME_FORMATS, VideoSaver
 from .video.watching import Look, VideoResults
@@ -140,9 +141,9 @@ def predict(
             that are longer than the overlap of the smaller tiles: so many sizes in all.
         stride: of a video: look at the first of so many frames.
         fps: of a video: look at so many frames a second, evenly in time even where the video's own
-            rate changes. None: as stride says.
-        track: of a video: follow what is found from frame to frame, and give it an id: true, or a
-            way of doing it: bytetrack, ocsort, sort, botsort.
+            rate changes. None: as stride says. Of a folder of frames: how many there are a second.
+        track: of a video or a folder of frames: follow what is found from frame to frame, and give
+            it an id: true, or a way of doing it: bytetrack, ocsort, sort, botsort.
         line: with track: count what crosses the line from x1,y1 to x2,y2, in pixels of the video.
 
     Returns:
@@ -167,12 +168,11 @@ def predict(
             "result.plot(labels=False) draws one"
         )
     watched = VideoOptions.parse(stride=stride, fps=fps, track=track, line=line)
-    videos = find_videos(source)
+    videos: list[VideoSource | FrameSource] = [*find_videos(source)]
+    sources = Sources([], single=True) if videos else list_sources(source)
+    videos += watched.frames(source, sources, window)
     if videos:
         watched.refuse(show=show)
-    else:
-        watched.need_video()
-    sources = Sources([], single=True) if videos else list_sources(source)
     if sources.passed_over:
         warnings.warn(printable(sources.passed_over), stacklevel=4)  # beyond the two wrappers
     if isinstance(model, Predictor):
@@ -215,6 +215,7 @@ def predict(
         raise OptionError(f"explain_target={explain_target} needs explain=, such as gradcam")
     scale = chosen_window(predictor.meta, window)
     if videos:
+        videos = [*watched.frames(source, sources, scale)] or videos
         look = Look.of(
             predictor,
             watched,

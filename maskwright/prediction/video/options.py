@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from glob import has_magic
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from ...errors import OptionError, nearest, whole_number
+from ...window import Window
+from ..sources import Sources
+from .folder import FrameSource
 from .reading import Choice
 
 METHODS = ("bytetrack", "ocsort", "sort", "botsort")
@@ -62,19 +67,33 @@ class VideoOptions:
                 "file, or take its results in Python one by one"
             )
 
-    def need_video(self) -> None:
-        """Make sure that nothing was asked that images have not.
+    def frames(
+        self, source: Any, sources: Sources, window: Window | str | None
+    ) -> list[FrameSource]:
+        """Return images as the frames of a video if that is what the options are about, else none.
+
+        Args:
+            source: as the user gave it.
+            sources: the images; none if source names videos.
+            window: see `reading.read`.
 
         Raises:
-            OptionError: naming the option.
+            OptionError: if it is a single image.
         """
-        for name, given in (
-            ("stride", self.choice.stride != 1),
-            ("fps", self.choice.fps is not None),
-            ("track", self.track is not None),
-        ):
-            if given:
-                raise OptionError(f"{name} is for videos and cameras, and source names images")
+        asked = {
+            "stride": self.choice.stride != 1,
+            "fps": self.choice.fps is not None,
+            "track": self.track is not None,
+        }
+        for name in (name for name, given in asked.items() if given and len(sources)):
+            if sources.single:
+                raise OptionError(
+                    f"{name} is for videos, cameras and folders of frames, and source is one image"
+                )
+            path = str(source) if isinstance(source, str | Path) else "frames"
+            called = Path(path).name if not has_magic(path) else Path(path).parent.name
+            return [FrameSource(sources, path, called or "frames", self.choice.fps, window)]
+        return []
 
 
 def _method(track: Any) -> str | None:

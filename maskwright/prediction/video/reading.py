@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...paths import nearest_path, plain_path
+from ..sources import Source
 from .kinds import VideoSource
 
 TIMEOUT = 10.0  # seconds in which a stream or camera has to give something
@@ -36,12 +37,14 @@ class Frame:
         number: how many frames stand before it in the video.
         time: seconds from the beginning.
         ms: milliseconds that it took to read.
+        image: of a folder of frames: the image that it is.
     """
 
     pixels: np.ndarray
     number: int
     time: Fraction
     ms: float
+    image: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from ...reports.gallery import FreeNames
 from ...reports.result import ImageResult
 from ...runs import save_dir
 from ...tasks.answers import Tracker
+from .folder import FrameFolder
+from .kinds import VideoSource
 from .reading import Video
 from .writing import VideoWriter
 
@@ -30,7 +32,7 @@ class VideoFiles:
         self,
         folder: Path,
         stem: str,
-        video: Video,
+        video: Video | FrameFolder,
         rate: Fraction,
         tracker: Tracker | None,
         *,
@@ -146,7 +148,9 @@ class VideoSaver:
         self._names = FreeNames()
         self.dir: Path | None = None
 
-    def files(self, video: Video, rate: Fraction, tracker: Tracker | None) -> VideoFiles:
+    def files(
+        self, video: Video | FrameFolder, rate: Fraction, tracker: Tracker | None
+    ) -> VideoFiles:
         """Return the files of a video.
 
         Raises:
@@ -161,7 +165,11 @@ class VideoSaver:
         files = VideoFiles(
             self.dir, stem, video, rate, tracker, formats=self._formats, labels=self._labels
         )
-        if source.kind == "file" and files.video.resolve() == Path(source.address).resolve():
+        if (
+            isinstance(source, VideoSource)
+            and source.kind == "file"
+            and files.video.resolve() == Path(source.address).resolve()
+        ):
             raise OptionError(
                 f"save={str(self.dir)!r} would overwrite the video {source.path}: give another "
                 "folder"

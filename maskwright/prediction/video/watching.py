@@ -21,6 +21,7 @@ from ..sources import Source
 from ..stream import Results
 from .ahead import Ahead
 from .counting import Counts
+from .folder import FrameFolder, FrameSource
 from .kinds import VideoSource
 from .options import VideoOptions
 from .reading import Choice, Frame, Video
@@ -102,7 +103,7 @@ class VideoResults(Results):
 
     def __init__(
         self,
-        videos: Sequence[VideoSource],
+        videos: Sequence[VideoSource | FrameSource],
         choice: Choice,
         look: Look,
         saver: VideoSaver | None,
@@ -114,13 +115,13 @@ class VideoResults(Results):
             ValueError: if the only video cannot be read.
             ImportError: if PyAV is not installed.
         """
-        if len(videos) > 1 and any(one.kind != "file" for one in videos):
+        if len(videos) > 1 and any(one.kind in ("stream", "camera") for one in videos):
             raise OptionError("source: of streams and cameras one at a time is looked at")
         self.broken = self.dropped = 0
         self.videos: list[Path] = []
         self._counts = Counts()
         self._choice, self._look, self._folder = choice, look, saver
-        first = Video(videos[0]) if len(videos) == 1 else None
+        first = open_video(videos[0]) if len(videos) == 1 else None
         totals = [_frames(source, choice, first) for source in videos]
         total = None if None in totals else sum(filter(None, totals))
         stream = self._of_one(first) if first is not None else self._of_several(videos)
@@ -136,11 +137,11 @@ class VideoResults(Results):
         """Folder of the files, once one is written; None without `save`."""
         return None if self._folder is None else self._folder.dir
 
-    def _of_several(self, videos: Sequence[VideoSource]) -> Generator[ImageResult]:
+    def _of_several(self, videos: Sequence[VideoSource | FrameSource]) -> Generator[ImageResult]:
         failed = 0
         for source in videos:
             try:
-                video = Video(source)
+                video = open_video(source)
             except ValueError as error:
                 failed += 1
                 warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
@@ -149,7 +150,7 @@ class VideoResults(Results):
         if failed == len(videos):
             raise ValueError(f"none of the {failed} videos could be read")
 
-    def _of_one(self, video: Video) -> Generator[ImageResult]:
+    def _of_one(self, video: Video | FrameFolder) -> Generator[ImageResult]:
         name, choice = one_line(video.source.name), self._choice
         rate = video.rate / choice.stride if choice.fps is None else min(choice.fps, video.rate)
         tracker = None if self._look.tracker is None else self._look.tracker(float(rate))
@@ -185,13 +186,13 @@ class VideoResults(Results):
                     files.close(counts.rows())
 
     def _results(
-        self, video: Video, frames: Ahead[Frame], tracker: Tracker | None
+        self, video: Video | FrameFolder, frames: Ahead[Frame], tracker: Tracker | None
     ) -> Generator[tuple[Frame, ImageResult]]:
         look, source = self._look, video.source
         while group := list(islice(frames, look.batch)):
             loaded = [
                 Loaded(
-                    Source(None, f"{source.name} frame {frame.number}", source.path),
+                    frame.image or Source(None, f"{source.name} frame {frame.number}", source.path),
                     frame.pixels,
                     frame.ms,
                     frame=frame.number,
@@ -205,7 +206,9 @@ class VideoResults(Results):
                     warnings.warn(text, stacklevel=2)
                 yield frame, result if look.explain is None else look.explain(result)
 
-    def _files(self, video: Video, rate: Fraction, tracker: Tracker | None) -> VideoFiles:
+    def _files(
+        self, video: Video | FrameFolder, rate: Fraction, tracker: Tracker | None
+    ) -> VideoFiles:
         assert self._folder is not None
         files = self._folder.files(video, rate, tracker)
         self.videos.append(files.video)
@@ -218,18 +221,30 @@ class VideoResults(Results):
         return files
 
 
-def _frames(source: VideoSource, choice: Choice, video: Video | None) -> int | None:
+def open_video(source: VideoSource | FrameSource) -> Video | FrameFolder:
+    """Return an open video, or a folder of frames in its place.
+
+    Raises:
+        ValueError: if it cannot be read.
+        ImportError: if PyAV is not installed.
+    """
+    return FrameFolder(source) if isinstance(source, FrameSource) else Video(source)
+
+
+def _frames(
+    source: VideoSource | FrameSource, choice: Choice, video: Video | FrameFolder | None
+) -> int | None:
     """Return how many frames of a video will be looked at, if that is known."""
     if video is None:
         try:
-            video = Video(source)
+            video = open_video(source)
         except ValueError:  # said when its turn comes
             return 0
         video.close()
     return None if video.frames is None else choice.of(video.frames, video.seconds)
 
 
-def _tell(video: Video, name: str, dropped: int) -> None:
+def _tell(video: Video | FrameFolder, name: str, dropped: int) -> None:
     """Say what of a video was not looked at, and why."""
     if video.broken:
         what = "1 broken frame was" if video.broken == 1 else f"{video.broken} broken frames were"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_videos import brightness, by_opencv, drawn, write_video
 from tiny_models import fresh
 
@@ -170,6 +171,45 @@ def test_pictures_and_other_files_of_frames_only_if_asked(tmp_path: Path) -> Non
         predict(predictor, path, save=tmp_path / "out", formats="coco")
 
 
+def test_a_folder_of_frames_is_followed_like_a_video(tmp_path: Path) -> None:
+    """Objects are followed through images in the order of their names, so many a second."""
+    folder = tmp_path / "img1"
+    folder.mkdir()
+    frames = drawn(8)
+    for number, pixels in enumerate(frames):
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    (folder / "004.png").write_bytes(b"broken")
+    predictor, _ = make()
+    results = predict(predictor, folder, track=True, fps=10, save=tmp_path / "out")
+    assert isinstance(results, VideoResults) and results.total == 8
+    with pytest.warns(UserWarning, match="img1: 1 broken frame was passed over"):
+        taken = list(results)
+    assert [r.frame for r in taken] == [0, 1, 2, 3, 5, 6, 7]
+    assert [r.time for r in taken] == pytest.approx([0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
+    assert [r.name for r in taken] == [f"{r.frame:03d}.png" for r in taken]
+    assert all(r.ids is not None for r in taken)
+    assert all(np.array_equal(r.image, frames[r.frame]) for r in taken)
+    played, times = by_opencv(tmp_path / "out" / "img1.mp4")
+    assert len(played) == 7 and times == pytest.approx([r.time for r in taken], abs=1e-3)
+    assert (tmp_path / "out" / "img1.mot.txt").is_file()
+    (folder / "004.png").unlink()
+    taken = list(predict(predictor, f"{folder}/*.png", stride=3))
+    assert [r.name for r in taken] == ["000.png", "003.png", "007.png"]
+    plain = predict(predictor, folder)
+    assert not isinstance(plain, VideoResults) and next(plain).frame is None
+
+
+def test_large_frames_are_looked_at_in_tiles(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(3, 96, 160))
+    predictor, detector = make()
+    taken = list(predict(predictor, path, tile=64, batch=2, track=True))
+    assert len(taken) == 3 and sum(detector.batches) > 3 * 3
+    frames = list(Video(find_videos(path)[0]).read(Choice()))
+    for result, frame in zip(taken, frames, strict=True):
+        alone = predictor(frame.pixels, tile=64)
+        assert torch.equal(result.boxes, alone.boxes)
+
+
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", drawn(3))
     photo = tmp_path / "photo.png"
@@ -177,9 +217,9 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     predictor, _ = make()
     for source, options, message in (
         (path, {"show": True}, "show=true"),
-        (photo, {"stride": 2}, "stride is for videos"),
-        (photo, {"fps": 2}, "fps is for videos"),
-        (photo, {"track": True}, "track is for videos"),
+        (photo, {"stride": 2}, "stride is for videos.* one image"),
+        (photo, {"fps": 2}, "fps is for videos.* one image"),
+        (photo, {"track": True}, "track is for videos.* one image"),
         ([0, 1], {}, "one at a time"),
     ):
         with pytest.raises(OptionError, match=message):
