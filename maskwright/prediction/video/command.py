@@ -25,7 +25,7 @@ def show(results: VideoResults) -> int:
         columns = list(dict.fromkeys(key for row in counts.values() for key in row))
         if counts:
             console.table(
-                f"{results.taken} frames",
+                "1 frame" if results.taken == 1 else f"{results.taken} frames",
                 ["name", *columns],
                 [[console.short(name), *map(row.get, columns)] for name, row in counts.items()],
             )

@@ -26,6 +26,7 @@ from maskwright.models import Meta
 from maskwright.models.detection.base import Detector
 from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.video.command import show
 from maskwright.prediction.video.kinds import find_videos
 from maskwright.prediction.video.reading import Choice, Video
 from maskwright.prediction.video.watching import VideoResults
@@ -391,3 +392,39 @@ def test_a_stream_that_stalls_leaves_what_was_done(tmp_path: Path, quiet_camera:
             taken.append(result)
     assert taken and len(by_opencv(tmp_path / "out" / "live.mp4")[0]) == len(taken)
     assert (tmp_path / "out" / "live.counts.csv").is_file()
+
+
+def test_the_command_shows_counts_and_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(4))
+    results = predict(make()[0], path, save=tmp_path / "out")
+    assert isinstance(results, VideoResults)
+    assert show(results) == 0
+    said = capsys.readouterr()
+    table = [line.split() for line in said.out.splitlines()]
+    assert ["4", "frames"] in table and ["name", "frames", "most", "mean"] in table
+    assert results.counts
+    for name, row in results.counts.items():
+        assert [name, *(f"{value:.4g}" for value in row.values())] in table
+    assert f"video: {tmp_path / 'out' / 'a.mp4'}" in said.out and "4/4 frame" in said.err
+
+
+def test_the_command_line_takes_videos_and_tells_wrong_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maskwright.cli import main
+
+    path = write_video(tmp_path / "a.mp4", drawn(2))
+    common = ["predict", "model=nuclei", f"source={path}", "save=false", "imgsz=64"]
+    assert main([*common, "stride=2"]) == 0
+    assert "1 frame\n" in capsys.readouterr().out
+    for given, message in (
+        (["stride=2", "fps=3"], "both choose frames"),
+        (["track=deepsort"], "track is true or one of"),
+        (["track=true", "line=1,2,3"], "line is x1,y1,x2,y2"),
+    ):
+        assert main([*common, *given]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["predict", "model=nuclei", f"source={tmp_path / 'b.mp4'}", "save=false"]) == 1
+    assert "b.mp4' does not exist; did you mean" in capsys.readouterr().err
