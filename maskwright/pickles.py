@@ -4,17 +4,54 @@ A pickle is a program whose instructions name functions and call them. Here no i
 name becomes a `Global`, a call a `Thing` that notes what was called with what, dictionaries are
 things too, since their keys could be anything. Only lists, tuples, numbers, text and bytes are made
 as they are. What torch and NumPy say of tensors and arrays in this way is read in `torch_file`.
+
+Classes of training libraries that lie beside weights stay such records, never looked at. A file
+that names what Python's own library has beyond data, such as `os.system`, is refused by that name:
+nobody keeps it with weights but to have it called by another reader.
 """
 
 from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
 _Pure: Any = pickle._Unpickler  # in Python: each instruction is a method that can be replaced
+
+
+# Modules of Python's library whose names stand for data; of its builtins, those that do.
+_DATA = {
+    *("argparse", "array", "calendar", "collections", "copy_reg", "copyreg", "dataclasses"),
+    *("datetime", "decimal", "enum", "fractions", "functools", "ipaddress", "itertools"),
+    *("logging", "math", "numbers", "operator", "pathlib", "random", "re", "statistics", "string"),
+    *("time", "types", "typing", "uuid", "weakref", "zoneinfo", "_codecs", "_collections"),
+    *("__main__", "abc", "inspect", "threading", "_thread", "contextlib"),
+}
+_DEEDS = {"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "execfile", "file"}
+_DEEDS |= {"globals", "input", "locals", "open", "raw_input", "reload", "vars", "apply"}
+
+
+def is_deed(module: str, name: str) -> bool:
+    """Whether a name is one of Python's own library that no data needs.
+
+    Examples:
+        >>> is_deed("posix", "system"), is_deed("collections", "OrderedDict")
+        (True, False)
+    """
+    root = module.partition(".")[0]
+    if root in ("builtins", "__builtin__"):
+        return name.partition(".")[0] in _DEEDS
+    own = root in sys.stdlib_module_names or root in (
+        "posix",
+        "nt",
+        "commands",
+        "popen2",
+        "urllib2",
+    )
+    return own and root not in _DATA
 
 
 @dataclass(frozen=True)
@@ -70,8 +107,18 @@ class InertUnpickler(_Pure):
         self._persistent = persistent
 
     def find_class(self, module: str, name: str) -> Global:
-        """Return a name; nothing is looked up."""
-        return Global(str(module), str(name))
+        """Return a name; nothing is looked up.
+
+        Raises:
+            pickle.UnpicklingError: if it is one that no data needs.
+        """
+        found = Global(str(module), str(name))
+        if is_deed(found.module, found.name):
+            raise pickle.UnpicklingError(
+                f"refused, because it names {found}, which weights have no need of: whoever made "
+                "it wants that to be called"
+            )
+        return found
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what stands for an object that is stored elsewhere."""
@@ -97,7 +144,7 @@ class InertUnpickler(_Pure):
     def _inst(self) -> None:
         module, name = (self.readline()[:-1].decode("utf-8", "replace") for _ in range(2))
         args = self.pop_mark()  # and with it another `append`
-        self.append(self._make(Global(module, name), args))
+        self.append(self._make(self.find_class(module, name), args))
 
     def _obj(self) -> None:
         kind, *args = self.pop_mark()

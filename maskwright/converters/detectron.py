@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ _LAYERS = [
     (r"kps_score_lowres", "roi_heads.keypoint_head.score_lowres"),
 ]
 _LAYER = re.compile(r"(.+?)(_gn)?_([wsb])")
+# A tensor of a backbone by detectron2's names, without what stands before them in a detector.
+_BODY = re.compile(r"(?:stem|res(\d)\.(\d+))\.(conv|shortcut)(\d?)\.(norm\.)?(\w+)")
 
 
 def body_name(name: str) -> str | None:
@@ -91,18 +94,60 @@ def body_to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return with_statistics(found)
 
 
+def is_body(name: str) -> bool:
+    """Whether a tensor is one of a backbone, by Caffe2's names or detectron2's."""
+    return body_name(name) is not None or _BODY.fullmatch(name) is not None
+
+
+def body_to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a backbone by torchvision's names, which are ours; others are left out.
+
+    Args:
+        state: tensors of which `is_body` knows some.
+    """
+    if any(body_name(key) is not None for key in state):
+        state = body_to_detectron2(state)
+    found = {}
+    for key, value in with_statistics(state).items():
+        match = _BODY.fullmatch(key)
+        if match is None:
+            continue
+        stage, block, kind, number, norm, ending = match.groups()
+        if kind == "shortcut":
+            layer = f"downsample.{1 if norm else 0}"
+        else:
+            layer = f"{'bn' if norm else 'conv'}{number}"
+        at = "" if stage is None else f"layer{int(stage) - 1}.{block}."
+        found[f"{at}{layer}.{ending}"] = value
+    return found
+
+
 def with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors with the mean and variance of the norms that are factor and summand alone."""
     full = dict(state)
     for key, value in state.items():
         norm = key.removesuffix("weight")
-        if key.endswith(".norm.weight") and re.search(r"(stem|res\d\.\d+)\.\w+\.norm\.$", norm):
+        if re.search(r"(^|\.)(stem|res\d\.\d+)\.\w+\.norm\.weight$", key):
             full.setdefault(f"{norm}running_mean", torch.zeros_like(value))
             full.setdefault(f"{norm}running_var", torch.ones_like(value) - EPS)
     return full
 
 
-def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Renamed(NamedTuple):
+    """Tensors by other names.
+
+    Attributes:
+        tensors: by their new names.
+        origins: new name to the one that the tensor had; those that are made have none.
+        ignored: names of those that are left aside, each with the reason.
+    """
+
+    tensors: dict[str, Tensor]
+    origins: dict[str, str]
+    ignored: dict[str, str]
+
+
+def to_detectron2(blobs: Mapping[str, Tensor]) -> Renamed:
     """Return the tensors of a detector by detectron2's names, the background last.
 
     Args:
@@ -114,8 +159,11 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     pyramid = any(key.startswith("fpn_") for key in blobs)
     full = "fc6_w" in blobs
     found: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
+    ignored: dict[str, str] = {}
     for key, value in blobs.items():
         if key.endswith(MOMENTUM):
+            ignored[key] = "what the optimiser kept"
             continue
         name = body_name(key)
         if name is not None:
@@ -125,6 +173,7 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name.endswith(".bias") and ".norm." not in name:
                 if value.any():
                     raise ValueError(f"{key}: the convolution before a norm has a bias")
+                ignored[key] = "a bias of zeros before a norm"
                 continue
         else:
             name = _layer_name(key)
@@ -133,6 +182,7 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"{key} is no tensor of a model that Detectron and maskwright both have"
             )
         found[name] = value
+        origins[name] = key
     predictor, masks = "roi_heads.box_predictor.", "roi_heads.mask_head.predictor."
     require(found, f"{predictor}cls_score.weight")
     for key, value in found.items():
@@ -142,4 +192,4 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[key] = value[4:]
         elif key.startswith(masks):
             found[key] = value[1:]
-    return with_statistics(found)
+    return Renamed(with_statistics(found), origins, ignored)

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..converters.common import is_known_name
+from ..converters.detectron import body_to_torchvision, is_body
 from ..models.base import Model
 from ..models.registry import PublishedWeights
 from ..models.semantic.encoder import Encoder
-from ..storage.published import fetch, read_tensors
+from ..storage.published import fetch, read_tensors, read_weights
 
 _PACKAGE = Path(__file__).parents[1] / "weights"
 # ImageNet weights of backbones inside the package, by the backbone's name.
@@ -153,6 +155,26 @@ def _hub_answers() -> bool:
     except Exception:  # of one library or another, by version
         return False
     return True
+
+
+def detectron_backbone(path: Path) -> tuple[dict[str, Tensor], str] | None:
+    """Return the ImageNet backbone in a file of Caffe2 or detectron2, by our names, and its rules.
+
+    Args:
+        path: such as "R-50.pkl" of the folders `MSRA` or `torchvision` of detectron2's models.
+
+    Returns:
+        The tensors and the conventions that they need; None if the file holds a detector, or has
+        other names.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    file = read_weights(path, lambda key: is_known_name(key) or is_body(key))
+    if any(map(is_known_name, file.tensors)) or not any(map(is_body, file.tensors)):
+        return None
+    rules = "detectron2_rgb" if file.author == "torchvision" else "detectron2"
+    return body_to_torchvision(file.tensors), rules
 
 
 def require_backbone(model: Model) -> None:

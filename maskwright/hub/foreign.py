@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
 from ..converters.anatomy import find_model
 from ..converters.common import default_skeleton, is_known_name, require
-from ..converters.detectron import to_detectron2
+from ..converters.detectron import Renamed, to_detectron2
 from ..errors import OptionError
 from ..models.conventions import CONVENTIONS
 from ..models.detection.base import Detector
@@ -59,11 +59,14 @@ def convert_weights(
         file = read_weights(path, known_names(entry, ours))
     tensors: Mapping[str, Tensor] = file.tensors
     told: dict[str, Any] = {}
+    blobs: Renamed | None = None
     try:
         found = found_format(tensors, entry, ours)
         if not converts_by_name(entry) and found != "maskwright":
-            tensors, found, rules = read_as(tensors, found)
-            conventions = conventions or rules or file.rules
+            blobs, found = read_as(tensors, found)
+            if blobs is not None:
+                tensors, conventions = blobs.tensors, conventions or "detectron"
+            conventions = conventions or file.rules
             told = told_options(tensors, found, entry, {**file.options, **options})
             known = entry.arguments()
             told |= {k: v for k, v in file.options.items() if k in known and k not in options}
@@ -91,6 +94,8 @@ def convert_weights(
             to_ours, _ = CONVERTERS[found]
             converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
             converted.options.update({**told, **converted.options})
+            if blobs is not None:
+                tell_origins(converted.report, blobs)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (RuntimeError, IndexError) as error:  # rows and columns that cannot be reordered
@@ -110,18 +115,24 @@ def convert_weights(
     return converted
 
 
-def read_as(
-    tensors: Mapping[str, Tensor], source: str
-) -> tuple[Mapping[str, Tensor], str, str | None]:
-    """Return tensors as a converter takes them, its library, and the rules of another one.
+def read_as(tensors: Mapping[str, Tensor], source: str) -> tuple[Renamed | None, str]:
+    """Return tensors under the names that a converter knows, None: they are, and its library.
 
     Args:
         tensors: by the names of a library.
         source: the library; Detectron's names go to those of detectron2.
     """
     if source == "detectron":
-        return to_detectron2(tensors), "detectron2", "detectron"
-    return tensors, source, None
+        return to_detectron2(tensors), "detectron2"
+    return None, source
+
+
+def tell_origins(report: ConvertReport, blobs: Renamed) -> None:
+    """Let a report of a conversion speak of the names that the file has."""
+    made = [key for key in report.used if key not in blobs.origins]
+    report.used[:] = [blobs.origins[key] for key in report.used if key in blobs.origins]
+    report.ignored.update(blobs.ignored)
+    report.filled.update(dict.fromkeys(made, "what makes a norm its factor and summand alone"))
 
 
 def told_options(
@@ -161,7 +172,8 @@ def recognised(path: Path) -> tuple[ModelEntry, WeightsFile]:
     file = read_weights(path)
     try:
         source = detect_format(file.tensors)
-        tensors, source, _ = read_as(file.tensors, source)
+        blobs, source = read_as(file.tensors, source)
+        tensors = file.tensors if blobs is None else blobs.tensors
         found = None if source == "maskwright" else find_model(tensors, source)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

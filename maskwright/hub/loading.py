@@ -21,6 +21,7 @@ from ..converters.darknet import is_weights
 from ..errors import OptionError, checked_options
 from ..files import replacing
 from ..models.base import Model
+from ..models.conventions import get_conventions
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build, get_entry
 from ..models.semantic.encoder import Encoder
@@ -33,7 +34,7 @@ from ..storage.checkpoint import (
     save_checkpoint,
 )
 from ..storage.published import read_tensors
-from .backbone_weights import backbone_names, load_parts
+from .backbone_weights import backbone_names, detectron_backbone, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .darknet import convert_in, convert_out
 from .foreign import (
@@ -174,6 +175,10 @@ def start_model(
     options = dict(options or {})
     local = str(weights).startswith(LOCAL_BACKBONE)
     path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
+    if entry.task != "classify" and path.is_file() and not is_ours(path) and not is_weights(path):
+        found_body = detectron_backbone(path)
+        if found_body is not None:
+            return _start_body(entry, names, options, path, *found_body)
     if entry.task == "classify":
         if local:
             weights = path
@@ -220,6 +225,33 @@ def start_model(
         source_skeleton=found.meta.keypoints,
     )
     return made, options, f"{weights}: {report}"
+
+
+def _start_body(
+    entry: ModelEntry,
+    names: list[str],
+    options: dict[str, Any],
+    path: Path,
+    state: dict[str, Tensor],
+    rules: str,
+) -> tuple[Model, dict[str, Any], str]:
+    """Return a model with the backbone of a file of detectron2, by the rules that it needs.
+
+    Raises:
+        OptionError: if the model has no such rules, or others are asked for.
+    """
+    asked = options.get("conventions")
+    caffe = get_conventions(rules).caffe
+    known = "conventions" in entry.arguments()
+    if not known or (asked is not None and get_conventions(str(asked)).caffe != caffe):
+        order = "blue first and a stride in the 1x1" if caffe else "red first"
+        raise OptionError(
+            f"weights={path}: this backbone needs images with {order}: "
+            + (f"leave out conventions={asked}" if known else f"{entry.name} has no such rules")
+        )
+    options = {**options, "conventions": asked or rules}
+    made = build(entry.name, len(names), **options)
+    return made, options, f"backbone starts from {load_parts(made, state, str(path))}"
 
 
 def _start_classifier(

@@ -20,6 +20,7 @@ from ..converters.state_dicts import (
     TooMuchError,
     class_names,
     contents,
+    items_of,
     named_tensors,
     subset,
     told_settings,
@@ -86,6 +87,7 @@ class WeightsFile:
         beside: full names of the other tensors.
         rules: the conventions that a configuration beside them tells, see `models.conventions`.
         options: builder options that it tells.
+        author: who made it, as files of detectron2 say.
     """
 
     tensors: dict[str, Tensor]
@@ -94,6 +96,7 @@ class WeightsFile:
     beside: tuple[str, ...] = ()
     rules: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    author: str = ""
 
 
 def read_tensors(path: Path, known: Callable[[str], bool] = is_known_name) -> dict[str, Tensor]:
@@ -131,7 +134,8 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
         )
     rules, options = told_settings(content)
     file = _chosen(path, found, known, class_names(content))
-    return replace(file, rules=rules, options=options)
+    author = str(items_of(content).get("__author__", ""))
+    return replace(file, rules=rules, options=options, author=author)
 
 
 def _chosen(

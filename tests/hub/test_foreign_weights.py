@@ -409,6 +409,50 @@ def test_nothing_is_called(
     assert capsys.readouterr() == ("", "")
 
 
+BESIDE_WEIGHTS = {
+    "posix.system": b"cposix\nsystem\n\x8c\x0etouch executed\x85R",
+    "subprocess.Popen": b"csubprocess\nPopen\n\x8c\x02ls\x85R",
+    "builtins.eval": b"cbuiltins\neval\n\x8c\x011\x85R",
+    "__builtin__.exec": b"(\x8c\x011i__builtin__\nexec\n",
+    "os.system": b"\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R",
+    "importlib.import_module": b"(cimportlib\nimport_module\n\x8c\x01xo",
+    "socket.socket": b"csocket\nsocket\n)\x81}b",
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_WEIGHTS)
+@pytest.mark.parametrize("form", ["pickle", "zip"])
+def test_what_no_weights_need_is_refused_by_name(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside weights that are whole."""
+    monkeypatch.chdir(tmp_path)
+    more = b"\x8c\x01x]" + BESIDE_WEIGHTS[name] + b"as."  # one more item: "x": [...]
+    torch.save({"model": THEIRS}, "good.pth")
+    with zipfile.ZipFile("good.pth") as good, zipfile.ZipFile("zip.pth", "w") as bad:
+        for entry in good.infolist():
+            data = good.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                data = b"\x80\x04" + data[2:-1] + more
+            bad.writestr(entry.filename, data)
+    arrays = {key: value.numpy() for key, value in THEIRS.items()}
+    plain = pickle.dumps({"model": arrays}, 2)
+    Path("pickle.pth").write_bytes(b"\x80\x04" + plain[2:-1] + more)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=rf"{form}\.pth: .*refused, because it names {name}"):
+        read_weights(tmp_path / f"{form}.pth")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_classes_of_training_libraries_beside_weights_are_left_alone(tmp_path: Path) -> None:
+    """mmdetection 3 keeps objects of its own in `message_hub`; a weights-only load refuses them."""
+    plain = pickle.dumps({"state_dict": {k: v.numpy() for k, v in THEIRS.items()}}, 2)
+    history = b"cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}\x8c\x01aK\x01sb"
+    path = tmp_path / "epoch_12.pth"
+    path.write_bytes(b"\x80\x04" + plain[2:-1] + b"\x8c\x0bmessage_hub]" + history + b"as.")
+    assert list(read_weights(path).tensors) == list(THEIRS)
+
+
 def test_what_refers_to_itself_a_billion_times_ends(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     level: Any = {"x": 1}

@@ -1,0 +1,292 @@
+"""Files of older libraries: Detectron's blobs, mmdetection 1, its SSD; and ImageNet backbones.
+
+Each is made from the tensors of a newer layout by a renaming that is written out here.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2_forms import lively, theirs
+from torch import Tensor
+from torchvision.models import resnet50
+
+from maskwright.converters import detect_format
+from maskwright.converters.anatomy import find_model
+from maskwright.converters.mmdetection import from_maskwright, to_maskwright
+from maskwright.errors import OptionError
+from maskwright.hub import loading as hub
+from maskwright.models import build
+from maskwright.storage.checkpoint import load_checkpoint
+
+State = dict[str, Tensor]
+BRANCH = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
+HEADS = [
+    (r"backbone\.fpn_lateral5", "fpn_inner_res5_2_sum"),
+    (r"backbone\.fpn_lateral(\d)", r"fpn_inner_res\1_1_sum_lateral"),
+    (r"backbone\.fpn_output(\d)", r"fpn_res\1_2_sum"),
+    (r"proposal_generator\.rpn_head\.conv", "conv_rpn_fpn2"),
+    (r"proposal_generator\.rpn_head\.objectness_logits", "rpn_cls_logits_fpn2"),
+    (r"proposal_generator\.rpn_head\.anchor_deltas", "rpn_bbox_pred_fpn2"),
+    (r"roi_heads\.box_head\.fc1", "fc6"),
+    (r"roi_heads\.box_head\.fc2", "fc7"),
+    (r"roi_heads\.box_predictor\.", ""),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)", r"_[mask]_fcn\1"),
+    (r"roi_heads\.mask_head\.deconv", "conv5_mask"),
+    (r"roi_heads\.mask_head\.predictor", "mask_fcn_logits"),
+]
+
+
+def as_blobs(state: State) -> dict[str, Any]:
+    """detectron2's tensors as Detectron has them: norms folded, the background first."""
+    blobs: State = {}
+    for key, value in state.items():
+        name, ending = key.rsplit(".", 1)
+        body = re.sub(r"^(backbone\.(bottom_up\.)?|roi_heads\.(?=res5))", "", name)
+        if re.match(r"(stem|res\d)\.", body):
+            at = re.sub(r"(\w+)\.(\d+)\.(\w+)", lambda m: f"{m[1]}_{m[2]}_{BRANCH[m[3]]}", body)
+            at = at.replace("stem.conv1", "res_conv1" if "norm" in at else "conv1")
+            if not at.endswith(".norm"):
+                blobs[f"{at}_w"] = value
+            elif ending == "weight":
+                one = {k: state[f"{name}.{k}"] for k in ("bias", "running_mean", "running_var")}
+                scale = value / (one["running_var"] + 1e-5).sqrt()
+                at = at.removesuffix(".norm") + "_bn"
+                blobs[f"{at}_s"] = scale
+                blobs[f"{at}_b"] = one["bias"] - one["running_mean"] * scale
+            continue
+        for pattern, theirs_ in HEADS:
+            if re.match(pattern, name):
+                name = re.sub(pattern, theirs_, name)
+                break
+        if name == "cls_score":
+            value = value.roll(1, 0)
+        elif name in ("bbox_pred", "mask_fcn_logits"):
+            extra = 4 if name == "bbox_pred" else 1
+            value = torch.cat([torch.full_like(value[:extra], 7.0), value])
+        blobs[f"{name}_{ending[0]}"] = value
+    blobs["fc6_w_momentum"] = torch.zeros(2)
+    return {key: value.numpy() for key, value in blobs.items()}
+
+
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+@torch.no_grad()
+def test_blobs_of_detectron(form: str, tmp_path: Path) -> None:
+    """The same network, but for the older RoIAlign and Caffe's mean."""
+    source, ours = tmp_path / "model_final.pkl", tmp_path / "ours.safetensors"
+    source.write_bytes(pickle.dumps({"blobs": as_blobs(theirs(form)), "cfg": "x: 1"}, 2))
+    report = hub.convert(source, ours)
+    assert report.ignored == {"fc6_w_momentum": "what the optimiser kept"}
+    assert "res_conv1_bn_s" in report.used and len(report.filled) == 2 * 53
+    made, meta = hub.load_model(ours)
+    wanted = lively(form)
+    assert meta.args["conventions"] == "detectron" and meta.model.endswith(form)
+    assert made.bgr and made.fill == pytest.approx((122.7717, 115.9465, 102.9801))
+    assert not made.roi_heads.pooler.aligned and made.roi_heads.pooler.sampling_ratio == 2
+    pixels = torch.rand(1, 3, 64, 64) * 100
+    for mine, other in zip(made.backbone(pixels), wanted.backbone(pixels), strict=True):
+        assert float((mine - other).norm()) < 1e-5 * float(other.norm())
+    rest = {key: value for key, value in wanted.state_dict().items() if "backbone" not in key}
+    own = made.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in rest.items())
+    source.write_bytes(pickle.dumps({"blobs": as_blobs(theirs(form)) | {"odd_w": pixels.numpy()}}))
+    with pytest.raises(ValueError, match="odd_w is no tensor of a model"):
+        hub.convert(source, ours)
+
+
+NARROW = {"width": 16, "box_width": 32}
+
+
+def version2(kind: str, **options: Any) -> State:
+    torch.manual_seed(1)
+    model = build(f"{kind}_rcnn_resnet50_fpn", 3, **NARROW, **options)
+    return from_maskwright(model.state_dict(), {}, [1, 2, 3])[0]
+
+
+def version1(state: State) -> State:
+    """The background first, and no `roi_head`."""
+    found = {}
+    for key, value in state.items():
+        if "fc_cls" in key:
+            value = value.roll(1, 0)
+        elif "fc_reg" in key or "conv_logits" in key:
+            extra = 4 if "fc_reg" in key else 1
+            value = torch.cat([torch.full_like(value[:extra], 7.0), value])
+        found[key.removeprefix("roi_head.")] = value
+    return found
+
+
+CONFIG = """
+img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(1000, 600), transforms=[])]
+"""
+
+
+def test_mmdetection_1(tmp_path: Path) -> None:
+    second = version2("mask")
+    first = version1(second)
+    assert detect_format(first) == "mmdetection"
+    with torch.device("meta"):
+        names = list(build("mask_rcnn_resnet50_fpn", 1, **NARROW).state_dict())
+    older, newer = to_maskwright(first, names), to_maskwright(second, names)
+    assert older.options["conventions"] == "mmdetection_v1"
+    assert older.names == newer.names and older.state.keys() == newer.state.keys()
+    assert all(torch.equal(older.state[key], value) for key, value in newer.state.items())
+    made = build("mask_rcnn_resnet50_fpn", 3, **NARROW, **older.options)
+    pooler = made.roi_heads.pooler
+    assert (pooler.aligned, pooler.sampling_ratio, made.bgr) == (False, 2, False)
+    with pytest.raises(ValueError, match=r"fc_reg.weight needs 16; got 12"):
+        to_maskwright({**first, "bbox_head.fc_reg.weight": torch.zeros(12, 32)}, names)
+    with pytest.raises(ValueError, match=r"neck.more is no tensor of this model"):
+        to_maskwright({**second, "neck.more": torch.zeros(1)}, names)
+
+
+@pytest.mark.parametrize("key", ["config", "cfg"])
+def test_what_a_configuration_tells_travels_along(key: str, tmp_path: Path) -> None:
+    """Colours, statistics and sizes, class names and the model, from the file alone."""
+    meta = {"CLASSES": ("a", "b", "c"), key: CONFIG, "mmdet_version": "2.25.0"}
+    path, ours = tmp_path / "epoch_12.pth", tmp_path / "ours.safetensors"
+    torch.save({"meta": meta, "state_dict": version2("faster"), "optimizer": {}}, path)
+    hub.convert(path, ours)
+    found = load_checkpoint(ours).meta
+    assert (found.model, found.names) == ("faster_rcnn_resnet50_fpn", ["a", "b", "c"])
+    made, _ = hub.load_model(path)
+    assert made.bgr and made.fill == pytest.approx((123.675, 116.28, 103.53))
+    assert made.std.flatten().tolist() == [1, 1, 1]
+    assert (made.resize.short, made.resize.long) == (600, 1000)
+    assert made.backbone.body.layer2[0].conv1.stride == (2, 2)
+    torch.save(
+        {"meta": {"config": CONFIG.replace("103.53", "90.0")}} | {"m": version2("mask")}, path
+    )
+    assert hub.load_model(path)[0].fill == pytest.approx((123.675, 116.28, 90.0))
+
+
+def test_resnext_of_caffe_is_told_by_its_shapes() -> None:
+    with torch.device("meta"):
+        for name, rules in (
+            ("resnext101_32x4d", "mmdetection"),
+            ("resnext101_32x8d", "mmdetection_caffe"),
+            ("resnext101_64x4d", "mmdetection"),
+        ):
+            model = build(f"faster_rcnn_{name}_fpn", 2, **NARROW)
+            state, _ = from_maskwright(model.state_dict(), {}, [1, 2])
+            told = find_model(state, "mmdetection")
+            assert told is not None and told[0] == f"faster_rcnn_{name}_fpn"
+            found = to_maskwright(state, list(model.state_dict()))
+            assert found.options == {"conventions": rules}
+            made = build(f"faster_rcnn_{name}_fpn", 2, **NARROW, conventions=rules)
+            assert made.bgr == rules.endswith("caffe")
+            assert made.backbone.body.layer2[0].conv1.stride == (1, 1)
+
+
+SSD = {
+    "backbone.features.21.weight": (512, 512, 3, 3),
+    "backbone.features.31.weight": (1024, 512, 3, 3),
+    "backbone.features.33.bias": (1024,),
+    "neck.l2_norm.weight": (512,),
+    "neck.extra_layers.0.0.conv.weight": (256, 1024, 1, 1),
+    "neck.extra_layers.0.1.conv.weight": (512, 256, 3, 3),
+    "neck.extra_layers.3.1.conv.bias": (256,),
+    "bbox_head.cls_convs.0.0.weight": (4 * 6, 512, 3, 3),
+    "bbox_head.reg_convs.5.0.weight": (16, 256, 3, 3),
+}
+
+
+def test_ssd_of_mmdetection(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        names = list(build("ssd300_vgg16", 1).state_dict())
+    torch.manual_seed(0)
+    model = build("ssd300_vgg16", 5, conventions="mmdetection")
+    state, _ = from_maskwright(model.state_dict(), {}, [1, 2, 3, 4, 5])
+    assert {key: tuple(state[key].shape) for key in SSD} == SSD and len(state) == 71
+    assert find_model(state, "mmdetection") == ("ssd300_vgg16", {})
+    came = to_maskwright(state, names)
+    own = model.state_dict()
+    assert came.options == {"conventions": "mmdetection"} and came.state.keys() == own.keys()
+    assert all(torch.equal(value, own[key]) for key, value in came.state.items())
+    # Rows of a cell by box and then by class, the background last; in version 1 first.
+    rows = state["bbox_head.cls_convs.0.0.bias"].view(4, 6)
+    assert torch.equal(own["head.logits.0.bias"].view(6, 4), rows.T)
+    older: State = {}
+    for key, value in state.items():
+        key = re.sub(
+            r"neck\.extra_layers\.(\d)\.(\d)\.conv",
+            lambda m: f"backbone.extra.{2 * int(m[1]) + int(m[2])}",
+            key,
+        ).replace("neck.l2_norm", "backbone.l2_norm")
+        if "cls_convs" in key:
+            value = value.unflatten(0, (-1, 6)).roll(1, 1).flatten(0, 1)
+        older[re.sub(r"(_convs\.\d)\.0", r"\1", key)] = value
+    path = tmp_path / "ssd300.pth"
+    torch.save({"meta": {"mmdet_version": "1.0rc0"}, "state_dict": older}, path)
+    made, meta = hub.load_model(path)
+    assert meta.model == "ssd300_vgg16" and len(meta.names) == 5
+    assert all(torch.equal(value, own[key]) for key, value in made.state_dict().items())
+    assert made.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert made.std.flatten().tolist() == [1, 1, 1] and not made.bgr
+    corner = made.head.anchors([(38, 38)], (300, 300))[0]
+    torch.testing.assert_close(corner[0], torch.tensor([4 - 10.5, 4 - 10.5, 4 + 10.5, 4 + 10.5]))
+
+
+def imagenet(kind: str) -> tuple[Any, State]:
+    """A file as it is published, and the tensors by torchvision's names that it stands for."""
+    torch.manual_seed(2)
+    net = resnet50(weights=None)
+    for key, value in net.state_dict().items():
+        if "bn" in key or "downsample.1" in key:
+            value.copy_(torch.rand(value.shape) + 0.5)
+    state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+    theirs_: State = {}
+    for key, value in state.items():
+        key = re.sub(r"^layer(\d)", lambda m: f"res{int(m[1]) + 1}", key)
+        key = re.sub(r"^(conv1|bn1)", r"stem.\1", key)
+        key = key.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        theirs_[re.sub(r"bn(\d)", r"conv\1.norm", key)] = value
+    if kind == "torchvision":
+        content: Any = {
+            "model": {k: v.numpy() for k, v in theirs_.items()},
+            "__author__": "torchvision",
+            "matching_heuristics": True,
+        }
+        return content, state
+    blobs = as_blobs({k if k.startswith("fc") else f"backbone.{k}": v for k, v in theirs_.items()})
+    return {**blobs, "conv1_b": torch.zeros(64).numpy()}, state
+
+
+@pytest.mark.parametrize("way", ["{}", "imagenet:{}"])
+@pytest.mark.parametrize(
+    ("kind", "rules"), [("msra", "detectron2"), ("torchvision", "detectron2_rgb")]
+)
+@torch.no_grad()
+def test_backbones_bring_their_rules(kind: str, rules: str, way: str, tmp_path: Path) -> None:
+    content, state = imagenet(kind)
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps(content, 2))
+    made, options, report = hub.start_model(
+        "faster_rcnn_resnet50_fpn", ["a"], weights=way.format(path), options=dict(NARROW)
+    )
+    assert options["conventions"] == rules and "R-50.pkl" in report
+    assert made.bgr == (kind == "msra")
+    first = made.backbone.body.layer2[0]
+    assert (first.conv1.stride, first.conv2.stride) == (
+        ((2, 2), (1, 1)) if made.bgr else ((1, 1), (2, 2))
+    )
+    own = made.backbone.body.state_dict()
+    for key in ("conv1.weight", "layer3.2.conv2.weight", "layer4.0.downsample.0.weight"):
+        assert torch.equal(own[key], state[key])
+    scale, shift = made.backbone.body.layer4[2].bn3.affine()
+    bn = [state[f"layer4.2.bn3.{k}"] for k in ("weight", "bias", "running_mean", "running_var")]
+    wanted = bn[0] / (bn[3] + 1e-5).sqrt()
+    torch.testing.assert_close(scale, wanted)
+    torch.testing.assert_close(shift, bn[1] - bn[2] * wanted)
+    other = "torchvision" if kind == "msra" else "detectron2"
+    with pytest.raises(OptionError, match="this backbone needs images with"):
+        hub.start_model(
+            "faster_rcnn_resnet50_fpn", ["a"], weights=way.format(path),
+            options={**NARROW, "conventions": other},
+        )  # fmt: skip
