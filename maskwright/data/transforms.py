@@ -20,8 +20,10 @@ from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
 
 from .augment.colours import distort, photometric
-from .augment.patches import draw_patch
+from .augment.crops import resample_crop
+from .augment.patches import draw_patch, draw_tile
 from .augment.view import View
+from .pixels.large import large_image
 from .pixels.resizing import resize_image
 from .proposals import dataset_proposals
 from .records import Dataset, Record
@@ -54,6 +56,8 @@ class Augment:
             neither object nor background.
         fill: red, green and blue, 0 to 255, of what a window shows beyond the image: the mean of
             the network.
+        tile: of an image with a longer side only a random square of so many of its pixels is read,
+            and stands for the image in all that is said above; None: the whole image.
     """
 
     flip: float = 0.5
@@ -67,6 +71,7 @@ class Augment:
     patches: bool = False
     min_visible: float = 0.1
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("flip", "vflip", "rotate90", "expand", "min_visible"):
@@ -150,10 +155,16 @@ def make_sample(
         ValueError: if the image cannot be read or has another size than its annotations.
     """
     record = dataset[index]
-    image = dataset.image(index)
     view = draw_view(record, resize, augment, rng)
     fill = (0.0, 0.0, 0.0) if augment is None else augment.fill
-    pixels = resize_image(image, view.full, resize, window=view.window, fill=fill)
+    if view.tile is None:
+        image = dataset.image(index)
+        pixels = resize_image(image, view.full, resize, window=view.window, fill=fill)
+    else:
+        x1, y1, x2, y2 = view.tile
+        image = large_image(dataset, index)[y1:y2, x1:x2]
+        size, window = view.within_tile
+        pixels = resize_image(image, size, resize, window=window, fill=fill)
     if augment is not None and augment.photometric:
         change = distort if augment.photometric == "strong" else photometric
         pixels = view.refill(change(pixels, rng), fill)
@@ -215,10 +226,17 @@ def draw_view(
     if augment is None:
         full = resize.target_size(height, width)
         return View(full, (full[1] / width, full[0] / height), (0, 0, full[1], full[0]))
-    patch = (0, 0, width, height)
+    patch, tile = (0, 0, width, height), None
+    boxes = record.boxes[~record.crowd]
+    if augment.tile is not None and max(height, width) > augment.tile:
+        patch = tile = draw_tile(record.size, boxes, augment.tile, rng)
+        boxes = boxes - np.tile(patch[:2], 2)
     if augment.expand or augment.patches:
-        boxes = record.boxes[~record.crowd]
-        patch = draw_patch(record.size, boxes, rng, expand=augment.expand, patches=augment.patches)
+        x, y, right, bottom = patch
+        part = draw_patch(
+            (bottom - y, right - x), boxes, rng, expand=augment.expand, patches=augment.patches
+        )
+        patch = (x + part[0], y + part[1], x + part[2], y + part[3])
     down, across = patch[3] - patch[1], patch[2] - patch[0]
     if augment.scales:
         short = augment.scales[int(rng.integers(len(augment.scales)))]
@@ -242,7 +260,7 @@ def draw_view(
         view = _draw_window(record, view, augment, rng)
     flip, vflip, turn = rng.random(3) < (augment.flip, augment.vflip, augment.rotate90)
     turns = int(rng.integers(1, 4)) if turn else 0
-    return View(full, scale, view.window, bool(flip), bool(vflip), turns)
+    return View(full, scale, view.window, bool(flip), bool(vflip), turns, tile)
 
 
 def _times(side: int, factor: float) -> int:
@@ -311,57 +329,6 @@ def _window_mask(dataset: Dataset, index: int, k: int, view: View) -> tuple[Crop
         flat = [view.to_window(part).ravel().tolist() for part in parts]
         return rasterise_polygons(flat, view.window_size)
     return resample_crop(*dataset.mask(index, k), view)
-
-
-def resample_crop(crop: Crop, frame: Frame, view: View) -> tuple[Crop, Frame]:
-    """Return a native mask in window pixels, resampled with a low-pass filter, threshold 1/2.
-
-    Args:
-        crop: (h, w) bool.
-        frame: xyxy in original pixels.
-        view: its scale and window are used.
-    """
-    empty: tuple[Crop, Frame] = np.zeros((0, 0), bool), (0, 0, 0, 0)
-    height, width = view.window_size
-    corners = view.to_window(np.array(frame, dtype=np.float64).reshape(2, 2))
-    # The rounding error of the scale must not open another column.
-    x1, y1 = np.floor(corners[0] + 1e-6).clip(0).astype(int).tolist()
-    x2, y2 = np.ceil(corners[1] - 1e-6).clip(None, (width, height)).astype(int).tolist()
-    if not crop.size or x2 <= x1 or y2 <= y1:
-        return empty
-    left, top = view.window[0] - frame[0], view.window[1] - frame[1]
-    if view.scale == (1.0, 1.0):
-        return _trim(crop[y1 + top : y2 + top, x1 + left : x2 + left], (x1, y1))
-    from PIL import Image
-
-    sx, sy = view.scale
-    # Zeros around the crop, because the target pixels at its border reach beyond it; but not beyond
-    # the image, where there is nothing to fade to.
-    margin = math.ceil(1 / min(sx, sy)) + 1
-    right, bottom = round(view.full[1] / sx), round(view.full[0] / sy)
-    before = [min(margin, frame[1]), min(margin, frame[0])]
-    after = [min(margin, bottom - frame[3]), min(margin, right - frame[2])]
-    pad = [(max(a, 0), max(b, 0)) for a, b in zip(before, after, strict=True)]
-    padded = np.pad(crop * np.uint8(255), pad)
-    (over, _), (aside, _) = pad
-    box = (
-        max((x1 + view.window[0]) / sx - frame[0] + aside, 0.0),
-        max((y1 + view.window[1]) / sy - frame[1] + over, 0.0),
-        min((x2 + view.window[0]) / sx - frame[0] + aside, padded.shape[1]),
-        min((y2 + view.window[1]) / sy - frame[1] + over, padded.shape[0]),
-    )
-    image = Image.fromarray(padded).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box)
-    return _trim(np.asarray(image) >= 128, (x1, y1))
-
-
-def _trim(crop: Crop, corner: tuple[int, int]) -> tuple[Crop, Frame]:
-    """Cut empty rows and columns off a mask whose upper left pixel lies at `corner` (x, y)."""
-    rows, columns = np.flatnonzero(crop.any(1)), np.flatnonzero(crop.any(0))
-    if not len(rows):
-        return np.zeros((0, 0), bool), (0, 0, 0, 0)
-    x1, x2, y1, y2 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
-    x, y = corner
-    return np.ascontiguousarray(crop[y1:y2, x1:x2]), (x + x1, y + y1, x + x2, y + y2)
 
 
 def view_keypoints(

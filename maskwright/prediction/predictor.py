@@ -6,6 +6,7 @@ it; what is found comes back in pixels of the original image.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import time
 import warnings
@@ -34,7 +35,7 @@ from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
 from .reading import Loaded, read, warn_frames
 from .sources import one_source
-from .tiles import LEAST, look_at_tiles, parse_tiling
+from .tiles import look_at_tiles, parse_tiling
 from .windows import chosen_window, own_window_warning
 
 
@@ -244,7 +245,7 @@ class Predictor:
             )
         rule = self.task.resize_rule(self.model, imgsz)
         if settings is not None and settings.tiling is not None:
-            settings.tiling.require(rule, max(LEAST, self.model.size_divisor))
+            settings.tiling.require(rule, self.model.size_divisor)
         return rule
 
     def prepare(self, batch: Sequence[tuple[np.ndarray, str | None]], *rules: Any) -> list[Images]:
@@ -434,6 +435,23 @@ class Predictor:
             return replace(result, heatmap=heat, explained=mark)
 
         return explained
+
+
+def finder(model: Model, meta: Meta, settings: Settings) -> Callable[[Any, str], Any]:
+    """Return what looks at images with a copy of a model, in tiles; see `evaluate_in_tiles`.
+
+    Args:
+        model: the model, which may be in training.
+        meta: what it says of itself.
+        settings: of the looks.
+    """
+    predictor = Predictor(copy.deepcopy(model), meta, device=str(model.mean.device))
+    rule = predictor.resize_rule(None, settings)
+
+    def find(pixels: Any, name: str) -> Any:
+        return predictor.find_one((pixels, None), rule, settings, name, 1)[0]
+
+    return find
 
 
 def _nothing(images: Images, photos: object) -> Images:

@@ -20,8 +20,6 @@ from ..structures import Tile, Tiling
 from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
-LEAST = 64  # pixels a side of a tile: what networks for photos make a few cells of
-
 # (tiles of one size as pixels (h, w, 3) uint8, their level) -> what was found in each
 Look = Callable[[Sequence[np.ndarray], int], Sequence[Any]]
 
@@ -83,6 +81,9 @@ def evaluate_in_tiles(
     data: Dataset,
     *,
     stop: Callable[[], bool] = lambda: False,
+    gather: Callable[[Any], list[Any]] = lambda share: [share],
+    rank: int = 0,
+    world: int = 1,
 ) -> Evaluation | None:
     """Score a model on a data set whose images are read one by one, by window where they can be.
 
@@ -91,15 +92,22 @@ def evaluate_in_tiles(
         find: (pixels (H, W, 3) uint8 or `LazyPixels`, name) -> what `Task.decode` returns of them.
         data: the images.
         stop: asked after each image; True ends the evaluation without a result.
+        gather: returns the shares of all processes.
+        rank: number of this process, which takes its share of the images.
+        world: number of processes.
     """
     seconds = 0.0
-    with console.progress("val", total=len(data), unit="img") as bar:
-        for index in range(len(data)):
+    mine = range(rank, len(data), world)
+    with console.progress("val", total=len(mine), unit="img", enabled=rank == 0) as bar:
+        for index in mine:
             pixels = large_image(data, index)
             start = time.perf_counter()
             evaluator.take(index, find(pixels, data[index].path.name))
             seconds += time.perf_counter() - start
             bar.update()
             if stop():
-                return None
-    return evaluator.finish([evaluator.share()], 1e3 * seconds / max(len(data), 1))
+                break
+    shares = gather((stop(), evaluator.share()))
+    if any(stopped for stopped, _ in shares):
+        return None
+    return evaluator.finish([share for _, share in shares], 1e3 * seconds / max(len(mine), 1))

@@ -17,6 +17,7 @@ from itertools import product
 from ..errors import OptionError, whole_number
 from .preparation import Resize
 
+LEAST = 64  # pixels a side of a tile: what networks for photos make a few cells of
 MOST_OVERLAP = 0.9
 MOST_LEVELS = 12
 
@@ -122,16 +123,17 @@ class Tiling:
         side = self.side * 2**level
         return replace(resize, short=None, long=None, factor=resize.scale(side, side))
 
-    def require(self, resize: Resize, least: int) -> None:
+    def require(self, resize: Resize, divisor: int) -> None:
         """Make sure that the network sees enough of a tile.
 
         Args:
             resize: the rule for images as large as a tile.
-            least: the smallest side that the network takes.
+            divisor: of the sides that the network takes.
 
         Raises:
-            OptionError: if a tile is smaller than that, or becomes so.
+            OptionError: if a tile is smaller than the smallest of them or `LEAST`, or becomes so.
         """
+        least = max(divisor, LEAST)
         seen = min(self.rule(resize, 0).target_size(self.side, self.side))
         if min(seen, self.side) < least:
             raise OptionError(

@@ -21,6 +21,8 @@ import torch
 from ..data.loader import Batch
 from ..errors import TrainingError, WorkerError
 from ..hub.names import architecture
+from ..prediction.predictor import finder
+from ..prediction.tiles import evaluate_in_tiles
 from ..processes import signal_name
 from ..reports.curves import Curves
 from ..reports.next_command import command
@@ -285,14 +287,27 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
     give_back()  # the first time, the loader's workers are forked now
     model = run.model if run.ema is None else run.ema.model
     settings, options = run.task.validation(run.recipe)
-    result = evaluate(
-        run.task.evaluator(model, run.meta, run.val_data, settings, options),
-        model,
-        interrupt.listen(run.val_loader, waits=run.val_loader.workers > 0),
-        total=len(run.val_data),
-        stop=lambda: interrupt.wanted,
-        gather=run.gather,
-        enabled=run.first,
+    evaluator = run.task.evaluator(model, run.meta, run.val_data, settings, options)
+    result = (
+        evaluate(
+            evaluator,
+            model,
+            interrupt.listen(run.val_loader, waits=run.val_loader.workers > 0),
+            total=len(run.val_data),
+            stop=lambda: interrupt.wanted,
+            gather=run.gather,
+            enabled=run.first,
+        )
+        if settings.tiling is None
+        else evaluate_in_tiles(
+            evaluator,
+            finder(model, run.meta, settings),
+            run.val_data,
+            stop=lambda: interrupt.wanted,
+            gather=run.gather,
+            rank=run.fabric.global_rank,
+            world=run.fabric.world_size,
+        )
     )
     if result is None and keep:
         run.save_last()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskwright.data import Augment, Dataset, open_dataset, read_coco
+from maskwright.data.augment.crops import resample_crop
 from maskwright.data.augment.view import View
 from maskwright.data.batches import random_source
-from maskwright.data.transforms import Sample, draw_view, make_sample, resample_crop
+from maskwright.data.transforms import Sample, draw_view, make_sample
 from maskwright.structures import Resize
 
 Scene = Any  # of conftest.py

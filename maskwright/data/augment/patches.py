@@ -63,6 +63,35 @@ def draw_patch(
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
+def draw_tile(
+    size: tuple[int, int], boxes: np.ndarray, side: int, rng: np.random.Generator
+) -> Frame:
+    """Draw a part of a large image at full resolution.
+
+    Half of them show an object that is drawn first, so that those of sparse images are learned, the
+    others lie anywhere, so that the background is.
+
+    Args:
+        size: (height, width) of the image.
+        boxes: (n, 4) xyxy of its objects.
+        side: of the square, which is cut to the image.
+        rng: source of the randomness.
+
+    Returns:
+        xyxy in whole original pixels inside the image.
+    """
+    lengths = [min(side, length) for length in size]
+    room = [length - part for length, part in zip(size, lengths, strict=True)]
+    y, x = (int(rng.integers(most + 1)) for most in room)
+    centred, place = rng.random() < 0.5, rng.uniform(0, 1, 2)
+    if centred and len(boxes):
+        box = boxes[int(rng.integers(len(boxes)))]
+        middle = (box[:2] + box[2:]) / 2  # of the object, which comes to lie anywhere in the tile
+        x = int(min(max(middle[0] - place[0] * lengths[1], 0), room[1]))
+        y = int(min(max(middle[1] - place[1] * lengths[0], 0), room[0]))
+    return x, y, x + lengths[1], y + lengths[0]
+
+
 def _sampled(
     canvas: tuple[float, float, float, float],
     boxes: np.ndarray,

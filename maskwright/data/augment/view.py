@@ -23,6 +23,7 @@ class View:
         flip: mirror left and right.
         vflip: mirror top and bottom.
         turns: quarter turns counter-clockwise.
+        tile: xyxy in original pixels of all that is read of the image; None: the whole.
     """
 
     full: tuple[int, int]
@@ -31,6 +32,7 @@ class View:
     flip: bool = False
     vflip: bool = False
     turns: int = 0
+    tile: Frame | None = None
 
     @property
     def window_size(self) -> tuple[int, int]:
@@ -43,6 +45,16 @@ class View:
         """(height, width) of the result."""
         height, width = self.window_size
         return (width, height) if self.turns % 2 else (height, width)
+
+    @property
+    def within_tile(self) -> tuple[tuple[int, int], Frame]:
+        """(height, width) of the tile after scaling, and the window in its pixels."""
+        assert self.tile is not None
+        (sx, sy), (x1, y1, x2, y2) = self.scale, self.tile
+        left, top = round(x1 * sx), round(y1 * sy)
+        size = max(round((y2 - y1) * sy), 1), max(round((x2 - x1) * sx), 1)
+        a, b, c, d = self.window
+        return size, (a - left, b - top, c - left, d - top)
 
     def to_window(self, points: np.ndarray) -> np.ndarray:
         """Map (..., 2) x and y of original pixels to window pixels, float64."""

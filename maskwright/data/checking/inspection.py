@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..pixels.images import image_header
+from ..pixels.large import read_through
 from ..pixels.opening import file_problem
 from ..pixels.pillow import leave_warnings
 from ..records import Dataset
@@ -71,7 +72,7 @@ def inspect_images(
         if index % step and looks_whole(path):
             return False, None
         try:
-            dataset.image(index)
+            read_through(dataset, index)
         except ValueError as error:
             return True, str(error).partition(" (image id")[0]
         return True, None

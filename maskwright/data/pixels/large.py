@@ -10,6 +10,7 @@ from .lazy import LazyPixels
 from .picture import open_picture
 
 WINDOWED = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn")  # what may be read by window
+BAND = 512  # rows that are read at once
 
 
 def large_image(dataset: Dataset, index: int) -> Any:
@@ -30,3 +31,15 @@ def large_image(dataset: Dataset, index: int) -> Any:
         return LazyPixels(picture, dataset.window)
     picture.close()
     return dataset.image(index)  # which says what is wrong, if anything is
+
+
+def read_through(dataset: Dataset, index: int) -> None:
+    """Decode an image, a large one part by part, to find out whether all of it can be read.
+
+    Raises:
+        ValueError: as `Dataset.image` does.
+    """
+    image = large_image(dataset, index)
+    if isinstance(image, LazyPixels):
+        for top in range(0, image.shape[0], BAND):
+            _ = image[top : top + BAND, :]

@@ -19,7 +19,7 @@ from ...models.detection.base import Detector
 from ...models.registry import build, get_entry
 from ...nn.detection.dense.canvas import STRIDE
 from ...paths import takes_paths
-from ..recipe import TrainRecipe
+from ...structures import Tiling
 from .recipe import DetectionRecipe
 
 # What to do where the data has no keypoints for a model that learns them.
@@ -31,7 +31,7 @@ MOST_ANCHORS = 9  # numbers of anchors that `anchors` tries
 
 
 def own_anchors(
-    recipe: TrainRecipe, args: dict[str, Any], data: Dataset
+    recipe: DetectionRecipe, args: dict[str, Any], data: Dataset
 ) -> tuple[dict[str, Any], str]:
     """Return anchors that fit the data, as an option and in words; nothing where they are settled.
 
@@ -45,14 +45,15 @@ def own_anchors(
         return {}, ""
     with torch.device("meta"):
         model = build(recipe.model, len(data.names), **args)
+    resize = model.resize if recipe.tile is None else Tiling(recipe.tile).rule(model.resize, 0)
     if "anchor_sizes" in usual:
         if usual["anchor_sizes"] is None:
             return {}, ""
-        sizes = suggest_anchor_sizes(data, model.resize, usual["anchor_sizes"])
+        sizes = suggest_anchor_sizes(data, resize, usual["anchor_sizes"])
         told = ", ".join(f"{size:g}" for size in sizes)
         return {"anchor_sizes": sizes}, f"anchors of {told} pixels, by the objects in the data"
     count = len(getattr(model.head, "anchors", ()))  # of a grid there are none
-    boxes = box_sizes(data, model.resize)
+    boxes = box_sizes(data, resize)
     if not count or len(boxes) < count:
         return {}, ""
     try:
@@ -149,6 +150,7 @@ def augmentation(recipe: DetectionRecipe, model: Detector) -> Augment:
         scale_jitter=recipe.scale_jitter,
         scales=model.train_scales,
         crop=recipe.crop,
+        tile=recipe.tile,
         fill=model.fill,
         **{**model.train_views, **chosen},
     )

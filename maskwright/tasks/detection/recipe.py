@@ -28,6 +28,10 @@ class DetectionRecipe(TrainRecipe):
     crop: int | tuple[int, int] | None = None
     """Random window of the scaled image in pixels, one side or (height, width). None: whole."""
 
+    tile: int | None = None
+    """Of a larger image see a random square of so many of its pixels, read by window where the file
+    allows it; validation looks at it in such tiles. `imgsz` is the size of a tile then."""
+
     photometric: bool | str | None = None  # type: ignore[assignment]  # more than others have
     """Random brightness, contrast, saturation and hue; "strong": as SSD is trained. None: strong
     for SSD on VGG, none for others."""
@@ -117,7 +121,7 @@ class DetectionRecipe(TrainRecipe):
     @property
     def whole_images(self) -> bool:
         """False with random windows; see `TrainRecipe`."""
-        return self.crop is None and not self.patches
+        return self.crop is None and not self.patches and self.tile is None
 
     @property
     def learns_more(self) -> bool:

@@ -21,7 +21,7 @@ from ...models.base import Model
 from ...models.detection.base import Detector
 from ...models.meta import Meta
 from ...reports.next_command import export_command, predict_command, val_command
-from ...structures import Images, Resize
+from ...structures import Images, Resize, Tiling
 from ..base import Attach, Settings, Task, Written
 from ..evidence import Explainer
 from ..keypoints import check_same_keypoints, own_keypoints, reads_keypoints
@@ -145,6 +145,12 @@ class DetectionTask(Task):
                     f"multiscale={recipe.multiscale}: {recipe.model} takes images of one size alone"
                 )
             long_side(model.resize)  # or it says that there is none
+        if recipe.tile is not None:
+            Tiling(recipe.tile).require(model.resize, model.size_divisor)
+            if model.proposal_source is not None:
+                raise OptionError(
+                    f"tile={recipe.tile}: {recipe.model} takes regions of whole images"
+                )
         if recipe.val_boundary and not model.predicts_masks:
             raise OptionError(f"val_boundary=true scores masks, but {recipe.model} finds none")
 
@@ -288,7 +294,8 @@ class DetectionTask(Task):
     def validation(self, recipe: DetectionRecipe) -> tuple[DetectionSettings, dict[str, Any]]:
         """Return the thresholds of validations in a training; see `Task`."""
         post = make_post(0.001, 0.5, recipe.max_det)
-        return DetectionSettings(post), {"boundary": recipe.val_boundary}
+        tiling = None if recipe.tile is None else Tiling(recipe.tile)
+        return DetectionSettings(post, tiling=tiling), {"boundary": recipe.val_boundary}
 
     def save_validation(
         self, folder: Path, result: DetectionEvaluation, data: Dataset, settings: Settings

@@ -13,6 +13,7 @@ from ....data.loader import Batch
 from ....data.records import Dataset
 from ....drawing.draw import draw_instances, save_mosaic
 from ....metrics.detection.scores import OperatingPoint, above
+from ....reports.zoom import LARGE
 from ....storage.rundir import write_whole
 from .diagnosis import describe_conf, save_numbers, shown_conf
 
@@ -97,16 +98,17 @@ def save_validation(
     own = (row | {"category_id": ids[row["category_id"]]} for row in result.detections)
     rows = [json.dumps(_with_text(row), separators=(",", ":")) for row in own]
     write_whole(folder / DETECTIONS, "[" + ",\n".join(rows) + "]\n")
-    count = min(len(dataset), MAX_CELLS)
-    shown = {dataset[i].image_id for i in range(count)}
+    # Larger images are not to be seen in such a picture.
+    first = (dataset.sizes.amax(1) <= LARGE).nonzero()[:MAX_CELLS, 0].tolist()
+    shown = {dataset[i].image_id for i in first}
     truth = [row for row in result.gt["annotations"] if row["image_id"] in shown]
     found = [row for row in result.detections if row["image_id"] in shown]
     conf = shown_conf(best, least)
     passed = above(np.array([row["score"] for row in found], np.float64), conf)
     found = [row for row, good in zip(found, passed, strict=True) if good]
-    _save_rows(folder / "val_batch0_labels.jpg", dataset, count, truth, "Ground truth")
+    _save_rows(folder / "val_batch0_labels.jpg", dataset, first, truth, "Ground truth")
     heading = f"Found at {describe_conf(conf, best)}"
-    _save_rows(folder / "val_batch0_pred.jpg", dataset, count, found, heading)
+    _save_rows(folder / "val_batch0_pred.jpg", dataset, first, found, heading)
 
 
 def load_detections(folder: Path, dataset: Dataset | None = None) -> list[dict[str, Any]]:
@@ -135,14 +137,18 @@ def _with_text(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save_rows(
-    path: Path, dataset: Dataset, count: int, rows: Sequence[dict[str, Any]], heading: str
+    path: Path,
+    dataset: Dataset,
+    indices: Sequence[int],
+    rows: Sequence[dict[str, Any]],
+    heading: str,
 ) -> None:
-    """Draw COCO annotations or results on the first images of a data set."""
+    """Draw COCO annotations or results on some images of a data set."""
     by_image: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
         by_image.setdefault(row["image_id"], []).append(row)
     pictures, titles = [], []
-    for i in range(count):
+    for i in indices:
         record = dataset[i]
         mine = by_image.get(record.image_id, [])
         boxes = np.array([row["bbox"] for row in mine], np.float64).reshape(-1, 4)
@@ -166,7 +172,8 @@ def _save_rows(
             )
         )
         titles.append(record.path.name)
-    save_mosaic(path, pictures, titles, heading=heading)
+    if pictures:
+        save_mosaic(path, pictures, titles, heading=heading)
 
 
 def _as_rle(mask: Any, size: tuple[int, int]) -> dict[str, Any] | None:

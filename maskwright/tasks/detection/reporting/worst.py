@@ -22,6 +22,7 @@ from ....metrics.detection.entries import compressed_rle
 from ....metrics.detection.error_split import KINDS, error_kinds
 from ....metrics.detection.scores import ImageScore, above
 from ....metrics.detection.table import IntArray
+from ....reports.zoom import LARGE
 from .diagnosis import Diagnosis, KindDiagnosis
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def draw_worst(
         found: diagnosis of the evaluation.
         result: the evaluation.
         dataset: its images.
-        count: most images to draw; those without any error are left out.
+        count: most images to draw; those without any error are left out, and those that are too
+            large to be seen in such a picture.
 
     Returns:
         (file, numbers of the image), worst first; empty where no image has an error.
@@ -75,7 +77,8 @@ def draw_worst(
     place = folder / "worst"
     for old in (*place.glob("*.jpg"), folder / "worst.jpg"):
         old.unlink(missing_ok=True)
-    chosen = [one for one in found.images if one.missed or one.wrong][:count]
+    drawn = (dataset.sizes.amax(1) <= LARGE).tolist()
+    chosen = [one for one in found.images if (one.missed or one.wrong) and drawn[one.image]][:count]
     if not chosen:
         return []
     kinds = error_kinds(found.lead.matches)
