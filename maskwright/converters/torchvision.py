@@ -162,8 +162,13 @@ def to_maskwright(
         if key.endswith(COUNTER):
             extras[key] = theirs[key]
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
+        elif key.startswith(("roi_heads.mask_", "roi_heads.keypoint_")):
+            report.ignored[key] = "of a head that this model has not"
         else:
-            report.ignored[key] = "not part of this model"
+            raise ValueError(
+                f"{key} is no tensor of this model: the network that the file is of has more, or "
+                "is another one"
+            )
     others = [key for key in report.ignored if not key.endswith(COUNTER)]
     if others:
         report.notes.append(

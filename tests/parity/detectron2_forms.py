@@ -31,6 +31,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
         {**PYRAMID, "num_keypoints": 5, "keypoint_convs": 2, "keypoint_width": 16},
     ),
 }
+# By mmdetection's rules, under detectron2's names.
+MORE = {"mmdetection": ("mask_rcnn_resnet50_fpn", {**PYRAMID, "conventions": "mmdetection"})}
 SIZE = (44, 60)  # not multiples of 32
 
 
@@ -53,7 +55,7 @@ def as_images(pixels: Tensor, divisor: int) -> Images:
 @torch.no_grad()
 def lively(form: str) -> Any:
     """A model by detectron2's rules whose weights and statistics are anything."""
-    name, options = FORMS[form]
+    name, options = {**FORMS, **MORE}[form]
     torch.manual_seed(5)
     made = build(name, 1 if form == "keypoints" else 3, **options).eval()
     for layer in made.modules():

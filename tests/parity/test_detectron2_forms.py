@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detectron2_forms import FORMS, as_images, lively, photo, theirs
+from detectron2_forms import FORMS, MORE, as_images, lively, photo, theirs
 from plain_detectron2 import Traps, detect, pasted, resized
 from torch import Tensor
 
 from maskwright.converters import detect_format
 from maskwright.converters.anatomy import find_model
 from maskwright.converters.detectron2 import to_maskwright
+from maskwright.hub import loading as hub
 from maskwright.models import PostProcess, build
 from maskwright.prediction.load import load
 
@@ -45,11 +46,12 @@ def same(found: list[Tensor], plain: tuple[Tensor, ...]) -> bool:
     return far < 1e-2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, *MORE])
 @torch.no_grad()
 def test_finds_what_a_plain_implementation_finds(form: str) -> None:
     pixels = torch.from_numpy(photo()).permute(2, 0, 1).float()
-    found, plain = ours(form), detect(theirs(form), pixels)
+    rules = Traps(divided=True, red_first=True, stride_in_3x3=True) if form in MORE else Traps()
+    found, plain = ours(form), detect(theirs(form), pixels, rules)
     assert len(found[0]) == len(plain[0]) > 10
     assert torch.equal(found[2], plain[2])
     torch.testing.assert_close(found[1], plain[1], rtol=1e-3, atol=1e-5)
@@ -160,6 +162,13 @@ def test_a_photo_gives_the_same_through_a_file(form: str, tmp_path: Path) -> Non
     assert list(result.labels) == label.tolist()
     wanted = pasted(masks, box, (66, 33)).numpy()
     assert (np.asarray(result.masks) != wanted).mean() < 1e-3
+    # And back into such a file.
+    ours_, again = tmp_path / "ours.safetensors", tmp_path / "again.pkl"
+    hub.convert(path, ours_)
+    hub.convert(ours_, again, target="detectron2")
+    content = pickle.loads(again.read_bytes())
+    assert content["__author__"] == "maskwright" and content["model"].keys() == arrays.keys()
+    assert all((content["model"][key] == value).all() for key, value in arrays.items())
 
 
 def test_sides_that_end_on_a_half_are_rounded_as_there() -> None:
