@@ -196,6 +196,8 @@ def to_maskwright(
         if key.endswith(COUNTER):
             extras[key] = state[key]
             report.ignored[key] = "a counter that frozen batch norm does not have; kept for export"
+        elif key.startswith("ema_"):
+            report.ignored[key] = "a running average of another tensor"
         else:
             raise ValueError(
                 f"{key} is no tensor of this model: the network that the file is of has more, or "

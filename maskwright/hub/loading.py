@@ -33,7 +33,8 @@ from ..storage.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from ..storage.published import read_tensors
+from ..storage.published import WeightsFile, read_tensors
+from ..storage.published import read_weights as read_file
 from .backbone_weights import backbone_names, detectron_backbone, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .darknet import convert_in, convert_out
@@ -390,13 +391,18 @@ def convert(
             src, dst, model=model, cfg=Path(cfg) if cfg else None, conventions=conventions
         )
     ours = src.is_dir() or (src.is_file() and is_ours(src))
-    if model is None:
-        model = load_checkpoint(src).meta.model if ours else recognised(src)[0].name
+    file: WeightsFile | None = None
+    if model is None and ours:
+        model = load_checkpoint(src).meta.model
+    elif model is None:
+        entry, file = recognised(src)
+        model = entry.name
     entry = get_entry(model)
     try:
         own_names = list(blank_model(entry, 1, {}).state_dict())
-        tensors = {} if ours else read_tensors(src, known_names(entry, own_names))
-        found = "maskwright" if ours else found_format(tensors, entry, own_names)
+        if not ours and file is None:
+            file = read_file(src, known_names(entry, own_names))
+        found = "maskwright" if file is None else found_format(file.tensors, entry, own_names)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(src)) else f"{src}: {message}") from None
@@ -413,7 +419,7 @@ def convert(
         )
     if target == "maskwright":
         converted = convert_weights(
-            src, entry, {}, drop_unused=drop_unused, conventions=conventions
+            src, entry, {}, drop_unused=drop_unused, conventions=conventions, file=file
         )
         detector = blank_model(entry, len(converted.names), converted.options)
         own = detector.state_dict()
