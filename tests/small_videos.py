@@ -20,6 +20,12 @@ KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
     ".mpg": ("mpeg2video", "yuv420p", {}),
     ".flv": ("flv", "yuv420p", {}),
     ".h264": ("libx264", "yuv420p", {"bf": "0"}),
+    ".wmv": ("wmv2", "yuv420p", {}),
+    ".mxf": ("mpeg2video", "yuv420p", {}),
+    ".ivf": ("libvpx", "yuv420p", {}),
+    ".ogv": ("libvpx", "yuv420p", {}),
+    ".m2v": ("mpeg2video", "yuv420p", {}),
+    ".3gp": ("mpeg4", "yuv420p", {}),
 }
 
 

@@ -148,7 +148,7 @@ def predict(
 
     Returns:
         An iterator of results in the order of the source; its `dir` and `page` tell where the
-        files are.
+        files are. Of a video also its `counts`, and how many frames were `broken`.
 
     Raises:
         ValueError: if the source, the model or an option is wrong; while iterating, if the only

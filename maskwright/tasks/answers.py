@@ -94,8 +94,8 @@ class Tracker(Protocol):
         """
 
     @classmethod
-    def weaker(cls, settings: Any) -> Any:
-        """Return settings by which also that is found which only carries on what was there."""
+    def weaker(cls, settings: Any, model: Any) -> Any:
+        """Return settings by which a model finds what only carries on what was there, too."""
 
     def follow(self, result: Any) -> Any:
         """Return the result of the next frame with who is who in it."""

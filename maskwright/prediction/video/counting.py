@@ -35,19 +35,25 @@ class Counts:
         for name, counts in numbers.items():
             self._further.setdefault(name, Counter()).update(counts)
 
-    def rows(self) -> dict[str, dict[str, float]]:
+    def rows(self, further: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
         """Return the numbers of each name, the one in most frames first.
 
         `frames` in which it was found, the `most` in one of them, the `mean` of all frames, and
         what was added beside.
+
+        Args:
+            further: as for `add_further`, in these rows alone.
         """
-        names = sorted({*self._seen, *self._further}, key=lambda name: (-self._seen[name], name))
+        beside = {name: Counter(row) for name, row in self._further.items()}
+        for name, row in further.items():
+            beside.setdefault(name, Counter()).update(row)
+        names = sorted({*self._seen, *beside}, key=lambda name: (-self._seen[name], name))
         return {
             name: {
                 "frames": self._seen[name],
                 "most": self._most.get(name, 0),
                 "mean": round(self._found[name] / max(self.frames, 1), 3),
-                **self._further.get(name, {}),
+                **beside.get(name, {}),
             }
             for name in names
         }

@@ -26,7 +26,7 @@ STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "mms")
 STILLS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"jxl ")
 # What a server calls a video: of a camera the images of its frames, one after the other.
 TYPES = (
-    *("video/", "multipart/x-mixed-replace", "application/dash+xml"),
+    *("video/", "multipart/x-mixed-replace"),
     *("application/vnd.apple.mpegurl", "application/x-mpegurl"),
 )
 
@@ -62,10 +62,6 @@ def _transport(head: bytes) -> bool:
     )
 
 
-def _listing(head: bytes) -> bool:
-    return b"#EXTM3U" in head[:16] or b"<MPD" in head
-
-
 def _starts(*starts: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(starts)
 
@@ -88,7 +84,7 @@ KINDS = (
     Kind("MXF", (".mxf",), _starts(b"\x06\x0e\x2b\x34"), "mxf"),
     Kind("IVF", (".ivf",), _starts(b"DKIF"), "ivf"),
     Kind("YUV4MPEG", (".y4m",), _starts(b"YUV4MPEG2"), "yuv4mpegpipe"),
-    Kind("list of a stream", (".m3u8", ".mpd"), _listing),
+    Kind("list of a stream", (".m3u8",), lambda head: b"#EXTM3U" in head[:16]),
 )
 SUFFIXES = frozenset(suffix for kind in KINDS for suffix in kind.suffixes)
 
@@ -111,11 +107,12 @@ class VideoSource:
 
     @property
     def path(self) -> str:
-        """The address as it may be shown: without a password."""
+        """The address as it may be shown: without a password, or what may hold one."""
         if self.kind != "stream":
             return self.address
         parts = urlsplit(self.address)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1]))
+        host = parts.netloc.rsplit("@", 1)[-1]
+        return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
 
 
 def video_kind(head: bytes) -> Kind | None:

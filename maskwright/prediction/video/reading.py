@@ -77,7 +77,7 @@ class Video:
         tick: seconds that its times are multiples of.
         frames: their number as the file tells or its length and rate make it; None: unknown.
         seconds: its length, or None.
-        aspect: width of a pixel by its height.
+        aspect: width of a pixel by its height, upright from the first frame on.
         sound: whether there is sound beside the pictures.
         broken: frames that could not be decoded so far.
         reached: seconds up to the last frame so far.
@@ -143,7 +143,7 @@ class Video:
             ValueError: behind the last frame, if a stream or camera gave nothing any more, or
                 none could be decoded.
         """
-        count, slot, start = 0, -1, time.perf_counter()
+        count, slot, start, aspect = 0, -1, time.perf_counter(), self.aspect
         last: Fraction | None = None
         try:
             for count, frame in enumerate(self._decode(), 1):
@@ -155,7 +155,9 @@ class Video:
                 if not taken:
                     continue
                 # Turned by quarters: a phone held upright films a lying picture and notes that.
-                pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                turns = round(frame.rotation / 90)
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                self.aspect = 1 / aspect if turns % 2 else aspect
                 ms = 1e3 * (time.perf_counter() - start)
                 yield Frame(np.ascontiguousarray(pixels), count - 1 + self.broken, moment, ms)
                 start = time.perf_counter()
@@ -200,7 +202,7 @@ class Video:
             except StopIteration:
                 break
             except av.FFmpegError as error:
-                if self.live:
+                if self.source.kind != "file":
                     yield None
                     raise ValueError(self._told(error)) from None
                 errors += 1
@@ -212,7 +214,7 @@ class Video:
             if packet.size:
                 yield packet
         yield None
-        if self.live and self.source.kind == "camera":
+        if self.source.kind == "camera":
             raise ValueError(f"{self.source.name} gave no more frames: is it still plugged in?")
 
     def _time(self, frame: Any, last: Fraction | None) -> Fraction:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TextIO
 
 from ...errors import OptionError
-from ...files import write_whole, writing
+from ...files import replacing_picture, write_whole, writing
 from ...reports.gallery import FreeNames
 from ...reports.result import ImageResult
 from ...runs import save_dir
 from ...tasks.answers import Tracker
 from .folder import FrameFolder
-from .kinds import VideoSource
 from .reading import Video
 from .writing import VideoWriter
 
@@ -74,17 +73,15 @@ class VideoFiles:
             picture = self._tracker.draw(picture)
         self._film(self.video).add(picture, moment)
         if result.heatmap is not None:
-            path = self.video.with_suffix(".heatmap.mp4")
-            self._film(path).add(result.plot_heatmap(), moment)
+            film = self._film(self.video.with_suffix(".heatmap.mp4"))
+            film.add(result.plot_heatmap(), moment)
         for name in self._formats:
             number = f"{self._stem}_{result.frame:06d}"
             if name == PICTURES:
-                path = self._folder / PICTURES / f"{number}.jpg"
-                path.parent.mkdir(exist_ok=True)
-                result.save(path, labels=self._labels)
+                with replacing_picture(self._folder / PICTURES / f"{number}.jpg") as path:
+                    picture.save(path, quality=92)
             else:
                 ending, below = result.FILES[name]
-                (self._folder / below).mkdir(exist_ok=True)
                 result.writers()[name](self._folder / below / f"{number}{ending}")
 
     def close(self, counts: Mapping[str, Mapping[str, float]]) -> None:
@@ -146,7 +143,12 @@ class VideoSaver:
         self._save, self._project, self._name = save, project, name
         self._formats, self._labels = formats, labels
         self._names = FreeNames()
+        self._spared: set[Path] = set()
         self.dir: Path | None = None
+
+    def spare(self, addresses: Iterable[str]) -> None:
+        """Never write over these files: the videos themselves."""
+        self._spared = {Path(address).resolve() for address in addresses}
 
     def files(
         self, video: Video | FrameFolder, rate: Fraction, tracker: Tracker | None
@@ -165,13 +167,9 @@ class VideoSaver:
         files = VideoFiles(
             self.dir, stem, video, rate, tracker, formats=self._formats, labels=self._labels
         )
-        if (
-            isinstance(source, VideoSource)
-            and source.kind == "file"
-            and files.video.resolve() == Path(source.address).resolve()
-        ):
+        if files.video.resolve() in self._spared:
             raise OptionError(
-                f"save={str(self.dir)!r} would overwrite the video {source.path}: give another "
+                f"save={str(self.dir)!r} would overwrite the video {files.video}: give another "
                 "folder"
             )
         return files

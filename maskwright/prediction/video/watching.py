@@ -27,6 +27,7 @@ from .options import VideoOptions
 from .reading import Choice, Frame, Video
 from .saving import VideoFiles, VideoSaver
 
+LIVE = ("stream", "camera")
 EARLY = Fraction(9, 10)  # of its length, before which the end of a file is not that of the film
 
 
@@ -73,7 +74,7 @@ class Look:
         if (method := options.track) is not None:
             kind = predictor.task.tracker
             assert kind is not None  # the option is that of tasks which have one
-            settings = kind.weaker(shown)
+            settings = kind.weaker(shown, predictor.model)
 
             def tracker(rate: float) -> Tracker:
                 return kind(method, rate, shown, line=options.line)
@@ -115,12 +116,15 @@ class VideoResults(Results):
             ValueError: if the only video cannot be read.
             ImportError: if PyAV is not installed.
         """
-        if len(videos) > 1 and any(one.kind in ("stream", "camera") for one in videos):
+        if len(videos) > 1 and any(one.kind in LIVE for one in videos):
             raise OptionError("source: of streams and cameras one at a time is looked at")
         self.broken = self.dropped = 0
         self.videos: list[Path] = []
         self._counts = Counts()
+        self._tracker: Tracker | None = None  # of the video that is being looked at
         self._choice, self._look, self._folder = choice, look, saver
+        if saver is not None:
+            saver.spare(one.address for one in videos if isinstance(one, VideoSource))
         first = open_video(videos[0]) if len(videos) == 1 else None
         totals = [_frames(source, choice, first) for source in videos]
         total = None if None in totals else sum(filter(None, totals))
@@ -130,7 +134,7 @@ class VideoResults(Results):
     @property
     def counts(self) -> dict[str, dict[str, float]]:
         """The numbers of each name so far; see `Counts.rows`."""
-        return self._counts.rows()
+        return self._counts.rows({} if self._tracker is None else self._tracker.numbers())
 
     @property
     def dir(self) -> Path | None:
@@ -154,6 +158,7 @@ class VideoResults(Results):
         name, choice = one_line(video.source.name), self._choice
         rate = video.rate / choice.stride if choice.fps is None else min(choice.fps, video.rate)
         tracker = None if self._look.tracker is None else self._look.tracker(float(rate))
+        self._tracker = tracker
         counts, files, failing = Counts(), None, False
         frames = Ahead(video.read(choice), newest=video.live)
         try:
@@ -169,7 +174,7 @@ class VideoResults(Results):
             failing = True
             raise
         except ValueError as error:
-            if not video.live or not counts.frames:
+            if video.source.kind not in LIVE or not counts.frames:
                 raise
             kept = "" if self.dir is None else f", and their files are in {self.dir}"
             raise ValueError(f"{error}; {counts.frames} frames came before{kept}") from None
@@ -177,13 +182,13 @@ class VideoResults(Results):
             frames.close()
             self.broken += video.broken
             self.dropped += frames.dropped
-            if tracker is not None:
-                counts.add_further(tracker.numbers())
-                self._counts.add_further(tracker.numbers())
-            _tell(video, name, frames.dropped)
+            numbers = {} if tracker is None else tracker.numbers()
+            self._counts.add_further(numbers)
+            self._tracker = None
             if files is not None:
                 with suppress(WriteError) if failing else nullcontext():
-                    files.close(counts.rows())
+                    files.close(counts.rows(numbers))
+            _tell(video, name, frames.dropped)
 
     def _results(
         self, video: Video | FrameFolder, frames: Ahead[Frame], tracker: Tracker | None

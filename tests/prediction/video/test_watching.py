@@ -225,8 +225,10 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=message):
             predict(predictor, source, **options)
-    with pytest.raises(OptionError, match="would overwrite"):
-        list(predict(predictor, path, save=tmp_path))
+    other = write_video(tmp_path / "a.mkv", drawn(2))
+    for sources in (path, [other, path]):  # of the other, too, a.mp4 would be written
+        with pytest.raises(OptionError, match="would overwrite"):
+            list(predict(predictor, sources, save=tmp_path))
     assert len(by_opencv(path)[0]) == 3
 
 
@@ -379,6 +381,17 @@ def quiet_camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr("maskwright.prediction.video.reading.TIMEOUT", 1.0)
     with server(camera(6, stall=True)) as port:
         yield f"http://127.0.0.1:{port}/live"
+
+
+@pytest.mark.filterwarnings("ignore:.*came faster than they could be looked at")
+def test_the_command_shows_a_stream_of_unknown_length(
+    quiet_camera: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = predict(make()[0], quiet_camera)
+    assert isinstance(results, VideoResults) and "some frames" in repr(results)
+    with pytest.raises(ValueError, match="nothing came for 1 s"):
+        show(results)
+    assert f"{results.taken} frames" in capsys.readouterr().out and results.taken > 1
 
 
 @pytest.mark.filterwarnings("ignore:.*came faster than they could be looked at")

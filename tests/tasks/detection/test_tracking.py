@@ -6,13 +6,14 @@ import csv
 import io
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from maskwright.drawing.draw import id_colors
-from maskwright.models import PostProcess
+from maskwright.models import PostProcess, build_tiny
 from maskwright.structures import Detections
 from maskwright.tasks.detection.result import Result
 from maskwright.tasks.detection.settings import DetectionSettings
@@ -135,7 +136,8 @@ def test_without_tracks_the_same_objects_are_shown() -> None:
     random = np.random.default_rng(0)
     floors = (0.3, 0.6)
     tracker = ObjectTracker("bytetrack", RATE, settings(0.3, floors))
-    weaker = ObjectTracker.weaker(settings(0.3, floors))
+    model: Any = build_tiny("mask_rcnn_resnet50_fpn", 2)
+    weaker = ObjectTracker.weaker(settings(0.3, floors), model)
     assert weaker.post.score_thresh == pytest.approx(0.12)
     assert weaker.floors == pytest.approx((0.12, 0.24))
     for number in range(30):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from ....models.detection.base import Detector
 from ..result import Result
 from ..settings import DetectionSettings
 from .crossings import Line
@@ -80,13 +81,14 @@ class ObjectTracker:
         self._events: list[tuple[int, str]] = []
 
     @classmethod
-    def weaker(cls, settings: DetectionSettings) -> DetectionSettings:
-        """Return settings that find what may carry on a track, too."""
-        least = settings.post.score_thresh * WEAKER
+    def weaker(cls, settings: DetectionSettings, model: Detector) -> DetectionSettings:
+        """Return settings that find what may carry on a track, too, as far as a model can."""
         floors = settings.floors
         if floors is not None:
             floors = tuple(one * WEAKER for one in floors)
-        return replace(settings, post=replace(settings.post, score_thresh=least), floors=floors)
+        post = replace(settings.post, score_thresh=settings.post.score_thresh * WEAKER)
+        # An exported graph has a smallest score of its own.
+        return replace(settings, post=model.limits(post, post), floors=floors)
 
     def follow(self, result: Result) -> Result:
         """Return the objects of the next frame with `ids`; weak ones only where a track goes on."""
