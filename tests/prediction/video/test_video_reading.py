@@ -41,7 +41,9 @@ def test_frames_and_times_are_those_of_opencv(tmp_path: Path, suffix: str) -> No
     assert len(ours) == len(theirs) == 12 and video.broken == 0 and video.ended
     assert all(same(a.pixels, b) for a, b in zip(ours, theirs, strict=True))
     assert [frame.number for frame in ours] == list(range(12))
-    told = 12 - (suffix in (".mpg", ".m2v"))  # OpenCV has no time of its last frame, and invents H.264's
+    told = 12 - (
+        suffix in (".mpg", ".m2v")
+    )  # OpenCV has no time of its last frame, and invents H.264's
     if suffix != ".h264":
         seconds = [float(frame.time) for frame in ours[:told]]
         assert seconds == pytest.approx([t - times[0] for t in times[:told]], abs=1e-3)
