@@ -7,9 +7,10 @@ DATA is a data set of objects with masks, such as nuclei; its validation images,
 `--zoom` and turned and mirrored by chance (seed 0), fill a square of `--side` pixels, in rows, or
 lie scattered on black until there are `--objects` of them. With the usual `--imgsz` the network
 sees nuclei at the size that it was trained on. The mosaic is a TIFF in tiles, read by window. Each
-way is a process of its own, so that its memory is its own; SAHI (pip install sahi) is only needed
-for its own way. Objects whose centre lies where two tiles of the first level overlap are scored
-apart from the rest, for all ways alike.
+way is a process of its own, so that its memory is its own: `tiles`, `whole`, `parts` (every tile an
+image of its own, nothing united), and SAHI (pip install sahi) with its usual merging (`sahi`) and
+with NMS (`sahi-nms`). Objects whose centre lies where two tiles of the first level overlap are
+scored apart from the rest, for all ways alike.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from PIL import Image
 
 import maskwright as mw
 from maskwright.data.discover import open_dataset
+from maskwright.data.pixels.picture import open_picture
 from maskwright.metrics.detection.coco_map import coco_eval
-from maskwright.ops.rle import encode_crop
+from maskwright.ops.rle import decode_rle, encode_crop
 from maskwright.structures import Tiling
 
 CONF = 0.1  # below that SAHI leaves its usual way of merging
@@ -116,8 +118,10 @@ def run(way: str, folder: Path, args: argparse.Namespace) -> None:
     path = folder / "mosaic.tif"
     options = {"conf": CONF, "max_det": args.max_det, "imgsz": args.imgsz}
     start = time.perf_counter()
-    if way == "sahi":
-        rows = with_sahi(predictor, path, args)
+    if way.startswith("sahi"):
+        rows = with_sahi(predictor, path, args, nms=way == "sahi-nms")
+    elif way == "parts":
+        rows = in_parts(predictor, path, args, options)
     else:
         if way == "whole":
             options["max_det"] = 10 * args.max_det
@@ -131,8 +135,27 @@ def run(way: str, folder: Path, args: argparse.Namespace) -> None:
     )
 
 
-def with_sahi(predictor: mw.Predictor, path: Path, args: argparse.Namespace) -> Rows:
-    """Return what SAHI makes of the same model in the same tiles, by its usual settings."""
+def in_parts(
+    predictor: mw.Predictor, path: Path, args: argparse.Namespace, options: dict[str, Any]
+) -> Rows:
+    """Return what is found in the tiles of the first level, as if they were images."""
+    rows = []
+    with open_picture(path) as picture:
+        for tile in Tiling(args.tile, args.overlap).tiles(picture.size)[0]:
+            part = picture.read(tile.top, tile.left, tile.bottom, tile.right)
+            for row in predictor(part, **options).to_coco(1):
+                x, y, w, h = row["bbox"]
+                crop, (x1, y1, x2, y2) = decode_rle(row["segmentation"])
+                frame = (x1 + tile.left, y1 + tile.top, x2 + tile.left, y2 + tile.top)
+                code = encode_crop(crop, frame if crop.size else (0, 0, 0, 0), picture.size)
+                row["bbox"] = [x + tile.left, y + tile.top, w, h]
+                row["segmentation"] = {**code, "counts": code["counts"].decode()}
+                rows.append(row)
+    return rows
+
+
+def with_sahi(predictor: mw.Predictor, path: Path, args: argparse.Namespace, *, nms: bool) -> Rows:
+    """Return what SAHI makes of the same model in the same tiles, by its usual settings or NMS."""
     from pycocotools import mask as coco
     from sahi.models.base import DetectionModel
     from sahi.predict import get_sliced_prediction
@@ -181,6 +204,7 @@ def with_sahi(predictor: mw.Predictor, path: Path, args: argparse.Namespace) -> 
             self._object_prediction_list_per_image = [found]
 
     model = Ours(model=predictor, confidence_threshold=CONF, category_mapping={"0": "nucleus"})
+    merging = {"postprocess_type": "NMS", "postprocess_match_metric": "IOU"} if nms else {}
     found = get_sliced_prediction(
         tifffile.imread(path),
         model,
@@ -190,6 +214,7 @@ def with_sahi(predictor: mw.Predictor, path: Path, args: argparse.Namespace) -> 
         overlap_width_ratio=args.overlap,
         perform_standard_pred=args.levels > 1,
         verbose=0,
+        **merging,
     ).object_prediction_list
     rows = []
     for one in found:

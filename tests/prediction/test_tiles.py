@@ -211,3 +211,23 @@ def test_a_report_of_a_validation_in_tiles_says_so(bright: Predictor, tmp_path: 
     data = coco_data(tmp_path / "data", {"a.tif": drawn((200, 220))})
     val(bright, data, tile=100, save=tmp_path / "run")
     assert "tile: 100" in (tmp_path / "run" / "args.yaml").read_text()
+
+
+def test_objects_of_tiles_go_out_in_map_coordinates(bright: Predictor, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra geo")
+    image, boxes = drawn((340, 420))
+    path = tmp_path / "scene.tif"
+    place = rasterio.transform.from_origin(500_000.0, 5_400_000.0, 0.5, 0.5)
+    options = {"driver": "GTiff", "width": 420, "height": 340, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=place, tiled=True, **options) as out:
+        out.write(image.transpose(2, 0, 1))
+    list(predict(bright, path, tile=100, save=tmp_path / "run", formats="geo,geojson"))
+    (file,) = (tmp_path / "run" / "geo").rglob("*.geojson")
+    found = set()
+    for feature in json.loads(file.read_text())["features"]:
+        (ring,) = feature["geometry"]["coordinates"]
+        x, y = np.array(ring).T
+        columns, rows = (x - 500_000) / 0.5, (5_400_000 - y) / 0.5
+        found.add((columns.min(), rows.min(), columns.max(), rows.max()))
+    assert found == boxes
+    assert (tmp_path / "run" / "scene.geojson").is_file()
