@@ -38,6 +38,7 @@ from maskwright.ops.rle import decode_rle, encode_crop
 from maskwright.structures import Tiling
 
 CONF = 0.1  # below that SAHI leaves its usual way of merging
+SURE = 0.5
 Rows = list[dict[str, Any]]
 
 
@@ -257,6 +258,18 @@ def scored(truth: dict[str, Any], rows: Rows) -> dict[str, float]:
     return figures
 
 
+def alike(rows: Rows, others: Rows) -> float:
+    """Return the share of sure finds that others have too, at a mask IoU of 0.75 or more."""
+    from pycocotools import mask as coco
+
+    sure = [row for row in rows if row["score"] >= SURE]
+    if not sure or not others:
+        return float("nan")
+    codes = [[row["segmentation"] for row in part] for part in (sure, others)]
+    overlaps = coco.iou(*codes, [0] * len(others))
+    return round(float((overlaps.max(1) >= 0.75).mean()), 4)
+
+
 def score(way: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of a way."""
     truth = json.loads((folder / "truth.json").read_text())
@@ -272,6 +285,13 @@ def score(way: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     ):
         part = {**truth, "annotations": [truth["annotations"][k] for k in np.flatnonzero(objects)]}
         figures[name] = scored(part, [made["rows"][k] for k in np.flatnonzero(found)])
+    if way == "tiles" and (folder / "whole.json").is_file():
+        whole = json.loads((folder / "whole.json").read_text())["rows"]
+        cut = in_strips(whole, tiling, args.side)
+        for name, found, there in (("strips", mine, cut), ("rest", ~mine, ~cut)):
+            one = [made["rows"][k] for k in np.flatnonzero(found)]
+            other = [whole[k] for k in np.flatnonzero(there)]
+            figures[name] |= {"of whole": alike(other, made["rows"]), "in whole": alike(one, whole)}
     figures["scoring, s"] = round(time.perf_counter() - start, 1)
     figures["scoring, GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     return figures

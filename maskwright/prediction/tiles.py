@@ -20,6 +20,8 @@ from ..structures import Tile, Tiling
 from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
+MANY = 16  # tiles from which on there is a progress bar
+
 # (tiles of one size as pixels (h, w, 3) uint8, their level) -> what was found in each
 Look = Callable[[Sequence[np.ndarray], int], Sequence[Any]]
 
@@ -43,7 +45,7 @@ def parse_tiling(tile: Any, overlap: Any, levels: Any) -> Tiling | None:
 def look_at_tiles(
     pixels: Any, tiling: Tiling, look: Look, *, batch: int, name: str
 ) -> Generator[tuple[Tile, np.ndarray, Any]]:
-    """Yield each tile of an image, its pixels and what was found in it, with a progress bar.
+    """Yield each tile of an image, its pixels and what was found in it; many have a progress bar.
 
     Args:
         pixels: (H, W, 3) uint8, an array or what is read when it is cut (`LazyPixels`).
@@ -62,7 +64,9 @@ def look_at_tiles(
         level[first : first + batch] for level in levels for first in range(0, len(level), batch)
     ]
     with (
-        console.progress(console.short(name), total=total, unit="tile") as bar,
+        console.progress(
+            console.short(name), total=total, unit="tile", enabled=total >= MANY
+        ) as bar,
         ThreadPoolExecutor(1) as reader,
     ):
         coming = reader.submit(read, batches[0])

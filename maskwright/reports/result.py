@@ -16,6 +16,7 @@ import numpy as np
 from ..files import replacing_picture, write_whole
 from ..paths import home_path
 from ..text import one_line, to_json
+from .zoom import LARGE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -131,11 +132,25 @@ class ImageResult(ABC):
 
     def _repr_png_(self) -> bytes:
         """Return the picture of `plot` for a notebook, made smaller if it is large."""
-        picture = self.plot()
+        picture = self.plot() if max(self.size) <= LARGE else self._overview(NOTEBOOK_SIDE)
         picture.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         return stream.getvalue()
+
+    def _overview(self, side: int) -> Image.Image:
+        """Return the picture of `plot` with sides of up to `side` pixels, drawn part by part."""
+        from PIL import Image
+
+        height, width = self.size
+        factor = -(-max(self.size) // side)
+        step = factor * max(512 // factor, 1)
+        canvas = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+        for y in range(0, height, step):
+            for x in range(0, width, step):
+                part = self.plot_part((x, y, min(x + step, width), min(y + step, height)))
+                canvas.paste(part.reduce(factor), (x // factor, y // factor))
+        return canvas
 
     def save_heatmap(self, path: str | Path) -> Path:
         """Write a picture of the image with `heatmap` over it, and `explained` marked in it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -69,6 +70,10 @@ def test_a_large_result_has_a_page_and_a_smaller_picture(tmp_path: Path) -> None
     tile = np.asarray(Image.open(finest / "0_1.jpg")).astype(int)  # columns 512 to 1023
     assert np.abs(tile[100:150, 0:28] - 60).max() > 60  # the border of the first box
     assert np.abs(tile[200:, 100:] - 60).max() < 12
+    shown = Image.open(io.BytesIO(result._repr_png_()))
+    assert shown.size == (900, 60)
+    pixels = np.asarray(shown).astype(int)
+    assert np.abs(pixels[:, :95] - 60).max() < 3 < np.abs(pixels[20:30, 98:110] - 60).max()
 
 
 def test_parts_of_a_picture_are_those_of_the_whole() -> None:

@@ -14,7 +14,7 @@ from maskwright.structures import IGNORED, Images, LabelMaps, Resize
 from ..batches import Chance
 from ..pixels.resizing import collate_images, resize_image
 from ..records import Dataset
-from .samples import MapAugment, MapSample, draw_map_view, make_map_sample, map_of
+from .samples import MapAugment, MapSample, draw_map_view, draw_place, make_map_sample, map_of
 
 
 class MapBatches:
@@ -87,8 +87,11 @@ class MapBatches:
     def _size(self, draw: int, chance: Chance) -> tuple[int, int]:
         """Return the size of an image that another process makes."""
         assert self.augment is not None
-        size = self.dataset[draw % len(self.dataset)].size
-        return draw_map_view(size, self.resize, self.augment, chance.of(draw)).size
+        whole = self.dataset[draw % len(self.dataset)].size
+        size, rng = self.augment.part(whole), chance.of(draw)
+        if size != whole:
+            draw_place(whole, size, rng)  # the same numbers are used up
+        return draw_map_view(size, self.resize, self.augment, rng).size
 
     def _whole(self, indices: list[int]) -> tuple[Images, tuple[Tensor, ...]]:
         """Return the images by the rule of the model alone, and the maps as they are scored."""

@@ -20,6 +20,7 @@ from maskwright.structures import IGNORED, Resize
 
 from ..augment.colours import photometric
 from ..augment.view import View
+from ..pixels.large import large_image
 from ..pixels.resizing import resize_image
 from ..records import Dataset
 
@@ -40,6 +41,8 @@ class MapAugment:
         vflip: probability of mirroring top and bottom.
         rotate90: probability of a turn by 90, 180 or 270 degrees.
         photometric: change brightness, contrast, saturation and hue, each with probability 1/2.
+        tile: of an image with a longer side a random square of so many of its pixels stands for it;
+            None: the whole image.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
@@ -49,6 +52,7 @@ class MapAugment:
     vflip: float = 0.0
     rotate90: float = 0.0
     photometric: bool = False
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("flip", "vflip", "rotate90"):
@@ -63,6 +67,10 @@ class MapAugment:
             )
         if self.crop is not None and min(self.crop_size) < 1:
             raise OptionError(f"crop must be at least one pixel, got {self.crop}")
+
+    def part(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of what is seen of an image of a size."""
+        return size if self.tile is None else (min(size[0], self.tile), min(size[1], self.tile))
 
     @property
     def crop_size(self) -> tuple[int, int]:
@@ -101,8 +109,21 @@ def make_map_sample(
     Raises:
         ValueError: if a file cannot be read, or the two have different sizes.
     """
-    image, labels = dataset.image(index), map_of(dataset, index)
-    size = (image.shape[0], image.shape[1])
+    labels = map_of(dataset, index)
+    whole = (labels.shape[0], labels.shape[1])
+    size = augment.part(whole)
+    if size == whole:
+        image = dataset.image(index)
+    else:
+        y, x = draw_place(whole, size, rng)
+        place = slice(y, y + size[0]), slice(x, x + size[1])
+        large = large_image(dataset, index)
+        if large.shape[:2] != whole:
+            raise ValueError(
+                f"{dataset[index].path} has {large.shape[0]} x {large.shape[1]} pixels, its label "
+                f"map {whole[0]} x {whole[1]}"
+            )
+        image, labels = large[place], labels[place]
     view = draw_map_view(size, resize, augment, rng)
     if augment.crop is not None:
         view = _draw_window(labels, view, augment, rng)
@@ -112,7 +133,14 @@ def make_map_sample(
         pixels = photometric(pixels, rng)
     seen = view.orient_array(sample_labels(labels, view))
     # A single pixel counts as contiguous even where its strides are negative.
-    return MapSample(size, pixels, torch.from_numpy(seen.copy()))
+    return MapSample(whole, pixels, torch.from_numpy(seen.copy()))
+
+
+def draw_place(
+    whole: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draw the first row and column of a part (height, width) of an image evenly."""
+    return int(rng.integers(whole[0] - size[0] + 1)), int(rng.integers(whole[1] - size[1] + 1))
 
 
 def map_of(dataset: Dataset, index: int) -> np.ndarray:

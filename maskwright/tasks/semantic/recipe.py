@@ -42,6 +42,11 @@ class SemanticRecipe(TrainRecipe):
     """Random window of the scaled image in pixels, one side or (height, width); what lies outside
     the image is ignored. None: whole."""
 
+    tile: int | None = None
+    """Of a larger image see a random square of so many of its pixels, read by window where the file
+    allows it, and of that the `crop`; validation looks at it in such tiles. `imgsz` is the size of
+    a tile then."""
+
     class_limit: float = 0.75
     """Largest share that one class may have of a window; others are drawn again, up to ten times.
     1: any."""
@@ -81,7 +86,7 @@ class SemanticRecipe(TrainRecipe):
     @property
     def whole_images(self) -> bool:
         """False with random windows; see `TrainRecipe`."""
-        return self.crop is None
+        return self.crop is None and self.tile is None
 
     def peak_lr(self, images_per_step: int) -> float:
         """Return `lr`, or the value scaled to the number of images behind one optimiser step."""

@@ -19,7 +19,7 @@ from ...models.meta import Meta
 from ...models.semantic.base import Segmenter
 from ...nn.semantic.losses import make_loss
 from ...reports.next_command import predict_command, val_command
-from ...structures import Images, Resize
+from ...structures import Images, Resize, Tiling
 from ..base import Opens, Settings, Study, Task, Written
 from ..crf import SEARCH
 from ..evidence import Explainer
@@ -59,6 +59,7 @@ def augment_of(recipe: SemanticRecipe) -> MapAugment:
         rotate90=recipe.rotate90,
         photometric=recipe.photometric,
         class_limit=recipe.class_limit,
+        tile=recipe.tile,
     )
 
 
@@ -126,6 +127,8 @@ class SemanticTask(Task):
     def check(self, model: Segmenter, recipe: SemanticRecipe, data: Dataset, meta: Meta) -> None:
         """Make sure that the loss is one, and that there are classes to tell apart; see `Task`."""
         make_loss(recipe.loss)
+        if recipe.tile is not None:
+            Tiling(recipe.tile).require(model.resize, model.size_divisor)
         if len(data.names) < 2:
             raise ValueError(
                 f"data={recipe.data} has pixels of one class only, {data.names[0]!r}, and a "
@@ -141,7 +144,8 @@ class SemanticTask(Task):
         self, model: Segmenter, recipe: SemanticRecipe, train: Dataset, val: Dataset | None
     ) -> list[str]:
         """Return how much of the random windows lies beside the images; see `Task`."""
-        sizes = [train[i].size for i in range(len(train)) if min(train[i].size)]
+        part = augment_of(recipe).part
+        sizes = [part(train[i].size) for i in range(len(train)) if min(train[i].size)]
         if recipe.crop is None or not sizes:
             return []
         size = (
@@ -277,7 +281,8 @@ class SemanticTask(Task):
 
     def validation(self, recipe: SemanticRecipe) -> tuple[SemanticSettings, dict[str, Any]]:
         """Return the settings of validations in a training; see `Task`."""
-        return SemanticSettings(), {"boundary": recipe.val_boundary}
+        tiling = None if recipe.tile is None else Tiling(recipe.tile)
+        return SemanticSettings(tiling=tiling), {"boundary": recipe.val_boundary}
 
     def save_validation(
         self, folder: Path, result: SemanticEvaluation, data: Dataset, settings: Settings

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import tiny
+from PIL import Image
 from tiny_models import fresh
 
+from maskwright.data import open_dataset
+from maskwright.data.batches import random_source
+from maskwright.data.maps.batches import MapBatches
+from maskwright.data.maps.samples import MapAugment, make_map_sample
 from maskwright.errors import OptionError
 from maskwright.models.meta import Meta
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
-from maskwright.structures import Tiling
+from maskwright.structures import Resize, Tiling
 from maskwright.structures.tiling import ramps, starts
 from maskwright.tasks.semantic.settings import SemanticSettings
 from maskwright.tasks.semantic.tiling import MapAssembler
@@ -91,3 +97,48 @@ def test_what_does_not_go_with_tiles_is_told(
 ) -> None:
     with pytest.raises(OptionError, match=text):
         segmenter(np.zeros((200, 200, 3), np.uint8), **options)
+
+
+def test_training_sees_parts_of_large_images_with_their_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (200, 300)).astype(np.uint8)
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        # Red tells the class, green and blue the place.
+        y, x = np.mgrid[:200, :300]
+        pixels = np.stack([labels * 80, y, x // 2], -1).astype(np.uint8)
+        tifffile.imwrite(
+            tmp_path / "images" / split / "a.tif", pixels, tile=(64, 64), photometric="rgb"
+        )
+        Image.fromarray(labels).save(tmp_path / "masks" / split / "a.png")
+    (tmp_path / "classes.txt").write_text("\n".join(tiny.NAMES) + "\n")
+    data = open_dataset(tmp_path, "train", records="maps")
+    augment = MapAugment(scale=(1, 1), crop=50, flip=0.5, tile=96)
+    places = set()
+    for number in range(20):
+        sample = make_map_sample(data, 0, Resize(None, None, 1.0), augment, chance(number))
+        assert sample.pixels.shape == (3, 50, 50) and sample.original_size == (200, 300)
+        assert np.array_equal(sample.pixels[0].numpy(), sample.labels.numpy() * 80.0)
+        places.add((int(sample.pixels[1].min()), int(sample.pixels[2].min())))
+    assert len(places) > 15
+    # Another process knows how large a part is without making it.
+    for number in range(5):
+        whole = MapAugment(scale=(0.5, 2), crop=None, tile=96)
+        batches = MapBatches(data, Resize(None, None, 1.0), whole)
+        made = make_map_sample(data, 0, Resize(None, None, 1.0), whole, chance(number))
+        assert batches._size(0, Numbers(number)) == tuple(made.pixels.shape[1:])  # type: ignore[arg-type]
+
+
+def chance(number: int) -> np.random.Generator:
+    return random_source(0, number, 0)
+
+
+class Numbers:
+    """Gives the numbers of `chance`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def of(self, index: int) -> np.random.Generator:
+        return chance(self.number)
