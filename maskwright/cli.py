@@ -158,6 +158,12 @@ COMMANDS = {
         ("maskwright.prediction.predict", "predict"),
         "predict model=runs/train/train source=photos/",
     ),
+    "serve": Command(
+        commands.serve,
+        ("maskwright.serving.serve", "serve"),
+        "serve model=runs/train/train port=8000",
+        "Ctrl-C or SIGTERM ends it, when the requests that are there are answered.",
+    ),
     "convert": Command(
         commands.convert,
         ("maskwright.hub.loading", "convert"),
@@ -427,7 +433,7 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
                 option.name,
                 place if option.positional else inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if option.default is REQUIRED else option.default,
-                annotation=Annotated[str, parameter],
+                annotation=Annotated[Any, parameter],
             )
         )
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -169,6 +169,15 @@ def predict(*, model: str | Path, save: bool | str | Path | None = True, **optio
     return 1 if results.failed else 0
 
 
+def serve(**options: Any) -> int:
+    """Put models behind HTTP: a page to try them in a browser, and a service for programs."""
+    from maskwright.serving.serve import serve as run
+
+    keep_memory(options["device"])
+    run(**options)
+    return 0
+
+
 def export(*, model: str | Path, **options: Any) -> int:
     """Write a model as one graph, from pixels to objects, that runs without its code.
 

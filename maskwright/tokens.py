@@ -15,6 +15,7 @@ from .errors import synonym
 from .signatures import REQUIRED, Option, members
 
 _TEXT = Option("", "str", REQUIRED, "")
+_SEVERAL = "tuple[str, ...]"  # options of this type may be given several times as well
 # What editors and web pages make of "--".
 _DASHES = re.compile("[\u2010-\u2015\u2212-]+(?=[A-Za-z])")
 
@@ -124,6 +125,8 @@ class _Reader:
             raise UsageError(
                 f"{self.name}: the option {key!r} is empty; leave it out or give a value"
             )
+        if key in self.given and self.known.get(key, _TEXT).kind == _SEVERAL:
+            value = f"{self.given.pop(key)},{value}"
         if key in self.given:
             before = self.given[key]
             both = f"as {before} and {value}" if before != value else f"both times as {value}"

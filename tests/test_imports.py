@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("graphs",),
     ("prediction",),
+    ("serving",),
     ("exporters",),
     ("training",),
     ("recipes", "timing", "comparing"),
@@ -51,6 +52,7 @@ SHARED = (
     "storage",
     "timing",
     "comparing",
+    "serving",
 )
 # Public names of before there were other tasks.
 KEPT = ("def detector(self) -> Any:",)
@@ -62,7 +64,7 @@ TASK_WORDS = re.compile(
 )
 HEAVY = {
     *("torchvision", "timm", "matplotlib", "hotcoco", "pycocotools", "rich", "lightning_fabric"),
-    *("cv2", "sklearn", "scipy", "av", "trackers", "supervision"),
+    *("cv2", "sklearn", "scipy", "av", "trackers", "supervision", "uvicorn"),
 }
 WITHOUT_TORCH = (
     *("__init__.py", "__main__.py", "cli.py", "commands.py", "errors.py", "signatures.py"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import sys
@@ -106,6 +107,30 @@ class ImageResult(ABC):
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes each of `FILES`, by the name of its format."""
         return {}
+
+    def answers(self) -> dict[str, Callable[[], str | bytes]]:
+        """Return what makes each form in which a service answers, by its name, beside JSON."""
+        from PIL import Image
+
+        made: dict[str, Callable[[], str | bytes]] = {
+            "overlay": lambda: as_png(self.plot()),
+            "image": lambda: as_png(Image.fromarray(np.ascontiguousarray(self.image))),
+        }
+        if self.heatmap is not None:
+            made["heatmap"] = lambda: as_png(self.plot_heatmap())
+        if (geojson := self._texts().get(".geojson")) is not None:
+            made["geojson"] = geojson
+        return made
+
+    def drawn(self) -> dict[str, Any]:
+        """Return what somebody needs who draws `content` over the image, beside it.
+
+        With a heat map: `heatmap`, a grey PNG file in base64, and what is `explained` by it.
+        """
+        if self.heatmap is None:
+            return {}
+        grey = (255 * self.heatmap).round().astype(np.uint8)
+        return {"heatmap": as_text(grey), "explained": self.explained and self.explained[0]}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -261,6 +286,20 @@ class ImageResult(ABC):
                 **self.content(),
             }
         )
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def as_text(picture: np.ndarray) -> str:
+    """Return 8-bit grey pixels (H, W) as a PNG file in base64."""
+    from PIL import Image
+
+    return base64.b64encode(as_png(Image.fromarray(picture))).decode("ascii")
 
 
 def _writable() -> set[str]:

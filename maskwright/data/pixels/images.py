@@ -9,6 +9,7 @@ detectron2) or without one on the float image (torchvision's detection models).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,21 +111,29 @@ def load_samples(source: Any, *, size: tuple[int, int] | None = None) -> np.ndar
     return samples
 
 
-def image_header(path: Path) -> Header:
+def image_header(source: Path | bytes) -> Header:
     """Return what an image file says of itself, without decoding it.
+
+    Args:
+        source: the file, or its bytes.
 
     Raises:
         ValueError: if the file is missing or no image.
     """
     from PIL import Image
 
-    with exif_warnings() as caught, own_limit(), open_file(path) as stream:
+    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    with (
+        exif_warnings() as caught,
+        own_limit(),
+        io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as stream,
+    ):
         if beyond_pillow(stream):
-            stored, kind, frames, turn = deep.tiff_size(stream, str(path))
+            stored, kind, frames, turn = deep.tiff_size(stream, name)
             size = stored[::-1] if turn > 4 else stored
             many = kind not in ("uint8", "bool")
             return Header(size, stored, "TIFF", (".tif", ".tiff"), kind, frames, False, many)
-        with opened(stream, str(path)) as image:
+        with opened(stream, name) as image:
             height, width = stored = image.size[::-1]
             more = deep.stores_more(image)  # before Pillow loads the pixels, to look for EXIF
             orientation = orientation_of(image)

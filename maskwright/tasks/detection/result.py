@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ...files import replacing_picture
 from ...ops.outlines import Part, as_geometry, trace_parts
-from ...ops.rle import decode_rle
+from ...ops.rle import decode_rle, measure_rle
 from ...paths import home_path
-from ...reports.result import ImageResult, Mark
+from ...reports.result import ImageResult, Mark, as_png
 from ...structures import Detections, Skeleton
 from ...text import to_json
 from .crf import full_masks, mask_codes
@@ -276,6 +276,45 @@ class Result(ImageResult):
             x1, y1, x2, y2 = (int(v) for v in box)
             rows.append((self.names[label], int(1000 * score), (x1, y1, x2 - x1, y2 - y1)))
         return rows
+
+    def answers(self) -> dict[str, Callable[[], str | bytes]]:
+        """Return a COCO document and label images as well; see `ImageResult`."""
+        from PIL import Image
+
+        made = {**super().answers(), "coco": lambda: to_json(self.coco_document())}
+        if self.rle is not None:
+            made["labels"] = lambda: as_png(Image.fromarray(self.label_image()))
+        return made
+
+    def drawn(self) -> dict[str, Any]:
+        """Return the lines between keypoints as well, `bones`; see `ImageResult`."""
+        bones = {} if self.skeleton is None else {"bones": [list(b) for b in self.skeleton.bones]}
+        return {**super().drawn(), **bones}
+
+    def coco_document(self) -> dict[str, Any]:
+        """Return the objects as a COCO data set of this one image, scores included."""
+        height, width = self.size
+        joints: dict[str, Any] = {}
+        if self.skeleton is not None:
+            bones = [[a + 1, b + 1] for a, b in self.skeleton.bones]
+            joints = {"keypoints": list(self.skeleton.names), "skeleton": bones}
+        annotations = []
+        for number, row in enumerate(self.to_coco(1), 1):
+            entry = {"id": number, **row, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]}
+            if (points := entry.get("keypoints")) is not None:  # their scores become "seen"
+                entry["keypoints"] = [2 if k % 3 == 2 else v for k, v in enumerate(points)]
+                entry["num_keypoints"] = len(points) // 3
+            if "segmentation" in entry:
+                entry["area"] = float(measure_rle(entry["segmentation"])[0])
+            annotations.append(entry)
+        return {
+            "images": [{"id": 1, "file_name": self.name, "height": height, "width": width}],
+            "annotations": annotations,
+            "categories": [
+                {"id": self._category_id(label), "name": name, **joints}
+                for label, name in enumerate(self.names)
+            ],
+        }
 
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes polygons and label images; see `ImageResult`."""

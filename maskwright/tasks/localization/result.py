@@ -157,6 +157,11 @@ class LocationResult(ImageResult):
             data["keypoints"] = dict(zip(names, _rounded(self.keypoints), strict=True))
         return data
 
+    def drawn(self) -> dict[str, Any]:
+        """Return the lines between keypoints as well, `bones`; see `ImageResult`."""
+        bones = {} if self.skeleton is None else {"bones": [list(b) for b in self.skeleton.bones]}
+        return {**super().drawn(), **bones}
+
     def counts(self) -> dict[str, int]:
         """Return the class of the image, once; see `ImageResult`."""
         return {self.called: 1} if self.called else {}

@@ -15,7 +15,7 @@ from ...drawing.labels import Color
 from ...files import replacing, replacing_picture
 from ...ops.outlines import Part, as_geometry, trace_labels
 from ...paths import home_path
-from ...reports.result import ImageResult, Mark
+from ...reports.result import ImageResult, Mark, as_png, as_text
 from ...text import to_json
 
 if TYPE_CHECKING:
@@ -149,6 +149,15 @@ class SemanticResult(ImageResult):
         x1, y1, x2, y2 = frame
         image, classes = self.image[y1:y2, x1:x2], self.labels[y1:y2, x1:x2]
         return draw_label_map(image, classes, self.names, colors=self.palette, legend=False)
+
+    def answers(self) -> dict[str, Callable[[], str | bytes]]:
+        """Return the label map as well; see `ImageResult`."""
+        return {**super().answers(), "labels": lambda: as_png(self.label_image())}
+
+    def drawn(self) -> dict[str, Any]:
+        """Return the label map as grey PNG, and the colours by label; see `ImageResult`."""
+        maps = {"label_map": as_text(self.labels), "colors": self.palette.tolist()}
+        return {**super().drawn(), **maps}
 
     def writers(self) -> dict[str, Callable[[Path], Any]]:
         """Return what writes polygons, label maps and probabilities; see `ImageResult`."""
