@@ -23,9 +23,10 @@ _EXAMPLE = {
     "height": 480,
     "width": 640,
     "speed": {"load": 6.1, "preprocess": 4.2, "inference": 88.0, "postprocess": 3.5},
-    "objects": [
-        {"name": "person", "label": 0, "category_id": 1, "score": 0.98, "box": [12, 30, 88, 200]}
-    ],
+    "label": 3,
+    "class": "tram",
+    "score": 0.98,
+    "top": [{"class": "tram", "score": 0.98}, {"class": "bus", "score": 0.01}],
 }
 REFUSALS = {
     400: "the request cannot be read",
