@@ -107,7 +107,6 @@ def test_png_netpbm_and_jpeg2000() -> None:
     ("data", "problem"),
     [
         (tiff(RGBA, photometric="separated"), "SEPARATED.*convert it to RGB"),
-        (tiff(RGB[..., :2], photometric="minisblack", planarconfig="contig"), "2 channels"),
         (tiff(GREY.astype("c8")), "no real numbers"),
         (tiff(np.stack([GREY] * 4), volumetric=True, photometric="minisblack"), "volume"),
         (by_opencv(".tiff", RGB), "pip install imagecodecs"),

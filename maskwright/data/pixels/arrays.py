@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from maskwright.channels import MOST_CHANNELS
+
+from .selection import chosen_channels
 
 
 def read_stream(stream: Any) -> bytes:
@@ -38,34 +43,51 @@ def as_array(tensor: Tensor) -> np.ndarray:
             f"an image tensor has two or three dimensions, got {tuple(tensor.shape)}: give a "
             "batch as a list of its images"
         )
-    if tensor.ndim == 3 and tensor.shape[0] in (1, 3, 4):
+    first, *_, last = tensor.shape or (0, 0)
+    if tensor.ndim == 3 and (first in (1, 3, 4) or first <= MOST_CHANNELS < last):
         tensor = tensor.permute(1, 2, 0)
     array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
 
 
-def check_array(array: np.ndarray) -> np.ndarray:
-    """Return the samples of an array as `images.load_samples` does.
+def check_array(array: np.ndarray, channels: Sequence[int] | None = None) -> np.ndarray:
+    """Return the samples of an array as `picture.open_picture` does.
 
     Raises:
-        ValueError: if it is no image.
+        ValueError: if it is no image, or lacks a channel that is asked for.
     """
     if array.dtype.kind not in "buif":
         raise ValueError(f"an image array holds real numbers, got {array.dtype}")
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+    if array.ndim != 3 or array.shape[2] > MOST_CHANNELS or 0 in array.shape:
         raise ValueError(
-            "an image array has the shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; "
-            f"got {array.shape}"
+            "an image array has the shape (H, W), (H, W, 1), (H, W, 3) RGB, (H, W, 4) RGBA or "
+            f"(H, W, C) of at most {MOST_CHANNELS} other channels; got {array.shape}"
         )
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.shape[2] == 1:
-        grey = np.ascontiguousarray(array[..., 0])
-        return np.repeat(array, 3, axis=2) if grey.dtype == np.uint8 else grey
-    return np.ascontiguousarray(array[..., :3])
+    return picked(array, channels, "the given array")
+
+
+def picked(samples: np.ndarray, channels: Sequence[int] | None, name: str) -> np.ndarray:
+    """Return the channels that are asked for of samples (H, W, C), or all but alpha.
+
+    Returns:
+        (H, W) of one channel, otherwise (H, W, C).
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    count = samples.shape[2]
+    usual = {2: (0, 1), 4: (0, 1, 2)}.get(count, tuple(range(count)))
+    taken = chosen_channels(channels, count, usual, name)
+    if len(taken) == 1:
+        return np.ascontiguousarray(samples[..., taken[0]])
+    if taken == tuple(range(len(taken))):
+        return np.ascontiguousarray(samples[..., : len(taken)])
+    return np.ascontiguousarray(samples[..., list(taken)])
 
 
 def upright(samples: np.ndarray, orientation: int, size: tuple[int, int] | None) -> np.ndarray:

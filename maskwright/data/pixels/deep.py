@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import picked
 from .limits import check_pixels
-from .tiff import AS_EIGHT_BITS, RefusedError, open_tiff, turned_grey
+from .selection import RefusedError
+from .tiff import AS_EIGHT_BITS, open_tiff, turned_grey
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,15 +47,18 @@ def stores_more(image: Image.Image) -> bool:
     return is_full_grey(image.mode) or any(";16" in str(tile[3]) for tile in tiles(image))
 
 
-def read_deep(image: Image.Image, name: str) -> np.ndarray | None:
+def read_deep(
+    image: Image.Image, name: str, channels: Sequence[int] | None = None
+) -> np.ndarray | None:
     """Return the samples of a file that stores more than Pillow gives, before any turn.
 
     Args:
         image: as Pillow has opened it, not loaded.
         name: what the file is called.
+        channels: see `picture.open_picture`.
 
     Returns:
-        (H, W) or (H, W, 3), any type of numbers; None: Pillow's pixels are the samples.
+        (H, W) or (H, W, C), any type of numbers; None: Pillow's pixels are the samples.
 
     Raises:
         ValueError: if nothing reads it in full depth.
@@ -63,15 +69,18 @@ def read_deep(image: Image.Image, name: str) -> np.ndarray | None:
         one = (_values(tags, _SAMPLES) or [1])[0] == (_values(tags, _DEPTH) or [1])[0] == 1
         if is_full_grey(image.mode) and one:
             return None
-        return read_tiff(_everything(image), name)
+        return read_tiff(_everything(image), name, channels)
     if is_full_grey(image.mode) and kind != "PPM":
         if kind == "FITS":
             raise RefusedError(f"{name} is FITS with more than 8 bits: {AS_EIGHT_BITS}")
         return None
     if kind == "PNG":
-        return _read_png(_everything(image))
+        return _read_png(_everything(image), name, channels)
     if kind == "PPM":
-        return _read_netpbm(_everything(image), name)
+        samples = _read_netpbm(_everything(image), name)
+        if samples is None or channels is None:
+            return samples
+        return picked(np.atleast_3d(samples), channels, name)
     raise RefusedError(
         f"{name} is {kind} with more than 8 bits per channel in colour, of which Pillow would drop "
         f"the lower ones: {AS_EIGHT_BITS}"
@@ -131,31 +140,19 @@ class GreyTags:
         return turned_grey(samples, self.bits) if self.white_is_zero else samples
 
 
-def read_tiff(data: bytes, name: str) -> np.ndarray:
+def read_tiff(data: bytes, name: str, channels: Sequence[int] | None) -> np.ndarray:
     """Return the samples of the first page of a TIFF, (H, W) or (H, W, C), before any turn.
 
     Raises:
         ValueError: if it is damaged, needs a codec that is missing, or is no image.
     """
-    file, windows, _ = open_tiff(io.BytesIO(data), name, needed=True)
-    with file:
-        check_pixels(*windows.size, name)
-        samples = windows.read(0, 0, *windows.size)
+    windows = open_tiff(io.BytesIO(data), name, None, channels, needed=True).windows
+    check_pixels(*windows.size, name)
+    samples = windows.read(0, 0, *windows.size)
     return samples[..., 0] if windows.channels == 1 else samples
 
 
-def tiff_size(stream: BinaryIO, name: str) -> tuple[tuple[int, int], str, int, int]:
-    """Return (height, width), type of samples, number of pages and orientation of a TIFF.
-
-    Raises:
-        ValueError: if it is none that is read.
-    """
-    file, windows, orientation = open_tiff(stream, name, needed=True)
-    pages = sum(not getattr(one, "is_reduced", False) for one in list(file.pages))
-    return windows.size, str(file.pages[0].dtype), pages, orientation
-
-
-def _read_png(data: bytes) -> np.ndarray:
+def _read_png(data: bytes, name: str, channels: Sequence[int] | None) -> np.ndarray:
     """Return the samples of a PNG of 16 bits with colours or alpha."""
     import torch
     from torchvision.io import ImageReadMode, decode_png
@@ -168,7 +165,9 @@ def _read_png(data: bytes) -> np.ndarray:
         raise RefusedError(
             "this torchvision drops bits of 16-bit PNG: update it with `pip install -U torchvision`"
         )
-    return np.ascontiguousarray(samples[..., 0] if samples.shape[2] < 3 else samples[..., :3])
+    if channels is None and samples.shape[2] == 2:
+        channels = (0,)
+    return picked(samples, channels, name)
 
 
 def _largest(tile: Any) -> int:

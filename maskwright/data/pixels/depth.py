@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits to 8 bits: a linear stretch of a window of values.
+"""Samples of more than 8 bits to 0 to 255, in full depth or 8 bits: a linear stretch of a window.
 
 The window is declared, or comes from the samples themselves, of one image or of a data set. All
 channels of an image share it, so that colours keep their balance. A value that is not a number
@@ -62,34 +62,73 @@ def widened(low: float, high: float) -> Window:
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
 
 
-def to_eight_bit(samples: np.ndarray, window: Window | str | None = None) -> np.ndarray:
-    """Bring the samples of an image to 8 bits.
+def to_pixels(samples: np.ndarray, window: Window | str | None = None) -> np.ndarray:
+    """Bring the samples of an image to what networks look at, in full depth.
 
     Args:
-        samples: (H, W) or (H, W, 3); uint8 ones are returned as they are.
+        samples: (H, W) or (H, W, C).
         window: (low, high), a rule of `maskwright.window.RULES`, or None: percentile. Rules look
             at these samples alone.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, C), three equal channels of (H, W): uint8 samples as they are, others as float32, the
+        window from 0 to 255 and what lies beyond it at its ends.
     """
     if is_deep(samples):
-        rule = window if isinstance(window, str) else RULE
-        low, high = window if isinstance(window, tuple) else own_window(samples, rule)
-        samples = _stretch(samples, low, high)
-    return np.repeat(samples[..., None], 3, axis=2) if samples.ndim == 2 else samples
+        samples = _stretch(samples, *_window(samples, window), np.float32)
+    return repeated(samples) if samples.ndim == 2 else samples
 
 
-def _stretch(samples: np.ndarray, low: float, high: float) -> np.ndarray:
+def to_eight_bit(samples: np.ndarray, window: Window | str | None = None) -> np.ndarray:
+    """Bring the samples of an image to 8-bit RGB, for people; the arguments are `to_pixels`'."""
+    if is_deep(samples):
+        samples = _stretch(samples, *_window(samples, window), np.uint8)
+    return shown(samples)
+
+
+def shown(pixels: np.ndarray) -> np.ndarray:
+    """Return what people are shown of pixels.
+
+    Args:
+        pixels: (H, W) or (H, W, C), 0 to 255, uint8 or float32.
+
+    Returns:
+        (H, W, 3) uint8: one channel as grey, two as red and green, of more the first three as red,
+        green and blue.
+    """
+    if pixels.dtype != np.uint8:
+        pixels = (pixels + np.float32(0.5)).astype(np.uint8)
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return repeated(pixels.reshape(pixels.shape[:2]))
+    if pixels.shape[2] == 2:
+        return np.concatenate([pixels, np.zeros_like(pixels[..., :1])], 2)
+    return pixels if pixels.shape[2] == 3 else np.ascontiguousarray(pixels[..., :3])
+
+
+def repeated(grey: np.ndarray) -> np.ndarray:
+    """Return (H, W) as three equal channels (H, W, 3)."""
+    found = np.empty((*grey.shape, 3), grey.dtype)
+    found[...] = grey[..., None]
+    return found
+
+
+def _window(samples: np.ndarray, window: Window | str | None) -> Window:
+    if isinstance(window, tuple):
+        return window
+    return own_window(samples, window if isinstance(window, str) else RULE)
+
+
+def _stretch(samples: np.ndarray, low: float, high: float, kind: type) -> np.ndarray:
     if samples.dtype in (np.uint16, np.int16) and samples.size > 2**16:
         every = np.arange(2**16, dtype=np.uint16).view(samples.dtype)
         codes = np.ascontiguousarray(samples).view(np.uint16)
-        found: np.ndarray = _stretch(every, low, high)[codes]
+        found: np.ndarray = _stretch(every, low, high, kind)[codes]
         return found
     flat = samples.reshape(-1)
-    out = np.empty(flat.shape, np.uint8)
+    out = np.empty(flat.shape, kind)
+    half = 0.5 if kind is np.uint8 else 0.0
     for start in range(0, flat.size, _ROWS):
         part = flat[start : start + _ROWS].astype(np.float64)
         part = np.nan_to_num(part, nan=low, posinf=high, neginf=low).clip(low, high)
-        out[start : start + _ROWS] = (part - low) * (255 / (high - low)) + 0.5
+        out[start : start + _ROWS] = (part - low) * (255 / (high - low)) + half
     return out.reshape(samples.shape)

@@ -10,6 +10,7 @@ detectron2) or without one on the float image (torchvision's detection models).
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import numpy as np
 from maskwright.window import Window
 
 from . import deep
-from .depth import to_eight_bit
+from .depth import repeated, to_eight_bit
 from .kinds import count_frames
 from .limits import own_limit
 from .opening import open_file
 from .picture import open_picture
 from .pillow import about_exif, beyond_pillow, exif_warnings, opened, orientation_of
+from .tiff import ForPillowError, OpenTiff, is_tiff, open_tiff
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Header:
         mode: Pillow's name of the kind of pixels, such as "RGB", "L", "CMYK", "I;16".
         frames: images in the file: of an animation, or pages.
         broken_exif: whether its EXIF block cannot be read, and with it the orientation.
-        deep: whether its samples have more than 8 bits, and so are stretched to them.
+        deep: whether its samples have more than 8 bits, and so are scaled by a window.
+        channels: samples of a pixel, without alpha.
     """
 
     size: tuple[int, int]
@@ -50,6 +53,7 @@ class Header:
     frames: int
     broken_exif: bool
     deep: bool
+    channels: int
 
 
 def load_image(
@@ -57,58 +61,61 @@ def load_image(
     *,
     size: tuple[int, int] | None = None,
     window: Window | str | None = None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the pixels of an image as 8-bit RGB, turned upright by its EXIF orientation.
 
     Grey images are repeated over three channels, an alpha channel is dropped (the colours under it
-    are kept), of an animation the first frame is taken. Samples of other kinds than unsigned ones
-    of 8 bits are stretched linearly from a window of values to 0 to 255.
+    are kept). Samples of other kinds than unsigned ones of 8 bits are stretched linearly from a
+    window of values to 0 to 255. Of more than three channels the first three are shown.
 
     Args:
-        source: see `load_samples`.
-        size: see `load_samples`.
+        source: see `picture.open_picture`.
+        size: see `picture.open_picture`.
         window: (low, high), "minmax" or "percentile" of these samples; None: percentile, from the
             value that 0.1 % of them do not reach to the one that 0.1 % exceed. 8-bit images stay
             as they are.
+        page: see `picture.open_picture`.
+        channels: see `picture.open_picture`.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: as `load_samples` does.
+        ValueError: as `open_picture` does.
     """
-    return to_eight_bit(load_samples(source, size=size), window)
+    return to_eight_bit(load_samples(source, size=size, page=page, channels=channels), window)
 
 
-def load_samples(source: Any, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def load_samples(
+    source: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+) -> np.ndarray:
     """Return the samples of an image as they are stored, turned upright by its EXIF orientation.
 
     Args:
-        source: path, http(s) URL, bytes of an encoded image, an open file or other binary stream
-            (read from its beginning), PIL image; or an array (H, W), (H, W, 1), (H, W, 3) RGB or
-            (H, W, 4) RGBA of numbers, or a torch tensor, also with its channels in front. False
-            and True are black and white.
-        size: (height, width) for which annotations were made. An annotation tool that ignores the
-            EXIF orientation writes the size of the stored pixels: only then (`size` is the stored
-            size and not the upright one) the pixels stay as they are stored.
+        source: see `picture.open_picture`.
+        size: see `picture.open_picture`.
+        page: see `picture.open_picture`.
+        channels: see `picture.open_picture`.
 
     Returns:
-        (H, W, 3) uint8, or of other types of numbers (H, W) or (H, W, 3), native byte order.
+        Grey of other types than uint8 (H, W), everything else (H, W, C): of 8-bit grey three equal
+        channels. With `channels` always (H, W, C), those that are asked for. Native byte order.
 
     Raises:
-        ValueError: if the source is missing, no image, truncated, larger than the limit (see
-            `limits`), or has samples that nothing here reads in full depth.
+        ValueError: as `open_picture` does, or if the image has more pixels than are allowed (see
+            `limits`).
     """
-    with open_picture(source, size=size) as picture:
-        if picture.channels not in (1, 3):
-            raise ValueError(
-                f"{picture.name} has {picture.channels} channels that are not marked as red, green "
-                "and blue: save one channel as grey, or three of them as RGB"
-            )
+    with open_picture(source, page, channels, size=size) as picture:
         samples = picture.whole()
-    if samples.dtype == np.uint8 and samples.ndim == 2:
-        return np.repeat(samples[..., None], 3, axis=2)
-    return samples
+    if samples.ndim == 2 and channels is not None:
+        return samples[..., None]
+    return repeated(samples) if samples.ndim == 2 and samples.dtype == np.uint8 else samples
 
 
 def image_header(source: Path | bytes) -> Header:
@@ -128,11 +135,13 @@ def image_header(source: Path | bytes) -> Header:
         own_limit(),
         io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as stream,
     ):
-        if beyond_pillow(stream):
-            stored, kind, frames, turn = deep.tiff_size(stream, name)
-            size = stored[::-1] if turn > 4 else stored
-            many = kind not in ("uint8", "bool")
-            return Header(size, stored, "TIFF", (".tif", ".tiff"), kind, frames, False, many)
+        if is_tiff(stream):
+            try:
+                found = open_tiff(stream, name, needed=beyond_pillow(stream))
+            except ForPillowError:
+                stream.seek(0)
+            else:
+                return _of_tiff(found)
         with opened(stream, name) as image:
             height, width = stored = image.size[::-1]
             more = deep.stores_more(image)  # before Pillow loads the pixels, to look for EXIF
@@ -149,7 +158,18 @@ def image_header(source: Path | bytes) -> Header:
                 frames,
                 orientation is None or any(map(about_exif, caught)),
                 more,
+                1 if image.mode == "L" or deep.is_full_grey(image.mode) else 3,
             )
+
+
+def _of_tiff(found: OpenTiff) -> Header:
+    stored, kind = found.windows.size, found.windows.dtype
+    size = stored[::-1] if found.orientation > 4 else stored
+    count = found.windows.channels
+    mode = {1: "L", 3: "RGB"}.get(count, f"{count} channels")
+    more = kind != np.uint8
+    mode = str(kind) if more else mode
+    return Header(size, stored, "TIFF", (".tif", ".tiff"), mode, found.pages, False, more, count)
 
 
 def has_deep_samples(path: Path) -> bool:

@@ -21,6 +21,7 @@ from .arrays import as_array, check_array, read_stream, upright
 from .limits import check_pixels, own_limit
 from .opening import download, open_file
 from .pillow import beyond_pillow, decode, exif_warnings, opened
+from .selection import chosen_page
 
 
 class Picture:
@@ -33,6 +34,7 @@ class Picture:
         dtype: of the samples, in native byte order.
         by_window: whether parts are read from the file when they are asked for; otherwise the
             image is in memory.
+        said: how pages and channels were told apart, where it had to be decided; or "".
 
     Example:
         >>> with open_picture(np.arange(12, dtype=np.uint16).reshape(3, 4)) as picture:
@@ -47,8 +49,9 @@ class Picture:
         *,
         orientation: int = 1,
         stream: BinaryIO | None = None,
+        said: str = "",
     ) -> None:
-        self.name = name
+        self.name, self.said = name, said
         self._stream, self._orientation, self._samples = stream, orientation, samples
         if isinstance(samples, np.ndarray):
             height, width = samples.shape[:2]
@@ -134,9 +137,9 @@ def open_picture(
 
     Args:
         source: path, http(s) URL, bytes of an encoded image, an open file or other binary stream
-            (read from its beginning), PIL image; or an array (H, W), (H, W, 1), (H, W, 3) RGB or
-            (H, W, 4) RGBA of numbers, or a torch tensor, also with its channels in front. False
-            and True are black and white.
+            (read from its beginning), PIL image; or an array (H, W), (H, W, 1), (H, W, 3) RGB,
+            (H, W, 4) RGBA or (H, W, C) of numbers, or a torch tensor, also with its channels in
+            front. False and True are black and white.
         page: number of the image in a file of several, from 0; None: the first.
         channels: numbers from 0 of the channels to read, in this order; None: all but alpha.
         size: (height, width) for which annotations were made. An annotation tool that ignores the
@@ -153,9 +156,12 @@ def open_picture(
     if isinstance(source, Tensor):
         source = as_array(source)
     if isinstance(source, np.ndarray):
-        return Picture("the given array", check_array(source))
+        chosen_page(page, 1, "the given array")
+        return Picture("the given array", check_array(source, channels))
     if isinstance(source, Image.Image):
-        return Picture("the given PIL image", decode(source, "the given PIL image", size))
+        return Picture(
+            "the given PIL image", decode(source, "the given PIL image", size, page, channels)
+        )
     name, stream = _opened(source)
     with exif_warnings(), own_limit():
         try:
@@ -164,7 +170,7 @@ def open_picture(
                 return found
             with opened(stream, name) as image:
                 check_pixels(image.height, image.width, name)
-                picture = Picture(name, decode(image, name, size))
+                picture = Picture(name, decode(image, name, size, page, channels))
         except BaseException:
             stream.close()
             raise
@@ -196,19 +202,18 @@ def _of_tiff(
     size: tuple[int, int] | None,
 ) -> Picture | None:
     """Open a TIFF by its parts; None: another file, or one that only Pillow decodes."""
-    start = stream.read(4)
-    stream.seek(0)
-    if start not in tiff.TIFF_STARTS:
+    if not tiff.is_tiff(stream):
         return None
     needed = beyond_pillow(stream)
     try:
-        _, windows, orientation = tiff.open_tiff(stream, name, page, channels, needed=needed)
+        found = tiff.open_tiff(stream, name, page, channels, needed=needed)
     except tiff.ForPillowError:
         stream.seek(0)
         return None
+    windows, orientation = found.windows, found.orientation
     height, width = windows.size
     if size is not None and tuple(size) == (height, width) != (width, height) and orientation > 4:
         orientation = 1
     if not windows.by_window:
         check_pixels(height, width, name)
-    return Picture(name, windows, orientation=orientation, stream=stream)
+    return Picture(name, windows, orientation=orientation, stream=stream, said=found.said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from . import deep
-from .arrays import upright
-from .kinds import PROGRAMS
+from .arrays import picked, upright
+from .kinds import PROGRAMS, count_frames
 from .limits import check_pixels, has_own_limit, mend, own_limit
 from .opening import open_file
-from .tiff import TIFF_STARTS, RefusedError
+from .selection import RefusedError, chosen_page
+from .tiff import is_tiff
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,9 +45,7 @@ def beyond_pillow(stream: BinaryIO) -> bool:
     """Return whether a file is a TIFF of a kind that Pillow cannot open; the stream is rewound."""
     from PIL import Image
 
-    start = stream.read(4)
-    stream.seek(0)
-    if start not in TIFF_STARTS:
+    if not is_tiff(stream):
         return False
     try:
         with Image.open(stream):
@@ -85,7 +84,13 @@ def opened(stream: Any, name: str) -> Image.Image:
     return image
 
 
-def decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.ndarray:
+def decode(
+    image: Image.Image,
+    name: str,
+    size: tuple[int, int] | None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+) -> np.ndarray:
     """Return the samples of an opened image, upright; see `picture.open_picture`.
 
     Raises:
@@ -93,8 +98,11 @@ def decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.nd
     """
     from PIL import Image as Pillow
 
+    chosen_page(page, count_frames(image) if page else 1, name)
     try:
-        samples = deep.read_deep(image, name) if _stores_more(image) else None
+        if page:
+            image.seek(page)
+        samples = deep.read_deep(image, name, channels) if _stores_more(image) else None
         if samples is not None:
             return upright(samples, orientation_of(image) or 1, size)
         transpose = Pillow.Transpose
@@ -114,7 +122,7 @@ def decode(image: Image.Image, name: str, size: tuple[int, int] | None) -> np.nd
         unturned = size is not None and tuple(size) == stored != turned
         if orientation > 1 and not unturned:
             image = image.transpose(turns[orientation])
-        return _from_pillow(image, tags)
+        return _from_pillow(image, tags, name, channels)
     except RefusedError:
         raise
     except MemoryError as error:
@@ -176,17 +184,23 @@ def orientation_of(image: Image.Image) -> int | None:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _from_pillow(image: Image.Image, tags: deep.GreyTags | None) -> np.ndarray:
-    """Return the samples of a loaded image: (H, W, 3) uint8 RGB, or deep grey ones (H, W)."""
+def _from_pillow(
+    image: Image.Image, tags: deep.GreyTags | None, name: str, channels: Sequence[int] | None
+) -> np.ndarray:
+    """Return the samples of a loaded image: (H, W, C) uint8, or grey ones (H, W)."""
     if deep.is_full_grey(image.mode):
         samples = np.array(image)
         samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-        return samples if tags is None else tags.apply(samples)
+        samples = samples if tags is None else tags.apply(samples)
+        return picked(samples[..., None], channels, name)
     if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if image.mode in ("P", "PA"):
         # Straight to RGB, Pillow warns about palettes with transparency.
         image = image.convert("RGBA")
-    if image.mode != "RGB":
+    if channels is not None and image.mode in ("LA", "RGBA"):
+        return picked(np.array(image), channels, name)
+    if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
-    return np.array(image)
+    samples = np.array(image)
+    return samples if channels is None else picked(np.atleast_3d(samples), channels, name)

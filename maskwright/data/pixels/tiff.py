@@ -10,12 +10,13 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from .axes import Part, find_stack
 from .limits import TooLargeError, check_pixels
+from .selection import RefusedError, chosen_channels, chosen_page
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KEPT_BYTES = 128 * 2**20  # of decoded strips and tiles: neighbouring windows share them
@@ -26,31 +27,8 @@ _WHITE_IS_ZERO, _RGB = 0, 2
 _PLAIN_BITS = (1, 8, 16, 32, 64)  # what tifffile unpacks without imagecodecs
 
 
-class RefusedError(ValueError):
-    """A file that is whole, but no picture for us; the message says what to do."""
-
-
 class ForPillowError(Exception):
     """A TIFF that only Pillow decodes."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Samples of an image that lie in one page of a file.
-
-    Attributes:
-        page: of tifffile.
-        skip: bytes from the first sample of the page on, in files that describe one page alone of
-            planes that follow each other.
-    """
-
-    page: Any
-    skip: int = 0
-
-    @property
-    def samples(self) -> int:
-        """Samples of a pixel."""
-        return int(self.page.keyframe.samplesperpixel)
 
 
 class TiffWindows:
@@ -211,6 +189,22 @@ class TiffWindows:
         return found
 
 
+class OpenTiff(NamedTuple):
+    """One image of a TIFF, and how it was found.
+
+    Attributes:
+        windows: its samples.
+        orientation: 1 to 8.
+        pages: images in the file.
+        said: see `axes.Stack`.
+    """
+
+    windows: TiffWindows
+    orientation: int
+    pages: int
+    said: str
+
+
 def open_tiff(
     stream: BinaryIO,
     name: str,
@@ -218,7 +212,7 @@ def open_tiff(
     channels: Sequence[int] | None = None,
     *,
     needed: bool,
-) -> tuple[Any, TiffWindows, int]:
+) -> OpenTiff:
     """Open one image of a TIFF.
 
     Args:
@@ -228,18 +222,18 @@ def open_tiff(
         channels: see `picture.open_picture`.
         needed: whether Pillow cannot open it either.
 
-    Returns:
-        The file of tifffile, the image, and its orientation, 1 to 8.
-
     Raises:
         ForPillowError: if only Pillow decodes the image.
         ValueError: see `picture.open_picture`.
     """
     try:
         file = tiff_file(stream)
-        pages = [one for one in file.pages if not one.is_reduced] or [file.pages[0]]
-        first = pages[chosen_page(page, len(pages), name)]
-        turn = first.keyframe.tags.get(274)
+        stack = find_stack(file, channels, page)
+        parts = stack.images[chosen_page(page, len(stack.images), name)]
+        if any(part.page is None for part in parts):
+            raise RefusedError(f"{name} declares planes that it lacks: copy it again")
+        first = parts[0].page.keyframe
+        turn = first.tags.get(274)
         orientation = turn.value if turn is not None and turn.value in range(1, 9) else 1
         decodable = can_decode(first)
     except RefusedError:
@@ -248,12 +242,20 @@ def open_tiff(
         if not needed:
             raise ForPillowError from None
         raise ValueError(f"{name} cannot be read as a TIFF: {error}") from None
-    if not needed and not decodable:
+    if not needed and not decodable and len(parts) == 1:
         raise ForPillowError
     check_page(first, name)
-    part = Part(first)
-    taken = chosen_channels(channels, part.samples, usual_channels(first, part.samples), name)
-    return file, TiffWindows(file, (part,), taken, name), orientation
+    count = sum(part.samples for part in parts)
+    taken = chosen_channels(channels, count, usual_channels(first, count), name)
+    windows = TiffWindows(file, parts, taken, name)
+    return OpenTiff(windows, orientation, len(stack.images), stack.said)
+
+
+def is_tiff(stream: BinaryIO) -> bool:
+    """Return whether a file begins as a TIFF does; the stream is rewound."""
+    start = stream.read(4)
+    stream.seek(0)
+    return start in TIFF_STARTS
 
 
 def tiff_file(stream: BinaryIO) -> Any:
@@ -263,35 +265,6 @@ def tiff_file(stream: BinaryIO) -> Any:
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     stream.seek(0)
     return tifffile.TiffFile(stream)
-
-
-def chosen_page(page: int | None, pages: int, name: str) -> int:
-    """Return the number of the image that is asked for among those of a file.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if page is not None and not 0 <= page < pages:
-        held = "one page" if pages == 1 else f"{pages} pages"
-        raise RefusedError(f"{name} has {held}, numbered from 0: there is no page={page}")
-    return page or 0
-
-
-def chosen_channels(
-    channels: Sequence[int] | None, count: int, usual: Sequence[int], name: str
-) -> tuple[int, ...]:
-    """Return the channels that are asked for, or the usual ones.
-
-    Raises:
-        ValueError: if there are fewer.
-    """
-    if channels is None:
-        return tuple(usual)
-    if max(channels) >= count:
-        held = "one channel" if count == 1 else f"{count} channels"
-        asked = ",".join(map(str, channels))
-        raise RefusedError(f"{name} has {held}, numbered from 0, but channels={asked} is asked for")
-    return tuple(channels)
 
 
 def _in_place(page: Any) -> bool:

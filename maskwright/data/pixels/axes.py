@@ -1,0 +1,121 @@
+"""The images of a TIFF of several pages: which pages are images of their own, and which channels.
+
+OME-TIFF, ImageJ, LSM, slides and others declare their axes, which tifffile reads: channels (C) and
+samples (S) belong to one image, every other combination (T, Z, positions, ...) is an image, in the
+order of the file. Plain TIFF declares nothing: each page is an image, unless more channels are
+asked for than one page has. Then its pages, if they are alike, are the channels; so is the one
+longer axis of a file that declares a single channel: programs store channels as times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+_UNDECLARED = ("generic", "uniform")  # kinds of series of tifffile
+_UNKNOWN = frozenset("IQ")  # axes that it names so, because nothing is said of them
+# Pictures beside the slide.
+_ASIDE = ("thumbnail", "label", "macro", "overview")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of an image that lie in one page of a file.
+
+    Attributes:
+        page: of tifffile; None: it is declared, but missing.
+        skip: bytes from the first sample of the page on, in files that describe one page alone of
+            planes that follow each other.
+    """
+
+    page: Any
+    skip: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples of a pixel."""
+        return int(self.page.keyframe.samplesperpixel)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The images of a file.
+
+    Attributes:
+        images: of each the pages that hold its channels, in order.
+        said: how pages and channels were told apart, where it had to be decided; or "".
+    """
+
+    images: tuple[tuple[Part, ...], ...]
+    said: str = ""
+
+
+def find_stack(file: Any, channels: Sequence[int] | None, page: int | None) -> Stack:
+    """Return the images of an open TIFF.
+
+    Args:
+        file: of tifffile.
+        channels: the channels that are asked for; None: as they are.
+        page: the image that is asked for; where one is, pages are never taken as channels.
+    """
+    if len(file.pages) == 1 and not (file.is_ome or file.is_imagej or file.is_shaped):
+        return Stack(((Part(file.pages[0]),),))
+    wanted = 1 + max(channels) if channels is not None and page is None else 0
+    groups: list[tuple[str, list[list[Part]]]] = []
+    for number, series in enumerate(file.series):
+        aside = str(series.name).lower().startswith(_ASIDE)
+        leading = series.axes[: len(series.axes) - len(series.keyframe.axes)]
+        if series.kind in _UNDECLARED or _UNKNOWN & set(leading):
+            return _pages(file, wanted)
+        if not (number and aside) and not series.keyframe.is_reduced:
+            groups.append(_declared(series, wanted))
+    said = "; ".join(dict.fromkeys(text for text, _ in groups if text))
+    return Stack(tuple(tuple(image) for _, images in groups for image in images), said)
+
+
+def _pages(file: Any, wanted: int) -> Stack:
+    """Return the images of a file that says nothing of its axes."""
+    pages = [page for page in file.pages if not page.keyframe.is_reduced] or [file.pages[0]]
+    parts = [Part(page) for page in pages]
+    alike = len({page.keyframe.hash for page in pages}) == 1
+    own, count = parts[0].samples, sum(part.samples for part in parts)
+    if alike and own < wanted <= count:
+        return Stack(
+            (tuple(parts),),
+            f"its {len(parts)} pages, whose axes nothing declares, are taken as channels, because "
+            f"number {wanted - 1} is asked for and a page has {own}; page= takes one page",
+        )
+    return Stack(tuple((part,) for part in parts))
+
+
+def _declared(series: Any, wanted: int) -> tuple[str, list[list[Part]]]:
+    """Return what was decided, and the images of a series whose axes are known."""
+    level = series.levels[0]
+    keyframe = level.keyframe
+    count = len(level.axes) - len(keyframe.axes)
+    axes, sizes = level.axes[:count], level.shape[:count]
+    pages = list(level.pages)
+    total = math.prod(sizes)
+    if len(pages) < total and len(pages) == 1:
+        parts = [Part(pages[0], index * int(keyframe.nbytes)) for index in range(total)]
+    else:
+        parts = [Part(page) for page in pages] + [Part(None)] * (total - len(pages))
+    longer = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
+    inner, said = "C", ""
+    own = int(keyframe.samplesperpixel)
+    if "C" not in longer and len(longer) == 1 and own < wanted:
+        size = sizes[axes.index(longer[0])]
+        if wanted <= size * own:
+            inner = longer[0]
+            said = (
+                f"its axis {inner} of {size} is taken as channels, because number {wanted - 1} is "
+                f"asked for and it declares {own}; page= takes one of them"
+            )
+    images: dict[tuple[int, ...], list[Part]] = {}
+    for place, part in zip(product(*map(range, sizes)), parts, strict=True):
+        key = tuple(at for axis, at in zip(axes, place, strict=True) if axis != inner)
+        images.setdefault(key, []).append(part)
+    return said, list(images.values())

@@ -1,0 +1,38 @@
+"""Which page of a file and which channels of an image are asked for, and whether they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RefusedError(ValueError):
+    """A file that is whole, but no picture for us; the message says what to do."""
+
+
+def chosen_page(page: int | None, pages: int, name: str) -> int:
+    """Return the number of the image that is asked for among those of a file.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if page is not None and not 0 <= page < pages:
+        held = "one page" if pages == 1 else f"{pages} pages"
+        raise RefusedError(f"{name} has {held}, numbered from 0: there is no page={page}")
+    return page or 0
+
+
+def chosen_channels(
+    channels: Sequence[int] | None, count: int, usual: Sequence[int], name: str
+) -> tuple[int, ...]:
+    """Return the channels that are asked for, or the usual ones.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if channels is None:
+        return tuple(usual)
+    if max(channels) >= count:
+        held = "one channel" if count == 1 else f"{count} channels"
+        asked = ",".join(map(str, channels))
+        raise RefusedError(f"{name} has {held}, numbered from 0, but channels={asked} is asked for")
+    return tuple(channels)
