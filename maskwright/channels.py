@@ -72,6 +72,17 @@ def parse_page(value: Any) -> int | str | None:
     )
 
 
+def parse_one_page(value: Any) -> int | None:
+    """Read the option `page` where it is one image of each file; see `parse_page`."""
+    page = parse_page(value)
+    if isinstance(page, str):
+        raise OptionError(
+            "page=all makes an image of each page in `predict`; annotations belong to one page of "
+            "each file: give its number"
+        )
+    return page
+
+
 def describe_channels(channels: Sequence[int] | None) -> str:
     """Return what a model was trained with, in words: "red, green and blue" or "channels=0,2"."""
     if channels is None:

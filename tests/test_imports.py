@@ -18,7 +18,17 @@ PACKAGE = ROOT / "maskwright"
 # From the ground up; rooms of one floor do not import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "paths", "pickles", "processes", "text", "weights"),
-    ("crf", "devices", "files", "runtime", "runtimes", "signatures", "structures", "window"),
+    (
+        "crf",
+        "devices",
+        "files",
+        "runtime",
+        "runtimes",
+        "signatures",
+        "structures",
+        "channels",
+        "window",
+    ),
     ("ops", "runs"),
     ("metrics", "nn", "proposals", "terminal"),
     ("drawing",),

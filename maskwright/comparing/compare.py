@@ -24,7 +24,6 @@ from ..prediction.held_out import KEY, open_scored
 from ..prediction.load import load
 from ..prediction.predictor import Predictor
 from ..prediction.val import val
-from ..prediction.windows import chosen_window
 from ..reports.page import REPORT
 from ..runs import check_save
 from ..storage.checkpoint import resolve_checkpoint
@@ -286,9 +285,9 @@ def _photos(predictor: Predictor, made: Comparison) -> list[np.ndarray]:
     reading = task.scoring(network, meta, options)
     finding = {**task.finding(network), "format": made.options.get("format")}
     data, _ = open_scored(made.options["data"], made.split, meta, finding, reading)
-    data.window = chosen_window(meta, None)
+    predictor.reading().apply(data)
     chosen = np.unique(np.linspace(0, len(data) - 1, min(PHOTOS, len(data))).astype(int))
-    return [data.image(int(index)) for index in chosen]
+    return [data.photo(int(index)) for index in chosen]
 
 
 @contextmanager

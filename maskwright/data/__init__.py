@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .formats.table import write_dataset
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
-    from .holdout import split_dataset
     from .label_batches import LabelBatches
     from .label_samples import LabelAugment
     from .loader import make_loader
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from .records import Dataset, Fault, Record
     from .rewriting.classes import change_classes
     from .rewriting.convert import convert_data
+    from .rewriting.holdout import split_dataset
     from .rewriting.merge import merge_data
     from .rewriting.split import split_data
     from .rewriting.writing import RewriteReport
@@ -61,7 +61,7 @@ _HOMES = {
     "read_voc": "formats.voc.read",
     "resize_image": "pixels.resizing",
     "split_data": "rewriting.split",
-    "split_dataset": "holdout",
+    "split_dataset": "rewriting.holdout",
     "unpack_images": "formats.labelme.read",
     "write_coco": "formats.coco.write",
     "write_dataset": "formats.table",

@@ -85,7 +85,7 @@ class LabelBatches:
                 views.append(ten_crops(image, fit) if self.ten_crop else centred(image, fit))
             probs[row, dataset.labels_of(index)] = 1
         many = TEN if self.ten_crop else 1
-        pixels = torch.zeros(0, 3, fit.crop, fit.crop)
+        pixels = torch.zeros(0, dataset.num_channels, fit.crop, fit.crop)
         if views:
             pixels = torch.cat(views) if self.ten_crop else torch.stack(views)
         if augment is not None:

@@ -1,6 +1,6 @@
 """From a photo to the input of a classifier: random crops and changes, or the middle, or ten crops.
 
-Photos are resampled by Pillow on 8 bits with a low-pass filter, as torchvision does with
+Photos are resampled by Pillow in their own depth with a low-pass filter, as torchvision does with
 `antialias`. RandomResizedCrop is that of GoogLeNet (Szegedy et al. 2015, section 6); RandAugment
 (Cubuk et al. 2020), TrivialAugment (Müller and Hutter 2021) and random erasing (Zhong et al. 2020)
 are torchvision's, their random numbers those of the image.
@@ -20,6 +20,7 @@ from maskwright.errors import OptionError
 from maskwright.structures import Preprocess
 
 from .augment.colours import photometric
+from .pixels.resizing import resized
 
 CROP_TRIES = 10
 POLICIES = ("none", "randaugment", "trivialaugment")
@@ -92,13 +93,13 @@ def augmented(
     """Return a random view of a photo.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, C), 0 to 255, uint8 or float32.
         fit: side of the result, interpolation, and the mean that fills what is erased.
         augment: what may happen to it.
         rng: source of all randomness.
 
     Returns:
-        (3, crop, crop) float32, 0 to 255.
+        (C, crop, crop) float32, 0 to 255.
     """
     x1, y1, x2, y2 = draw_crop((pixels.shape[0], pixels.shape[1]), augment, rng)
     view = resample(pixels[y1:y2, x1:x2], (fit.crop, fit.crop), fit.interpolation)
@@ -144,26 +145,22 @@ def draw_crop(size: tuple[int, int], augment: LabelAugment, rng: np.random.Gener
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """Return 8-bit pixels (H, W, 3) at another (height, width)."""
-    from PIL import Image
-
+    """Return pixels (H, W, C), uint8 or float32, at another (height, width)."""
     if pixels.shape[:2] == size:
         return pixels
-    ways = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size[::-1], ways[interpolation]))
+    return resized(np.ascontiguousarray(pixels), size, interpolation)
 
 
 def scaled(pixels: np.ndarray, fit: Preprocess) -> np.ndarray:
-    """Return a photo (H, W, 3) uint8 with the short side that `fit` asks for."""
+    """Return a photo (H, W, C) with the short side that `fit` asks for."""
     return resample(pixels, fit.target_size(*pixels.shape[:2]), fit.interpolation)
 
 
 def centred(pixels: np.ndarray, fit: Preprocess) -> Tensor:
-    """Return the middle of a photo as it is seen at test, (3, crop, crop) float32, 0 to 255.
+    """Return the middle of a photo as it is seen at test, (C, crop, crop) float32, 0 to 255.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, C), 0 to 255, uint8 or float32.
         fit: short side, square and interpolation.
     """
     whole = scaled(pixels, fit)
@@ -172,10 +169,10 @@ def centred(pixels: np.ndarray, fit: Preprocess) -> Tensor:
 
 
 def ten_crops(pixels: np.ndarray, fit: Preprocess) -> Tensor:
-    """Return corners and middle of a photo, and the same mirrored: (10, 3, crop, crop) float32.
+    """Return corners and middle of a photo, and the same mirrored: (10, C, crop, crop) float32.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, C), 0 to 255, uint8 or float32.
         fit: short side, square and interpolation.
 
     Reference: Krizhevsky et al. 2012, section 4.1; their order is torchvision's.
@@ -196,19 +193,28 @@ def _cut(pixels: np.ndarray, x: int, y: int, side: int) -> Tensor:
 
 
 def _with_policy(pixels: Tensor, augment: LabelAugment, rng: np.random.Generator) -> Tensor:
-    """Return (3, h, w) uint8 changed by a policy of torchvision."""
+    """Return (3, h, w) changed by a policy of torchvision, which takes float32 from 0 to 1."""
     from torchvision.transforms import v2
+
+    if len(pixels) != 3:
+        raise OptionError(
+            f"policy={augment.policy} changes red, green and blue, and these images have "
+            f"{len(pixels)} channels: leave it at policy=none"
+        )
 
     policy: Any = v2.TrivialAugmentWide()
     if augment.policy == "randaugment":
         policy = v2.RandAugment(augment.operations, augment.magnitude)
-    return _seeded(policy, pixels, rng)
+    if pixels.dtype == torch.uint8:
+        return _seeded(policy, pixels, rng)
+    return _seeded(policy, pixels / 255, rng) * 255
 
 
 def _erased(pixels: Tensor, fit: Preprocess, rng: np.random.Generator) -> Tensor:
     from torchvision.transforms import v2
 
-    return _seeded(v2.RandomErasing(p=1.0, value=list(fit.mean)), pixels, rng)
+    fill = (list(fit.mean) * len(pixels))[: len(pixels)]  # as `models.channels` repeats it
+    return _seeded(v2.RandomErasing(p=1.0, value=fill), pixels, rng)
 
 
 def _seeded(change: Any, pixels: Tensor, rng: np.random.Generator) -> Tensor:

@@ -84,6 +84,7 @@ class ObjectBatches:
             [(sample.pixels, sample.original_size) for sample in samples],
             self.divisor,
             self.buckets,
+            channels=dataset.num_channels,
             others=[
                 draw_view(dataset[index], resize, augment, chance.of(index)).size
                 for index in others

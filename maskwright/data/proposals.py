@@ -165,7 +165,7 @@ class _Finder(TorchDataset[Any]):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                image = self.dataset.image(index)
+                image = self.dataset.photo(index)
                 found = dataset_proposals(self.store, self.dataset, index, image)
             except (ValueError, ImportError) as error:
                 return str(error), []

@@ -25,7 +25,9 @@ from maskwright.window import Window
 from .columns import ANY_CLASS, Columns, pack_offsets
 from .formats.coco.truth import coco_truth
 from .maps.encoding import Drawn, Encoding, Values, identity
-from .pixels.images import load_image
+from .pixels.depth import shown, to_pixels
+from .pixels.images import load_samples
+from .record import Record
 from .segments import NO_MASK, POLYGONS
 
 __all__ = ["ANY_CLASS", "Dataset", "Fault", "Record", "describe_faults"]
@@ -58,52 +60,6 @@ class Fault:
     action: str
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image, its n annotated objects and its labels, without pixels.
-
-    Attributes:
-        index: position in the data set.
-        image_id: id in the annotation file.
-        path: the image file; of an image inside a file, that file and its number there, as in
-            train-images-idx3-ubyte.gz#17, to be shown.
-        size: (height, width) of the original image; (0, 0) where only the file knows it.
-        boxes: (n, 4) float32 xyxy in original pixels, clipped to the image.
-        labels: (n,) int64, 0 to C - 1; `ANY_CLASS` for an ignored region of unknown class.
-        crowd: (n,) bool: no object to learn or to find, and no background either: a region of many
-            objects, or an ignored one.
-        ann_ids: (n,) int64, ids in the annotation file.
-        keypoints: (n, J, 3) float32 x, y in original pixels and visibility 0, 1, 2; or None.
-        ignored: (n,) bool: of `crowd`, areas in which nothing is scored and nothing is trained:
-            objects that are marked difficult or cannot be used.
-        image_labels: (m,) int64, 0 to C - 1: what the image shows as a whole; None where images
-            have no labels.
-        label_map: file with the class of every pixel, see `Dataset.encoding`; None: there is none.
-        group: images of one number belong together and are held out together; None: alone.
-        channels: of the pixels in the file, where somebody has looked; else None.
-        stored: the image is one of many in a file, not a file itself.
-        checked: (m,) int64, the labels that somebody looked for in the image, where not for all:
-            whether it shows others is not known, so nothing that is found of them is wrong.
-    """
-
-    index: int
-    image_id: int
-    path: Path
-    size: tuple[int, int]
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    ann_ids: np.ndarray
-    keypoints: np.ndarray | None
-    ignored: np.ndarray
-    image_labels: np.ndarray | None = None
-    label_map: Path | None = None
-    group: int | None = None
-    channels: int | None = None
-    stored: bool = False
-    checked: np.ndarray | None = None
-
-
 class Dataset:
     """Annotated images of one split.
 
@@ -121,7 +77,9 @@ class Dataset:
         encoding: how the class of a pixel is stored; None: as its number, if at all.
         frequencies: of each class, "r", "c" or "f": rare, common, frequent in the training images,
             as LVIS counts them; "" where nothing says it.
-        window: what is stretched to 8 bits of deeper images, see `images.load_image`.
+        window: what becomes 0 to 255 of deeper images, see `depth.to_pixels`.
+        page: which image of files of several, see `picture.open_picture`.
+        channels: which channels of the files; None: images are colours or grey.
         columns: the arrays, which several data sets may share.
         rows: (N,) int64: the images of this one in them.
     """
@@ -155,6 +113,8 @@ class Dataset:
         self.encoding = encoding
         self.frequencies = list(frequencies or [""] * len(self.names))
         self.window: Window | str | None = None
+        self.page: int | None = None
+        self.channels: tuple[int, ...] | None = None
         self.columns = columns
         self.rows = torch.arange(len(columns.image_ids)) if rows is None else rows
 
@@ -242,10 +202,15 @@ class Dataset:
         return bool((shown & ~self.columns.crowd).any())
 
     def image(self, index: int) -> np.ndarray:
-        """Return the (H, W, 3) uint8 RGB pixels in the frame of the annotations.
+        """Return what a network sees of an image, in the frame of the annotations.
+
+        Returns:
+            (H, W, C) 0 to 255, red, green and blue unless `channels` are chosen: uint8, of deeper
+            images float32; see `depth.to_pixels`.
 
         Raises:
-            ValueError: if the file cannot be read, or has another size than the annotations say.
+            ValueError: if the file cannot be read, lacks a channel, or has another size than the
+                annotations say.
         """
         if self.stored:
             return self._stored_image(index)
@@ -253,7 +218,13 @@ class Dataset:
         hint = f"image id {record.image_id}; `maskwright data check` lists every such file"
         try:
             known = record.size if min(record.size) else None
-            pixels = load_image(record.path, size=known, window=self.window)
+            samples = self.samples(index, known)
+            if self.channels is None and samples.ndim == 3 and samples.shape[2] != 3:
+                raise ValueError(
+                    f"{record.path} has {samples.shape[2]} channels: choose the ones to see by "
+                    "channels=, the same for all images, as in channels=0,1,2"
+                )
+            pixels = to_pixels(samples, self.window)
         except ValueError as error:
             raise ValueError(f"{error} ({hint})") from None
         if known is not None and pixels.shape[:2] != record.size:
@@ -271,6 +242,20 @@ class Dataset:
                 f"back ({hint})"
             )
         return pixels
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of what `image` returns."""
+        return 3 if self.channels is None else len(self.channels)
+
+    def photo(self, index: int) -> np.ndarray:
+        """Return what people see of an image, (H, W, 3) uint8 RGB; see `image`, `depth.shown`."""
+        return shown(self.image(index))
+
+    def samples(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return the samples of an image file as stored, see `images.load_samples`."""
+        path = self[index].path
+        return load_samples(path, size=size, page=self.page, channels=self.channels)
 
     def _stored_image(self, index: int) -> np.ndarray:
         table = self.columns
@@ -449,7 +434,7 @@ class Dataset:
         if "names" not in changes:
             kept["frequencies"] = self.frequencies
         part = Dataset(columns, rows=rows, **kept | changes)
-        part.window = self.window
+        part.window, part.page, part.channels = self.window, self.page, self.channels
         return part
 
     @property

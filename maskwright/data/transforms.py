@@ -23,6 +23,7 @@ from .augment.colours import distort, photometric
 from .augment.crops import resample_crop
 from .augment.patches import draw_patch, draw_tile
 from .augment.view import View
+from .pixels.depth import shown as seen
 from .pixels.large import large_image
 from .pixels.resizing import resize_image
 from .proposals import dataset_proposals
@@ -200,10 +201,10 @@ def make_sample(
         crops.append((view.orient_array(crop), (x1, y1, x2, y2)))
     regions = ranks = None
     if proposals is not None:
-        found = dataset_proposals(proposals, dataset, index, image).boxes
-        shown = _in_window(found, view).clip(0, [width, height, width, height])
-        ranks = np.flatnonzero(_sides(shown) >= 1)
-        regions = view.orient_boxes(shown[ranks]).astype(np.float32)
+        found = dataset_proposals(proposals, dataset, index, seen(image)).boxes
+        inside = _in_window(found, view).clip(0, [width, height, width, height])
+        ranks = np.flatnonzero(_sides(inside) >= 1)
+        regions = view.orient_boxes(inside[ranks]).astype(np.float32)
     return Sample(
         index=index,
         original_size=record.size,

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..channels import MOST_CHANNELS
 from ..files import replacing_picture
 from ..metrics.detection.entries import compressed_rle
 from ..structures import Skeleton
+from .channels import shown
 from .fonts import Letters, warn_missing
 from .labels import FEW, Color, Rect, draw_labels
 
@@ -176,7 +178,7 @@ def as_array(values: Any) -> npt.NDArray[Any]:
 
 
 def as_picture(image: Any) -> Image.Image:
-    """Return a PIL image, or a uint8 array (H, W, 3), as a PIL image in RGB.
+    """Return a PIL image, or a uint8 array (H, W, C), as a PIL image in RGB; see `shown`.
 
     Raises:
         ValueError: if it is neither.
@@ -186,12 +188,12 @@ def as_picture(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     pixels = as_array(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or not 0 < pixels.shape[2] <= MOST_CHANNELS:
         raise ValueError(
             f"image: expected a PIL image or a uint8 array (H, W, 3), got {pixels.dtype} "
             f"{tuple(pixels.shape)}"
         )
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(shown(pixels)))
 
 
 def _texts(

@@ -49,7 +49,7 @@ def whole_model(network: Any, spec: GraphSpec) -> nn.Module:
 def _run_blocks(network: Any, blocks: int) -> object:
     """Run a model on an image of so many times `size_divisor` a side."""
     side = blocks * network.size_divisor
-    return network.look(torch.zeros(1, 3, side, side))
+    return network.look(torch.zeros(1, network.channels, side, side))
 
 
 class _Widen(nn.Module):
@@ -74,7 +74,7 @@ def trace(model: nn.Module, spec: GraphSpec) -> torch.export.ExportedProgram:
     """Return the graph of a model of `whole_model`, with our own operators in it."""
     batch = 2 if spec.batch is None else spec.batch
     height, width = spec.size or [64 * n for n in _EXAMPLE]
-    pixels = torch.zeros(batch, 3, height, width)
+    pixels = torch.zeros(batch, spec.channels, height, width)
     sizes = torch.tensor([[height, width]]).repeat(batch, 1)
     given = [pixels, sizes, *spec.kind.example(spec, pixels)]
     dims: dict[str, dict[int, object]] = {name: {} for name in spec.inputs}

@@ -31,6 +31,8 @@ class Model(nn.Module):
         train_scales: short sides of the network input of which each training image has one.
         dtype: in which its layers compute; their weights are of that type.
         fresh: names of the parameters that the weights which training started from lack.
+        any_channels: whether the network can be made for other channels than red, green and blue,
+            see `models.channels`.
     """
 
     task: str
@@ -40,6 +42,7 @@ class Model(nn.Module):
     train_scales: tuple[int, ...] = ()
     dtype = torch.float32
     fresh: frozenset[str] = frozenset()
+    any_channels = True
 
     mean: Tensor
     std: Tensor
@@ -59,6 +62,11 @@ class Model(nn.Module):
         self.bgr = bgr
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """C of the pixels (B, C, H, W) that it takes; 3: red, green and blue."""
+        return len(self.mean)
 
     def losses(
         self, images: Images, targets: Any, *, generator: RandomSource = None
@@ -116,7 +124,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def normalise(self, images: Images) -> Tensor:
-        """Return the network's input (B, 3, H, W): standardised, zero outside `images.sizes`.
+        """Return the network's input (B, C, H, W): standardised, zero outside `images.sizes`.
 
         Normalise first and zero the padding then, as the reference libraries do: the mean of the
         data, not black, lies outside the image.
@@ -134,10 +142,10 @@ class Model(nn.Module):
         return pixels if self.dtype == torch.float32 else pixels.to(self.dtype)
 
     @property
-    def fill(self) -> tuple[float, float, float]:
-        """Red, green, blue, 0 to 255, that are zero to the network: what lies beyond an image."""
-        first, second, third = self.mean.flatten().tolist()
-        return (third, second, first) if self.bgr else (first, second, third)
+    def fill(self) -> tuple[float, ...]:
+        """Of each channel the value, 0 to 255, that is zero to the network: beyond an image."""
+        values = self.mean.flatten().tolist()
+        return tuple(values[::-1] if self.bgr else values)
 
     def example_side(self, wanted: int) -> int:
         """Return a side in pixels that the network takes, about as long as `wanted`; see `look`."""
@@ -147,7 +155,7 @@ class Model(nn.Module):
         """Run the network on one image, to see its layers at work; what it finds is of no matter.
 
         Args:
-            pixels: (1, 3, H, W), sides that are multiples of `size_divisor`.
+            pixels: (1, C, H, W), sides that are multiples of `size_divisor`.
         """
         size = torch.tensor([pixels.shape[-2:]], device=pixels.device)
         return self(Images(pixels, size, size))

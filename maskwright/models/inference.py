@@ -6,6 +6,7 @@ boxes are decoded and scores normalised in float32, and pooling sums in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -77,7 +78,8 @@ def fast_network(
         assert isinstance(module, Model)
         device = next(module.parameters()).device
         side = module.example_side(SIDE)
-        pixels = torch.linspace(0, 255, 3 * side * side, device=device).view(1, 3, side, side)
+        size = 1, module.channels, side, side
+        pixels = torch.linspace(0, 255, math.prod(size), device=device).view(size)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         # Rounded, no fold would look right.
         with torch.autocast(device.type, enabled=False), whole_products(device):

@@ -25,6 +25,8 @@ class Meta:
         source: where the weights come from: data set, command or publisher.
         metrics: figures on the validation split, keys as `mask/AP`.
         extra: anything else worth keeping, as plain data.
+        channels: numbers of the channels of the files that it was trained with, in its order; None:
+            red, green and blue.
         window: (low, high): the sample values that it was trained with as 0 to 255, where images
             had more than 8 bits; None: it knows 8-bit images alone.
     """
@@ -39,17 +41,23 @@ class Meta:
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     window: Window | None = None
+    channels: list[int] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _META_TYPES.items():
             if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"the checkpoint's field {name!r} is not a {kind.__name__}")
+                said = kind.__name__ if isinstance(kind, type) else kind[0].__name__
+                raise ValueError(f"the checkpoint's field {name!r} is not a {said}")
         if not all(name is None or isinstance(name, str) for name in self.names):
             raise ValueError("the checkpoint's class names are not all text")
         if not all(type(number) is int for number in self.category_ids):
             raise ValueError("the checkpoint's category ids are not all whole numbers")
         if self.window is not None:
             self.window = _read_window(self.window)
+        if self.channels is not None and (
+            not self.channels or not all(type(number) is int for number in self.channels)
+        ):
+            raise ValueError("the checkpoint's channels are not whole numbers")
         if not self.category_ids:
             self.category_ids = list(range(1, len(self.names) + 1))
         if len(self.category_ids) != len(self.names):
@@ -90,7 +98,7 @@ def _read_window(value: Any) -> Window:
     return window
 
 
-_META_TYPES: dict[str, type] = {
+_META_TYPES: dict[str, Any] = {
     "model": str,
     "args": dict,
     "names": list,
@@ -99,4 +107,5 @@ _META_TYPES: dict[str, type] = {
     "source": str,
     "metrics": dict,
     "extra": dict,
+    "channels": (list, type(None)),
 }

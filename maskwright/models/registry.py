@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ..errors import OptionError, nearest
 from .base import Model
+from .channels import with_channels
 
 # What a model is, by the first word of its task.
 KINDS = {
@@ -216,12 +217,13 @@ def get_entry(name: str) -> ModelEntry:
     return entry
 
 
-def build(name: str, num_classes: int, **options: Any) -> Any:
+def build(name: str, num_classes: int, *, input_channels: int = 3, **options: Any) -> Any:
     """Build a registered model with random weights: the `Model` of its task, which the name tells.
 
     Args:
         name: a registered name.
         num_classes: number of real classes, background not counted.
+        input_channels: of the images; see `models.channels.with_channels`.
         **options: fields of the builder's options.
 
     Raises:
@@ -243,6 +245,8 @@ def build(name: str, num_classes: int, **options: Any) -> Any:
             presets.pop(replaced, None)
     model = entry.builder(num_classes, entry.options(**{**presets, **options}))
     assert model.task == entry.task
+    if input_channels != 3:
+        with_channels(model, input_channels)
     return model
 
 

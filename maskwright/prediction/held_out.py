@@ -15,8 +15,8 @@ from typing import Any
 
 from ..data.discover import find_splits, open_dataset
 from ..data.formats.folders import split_name
-from ..data.holdout import hold_out
 from ..data.records import Dataset
+from ..data.rewriting.holdout import hold_out
 from ..models.meta import Meta
 from ..tasks.recipe import TrainRecipe
 

@@ -29,7 +29,7 @@ from .held_out import open_scored
 from .load import load
 from .memory import require_data_memory
 from .predictor import Predictor
-from .windows import chosen_window, warn_of_own_windows
+from .windows import warn_of_own_windows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,13 +133,13 @@ def check_labels(
     network, meta, task = model.model, model.meta, model.task
     asked = own_options(task, meta.model, {"max_det": max_det}, {"max_det": 100})
     given = {**task.doubts.options, **asked}
-    settings, scale = task.settings(network, given, given, model.names), chosen_window(meta, window)
+    settings, view = task.settings(network, given, given, model.names), model.reading(window)
     finding = {**task.finding(network), "format": format}
     reading = task.scoring(network, meta, {})
     dataset, held = open_scored(data, split, meta, finding, reading)
     if not len(dataset):
         raise ValueError(f"data={str(data)!r} has no image in its split {split}")
-    dataset.window = scale
+    view.apply(dataset)
     warn_of_own_windows(meta, dataset)
     resize = model.resize_rule(imgsz)
     require_data_memory(model.memory, dataset.sizes, [resize], batch, str(data))
@@ -217,7 +217,7 @@ def _pictures(suspects: Sequence[Suspect], dataset: Dataset) -> Iterator[Image]:
     """Return the picture of each; images are decoded anew, as those of all would fill memory."""
     with console.progress("draw", total=len(suspects), unit="img") as bar:
         for one in suspects:
-            yield one.picture(dataset.image(one.index))
+            yield one.picture(dataset.photo(one.index))
             bar.update()
 
 

@@ -112,7 +112,7 @@ def bytes_per_pixel(network: Model) -> float:
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(look) for module in leaves]
     device = network.mean.device
-    pixels = torch.zeros(1, 3, side, side, device=device)
+    pixels = torch.zeros(1, network.channels, side, side, device=device)
     try:
         with torch.inference_mode():
             network.look(pixels)

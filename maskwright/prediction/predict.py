@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..channels import parse_channels, parse_page
 from ..errors import OptionError, checked_options, whole_number
 from ..paths import takes_paths
 from ..reports.gallery import check_formats, split_names
@@ -16,19 +17,19 @@ from ..runs import check_save
 from ..tasks.base import Settings
 from ..tasks.thresholds import parse_conf
 from ..text import printable
-from ..window import Window, parse_window
+from ..window import parse_window
 from .load import load
 from .memory import TooLittleMemoryError
 from .predictor import Predictor
-from .reading import Loaded, read_all
-from .sources import Sources, list_sources
+from .reading import Loaded, Reading, read_all
+from .sources import Sources, list_sources, with_page
 from .stream import Results, Saver
 from .video.folder import FrameSource
 from .video.kinds import VideoSource, find_videos
 from .video.options import VideoOptions
 from .video.saving import FRAME_FORMATS, VideoSaver
 from .video.watching import Look, VideoResults
-from .windows import chosen_window, own_window_warning
+from .windows import own_window_warning
 
 
 @checked_options
@@ -48,6 +49,8 @@ def predict(
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
+    page: int | str | None = None,
+    channels: int | str | tuple[int, ...] | None = None,
     proposal_source: str | None = None,
     weights: str | Path | None = None,
     formats: str | tuple[str, ...] | None = None,
@@ -101,6 +104,11 @@ def predict(
         window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
             the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
             model was trained; percentile, if that was on 8-bit images.
+        page: which image of files that hold several, such as TIFF stacks: a number from 0 on, or
+            all: each is an image of its own. Time and z planes are numbered in the order of the
+            file. None: the first.
+        channels: numbers from 0 on of the channels of the files that the network gets, in this
+            order, as in 3,0,1. None: those of the training; mostly red, green and blue, or grey.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, regions.npz, ...). None: from where they came
             in training; a `Predictor` keeps its own.
@@ -155,6 +163,8 @@ def predict(
             image or all images cannot be read.
     """
     parse_window(window)
+    parse_channels(channels)
+    number = parse_page(page)
     parse_conf(conf)
     batch = whole_number("batch", batch)
     where, files = check_save(save, project, name), split_names(formats)
@@ -168,9 +178,12 @@ def predict(
             "result.plot(labels=False) draws one"
         )
     watched = VideoOptions.parse(stride=stride, fps=fps, track=track, line=line)
-    videos: list[VideoSource | FrameSource] = [*find_videos(source)]
-    sources = Sources([], single=True) if videos else list_sources(source)
-    videos += watched.frames(source, sources, window)
+    found = find_videos(source)
+    if found and not (page is None and channels is None):
+        raise OptionError("page and channels choose from image files; a video is red, green, blue")
+    videos: list[VideoSource | FrameSource] = [*found]
+    sources = Sources([], single=True) if videos else with_page(list_sources(source), number)
+    videos += watched.frames(source, sources, Reading())
     if videos:
         watched.refuse(show=show)
     if sources.passed_over:
@@ -213,9 +226,10 @@ def predict(
         explainer = predictor.explainer(explain, explain_target, rule)
     elif explain_target is not None:
         raise OptionError(f"explain_target={explain_target} needs explain=, such as gradcam")
-    scale = chosen_window(predictor.meta, window)
+    reading = predictor.reading(window, channels)
     if videos:
-        videos = [*watched.frames(source, sources, scale)] or videos
+        reading.check(3, "the video")
+        videos = [*watched.frames(source, sources, reading)] or videos
         look = Look.of(
             predictor,
             watched,
@@ -241,7 +255,7 @@ def predict(
             gathered=predictor.task.gather(gathered) if gathered else None,
         )
     stream = _stream(
-        predictor, sources, rule, settings, scale, batch, saver, show, labels, explainer
+        predictor, sources, rule, settings, reading, batch, saver, show, labels, explainer
     )
     return Results(stream, len(sources), predictor.meta.model, saver)
 
@@ -251,7 +265,7 @@ def _stream(
     sources: Sources,
     rule: Any,
     settings: Settings,
-    window: Window | str | None,
+    reading: Reading,
     batch: int,
     saver: Saver | None,
     show: bool,
@@ -260,9 +274,9 @@ def _stream(
 ) -> Generator[Any]:
     stretched = False
     said: set[str] = set()
-    images = read_all(sources, window, predictor.memory, settings.rules(rule), settings)
+    images = read_all(sources, reading, predictor.memory, settings.rules(rule), settings)
     while group := list(islice(images, batch)):
-        if window is None and not stretched and any(loaded.deep for loaded in group):
+        if reading.window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True
             warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
         for result in _compute(predictor, group, rule, settings, sources.single, batch):

@@ -20,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from ..channels import describe_channels, parse_channels, parse_one_page
 from ..devices import pick_device
 from ..errors import OptionError, checked_options
 from ..models.base import Model
@@ -33,7 +34,7 @@ from ..text import one_line
 from ..window import Window
 from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
-from .reading import Loaded, read, warn_frames
+from .reading import Loaded, Reading, read, warn_frames
 from .sources import one_source
 from .tiles import look_at_tiles, parse_tiling
 from .windows import chosen_window, own_window_warning
@@ -109,6 +110,8 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        page: int | None = None,
+        channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
         crf: Any = None,
@@ -130,6 +133,8 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        page: int | None = None,
+        channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
         crf: Any = None,
@@ -151,6 +156,8 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
+        page: int | None = None,
+        channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
         crf: Any = None,
@@ -173,6 +180,8 @@ class Predictor:
             soft_nms: see `predict`.
             tta: see `predict`.
             window: see `predict`.
+            page: see `predict`, where it may be all: here it is one.
+            channels: see `predict`.
             topk: see `predict`.
             slide: see `predict`.
             crf: see `predict`.
@@ -192,15 +201,15 @@ class Predictor:
         many = isinstance(image, list | tuple)
         sources = [one_source(item, i) for i, item in enumerate(image if many else [image])]
         # One by one: padding to a larger neighbour would change the numbers a little.
-        scale = chosen_window(self.meta, window)
+        reading = self.reading(window, channels, page)
         results = []
         deep = False
         for source in sources:
-            loaded = read(source, scale, settings.tiling)
-            warn_frames(source)
+            loaded = read(replace(source, page=reading.page), reading, settings.tiling)
+            warn_frames(loaded.source)
             deep = deep or loaded.deep
             results += self.infer([loaded], rule, settings)
-        if deep and scale is None:
+        if deep and reading.window is None:
             warnings.warn(own_window_warning(self.meta), stacklevel=2)
         for text in self.task.remarks(results, self.model, settings, set()):
             warnings.warn(text, stacklevel=2)
@@ -222,6 +231,31 @@ class Predictor:
         asked = (own.get(name, defaults.get(name)) for name in ("tile", "overlap", "tile_levels"))
         tiling = parse_tiling(*asked)
         return made if tiling is None else replace(made, tiling=tiling)
+
+    def reading(self, window: Any = None, channels: Any = None, page: Any = None) -> Reading:
+        """Return what is taken of image files by the options `window`, `channels` and `page`.
+
+        Raises:
+            OptionError: if one is wrong, or names another number of channels than the network has.
+        """
+        asked = parse_channels(channels)
+        trained = None if self.meta.channels is None else tuple(self.meta.channels)
+        count = self.model.channels
+        reading = Reading(
+            chosen_window(self.meta, window, stacklevel=4),
+            trained if asked is None else asked,
+            count,
+            self.meta.model,
+            trained,
+            asked is not None,
+            parse_one_page(page),
+        )
+        if asked is not None:
+            try:
+                reading.check(len(asked), f"channels={','.join(map(str, asked))}")
+            except ValueError as error:
+                raise OptionError(str(error)) from None
+        return reading
 
     def network(self) -> Model:
         """Return what computes: the model, rearranged for inference if `fast`."""
@@ -299,7 +333,7 @@ class Predictor:
         results: list[Any] = [
             self.task.result(
                 one,
-                loaded.pixels,
+                loaded.photo,
                 self.model,
                 self.meta,
                 settings,
@@ -410,6 +444,11 @@ class Predictor:
         Raises:
             OptionError: if the method or the target does not fit the model.
         """
+        if self.model.channels != 3:
+            raise OptionError(
+                f"explain={method} shows what speaks for a find in red, green and blue; "
+                f"{self.meta.model} was trained with {describe_channels(self.meta.channels)}"
+            )
         explain = self.task.explainer(self.model, self.meta, self.names, method, target)
 
         def collate(pixels: Sequence[np.ndarray]) -> Images:

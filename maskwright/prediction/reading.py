@@ -6,22 +6,23 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ..data.pixels.depth import is_deep, to_eight_bit
-from ..data.pixels.images import image_header, load_samples
-from ..data.pixels.kinds import count_frames
+import numpy as np
+
+from ..channels import describe_channels
+from ..data.pixels.depth import shown, to_pixels
 from ..data.pixels.lazy import LazyPixels
 from ..data.pixels.picture import open_picture
+from ..data.pixels.selection import RefusedError
+from ..data.records import Dataset
 from ..errors import OptionError
-from ..reports.gallery import JPEG_SUFFIXES
 from ..structures import Resize, Tiling
 from ..tasks.base import Settings
 from ..text import one_line, printable
 from ..window import Window
 from .memory import MemoryGuard
-from .sources import Source, Sources
+from .sources import Source, Sources, count_pages
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Loaded:
 
     Attributes:
         source: where it came from.
-        pixels: (H, W, 3) uint8 RGB, an array or `LazyPixels`.
+        pixels: (H, W, C) as the network looks at them, see `depth.to_pixels`; an array or
+            `LazyPixels`.
         load_ms: milliseconds it took to read.
         deep: whether its samples had more than 8 bits.
         frame: of a video: how many frames stand before it.
@@ -44,10 +46,66 @@ class Loaded:
     frame: int | None = None
     time: float | None = None
 
+    @property
+    def photo(self) -> Any:
+        """The same as people see them, (H, W, 3) uint8 RGB."""
+        return self.pixels.photo() if isinstance(self.pixels, LazyPixels) else shown(self.pixels)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is taken of image files for a model.
+
+    Attributes:
+        window: see `depth.to_pixels`.
+        channels: numbers of those that are taken; None: colours or grey.
+        count: channels of the network.
+        model: its name.
+        trained: the channels that it was trained with, None: colours.
+        asked: the channels are an option of the user, not those of the training.
+        page: which image of files of several, where it is the same for all.
+    """
+
+    window: Window | str | None = None
+    channels: tuple[int, ...] | None = None
+    count: int = 3
+    model: str = "the model"
+    trained: tuple[int, ...] | None = None
+    asked: bool = False
+    page: int | None = None
+
+    def apply(self, dataset: Dataset) -> None:
+        """Let a data set read its images so.
+
+        Raises:
+            ValueError: if its images are in the file itself, and the network has other channels.
+        """
+        dataset.window, dataset.page, dataset.channels = self.window, self.page, self.channels
+        if dataset.stored:
+            dataset.channels = None
+            self.check(3, str(dataset.source))
+
+    def check(self, channels: int, name: str) -> None:
+        """Raise ValueError unless an image of so many channels is one for the network."""
+        if channels != self.count and (channels, self.count) != (1, 3):
+            held = "1 channel" if channels == 1 else f"{channels} channels"
+            raise ValueError(
+                f"{name} has {held}, and {self.model} was trained with "
+                f"{describe_channels(self.trained)}: choose as many by channels=, as in channels="
+                + ",".join(map(str, range(self.count)))
+            )
+
+    @property
+    def lacking(self) -> str:
+        """What to say where an image lacks channels that nobody asked for."""
+        if self.asked or self.trained is None:
+            return ""
+        return f": {self.model} was trained with {describe_channels(self.trained)}"
+
 
 def read_all(
     sources: Sources,
-    window: Window | str | None,
+    reading: Reading,
     memory: MemoryGuard,
     resizes: Sequence[Resize],
     settings: Settings,
@@ -56,7 +114,7 @@ def read_all(
 
     Args:
         sources: the images.
-        window: see `data.images.load_image`.
+        reading: what is taken of the files.
         memory: refuses what cannot fit.
         resizes: each of the rules by which an image is looked at.
         settings: of the prediction; tiles are checked one by one, later.
@@ -67,7 +125,7 @@ def read_all(
     failed = several = 0
     for source in sources:
         try:
-            loaded = read(source, window, settings.tiling)
+            loaded = read(source, reading, settings.tiling)
             size = loaded.pixels.shape[:2]
             if settings.tiling is None or settings.tiling.fits(size):
                 name = source.path or source.name
@@ -83,7 +141,7 @@ def read_all(
     if several > 1:
         warnings.warn(
             f"{several} of {len(sources)} files have several pages or frames: of each only the "
-            "first was taken",
+            "first was taken; page=all takes all",
             stacklevel=2,
         )
     if failed == len(sources):
@@ -94,51 +152,51 @@ def read_all(
         )
 
 
-def read(
-    source: Source, window: Window | str | None = None, tiling: Tiling | None = None
-) -> Loaded:
+def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Loaded:
     """Read the pixels of an image.
 
     Args:
         source: the image.
-        window: see `data.images.load_image`.
+        reading: what is taken of its file.
         tiling: how it will be cut: one that is larger than a tile stays in its file, if that can
             be read by window.
 
     Raises:
-        ValueError: if it cannot be read; the message names the file.
+        ValueError: if it cannot be read, or has other channels than the model was trained with; the
+            message names the file.
     """
     start = time.perf_counter()
     try:
-        data = source.data
-        if tiling is not None:
-            picture = open_picture(data)
-            if picture.by_window and not tiling.fits(picture.size):
-                lazy = LazyPixels(picture, window)
-                return Loaded(source, lazy, 1e3 * (time.perf_counter() - start), lazy.deep)
-            with picture:
-                data = picture.whole()
-        samples = load_samples(data)
+        picture = open_picture(source.data, source.page, reading.channels)
+        try:
+            reading.check(picture.channels, picture.name)
+            if picture.said:
+                warnings.warn(one_line(f"{source.name}: {picture.said}"), stacklevel=3)
+            deep = picture.dtype != np.uint8
+            if tiling is not None and picture.by_window and not tiling.fits(picture.size):
+                lazy = LazyPixels(picture, reading.window, one=reading.count == 1)
+                return Loaded(source, lazy, 1e3 * (time.perf_counter() - start), deep)
+            samples = picture.whole()
+        except ValueError:
+            picture.close()
+            raise
+        picture.close()
     except ValueError as error:
-        raise (ValueError(f"{source.name}: {error}") if source.path is None else error) from None
-    pixels = to_eight_bit(samples, window)
-    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), is_deep(samples))
+        text = f"{error}{reading.lacking}" if isinstance(error, RefusedError) else str(error)
+        raise ValueError(f"{source.name}: {text}" if source.path is None else text) from None
+    if reading.count == 1:
+        samples = samples.reshape(*samples.shape[:2], 1)
+    pixels = to_pixels(samples, reading.window)
+    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), deep)
 
 
 def warn_frames(source: Source) -> bool:
     """Warn of a file with pages or an animation, of which the first image is taken alone."""
-    try:
-        if isinstance(source.data, Path):
-            is_photo = source.data.suffix.lower() in JPEG_SUFFIXES
-            frames = 1 if is_photo else image_header(source.data).frames
-        else:
-            frames = count_frames(source.data) if hasattr(source.data, "n_frames") else 1
-    except ValueError:  # reading it has said so, or it is read in another way
-        return False
+    frames = count_pages(source) if source.page is None else 1
     if frames > 1:
         warnings.warn(
-            f"{one_line(source.name)} has {frames} pages or frames: only the first is taken; save "
-            "the others as files of their own to have them looked at",
+            f"{one_line(source.name)} has {frames} pages or frames: only the first is taken; "
+            "page=all looks at each of them, page=1 at the second",
             stacklevel=3,
         )
     return frames > 1

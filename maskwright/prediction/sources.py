@@ -17,11 +17,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..data.pixels.images import image_header
-from ..data.pixels.kinds import image_suffixes
+from ..data.pixels.kinds import count_frames, image_suffixes
+from ..data.pixels.picture import open_picture
 from ..paths import home_path, nearest_path
 
 MOST_FOLDERS = 100  # that are looked into for an image
 USUAL = ".jpg, .png, .tif or .webp"
+PHOTOS = (".jpg", ".jpeg")  # which hold one image
 # Files that systems leave in folders: nobody means them.
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
 # Images that Pillow reads with a package more, and such that other programs turn into TIFF.
@@ -37,11 +39,13 @@ class Source:
         name: file name, with folders where the images of the source lie in several, or "image 3"
             for the third array of a list.
         path: path or address as text; None for pixels in memory.
+        page: number of the image in a file of several; None: the first.
     """
 
     data: Any
     name: str
     path: str | None
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,46 @@ def list_sources(source: Any) -> Sources:
     if isinstance(filename, str) and filename:
         return Sources([Source(source, Path(filename).name, filename)], single=True)
     return Sources([Source(source, "image", None)], single=True)
+
+
+def with_page(sources: Sources, page: int | str | None) -> Sources:
+    """Return a page of each file, or all pages as images of their own, named `stem-page2.tif`.
+
+    A file that cannot be opened is left as it is: reading it will tell.
+
+    Args:
+        sources: the files.
+        page: see `maskwright.channels.parse_page`.
+    """
+    if page is None:
+        return sources
+    if not isinstance(page, str):
+        return replace(sources, items=[replace(item, page=page) for item in sources])
+    found = []
+    for item in sources:
+        count = count_pages(item)
+        for number in range(count):
+            path = Path(item.name)
+            part = f"{path.stem}-page{number:0{len(str(count - 1))}}{path.suffix}"
+            name = item.name if count == 1 else str(path.with_name(part))
+            found.append(replace(item, name=name, page=number if count > 1 else None))
+    return Sources(found, sources.single and len(found) == 1, sources.passed_over)
+
+
+def count_pages(source: Source) -> int:
+    """Return the images in a file; one of what cannot be opened."""
+    data = source.data
+    try:
+        if isinstance(data, Path):
+            return 1 if data.suffix.lower() in PHOTOS else image_header(data).frames
+        if hasattr(data, "n_frames"):
+            return count_frames(data)
+        if isinstance(data, bytes | bytearray | memoryview) or hasattr(data, "read"):
+            with open_picture(data) as picture:
+                return picture.pages
+    except ValueError:
+        pass
+    return 1
 
 
 def _told_apart(items: list[Source]) -> list[Source]:

@@ -25,7 +25,7 @@ from .memory import require_data_memory
 from .predict import predict
 from .predictor import Predictor, defaults_of
 from .tiles import evaluate_in_tiles
-from .windows import chosen_window, warn_of_own_windows
+from .windows import warn_of_own_windows
 
 # Options of a task that are told and repeated as they were given.
 SHOWN = ("soft_nms", "tta", "tile", "overlap", "tile_levels")
@@ -85,6 +85,8 @@ def val(
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
+    page: int | None = None,
+    channels: int | str | tuple[int, ...] | None = None,
     proposal_source: str | None = None,
     weights: str | Path | None = None,
     localize: str | None = None,
@@ -191,7 +193,7 @@ def val(
         "overlap": overlap,
         "tile_levels": tile_levels,
     }
-    settings, scale = model.settings(given, val), chosen_window(meta, window)
+    settings, view = model.settings(given, val), model.reading(window, channels, page)
     for text in task.settled(given, settings, called):
         console.warn(text)
     own = own_options(task, meta.model, given, defaults_of(val))
@@ -202,7 +204,7 @@ def val(
         opened, which = open_scored(data, part, meta, found, reading)
         if which:
             console.note(which)
-        opened.window = scale
+        view.apply(opened)
         return opened
 
     resize = model.resize_rule(imgsz, settings)
@@ -219,7 +221,7 @@ def val(
         console.note(which)
     for text in task.lacks(dataset):
         console.warn(text)
-    dataset.window = scale
+    view.apply(dataset)
     warn_of_own_windows(meta, dataset)
     evaluator = task.evaluator(network, meta, dataset, settings, own)
     result: Evaluation | None
@@ -260,7 +262,9 @@ def val(
         "imgsz": list(imgsz) if isinstance(imgsz, tuple) else imgsz,
         "batch": batch,
         **{name: own[name] for name in SHOWN if name in own},
-        "window": None if scale is None else describe_window(scale),
+        "window": None if view.window is None else describe_window(view.window),
+        "page": view.page,
+        "channels": None if view.channels is None else list(view.channels),
     }
     write_args(folder / "args.yaml", options)
     task.save_validation(folder, result, dataset, settings)

@@ -11,12 +11,15 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from ..channels import MOST_CHANNELS, parse_channels, parse_one_page
 from ..data.checking.depth import measure_depths
 from ..data.pixels.depth import RULE
-from ..data.pixels.images import has_deep_samples
+from ..data.pixels.images import has_deep_samples, image_header
 from ..data.records import Dataset
+from ..errors import OptionError
 from ..models.meta import Meta
 from ..storage.checkpoint import Checkpoint
 from ..terminal import console
@@ -118,6 +121,42 @@ def training_window(
     return window, f"{describe_window(window)}, {source}; {found.describe()}"
 
 
+def share_channels(
+    page: Any, channels: Any, train: Dataset, val: Dataset | None, checkpoint: Checkpoint | None
+) -> None:
+    """Let the data sets of a training read the pages and channels of its options.
+
+    Without an option the first image decides: channels that are neither grey nor colours are all
+    taken.
+
+    Raises:
+        ValueError: if the option is wrong, or the first image has too many channels.
+    """
+    chosen = parse_channels(channels)
+    if checkpoint is not None:
+        kept = checkpoint.meta.channels
+        chosen = None if kept is None else tuple(kept)
+    elif chosen is None and len(train) and not train.stored:
+        chosen = _channels_of(train[0].path)
+    for dataset in (train, val):
+        if dataset is not None:
+            dataset.page, dataset.channels = parse_one_page(page), chosen
+
+
+def _channels_of(path: Path) -> tuple[int, ...] | None:
+    try:
+        count = image_header(path).channels
+    except ValueError:  # whoever reads it tells
+        return None
+    if count in (1, 3):
+        return None
+    if count > MOST_CHANNELS:
+        raise OptionError(
+            f"{path} has {count} channels: choose at most {MOST_CHANNELS}, as in channels=0,1,2"
+        )
+    return tuple(range(count))
+
+
 def share_window(
     asked: Any, train: Dataset, val: Dataset | None, checkpoint: Checkpoint | None, fabric: Any
 ) -> str | None:
@@ -145,8 +184,10 @@ def share_window(
     return words
 
 
-def with_window(meta: Meta, window: Window | str | None, words: str | None) -> Meta:
-    """Return the description of a model that is trained with a window; without words, as it was."""
+def with_window(meta: Meta, data: Dataset, words: str | None) -> Meta:
+    """Return the description of a model trained on data: its channels; with words, its window."""
+    window = data.window
+    meta = replace(meta, channels=None if data.channels is None else list(data.channels))
     if words is None or not isinstance(window, tuple):
         return meta
     return replace(meta, window=window, extra={**meta.extra, "window": words})

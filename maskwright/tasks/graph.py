@@ -103,6 +103,11 @@ class GraphSpec:
     quantised: Quantised | None = None
 
     @property
+    def channels(self) -> int:
+        """C of `pixels` (B, C, H, W)."""
+        return 3 if self.meta.channels is None else len(self.meta.channels)
+
+    @property
     def kind(self) -> GraphKind:
         """What the task answers."""
         return graph_kind(self.task)

@@ -17,6 +17,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from ..channels import parse_channels, parse_one_page
 from ..errors import NoOptionError, OptionError, nearest
 from ..paths import home_path, names_path
 from ..window import parse_window
@@ -204,6 +205,14 @@ class TrainRecipe:
     largest, as in 0,4095; minmax: of the training images. None: auto, like percentile: from the 0.1
     to the 99.9 percentile of the training images. The window stays in the checkpoint."""
 
+    page: int | None = None
+    """Which image of files that hold several, such as TIFF stacks, from 0 on; None: the first."""
+
+    channels: int | str | tuple[int, ...] | None = None
+    """Numbers from 0 on of the channels of the files that the network gets, in this order, as in
+    3,0,1. None: red, green and blue, or grey; of other images all they have. They stay in the
+    checkpoint."""
+
     val_every: int = 1
     """Epochs between validations; the last epoch always has one."""
 
@@ -228,6 +237,8 @@ class TrainRecipe:
                 set_field(self, entry.name, home_path(getattr(self, entry.name)))
         set_field(self, "model_args", dict(self.model_args))
         parse_window(self.window)
+        parse_one_page(self.page)
+        parse_channels(self.channels)
         self._check_numbers()
         self._check_combinations()
 

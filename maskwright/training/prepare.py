@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from ..data.discover import find_splits, open_dataset
-from ..data.holdout import hold_out
 from ..data.records import Dataset
+from ..data.rewriting.holdout import hold_out
 from ..devices import pick_device
 from ..hub.loading import RANDOM_START, start_model
 from ..hub.reading import build_described
 from ..models.base import Model
+from ..models.channels import with_channels
 from ..models.meta import Meta
 from ..nn.parallel import share_batch_norm
 from ..prediction.held_out import keep_division
 from ..prediction.memory import require_training_memory
-from ..prediction.windows import share_window, with_window
+from ..prediction.windows import share_channels, share_window, with_window
 from ..storage.checkpoint import Checkpoint
 from ..storage.rundir import ResultsTable, new_run_dir, write_args
 from ..tasks import task_of
@@ -110,7 +111,14 @@ def build_model(
             options={**args, **filled},
             described=described,
         )
-        start: dict[str, Any] = {"start": report, "random_start": report == RANDOM_START}
+        random_start = report == RANDOM_START
+        args.pop("input_channels", None)
+        if model.channels != data.num_channels:
+            with_channels(model, data.num_channels)
+            report += f"; its first convolution now takes {data.num_channels} channels"
+        if data.num_channels != 3:
+            args["input_channels"] = data.num_channels
+        start: dict[str, Any] = {"start": report, "random_start": random_start}
         if model.fresh:
             start["fresh"] = sorted(model.fresh)
         if words:
@@ -154,6 +162,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         recipe = share_batch(resumed.recipe, resumed.processes, fabric.world_size)
     task = task_of(recipe.model)
     train_data, val_data = open_splits(task, recipe)
+    share_channels(recipe.page, recipe.channels, train_data, val_data, checkpoint)
     words = share_window(recipe.window, train_data, val_data, checkpoint, fabric)
     own = recipe
     if names := stages_of(recipe):
@@ -161,7 +170,7 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         own = stage_recipe(recipe, folder, len(names))
     model, meta, report = build_model(task, own, train_data, checkpoint)
     finding = {**task.finding(model), "format": recipe.format}
-    meta = keep_division(with_window(meta, train_data.window, words), recipe, val_data, finding)
+    meta = keep_division(with_window(meta, train_data, words), recipe, val_data, finding)
     if val_data is not None:
         task.check_scored(meta, val_data)  # now, not after the first epoch
     check_images(train_data, val_data, fabric=fabric)

@@ -162,7 +162,7 @@ def test_one_window_for_a_data_set(tmp_path: Path) -> None:
     assert measure_depths(data, "minmax").window == (every.min(), every.max())
     # The window of the data set is what its images are stretched by.
     data.window = found.window
-    np.testing.assert_array_equal(data.image(2), to_eight_bit(deep[1], found.window))
+    np.testing.assert_array_equal(data.photo(2), to_eight_bit(deep[1], found.window))
     np.testing.assert_array_equal(data.select([1]).image(0), shallow[0])
     assert data.select([2]).window == found.window
     other = open_dataset(tmp_path / "mixed")

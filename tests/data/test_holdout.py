@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskwright.data import Dataset, open_dataset, read_coco, split_dataset
-from maskwright.data.holdout import hold_out
+from maskwright.data.rewriting.holdout import hold_out
 
 
 def make(root: Path, classes: list[list[int]], names: int, crowds: tuple[int, ...] = ()) -> Dataset:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change brightness, contrast, saturation and hue of (3, h, w) pixels, 0 to 255."""
+    """Change brightness, contrast, saturation and hue of (C, h, w) pixels, 0 to 255.
+
+    Where C is not 3 there is no saturation and no hue, and contrast turns around the mean of all.
+    """
     from torchvision.transforms.v2 import functional as tv
 
     changes: list[tuple[Any, float, float]] = [
@@ -19,11 +22,22 @@ def photometric(pixels: Tensor, rng: np.random.Generator) -> Tensor:
         (tv.adjust_saturation, 0.6, 1.4),
         (tv.adjust_hue, -0.05, 0.05),
     ]
+    if len(pixels) != 3:
+        changes = [(_brightness, 0.75, 1.25), (_contrast, 0.6, 1.4)]
     unit = pixels / 255
     for change, low, high in changes:
         if rng.random() < 0.5:
             unit = change(unit, rng.uniform(low, high))
     return torch.clamp(unit * 255, 0, 255)
+
+
+def _brightness(unit: Tensor, factor: float) -> Tensor:
+    return (unit * factor).clamp(0, 1)
+
+
+def _contrast(unit: Tensor, factor: float) -> Tensor:
+    """Change the contrast of (C, h, w) from 0 to 1 around its mean."""
+    return torch.lerp(unit.mean().expand_as(unit), unit, factor).clamp(0, 1)
 
 
 def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
@@ -34,7 +48,7 @@ def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     the last two. Channels stay in their order, as in the published trainings.
 
     Args:
-        pixels: (3, h, w) float32, 0 to 255.
+        pixels: (C, h, w) float32, 0 to 255; where C is not 3, saturation and hue stay.
         rng: source of the randomness.
     """
     if rng.random() < 0.5:
@@ -45,7 +59,7 @@ def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     hue = rng.uniform(-18, 18) if rng.random() < 0.5 else 0.0
     if contrast and first:
         pixels = (pixels * factor).clamp(0, 255)
-    if saturation != 1 or hue:
+    if len(pixels) == 3 and (saturation != 1 or hue):
         pixels = turn_colours(pixels, saturation=saturation, hue=hue)
     if contrast and not first:
         pixels = (pixels * factor).clamp(0, 255)

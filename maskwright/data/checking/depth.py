@@ -10,7 +10,7 @@ import numpy as np
 from maskwright.window import PERCENTILES, Window, describe_window
 
 from ..pixels.depth import RULE, own_window, widened
-from ..pixels.images import has_deep_samples, load_samples
+from ..pixels.images import has_deep_samples
 from ..records import Dataset
 
 POOLED_IMAGES = 256  # that give the window of a data set, spread evenly over it
@@ -84,7 +84,7 @@ def measure_depths(
     chosen = deep if len(deep) <= POOLED_IMAGES else deep[:: -(-len(deep) // POOLED_IMAGES)]
     for done, index in enumerate(chosen, 1):
         try:
-            samples = load_samples(dataset[index].path)
+            samples = dataset.samples(index)
         except ValueError:
             continue
         kinds[str(samples.dtype)] = kinds.get(str(samples.dtype), 0) + 1

@@ -77,11 +77,11 @@ def _draw_tile(dataset: Dataset, index: int) -> Image.Image:
     if dataset.records == "maps":
         colors = class_palette(dataset.names, dataset.colors)
         labels = map_of(dataset, index)
-        return draw_label_map(dataset.image(index), labels, dataset.names, colors=colors, side=TILE)
+        return draw_label_map(dataset.photo(index), labels, dataset.names, colors=colors, side=TILE)
     if dataset.records == "labels":
         from PIL import Image as Pillow
 
-        whole = dataset.image(index)
+        whole = dataset.photo(index)
         height, width = Resize(None, TILE).target_size(*whole.shape[:2])
         return Pillow.fromarray(whole).resize((width, height), Pillow.Resampling.BILINEAR)
     rng = np.random.default_rng(0)  # without augmentation nothing is drawn from it

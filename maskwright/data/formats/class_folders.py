@@ -191,7 +191,7 @@ def _copy(dataset: Dataset, index: int, folder: Path) -> None:
     record = dataset[index]
     if record.stored:
         file, _, number = record.path.name.rpartition("#")
-        pixels = dataset.image(index)
+        pixels = dataset.photo(index)
         target = folder / f"{file.partition('.')[0]}_{number}.png"
         Image.fromarray(pixels[..., 0] if record.channels == 1 else pixels).save(target)
         return

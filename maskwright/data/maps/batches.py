@@ -79,6 +79,7 @@ class MapBatches:
             [(sample.pixels, sample.original_size) for sample in samples],
             self.divisor,
             buckets,
+            channels=self.dataset.num_channels,
             others=sizes,
         )
         height, width = images.pixels.shape[-2:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from maskwright.drawing.channels import repeated, shown
 from maskwright.window import PERCENTILES, Window
 
 RULE = "percentile"  # where nothing else is said
@@ -84,32 +85,6 @@ def to_eight_bit(samples: np.ndarray, window: Window | str | None = None) -> np.
     if is_deep(samples):
         samples = _stretch(samples, *_window(samples, window), np.uint8)
     return shown(samples)
-
-
-def shown(pixels: np.ndarray) -> np.ndarray:
-    """Return what people are shown of pixels.
-
-    Args:
-        pixels: (H, W) or (H, W, C), 0 to 255, uint8 or float32.
-
-    Returns:
-        (H, W, 3) uint8: one channel as grey, two as red and green, of more the first three as red,
-        green and blue.
-    """
-    if pixels.dtype != np.uint8:
-        pixels = (pixels + np.float32(0.5)).astype(np.uint8)
-    if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return repeated(pixels.reshape(pixels.shape[:2]))
-    if pixels.shape[2] == 2:
-        return np.concatenate([pixels, np.zeros_like(pixels[..., :1])], 2)
-    return pixels if pixels.shape[2] == 3 else np.ascontiguousarray(pixels[..., :3])
-
-
-def repeated(grey: np.ndarray) -> np.ndarray:
-    """Return (H, W) as three equal channels (H, W, 3)."""
-    found = np.empty((*grey.shape, 3), grey.dtype)
-    found[...] = grey[..., None]
-    return found
 
 
 def _window(samples: np.ndarray, window: Window | str | None) -> Window:

@@ -14,7 +14,7 @@ BAND = 512  # rows that are read at once
 
 
 def large_image(dataset: Dataset, index: int) -> Any:
-    """Return the pixels (H, W, 3) uint8 RGB of an image: an array, or `LazyPixels`.
+    """Return the pixels of an image as `Dataset.image` does: an array, or `LazyPixels`.
 
     Raises:
         ValueError: as `Dataset.image` does.
@@ -24,11 +24,12 @@ def large_image(dataset: Dataset, index: int) -> Any:
     record = dataset[index]
     known = record.size if min(record.size) else None
     try:
-        picture = open_picture(record.path, size=known)
+        picture = open_picture(record.path, dataset.page, dataset.channels, size=known)
     except ValueError as error:
         raise ValueError(f"{error} (image id {record.image_id})") from None
     if picture.by_window and picture.size == (known or picture.size):
-        return LazyPixels(picture, dataset.window)
+        if dataset.channels is not None or picture.channels in (1, 3):
+            return LazyPixels(picture, dataset.window, one=dataset.num_channels == 1)
     picture.close()
     return dataset.image(index)  # which says what is wrong, if anything is
 

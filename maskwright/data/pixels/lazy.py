@@ -8,7 +8,7 @@ import numpy as np
 
 from maskwright.window import Window
 
-from .depth import RULE, own_window, to_eight_bit
+from .depth import RULE, own_window, to_eight_bit, to_pixels
 from .picture import Picture
 
 SAMPLE = 8  # parts along each side that give the window of a deeper image of its own
@@ -16,17 +16,20 @@ PART = 512  # pixels a side of them
 
 
 class LazyPixels:
-    """An image that stays in its file, to be cut like an array (H, W, 3) uint8 RGB.
+    """An image that stays in its file, to be cut like the array (H, W, C) of `depth.to_pixels`.
 
     `numpy.asarray` reads it whole.
 
     Args:
         picture: the open image.
-        window: see `to_eight_bit`. A rule looks at parts spread evenly over an image that is larger
+        window: see `to_pixels`. A rule looks at parts spread evenly over an image that is larger
             than these.
 
+        one: a single channel stays one, and does not become three.
+        owner: whose file it is, if this is another view of the same image; then in 8-bit RGB.
+
     Raises:
-        ValueError: if the image is neither grey nor RGB, or cannot be read.
+        ValueError: if it cannot be read.
 
     Example:
         >>> from .picture import open_picture
@@ -35,29 +38,40 @@ class LazyPixels:
         ((3, 4, 3), [[6, 7], [10, 11]])
     """
 
-    dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(self, picture: Picture, window: Window | str | None = None) -> None:
-        self.picture = picture
-        if picture.channels not in (1, 3):
-            raise ValueError(
-                f"{picture.name} has {picture.channels} channels, and 1 or 3 can be seen as colours"
-            )
-        self.shape = (*picture.size, 3)
+    def __init__(
+        self,
+        picture: Picture,
+        window: Window | str | None = None,
+        *,
+        one: bool = False,
+        owner: LazyPixels | None = None,
+    ) -> None:
+        self.picture, self._owner = picture, owner
+        self._convert = to_pixels if owner is None else to_eight_bit
         self.deep = picture.dtype != np.uint8
+        self.dtype = np.dtype(np.float32 if self.deep and owner is None else np.uint8)
+        several = owner is not None or (picture.channels == 1 and not one)
+        channels = 3 if several else picture.channels
+        self.shape = (*picture.size, channels)
         self._window = window
         if self.deep and not isinstance(window, tuple):
             self._window = own_window(self._spread(), window if window is not None else RULE)
 
     def __del__(self) -> None:
-        self.picture.close()
+        if self._owner is None:
+            self.picture.close()
+
+    def photo(self) -> LazyPixels:
+        """Return the same image as people see it, (H, W, 3) uint8 RGB."""
+        return LazyPixels(self.picture, self._window, owner=self)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
-        """Return the pixels (h, w, 3) of rows and columns, two slices without steps.
+        """Return the pixels (h, w, C) of rows and columns, two slices without steps.
 
         Raises:
             ValueError: if they cannot be read.
@@ -66,12 +80,14 @@ class LazyPixels:
             one.indices(side) for one, side in zip(part, self.shape[:2], strict=True)
         )
         if top >= bottom or left >= right:
-            return np.zeros((max(bottom - top, 0), max(right - left, 0), 3), np.uint8)
-        return to_eight_bit(self.picture.read(top, left, bottom, right), self._window)
+            size = max(bottom - top, 0), max(right - left, 0)
+            return np.zeros((*size, self.shape[2]), self.dtype)
+        found = self._convert(self.picture.read(top, left, bottom, right), self._window)
+        return found[..., : self.shape[2]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return the whole image."""
-        whole = to_eight_bit(self.picture.whole(), self._window)
+        whole = self._convert(self.picture.whole(), self._window)[..., : self.shape[2]]
         return whole if dtype is None else whole.astype(dtype)
 
     def _spread(self) -> np.ndarray:

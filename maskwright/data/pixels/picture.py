@@ -18,6 +18,7 @@ from maskwright.paths import home_path
 
 from . import tiff
 from .arrays import as_array, check_array, read_stream, upright
+from .kinds import count_frames
 from .limits import check_pixels, own_limit
 from .opening import download, open_file
 from .pillow import beyond_pillow, decode, exif_warnings, opened
@@ -34,6 +35,7 @@ class Picture:
         dtype: of the samples, in native byte order.
         by_window: whether parts are read from the file when they are asked for; otherwise the
             image is in memory.
+        pages: images in the file.
         said: how pages and channels were told apart, where it had to be decided; or "".
 
     Example:
@@ -49,9 +51,10 @@ class Picture:
         *,
         orientation: int = 1,
         stream: BinaryIO | None = None,
+        pages: int = 1,
         said: str = "",
     ) -> None:
-        self.name, self.said = name, said
+        self.name, self.pages, self.said = name, pages, said
         self._stream, self._orientation, self._samples = stream, orientation, samples
         if isinstance(samples, np.ndarray):
             height, width = samples.shape[:2]
@@ -170,7 +173,8 @@ def open_picture(
                 return found
             with opened(stream, name) as image:
                 check_pixels(image.height, image.width, name)
-                picture = Picture(name, decode(image, name, size, page, channels))
+                pages = count_frames(image)
+                picture = Picture(name, decode(image, name, size, page, channels), pages=pages)
         except BaseException:
             stream.close()
             raise
@@ -216,4 +220,6 @@ def _of_tiff(
         orientation = 1
     if not windows.by_window:
         check_pixels(height, width, name)
-    return Picture(name, windows, orientation=orientation, stream=stream, said=found.said)
+    return Picture(
+        name, windows, orientation=orientation, stream=stream, pages=found.pages, said=found.said
+    )

@@ -24,17 +24,17 @@ def resize_image(
     """Return the image at a new size, or a window of it, resampled once.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, C), 0 to 255, uint8 or float32.
         size: (height, width) of the whole image after resizing.
         rule: whose `antialias` and `corners` say how samples are made. With `antialias` by Pillow's
-            bilinear filter, widened when shrinking, on 8 bits. Without by bilinear sampling of the
-            float image without a filter, as torchvision's detection transform does; or, with
-            `corners`, as Darknet does.
+            bilinear filter, widened when shrinking, in the type of the pixels. Without by bilinear
+            sampling of the float image without a filter, as torchvision's detection transform does;
+            or, with `corners`, as Darknet does.
         window: xyxy in whole pixels of the resized image, which may reach beyond it; None: all.
-        fill: red, green and blue of what lies beyond the image.
+        fill: of each channel the value beyond the image; zero for all where there are more.
 
     Returns:
-        (3, h, w) float32, 0 to 255.
+        (C, h, w) float32, 0 to 255.
     """
     height, width = size
     if window is None:
@@ -43,7 +43,10 @@ def resize_image(
     inner = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if inner == tuple(window):
         return _resample(pixels, size, rule, inner)
-    result = torch.tensor(fill, dtype=torch.float32)[:, None, None].repeat(1, y2 - y1, x2 - x1)
+    beyond = torch.tensor(fill, dtype=torch.float32)
+    if not any(fill):
+        beyond = beyond.new_zeros(pixels.shape[2])
+    result = beyond[:, None, None].repeat(1, y2 - y1, x2 - x1)
     left, top, right, bottom = inner
     if right > left and bottom > top:
         part = _resample(pixels, size, rule, inner)
@@ -64,13 +67,41 @@ def _resample(
         whole = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
         whole = F.interpolate(whole[None], size, mode="bilinear", align_corners=rule.corners)[0]
         return whole[:, y1:y2, x1:x2].contiguous()
-    from PIL import Image
-
     sx, sy = pixels.shape[1] / width, pixels.shape[0] / height
     # Pixels beyond the box still feed the filter, so a window equals the cut of the whole.
     box = (x1 * sx, y1 * sy, min(x2 * sx, pixels.shape[1]), min(y2 * sy, pixels.shape[0]))
-    image = Image.fromarray(pixels).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box)
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()).float()
+    part = resized(pixels, (y2 - y1, x2 - x1), "bilinear", box)
+    return torch.from_numpy(part.transpose(2, 0, 1).copy()).float()
+
+
+def resized(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """Return pixels resized by Pillow with a low-pass filter, in their own type.
+
+    Args:
+        pixels: (H, W, C), uint8 or float32.
+        size: (height, width) of the result.
+        interpolation: "bilinear" or "bicubic"; of float32 what it overshoots is cut at 0 and 255.
+        box: xyxy of the part to be resized, in pixels; None: all.
+    """
+    from PIL import Image
+
+    way = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        image = Image.fromarray(pixels).resize(size[::-1], way[interpolation], box)
+        return np.asarray(image)
+    # Pillow has no images of other kinds with several channels.
+    planes = [
+        Image.fromarray(np.ascontiguousarray(pixels[..., channel]))
+        for channel in range(pixels.shape[2])
+    ]
+    parts = [np.asarray(plane.resize(size[::-1], way[interpolation], box)) for plane in planes]
+    made = np.stack(parts, -1)
+    return made if made.dtype == np.uint8 else made.clip(0, 255)
 
 
 def collate_images(
@@ -79,16 +110,18 @@ def collate_images(
     buckets: Sequence[tuple[int, int]] | None = None,
     *,
     others: Sequence[tuple[int, int]] = (),
+    channels: int = 3,
 ) -> Images:
     """Put images of different sizes into one batch, padded with zeros at the right and bottom.
 
     Args:
-        images: pairs of pixels (3, h, w) float32 and the (height, width) of the original file.
+        images: pairs of pixels (C, h, w) float32 and the (height, width) of the original file.
         divisor: the padded sides are multiples of it.
         buckets: allowed padded (height, width), for compiled graphs: the smallest one that holds
             the batch is taken. A batch that fits into none is padded to the divisor.
         others: (height, width) of images that are not in this batch, but would fit into it: those
             of the other processes. With them the batch may be empty.
+        channels: C of a batch without images.
 
     Raises:
         ValueError: if there is no image, or a bucket is no multiple of the divisor.
@@ -109,7 +142,8 @@ def collate_images(
     else:
         height = math.ceil(height / divisor) * divisor
         width = math.ceil(width / divisor) * divisor
-    batch = torch.zeros(len(images), 3, height, width)
+    channels = images[0][0].shape[0] if images else channels
+    batch = torch.zeros(len(images), channels, height, width)
     for slot, (pixels, _) in zip(batch, images, strict=True):
         slot[:, : pixels.shape[1], : pixels.shape[2]] = pixels
     return Images(

@@ -165,9 +165,9 @@ class Yolo(OneStageDetector):
                 self.size_divisor = 1
 
     @property
-    def fill(self) -> tuple[float, float, float]:
+    def fill(self) -> tuple[float, ...]:
         """What lies beyond an image: grey on a canvas of Darknet's; see `Model`."""
-        return super().fill if self.canvas.unit is None else (GREY * UNIT,) * 3
+        return super().fill if self.canvas.unit is None else (GREY * UNIT,) * self.channels
 
     def normalise(self, images: Images) -> Tensor:
         """Return the canvas (B, 3, H', W') of a batch; see `Canvas`.

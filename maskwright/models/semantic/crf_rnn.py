@@ -95,7 +95,9 @@ class CRFRNNNetwork(FCN):
 
 def crf_rnn(num_classes: int, options: CRFRNNOptions) -> Segmenter:
     """Build a CRF-RNN."""
-    return Segmenter(num_classes, CRFRNNNetwork(num_classes, options), options)
+    model = Segmenter(num_classes, CRFRNNNetwork(num_classes, options), options)
+    model.any_channels = False  # its CRF compares colours
+    return model
 
 
 register(

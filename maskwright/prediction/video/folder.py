@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ...window import Window
-from ..reading import read
+from ..reading import Reading, read
 from ..sources import Sources
 from .reading import USUAL_RATE, Choice, Frame
 
@@ -22,7 +21,7 @@ class FrameSource:
         path: what the user calls them.
         name: what they are called in files and messages.
         rate: so many a second; None: `USUAL_RATE`.
-        window: see `reading.read`.
+        reading: see `reading.read`.
         kind: tells it from a `VideoSource`.
     """
 
@@ -30,7 +29,7 @@ class FrameSource:
     path: str
     name: str
     rate: Fraction | None
-    window: Window | str | None
+    reading: Reading
     kind: Literal["frames"] = "frames"
 
 
@@ -61,7 +60,7 @@ class FrameFolder:
             if number % choice.stride:
                 continue
             try:
-                loaded = read(item, self.source.window)
+                loaded = read(item, self.source.reading)
             except ValueError:
                 self.broken += 1
                 continue

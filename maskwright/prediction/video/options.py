@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OptionError, nearest, whole_number
-from ...window import Window
+from ..reading import Reading
 from ..sources import Sources
 from .folder import FrameSource
 from .reading import Choice
@@ -68,14 +68,14 @@ class VideoOptions:
             )
 
     def frames(
-        self, source: Any, sources: Sources, window: Window | str | None
+        self, source: Any, sources: Sources, reading: Reading
     ) -> list[FrameSource]:
         """Return images as the frames of a video if that is what the options are about, else none.
 
         Args:
             source: as the user gave it.
             sources: the images; none if source names videos.
-            window: see `reading.read`.
+            reading: see `reading.read`.
 
         Raises:
             OptionError: if it is a single image.
@@ -92,7 +92,7 @@ class VideoOptions:
                 )
             path = str(source) if isinstance(source, str | Path) else "frames"
             called = Path(path).name if not has_magic(path) else Path(path).parent.name
-            return [FrameSource(sources, path, called or "frames", self.choice.fps, window)]
+            return [FrameSource(sources, path, called or "frames", self.choice.fps, reading)]
         return []
 
 

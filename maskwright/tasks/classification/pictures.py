@@ -90,7 +90,7 @@ def save_labels(path: Path, dataset: Dataset) -> None:
         mine = images[labels == label]
         picked = mine[np.linspace(0, len(mine) - 1, min(SAMPLES, len(mine))).astype(int)]
         for column, index in enumerate(picked.tolist()):
-            thumb = _square(dataset.image(index), THUMB - 6)
+            thumb = _square(dataset.photo(index), THUMB - 6)
             sheet.paste(thumb, (column * THUMB + 3, row * THUMB + 3))
     ax = figure.add_subplot(grid[0, 1])
     style(ax, "Samples")
@@ -174,7 +174,7 @@ def draw_answers(
         picked: positions of those that are drawn.
         heading: a line above them.
     """
-    pictures = [_square(dataset.image(index)) for index in picked]
+    pictures = [_square(dataset.photo(index)) for index in picked]
     titles = [answer_text(result, index) for index in picked]
     save_mosaic(path, pictures, titles, CELL, heading=heading)
 

@@ -93,7 +93,7 @@ def _check_alone(model: Classifier, batch: int, count: int, world: int) -> None:
         return
     side, device = model.crop, model.mean.device
     size = torch.tensor([[side, side]], device=device)
-    images = Images(torch.zeros(1, 3, side, side, device=device), size, size)
+    images = Images(torch.zeros(1, model.channels, side, side, device=device), size, size)
     labels = Labels(torch.zeros(1, model.num_classes, device=device), None)
     with torch.random.fork_rng(devices=[]):
         starved = starved_norm(model, lambda: model.losses(images, labels))

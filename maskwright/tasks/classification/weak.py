@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...data.pixels.resizing import resized
 from ...data.records import Dataset
 from ...errors import OptionError
 from ...metrics.heatmap_boxes import (
@@ -58,11 +59,9 @@ class Maps:
 
 
 def squeeze(photo: np.ndarray, side: int) -> torch.Tensor:
-    """Return a photo as (3, side, side) float32, resized whatever its shape: nothing is cut off."""
-    from PIL import Image
-
-    image = Image.fromarray(photo).resize((side, side), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()).float()
+    """Return pixels (C, side, side) float32, resized whatever their shape: nothing is cut off."""
+    made = resized(photo, (side, side), "bilinear")
+    return torch.from_numpy(made.transpose(2, 0, 1).copy()).float()
 
 
 def objects_of(data: Dataset, index: int) -> tuple[int, np.ndarray] | None:

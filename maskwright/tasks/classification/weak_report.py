@@ -122,7 +122,7 @@ def draw_maps(found: WeakScores, data: Dataset, path: Path) -> None:
     for index, heat in zip(found.scored.indices, found.scored.kept, strict=False):
         truth = objects_of(data, index)
         assert truth is not None
-        photo, side = data.image(index), heat.shape[0]
+        photo, side = data.photo(index), heat.shape[0]
         box = map_box(heat, threshold)
         boxes: list[Sequence[float]] = truth[1].tolist()
         if box is not None:

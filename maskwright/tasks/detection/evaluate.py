@@ -161,7 +161,7 @@ class DetectionEvaluator(Evaluator):
             full = False
         mode = self.detector.paste_mode
         if self.settings.crf is not None and found.codes is None:
-            found = refined(found, self.dataset.image(index), self.settings.crf, mode=mode)
+            found = refined(found, self.dataset.photo(index), self.settings.crf, mode=mode)
         rows = to_coco_rows(found, image_id, self.labels, mode, self.joints)
         short = found.short and (parts or len(found) < most)
         self._found.append((image_id, full, short, rows))

@@ -82,7 +82,8 @@ class LocationBatches:
             images.append((pixels, chosen.record.size))
             rows.append(_target(chosen, view, self.dataset, joints))
         empty = [(side, side)] * len(others)
-        batch = collate_images(images, 32, [(side, side)], others=empty)
+        channels = self.dataset.num_channels
+        batch = collate_images(images, 32, [(side, side)], others=empty, channels=channels)
         return batch, _stack(rows, joints)
 
     def view(self, record: Record, rng: np.random.Generator) -> View:

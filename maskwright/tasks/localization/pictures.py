@@ -61,7 +61,7 @@ def save_annotations(path: Path, dataset: Dataset, *, keypoints: bool) -> None:
         points = record.keypoints[0] if there and record.keypoints is not None else None
         pictures.append(
             draw_place(
-                dataset.image(index),
+                dataset.photo(index),
                 record.boxes[0] if there else None,
                 points,
                 label,
@@ -124,7 +124,7 @@ def _draw_box(row: Mapping[str, Any], dataset: Dataset) -> Any:
     names = [*dataset.names, BACKGROUND]
     texts = [""] * len(true) + [f"{names[first]} {row['scores'][0]:.2f}"] * (first != background)
     return draw_instances(
-        dataset.image(row["index"]),
+        dataset.photo(row["index"]),
         np.array(boxes, np.float64).reshape(-1, 4),
         [0] * len(boxes),
         names,
@@ -145,7 +145,7 @@ def _draw_points(row: Mapping[str, Any], dataset: Dataset) -> Any:
     makes = LocationBatches(dataset, Resize(None, CELL), None, keypoints=True, around=row["around"])
     record = choose(dataset[row["index"]], keypoints=True).record
     view = makes.view(record, np.random.default_rng(0))
-    pixels = resize_image(dataset.image(row["index"]), view.full, Resize(), window=view.window)
+    pixels = resize_image(dataset.photo(row["index"]), view.full, Resize(), window=view.window)
     scale = max(view.window_size) / row["side"]
     found = np.ones((len(row["points"]), 3))
     found[:, :2] = np.array(row["points"]) * scale

@@ -83,7 +83,7 @@ def _samples(
     network = fast_network(model.eval())
     settings = SemanticSettings(probs=True)
     for index in chosen:
-        photo, truth = data.image(index), data.label_map(index)
+        photo, truth = data.photo(index), data.label_map(index)
         assert truth is not None
         scaled = scale_photos([photo], resize)
         images = collate_images(scaled, model.size_divisor, model.buckets).to(model.mean.device)

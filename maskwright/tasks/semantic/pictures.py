@@ -87,7 +87,7 @@ def save_annotations(path: Path, dataset: Dataset) -> None:
     ax.set_ylim(max(len(order), 12) - 0.4, -0.6)
     samples = [
         draw_label_map(
-            dataset.image(index),
+            dataset.photo(index),
             map_of(dataset, index),
             dataset.names,
             colors=colors,
@@ -199,7 +199,7 @@ def draw_images(
     cells, titles, maps = [], [], []
     colors = class_palette(result.names, dataset.colors)  # the model's classes are those scored
     for index in picked:
-        image, truth = dataset.image(index), map_of(dataset, index)
+        image, truth = dataset.photo(index), map_of(dataset, index)
         said = result.maps[index].labels
         both = [
             draw_label_map(image, labels, result.names, colors=colors, legend=False, side=CELL)

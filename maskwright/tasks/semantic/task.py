@@ -252,7 +252,7 @@ class SemanticTask(Task):
             made = look(network, images, settings)
             found = to_maps(made, settings)
             if settings.crf is not None:
-                photos = (data.image(index) for index in batches[0].indices)
+                photos = (data.photo(index) for index in batches[0].indices)
                 found = [refined(*pair, settings.crf) for pair in zip(found, photos, strict=True)]
             return [one.labels for one in found]
 

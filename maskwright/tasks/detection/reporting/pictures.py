@@ -158,7 +158,7 @@ def _save_rows(
         full = bool(mine) and len(points) == len(mine)
         pictures.append(
             draw_instances(
-                dataset.image(i),
+                dataset.photo(i),
                 boxes,
                 np.array([row["category_id"] - 1 for row in mine], np.int64),
                 dataset.names,

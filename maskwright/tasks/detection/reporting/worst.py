@@ -108,7 +108,7 @@ def _draw_pair(
     """Return the ground truth and the marked detections of one image."""
     lead = found.lead
     matches, masks = lead.matches, "mask" in found.kinds
-    pixels, names = dataset.image(image), found.names
+    pixels, names = dataset.photo(image), found.names
     objects = np.nonzero(matches.objects.image == image)[0]
     dets = np.nonzero((matches.found.image == image) & above(matches.found.scores, found.conf))[0]
     lost = np.array([o for o in objects.tolist() if not _is_found(lead, o, found.conf)], np.int64)

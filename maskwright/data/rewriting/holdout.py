@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .checking.verdict import too_few_images
-from .records import Dataset
+from ..checking.verdict import too_few_images
+from ..records import Dataset
 
 PASSES = 10  # over the groups, until none changes sides
 
