@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskwright.drawing.channels import shown
 from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
 from maskwright.structures import Skeleton
 from maskwright.window import Window
@@ -25,7 +26,7 @@ from maskwright.window import Window
 from .columns import ANY_CLASS, Columns, pack_offsets
 from .formats.coco.truth import coco_truth
 from .maps.encoding import Drawn, Encoding, Values, identity
-from .pixels.depth import shown, to_pixels
+from .pixels.depth import to_pixels
 from .pixels.images import load_samples
 from .record import Record
 from .segments import NO_MASK, POLYGONS

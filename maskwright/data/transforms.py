@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from maskwright.drawing.channels import shown as seen
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 from maskwright.proposals import ProposalStore
 from maskwright.structures import Resize, Skeleton
@@ -23,7 +24,6 @@ from .augment.colours import distort, photometric
 from .augment.crops import resample_crop
 from .augment.patches import draw_patch, draw_tile
 from .augment.view import View
-from .pixels.depth import shown as seen
 from .pixels.large import large_image
 from .pixels.resizing import resize_image
 from .proposals import dataset_proposals
@@ -55,7 +55,7 @@ class Augment:
             outside are ignored.
         min_visible: an object of which a smaller part of the box is left in the window is ignored,
             neither object nor background.
-        fill: red, green and blue, 0 to 255, of what a window shows beyond the image: the mean of
+        fill: of each channel the value, 0 to 255, of what a window shows beyond the image: the mean of
             the network.
         tile: of an image with a longer side only a random square of so many of its pixels is read,
             and stands for the image in all that is said above; None: the whole image.
@@ -71,7 +71,7 @@ class Augment:
     expand: float = 0.0
     patches: bool = False
     min_visible: float = 0.1
-    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    fill: tuple[float, ...] = (0.0, 0.0, 0.0)
     tile: int | None = None
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ def make_sample(
     """
     record = dataset[index]
     view = draw_view(record, resize, augment, rng)
-    fill = (0.0, 0.0, 0.0) if augment is None else augment.fill
+    fill = (0.0,) * dataset.num_channels if augment is None else augment.fill
     if view.tile is None:
         image = dataset.image(index)
         pixels = resize_image(image, view.full, resize, window=view.window, fill=fill)

@@ -118,7 +118,7 @@ def load_model(
         load_state(made, checkpoint.model, path)
         return made, meta
     entry = architecture(name)
-    options = {} if backbone is None else {"backbone": backbone}
+    options: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     if weights is None:
         warnings.warn(
             f"{name} has random weights: what it predicts means nothing; give weights=, for "

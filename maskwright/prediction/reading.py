@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..channels import describe_channels
-from ..data.pixels.depth import shown, to_pixels
+from ..data.pixels.depth import to_pixels
 from ..data.pixels.lazy import LazyPixels
 from ..data.pixels.picture import open_picture
 from ..data.pixels.selection import RefusedError
 from ..data.records import Dataset
+from ..drawing.channels import shown
 from ..errors import OptionError
 from ..structures import Resize, Tiling
 from ..tasks.base import Settings

@@ -22,7 +22,7 @@ from ..drawing.scene import drawn_scene
 from ..errors import OptionError, checked_options, whole_number
 from ..paths import takes_paths
 from ..prediction.predictor import Predictor
-from ..prediction.reading import read
+from ..prediction.reading import Reading, read
 from ..prediction.sources import one_source
 from ..runs import check_save, save_dir
 from ..storage.rundir import write_whole
@@ -147,7 +147,7 @@ def benchmark(
                 raise OptionError(f"{option}={value}: a Predictor keeps its own; load it with that")
     file = _figures_file(save)
     where = False if file is not None else check_save(save, project, name)
-    pixels = drawn_scene() if source is None else read(one_source(source, 0)).pixels
+    pixels = drawn_scene() if source is None else read(one_source(source, 0), Reading()).photo
     before = torch.get_num_threads()
     try:
         if threads is not None:

@@ -166,7 +166,7 @@ def test_one_window_for_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.select([1]).image(0), shallow[0])
     assert data.select([2]).window == found.window
     other = open_dataset(tmp_path / "mixed")
-    np.testing.assert_array_equal(other.image(2), load_image(deep[1]))
+    np.testing.assert_array_equal(other.photo(2), load_image(deep[1]))
 
 
 def test_data_of_eight_bits_have_no_window(tmp_path: Path) -> None:

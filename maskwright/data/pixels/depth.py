@@ -100,7 +100,7 @@ def _stretch(samples: np.ndarray, low: float, high: float, kind: type) -> np.nda
         found: np.ndarray = _stretch(every, low, high, kind)[codes]
         return found
     flat = samples.reshape(-1)
-    out = np.empty(flat.shape, kind)
+    out: np.ndarray = np.empty(flat.shape, kind)
     half = 0.5 if kind is np.uint8 else 0.0
     for start in range(0, flat.size, _ROWS):
         part = flat[start : start + _ROWS].astype(np.float64)

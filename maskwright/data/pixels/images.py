@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from maskwright.drawing.channels import repeated
 from maskwright.window import Window
 
 from . import deep
-from .depth import repeated, to_eight_bit
+from .depth import to_eight_bit
 from .kinds import count_frames
 from .limits import own_limit
 from .opening import open_file

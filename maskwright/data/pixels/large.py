@@ -27,9 +27,9 @@ def large_image(dataset: Dataset, index: int) -> Any:
         picture = open_picture(record.path, dataset.page, dataset.channels, size=known)
     except ValueError as error:
         raise ValueError(f"{error} (image id {record.image_id})") from None
-    if picture.by_window and picture.size == (known or picture.size):
-        if dataset.channels is not None or picture.channels in (1, 3):
-            return LazyPixels(picture, dataset.window, one=dataset.num_channels == 1)
+    usual = dataset.channels is not None or picture.channels in (1, 3)
+    if usual and picture.by_window and picture.size == (known or picture.size):
+        return LazyPixels(picture, dataset.window, one=dataset.num_channels == 1)
     picture.close()
     return dataset.image(index)  # which says what is wrong, if anything is
 

@@ -54,7 +54,7 @@ class LazyPixels:
         self.dtype = np.dtype(np.float32 if self.deep and owner is None else np.uint8)
         several = owner is not None or (picture.channels == 1 and not one)
         channels = 3 if several else picture.channels
-        self.shape = (*picture.size, channels)
+        self.shape: tuple[int, int, int] = (*picture.size, channels)
         self._window = window
         if self.deep and not isinstance(window, tuple):
             self._window = own_window(self._spread(), window if window is not None else RULE)

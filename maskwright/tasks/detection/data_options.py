@@ -114,7 +114,7 @@ def anchors(
         ValueError: if the data cannot be read or has no boxes, or the model no such anchors.
     """
     entry = get_entry(model)
-    options = {} if imgsz is None else {"imgsz": imgsz}
+    options: dict[str, Any] = {} if imgsz is None else {"imgsz": imgsz}
     with torch.device("meta"):
         built = build(model, 1, **options)
     if (
