@@ -55,7 +55,7 @@ class Augment:
             outside are ignored.
         min_visible: an object of which a smaller part of the box is left in the window is ignored,
             neither object nor background.
-        fill: of each channel the value, 0 to 255, of what a window shows beyond the image: the mean of
+        fill: of each channel the value, 0 to 255, that a window shows beyond the image: the mean of
             the network.
         tile: of an image with a longer side only a random square of so many of its pixels is read,
             and stands for the image in all that is said above; None: the whole image.

@@ -135,6 +135,8 @@ def val(
         window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
             the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
             model was trained; percentile, if that was on 8-bit images.
+        page: which image of files that hold several, from 0 on; None: the first.
+        channels: see `predict`.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, regions_{split}.npz, ...). None: from where
             they came in training; a `Predictor` keeps its own.

@@ -166,7 +166,8 @@ def test_one_window_for_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.select([1]).image(0), shallow[0])
     assert data.select([2]).window == found.window
     other = open_dataset(tmp_path / "mixed")
-    np.testing.assert_array_equal(other.photo(2), load_image(deep[1]))
+    # Ties may round otherwise from the full depth.
+    assert np.abs(other.photo(2) - load_image(deep[1]).astype(int)).max() <= 1
 
 
 def test_data_of_eight_bits_have_no_window(tmp_path: Path) -> None:
