@@ -112,7 +112,7 @@ class Model:
         """Return the objects of an image.
 
         Args:
-            image: path, PIL image or (H, W, 3) RGB or (H, W) grey array; see `read_image`.
+            image: path, PIL image or (H, W, 3) RGB or (H, W) grey array; see `read_samples`.
             conf: smallest score, not below the one in the file; None: 0.25, or that if higher.
             max_det: most objects; no more than the slots in the file. None: 100, or all slots.
             regions: (n, 4) x1, y1, x2, y2 in pixels of the image, the best first: what may be
@@ -121,8 +121,7 @@ class Model:
                 file (`spec["window"]`); has it none, each image's own percentiles, with a warning.
 
         Raises:
-            ValueError: if the image cannot be read, the file does not hold what is asked for, or
-                the model takes no regions or lacks them.
+            ValueError: if the image cannot be read, or the file does not hold what is asked for.
         """
         conf, max_det = self._limits(conf, max_det)
         pixels = read_for(self.spec, image, window)
@@ -182,32 +181,30 @@ class Model:
         """Return the outputs of the graph for one image as it is; see `docs/export.md`.
 
         Args:
-            pixels: (3, h, w) float32 RGB, 0 to 255, no larger than a graph of fixed size.
+            pixels: (C, h, w) float32, 0 to 255, no larger than a graph of fixed size.
             regions: (n, 4) float32 in those pixels, for a model that takes them.
         """
         _, height, width = pixels.shape
         padded = self.spec["size"]
         if padded is None:
             padded = [-(-side // self._divisor) * self._divisor for side in (height, width)]
-        batch = np.zeros((self.spec["batch"] or 1, 3, *padded), np.float32)
+        batch = np.zeros((self.spec["batch"] or 1, len(pixels), *padded), np.float32)
         batch[:, :, :height, :width] = pixels
         sizes = np.tile(np.array([[height, width]], np.int64), (len(batch), 1))
         given = {"pixels": batch, "sizes": sizes}
         slots = (self.spec.get("regions") or {}).get("slots", 0)
         if (regions is not None) != bool(slots):
             takes = "takes regions with the image: give regions=..."
-            finds = "finds its regions itself: leave out regions"
-            raise ValueError(f"the model {takes if slots else finds}")
+            raise ValueError(f"the model {takes if slots else 'finds its regions itself'}")
         if regions is not None:
             given["regions"] = np.zeros((len(batch), slots, 4), np.float32)
             given["regions"][:, : len(regions)] = regions[:slots]
         names = self.spec["outputs"]
         try:
-            values = self._session.run(names, given)
+            return dict(zip(names, self._session.run(names, given), strict=True))
         except Exception as error:  # its errors have no common class
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the graph does not fit its description ({reason})") from None
-        return dict(zip(names, values, strict=True))
 
 
 def _check(spec: dict[str, Any], outputs: list[str]) -> None:
@@ -238,8 +235,7 @@ def open_file(
 ) -> Opened:
     """Return the session of an exported file, and what the file says of itself.
 
-    `threads` compute, None: all cores; `providers` are those of onnxruntime. A ValueError names a
-    file that is missing, damaged, or not from `maskwright export`.
+    `threads` compute, None: all cores. A ValueError names a file that is missing or no such file.
     """
     import onnxruntime
 
@@ -269,8 +265,9 @@ def load(path: str | Path, **options: Any) -> Any:
     if (name := _READERS.get(str(spec.get("task")).split("+")[0])) is None:
         return Model(path, opened=(session, spec))
     here = f"{__package__}." if __package__ else ""  # "": the files were copied elsewhere
-    reader = import_module(f"{here}runtimes.{name}")
-    return reader.open_file(path, session, spec, sys.modules[__name__])
+    return import_module(f"{here}runtimes.{name}").open_file(
+        path, session, spec, sys.modules[__name__]
+    )
 
 
 def target_size(rule: dict[str, Any], height: int, width: int) -> tuple[int, int]:
@@ -291,8 +288,8 @@ def target_size(rule: dict[str, Any], height: int, width: int) -> tuple[int, int
 
 
 def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | None = None) -> Array:
-    """Return an image as (H, W, 3) uint8 RGB, deeper samples from the window of a file."""
-    samples = read_samples(image)
+    """Return an image as (H, W, C) from 0 to 255: uint8, deeper ones float32 by a file's window."""
+    samples = read_samples(image, spec.get("channels"))
     scale = spec.get("window") if window is None else _checked_window(window)
     if samples.dtype != np.uint8 and scale is None:
         warnings.warn(
@@ -300,35 +297,31 @@ def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | Non
             "own 0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
             stacklevel=3,
         )
-    return to_eight_bit(samples, scale)
+    return to_pixels(samples, scale)
 
 
-def read_image(
-    image: str | Path | Image.Image | Array, window: tuple[float, float] | None = None
-) -> Array:
-    """Return the pixels of an image, (H, W, 3) uint8 RGB; see `read_samples`, `to_eight_bit`."""
-    return to_eight_bit(read_samples(image), window)
-
-
-def read_samples(image: str | Path | Image.Image | Array) -> Array:
+def read_samples(image: Any, channels: Sequence[int] | None = None) -> Array:
     """Return the samples of an image turned upright: (H, W, 3) uint8 RGB, or deeper also (H, W).
 
-    A ValueError tells that it cannot be read, or has more bits in its file than Pillow gives.
+    With `channels` it is (H, W, C), those of these numbers. A ValueError tells that it lacks them,
+    cannot be read, or has more bits in its file than Pillow gives.
     """
     from PIL import Image
 
     if isinstance(image, np.ndarray):
-        shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-        if image.dtype.kind not in "uif" or not shaped or not image.size:
-            raise ValueError(
-                f"an image array is (H, W, 3) RGB or (H, W) grey, got {image.shape} {image.dtype}"
-            )
-        return image
+        count, shape = {2: 1, 3: image.shape[-1]}.get(image.ndim, 0), image.shape
+        if image.dtype.kind not in "uif" or not image.size or count <= max(channels or [0]):
+            raise ValueError(f"no image (H, W, C) with channels {channels}: {shape} {image.dtype}")
+        if channels:
+            return image.reshape(*shape[:2], count)[..., list(channels)]
+        if count not in (1, 3):
+            raise ValueError(f"an image array is (H, W, 3) RGB or (H, W) grey, got {shape}")
+        return image if image.ndim == 2 or count == 3 else image[..., 0]
     try:
         if not isinstance(image, Image.Image):
             with Image.open(os.path.expanduser(image)) as opened:  # noqa: PTH111
-                return _from_pillow(opened)
-        return _from_pillow(image)
+                return read_samples(_from_pillow(opened), channels)
+        return read_samples(_from_pillow(image), channels)
     except Exception as error:  # decoders raise what they like on broken bytes
         name = "the image" if isinstance(image, Image.Image) else image
         raise ValueError(f"{name} cannot be read: {error}") from None
@@ -372,8 +365,8 @@ def _checked_window(window: Any) -> tuple[float, float]:
     raise ValueError(f"window is the smallest and the largest sample value, got {window}")
 
 
-def to_eight_bit(samples: Array, window: Sequence[float] | None = None) -> Array:
-    """Return (H, W, 3) uint8: deeper samples than that, (H, W, 3) or (H, W), stretched linearly.
+def to_pixels(samples: Array, window: Sequence[float] | None = None) -> Array:
+    """Return (H, W, C), (H, W) as C = 3: uint8 as it is, deeper samples stretched to 0 to 255.
 
     The window holds the values that become 0 and 255; None: those that 0.1 % of the samples do not
     reach, and exceed. Infinite samples are clipped, one that is no number becomes 0.
@@ -382,7 +375,7 @@ def to_eight_bit(samples: Array, window: Sequence[float] | None = None) -> Array
         low, high = own_window(samples) if window is None else window
         values = samples.astype(np.float64)
         values = np.nan_to_num(values, nan=low, posinf=high, neginf=low).clip(low, high)
-        samples = ((values - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+        samples = ((values - low) * (255 / (high - low))).astype(np.float32)
     return samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
 
 
@@ -401,16 +394,25 @@ def own_window(samples: Array) -> tuple[float, float]:
 
 
 def resize_image(pixels: Array, size: tuple[int, int], rule: dict[str, Any]) -> Array:
-    """Return (3, h, w) float32 of (H, W, 3) uint8 at (height, width), as `spec["resize"]` says."""
+    """Return (C, h, w) float32 of (H, W, C) at (height, width), as `spec["resize"]` says."""
     if pixels.shape[:2] == tuple(size):
         found = pixels
     elif rule["antialias"]:
-        from PIL import Image
-
-        found = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+        found = filtered(pixels, size, "bilinear")
     else:
         found = _bilinear(pixels.astype(np.float32), size, bool(rule.get("corners")))
     return np.ascontiguousarray(found.transpose(2, 0, 1), np.float32)
+
+
+def filtered(pixels: Array, size: tuple[int, int], way: str) -> Array:
+    """Return (H, W, C) at (height, width) by Pillow, each channel alone unless it is 8-bit RGB."""
+    from PIL import Image
+
+    how = Image.Resampling[way.upper()]
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
+    planes = map(Image.fromarray, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return np.stack([plane.resize(size[::-1], how) for plane in planes], 2).clip(0, 255)
 
 
 def _bilinear(values: Array, size: tuple[int, int], corners: bool = False) -> Array:
@@ -433,11 +435,9 @@ def paste_masks(
 ) -> Array:
     """Return the masks of one image, (N, H, W) bool.
 
-    Args:
-        probs: (N, M, M) mask probabilities in the frames of their boxes.
-        boxes: (N, 4) x1, y1, x2, y2 in pixels of the image.
-        size, thresh: (height, width) of the image; smallest probability that is the object.
-        mode: "grid" samples at pixel centres in the box, "torchvision" in it cut to whole pixels.
+    `probs` (N, M, M) are in the frames of `boxes` (N, 4), x1, y1, x2, y2 in pixels of the image of
+    `size` (height, width); from `thresh` on they belong to the object. The mode "grid" samples at
+    pixel centres in the box, "torchvision" in it cut to whole pixels.
     """
     if mode not in PASTE_MODES:
         raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.pixels.images import load_image
 from ..drawing.scene import drawn_scene
 from ..errors import OptionError, checked_options, nearest
 from ..graphs.spec import describe
@@ -22,12 +21,13 @@ from ..graphs.writers import SUFFIXES, check_libraries
 from ..paths import takes_paths
 from ..prediction.load import load
 from ..prediction.predictor import Predictor
+from ..prediction.reading import Reading, read
 from ..prediction.sources import list_sources
 from ..prediction.windows import chosen_window
 from ..tasks.graph import GraphModel, Photo, graph_kind
 from ..tasks.thresholds import require_one
 from ..terminal.interrupt import stoppable
-from ..window import Window, parse_window
+from ..window import parse_window
 from .checked import Job, write_checked
 from .guard import check_options, make_plan
 from .report import ExportReport, print_report
@@ -152,18 +152,18 @@ def export(
         assert data is not None  # or its check would have refused
         plan = make_plan(network, meta, data, max_drop=max_drop, calibration=calibration)
     result = ExportReport(target, spec)
-    photos = _photos(source, meta.window, result.notes)
+    photos = _photos(source, model.reading(window), result.notes)
     with stoppable():
         made = write_checked(Job(network, spec, format, target, photos, plan), result)
     (report or print_report)(made)
     return made.path
 
 
-def _photos(source: str | Path | None, window: Window | None, notes: list[str]) -> list[Photo]:
-    """Return three photos."""
-    if source is None and not _EXAMPLES.is_dir():
+def _photos(source: str | Path | None, reading: Reading, notes: list[str]) -> list[Photo]:
+    """Return three photos as the network looks at them."""
+    if source is None and (reading.count != 3 or not _EXAMPLES.is_dir()):
         notes.append("compared on drawn scenes: source=... takes photos of your own")
-        whole = drawn_scene()
+        whole = drawn_scene()[..., [channel % 3 for channel in range(reading.count)]]
         parts = (whole, whole[:600, :800], whole[100:, 500:])
         return [Photo(f"drawn scene {i + 1}", part) for i, part in enumerate(parts)]
     listed = list_sources(_EXAMPLES if source is None else source)
@@ -171,7 +171,7 @@ def _photos(source: str | Path | None, window: Window | None, notes: list[str]) 
     for item in listed:
         if len(photos) == 3:
             break
-        photos.append(Photo(item.name, load_image(item.data, window=window)))
+        photos.append(Photo(item.name, read(item, reading).pixels))
     if len(photos) < 3:
         notes.append(f"compared on {len(photos)} of your photos, and on mirror images of them")
     while len(photos) < 3:

@@ -51,8 +51,8 @@ class Model(nn.Module):
         self,
         num_classes: int,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
         bgr: bool = False,
         resize: Resize | None = None,
     ) -> None:
@@ -60,8 +60,8 @@ class Model(nn.Module):
         self.num_classes = num_classes
         self.resize = resize or Resize()
         self.bgr = bgr
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     @property
     def channels(self) -> int:

@@ -12,7 +12,6 @@ It needs NumPy and Pillow; its folder stands beside `runtime.py` where that is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,16 +69,14 @@ class Classifier:
         path: the file.
         session: of onnxruntime, with the graph.
         spec: what the file says of itself.
-        read: returns (H, W, 3) uint8 RGB of that, an image and a window; see `runtime.read_for`.
+        tools: the module `runtime`.
 
     Raises:
         ValueError: if the description is not one of `maskwright export`.
     """
 
-    def __init__(
-        self, path: str | Path, session: Any, spec: dict[str, Any], read: Callable[..., Array]
-    ) -> None:
-        self._session, self.spec, self._read = session, spec, read
+    def __init__(self, path: str | Path, session: Any, spec: dict[str, Any], tools: Any) -> None:
+        self._session, self.spec, self._tools = session, spec, tools
         try:
             self._crop, self._short = spec["crop"], spec["resize"]["short"]
             self._multilabel = bool(spec["multilabel"])
@@ -106,28 +103,25 @@ class Classifier:
         Raises:
             ValueError: if the image cannot be read, or the graph is not that of its description.
         """
-        probs = self.run(self.square(self._read(self.spec, image, window)))
+        probs = self.run(self.square(self._tools.read_for(self.spec, image, window)))
         order = np.argsort(-probs, kind="stable")
         names = [self.names[i] for i in order]
         return Answer(names, probs[order], order.astype(np.int64), self._multilabel)
 
     def square(self, pixels: Array) -> Array:
-        """Return the middle of a photo as the graph takes it, (3, S, S) float32.
+        """Return the middle of a photo as the graph takes it, (C, S, S) float32.
 
         The short side is scaled to `resize.short`, the long one in proportion and truncated, by
         Pillow's filter, as torchvision does with `antialias`; then the middle is cut out.
 
         Args:
-            pixels: (H, W, 3) uint8.
+            pixels: (H, W, C), see `runtime.read_for`.
         """
-        from PIL import Image
-
         height, width = pixels.shape[:2]
         long = int(self._short * max(height, width) / min(height, width))
         size = (self._short, long) if height <= width else (long, self._short)
         if size != (height, width):
-            way = getattr(Image.Resampling, self.spec["interpolation"].upper())
-            pixels = np.asarray(Image.fromarray(pixels).resize(size[::-1], way))
+            pixels = self._tools.filtered(pixels, size, self.spec["interpolation"])
         top, left = (round((side - self._crop) / 2) for side in size)
         middle = pixels[top : top + self._crop, left : left + self._crop]
         return np.ascontiguousarray(middle.transpose(2, 0, 1), np.float32)
@@ -236,7 +230,7 @@ class Localizer:
     def run(self, pixels: Array) -> list[Array]:
         """Return the outputs for (3, h, w) float32 RGB, 0 to 255, inside the square."""
         _, height, width = pixels.shape
-        batch = np.zeros((self._batch, 3, self._side, self._side), np.float32)
+        batch = np.zeros((self._batch, len(pixels), self._side, self._side), np.float32)
         batch[:, :, :height, :width] = pixels
         sizes = np.tile(np.array([[height, width]], np.int64), (self._batch, 1))
         try:
@@ -256,5 +250,5 @@ def open_file(
 ) -> Classifier | Localizer:
     """Return the model in a file; `tools` is the module `runtime`."""
     if spec["task"] == "classify":
-        return Classifier(path, session, spec, tools.read_for)
+        return Classifier(path, session, spec, tools)
     return Localizer(path, session, spec, tools)

@@ -113,7 +113,7 @@ class Segmenter:
         sides = self._size or [
             -(-side // self._divisor) * self._divisor for side in (height, width)
         ]
-        batch = np.zeros((self._batch or 1, 3, *sides), np.float32)
+        batch = np.zeros((self._batch or 1, len(pixels), *sides), np.float32)
         batch[:, :, :height, :width] = pixels
         sizes = np.tile(np.array([[height, width]], np.int64), (len(batch), 1))
         try:

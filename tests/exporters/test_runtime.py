@@ -129,7 +129,7 @@ def test_images_are_read_upright_and_faults_are_told(tmp_path: Path, exported: E
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(runtime.read_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
+    assert np.array_equal(runtime.read_samples(tmp_path / "turned.png"), np.rot90(pixels, -1))
     assert np.array_equal(load_image(tmp_path / "turned.png"), np.rot90(pixels, -1))
     (tmp_path / "bad.png").write_bytes(b"no image")
     for name, message in (
@@ -137,9 +137,9 @@ def test_images_are_read_upright_and_faults_are_told(tmp_path: Path, exported: E
         ("a.png", "a.png"),
     ):
         with pytest.raises(ValueError, match=message):
-            runtime.read_image(tmp_path / name)
+            runtime.read_samples(tmp_path / name)
     with pytest.raises(ValueError, match="RGB or "):
-        runtime.read_image(np.zeros((3, 3, 2), np.uint8))
+        runtime.read_samples(np.zeros((3, 3, 2), np.uint8))
     (tmp_path / "bad.onnx").write_bytes(exported.path.read_bytes()[:1000])
     for name, message in (("bad.onnx", "damaged"), ("none.onnx", "does not exist")):
         with pytest.raises(ValueError, match=message):

@@ -119,6 +119,7 @@ class GraphClassifier(Classifier, GraphModel):
         )
         super().__init__(own.count, _NoNetwork(), options)
         self.spec, self.source = spec, source
+        self.mean = torch.zeros(spec.channels, 1, 1)  # the graph has its own inside
         self.size_divisor = spec.divisor
         self.buckets = [(own.crop, own.crop)]
         self._run = run

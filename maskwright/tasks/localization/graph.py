@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...data.pixels.resizing import collate_images, resize_image
@@ -107,6 +108,7 @@ class GraphLocalizer(Localizer, GraphModel):
         self.task = spec.task
         self.num_keypoints, self.region = own.keypoints, own.region
         self.spec, self.source, self._run = spec, source, run
+        self.mean = torch.zeros(spec.channels, 1, 1)  # the graph has its own inside
         self.size_divisor = spec.divisor
         self.side = square(spec.resize)
         self.buckets = [(self.side, self.side)]

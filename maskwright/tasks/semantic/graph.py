@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ...data.pixels.resizing import collate_images, resize_image
@@ -98,6 +99,7 @@ class GraphSegmenter(Segmenter, GraphModel):
             std=IMAGENET_STD,
         )
         self.spec, self.source, self._run = spec, source, run
+        self.mean = torch.zeros(spec.channels, 1, 1)  # the graph has its own inside
         self.resize = spec.resize
         self.size_divisor = spec.divisor
         self.buckets = [] if spec.size is None else [spec.size]

@@ -35,12 +35,13 @@ class GraphDetector(Detector, GraphModel):
         own: DetectionInterface = spec.own
         super().__init__(
             len(spec.meta.names),
-            mean=(0.0, 0.0, 0.0),  # the graph has its own inside
+            mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),
             resize=spec.resize,
             paste_mode=own.paste_mode,
         )
         self.spec, self.source, self.own = spec, source, own
+        self.mean = torch.zeros(spec.channels, 1, 1)  # the graph has its own inside
         self.task = spec.task
         self.num_keypoints, self.mask_reach = own.num_keypoints, own.mask_reach
         self.nms_thresh = own.post.nms_thresh  # which is part of the graph
