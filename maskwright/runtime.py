@@ -293,8 +293,8 @@ def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | Non
     scale = spec.get("window") if window is None else _checked_window(window)
     if samples.dtype != np.uint8 and scale is None:
         warnings.warn(
-            "the model knows 8-bit images alone, this one has more: it is stretched from its "
-            "own 0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
+            "the model knows 8-bit images alone, this one has more: it is stretched from its own "
+            "0.1 to 99.9 percentile; a scale of all has a name: window=(0, 4095)",
             stacklevel=3,
         )
     return to_pixels(samples, scale)
@@ -303,20 +303,19 @@ def read_for(spec: dict[str, Any], image: Any, window: tuple[float, float] | Non
 def read_samples(image: Any, channels: Sequence[int] | None = None) -> Array:
     """Return the samples of an image turned upright: (H, W, 3) uint8 RGB, or deeper also (H, W).
 
-    With `channels` it is (H, W, C), those of these numbers. A ValueError tells that it lacks them,
-    cannot be read, or has more bits in its file than Pillow gives.
+    With `channels` (H, W, C). A ValueError tells that it lacks or has more than Pillow gives.
     """
     from PIL import Image
 
     if isinstance(image, np.ndarray):
-        count, shape = {2: 1, 3: image.shape[-1]}.get(image.ndim, 0), image.shape
+        shape, count = image.shape, {2: 1, 3: image.shape[-1]}.get(image.ndim, 0)
         if image.dtype.kind not in "uif" or not image.size or count <= max(channels or [0]):
             raise ValueError(f"no image (H, W, C) with channels {channels}: {shape} {image.dtype}")
         if channels:
             return image.reshape(*shape[:2], count)[..., list(channels)]
         if count not in (1, 3):
             raise ValueError(f"an image array is (H, W, 3) RGB or (H, W) grey, got {shape}")
-        return image if image.ndim == 2 or count == 3 else image[..., 0]
+        return image if count == 3 else image.reshape(shape[:2])
     try:
         if not isinstance(image, Image.Image):
             with Image.open(os.path.expanduser(image)) as opened:  # noqa: PTH111
@@ -408,11 +407,12 @@ def filtered(pixels: Array, size: tuple[int, int], way: str) -> Array:
     """Return (H, W, C) at (height, width) by Pillow, each channel alone unless it is 8-bit RGB."""
     from PIL import Image
 
-    how = Image.Resampling[way.upper()]
+    sides, how = size[::-1], Image.Resampling[way.upper()]
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
-    planes = map(Image.fromarray, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return np.stack([plane.resize(size[::-1], how) for plane in planes], 2).clip(0, 255)
+        return np.asarray(Image.fromarray(pixels).resize(sides, how))
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    made = [np.asarray(Image.fromarray(one).resize(sides, how)) for one in planes]
+    return np.stack(made, 2).clip(0, 255)
 
 
 def _bilinear(values: Array, size: tuple[int, int], corners: bool = False) -> Array:
