@@ -67,9 +67,7 @@ class VideoOptions:
                 "file, or take its results in Python one by one"
             )
 
-    def frames(
-        self, source: Any, sources: Sources, reading: Reading
-    ) -> list[FrameSource]:
+    def frames(self, source: Any, sources: Sources, reading: Reading) -> list[FrameSource]:
         """Return images as the frames of a video if that is what the options are about, else none.
 
         Args:
