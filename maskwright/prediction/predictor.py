@@ -20,7 +20,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from ..channels import describe_channels, parse_channels, parse_one_page
+from ..channels import describe_channels
 from ..devices import pick_device
 from ..errors import OptionError, checked_options
 from ..models.base import Model
@@ -37,7 +37,7 @@ from .network import FastNetwork
 from .reading import Loaded, Reading, read, warn_frames
 from .sources import one_source
 from .tiles import look_at_tiles, parse_tiling
-from .windows import chosen_window, own_window_warning
+from .windows import own_window_warning
 
 
 class Predictor:
@@ -238,24 +238,7 @@ class Predictor:
         Raises:
             OptionError: if one is wrong, or names another number of channels than the network has.
         """
-        asked = parse_channels(channels)
-        trained = None if self.meta.channels is None else tuple(self.meta.channels)
-        count = self.model.channels
-        reading = Reading(
-            chosen_window(self.meta, window, stacklevel=4),
-            trained if asked is None else asked,
-            count,
-            self.meta.model,
-            trained,
-            asked is not None,
-            parse_one_page(page),
-        )
-        if asked is not None:
-            try:
-                reading.check(len(asked), f"channels={','.join(map(str, asked))}")
-            except ValueError as error:
-                raise OptionError(str(error)) from None
-        return reading
+        return Reading.of(self.meta, self.model.channels, window, channels, page)
 
     def network(self) -> Model:
         """Return what computes: the model, rearranged for inference if `fast`."""

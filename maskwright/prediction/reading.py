@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..channels import describe_channels
+from ..channels import describe_channels, parse_channels, parse_one_page
 from ..data.pixels.depth import to_pixels
 from ..data.pixels.lazy import LazyPixels
 from ..data.pixels.picture import open_picture
@@ -18,12 +18,14 @@ from ..data.pixels.selection import RefusedError
 from ..data.records import Dataset
 from ..drawing.channels import shown
 from ..errors import OptionError
+from ..models.meta import Meta
 from ..structures import Resize, Tiling
 from ..tasks.base import Settings
 from ..text import one_line, printable
 from ..window import Window
 from .memory import MemoryGuard
 from .sources import Source, Sources, count_pages
+from .windows import chosen_window
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,33 @@ class Reading:
     trained: tuple[int, ...] | None = None
     asked: bool = False
     page: int | None = None
+
+    @classmethod
+    def of(cls, meta: Meta, count: int, window: Any, channels: Any, page: Any) -> Reading:
+        """Read the options of a prediction; see `Predictor.reading`.
+
+        Args:
+            meta: of the model.
+            count: channels of its network.
+            window: the option, as `channels` and `page` are.
+        """
+        asked = parse_channels(channels)
+        trained = None if meta.channels is None else tuple(meta.channels)
+        reading = cls(
+            chosen_window(meta, window, stacklevel=5),
+            trained if asked is None else asked,
+            count,
+            meta.model,
+            trained,
+            asked is not None,
+            parse_one_page(page),
+        )
+        if asked is not None:
+            try:
+                reading.check(len(asked), f"channels={','.join(map(str, asked))}")
+            except ValueError as error:
+                raise OptionError(str(error)) from None
+        return reading
 
     def apply(self, dataset: Dataset) -> None:
         """Let a data set read its images so.
