@@ -245,8 +245,8 @@ class Service:
             header = await run(self._readers, _header, upload)
             self.limits.require_image(header.size, asked.rule, asked.settings)
             async with self._pixels.room(header.size[0] * header.size[1]):
-                source = Source(upload.data, "the image", None)
-                reading = partial(read, source, asked.window, asked.settings.tiling)
+                source = Source(upload.data, "the image", None, asked.reading.page)
+                reading = partial(read, source, asked.reading, asked.settings.tiling)
                 loaded: Loaded = await run(self._readers, reading)
                 job = Job(loaded, asked)
                 worker.submit(job)
@@ -258,9 +258,9 @@ class Service:
                     [result], worker.predictor.model, asked.settings, set()
                 )
             ]
-            if loaded.deep and asked.window is None:
+            if loaded.deep and asked.reading.window is None:
                 notes.append(own_window_warning(worker.predictor.meta))
-            if header.frames > 1:
+            if header.frames > 1 and asked.reading.page is None:
                 notes.append(f"of {header.frames} pages or frames only the first was looked at")
             outcome = "done"
             return result, notes

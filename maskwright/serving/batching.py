@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..prediction.predictor import Predictor
-from ..prediction.reading import Loaded
+from ..prediction.reading import Loaded, Reading
 from ..tasks.base import Settings
 from .limits import Limits, RefusedError
 from .metrics import Metrics
@@ -35,14 +35,14 @@ class Asked:
         options: as they were given, by name.
         settings: these, checked.
         rule: how images are resized.
-        window: which sample values become 0 to 255.
+        reading: what is taken of the files.
         explainer: gives a result its heat map; None: not asked for.
     """
 
     options: tuple[tuple[str, Any], ...]
     settings: Settings
     rule: Any
-    window: Any
+    reading: Reading
     explainer: Callable[[Any], Any] | None = None
 
     def alike(self, loaded: Loaded) -> Hashable:

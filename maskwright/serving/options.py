@@ -9,14 +9,13 @@ from typing import Any
 from ..errors import OptionError, nearest
 from ..prediction.predict import predict
 from ..prediction.predictor import Predictor, defaults_of
-from ..prediction.windows import chosen_window
 from ..signatures import Option, describe_kind, parse_value, read_options
-from ..window import parse_window
 from .batching import Asked
 
 # Of `predict`; none of them names a file.
 NAMES = (
-    *("conf", "iou", "max_det", "imgsz", "soft_nms", "tta", "window", "topk", "slide", "crf"),
+    *("conf", "iou", "max_det", "imgsz", "soft_nms", "tta", "topk", "slide", "crf"),
+    *("window", "page", "channels"),
     *("tile", "overlap", "tile_levels", "explain", "explain_target"),
 )
 OWN = ("model", "format")
@@ -80,8 +79,8 @@ def check_request(predictor: Predictor, options: Mapping[str, Any]) -> Asked:
     """
     defaults = defaults_of(predict)
     given = {name: options.get(name, defaults[name]) for name in NAMES}
-    parse_window(given["window"])
-    imgsz, window = given.pop("imgsz"), given.pop("window")
+    imgsz = given.pop("imgsz")
+    reading = predictor.reading(given.pop("window"), given.pop("channels"), given.pop("page"))
     settings = predictor.settings(given, predict)
     rule = predictor.resize_rule(imgsz, settings)
     explain, target = given["explain"], given["explain_target"]
@@ -92,5 +91,4 @@ def check_request(predictor: Predictor, options: Mapping[str, Any]) -> Asked:
         explainer = predictor.explainer(explain, target, rule)
     elif target is not None:
         raise OptionError(f"explain_target={target} needs explain=, such as gradcam")
-    scale = chosen_window(predictor.meta, window)
-    return Asked(tuple(sorted(options.items())), settings, rule, scale, explainer)
+    return Asked(tuple(sorted(options.items())), settings, rule, reading, explainer)
