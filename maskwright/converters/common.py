@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import first_few
 from ..structures import COCO_PERSON, Skeleton
 
 COUNTER = "num_batches_tracked"  # of batch norm
@@ -39,20 +40,28 @@ class ConvertReport:
         ignored: source tensors that the result does not need, each with the reason.
         filled: result tensors that the source did not have, each with what stands there.
         notes: anything else that the user should know.
+        model: our name of the model.
     """
 
     used: list[str] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    model: str = ""
 
     def __str__(self) -> str:
-        parts = [
-            f"{len(self.used)} tensors used",
-            f"{len(self.ignored)} ignored",
-            f"{len(self.filled)} filled",
+        lines = [
+            (f"{self.model}: " if self.model else "") + f"{len(self.used)} tensors used, "
+            f"{len(self.ignored)} ignored, {len(self.filled)} filled"
         ]
-        return "; ".join([", ".join(parts), *self.notes])
+        for word, table in (("ignored", self.ignored), ("filled", self.filled)):
+            by_reason: dict[str, list[str]] = {}
+            for name, reason in table.items():
+                by_reason.setdefault(reason, []).append(name)
+            lines += [
+                f"  {word}: {first_few(names, 2)}: {reason}" for reason, names in by_reason.items()
+            ]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 @dataclass

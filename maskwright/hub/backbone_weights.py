@@ -46,6 +46,7 @@ _TORCHVISION_BACKBONES = {
     "vgg19": "vgg19-dcbb9e9d",
     "vgg19_bn": "vgg19_bn-c79401a0",
 }
+_RESNET = "layer1.0.conv1.weight"  # in torchvision's names, which mmdetection has too
 # What the layers of a classifier are called here, in regular expressions and replacements.
 _CLASSIFIER_NAMES = (
     (r"^([a-z]\w*)\.(\d+)\.", r"\1_\2."),  # timm's networks of maps
@@ -157,22 +158,25 @@ def _hub_answers() -> bool:
     return True
 
 
-def detectron_backbone(path: Path) -> tuple[dict[str, Tensor], str] | None:
-    """Return the ImageNet backbone in a file of Caffe2 or detectron2, by our names, and its rules.
+def backbone_file(path: Path) -> tuple[dict[str, Tensor], str | None] | None:
+    """Return the ImageNet ResNet in a file of a library of detectors, by our names, and its rules.
 
     Args:
-        path: such as "R-50.pkl" of the folders `MSRA` or `torchvision` of detectron2's models.
+        path: such as "R-50.pkl" of the folders `MSRA` or `torchvision` of detectron2's models, or
+            what mmdetection starts from.
 
     Returns:
-        The tensors and the conventions that they need; None if the file holds a detector, or has
-        other names.
+        The tensors, and the conventions that they need if the names tell them, which torchvision's
+        do not; None if the file holds a detector, or has other names.
 
     Raises:
         ValueError: if the file cannot be read.
     """
-    file = read_weights(path, lambda key: is_known_name(key) or is_body(key))
-    if any(map(is_known_name, file.tensors)) or not any(map(is_body, file.tensors)):
+    file = read_weights(path, lambda key: is_known_name(key) or is_body(key) or key == _RESNET)
+    if any(map(is_known_name, file.tensors)):
         return None
+    if not any(map(is_body, file.tensors)):
+        return (file.tensors, None) if _RESNET in file.tensors else None
     rules = "detectron2_rgb" if file.author == "torchvision" else "detectron2"
     return body_to_torchvision(file.tensors), rules
 

@@ -35,7 +35,7 @@ from ..storage.checkpoint import (
 )
 from ..storage.published import WeightsFile, read_tensors
 from ..storage.published import read_weights as read_file
-from .backbone_weights import backbone_names, detectron_backbone, load_parts
+from .backbone_weights import backbone_file, backbone_names, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .darknet import convert_in, convert_out
 from .foreign import (
@@ -57,6 +57,7 @@ from .reading import (
     same_kind,
     same_model,
 )
+from .settings import settings_there
 
 # How exported graphs end, which only predict.
 GRAPH_SUFFIXES = (".onnx", ".xml", ".pt2")
@@ -176,10 +177,10 @@ def start_model(
     options = dict(options or {})
     local = str(weights).startswith(LOCAL_BACKBONE)
     path = Path(home_path(str(weights).removeprefix(LOCAL_BACKBONE)))
-    if entry.task != "classify" and path.is_file() and not is_ours(path) and not is_weights(path):
-        found_body = detectron_backbone(path)
-        if found_body is not None:
-            return _start_body(entry, names, options, path, *found_body)
+    if entry.kind == "detector" and path.is_file() and not is_ours(path) and not is_weights(path):
+        body = backbone_file(path)
+        if body is not None and not (local and body[1] is None):
+            return _start_body(entry, names, options, path, *body)
     if entry.task == "classify":
         if local:
             weights = path
@@ -234,23 +235,24 @@ def _start_body(
     options: dict[str, Any],
     path: Path,
     state: dict[str, Tensor],
-    rules: str,
+    rules: str | None,
 ) -> tuple[Model, dict[str, Any], str]:
-    """Return a model with the backbone of a file of detectron2, by the rules that it needs.
+    """Return a model with the ResNet of a file, by the rules that it needs; None: by any.
 
     Raises:
         OptionError: if the model has no such rules, or others are asked for.
     """
-    asked = options.get("conventions")
-    caffe = get_conventions(rules).caffe
-    known = "conventions" in entry.arguments()
-    if not known or (asked is not None and get_conventions(str(asked)).caffe != caffe):
-        order = "blue first and a stride in the 1x1" if caffe else "red first"
-        raise OptionError(
-            f"weights={path}: this backbone needs images with {order}: "
-            + (f"leave out conventions={asked}" if known else f"{entry.name} has no such rules")
-        )
-    options = {**options, "conventions": asked or rules}
+    if rules is not None:
+        asked = options.get("conventions")
+        caffe = get_conventions(rules).caffe
+        known = "conventions" in entry.arguments()
+        if not known or (asked is not None and get_conventions(str(asked)).caffe != caffe):
+            order = "blue first and a stride in the 1x1" if caffe else "red first"
+            raise OptionError(
+                f"weights={path}: this backbone needs images with {order}: "
+                + (f"leave out conventions={asked}" if known else f"{entry.name} has no such rules")
+            )
+        options = {**options, "conventions": asked or rules}
     made = build(entry.name, len(names), **options)
     return made, options, f"backbone starts from {load_parts(made, state, str(path))}"
 
@@ -327,6 +329,9 @@ def _converted_back(
             f"made with conventions={rules}: {target} samples regions and resizes images by rules "
             "of its own, so its numbers will differ a little"
         )
+        made = build(entry.name, len(checkpoint.meta.names), **args)
+        if told := settings_there(made, target):
+            report.notes.append(f"and much, unless it is told: {', '.join(told)}")
     return tensors, report
 
 
@@ -442,6 +447,7 @@ def convert(
             source=f"converted from {src.name} ({source})",
         )
         save_checkpoint(dst, meta, converted.state, extras=converted.extras)
+        converted.report.model = model
         return converted.report
     checkpoint = load_checkpoint(src)
     if checkpoint.meta.model != model:
@@ -459,10 +465,10 @@ def convert(
             if target == "mmdetection":
                 names = tuple(name or f"class {i}" for i, name in enumerate(checkpoint.meta.names))
                 wrapped = {"meta": {"CLASSES": names}, "state_dict": tensors}
-            with temporary.open("wb") as file:
+            with temporary.open("wb") as out:
                 if dst.suffix == ".pkl":  # as detectron2's model zoo has them
                     arrays = {key: value.numpy() for key, value in tensors.items()}
-                    pickle.dump({"model": arrays, "__author__": "maskwright"}, file)
+                    pickle.dump({"model": arrays, "__author__": "maskwright"}, out)
                 else:
-                    torch.save(wrapped, file)
+                    torch.save(wrapped, out)
     return report

@@ -9,7 +9,9 @@ from pathlib import Path
 from ..errors import OptionError
 from ..models.registry import ModelEntry, get_entry, list_models
 from ..storage.checkpoint import load_checkpoint
+from .foreign import recognised
 
+_FOREIGN = (".pkl", ".pth", ".pt")  # how files of other libraries end
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
@@ -49,6 +51,8 @@ def architecture(name: str) -> ModelEntry:
     trained = None
     if name in SHIPPED_MODELS:
         trained = SHIPPED_MODELS[name].model
+    elif Path(name).suffix in _FOREIGN and Path(name).is_file():
+        trained = recognised(Path(name))[0].name
     elif (len(Path(name).parts) > 1 or Path(name).suffix == ".safetensors") and Path(name).exists():
         trained = load_checkpoint(name).meta.model
     if trained is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2_forms import FORMS, MORE, as_images, lively, photo, theirs
-from plain_detectron2 import Traps, detect, pasted, resized
+from plain_detectron2 import Traps, anchors, detect, pasted, resized
 from torch import Tensor
 
 from maskwright.converters import detect_format
@@ -179,3 +179,33 @@ def test_sides_that_end_on_a_half_are_rounded_as_there() -> None:
         assert rule.target_size(height, width) == tuple(expected)
     assert replace(rule, rounding="nearest").target_size(44, 22) == (1333, 667)
     assert rule.target_size(44, 22) == (1333, 666)
+
+
+def test_constants_of_older_files_are_heeded() -> None:
+    """Statistics of pixels and anchors that are not those of the model zoo."""
+    state = theirs("dc5")
+    names = list(lively("dc5").state_dict())
+
+    def told(mean: list[float], std: list[float], **more: Tensor) -> dict[str, Any]:
+        pixels = {"pixel_mean": torch.tensor(mean), "pixel_std": torch.tensor(std)}
+        pixels = {key: value.view(3, 1, 1) for key, value in pixels.items()}
+        found = to_maskwright({**state, **pixels, **more}, names)
+        assert {"pixel_mean", "pixel_std", *more} == set(found.report.ignored)
+        return found.options
+
+    usual = told([103.53, 116.28, 123.675], [1.0, 1.0, 1.0])
+    assert usual["conventions"] == "detectron2" and "pixel_mean" not in usual
+    red_first = told([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    assert red_first["conventions"] == "detectron2_rgb" and "pixel_mean" not in red_first
+    own = told([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
+    assert own["pixel_mean"] == (30, 20, 10) and own["pixel_std"] == (3, 2, 1)
+    cells = anchors((16.0, 48.0, 96.0, 200.0, 400.0), 16, 1, 1, Traps())
+    key = "proposal_generator.anchor_generator.cell_anchors.0"
+    assert told([103.53, 116.28, 123.675], [1.0] * 3, **{key: cells})["anchor_sizes"] == (
+        pytest.approx((16, 48, 96, 200, 400), abs=0.01)
+    )
+    logits = "proposal_generator.rpn_head.objectness_logits.weight"
+    with pytest.raises(ValueError, match=r"has 12 rows, .*; 5 sizes of 3 ratios make 15"):
+        to_maskwright({**state, logits: state[logits][:12]}, names)
+    with pytest.raises(ValueError, match=r"roi_heads.more is no tensor of this model"):
+        to_maskwright({**state, "roi_heads.more": torch.zeros(1)}, names)

@@ -21,8 +21,8 @@ from maskwright.converters.anatomy import find_model
 from maskwright.converters.mmdetection import from_maskwright, to_maskwright
 from maskwright.errors import OptionError
 from maskwright.hub import loading as hub
-from maskwright.models import build
-from maskwright.storage.checkpoint import load_checkpoint
+from maskwright.models import Meta, build
+from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 
 State = dict[str, Tensor]
 BRANCH = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
@@ -166,6 +166,21 @@ def test_what_a_configuration_tells_travels_along(key: str, tmp_path: Path) -> N
     assert hub.load_model(path)[0].fill == pytest.approx((123.675, 116.28, 90.0))
 
 
+def test_a_training_starts_from_it_by_its_rules(tmp_path: Path) -> None:
+    meta = {"CLASSES": ("a", "b", "c"), "config": CONFIG}
+    path = tmp_path / "epoch_12.pth"
+    state = version2("faster")
+    torch.save({"meta": meta, "state_dict": state}, path)
+    made, options, report = hub.start_model("faster_rcnn_resnet50_fpn", ["z", "b"], weights=path)
+    assert options["conventions"] == "mmdetection_caffe" and options["width"] == 16
+    assert made.bgr and made.resize.long == 1000 and "1 of 2 classes by name" in report
+    rows = state["roi_head.bbox_head.fc_cls.weight"]
+    own = made.roi_heads.box_head.logits.weight
+    assert torch.equal(own[1], rows[1]) and torch.equal(own[2], rows[3])
+    with pytest.raises(OptionError, match=r"give model=faster_rcnn_resnet50_fpn weights=.*pth"):
+        hub.start_model(str(path), ["a"])
+
+
 def test_resnext_of_caffe_is_told_by_its_shapes() -> None:
     with torch.device("meta"):
         for name, rules in (
@@ -290,3 +305,43 @@ def test_backbones_bring_their_rules(kind: str, rules: str, way: str, tmp_path: 
             "faster_rcnn_resnet50_fpn", ["a"], weights=way.format(path),
             options={**NARROW, "conventions": other},
         )  # fmt: skip
+
+
+def test_torchvisions_resnet_is_a_start_without_rules(tmp_path: Path) -> None:
+    """What mmdetection starts from: the same names, below `state_dict`."""
+    _, state = imagenet("torchvision")
+    path = tmp_path / "resnet50.pth"
+    torch.save({"state_dict": state, "meta": {}}, path)
+    for given in ({}, {"conventions": "mmdetection_caffe"}):
+        made, options, _ = hub.start_model(
+            "faster_rcnn_resnet50_fpn", ["a"], weights=path, options={**NARROW, **given}
+        )
+        assert options == {**NARROW, **given} and made.bgr == bool(given)
+        key = "layer3.2.conv2.weight"
+        assert torch.equal(made.backbone.body.state_dict()[key], state[key])
+
+
+def test_what_another_library_must_be_told_is_said(tmp_path: Path) -> None:
+    """A model trained here has red first and RoIAlign with two samples."""
+    name = "mask_rcnn_resnet50_fpn"
+    args = {**NARROW, "imgsz": (600, 1000)}
+    ours_ = tmp_path / "ours.safetensors"
+    save_checkpoint(ours_, Meta(name, args, ["a"]), build(name, 1, **args).state_dict())
+    report = hub.convert(ours_, tmp_path / "there.pkl", target="detectron2")
+    assert "conventions=maskwright" in report.notes[0]
+    for text in (
+        "INPUT.FORMAT RGB",
+        "MODEL.PIXEL_MEAN [123.675, 116.28, 103.53]",
+        "MODEL.RESNETS.STRIDE_IN_1X1 False",
+        "MODEL.ANCHOR_GENERATOR.SIZES [[32.0], [64.0], [128.0], [256.0], [512.0]]",
+        "INPUT.MIN_SIZE_TEST 600",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIAlignV2",
+    ):
+        assert text in report.notes[1]
+    for target, text in (
+        ("mmdetection", "bgr_to_rgb=True"),
+        ("torchvision", "image_mean=[0.485, 0.456, 0.406]"),
+    ):
+        report = hub.convert(ours_, tmp_path / "there.pth", target=target)
+        assert text in report.notes[-1]
