@@ -20,6 +20,7 @@ from ..data.pixels.images import image_header
 from ..data.pixels.kinds import count_frames, image_suffixes
 from ..data.pixels.picture import open_picture
 from ..paths import home_path, nearest_path
+from .video.kinds import is_video
 
 MOST_FOLDERS = 100  # that are looked into for an image
 USUAL = ".jpg, .png, .tif or .webp"
@@ -232,6 +233,11 @@ def _check_image(path: Path) -> None:
     except ValueError:
         if suffix in PLUGINS:
             raise ValueError(f"source: {str(path)!r} is not read: {_plugin(suffix)}") from None
+        if is_video(path):
+            raise ValueError(
+                f"source: {str(path)!r} is a video, and an image is expected here: "
+                "maskwright.predict(model, source) looks at videos"
+            ) from None
         raise ValueError(
             f"source: {str(path)!r} is not an image: give a file such as {USUAL}"
         ) from None

@@ -157,7 +157,7 @@ def find_videos(source: Any) -> list[VideoSource]:
         return [_stream(text)] if _is_stream(text) else []
     path = Path(text)
     if path.is_file():
-        return [_file(path)] if _begins_as_video(path) else []
+        return [_file(path)] if is_video(path) else []
     if path.is_dir():
         listed = sorted(path.iterdir())
     elif glob.has_magic(text):
@@ -174,15 +174,16 @@ def _may_be(source: Any) -> bool:
     return isinstance(source, str | Path) or (isinstance(source, int) and type(source) is not bool)
 
 
-def _file(path: Path) -> VideoSource:
-    kind = video_kind(_head(path))
-    return VideoSource(str(path), path.name, "file", None if kind is None else kind.format)
-
-
-def _begins_as_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
+    """Tell whether a file is a video, by its content; one that is damaged by its name."""
     # A damaged or empty video is still no image: reading it says what is wrong.
     damaged = path.suffix.lower() in SUFFIXES - image_suffixes()
     return video_kind(_head(path)) is not None or damaged
+
+
+def _file(path: Path) -> VideoSource:
+    kind = video_kind(_head(path))
+    return VideoSource(str(path), path.name, "file", None if kind is None else kind.format)
 
 
 def _head(path: Path) -> bytes:

@@ -225,6 +225,8 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=message):
             predict(predictor, source, **options)
+    with pytest.raises(ValueError, match="is a video, and an image is expected here"):
+        predictor(path)
     other = write_video(tmp_path / "a.mkv", drawn(2))
     for sources in (path, [other, path]):  # of the other, too, a.mp4 would be written
         with pytest.raises(OptionError, match="would overwrite"):
