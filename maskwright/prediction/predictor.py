@@ -206,7 +206,7 @@ class Predictor:
         deep = False
         for source in sources:
             loaded = read(replace(source, page=reading.page), reading, settings.tiling)
-            warn_frames(loaded.source)
+            warn_frames(loaded)
             deep = deep or loaded.deep
             results += self.infer([loaded], rule, settings)
         if deep and reading.window is None:

@@ -24,7 +24,7 @@ from ..tasks.base import Settings
 from ..text import one_line, printable
 from ..window import Window
 from .memory import MemoryGuard
-from .sources import Source, Sources, count_pages
+from .sources import Source, Sources
 from .windows import chosen_window
 
 
@@ -40,6 +40,7 @@ class Loaded:
         deep: whether its samples had more than 8 bits.
         frame: of a video: how many frames stand before it.
         time: of a video: seconds from its beginning.
+        pages: images in its file.
     """
 
     source: Source
@@ -48,6 +49,7 @@ class Loaded:
     deep: bool = False
     frame: int | None = None
     time: float | None = None
+    pages: int = 1
 
     @property
     def photo(self) -> Any:
@@ -166,7 +168,7 @@ def read_all(
             failed += 1
             warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
             continue
-        several += warn_frames(source)
+        several += warn_frames(loaded)
         yield loaded
     if several > 1:
         warnings.warn(
@@ -202,10 +204,14 @@ def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Load
             reading.check(picture.channels, picture.name)
             if picture.said:
                 warnings.warn(one_line(f"{source.name}: {picture.said}"), stacklevel=3)
-            deep = picture.dtype != np.uint8
+            own = picture.window  # of the file, where nobody names one
+            deep = picture.dtype != np.uint8 and own is None
+            window = own if reading.window is None else reading.window
             if tiling is not None and picture.by_window and not tiling.fits(picture.size):
                 lazy = LazyPixels(picture, reading.window, one=reading.count == 1)
-                return Loaded(source, lazy, 1e3 * (time.perf_counter() - start), deep)
+                return Loaded(
+                    source, lazy, 1e3 * (time.perf_counter() - start), deep, pages=picture.pages
+                )
             samples = picture.whole()
         except ValueError:
             picture.close()
@@ -216,17 +222,17 @@ def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Load
         raise ValueError(f"{source.name}: {text}" if source.path is None else text) from None
     if reading.count == 1:
         samples = samples.reshape(*samples.shape[:2], 1)
-    pixels = to_pixels(samples, reading.window)
-    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), deep)
+    pixels = to_pixels(samples, window)
+    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), deep, pages=picture.pages)
 
 
-def warn_frames(source: Source) -> bool:
+def warn_frames(loaded: Loaded) -> bool:
     """Warn of a file with pages or an animation, of which the first image is taken alone."""
-    frames = count_pages(source) if source.page is None else 1
-    if frames > 1:
+    several = loaded.pages > 1 and loaded.source.page is None
+    if several:
         warnings.warn(
-            f"{one_line(source.name)} has {frames} pages or frames: only the first is taken; "
-            "page=all looks at each of them, page=1 at the second",
+            f"{one_line(loaded.source.name)} has {loaded.pages} pages or frames: only the first is "
+            "taken; page=all looks at each of them, page=1 at the second",
             stacklevel=3,
         )
-    return frames > 1
+    return several

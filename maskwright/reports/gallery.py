@@ -113,7 +113,8 @@ class ResultWriter:
 
     def _write(self, result: ImageResult) -> SavedResult:
         source = Path(result.file_name)
-        stem = self._free.take(source.stem)
+        # A page of a file has a name of its own.
+        stem = self._free.take((source if "://" in result.name else Path(result.name)).stem)
         suffix = ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
         overlay = self.folder / f"{stem}{suffix}"
         if result.path is not None and overlay.resolve() == Path(result.path).resolve():

@@ -22,6 +22,7 @@ from maskwright.window import Window
 
 from . import deep
 from .depth import to_eight_bit
+from .dicom import DicomHeader, dicom_header, is_dicom
 from .kinds import count_frames
 from .limits import own_limit
 from .opening import open_file
@@ -75,8 +76,8 @@ def load_image(
         source: see `picture.open_picture`.
         size: see `picture.open_picture`.
         window: (low, high), "minmax" or "percentile" of these samples; None: percentile, from the
-            value that 0.1 % of them do not reach to the one that 0.1 % exceed. 8-bit images stay
-            as they are.
+            value that 0.1 % of them do not reach to the one that 0.1 % exceed, or the window that
+            a DICOM file recommends. 8-bit images stay as they are.
         page: see `picture.open_picture`.
         channels: see `picture.open_picture`.
 
@@ -86,7 +87,8 @@ def load_image(
     Raises:
         ValueError: as `open_picture` does.
     """
-    return to_eight_bit(load_samples(source, size=size, page=page, channels=channels), window)
+    with open_picture(source, page, channels, size=size) as picture:
+        return to_eight_bit(picture.whole(), picture.window if window is None else window)
 
 
 def load_samples(
@@ -136,6 +138,8 @@ def image_header(source: Path | bytes) -> Header:
         own_limit(),
         io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as stream,
     ):
+        if is_dicom(stream):
+            return _of_dicom(dicom_header(stream, name))
         if is_tiff(stream):
             try:
                 found = open_tiff(stream, name, needed=beyond_pillow(stream))
@@ -161,6 +165,13 @@ def image_header(source: Path | bytes) -> Header:
                 more,
                 1 if image.mode == "L" or deep.is_full_grey(image.mode) else 3,
             )
+
+
+def _of_dicom(found: DicomHeader) -> Header:
+    mode, more = f"{found.kind} of {found.bits} bits", found.bits > 8
+    ends = (".dcm", ".dicom")
+    count = 1 if found.grey else 3
+    return Header(found.size, found.size, "DICOM", ends, mode, found.frames, False, more, count)
 
 
 def _of_tiff(found: OpenTiff) -> Header:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from .dicom import SUFFIXES
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -18,14 +20,15 @@ SUBFILE_TYPE, MAX_PYRAMID = 254, 32  # TIFF tag: bit 0 is set in a copy; levels 
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the endings of image files that are read, in small letters: all that Pillow opens.
+    """Return the endings of image files that are read, in small letters: all that Pillow opens,
+    and DICOM.
 
     Training and prediction have this one list. The endings of packages that teach Pillow other
     formats, such as pillow-heif, are among them once these are registered.
     """
     from PIL import Image
 
-    return _suffixes(len(Image.registered_extensions()))
+    return _suffixes(len(Image.registered_extensions())) | SUFFIXES
 
 
 @cache

@@ -15,9 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from maskwright.paths import home_path
+from maskwright.window import Window
 
 from . import tiff
-from .arrays import as_array, check_array, read_stream, upright
+from .arrays import as_array, check_array, picked, read_stream, upright
+from .dicom import is_dicom, read_dicom
 from .kinds import count_frames
 from .limits import check_pixels, own_limit
 from .opening import download, open_file
@@ -37,6 +39,7 @@ class Picture:
             image is in memory.
         pages: images in the file.
         said: how pages and channels were told apart, where it had to be decided; or "".
+        window: (low, high) of the samples that the file recommends to look at; None: none.
 
     Example:
         >>> with open_picture(np.arange(12, dtype=np.uint16).reshape(3, 4)) as picture:
@@ -53,7 +56,9 @@ class Picture:
         stream: BinaryIO | None = None,
         pages: int = 1,
         said: str = "",
+        window: Window | None = None,
     ) -> None:
+        self.window = window
         self.name, self.pages, self.said = name, pages, said
         self._stream, self._orientation, self._samples = stream, orientation, samples
         if isinstance(samples, np.ndarray):
@@ -162,12 +167,14 @@ def open_picture(
         chosen_page(page, 1, "the given array")
         return Picture("the given array", check_array(source, channels))
     if isinstance(source, Image.Image):
-        return Picture(
-            "the given PIL image", decode(source, "the given PIL image", size, page, channels)
-        )
+        samples = decode(source, "the given PIL image", size, page, channels)
+        pages = count_frames(source) if hasattr(source, "n_frames") else 1
+        return Picture("the given PIL image", samples, pages=pages)
     name, stream = _opened(source)
     with exif_warnings(), own_limit():
         try:
+            if is_dicom(stream):
+                return _of_dicom(stream, name, page, channels)
             found = _of_tiff(stream, name, page, channels, size)
             if found is not None:
                 return found
@@ -196,6 +203,15 @@ def _opened(source: Any) -> tuple[str, BinaryIO]:
         "an image is a path, a URL, bytes, an open binary file, a PIL image, or an array or tensor "
         f"(H, W, 3); got {type(source).__name__}"
     )
+
+
+def _of_dicom(
+    stream: BinaryIO, name: str, page: int | None, channels: Sequence[int] | None
+) -> Picture:
+    samples, header = read_dicom(stream, name, page)
+    stream.close()
+    samples = picked(np.atleast_3d(samples), channels, name)
+    return Picture(name, samples, pages=header.frames, window=header.window)
 
 
 def _of_tiff(

@@ -1,0 +1,95 @@
+"""Pages of files as images of their own: names, numbers, and what is said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import maskwright as mw
+from maskwright.data.pixels.images import load_image
+from maskwright.errors import OptionError
+from maskwright.models import Meta, build_tiny
+from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.sources import list_sources, with_page
+
+RNG = np.random.default_rng(6)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    model: Any = build_tiny("mask_rcnn_resnet50_fpn", 2)
+    return Predictor(model, Meta("mask_rcnn_resnet50_fpn", {}, ["cell", "dirt"]), device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stack = RNG.integers(0, 256, (12, 40, 50), np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    Image.fromarray(stack[0]).save(tmp_path / "plain.png")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_all_pages_have_names_of_their_own(folder: Path, predictor: Predictor) -> None:
+    results = mw.predict(predictor, folder, page="all", save=folder / "out", formats="labels")
+    names = []
+    for number, result in enumerate(results):
+        names.append(result.name)
+        expected = load_image(folder / "stack.tif", page=number - 1) if number else None
+        if expected is not None:
+            np.testing.assert_array_equal(result.image, expected)
+    assert names == ["plain.png", *(f"stack-page{number:02}.tif" for number in range(12))]
+    written = sorted(file.name for file in (folder / "out").rglob("*page07*"))
+    assert any(name.endswith(".json") for name in written)
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_one_page(folder: Path, predictor: Predictor) -> None:
+    file = folder / "stack.tif"
+    (result,) = mw.predict(predictor, file, page=5, save=False)
+    np.testing.assert_array_equal(result.image, load_image(file, page=5))
+    np.testing.assert_array_equal(predictor(file, page=5).image, result.image)
+    with pytest.warns(UserWarning, match=r"12 pages or frames: only the first.*page=all"):
+        predictor(file)
+    with pytest.raises(ValueError, match=r"stack\.tif has 12 pages.*page=12"):
+        predictor(file, page=12)
+    with pytest.raises(OptionError, match="page=all"):
+        predictor(file, page="all")
+    with pytest.raises(OptionError, match="page=first"):
+        mw.predict(predictor, file, page="first")
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_channels_of_a_file(folder: Path, predictor: Predictor) -> None:
+    """A model for colours takes any three, or one as grey; of others it says what it knows."""
+    bands = RNG.integers(0, 256, (40, 50, 5), np.uint8)
+    tifffile.imwrite(folder / "five.tif", bands, photometric="minisblack", planarconfig="contig")
+    found = predictor(folder / "five.tif", channels=(4, 0, 2)).image
+    np.testing.assert_array_equal(found, bands[..., [4, 0, 2]])
+    grey = predictor(folder / "five.tif", channels=3).image
+    np.testing.assert_array_equal(grey, np.repeat(bands[..., 3:4], 3, 2))
+    said = r"5 channels, and mask_rcnn_resnet50_fpn was trained with 3 channels \(red, green and"
+    with pytest.raises(ValueError, match=rf"five\.tif has {said}.*channels=0,1,2"):
+        predictor(folder / "five.tif")
+    with pytest.raises(OptionError, match=r"channels=0,1 has 2 channels.*trained with 3"):
+        predictor(folder / "five.tif", channels="0,1")
+    with pytest.warns(UserWarning, match=r"stack\.tif: its 12 pages.*taken as channels"):
+        found = predictor(folder / "stack.tif", channels=(2, 1, 11), page=None).image
+    np.testing.assert_array_equal(
+        found, tifffile.imread(folder / "stack.tif")[[2, 1, 11]].transpose(1, 2, 0)
+    )
+
+
+def test_pages_of_sources(folder: Path) -> None:
+    sources = with_page(list_sources(folder / "stack.tif"), "all")
+    assert len(sources) == 12 and not sources.single
+    assert with_page(list_sources(folder / "plain.png"), "all").single
+    (folder / "broken.tif").write_bytes(b"II*\0broken")
+    assert len(with_page(list_sources(folder / "broken.tif"), "all")) == 1
+    data = (folder / "stack.tif").read_bytes()
+    assert [one.page for one in with_page(list_sources(data), "all")] == list(range(12))
