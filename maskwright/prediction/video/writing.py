@@ -36,7 +36,6 @@ class VideoWriter:
 
     Attributes:
         path: the file.
-        times: in seconds, of the pictures so far: the last one; None before the first.
     """
 
     def __init__(self, path: Path, *, rate: Fraction, tick: Fraction, aspect: Fraction) -> None:
@@ -54,7 +53,7 @@ class VideoWriter:
         self._last = -1
 
     def add(self, picture: Image.Image, moment: Fraction) -> None:
-        """Write a picture that is shown from `moment` on, in seconds; later ones follow.
+        """Write an RGB picture that is shown from `moment` on, in seconds; later ones follow.
 
         Raises:
             WriteError: if the disk takes nothing more; what was written before plays.
@@ -112,7 +111,9 @@ class VideoWriter:
             board = Image.new("RGB", self._size, GROUND)
             board.paste(picture, (0, 0))
             picture = board
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(picture)
         height, width = pixels.shape[:2]
+        if height % 2 == width % 2 == 0:
+            return pixels
         # Colours are stored for squares of four pixels: odd sides get a copy of their last line.
         return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
