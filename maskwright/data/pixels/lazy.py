@@ -24,7 +24,6 @@ class LazyPixels:
         picture: the open image.
         window: see `to_pixels`. A rule looks at parts spread evenly over an image that is larger
             than these.
-
         one: a single channel stays one, and does not become three.
         owner: whose file it is, if this is another view of the same image; then in 8-bit RGB.
 
