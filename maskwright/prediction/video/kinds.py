@@ -21,7 +21,7 @@ from ...paths import home_path
 
 HEAD = 512  # bytes of a file or an answer that tell what it is
 ASK_SECONDS = 10.0  # that a server has to tell it
-STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "mms")
+STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "tcp")
 # Files of ISO's form are also images: these are their brands.
 STILLS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis", b"jxl ")
 # What a server calls a video: of a camera the images of its frames, one after the other.

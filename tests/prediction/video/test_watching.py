@@ -441,5 +441,7 @@ def test_the_command_line_takes_videos_and_tells_wrong_options(
     ):
         assert main([*common, *given]) == 2
         assert message in capsys.readouterr().err
+    assert main(["predict", "model=nuclei", "source=97", "save=false"]) == 1
+    assert "no such camera" in capsys.readouterr().err
     assert main(["predict", "model=nuclei", f"source={tmp_path / 'b.mp4'}", "save=false"]) == 1
     assert "b.mp4' does not exist; did you mean" in capsys.readouterr().err
