@@ -28,7 +28,8 @@ _DATA = {
     *("datetime", "decimal", "enum", "fractions", "functools", "ipaddress", "itertools"),
     *("logging", "math", "numbers", "operator", "pathlib", "random", "re", "statistics", "string"),
     *("time", "types", "typing", "uuid", "weakref", "zoneinfo", "_codecs", "_collections"),
-    *("__main__", "abc", "inspect", "threading", "_thread", "contextlib"),
+    *("__main__", "abc", "inspect", "threading", "_thread", "contextlib", "json", "configparser"),
+    *("queue", "struct", "hashlib", "textwrap"),
 }
 _DEEDS = {"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "execfile", "file"}
 _DEEDS |= {"globals", "input", "locals", "open", "raw_input", "reload", "vars", "apply"}
@@ -44,6 +45,8 @@ def is_deed(module: str, name: str) -> bool:
     root = module.partition(".")[0]
     if root in ("builtins", "__builtin__"):
         return name.partition(".")[0] in _DEEDS
+    if name in ("BytesIO", "StringIO"):
+        return False
     own = root in sys.stdlib_module_names or root in (
         "posix",
         "nt",

@@ -179,8 +179,8 @@ def recognised(path: Path) -> tuple[ModelEntry, WeightsFile]:
         raise ValueError(f"{path}: {error}") from None
     if found is None:
         raise ValueError(
-            f"{path}: its tensors do not tell which model they are of: give model=NAME weights="
-            f"{path}, and to `convert` model=NAME"
+            f"{path}: the file is incomplete, or does not tell which model it is of: give "
+            f"model=NAME weights={path}, and to `convert` model=NAME"
         )
     name, options = found
     entry = find_entry(name) or get_entry(name.replace(options["backbone"], "resnet50"))

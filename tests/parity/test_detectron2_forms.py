@@ -74,6 +74,9 @@ TRAPS = [
     ("dc5", Traps(aligned=False)), ("dc5", Traps(samples=2)), ("fpn", Traps(samples=2)),
     ("dc5", Traps(background_first=True)), ("fpn", Traps(background_first=True)),
     ("dc5", Traps(padded=True)),
+    ("mmdetection", Traps(red_first=True, stride_in_3x3=True)),
+    ("mmdetection", Traps(divided=True, stride_in_3x3=True)),
+    ("mmdetection", Traps(divided=True, red_first=True)),
 ]  # fmt: skip
 
 
