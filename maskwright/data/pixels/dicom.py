@@ -91,7 +91,8 @@ def read_dicom(
     number = chosen_page(page, header.frames, name)
     check_pixels(*header.size, name)
     try:
-        from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+        from pydicom.pixels.utils import pixel_array
 
         raw = header.grey or header.kind == "PALETTE COLOR"
         samples: np.ndarray = pixel_array(data, index=number, raw=raw)
@@ -111,7 +112,7 @@ def read_dicom(
 
 def _turned(samples: np.ndarray, data: Any, header: DicomHeader) -> tuple[np.ndarray, DicomHeader]:
     """Return measured values, and their window, with white as the largest."""
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     low = -(1 << (header.bits - 1)) if header.signed else 0
     ends = np.array([low, low + (1 << header.bits) - 1], samples.dtype)
