@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("examples/nuclei_mini"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--imgsz", type=int, default=256)
@@ -102,7 +103,7 @@ def main() -> None:
     log = args.out / "scores.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for seed in range(args.seeds):
-        for side in SIDES:
+        for side in args.sides:
             if any((row["seed"], row["side"]) == (seed, side) for row in rows):
                 continue
             done = mw.train(
@@ -125,7 +126,7 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-    for side in SIDES:
+    for side in args.sides:
         found = {row["seed"]: row["AP"] for row in rows if row["side"] == side}
         base = {row["seed"]: row["AP"] for row in rows if row["side"] == SIDES[0]}
         both = sorted(found.keys() & base.keys())
