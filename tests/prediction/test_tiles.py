@@ -231,3 +231,15 @@ def test_objects_of_tiles_go_out_in_map_coordinates(bright: Predictor, tmp_path:
         found.add((columns.min(), rows.min(), columns.max(), rows.max()))
     assert found == boxes
     assert (tmp_path / "run" / "scene.geojson").is_file()
+
+
+def test_what_is_read_by_window_may_be_larger_than_what_is_read_whole(
+    bright: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKWRIGHT_MAX_PIXELS", "20000")  # the image has 142,800
+    data = coco_data(tmp_path / "data", {"a.tif": drawn((340, 420))})
+    assert val(bright, data, tile=100)["mask/AP"] == pytest.approx(1)
+    (result,) = predict(bright, data / "images" / "val" / "a.tif", tile=100)
+    assert len(result) > 50
+    with pytest.raises(ValueError, match="more than the limit of 20000"):
+        bright(data / "images" / "val" / "a.tif")

@@ -18,7 +18,7 @@ from typing import Any
 from maskwright.structures import Skeleton
 
 from ..pixels.images import image_header
-from ..pixels.limits import max_pixels, mend
+from ..pixels.limits import mend, most_pixels
 from ..pixels.opening import file_problem
 from ..records import ANY_CLASS, Dataset, Fault
 from ..segments import BadSegment
@@ -349,9 +349,9 @@ class Builder:
             message = f"{found}: read from the image file"
             self.fault(kind, message, "repaired", image=number)
             return size
-        if rows * columns > max_pixels():
+        if rows * columns > (most := most_pixels(file.name)):
             message = (
-                f"{found}: more than the limit of {max_pixels()} pixels, which keeps small files "
+                f"{found}: more than the limit of {most} pixels, which keeps small files "
                 f"from filling the memory; {mend(rows * columns)}"
             )
             self.fault("bad image size", message, image=number)

@@ -7,9 +7,9 @@ from typing import Any
 from maskwright.data.records import Dataset
 
 from .lazy import LazyPixels
+from .limits import WINDOWED
 from .picture import open_picture
 
-WINDOWED = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn")  # what may be read by window
 BAND = 512  # rows that are read at once
 
 

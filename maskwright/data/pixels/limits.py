@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from maskwright.errors import OptionError
 
 VARIABLE = "MASKWRIGHT_MAX_PIXELS"
+WINDOWED = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn")  # what may be read by window
+BY_WINDOW = 2**32  # pixels of such an image
 
 _lock = threading.Lock()
 _inside = 0
@@ -40,6 +42,19 @@ def max_pixels() -> int:
             raise OptionError(f"{VARIABLE}={text}: expected a number of pixels, such as 200000000")
         return number
     return 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else 2**63
+
+
+def most_pixels(name: str) -> int:
+    """Return how many pixels an annotated image may have: more where it may be read by window.
+
+    Args:
+        name: of the file.
+
+    Raises:
+        OptionError: as `max_pixels`.
+    """
+    windowed = name.lower().endswith(WINDOWED)
+    return max(max_pixels(), BY_WINDOW) if windowed else max_pixels()
 
 
 def mend(pixels: int | None) -> str:

@@ -21,7 +21,7 @@ from ...building.builder import ANY
 from ...building.geometry import points_of, united, with_holes
 from ...building.objects import flag, shown
 from ...pixels.images import image_header
-from ...pixels.limits import max_pixels
+from ...pixels.limits import BY_WINDOW
 from ...records import Dataset
 from ...segments import BadSegment
 from ..beside import FilesSource, beside, listed_names
@@ -303,7 +303,7 @@ def _shape(one: Feature, size: tuple[int, int], polygons: list[Rings] | None = N
     found = Shape(label or ANY, one.place, {})
     if ignore or flag(marks.get("iscrowd")):
         found.entry.update(iscrowd=1, ignore=int(ignore))
-    if size[0] * size[1] > max_pixels():
+    if size[0] * size[1] > BY_WINDOW:
         size = (1, 1)  # the builder tells
     try:
         rings = _polygons(one.geometry) if polygons is None else polygons
