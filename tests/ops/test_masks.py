@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_boxes_that_show_nothing(mode: str) -> None:
     assert masks.shape == (5, 20, 30)
     assert not masks.any()
     assert paste_rle(torch.ones(5, 4, 4), boxes, (20, 30), mode=mode) == full_codes(masks)
+
+
+def test_many_large_masks_are_coded_in_parts() -> None:
+    """Of 40 masks of 6 megapixels, never all are in memory: tracemalloc counts what NumPy holds."""
+    size = (2000, 3000)
+    boxes = torch.tensor([[5.0 * k, 3 * k, 3000, 2000] for k in range(40)])
+    probs = torch.rand(40, 28, 28, generator=torch.Generator().manual_seed(0))
+    tracemalloc.start()
+    codes = paste_rle(probs, boxes, size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+    one = [paste_rle(probs[k : k + 1], boxes[k : k + 1], size)[0] for k in (0, 17, 39)]
+    assert [codes[k] for k in (0, 17, 39)] == one
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
