@@ -39,6 +39,7 @@ from .formats.table import ROWS, TABLE, Look
 from .formats.voc.layout import VocPart, voc_part
 from .formats.voc.source import VocSource
 from .formats.yolo.find import described_yolo
+from .pixels.large import all_channels
 from .records import BACKGROUND, Dataset, Kind
 
 # What a folder has instead of what was asked for: by that, and by what it has.
@@ -148,6 +149,7 @@ def _drawn(
 def _read(source: Source, split: str, names: list[str] | None, options: ReadOptions) -> Dataset:
     """Return a split with all of its faults, compared with other labels of the same images."""
     dataset = source.read(split, names, options)
+    dataset.channels = all_channels(dataset)
     dataset.faults.extend(source.faults)
     return settled(dataset, source.others, names, options)
 

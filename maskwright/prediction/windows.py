@@ -11,15 +11,13 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ..channels import MOST_CHANNELS, parse_channels, parse_one_page
+from ..channels import parse_channels, parse_one_page
 from ..data.checking.depth import measure_depths
 from ..data.pixels.depth import RULE
-from ..data.pixels.images import has_deep_samples, image_header
+from ..data.pixels.images import has_deep_samples
 from ..data.records import Dataset
-from ..errors import OptionError
 from ..models.meta import Meta
 from ..storage.checkpoint import Checkpoint
 from ..terminal import console
@@ -126,35 +124,20 @@ def share_channels(
 ) -> None:
     """Let the data sets of a training read the pages and channels of its options.
 
-    Without an option the first image decides: channels that are neither grey nor colours are all
-    taken.
+    Without an option the first image decides, see `data.pixels.large.all_channels`.
 
     Raises:
-        ValueError: if the option is wrong, or the first image has too many channels.
+        OptionError: if the option is wrong.
     """
     chosen = parse_channels(channels)
     if checkpoint is not None:
         kept = checkpoint.meta.channels
         chosen = None if kept is None else tuple(kept)
-    elif chosen is None and len(train) and not train.stored:
-        chosen = _channels_of(train[0].path)
+    elif chosen is None:
+        chosen = train.channels
     for dataset in (train, val):
         if dataset is not None:
             dataset.page, dataset.channels = parse_one_page(page), chosen
-
-
-def _channels_of(path: Path) -> tuple[int, ...] | None:
-    try:
-        count = image_header(path).channels
-    except ValueError:  # whoever reads it tells
-        return None
-    if count in (1, 3):
-        return None
-    if count > MOST_CHANNELS:
-        raise OptionError(
-            f"{path} has {count} channels: choose at most {MOST_CHANNELS}, as in channels=0,1,2"
-        )
-    return tuple(range(count))
 
 
 def share_window(

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_runs import make_split, tiny_options
 
 import maskwright as mw
+from maskwright.data.checking.check import check_data
 from maskwright.data.discover import open_dataset
 from maskwright.errors import OptionError
 from maskwright.models.meta import Meta
@@ -57,6 +58,13 @@ def test_all_channels_are_taken_in_full_depth(data: Path, trained: Path) -> None
     stored = tifffile.imread(dataset[0].path).astype(np.float64)
     expected = (stored.clip(low, high) - low) * 255 / (high - low)
     np.testing.assert_allclose(dataset.image(0), expected, atol=2e-5)
+
+
+def test_data_of_other_channels_are_checked_and_drawn(data: Path, tmp_path: Path) -> None:
+    report = check_data(data, save=tmp_path / "check")
+    assert not [fault for fault in report.faults if fault.action == "error"]
+    assert "4 images have more than 8 bits" in str(report) or "all images have more" in str(report)
+    assert list((tmp_path / "check").rglob("*.jpg")) or list((tmp_path / "check").rglob("*.png"))
 
 
 def test_val_and_predict_see_the_same(data: Path, trained: Path) -> None:

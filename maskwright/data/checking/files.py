@@ -61,7 +61,7 @@ def check_file(dataset: Dataset, index: int, modes: Modes) -> tuple[list[Fault],
     if record.path.suffix.lower() not in header.suffixes:
         message = f"{file} is {header.format} by its content: other programs may refuse it"
         fault("wrong file suffix", message, "kept")
-    if header.mode != "RGB" and not header.deep:
+    if header.mode != "RGB" and not header.deep and header.channels in (1, 3):
         modes.setdefault((dataset.split, header.mode), []).append(record.path.name)
     return faults, pixels
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from maskwright.channels import MOST_CHANNELS
 from maskwright.data.records import Dataset
 
+from .images import image_header
 from .lazy import LazyPixels
 from .limits import WINDOWED
 from .picture import open_picture
@@ -44,3 +46,17 @@ def read_through(dataset: Dataset, index: int) -> None:
     if isinstance(image, LazyPixels):
         for top in range(0, image.shape[0], BAND):
             _ = image[top : top + BAND, :]
+
+
+def all_channels(dataset: Dataset) -> tuple[int, ...] | None:
+    """Return all channels of the first image; None where it is grey, colours, or cannot be read.
+
+    Nor is there a usual choice among more channels than a model takes.
+    """
+    if not len(dataset) or dataset.stored:
+        return None
+    try:
+        count = image_header(dataset[0].path).channels
+    except ValueError:  # whoever reads it tells
+        return None
+    return None if count in (1, 3) or count > MOST_CHANNELS else tuple(range(count))
