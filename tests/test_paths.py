@@ -21,7 +21,8 @@ NAMES = {
     *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
     *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
-    *("to", "rename", "drop", "keep", "conf"),
+    *("to", "rename", "drop", "keep", "conf", "channels", "page", "track", "line"),
+    *("host", "token"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }
@@ -34,6 +35,7 @@ ALSO = {  # text in one command, a path in others
     ("data anchors", "model"),
     ("data merge", "data"),
     ("proposals", "source"),
+    ("serve", "model"),
 }
 OPTIONS = [
     (command, option)

@@ -21,6 +21,7 @@ from maskwright.prediction.label_check import check_labels
 from maskwright.prediction.predictor import Predictor
 from maskwright.reports.data_page import describe_data
 from maskwright.runs import check_save, save_dir
+from maskwright.serving.serve import serve
 from maskwright.signatures import REQUIRED, describe_kind, members, parse_value
 from maskwright.tasks.classification.pseudo import pseudo
 from maskwright.tasks.detection.compress import compress
@@ -47,6 +48,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "data pseudo": pseudo,
     "benchmark": benchmark,
     "compare": mw.compare,
+    "serve": serve,
 }
 # A command that calls another function where an option asks for it.
 ALSO: dict[str, Callable[..., Any]] = {"data check": check_labels}
