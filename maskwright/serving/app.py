@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 try:
@@ -26,14 +26,16 @@ except ImportError as error:
     ) from None
 
 from .._version import __version__
-from ..data.pixels.images import image_header
+from ..data.pixels.images import Header, image_header
 from ..data.pixels.pillow import leave_warnings
 from ..errors import OptionError, nearest
+from ..paths import home_path
 from ..prediction.memory import TooLittleMemoryError
 from ..prediction.predictor import Predictor
 from ..prediction.reading import Loaded, read
 from ..prediction.sources import Source
 from ..prediction.windows import own_window_warning
+from ..tasks import tasks_with
 from ..terminal import console
 from ..text import one_line, printable, to_json
 from .answers import JSON, choose_format, make_answer, plain
@@ -42,11 +44,12 @@ from .described import describe_predict
 from .guard import Guard
 from .limits import Limits, RefusedError
 from .metrics import TYPE, Metrics
-from .options import check_request, read_request
+from .options import NAMES, check_request, read_request
+from .pages import FILES, add_page, find_samples
 from .uploads import Gate, Upload, read_body
 
-PATHS = ("/predict", "/models", "/health", "/metrics", "/openapi.json")
-FREE = ("/health",)
+FREE = ("/health", *FILES)  # what needs no token: it holds nothing of a model or an answer
+PATHS = ("/predict", "/models", "/metrics", "/openapi.json", "/samples", "/save", *FREE)
 UNREAD = (413, 415, 429, 504)  # answers that may be given before the body has come
 READERS = 2  # threads that decode images
 LOOK = 0.1  # seconds between two looks at whether a client is still there
@@ -58,6 +61,8 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Sequence[str] | None = None,
+    samples: str | Path | None = None,
+    save: str | Path | None = None,
 ) -> FastAPI:
     """Return a service of models.
 
@@ -67,9 +72,13 @@ def create_app(
         token: secret that a request must show as `Authorization: Bearer TOKEN`; None: none.
         hosts: names under which the service may be called, a guard against pages of others whose
             name leads here; None: any.
+        samples: folder of images that the page offers; None: those of the package, for models of
+            nuclei.
+        save: folder of a COCO data set, into which the page saves what people have corrected; None:
+            it does not.
 
     Raises:
-        OptionError: if there is no model, or the token is empty.
+        OptionError: if there is no model, the token is empty, or there are no samples.
 
     Example:
         >>> import maskwright as mw
@@ -79,6 +88,8 @@ def create_app(
         raise OptionError("a service needs a model")
     if token is not None and not token.strip():
         raise OptionError("token is empty: leave it out, or give a secret")
+    names = list(dict.fromkeys(name for one in predictors.values() for name in one.names))
+    offered = find_samples(samples, names)
     service = Service(predictors, limits or Limits())
 
     @asynccontextmanager
@@ -102,7 +113,7 @@ def create_app(
 
     @app.get("/models", summary="The models of this service, the usual one first")
     async def models(request: Request) -> Response:
-        return _json({"models": service.models()})
+        return _json({"models": service.models(), "saves": save is not None})
 
     @app.get("/health", summary="Whether the service answers")
     async def health(request: Request) -> Response:
@@ -111,6 +122,8 @@ def create_app(
     @app.get("/metrics", summary="What the service counts, for Prometheus")
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=TYPE)
+
+    add_page(app, service.limits, names, offered, None if save is None else Path(home_path(save)))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -163,6 +176,11 @@ class Service:
                 "does": worker.predictor.task.does,
                 "names": worker.predictor.names,
                 "device": str(worker.predictor.device),
+                "options": [
+                    one
+                    for one in NAMES
+                    if one in worker.predictor.task.options or not tasks_with(one)
+                ],
                 "explains": self._explains[name],
             }
             for name, worker in self.workers.items()
@@ -245,9 +263,7 @@ class Service:
             header = await run(self._readers, _header, upload)
             self.limits.require_image(header.size, asked.rule, asked.settings)
             async with self._pixels.room(header.size[0] * header.size[1]):
-                source = Source(upload.data, "the image", None, asked.reading.page)
-                reading = partial(read, source, asked.reading, asked.settings.tiling)
-                loaded: Loaded = await run(self._readers, reading)
+                loaded = await run(self._readers, _loaded, upload, asked)
                 job = Job(loaded, asked)
                 worker.submit(job)
                 found = await asyncio.wrap_future(job.result)
@@ -262,6 +278,10 @@ class Service:
                 notes.append(own_window_warning(worker.predictor.meta))
             if header.frames > 1 and asked.reading.page is None:
                 notes.append(f"of {header.frames} pages or frames only the first was looked at")
+            if asked.explainer is not None and result.heatmap is None:
+                notes.append("nothing was found that could be explained")
+            elif asked.explainer is not None and not result.heatmap.any():
+                notes.append("the heat map is empty: no place speaks more for it than another")
             outcome = "done"
             return result, notes
         except asyncio.CancelledError:
@@ -303,8 +323,25 @@ def _explains(predictor: Predictor) -> bool:
     return True
 
 
-def _header(upload: Upload) -> Any:
-    return image_header(upload.data)
+def _header(upload: Upload) -> Header:
+    try:
+        return image_header(upload.data)
+    except ValueError as error:
+        raise _named(error, upload) from None
+
+
+def _loaded(upload: Upload, asked: Asked) -> Loaded:
+    try:
+        source = Source(upload.data, upload.name, None, asked.reading.page)
+        return read(source, asked.reading, asked.settings.tiling)
+    except ValueError as error:
+        raise _named(error, upload) from None
+
+
+def _named(error: ValueError, upload: Upload) -> ValueError:
+    """Return an error that names the image as its sender knows it."""
+    text = str(error).removeprefix(f"{upload.name}: ")
+    return ValueError(text.replace(f"image of {len(upload.data)} bytes", upload.name))
 
 
 async def _or_error(job: Any, upload: Upload) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
         async def told(message: Message) -> None:
             nonlocal status
@@ -73,11 +74,11 @@ class Guard:
             await send(message)
 
         try:
-            refused = self._refusal(Headers(scope=scope), scope["path"])
+            refused = self._refusal(Headers(scope=scope), path)
             await (refused or self.app)(scope, receive, told)
         finally:
-            path = scope["path"] if scope["path"] in self._paths else SHOWN
-            self._metrics.request(path, status, time.perf_counter() - start)
+            shown = path if path in self._paths else SHOWN
+            self._metrics.request(shown, status, time.perf_counter() - start)
 
     def _refusal(self, headers: Headers, path: str) -> Response | None:
         host = headers.get("host", "")

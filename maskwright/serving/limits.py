@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..data.pixels.limits import check_pixels
@@ -11,6 +12,7 @@ from ..tasks.base import Settings
 
 GUESTS = 8  # full bodies that all requests together may hold
 WORK = 2  # times the pixels of the largest image: what may go through a network for one image
+AT_ONCE = 0.2  # of these pixels: what may go through at once, as a network takes 300 bytes a pixel
 WINDOWS = 4  # times that a pixel is looked at in windows that overlap by half
 
 
@@ -95,6 +97,19 @@ class Limits:
                 f"{self.megapixels:g} megapixels: send a smaller one, or parts of it",
             )
         check_pixels(height, width, "the image")
+        whole = settings.tiling is None or settings.tiling.fits(size)
+        if whole and settings.part is None:
+            most = max(
+                math.prod(one.target_size(*size))
+                for one in settings.rules(rule)  # type: ignore[arg-type]
+            )
+            if most > AT_ONCE * self.pixels:
+                raise RefusedError(
+                    413,
+                    f"the image would have {most / 1e6:,.0f} megapixels for the network, and this "
+                    f"service computes {AT_ONCE * self.megapixels:g} at once: ask for a smaller "
+                    "imgsz, the long side, or for tiles",
+                )
         work = network_pixels(size, rule, settings)
         if work > WORK * self.pixels:
             raise RefusedError(

@@ -36,6 +36,8 @@ def serve(
     device: str = "auto",
     precision: str = "float32",
     token: str | None = None,
+    save: str | Path | None = None,
+    samples: str | Path | None = None,
     batch: int | None = None,
     wait: float = 3.0,
     queue: int = 64,
@@ -47,8 +49,9 @@ def serve(
 ) -> None:
     """Put models behind HTTP; returns when a signal (Ctrl-C, SIGTERM) has ended the service.
 
-    `POST /predict` takes an image as the body, or files in a form, and the options of `predict`
-    for one image; `/models`, `/health`, `/metrics` and `/openapi.json` say what is there.
+    `/` is a page on which people try the models. `POST /predict` takes an image as the body, or
+    files in a form, and the options of `predict` for one image; `/models`, `/health`, `/metrics`
+    and `/openapi.json` say what is there.
     `docs/serving.md` has examples.
 
     Args:
@@ -61,6 +64,9 @@ def serve(
         device: where to compute: auto, cpu, cuda, cuda:1, mps; exported files run on the CPU.
         precision: float32, bf16 or fp16, see `load`; exported files have their own.
         token: a secret that every request must show, as `Authorization: Bearer TOKEN`.
+        save: folder of a COCO data set, into which the page saves what people have corrected.
+        samples: folder of images that the page offers to try. None: those of the package, for
+            models of nuclei.
         batch: most images, of the same size to the network and with the same options, that are
             computed at once. None: 8 on a GPU, 1 on a CPU.
         wait: milliseconds that an image waits for others that are on their way.
@@ -92,7 +98,7 @@ def serve(
             limits = replace(limits, batch=8)
         own = is_loopback(host)
         hosts = ["localhost", "127.0.0.1", "::1", host] if own else None
-        app = create_app(predictors, limits, token=token, hosts=hosts)
+        app = create_app(predictors, limits, token=token, hosts=hosts, samples=samples, save=save)
         number = place.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         if not own and token is None:
@@ -102,7 +108,7 @@ def serve(
             )
         console.note(
             f"{', '.join(predictors)}: http://{shown}:{number}\n"
-            f"  POST http://{shown}:{number}/predict with an image as the body; Ctrl-C ends"
+            f"  programs: POST http://{shown}:{number}/predict (/docs has examples); Ctrl-C ends"
         )
         run(app, place)
     console.note("stopped; all requests that were there have been answered")
