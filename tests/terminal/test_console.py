@@ -128,3 +128,18 @@ def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_format_seconds(seconds: float, text: str) -> None:
     assert console.format_seconds(seconds) == text
+
+
+def test_one_display_at_a_time_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with console.progress("outer", total=2) as outer:
+        with console.progress("inner", total=2) as inner:
+            inner.update(2)
+            assert not outer._bar.live.is_started and inner._bar.live.is_started
+        assert outer._bar.live.is_started
+        outer.update(2)
+    text = stream.getvalue()
+    # What is left at the end is the outer one, done.
+    assert text.rindex("outer") > text.rindex("inner") and "2/2" in text[text.rindex("outer") :]
+    assert console.Progress._shown == []
