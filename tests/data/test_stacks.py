@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,26 @@ def test_frames_of_an_animation_and_alpha(tmp_path: Path) -> None:
     for source in (tmp_path / "a.png", rgba):
         found = load_samples(source, channels=(3, 1))
         np.testing.assert_array_equal(found, rgba[..., [3, 1]])
+
+
+def test_broken_bytes_are_an_error_of_their_own(tmp_path: Path) -> None:
+    """Whatever stands in tags, offsets and pixels: it is read, or refused by name."""
+    for number in range(120):
+        rng = np.random.default_rng(number)
+        stream = io.BytesIO()
+        options: list[dict[str, Any]] = [
+            {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "ome": True},
+            {"imagej": True, "metadata": {"axes": "ZYX"}},
+            {"photometric": "minisblack", "tile": (16, 16), "compression": "zlib"},
+        ]
+        tifffile.imwrite(stream, FULL[0, 0], **options[number % 3])
+        data = bytearray(stream.getvalue())
+        for at in rng.integers(4, 600, 4):
+            data[at] = rng.integers(256)
+        for channels, page in ((None, None), ((1, 0), None), (None, 1)):
+            with contextlib.suppress(ValueError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                load_samples(bytes(data), channels=channels, page=page)
 
 
 def test_the_options() -> None:

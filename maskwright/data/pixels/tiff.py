@@ -63,6 +63,20 @@ class TiffWindows:
         Raises:
             ValueError: if they are damaged, or need a codec that is missing.
         """
+        try:
+            with self._lock:
+                return self._window(top, left, bottom, right)
+        except (RefusedError, TooLargeError):
+            raise
+        except MemoryError as error:
+            raise ValueError(
+                f"{self._name}: the memory does not suffice to decode it: look at it with tile=, "
+                f"or cut it into tiles ({error})"
+            ) from None
+        except Exception as error:  # decoders raise what they like on broken bytes
+            raise told(error, self._name) from None
+
+    def _window(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
         # Room for it is taken only where several pages are put together.
         found = np.empty((bottom - top, right - left, len(self._chosen)), self.dtype)
         done: set[int] = set()
@@ -72,18 +86,7 @@ class TiffWindows:
             places = [i for i, (other, _) in enumerate(self._chosen) if other is part]
             done.update(places)
             samples = [self._chosen[place][1] for place in places]
-            try:
-                with self._lock:
-                    values = self._part(part, samples, top, left, bottom, right)
-            except (RefusedError, TooLargeError):
-                raise
-            except MemoryError as error:
-                raise ValueError(
-                    f"{self._name}: the memory does not suffice to decode it: look at it with "
-                    f"tile=, or cut it into tiles ({error})"
-                ) from None
-            except Exception as error:  # decoders raise what they like on broken bytes
-                raise told(error, self._name) from None
+            values = self._part(part, samples, top, left, bottom, right)
             values = black_is_zero(values, part.page.keyframe)
             if len(places) == len(self._chosen):
                 return values
@@ -235,20 +238,19 @@ def open_tiff(
         first = parts[0].page.keyframe
         turn = first.tags.get(274)
         orientation = turn.value if turn is not None and turn.value in range(1, 9) else 1
-        decodable = can_decode(first)
-    except RefusedError:
+        if not needed and not can_decode(first) and len(parts) == 1:
+            raise ForPillowError
+        check_page(first, name)
+        count = sum(part.samples for part in parts)
+        taken = chosen_channels(channels, count, usual_channels(first, count), name)
+        windows = TiffWindows(file, parts, taken, name)
+        return OpenTiff(windows, orientation, len(stack.images), stack.said)
+    except (ForPillowError, RefusedError, TooLargeError):
         raise
-    except Exception as error:
+    except Exception as error:  # what stands in its tags may be anything
         if not needed:
             raise ForPillowError from None
         raise ValueError(f"{name} cannot be read as a TIFF: {error}") from None
-    if not needed and not decodable and len(parts) == 1:
-        raise ForPillowError
-    check_page(first, name)
-    count = sum(part.samples for part in parts)
-    taken = chosen_channels(channels, count, usual_channels(first, count), name)
-    windows = TiffWindows(file, parts, taken, name)
-    return OpenTiff(windows, orientation, len(stack.images), stack.said)
 
 
 def is_tiff(stream: BinaryIO) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ...data.formats.folders import Tree
-from ...data.pixels.images import load_image
+from ...data.pixels.depth import to_pixels
+from ...data.pixels.images import load_samples
 from ...devices import pick_device
 from ...errors import OptionError, checked_options
 from ...files import write_whole
@@ -135,7 +136,7 @@ def pseudo(
     skipped: list[str] = []
     for file in console.track(files, "pseudo", unit="img"):
         try:
-            photo = load_image(file, window=meta.window)
+            photo = to_pixels(load_samples(file, channels=meta.channels), meta.window)
         except ValueError as error:
             skipped.append(str(error))
             continue
