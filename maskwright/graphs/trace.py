@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 from torch.nn.utils import parametrize
 
 from ..models.inference import fast_network
@@ -18,6 +19,7 @@ from ..tasks.graph import GraphSpec
 
 # Of the example that a graph for any size is traced with: no side equals another one, on no level.
 _EXAMPLE = (3, 5)
+_CELL = 32  # stride of the coarsest map
 MOST_IMAGES, MOST_PIXELS = 4096, 32768  # a batch and a side of a graph with free ones
 
 
@@ -77,16 +79,26 @@ def trace(model: nn.Module, spec: GraphSpec) -> torch.export.ExportedProgram:
     pixels = torch.zeros(batch, spec.channels, height, width)
     sizes = torch.tensor([[height, width]]).repeat(batch, 1)
     given = [pixels, sizes, *spec.kind.example(spec, pixels)]
-    dims: dict[str, dict[int, object]] = {name: {} for name in spec.inputs}
-    if spec.batch is None:
-        images = torch.export.Dim("batch", min=1, max=MOST_IMAGES)
-        dims = {name: {0: images} for name in spec.inputs}
-    if spec.size is None:
-        for axis, name in ((2, "rows"), (3, "columns")):
-            count = torch.export.Dim(name, min=1, max=MOST_PIXELS // spec.divisor)
-            dims["pixels"][axis] = spec.divisor * count
-    with torch.no_grad(), quiet():
-        return torch.export.export(model, tuple(given), dynamic_shapes=dims, strict=False)
+
+    def export(least: int) -> torch.export.ExportedProgram:
+        dims: dict[str, dict[int, object]] = {name: {} for name in spec.inputs}
+        if spec.batch is None:
+            images = torch.export.Dim("batch", min=1, max=MOST_IMAGES)
+            dims = {name: {0: images} for name in spec.inputs}
+        if spec.size is None:
+            for axis, name in ((2, "rows"), (3, "columns")):
+                count = torch.export.Dim(name, min=least, max=MOST_PIXELS // spec.divisor)
+                dims["pixels"][axis] = spec.divisor * count
+        with torch.no_grad(), quiet():
+            return torch.export.export(model, tuple(given), dynamic_shapes=dims, strict=False)
+
+    try:
+        return export(1)
+    except UserError:
+        if spec.size is not None or spec.divisor > 1:
+            raise
+        # Without padding an image may be smaller than a cell of a map: such ones have no graph.
+        return export(_CELL)
 
 
 @contextmanager
