@@ -317,11 +317,17 @@ CASES: dict[str, tuple[Change, Outcome]] = {
     "crowd of 2": (annotation(iscrowd=2), repaired("bad iscrowd", "read as 0")),
     "crowd as a word": (
         annotation(iscrowd=" Yes"),
-        Clean(test=lambda _, dataset: dataset[0].crowd.tolist() == [True] or pytest.fail("no")),
+        Clean(
+            test=lambda _, dataset: dataset[0].crowd.tolist() == [True] or pytest.fail("no"),
+            told=("many crowd regions",),
+        ),
     ),
     "crowd as text": (
         annotation(iscrowd="1"),
-        Clean(test=lambda _, dataset: dataset[0].crowd.tolist() == [True] or pytest.fail("no")),
+        Clean(
+            test=lambda _, dataset: dataset[0].crowd.tolist() == [True] or pytest.fail("no"),
+            told=("many crowd regions",),
+        ),
     ),
     "3,000 objects": (crowded, Clean(3, 3_002, note="up to 3000 objects in one image")),
     # Masks.

@@ -140,18 +140,20 @@ def write_voc_files(listing: Path, content: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Clean:
-    """Read as it is, without a word.
+    """Read as it is.
 
     Attributes:
         images, objects: what is kept.
         test: looks at the data set.
         note: text that must stand in a note of the check.
+        told: kinds of all faults; none, mostly.
     """
 
     images: int = 3
     objects: int = 3
     test: Callable[[Data, Dataset], object] = lambda data, dataset: None
     note: str = ""
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
