@@ -9,7 +9,9 @@ const $ = (id) => document.getElementById(id);
 const scene = new Scene($("scene"));
 const state = { models: [], saves: false, photo: null, answer: null, objects: [], names: [], least: 0.5,
   off: new Set(), tool: "move", past: [], explain: false,
-  shown: () => state.objects.filter((one) => (one.edited || one.score >= state.least) && !state.off.has(one.name)) };
+  // The one object of a localizer has no slider.
+  shown: () => (state.answer?.objects ? state.objects.filter((one) =>
+    (one.edited || one.score >= state.least) && !state.off.has(one.name)) : state.objects) };
 const model = () => state.models.find((one) => one.name === $("model").value) || state.models[0];
 const make = (tag, props = {}, ...inside) => {
   const node = Object.assign(document.createElement(tag), props);
@@ -136,9 +138,9 @@ async function look(signal, imgsz = null) {
   state.objects = objectsOf(answer);
   state.past = [];
   scene.bones = answer.bones || [];
-  scene.layer = answer.label_map ? await layerOf(answer.label_map, (value) =>
-    [...(answer.colors[value] || [0, 0, 0]), named(answer, value) === "background" ? 0 : 255])
-    : answer.heatmap ? await layerOf(answer.heatmap, heat) : null;
+  scene.layer = answer.heatmap ? await layerOf(answer.heatmap, heat)
+    : answer.label_map ? await layerOf(answer.label_map, (value) =>
+      [...(answer.colors[value] || [0, 0, 0]), named(answer, value) === "background" ? 0 : 255]) : null;
   scene.selected = scene.hover = null;
   present();
 }
