@@ -308,6 +308,28 @@ def test_what_goes_wrong_is_said(page: Any, address: str) -> None:
     assert page.locator("#busy").is_hidden()
 
 
+def test_models_with_limits_of_their_own_are_asked_again(page: Any) -> None:
+    """An exported file has its thresholds inside; a large picture is too much at its own size."""
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        if "max_det" in route.request.url:
+            error = "n.onnx was exported with max_det=100, so it cannot find 300 objects"
+            route.fulfill(status=422, json={"error": error})
+        elif "imgsz" not in route.request.url:
+            route.fulfill(status=413, json={"error": "50 megapixels for the network"})
+        else:
+            route.continue_()
+
+    page.route("**/predict*", answer)
+    page.locator("#samples button").first.click()
+    page.wait_for_selector("#list button")
+    assert len(asked) == 3 and page.locator("#alert").is_hidden()
+    page.locator("#more summary").click()
+    assert "1600 pixels of its long side" in page.locator("#notes").inner_text()
+
+
 @pytest.mark.slow
 def test_a_picture_that_browsers_do_not_read(page: Any) -> None:
     stream = io.BytesIO()

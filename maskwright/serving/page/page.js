@@ -113,10 +113,10 @@ async function decoded(blob, name, signal) {
   }
 }
 
-async function look(signal, imgsz = null) {
+async function look(signal, imgsz = null, weak = true) {
   const one = model(), has = (name) => one.options.includes(name);
   const query = new URLSearchParams({ model: one.name, format: "page" });
-  if (has("max_det")) { // of what finds objects
+  if (weak && has("max_det")) { // of what finds objects
     query.set("conf", WEAK);
     query.set("max_det", MOST);
   }
@@ -127,8 +127,9 @@ async function look(signal, imgsz = null) {
   try {
     reply = await ask(`predict?${query}`, { method: "POST", body: formOf(blob, name), signal });
   } catch (error) {
+    if (weak && error.status === 422 && /was exported/.test(error.message)) return look(signal, imgsz, false);
     if (imgsz || error.status !== 413 || !/network/.test(error.message)) throw error;
-    return look(signal, SIDE);
+    return look(signal, SIDE, weak);
   }
   const answer = await reply.json();
   if (imgsz) answer.notes = [...(answer.notes || []), `the picture is large: it was looked at with ${imgsz} pixels of its long side`];
