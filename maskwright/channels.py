@@ -13,6 +13,8 @@ MOST_CHANNELS = 16
 def parse_channels(value: Any) -> tuple[int, ...] | None:
     """Read the option `channels`: numbers from 0 on, in the order in which the network gets them.
 
+    One may stand several times, where a file has fewer than the network takes.
+
     Args:
         value: None; "auto"; a number; or numbers, as a sequence or as text: 3,0,1.
 
@@ -43,10 +45,8 @@ def parse_channels(value: Any) -> tuple[int, ...] | None:
             f"channels={shown}; expected auto, or numbers of channels from 0 on, as in channels=0 "
             "or channels=3,0,1"
         )
-    if len(set(found)) < len(found) or len(found) > MOST_CHANNELS:
-        raise OptionError(
-            f"channels={shown}: each channel once, and at most {MOST_CHANNELS} of them"
-        )
+    if len(found) > MOST_CHANNELS:
+        raise OptionError(f"channels={shown}: at most {MOST_CHANNELS} channels")
     return found
 
 

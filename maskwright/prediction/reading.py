@@ -121,10 +121,14 @@ class Reading:
         """Raise ValueError unless an image of so many channels is one for the network."""
         if channels != self.count and (channels, self.count) != (1, 3):
             held = "1 channel" if channels == 1 else f"{channels} channels"
+            few = channels < self.count
+            advice = ",".join(str(min(number, channels - 1)) for number in range(self.count))
             raise ValueError(
                 f"{name} has {held}, and {self.model} was trained with "
-                f"{describe_channels(self.trained)}: choose as many by channels=, as in channels="
-                + ",".join(map(str, range(self.count)))
+                f"{describe_channels(self.trained)}: choose as many by channels=, "
+                + (f"of which one may stand twice, as in channels={advice}" if few else "")
+                + ("" if few else f"as in channels={advice}")
+                + (", or one as grey, channels=0" if few and self.count == 3 else "")
             )
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..data.pixels.dicom import is_dicom
 from ..data.pixels.images import image_header
 from ..data.pixels.kinds import count_frames, image_suffixes
 from ..data.pixels.picture import open_picture
@@ -27,6 +28,7 @@ USUAL = ".jpg, .png, .tif or .webp"
 PHOTOS = (".jpg", ".jpeg")  # which hold one image
 # Files that systems leave in folders: nobody means them.
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+DIRECTORY = "DICOMDIR"  # the list of the images on a medium, itself a DICOM file
 # Images that Pillow reads with a package more, and such that other programs turn into TIFF.
 PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
 
@@ -220,7 +222,16 @@ def _file(path: Path) -> Source:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in image_suffixes() and path.is_file()
+    """Tell whether a file is an image by its name, or without a suffix, as of scanners, DICOM."""
+    if path.suffix and not path.suffix[1:].isdecimal():  # 1.2.840.10008 is a name of such files
+        return path.suffix.lower() in image_suffixes() and path.is_file()
+    if path.name.startswith(".") or path.name == DIRECTORY or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return is_dicom(stream)
+    except OSError:  # counted among what was passed over
+        return False
 
 
 def _check_image(path: Path) -> None:

@@ -18,7 +18,7 @@ from maskwright.data.pixels.images import image_header, load_image, load_samples
 from maskwright.data.pixels.kinds import image_suffixes  # noqa: E402
 from maskwright.data.pixels.picture import open_picture  # noqa: E402
 from maskwright.prediction.reading import Reading, read  # noqa: E402
-from maskwright.prediction.sources import one_source  # noqa: E402
+from maskwright.prediction.sources import list_sources, one_source  # noqa: E402
 
 RNG = np.random.default_rng(9)
 STORED = RNG.integers(0, 4096, (31, 43), np.uint16)
@@ -146,3 +146,14 @@ def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(ValueError, match=r"a\.dcm is DICOM.*pip install maskwright\[dicom\]"):
         load_samples(tmp_path / "a.dcm")
+
+
+def test_files_without_a_suffix_are_known_by_their_content(tmp_path: Path) -> None:
+    data = dicom(STORED)
+    for name in ("IM000001", "1.2.840.10008.7", "slice.dcm", "DICOMDIR", ".hidden", "notes.txt"):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "README").write_text("no image")
+    found = list_sources(tmp_path)
+    assert [one.name for one in found] == ["1.2.840.10008.7", "IM000001", "slice.dcm"]
+    assert "no suffix (2)" in found.passed_over and ".txt (1)" in found.passed_over
+    assert [one.name for one in list_sources(f"{tmp_path}/IM*")] == ["IM000001"]

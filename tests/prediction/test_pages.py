@@ -78,6 +78,15 @@ def test_channels_of_a_file(folder: Path, predictor: Predictor) -> None:
         predictor(folder / "five.tif")
     with pytest.raises(OptionError, match=r"channels=0,1 has 2 channels.*trained with 3"):
         predictor(folder / "five.tif", channels="0,1")
+    for compression in (None, "zlib"):
+        two = {"photometric": "minisblack", "planarconfig": "separate", "compression": compression}
+        tifffile.imwrite(folder / "two.tif", bands[..., :2].transpose(2, 0, 1), **two)
+        with pytest.raises(ValueError, match=r"twice, as in channels=0,1,1, or one as grey"):
+            predictor(folder / "two.tif")
+        found = predictor(folder / "two.tif", channels="0,1,1").image
+        np.testing.assert_array_equal(found, bands[..., [0, 1, 1]])
+        grey = predictor(folder / "two.tif", channels=0).image
+        np.testing.assert_array_equal(grey, np.repeat(bands[..., :1], 3, 2))
     with pytest.warns(UserWarning, match=r"stack\.tif: its 12 pages.*taken as channels"):
         found = predictor(folder / "stack.tif", channels=(2, 1, 11), page=None).image
     np.testing.assert_array_equal(
