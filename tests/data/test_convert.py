@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_objects import CLASSES, WRITTEN, Drawn, DrawnImage, full_mask, lay, painted
+from PIL import Image
 from tool_cases import lay_tool
 
 from maskwright.cli import main
@@ -106,3 +108,40 @@ def test_a_wrong_guess_is_corrected(tmp_path: Path) -> None:
     assert len(data) == 3 and not data.faults
     with pytest.raises(OptionError, match=r"format='labelmee'.*labelme"):
         convert_data(root, "coco", tmp_path / "b", format="labelmee")
+
+
+def lay_square(root: Path, stated: tuple[int, int], orientation: int) -> Path:
+    """A white square in a black JPEG of 100 x 80 stored pixels, annotated as it is stored."""
+    photo = Image.new("RGB", (100, 80))
+    photo.paste((255, 255, 255), (10, 20, 40, 50))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (root / "images").mkdir(parents=True)
+    photo.save(root / "images" / "a.jpg", exif=exif, quality=95)
+    ring = [10, 20, 40, 20, 40, 50, 10, 50]
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 30], "iscrowd": 0}
+    image = {"id": 1, "file_name": "a.jpg", "width": stated[0], "height": stated[1]}
+    content = {"images": [image], "categories": [{"id": 1, "name": "square"}]}
+    content["annotations"] = [row | {"area": 900, "segmentation": [ring]}]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_what_was_annotated_unturned_lies_where_it_was(to: str, tmp_path: Path) -> None:
+    data = lay_square(tmp_path / "data", (100, 80), 6)
+    convert_data(data, to, tmp_path / "out")
+    made = open_dataset(tmp_path / "out")
+    pixels = made.image(0)
+    assert pixels.shape == (80, 100, 3)
+    (box,) = made[0].boxes.round().astype(int)
+    assert box.tolist() == [10, 20, 40, 50]
+    assert pixels[20:50, 10:40].min() > 200 and pixels[:18].max() < 50 and pixels[52:].max() < 50
+
+
+@pytest.mark.parametrize("to", ["yolo", "labelstudio", "voc", "openimages"])
+def test_another_size_than_annotated_is_refused(to: str, tmp_path: Path) -> None:
+    data = lay_square(tmp_path / "data", (200, 160), 1)
+    with pytest.raises(ValueError, match=r"a\.jpg has 100 x 80 pixels, .* with 200 x 160"):
+        convert_data(data, to, tmp_path / "out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from maskwright.files import write_whole
 from maskwright.ops.outlines import Part, trace_parts
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 
+from ..pixels.images import image_header
 from ..records import ANY_CLASS, Dataset, Record
 from .folders import read_lines
 
+JPEG, EXIF, ORIENTATION = b"\xff\xd8", b"Exif\0\0", 0x0112
 NEAREST = 4_000_000  # pairs of points that are compared to find the shortest line
 
 
@@ -127,10 +129,56 @@ class Names:
 
 
 def copy_image(record: Record, folder: Path, stem: str) -> Path:
-    """Copy an image into a folder under another name, and return the copy."""
+    """Copy an image into a folder under another name, and return the copy; see `image_bytes`."""
     target = folder / f"{stem}{record.path.suffix}"
-    shutil.copyfile(record.path, target)
+    target.write_bytes(image_bytes(record))
     return target
+
+
+def image_bytes(record: Record) -> bytes:
+    """Return the file of an image as it is written beside its annotations.
+
+    What was annotated as it is stored, whatever its EXIF orientation, comes without one: other
+    programs do not know which of the two was meant.
+
+    Raises:
+        ValueError: if it has another size than the annotations say.
+    """
+    data = record.path.read_bytes()
+    header = image_header(record.path)
+    if record.size in ((0, 0), header.size):
+        return data
+    if record.size != header.stored:
+        there, said = (f"{size[1]} x {size[0]}" for size in (header.size, record.size))
+        raise ValueError(
+            f"{record.path} has {there} pixels, but was annotated with {said}: what is written "
+            "would lie elsewhere; correct the size in the annotations, or fetch the image again"
+        )
+    turned = bytearray(data)
+    if not _set_upright(turned):
+        raise ValueError(
+            f"{record.path} is annotated without its EXIF orientation, which only a JPEG can lose "
+            "here: save it without one"
+        )
+    return bytes(turned)
+
+
+def _set_upright(data: bytearray) -> bool:
+    """Set the EXIF orientation of a JPEG to 1, in place; False where there is none to set."""
+    start = data.find(EXIF, 0, 2**16) + len(EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[start : start + 2]))
+    if data[:2] != JPEG or start < len(EXIF) or order is None:
+        return False
+    try:
+        first = start + int(struct.unpack_from(f"{order}I", data, start + 4)[0])
+        (count,) = struct.unpack_from(f"{order}H", data, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}H", data, entry)[0] == ORIENTATION:
+                struct.pack_into(f"{order}H", data, entry + 8, 1)
+                return True
+    except struct.error:  # its EXIF block is cut off
+        pass
+    return False
 
 
 def objects_of(dataset: Dataset) -> Iterator[tuple[Record, list[Outgoing]]]:

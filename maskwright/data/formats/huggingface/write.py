@@ -11,7 +11,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import objects_of, refuse_written
+from ..outgoing import image_bytes, objects_of, refuse_written
 from .tables import BATCH, PARQUET, class_names, columns_of, require_pyarrow
 
 
@@ -52,7 +52,7 @@ def write_huggingface(dataset: Dataset, folder: str | Path) -> Path:
             rows: list[dict[str, Any]] = []
             for record, objects in objects_of(dataset):
                 height, width = record.size
-                image = {"bytes": record.path.read_bytes(), "path": record.path.name}
+                image = {"bytes": image_bytes(record), "path": record.path.name}
                 found: dict[str, list[Any]] = {name: [] for name in OBJECTS}
                 for one in objects:
                     x1, y1, x2, y2 = one.box

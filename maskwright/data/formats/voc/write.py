@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
 from ..folders import read_lines
-from ..outgoing import refuse_written
+from ..outgoing import copy_image, refuse_written
 from .masks import VOID
 from .read import CLASS_FILES
 
@@ -66,7 +65,7 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
             name = f"{record.path.stem}_{number}"
         names.append(name)
         file = f"{name}{record.path.suffix}"
-        shutil.copyfile(record.path, folder / "JPEGImages" / file)
+        copy_image(record, folder / "JPEGImages", name)
         objects = dataset.to_coco([index], by_label=True)["annotations"]
         tree = _tree(file, record.size, objects, dataset.names, masks)
         tree.write(folder / f"Annotations/{name}.xml", "utf-8")

@@ -65,7 +65,8 @@ def write_yolo(dataset: Dataset, folder: str | Path) -> Path:
             (labels / f"{stem}.txt").write_text("".join(f"{text}\n" for text in lines), "utf-8")
     splits: dict[str, Any] = {key: before[key] for key in ("train", "val", "test") if key in before}
     splits[dataset.split] = f"images/{dataset.split}"
-    text = yaml.safe_dump({"path": ".", **splits, **content}, sort_keys=False, allow_unicode=True)
+    # Without `path`: others look for a relative one elsewhere than beside the file.
+    text = yaml.safe_dump({**splits, **content}, sort_keys=False, allow_unicode=True)
     write_whole(table, text)
     return table
 
