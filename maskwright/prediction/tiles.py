@@ -34,10 +34,12 @@ def parse_tiling(tile: Any, overlap: Any, levels: Any) -> Tiling | None:
     """
     if tile is not None:
         return Tiling(tile, overlap, levels)
-    if overlap not in (None, Tiling.overlap) or levels not in (None, Tiling.levels):
+    usual = {"overlap": (overlap, Tiling.overlap), "tile_levels": (levels, Tiling.levels)}
+    given = [f"{name}={n}" for name, (n, default) in usual.items() if n not in (None, default)]
+    if given:
+        are = "is" if len(given) == 1 else "are"
         raise OptionError(
-            f"overlap={overlap} and tile_levels={levels} are about tiles: give their side as well, "
-            "such as tile=1024"
+            f"{' and '.join(given)} {are} about tiles: give their side as well, such as tile=1024"
         )
     return None
 

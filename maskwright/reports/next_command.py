@@ -12,7 +12,10 @@ from typing import Any
 from ..data.records import Dataset
 
 # Options that change what is found.
-SAME = ("iou", "max_det", "imgsz", "soft_nms", "tta", "window", "precision")
+SAME = (
+    *("iou", "max_det", "imgsz", "soft_nms", "tta", "window", "precision"),
+    *("tile", "overlap", "tile_levels"),
+)
 
 
 def command(*words: str) -> str:

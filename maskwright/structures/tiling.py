@@ -135,11 +135,17 @@ class Tiling:
         """
         least = max(divisor, LEAST)
         seen = min(self.rule(resize, 0).target_size(self.side, self.side))
-        if min(seen, self.side) < least:
+        large = "give tiles as large as the images that the model was trained on"
+        if seen < least:
+            mend = large + (", or a larger imgsz" if seen < self.side else "")
             raise OptionError(
                 f"tile={self.side}: a tile of {self.side} pixels a side is {seen} pixels to the "
-                f"network, and at least {least} are needed: give tiles as large as the images that "
-                "the model was trained on"
+                f"network, and at least {least} are needed: {mend}"
+            )
+        if self.side < least:
+            raise OptionError(
+                f"tile={self.side}: a tile has {self.side} pixels of the image a side, and at "
+                f"least {least} are needed, however large the network sees them: {large}"
             )
 
 

@@ -122,9 +122,22 @@ def test_an_object_larger_than_a_tile_is_seen_by_larger_ones(bright: Predictor) 
         ({"tile": 1024, "overlap": 0.95}, "overlap=0.95: expected the share"),
         ({"tile": 1024, "overlap": 0.0}, "overlap=0.0: expected the share"),
         ({"tile": 32}, "tile=32: a tile of 32 pixels a side is 32 pixels to the network, and at"),
+        (
+            {"tile": 8, "imgsz": 256},
+            "tile=8: a tile has 8 pixels of the image a side, and at least 64 are needed",
+        ),
+        (
+            {"tile": 100, "imgsz": 32},
+            "tile=100: a tile of 100 .* 32 pixels to the network.* or a larger imgsz$",
+        ),
         ({"tile": 1.5}, "tile"),
         ({"tile": 0}, "tile"),
-        ({"overlap": 0.3}, "give their side as well, such as tile=1024"),
+        (
+            {"overlap": 0.3},
+            "^overlap=0.3 is about tiles: give their side as well, such as tile=1024",
+        ),
+        ({"tile_levels": 2}, "^tile_levels=2 is about tiles"),
+        ({"overlap": 0.3, "tile_levels": 2}, "^overlap=0.3 and tile_levels=2 are about tiles"),
         ({"tile": 256, "tile_levels": 99}, "tile_levels=99: expected 1 to 12"),
     ],
 )
@@ -209,8 +222,13 @@ def test_a_validation_in_tiles_counts_all_objects_of_an_image(
 
 def test_a_report_of_a_validation_in_tiles_says_so(bright: Predictor, tmp_path: Path) -> None:
     data = coco_data(tmp_path / "data", {"a.tif": drawn((200, 220))})
-    val(bright, data, tile=100, save=tmp_path / "run")
+    made = val(bright, data, tile=100, save=tmp_path / "run")
     assert "tile: 100" in (tmp_path / "run" / "args.yaml").read_text()
+    assert made.command is not None and made.command.endswith(", tile=100)")
+    made = val(bright, data, tile=100, overlap=0.4, tile_levels=2, save=tmp_path / "again")
+    assert str(made.command).endswith(", tile=100, overlap=0.4, tile_levels=2)")
+    plain = val(bright, data, save=tmp_path / "plain", workers=0)
+    assert plain.command is not None and "tile" not in plain.command
 
 
 def test_objects_of_tiles_go_out_in_map_coordinates(bright: Predictor, tmp_path: Path) -> None:

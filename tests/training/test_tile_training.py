@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from maskwright.data.augment.patches import draw_tile
 from maskwright.data.batches import random_source
 from maskwright.data.transforms import draw_view, make_sample
 from maskwright.errors import OptionError
+from maskwright.prediction.val import val
 from maskwright.structures import Resize
+from maskwright.tasks import get_task
 from maskwright.training.train import train
 
 
@@ -110,15 +113,34 @@ def test_crops_show_objects_and_background() -> None:
     assert draw_tile((300, 400), boxes[:0], 500, rng) == (0, 0, 400, 300)
 
 
+@pytest.mark.parametrize(
+    ("task", "model"), [("segment", "mask_rcnn_resnet50_fpn"), ("semantic", "unet")]
+)
+def test_what_follows_a_training_in_crops_looks_at_tiles(
+    slides: Path, task: str, model: str
+) -> None:
+    data, kind = open_dataset(slides, "val"), get_task(task)
+    for tile, words in ((128, ["tile=128"]), (None, [])):
+        recipe = kind.recipe(data=str(slides), model=model, tile=tile)
+        lines = kind.commands("model=run", data, recipe, None)
+        assert len(lines) >= 2
+        for line in lines[:2]:  # a prediction and a validation
+            assert [word for word in shlex.split(line) if "tile" in word.split("=")[0]] == words
+        assert kind.repeated(recipe) == ({} if tile is None else {"tile": tile})  # of the report
+
+
 @pytest.mark.slow
 def test_a_training_in_crops_is_scored_in_tiles(slides: Path, tmp_path: Path) -> None:
     options = {**tiny_options(slides, tmp_path / "runs"), "tile": 128, "epochs": 1, "flip": 0.0}
     result = train(**options)
     assert math.isfinite(result.metrics["mask/AP"])
     assert "tile: 128" in (result.dir / "args.yaml").read_text()
+    # As the last lines of the training have it, the figures are the same.
+    again = val(result.dir, slides, tile=128)
+    assert again["mask/AP"] == pytest.approx(result.metrics["mask/AP"], abs=1e-6)
 
 
 def test_small_tiles_are_told_before_a_training(slides: Path, tmp_path: Path) -> None:
     options = {**tiny_options(slides, tmp_path / "runs"), "tile": 32}
-    with pytest.raises(OptionError, match="tile=32: a tile of 32 pixels a side is"):
+    with pytest.raises(OptionError, match="tile=32: a tile has 32 pixels of the image"):
         train(**options)

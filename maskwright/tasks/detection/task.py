@@ -342,9 +342,9 @@ class DetectionTask(Task):
         return fitness(metrics)
 
     def repeated(self, recipe: DetectionRecipe) -> dict[str, Any]:
-        """Return the number of detections that is looked for, if it is not the usual one."""
-        most = recipe.max_det
-        return {} if most == DetectionRecipe.max_det else {"max_det": most}
+        """Return the number of detections and the tiles, where they are not the usual ones."""
+        own = {"max_det": recipe.max_det, "tile": recipe.tile}
+        return {name: n for name, n in own.items() if n != getattr(DetectionRecipe, name)}
 
     def best_evaluation(
         self, folder: Path, recipe: DetectionRecipe, metrics: dict[str, float], data: Dataset

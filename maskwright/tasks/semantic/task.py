@@ -326,6 +326,10 @@ class SemanticTask(Task):
         """Return the mean IoU; see `fitness`."""
         return fitness(metrics)
 
+    def repeated(self, recipe: SemanticRecipe) -> dict[str, Any]:
+        """Return the tiles in which images are looked at, if they are; see `Task`."""
+        return {} if recipe.tile is None else {"tile": recipe.tile}
+
     def best_evaluation(
         self, folder: Path, recipe: SemanticRecipe, metrics: dict[str, float], data: Dataset
     ) -> SemanticEvaluation | None:
@@ -336,7 +340,8 @@ class SemanticTask(Task):
         self, model: str, data: Dataset, recipe: SemanticRecipe, written: Written | None
     ) -> list[str]:
         """Return the prediction and the validation that follow a training; see `Task`."""
-        return [predict_command([model], data, {}), val_command(model, recipe.data, {})]
+        own = self.repeated(recipe)
+        return [predict_command([model], data, own), val_command(model, recipe.data, own)]
 
     def settings(
         self,
