@@ -433,7 +433,8 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
                 option.name,
                 place if option.positional else inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if option.default is REQUIRED else option.default,
-                annotation=Annotated[Any, parameter],
+                # No type that others check again, nor one that the default would tell.
+                annotation=Annotated[object, parameter],
             )
         )
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
