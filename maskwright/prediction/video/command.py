@@ -23,7 +23,7 @@ def show(results: VideoResults) -> int:
     finally:
         counts = results.counts
         columns = list(dict.fromkeys(key for row in counts.values() for key in row))
-        if counts:
+        if counts and results.taken:
             console.table(
                 "1 frame" if results.taken == 1 else f"{results.taken} frames",
                 ["name", *columns],
@@ -31,6 +31,6 @@ def show(results: VideoResults) -> int:
             )
         for video in results.videos:
             console.note(f"video: {video}")
-        if results.dir is not None:
+        if results.videos:
             console.note(f"data of each frame, counts: {results.dir}")
     return 128 + stop.number if stop.number else 0

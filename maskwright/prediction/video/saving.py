@@ -127,7 +127,7 @@ class VideoSaver:
     """Makes the folder of a prediction of videos, and the files of each of them.
 
     Attributes:
-        dir: the folder; None until something is written.
+        dir: the folder; None until a first frame is there.
     """
 
     def __init__(

@@ -138,7 +138,7 @@ class VideoResults(Results):
 
     @property
     def dir(self) -> Path | None:
-        """Folder of the files, once one is written; None without `save`."""
+        """Folder of the files, made before the first frame is computed; None without `save`."""
         return None if self._folder is None else self._folder.dir
 
     def _of_several(self, videos: Sequence[VideoSource | FrameSource]) -> Generator[ImageResult]:
@@ -162,14 +162,17 @@ class VideoResults(Results):
         counts, files, failing = Counts(), None, False
         frames = Ahead(video.read(choice), newest=video.live)
         try:
-            for frame, result in self._results(video, frames, tracker):
-                counts.add(result)
-                self._counts.add(result)
-                if self._folder is not None:
-                    if files is None:
-                        files = self._files(video, rate, tracker)
-                    files.add(result, frame.time)
-                yield result
+            while group := list(islice(frames, self._look.batch)):
+                if not counts.frames and self._folder is not None:  # known before the work
+                    files = self._files(self._folder, video, rate, tracker)
+                for frame, result in self._results(video, group, tracker):
+                    if files is not None:
+                        files.add(result, frame.time)
+                        if not counts.frames:
+                            self.videos.append(files.video)
+                    counts.add(result)
+                    self._counts.add(result)
+                    yield result
         except WriteError:
             failing = True
             raise
@@ -191,32 +194,33 @@ class VideoResults(Results):
             _tell(video, name, frames.dropped)
 
     def _results(
-        self, video: Video | FrameFolder, frames: Ahead[Frame], tracker: Tracker | None
+        self, video: Video | FrameFolder, group: Sequence[Frame], tracker: Tracker | None
     ) -> Generator[tuple[Frame, ImageResult]]:
         look, source = self._look, video.source
-        while group := list(islice(frames, look.batch)):
-            loaded = [
-                Loaded(
-                    frame.image or Source(None, f"{source.name} frame {frame.number}", source.path),
-                    frame.pixels,
-                    frame.ms,
-                    frame=frame.number,
-                    time=float(frame.time),
-                )
-                for frame in group
-            ]
-            for frame, found in zip(group, look.compute(loaded), strict=True):
-                result = found if tracker is None else tracker.follow(found)
-                for text in look.remarks(result):
-                    warnings.warn(text, stacklevel=2)
-                yield frame, result if look.explain is None else look.explain(result)
+        loaded = [
+            Loaded(
+                frame.image or Source(None, f"{source.name} frame {frame.number}", source.path),
+                frame.pixels,
+                frame.ms,
+                frame=frame.number,
+                time=float(frame.time),
+            )
+            for frame in group
+        ]
+        for frame, found in zip(group, look.compute(loaded), strict=True):
+            result = found if tracker is None else tracker.follow(found)
+            for text in look.remarks(result):
+                warnings.warn(text, stacklevel=2)
+            yield frame, result if look.explain is None else look.explain(result)
 
     def _files(
-        self, video: Video | FrameFolder, rate: Fraction, tracker: Tracker | None
+        self,
+        saver: VideoSaver,
+        video: Video | FrameFolder,
+        rate: Fraction,
+        tracker: Tracker | None,
     ) -> VideoFiles:
-        assert self._folder is not None
-        files = self._folder.files(video, rate, tracker)
-        self.videos.append(files.video)
+        files = saver.files(video, rate, tracker)
         if video.sound:
             warnings.warn(
                 f"{one_line(video.source.name)}: its sound is left out, {files.video.name} is "

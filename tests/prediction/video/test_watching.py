@@ -425,6 +425,35 @@ def test_the_command_shows_counts_and_files(
     assert f"video: {tmp_path / 'out' / 'a.mp4'}" in said.out and "4/4 frame" in said.err
 
 
+@pytest.mark.parametrize("place", ["file", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_made_is_told_before_a_frame_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    if place.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("a system without /proc")
+    (tmp_path / "file").write_text("taken")
+    path = write_video(tmp_path / "a.mp4", drawn(2))
+    predictor, detector = make()
+    with pytest.raises(ValueError, match="project="):
+        results = predict(predictor, path, save=True, project=tmp_path / place)
+        assert isinstance(results, VideoResults)
+        show(results)
+    assert detector.batches == [] and capsys.readouterr().out == ""
+
+
+def test_a_frame_that_could_not_be_written_is_counted_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(2))
+    (tmp_path / "out" / "a.jsonl").mkdir(parents=True)
+    results = predict(make()[0], path, save=tmp_path / "out")
+    assert isinstance(results, VideoResults)
+    with pytest.raises(ValueError, match=r"a\.jsonl"):
+        show(results)
+    assert results.taken == 0 and results.counts == {} and results.videos == []
+    assert capsys.readouterr().out == ""
+
+
 def test_the_command_line_takes_videos_and_tells_wrong_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
