@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -16,7 +17,8 @@ from ...reports.gallery import FreeNames
 from ...reports.result import ImageResult
 from ...runs import save_dir
 from ...tasks.answers import Tracker
-from .folder import FrameFolder
+from .folder import FrameFolder, FrameSource
+from .kinds import VideoSource
 from .reading import Video
 from .writing import VideoWriter
 
@@ -144,11 +146,24 @@ class VideoSaver:
         self._formats, self._labels = formats, labels
         self._names = FreeNames()
         self._spared: set[Path] = set()
+        self._alike: set[str] = set()  # stems of several videos, in small letters
         self.dir: Path | None = None
 
-    def spare(self, addresses: Iterable[str]) -> None:
-        """Never write over these files: the videos themselves."""
-        self._spared = {Path(address).resolve() for address in addresses}
+    def expect(self, videos: Iterable[VideoSource | FrameSource]) -> None:
+        """Take which videos will come: none is written over, and names tell them apart."""
+        files = [one for one in videos if isinstance(one, VideoSource) and one.kind == "file"]
+        self._spared = {Path(one.address).resolve() for one in files}
+        names = {one.name.casefold() for one in files}
+        stems = Counter(Path(name).stem for name in names)
+        self._alike = {stem for stem, count in stems.items() if count > 1}
+
+    def _stem(self, source: VideoSource | FrameSource) -> str:
+        """Return what the files of a video are called: with its suffix where others are alike."""
+        path = Path(source.name)
+        if source.kind != "file":
+            return source.name
+        alike = path.stem.casefold() in self._alike
+        return f"{path.stem}_{path.suffix[1:]}" if alike and path.suffix else path.stem
 
     def files(
         self, video: Video | FrameFolder, rate: Fraction, tracker: Tracker | None
@@ -162,8 +177,7 @@ class VideoSaver:
         if self.dir is None:  # not before there is something to keep
             self.dir = save_dir(self._save, self._project, "predict", self._name)
             assert self.dir is not None
-        source = video.source
-        stem = self._names.take(Path(source.name).stem if source.kind == "file" else source.name)
+        stem = self._names.take(self._stem(video.source))
         files = VideoFiles(
             self.dir, stem, video, rate, tracker, formats=self._formats, labels=self._labels
         )

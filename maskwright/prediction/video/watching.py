@@ -124,7 +124,7 @@ class VideoResults(Results):
         self._tracker: Tracker | None = None  # of the video that is being looked at
         self._choice, self._look, self._folder = choice, look, saver
         if saver is not None:
-            saver.spare(one.address for one in videos if isinstance(one, VideoSource))
+            saver.expect(videos)
         first = open_video(videos[0]) if len(videos) == 1 else None
         totals = [_frames(source, choice, first) for source in videos]
         total = None if None in totals else sum(filter(None, totals))

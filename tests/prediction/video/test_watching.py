@@ -158,6 +158,15 @@ def test_several_videos_and_one_that_is_none(tmp_path: Path) -> None:
         predict(predictor, tmp_path / "c.mp4")
 
 
+def test_files_of_videos_that_are_called_alike_tell_whose_they_are(tmp_path: Path) -> None:
+    for count, name in enumerate(("a.avi", "A.mkv", "a.mp4", "b.mkv"), 1):
+        write_video(tmp_path / name, drawn(count))
+    list(predict(make()[0], tmp_path, save=tmp_path / "out"))
+    lines = {p.stem: p.read_text().count("\n") for p in (tmp_path / "out").glob("*.jsonl")}
+    assert lines == {"a_avi": 1, "A_mkv": 2, "a_mp4": 3, "b": 4}
+    assert {p.stem for p in (tmp_path / "out").glob("*.mp4")} == {*lines}
+
+
 def test_pictures_and_other_files_of_frames_only_if_asked(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", drawn(3))
     predictor, _ = make()
@@ -227,11 +236,13 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
             predict(predictor, source, **options)
     with pytest.raises(ValueError, match="is a video, and an image is expected here"):
         predictor(path)
-    other = write_video(tmp_path / "a.mkv", drawn(2))
-    for sources in (path, [other, path]):  # of the other, too, a.mp4 would be written
-        with pytest.raises(OptionError, match="would overwrite"):
-            list(predict(predictor, sources, save=tmp_path))
-    assert len(by_opencv(path)[0]) == 3
+    with pytest.raises(OptionError, match="would overwrite"):
+        list(predict(predictor, path, save=tmp_path))
+    others = [write_video(tmp_path / name, drawn(2)) for name in ("a.mkv", "a.avi")]
+    third = write_video(tmp_path / "a_mkv.mp4", drawn(3))  # what of the first would be written
+    with pytest.raises(OptionError, match="would overwrite"):
+        list(predict(predictor, [*others, third], save=tmp_path))
+    assert len(by_opencv(path)[0]) == len(by_opencv(third)[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["alexnet", "fcn8s_resnet18"])
