@@ -34,7 +34,7 @@ from ..text import one_line
 from ..window import Window
 from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
-from .reading import Loaded, Reading, read, warn_frames
+from .reading import Loaded, Reading, read, warn_of
 from .sources import one_source
 from .tiles import look_at_tiles, parse_tiling
 from .windows import own_window_warning
@@ -206,7 +206,7 @@ class Predictor:
         deep = False
         for source in sources:
             loaded = read(replace(source, page=reading.page), reading, settings.tiling)
-            warn_frames(loaded)
+            warn_of(loaded)
             deep = deep or loaded.deep
             results += self.infer([loaded], rule, settings)
         if deep and reading.window is None:

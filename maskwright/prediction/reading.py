@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..channels import describe_channels, parse_channels, parse_one_page
-from ..data.pixels.depth import to_pixels
+from ..data.pixels.depth import describe_oddity, is_constant, to_pixels
 from ..data.pixels.lazy import LazyPixels
 from ..data.pixels.picture import open_picture
 from ..data.pixels.selection import RefusedError
@@ -37,10 +37,11 @@ class Loaded:
         pixels: (H, W, C) as the network looks at them, see `depth.to_pixels`; an array or
             `LazyPixels`.
         load_ms: milliseconds it took to read.
-        deep: whether its samples had more than 8 bits.
+        deep: whether its samples had more than 8 bits, and not all one value.
         frame: of a video: how many frames stand before it.
         time: of a video: seconds from its beginning.
         pages: images in its file.
+        odd: what is told of its samples, see `depth.describe_oddity`; "": nothing.
     """
 
     source: Source
@@ -50,6 +51,7 @@ class Loaded:
     frame: int | None = None
     time: float | None = None
     pages: int = 1
+    odd: str = ""
 
     @property
     def photo(self) -> Any:
@@ -172,7 +174,7 @@ def read_all(
             failed += 1
             warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
             continue
-        several += warn_frames(loaded)
+        several += warn_of(loaded)
         yield loaded
     if several > 1:
         warnings.warn(
@@ -226,12 +228,21 @@ def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Load
         raise ValueError(f"{source.name}: {text}" if source.path is None else text) from None
     if reading.count == 1:
         samples = samples.reshape(*samples.shape[:2], 1)
+    odd = describe_oddity(samples) if picture.dtype != np.uint8 else ""
+    deep = deep and not is_constant(samples)  # which nothing stretches
     pixels = to_pixels(samples, window)
-    return Loaded(source, pixels, 1e3 * (time.perf_counter() - start), deep, pages=picture.pages)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    return Loaded(source, pixels, load_ms, deep, pages=picture.pages, odd=odd)
 
 
-def warn_frames(loaded: Loaded) -> bool:
-    """Warn of a file with pages or an animation, of which the first image is taken alone."""
+def warn_of(loaded: Loaded) -> bool:
+    """Warn of odd samples, and of a file with pages or frames of which the first is taken alone.
+
+    Returns:
+        Whether it has such pages.
+    """
+    if loaded.odd:
+        warnings.warn(one_line(f"{loaded.source.name}: {loaded.odd}"), stacklevel=3)
     several = loaded.pages > 1 and loaded.source.page is None
     if several:
         warnings.warn(

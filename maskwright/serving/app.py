@@ -276,6 +276,8 @@ class Service:
             ]
             if loaded.deep and asked.reading.window is None:
                 notes.append(own_window_warning(worker.predictor.meta))
+            if loaded.odd:
+                notes.append(loaded.odd)
             if header.frames > 1 and asked.reading.page is None:
                 notes.append(f"of {header.frames} pages or frames only the first was looked at")
             if asked.explainer is not None and result.heatmap is None:

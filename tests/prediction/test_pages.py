@@ -102,3 +102,30 @@ def test_pages_of_sources(folder: Path) -> None:
     assert len(with_page(list_sources(folder / "broken.tif"), "all")) == 1
     data = (folder / "stack.tif").read_bytes()
     assert [one.page for one in with_page(list_sources(data), "all")] == list(range(12))
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_odd_samples_are_told_once_an_image(tmp_path: Path, predictor: Predictor) -> None:
+    """And of a constant image nobody says that it was stretched."""
+    holes = RNG.random((40, 50)).astype(np.float32)
+    holes[:5], holes[5:8, 0] = np.nan, np.inf
+    dark = np.full((40, 50, 3), 900, np.uint16)
+    for name, samples in (
+        ("holes", holes),
+        ("dark", dark),
+        ("nothing", np.full_like(holes, np.nan)),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", samples)
+    with pytest.warns(UserWarning) as caught:
+        predictor(tmp_path / "holes.tif")
+    said = [text for text in map(str, (one.message for one in caught)) if "max_det" not in text]
+    assert said[0] == "holes.tif: 13 % of its pixels are not finite"  # 253 of 2000
+    assert len(said) == 2 and "percentile" in said[1]
+    for name, text in (
+        ("dark", "it is constant: every sample is 900"),
+        ("nothing", "100 % of its pixels are not finite"),
+    ):
+        with pytest.warns(UserWarning) as caught:
+            list(mw.predict(predictor, tmp_path / f"{name}.tif", save=False))
+        said = [one for one in map(str, (one.message for one in caught)) if "max_det" not in one]
+        assert said == [f"{name}.tif: {text}"]

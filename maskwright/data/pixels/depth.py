@@ -58,6 +58,33 @@ def _of_counts(samples: np.ndarray) -> Window:
     return widened(float(found[0] - first), float(found[-1] - first))
 
 
+def is_constant(samples: np.ndarray) -> bool:
+    """Return whether all samples that are finite have one value, or none is finite."""
+    values = samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples
+    return not values.size or bool(values.min() == values.max())
+
+
+def describe_oddity(samples: np.ndarray) -> str:
+    """Return what hardly is meant in samples (H, W) or (H, W, C) of more than 8 bits; "": nothing.
+
+    Examples:
+        >>> describe_oddity(np.array([[np.nan, 1.0, 2.0, 3.0]], np.float32))
+        '25 % of its pixels are not finite'
+        >>> describe_oddity(np.full((2, 2), 7, np.uint16))
+        'it is constant: every sample is 7'
+    """
+    said = []
+    if samples.dtype.kind == "f":
+        good = np.isfinite(samples)
+        share = 1 - (good if samples.ndim == 2 else good.all(2)).mean()
+        if share:
+            said.append(f"{100 * share:.2g} % of its pixels are not finite".replace("1e+02", "100"))
+        samples = samples[good]
+    if samples.size and is_constant(samples):
+        said.append(f"it is constant: every sample is {samples.flat[0]:g}")
+    return "; ".join(said)
+
+
 def widened(low: float, high: float) -> Window:
     """Return a window that is not empty: a constant image becomes black."""
     return (low, high) if low < high else (low, low + max(1.0, abs(low)))
