@@ -24,6 +24,7 @@ from .predictor import Predictor
 from .reading import Loaded, Reading, read_all
 from .sources import Sources, list_sources, with_page
 from .stream import Results, Saver
+from .tiles import untiled_warning
 from .video.folder import FrameSource
 from .video.kinds import VideoSource, find_videos
 from .video.options import VideoOptions
@@ -272,13 +273,18 @@ def _stream(
     labels: bool,
     explainer: Callable[[Any], Any] | None,
 ) -> Generator[Any]:
-    stretched = False
+    stretched = shrunk = False
     said: set[str] = set()
     images = read_all(sources, reading, predictor.memory, settings.rules(rule), settings)
     while group := list(islice(images, batch)):
         if reading.window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True
             warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
+        sizes = [loaded.pixels.shape[:2] for loaded in group]
+        text = untiled_warning(predictor.model, predictor.meta, rule, settings, sizes)
+        if text is not None and not shrunk:
+            shrunk = True
+            warnings.warn(text, stacklevel=2)
         for result in _compute(predictor, group, rule, settings, sources.single, batch):
             for text in predictor.task.remarks([result], predictor.model, settings, said):
                 warnings.warn(text, stacklevel=2)

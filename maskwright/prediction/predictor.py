@@ -36,7 +36,7 @@ from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
 from .reading import Loaded, Reading, read, warn_of
 from .sources import one_source
-from .tiles import look_at_tiles, parse_tiling
+from .tiles import look_at_tiles, parse_tiling, untiled_warning
 from .windows import own_window_warning
 
 
@@ -203,14 +203,17 @@ class Predictor:
         # One by one: padding to a larger neighbour would change the numbers a little.
         reading = self.reading(window, channels, page)
         results = []
-        deep = False
+        deep, sizes = False, []
         for source in sources:
             loaded = read(replace(source, page=reading.page), reading, settings.tiling)
             warn_of(loaded)
             deep = deep or loaded.deep
+            sizes.append(loaded.pixels.shape[:2])
             results += self.infer([loaded], rule, settings)
         if deep and reading.window is None:
             warnings.warn(own_window_warning(self.meta), stacklevel=2)
+        if text := untiled_warning(self.model, self.meta, rule, settings, sizes):
+            warnings.warn(text, stacklevel=2)
         for text in self.task.remarks(results, self.model, settings, set()):
             warnings.warn(text, stacklevel=2)
         return results if many else results[0]

@@ -7,8 +7,9 @@ the network computes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from ..data.pixels.large import large_image
 from ..data.records import Dataset
 from ..errors import OptionError
-from ..structures import Tile, Tiling
+from ..models.meta import Meta
+from ..structures import Resize, Tile, Tiling
 from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
@@ -41,6 +43,41 @@ def parse_tiling(tile: Any, overlap: Any, levels: Any) -> Tiling | None:
         raise OptionError(
             f"{' and '.join(given)} {are} about tiles: give their side as well, such as tile=1024"
         )
+    return None
+
+
+def with_tile(meta: Meta, tile: int | None) -> Meta:
+    """Return the description of a model that is trained on tiles of so many pixels; None: none."""
+    return meta if tile is None else replace(meta, extra={**meta.extra, "tile": tile})
+
+
+def untiled_warning(
+    model: Any, meta: Meta, rule: Resize, settings: Any, sizes: Iterable[Sequence[int]]
+) -> str | None:
+    """Return what to say once where a model that knows tiles sees much larger images as a whole.
+
+    Args:
+        model: the model.
+        meta: what it says of itself.
+        rule: how the images are resized.
+        settings: of the prediction.
+        sizes: (height, width) of the images.
+    """
+    side = meta.extra.get("tile")
+    if settings.tiling is not None or type(side) is not int or side < 1:
+        return None
+    known = max(model.resize.target_size(side, side)) / side
+    for height, width in sizes:
+        longest = max(height, width)
+        if longest <= 2 * side:
+            continue
+        smaller = known * longest / max(rule.target_size(height, width))
+        if smaller > 2:
+            return (
+                f"{meta.model} was trained on tiles of {side} pixels a side; an image of {width} x "
+                f"{height} as a whole shows it everything {smaller:.1f} times smaller: give "
+                f"tile={side}"
+            )
     return None
 
 

@@ -24,7 +24,7 @@ from .load import load
 from .memory import require_data_memory
 from .predict import predict
 from .predictor import Predictor, defaults_of
-from .tiles import evaluate_in_tiles
+from .tiles import evaluate_in_tiles, untiled_warning
 from .windows import warn_of_own_windows
 
 # Options of a task that are told and repeated as they were given.
@@ -225,6 +225,8 @@ def val(
         console.warn(text)
     view.apply(dataset)
     warn_of_own_windows(meta, dataset)
+    if shrunk := untiled_warning(network, meta, resize, settings, dataset.sizes.tolist()):
+        console.warn(shrunk)
     evaluator = task.evaluator(network, meta, dataset, settings, own)
     result: Evaluation | None
     if settings.tiling is not None:

@@ -23,6 +23,7 @@ from ..models.meta import Meta
 from ..nn.parallel import share_batch_norm
 from ..prediction.held_out import keep_division
 from ..prediction.memory import require_training_memory
+from ..prediction.tiles import with_tile
 from ..prediction.windows import share_channels, share_window, with_window
 from ..storage.checkpoint import Checkpoint
 from ..storage.rundir import ResultsTable, new_run_dir, write_args
@@ -170,7 +171,8 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
         own = stage_recipe(recipe, folder, len(names))
     model, meta, report = build_model(task, own, train_data, checkpoint)
     finding = {**task.finding(model), "format": recipe.format}
-    meta = keep_division(with_window(meta, train_data, words), recipe, val_data, finding)
+    meta = with_tile(with_window(meta, train_data, words), task.repeated(recipe).get("tile"))
+    meta = keep_division(meta, recipe, val_data, finding)
     if val_data is not None:
         task.check_scored(meta, val_data)  # now, not after the first epoch
     check_images(train_data, val_data, fabric=fabric)

@@ -20,6 +20,7 @@ from maskwright.models.meta import Meta
 from maskwright.ops.components import find_parts
 from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.tiles import with_tile
 from maskwright.prediction.val import val
 from maskwright.structures import Images, Instances, Resize, Tiling
 
@@ -114,6 +115,33 @@ def test_an_object_larger_than_a_tile_is_seen_by_larger_ones(bright: Predictor) 
     for levels in (1, 3):
         result = bright(image, tile=64, tile_levels=levels)
         assert result.boxes.tolist() == [[30.0, 40.0, 270.0, 250.0]]
+
+
+def test_a_model_of_tiles_is_not_shown_a_large_image_as_a_whole_in_silence(
+    bright: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bright.meta = with_tile(bright.meta, 100)
+    bright.model.resize = Resize(None, 100)
+    image, boxes = drawn((340, 420))
+    small = image[:150, :200]
+    text = "bright was trained on tiles of 100 pixels .* 420 x 340 .* 4.2 times smaller: .*tile=100"
+    with pytest.warns(UserWarning, match=text) as told:
+        bright([image, image])
+    with pytest.warns(UserWarning, match=text) as streamed:
+        list(predict(bright, [small, image, image]))
+    assert sum("tiles" in str(one.message) for one in [*told, *streamed]) == 2
+    data = coco_data(tmp_path / "data", {"a.tif": (image, boxes), "b.tif": (image, boxes)})
+    val(bright, data, workers=0)
+    assert " ".join(capsys.readouterr().err.split()).count("everything 4.2 times smaller") == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bright(image, tile=100)
+        bright(image, imgsz="1x", max_det=200)  # as large as in a tile
+        bright(small)
+        val(bright, data, tile=100)
+        bright.meta = Meta("bright", {}, ["spot"])
+        bright(image)
+    assert "smaller" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

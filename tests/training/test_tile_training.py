@@ -18,6 +18,7 @@ from maskwright.data.augment.patches import draw_tile
 from maskwright.data.batches import random_source
 from maskwright.data.transforms import draw_view, make_sample
 from maskwright.errors import OptionError
+from maskwright.prediction.load import load
 from maskwright.prediction.val import val
 from maskwright.structures import Resize
 from maskwright.tasks import get_task
@@ -137,6 +138,7 @@ def test_a_training_in_crops_is_scored_in_tiles(slides: Path, tmp_path: Path) ->
     assert "tile: 128" in (result.dir / "args.yaml").read_text()
     # As the last lines of the training have it, the figures are the same.
     again = val(result.dir, slides, tile=128)
+    assert load(result.dir).meta.extra["tile"] == 128
     assert again["mask/AP"] == pytest.approx(result.metrics["mask/AP"], abs=1e-6)
 
 
