@@ -67,6 +67,36 @@ class VideoOptions:
                 "file, or take its results in Python one by one"
             )
 
+    def check_line(self, name: str, height: int, width: int) -> None:
+        """Make sure that some of the line is in the picture of a video: else nobody could cross it.
+
+        Args:
+            name: of the video.
+            height: of its upright frames, in pixels.
+            width: as `height`.
+
+        Raises:
+            OptionError: if the line is wholly outside.
+        """
+        if self.line is None:
+            return
+        x1, y1, x2, y2 = self.line
+        # Which part of the line is between left and right and between top and bottom (Liang and
+        # Barsky 1984), as shares of its length.
+        first, last = 0.0, 1.0
+        for start, step, size in ((x1, x2 - x1, width), (y1, y2 - y1, height)):
+            if step:
+                enters, leaves = sorted((-start / step, (size - start) / step))
+                first, last = max(first, enters), min(last, leaves)
+            elif not 0 <= start <= size:
+                last = -1.0
+        if first > last:
+            ends = ",".join(f"{value:g}" for value in self.line)
+            raise OptionError(
+                f"line={ends} is wholly outside of {name}, which is {width} pixels wide and "
+                f"{height} high: nothing could cross it"
+            )
+
     def frames(self, source: Any, sources: Sources, reading: Reading) -> list[FrameSource]:
         """Return images as the frames of a video if that is what the options are about, else none.
 

@@ -40,6 +40,7 @@ class Look:
         remarks: gives what is to be said of a result.
         explain: gives a result its heat map; None: nothing does.
         tracker: makes what follows the finds of a video, of the frames a second; None: nothing.
+        check: refuses options that the size of a video forbids, by its name, height and width.
         batch: frames that are computed at once.
     """
 
@@ -47,6 +48,7 @@ class Look:
     remarks: Callable[[Any], Iterable[str]]
     explain: Callable[[Any], Any] | None
     tracker: Callable[[float], Tracker] | None
+    check: Callable[[str, int, int], None]
     batch: int
 
     @classmethod
@@ -85,6 +87,7 @@ class Look:
             lambda one: predictor.task.remarks([one], predictor.model, shown, said),
             explain,
             tracker,
+            options.check_line,
             batch,
         )
 
@@ -163,8 +166,10 @@ class VideoResults(Results):
         frames = Ahead(video.read(choice), newest=video.live)
         try:
             while group := list(islice(frames, self._look.batch)):
-                if not counts.frames and self._folder is not None:  # known before the work
-                    files = self._files(self._folder, video, rate, tracker)
+                if not counts.frames:  # what is wrong is told before the work
+                    self._look.check(name, *group[0].pixels.shape[:2])
+                    if self._folder is not None:
+                        files = self._files(self._folder, video, rate, tracker)
                 for frame, result in self._results(video, group, tracker):
                     if files is not None:
                         files.add(result, frame.time)

@@ -28,6 +28,7 @@ from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.video.command import show
 from maskwright.prediction.video.kinds import find_videos
+from maskwright.prediction.video.options import VideoOptions
 from maskwright.prediction.video.reading import Choice, Video
 from maskwright.prediction.video.watching import VideoResults
 from maskwright.structures import Images, Instances, Resize
@@ -434,6 +435,39 @@ def test_the_command_shows_counts_and_files(
     for name, row in results.counts.items():
         assert [name, *(f"{value:.4g}" for value in row.values())] in table
     assert f"video: {tmp_path / 'out' / 'a.mp4'}" in said.out and "4/4 frame" in said.err
+
+
+@pytest.mark.parametrize("line", ["2000,5,5000,5", "-9,0,-1,48", "0,49,64,60", "60,-9,99,30"])
+def test_a_line_outside_of_the_video_is_refused_before_a_frame_is_computed(
+    tmp_path: Path, line: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(2))
+    predictor, detector = make()
+    results = predict(predictor, path, track=True, line=line, save=tmp_path / "out")
+    with pytest.raises(
+        OptionError, match=rf"line={line} is .* a\.mp4.* 64 pixels wide and 48 high"
+    ):
+        next(results)
+    assert detector.batches == [] and not (tmp_path / "out").exists()
+
+
+def test_a_line_of_which_some_is_in_the_picture_is_taken() -> None:
+    """A slow reference: some point of many along the line is in the picture."""
+    random = np.random.default_rng(0)
+    shares = np.linspace(0, 1, 4001)[:, None]
+    seen = set()
+    for ends in random.integers(-100, 200, (200, 4)).tolist():
+        points = np.array(ends[:2]) * (1 - shares) + np.array(ends[2:]) * shares
+        inside = bool(((points >= 0) & (points <= (64, 48))).all(1).any())
+        options = VideoOptions.parse(stride=1, fps=None, track=True, line=ends)
+        try:
+            options.check_line("a.mp4", 48, 64)
+            taken = True
+        except OptionError:
+            taken = False
+        assert taken == inside, ends
+        seen.add(inside)
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("place", ["file", "/proc/nowhere"])
