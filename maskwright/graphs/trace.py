@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 from torch.nn.utils import parametrize
 
 from ..models.inference import fast_network
@@ -91,6 +90,8 @@ def trace(model: nn.Module, spec: GraphSpec) -> torch.export.ExportedProgram:
                 dims["pixels"][axis] = spec.divisor * count
         with torch.no_grad(), quiet():
             return torch.export.export(model, tuple(given), dynamic_shapes=dims, strict=False)
+
+    from torch._dynamo.exc import UserError  # the compiler, which predictions need not load
 
     try:
         return export(1)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwright.data import Dataset, open_dataset, write_dataset
+from maskwright.data.records import Fault
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def copy(images: list[DrawnImage], folder: Path, format: str) -> tuple[Dataset, 
     return read, [stems.index(str(number)) for number in range(1, len(images) + 1)]
 
 
+def unexpected(read: Dataset) -> list[Fault]:
+    """The faults but one: that many regions are crowds, as chance has drawn them, is told."""
+    return [fault for fault in read.faults if fault.kind != "many crowd regions"]
+
+
 def kept(image: DrawnImage, holds: Holds) -> tuple[list[Drawn], list[np.ndarray]]:
     """The objects that stay, and their masks."""
     objects = [one for one in image.objects if holds.regions or not one.region]
@@ -76,7 +82,7 @@ def test_masks(format: str, images: list[DrawnImage]) -> None:
     holds = FORMATS[format]
     with tempfile.TemporaryDirectory() as folder:
         read, places = copy(images, Path(folder), format)
-        assert not read.faults
+        assert not unexpected(read)
         for image, index in zip(images, places, strict=True):
             (objects, masks), record = kept(image, holds), read[index]
             assert record.size == image.size
@@ -101,7 +107,7 @@ def test_masks(format: str, images: list[DrawnImage]) -> None:
 def test_boxes(format: str, images: list[DrawnImage]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         read, places = copy(images, Path(folder), format)
-        assert not read.faults and not read.has_masks
+        assert not unexpected(read) and not read.has_masks
         for image, index in zip(images, places, strict=True):
             boxes = read.annotated_boxes(index)
             expected = np.array([one.box for one in image.objects]).reshape(-1, 4)

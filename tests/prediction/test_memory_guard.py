@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -211,9 +212,12 @@ def test_training_and_validation_ask_as_well(
     data = tmp_path / "data"
     make_split(data, "train", 2, 0)
     make_split(data, "val", 1, 1)
+    nuclei = shutil.copytree(data, tmp_path / "nuclei")
+    for file in nuclei.rglob("*.json"):
+        file.write_text(file.read_text().replace('"coin"', '"nucleus"'))
     monkeypatch.setattr(memory, "available_memory", lambda device: 10**5)
     for run in (
-        lambda: mw.val("nuclei", data, device="cpu", workers=0),
+        lambda: mw.val("nuclei", nuclei, device="cpu", workers=0),
         lambda: mw.train(**tiny_options(data, tmp_path)),
     ):
         with pytest.raises(TooLittleMemoryError, match=r"largest images.*imgsz="):

@@ -93,7 +93,13 @@ def test_a_file_is_seen_as_what_it_shows(
 ) -> None:
     model = mw.load(file, device="cpu")
     picture, options = write(tmp_path)
-    torch.testing.assert_close(model(picture, **options).probs, model(seen).probs, rtol=0, atol=0)
+    # Deep images keep what lies between the 256 steps when they are made smaller.
+    atol = 1e-3 if options else 0
+    probs = model(picture, **options).probs
+    torch.testing.assert_close(probs, model(seen).probs, rtol=0, atol=atol)
+    if options:
+        floats = model(seen.astype(np.float32), window=(0, 255)).probs
+        torch.testing.assert_close(probs, floats, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
