@@ -10,6 +10,13 @@ from .errors import OptionError
 MOST_CHANNELS = 16
 
 
+class AllChannels(tuple[int, ...]):
+    """All channels of the files of a data set, 0 to C - 1: a file that has others is refused.
+
+    Where they were chosen, a plain tuple stands: of files that have more, these are taken.
+    """
+
+
 def parse_channels(value: Any) -> tuple[int, ...] | None:
     """Read the option `channels`: numbers from 0 on, in the order in which the network gets them.
 

@@ -131,7 +131,7 @@ def make_plan(
         console.warn(faults)
     train = open_dataset(data, "train", **reading)
     val.window = train.window = meta.window
-    val.channels = train.channels = None if meta.channels is None else tuple(meta.channels)
+    val.channels = train.channels = meta.taken
     count = min(calibration, len(train))
     chosen = train.select([i * len(train) // count for i in range(count)])
     return Int8Plan(chosen, len(train), val, str(data), max_drop)

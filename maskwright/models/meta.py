@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..channels import AllChannels
 from ..errors import OptionError
 from ..structures import Skeleton
 from ..window import Window, parse_window
@@ -27,6 +28,7 @@ class Meta:
         extra: anything else worth keeping, as plain data.
         channels: numbers of the channels of the files that it was trained with, in its order; None:
             red, green and blue.
+        all_channels: the files had no others.
         window: (low, high): the sample values that it was trained with as 0 to 255, where images
             had more than 8 bits; None: it knows 8-bit images alone.
     """
@@ -42,6 +44,7 @@ class Meta:
     extra: dict[str, Any] = field(default_factory=dict)
     window: Window | None = None
     channels: list[int] | None = None
+    all_channels: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in _META_TYPES.items():
@@ -64,6 +67,13 @@ class Meta:
             raise ValueError(
                 f"{len(self.names)} class names but {len(self.category_ids)} category ids"
             )
+
+    @property
+    def taken(self) -> tuple[int, ...] | None:
+        """The channels to take of a file, see `channels`."""
+        if self.channels is None:
+            return None
+        return AllChannels(self.channels) if self.all_channels else tuple(self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -108,4 +118,5 @@ _META_TYPES: dict[str, Any] = {
     "metrics": dict,
     "extra": dict,
     "channels": (list, type(None)),
+    "all_channels": bool,
 }

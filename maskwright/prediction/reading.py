@@ -91,7 +91,7 @@ class Reading:
             window: the option, as `channels` and `page` are.
         """
         asked = parse_channels(channels)
-        trained = None if meta.channels is None else tuple(meta.channels)
+        trained = meta.taken
         reading = cls(
             chosen_window(meta, window, stacklevel=5),
             trained if asked is None else asked,

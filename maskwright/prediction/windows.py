@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..channels import parse_channels, parse_one_page
+from ..channels import AllChannels, parse_channels, parse_one_page
 from ..data.checking.depth import measure_depths
 from ..data.pixels.depth import RULE
 from ..data.pixels.images import has_deep_samples
@@ -131,8 +131,7 @@ def share_channels(
     """
     chosen = parse_channels(channels)
     if checkpoint is not None:
-        kept = checkpoint.meta.channels
-        chosen = None if kept is None else tuple(kept)
+        chosen = checkpoint.meta.taken
     elif chosen is None:
         chosen = train.channels
     for dataset in (train, val):
@@ -169,8 +168,9 @@ def share_window(
 
 def with_window(meta: Meta, data: Dataset, words: str | None) -> Meta:
     """Return the description of a model trained on data: its channels; with words, its window."""
-    window = data.window
-    meta = replace(meta, channels=None if data.channels is None else list(data.channels))
+    window, channels = data.window, data.channels
+    every = isinstance(channels, AllChannels)
+    meta = replace(meta, channels=None if channels is None else list(channels), all_channels=every)
     if words is None or not isinstance(window, tuple):
         return meta
     return replace(meta, window=window, extra={**meta.extra, "window": words})

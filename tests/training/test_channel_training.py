@@ -88,8 +88,33 @@ def test_other_numbers_of_channels_say_what_was_trained(data: Path, trained: Pat
             predictor(wrong)
     with pytest.raises(OptionError, match=said):
         predictor(data / "images" / "val" / "val0.tif", channels=(0, 1))
-    colours = mw.load("mask_rcnn_resnet50_fpn", device="cpu") if False else None
-    assert colours is None
+
+
+def test_files_of_more_channels_are_refused_unless_some_are_chosen(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    assert load_checkpoint(trained).meta.all_channels
+    more = shutil.copytree(data, tmp_path / "more")
+    for split in ("train", "val"):
+        file = more / "images" / split / f"{split}0.tif"
+        samples = tifffile.imread(file)
+        options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig"}
+        tifffile.imwrite(file, np.concatenate([samples, samples[..., :1]], 2), **options)
+    predictor = mw.load(trained, device="cpu")
+    said = r"has 5 channels, and the images of the training data have 4.*trained with 4 channels"
+    with pytest.raises(ValueError, match=said):
+        predictor(file)
+    with pytest.raises(ValueError, match=said):
+        predictor(tifffile.imread(file))
+    four = predictor(data / "images" / "val" / "val0.tif", conf=0.0)
+    np.testing.assert_array_equal(predictor(file, conf=0.0, channels="0,1,2,3").boxes, four.boxes)
+    with pytest.raises(ValueError, match=r"val0\.tif has 5 channels"):
+        mw.val(trained, more, device="cpu", workers=0)
+    runs = tiny_options(more, tmp_path / "runs") | {"steps": 1, "val_every": 9, "warmup": 0}
+    chosen = load_checkpoint(mw.train(**runs, channels="0,1,2,3").last)
+    assert chosen.meta.channels == [0, 1, 2, 3] and not chosen.meta.all_channels
+    with pytest.raises(ValueError, match=r"train\d\.tif has 4 channels, and the images.*have 5"):
+        mw.train(**runs)
 
 
 def test_chosen_channels(data: Path, tmp_path: Path) -> None:
@@ -103,7 +128,9 @@ def test_chosen_channels(data: Path, tmp_path: Path) -> None:
         mw.train(**options, channels=(0, 9))
     mixed = shutil.copytree(data, tmp_path / "mixed")
     tifffile.imwrite(mixed / "images" / "train" / "train1.tif", np.zeros((72, 96), np.uint16))
-    with pytest.raises(ValueError, match=r"train1\.tif.*one channel.*channels=0,1,2,3"):
+    with pytest.raises(
+        ValueError, match=r"train1\.tif has one channel, and the images.*have 4, of"
+    ):
         mw.train(**options | {"data": mixed})
 
 

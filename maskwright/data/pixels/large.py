@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from maskwright.channels import MOST_CHANNELS
+from maskwright.channels import MOST_CHANNELS, AllChannels
 from maskwright.data.records import Dataset
 
 from .images import image_header
@@ -48,7 +48,7 @@ def read_through(dataset: Dataset, index: int) -> None:
             _ = image[top : top + BAND, :]
 
 
-def all_channels(dataset: Dataset) -> tuple[int, ...] | None:
+def all_channels(dataset: Dataset) -> AllChannels | None:
     """Return all channels of the first image; None where it is grey, colours, or cannot be read.
 
     Nor is there a usual choice among more channels than a model takes.
@@ -59,4 +59,4 @@ def all_channels(dataset: Dataset) -> tuple[int, ...] | None:
         count = image_header(dataset[0].path).channels
     except ValueError:  # whoever reads it tells
         return None
-    return None if count in (1, 3) or count > MOST_CHANNELS else tuple(range(count))
+    return None if count in (1, 3) or count > MOST_CHANNELS else AllChannels(range(count))

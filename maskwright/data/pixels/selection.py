@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from maskwright.channels import AllChannels
+
 
 class RefusedError(ValueError):
     """A file that is whole, but no picture for us; the message says what to do."""
@@ -27,12 +29,17 @@ def chosen_channels(
     """Return the channels that are asked for, or the usual ones.
 
     Raises:
-        ValueError: if there are fewer.
+        ValueError: if there are fewer, or more than `AllChannels`.
     """
     if channels is None:
         return tuple(usual)
+    held = "one channel" if count == 1 else f"{count} channels"
+    if isinstance(channels, AllChannels) and len(channels) not in (count, len(usual)):
+        raise RefusedError(
+            f"{name} has {held}, and the images of the training data have {len(channels)}, of "
+            "which all are taken; channels= chooses some"
+        )
     if max(channels) >= count:
-        held = "one channel" if count == 1 else f"{count} channels"
         asked = ",".join(map(str, channels))
         raise RefusedError(f"{name} has {held}, numbered from 0, but channels={asked} is asked for")
     return tuple(channels)

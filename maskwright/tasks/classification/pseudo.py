@@ -136,7 +136,7 @@ def pseudo(
     skipped: list[str] = []
     for file in console.track(files, "pseudo", unit="img"):
         try:
-            photo = to_pixels(load_samples(file, channels=meta.channels), meta.window)
+            photo = to_pixels(load_samples(file, channels=meta.taken), meta.window)
         except ValueError as error:
             skipped.append(str(error))
             continue

@@ -114,7 +114,7 @@ def compress(
         if data is not None:
             dataset = open_dataset(data, split)
             dataset.window = meta.window
-            dataset.channels = None if meta.channels is None else tuple(meta.channels)
+            dataset.channels = meta.taken
             prepare_proposals(network, dataset, workers=workers)
             settings = DetectionSettings(PostProcess(score_thresh=0.001))
             result = evaluate(
