@@ -35,7 +35,7 @@ def main() -> None:
     from maskwright.serving.app import create_app
     from maskwright.serving.serve import listening
 
-    app = create_app({"nuclei": mw.load("nuclei")}, save=given.folder / "saved")
+    app = create_app({"nuclei": mw.load("nuclei")}, corrections=given.folder / "saved")
     with listening("127.0.0.1", 0) as place, sync_playwright() as playwright:
         server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)

@@ -62,7 +62,7 @@ def create_app(
     token: str | None = None,
     hosts: Sequence[str] | None = None,
     samples: str | Path | None = None,
-    save: str | Path | None = None,
+    corrections: str | Path | None = None,
 ) -> FastAPI:
     """Return a service of models.
 
@@ -74,7 +74,7 @@ def create_app(
             name leads here; None: any.
         samples: folder of images that the page offers; None: those of the package, for models of
             nuclei.
-        save: folder of a COCO data set, into which the page saves what people have corrected; None:
+        corrections: folder of a COCO data set, into which the page saves what people correct; None:
             it does not.
 
     Raises:
@@ -113,7 +113,7 @@ def create_app(
 
     @app.get("/models", summary="The models of this service, the usual one first")
     async def models(request: Request) -> Response:
-        return _json({"models": service.models(), "saves": save is not None})
+        return _json({"models": service.models(), "saves": corrections is not None})
 
     @app.get("/health", summary="Whether the service answers")
     async def health(request: Request) -> Response:
@@ -123,7 +123,8 @@ def create_app(
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=TYPE)
 
-    add_page(app, service.limits, names, offered, None if save is None else Path(home_path(save)))
+    kept = None if corrections is None else Path(home_path(corrections))
+    add_page(app, service.limits, names, offered, kept)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

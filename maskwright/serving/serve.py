@@ -36,7 +36,7 @@ def serve(
     device: str = "auto",
     precision: str = "float32",
     token: str | None = None,
-    save: str | Path | None = None,
+    corrections: str | Path | None = None,
     samples: str | Path | None = None,
     batch: int | None = None,
     wait: float = 3.0,
@@ -64,7 +64,7 @@ def serve(
         device: where to compute: auto, cpu, cuda, cuda:1, mps; exported files run on the CPU.
         precision: float32, bf16 or fp16, see `load`; exported files have their own.
         token: a secret that every request must show, as `Authorization: Bearer TOKEN`.
-        save: folder of a COCO data set, into which the page saves what people have corrected.
+        corrections: folder of a COCO data set, into which the page saves what people correct.
         samples: folder of images that the page offers to try. None: those of the package, for
             models of nuclei.
         batch: most images, of the same size to the network and with the same options, that are
@@ -98,7 +98,9 @@ def serve(
             limits = replace(limits, batch=8)
         own = is_loopback(host)
         hosts = ["localhost", "127.0.0.1", "::1", host] if own else None
-        app = create_app(predictors, limits, token=token, hosts=hosts, samples=samples, save=save)
+        app = create_app(
+            predictors, limits, token=token, hosts=hosts, samples=samples, corrections=corrections
+        )
         number = place.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         if not own and token is None:

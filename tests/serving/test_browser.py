@@ -42,7 +42,7 @@ def address(folder: Path) -> Iterator[str]:
     models = {"nuclei": mw.load("nuclei")}
     for name in ("alexnet", "unet", "locate_resnet18"):
         models[name] = mw.Predictor(fresh(name, 3), Meta(name, {}, [*names]), device="cpu")
-    with served(create_app(models, save=folder)) as address:
+    with served(create_app(models, corrections=folder)) as address:
         yield address
 
 

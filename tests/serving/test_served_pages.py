@@ -31,7 +31,7 @@ def client(folder: Path) -> Iterator[Any]:
     from maskwright.serving.app import create_app
     from maskwright.serving.limits import Limits
 
-    app = create_app({"nuclei": mw.load("nuclei")}, Limits(megapixels=1), save=folder)
+    app = create_app({"nuclei": mw.load("nuclei")}, Limits(megapixels=1), corrections=folder)
     with served(app) as address, httpx.Client(base_url=address, timeout=60) as client:
         yield client
 
