@@ -22,6 +22,7 @@ def test_descriptions_of_older_files_are_read_whole(text: str) -> None:
     # Rules that came later say of older files that they have none of it.
     assert written["resize"].pop("stretch") is None and written["resize"].pop("corners") is False
     assert written.pop("mask_reach") == 1 and written.pop("channels") is None
+    assert written.pop("all_channels") is False
     assert written == older
     assert spec.outputs == json.loads(text)["outputs"]
     assert spec.inputs == ["pixels", "sizes", *(["regions"] if spec.own.regions else [])]
