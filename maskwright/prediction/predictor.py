@@ -331,7 +331,7 @@ class Predictor:
             for loaded, (one, speed) in zip(batch, found, strict=True)
         ]
         return [
-            one if loaded.frame is None else replace(one, frame=loaded.frame, time=loaded.time)
+            replace(one, frame=loaded.frame, time=loaded.time, page=loaded.source.page)
             for loaded, one in zip(batch, results, strict=True)
         ]
 

@@ -51,6 +51,7 @@ class ImageResult(ABC):
         source_name: how the image is called among the others of its source, see `name`.
         frame: of a video: how many frames stand before this one; None for images.
         time: of a video: seconds from its beginning; None for images.
+        page: number of the image in its file, where one was asked for; or None.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
         explained: the find whose evidence that is; None without a heat map.
         MEASURE: what the number of a find is called.
@@ -67,6 +68,7 @@ class ImageResult(ABC):
     explained: Mark | None
     frame: int | None = None
     time: float | None = None
+    page: int | None = None
 
     MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
@@ -270,11 +272,12 @@ class ImageResult(ABC):
     def to_json(self) -> str:
         """Return everything but the pixels as JSON text.
 
-        An object with `path`, `name`, of videos `frame` and `time`, `height`, `width`, `speed` and
-        what the task adds.
+        An object with `path`, `name`, of videos `frame` and `time`, of a page that was
+        asked for its `page`, `height`, `width`, `speed` and what the task adds.
         """
         height, width = self.size
         place = {"frame": self.frame, "time": self.time} if self.frame is not None else {}
+        place |= {"page": self.page} if self.page is not None else {}
         return to_json(
             {
                 "path": self.path,

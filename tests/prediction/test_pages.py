@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,15 @@ def test_all_pages_have_names_of_their_own(folder: Path, predictor: Predictor) -
     assert names == ["plain.png", *(f"stack-page{number:02}.tif" for number in range(12))]
     written = sorted(file.name for file in (folder / "out").rglob("*page07*"))
     assert any(name.endswith(".json") for name in written)
+    (notes,) = (folder / "out").rglob("*page07*.json")
+    assert json.loads(notes.read_text())["page"] == 7 and result.page == 11
 
 
 @pytest.mark.filterwarnings("ignore:max_det")
 def test_one_page(folder: Path, predictor: Predictor) -> None:
     file = folder / "stack.tif"
     (result,) = mw.predict(predictor, file, page=5, save=False)
+    assert result.page == 5 and predictor(folder / "plain.png").page is None
     np.testing.assert_array_equal(result.image, load_image(file, page=5))
     np.testing.assert_array_equal(predictor(file, page=5).image, result.image)
     with pytest.warns(UserWarning, match=r"12 pages or frames: only the first.*page=all"):

@@ -36,6 +36,7 @@ class ClassResult(ImageResult):
         explained: see `ImageResult`.
         frame: see `ImageResult`.
         time: see `ImageResult`.
+        page: see `ImageResult`.
         floors: least probability of each class; None: `conf` counts for all.
 
     Example:
@@ -62,6 +63,7 @@ class ClassResult(ImageResult):
     floors: Sequence[float] | None = None
     frame: int | None = None
     time: float | None = None
+    page: int | None = None
 
     @property
     def label(self) -> int:

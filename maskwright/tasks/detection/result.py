@@ -50,6 +50,7 @@ class Result(ImageResult):
         explained: see `ImageResult`.
         frame: see `ImageResult`.
         time: see `ImageResult`.
+        page: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -75,6 +76,7 @@ class Result(ImageResult):
     explained: Mark | None = None
     frame: int | None = None
     time: float | None = None
+    page: int | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
     # pixel.

@@ -56,6 +56,7 @@ class LocationResult(ImageResult):
         explained: see `ImageResult`.
         frame: see `ImageResult`.
         time: see `ImageResult`.
+        page: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -78,6 +79,7 @@ class LocationResult(ImageResult):
     explained: Mark | None = None
     frame: int | None = None
     time: float | None = None
+    page: int | None = None
 
     @property
     def label(self) -> int | None:

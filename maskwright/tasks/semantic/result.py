@@ -41,6 +41,7 @@ class SemanticResult(ImageResult):
         explained: see `ImageResult`.
         frame: see `ImageResult`.
         time: see `ImageResult`.
+        page: see `ImageResult`.
         colors: (red, green, blue) of the classes by label, as far as their data set has some.
 
     Example:
@@ -67,6 +68,7 @@ class SemanticResult(ImageResult):
     colors: Sequence[Color | None] = ()
     frame: int | None = None
     time: float | None = None
+    page: int | None = None
 
     MEASURE = "share"
     # GeoJSON with polygons, 8-bit PNGs with a palette in `labels/`, arrays in `probs/`.
