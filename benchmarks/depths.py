@@ -1,6 +1,6 @@
 """Trainings on 16-bit and four-channel images beside 8-bit ones, made of the same nuclei.
 
-    python benchmarks/depths.py --data examples/nuclei_mini --out /tmp/depths --seeds 3
+    python benchmarks/depths.py --data examples/nuclei_mini --out depths --seeds 3
 
 The fluorescence images become what a camera of 16 bits would record of them: dim and bright
 specimens (gain 0.05 to 1, drawn for each image), photons with Poisson noise. All sides have the
