@@ -204,7 +204,7 @@ def to_maskwright(
             continue
         value = require(state, key)
         report.used.append(key)
-        converted[ours] = _to_ours(ours, value).contiguous()
+        converted[ours] = _reordered(ours, value, ours=True).contiguous()
     if is_retinanet(state) and options["conventions"].startswith("detectron"):
         converted[OURS_ALONE] = torch.tensor(100.0)
         report.filled[OURS_ALONE] = "100, with which the running normaliser begins"
@@ -223,32 +223,27 @@ def to_maskwright(
     return Converted(converted, options, names, ids, extras, report, default_skeleton(joints))
 
 
-def _to_ours(name: str, value: Tensor) -> Tensor:
-    """Return the numbers of a tensor, by our name, in our order."""
-    if name == "roi_heads.box_head.fcs.0.weight":
-        return flat_columns(value, value.shape[1] // _BINS, ours=True)
-    if name.startswith("head.logits."):
-        return _by_class(value)
-    if name.startswith("head.deltas."):
-        return _other_anchors(value, SIZES, RATIOS)
-    if name.startswith(("rpn.logits.", "rpn.deltas.")):
-        each = 4 if "deltas" in name else 1
-        return _other_anchors(value, value.shape[0] // (RATIOS * each), RATIOS, each)
-    return value
+def _reordered(name: str, value: Tensor, *, ours: bool) -> Tensor:
+    """Return the numbers of a tensor, by our name, in our order or in detectron2's.
 
-
-def _to_theirs(name: str, value: Tensor) -> Tensor:
-    """Return the numbers of a tensor, by our name, in detectron2's order."""
+    Args:
+        name: ours.
+        value: in the other order.
+        ours: which order is wanted.
+    """
     if name == "roi_heads.box_head.fcs.0.weight":
-        return flat_columns(value, value.shape[1] // _BINS, ours=False)
+        return flat_columns(value, value.shape[1] // _BINS, ours=ours)
     if name.startswith("head.logits."):
-        return _by_anchor(value)
+        return _by_class(value) if ours else _by_anchor(value)
     if name.startswith("head.deltas."):
-        return _other_anchors(value, RATIOS, SIZES)
-    if name.startswith(("rpn.logits.", "rpn.deltas.")):
+        sizes, each = SIZES, 4
+    elif name.startswith(("rpn.logits.", "rpn.deltas.")):
         each = 4 if "deltas" in name else 1
-        return _other_anchors(value, RATIOS, value.shape[0] // (RATIOS * each), each)
-    return value
+        sizes = value.shape[0] // (RATIOS * each)
+    else:
+        return value
+    outer, inner = (sizes, RATIOS) if ours else (RATIOS, sizes)
+    return _other_anchors(value, outer, inner, each)
 
 
 def _single_options(state: Mapping[str, Tensor], theirs: Mapping[str, str]) -> dict[str, Any]:
@@ -323,7 +318,7 @@ def from_maskwright(
     report = ConvertReport()
     result: dict[str, Tensor] = {}
     for ours, key in their_names(state).items():
-        result[key] = _to_theirs(ours, state[ours]).contiguous()
+        result[key] = _reordered(ours, state[ours], ours=False).contiguous()
         report.used.append(ours)
     put_back_counters(result, extras)
     return result, report

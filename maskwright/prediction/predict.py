@@ -202,7 +202,7 @@ def predict(
             trust=trust,
             proposal_source=proposal_source,
         )
-    together = predictor.task.datasets
+    together = predictor.task.datasets if files else ()
     check_formats(files, (*predictor.task.files, *(FRAME_FORMATS if videos else together)))
     gathered = [one for one in files if one in together]
     files = tuple(one for one in files if one not in together)

@@ -46,7 +46,6 @@ class Task(ABC):
         recipe: the options of its trainings, with the task's own defaults.
         options: those options of `predict` and `val` that are not for every task.
         files: further files of a result by the name of their format, see `ImageResult.FILES`.
-        datasets: formats in which all results together may be written as labels.
         score: what the number is called by which epochs are compared.
         unscored: why it may be undefined.
         curves: titles and metrics of the panels of `results.png`, the main metric of each first;
@@ -65,7 +64,6 @@ class Task(ABC):
     recipe: ClassVar[type[TrainRecipe]]
     options: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    datasets: ClassVar[Sequence[str]] = ()
     score: ClassVar[str]
     unscored: ClassVar[str]
     curves: ClassVar[Mapping[str, Sequence[str]]]
@@ -475,6 +473,11 @@ class Task(ABC):
             settings: of the prediction.
             said: kinds that were said before; a new one is added.
         """
+        return ()
+
+    @property
+    def datasets(self) -> Sequence[str]:
+        """Formats in which all results together may be written as labels."""
         return ()
 
     def gather(self, formats: Sequence[str]) -> Gathered:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_detectron2 import pyramid
 from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.models.detection._utils import BoxCoder
@@ -205,16 +206,6 @@ def plain_maps(state: Params, pixels: Tensor) -> list[Tensor]:
     return maps
 
 
-def plain_pyramid(state: Params, maps: list[Tensor], finest: int) -> list[Tensor]:
-    levels: list[Tensor] = []
-    above = None
-    for level in range(5, finest - 1, -1):
-        x = conv(state, f"backbone.fpn_lateral{level}", maps[level - 2])
-        above = x if above is None else x + F.interpolate(above, scale_factor=2.0)
-        levels.insert(0, conv(state, f"backbone.fpn_output{level}", above, padding=1))
-    return levels
-
-
 def plain_anchors(sizes: list[float], stride: int, height: int, width: int) -> Tensor:
     """(height * width * A, 4), by size and then by ratio, around the corners of the cells."""
     cell = []
@@ -230,7 +221,7 @@ def plain_anchors(sizes: list[float], stride: int, height: int, width: int) -> T
 def plain_rcnn(state: Params, pixels: Tensor, classes: int) -> tuple[Tensor, ...]:
     """Boxes, scores, labels and masks (N, 28, 28) of one image."""
     size = tuple(pixels.shape[1:])
-    levels = plain_pyramid(state, plain_maps(state, pixels), 2)
+    levels = pyramid(state, plain_maps(state, pixels), 2)
     head = "proposal_generator.rpn_head."
     boxes, scores, level_of = [], [], []
     for i, level in enumerate([*levels, levels[-1][:, :, ::2, ::2]]):
@@ -280,7 +271,7 @@ def plain_crops(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
 def plain_retinanet(state: Params, pixels: Tensor, classes: int) -> tuple[Tensor, ...]:
     """Boxes, scores and labels of one image; the NMS sees the whole boxes."""
     maps = plain_maps(state, pixels)
-    levels = plain_pyramid(state, maps, 3)
+    levels = pyramid(state, maps, 3)
     levels.append(conv(state, "backbone.top_block.p6", maps[-1], stride=2, padding=1))
     last = F.relu(levels[-1])
     levels.append(conv(state, "backbone.top_block.p7", last, stride=2, padding=1))

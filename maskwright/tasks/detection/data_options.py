@@ -11,7 +11,6 @@ import torch
 
 from ...data.anchors.boxes import box_sizes, cluster_boxes, mean_overlap
 from ...data.anchors.sizes import suggest_anchor_sizes
-from ...data.discover import open_dataset
 from ...data.records import Dataset
 from ...data.transforms import Augment
 from ...errors import OptionError, checked_options
@@ -123,6 +122,8 @@ def anchors(
         or ("anchors" not in entry.arguments())
     ):
         raise OptionError(f"model={model} has no anchors to be clustered; yolo_v2 and yolo_lite do")
+    from ...data.discover import open_dataset  # all formats: a prediction needs none of them
+
     boxes = box_sizes(open_dataset(data, split, format=format), built.resize)
     if not len(boxes):
         raise ValueError(f"{data}: there is no box in the {split} split")

@@ -1,4 +1,7 @@
-"""What a detector found as labels of a data set, for the tool in which people correct it."""
+"""What a detector found as labels of a data set, for the tool in which people correct it.
+
+The formats are imported when labels are asked for: a prediction without them starts sooner.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskwright.data.formats.coco.read import read_coco
-from maskwright.data.formats.table import TABLE, lost_in, write_dataset
 from maskwright.errors import WriteError
 from maskwright.reports.result import ImageResult
 
 from .result import Result
 
-FORMATS = tuple(row.format for row in TABLE if row.write and row.records == "objects")
+
+def written_formats() -> tuple[str, ...]:
+    """Return the formats of objects that are written, by the words of the option `formats`."""
+    from maskwright.data.formats.table import TABLE
+
+    return tuple(row.format for row in TABLE if row.write and row.records == "objects")
 
 
 class Labels:
@@ -63,6 +69,9 @@ class Labels:
         Raises:
             WriteError: if it cannot be written; see `data.write_dataset`.
         """
+        from maskwright.data.formats.coco.read import read_coco
+        from maskwright.data.formats.table import lost_in, write_dataset
+
         if self._without:
             warnings.warn(
                 f"{self._without} image(s) are no files, so formats={','.join(self.formats)} has "

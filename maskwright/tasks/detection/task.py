@@ -40,7 +40,7 @@ from .evaluate import (
 from .explain import make_explainer
 from .exporting.graph import GRAPHS
 from .label_check import DetectionCheck
-from .labelling import FORMATS, Labels
+from .labelling import Labels, written_formats
 from .parts import load_proposer, proposing, two_stage
 from .peer import PEER
 from .post import make_post
@@ -69,7 +69,6 @@ class DetectionTask(Task):
         *("explain", "explain_target", "tile", "overlap", "tile_levels", "track", "line"),
     )
     files = Result.FILES
-    datasets = FORMATS
     score = "AP"
     unscored = "the val images hold no object to find, so AP is undefined"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -481,6 +480,11 @@ class DetectionTask(Task):
     ) -> Iterable[str]:
         """Return what limits may have cut off; see `Task`."""
         return limits_reached(results, model, settings, said)
+
+    @property
+    def datasets(self) -> Sequence[str]:
+        """Formats of objects that are written; see `Task`."""
+        return written_formats()
 
     def gather(self, formats: Sequence[str]) -> Labels:
         """Return what writes objects as labels; see `Task`."""
