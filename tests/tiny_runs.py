@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image, ImageDraw
 
@@ -17,6 +19,21 @@ MODEL = "mask_rcnn_resnet50_fpn"
 # The smallest instance of the family, smaller still: 134,000 parameters.
 TINY = {**(get_entry(MODEL).tiny or {}), "backbone": "test_efficientnet", "imgsz": 64}
 BY_CLOCK = ("seconds", "images_per_s")  # columns
+
+
+@contextmanager
+def stopping_after(step: int) -> Iterator[None]:
+    """Let trainings stop behind a step, as an interrupt does."""
+    from maskwright.training import train as module
+
+    original = module.optimise
+
+    def optimise(run: Any, group: Any, interrupt: Any) -> bool:
+        return original(run, group, interrupt) or run.place.step == step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "optimise", optimise)
+        yield
 
 
 def make_split(root: Path, split: str, count: int, seed: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from tiny_runs import make_split, tiny_options
+from tiny_runs import make_split, stopping_after, tiny_options
 
 import maskwright as mw
 from maskwright.data.checking.check import check_data
@@ -134,20 +134,10 @@ def test_chosen_channels(data: Path, tmp_path: Path) -> None:
         mw.train(**options | {"data": mixed})
 
 
-def test_a_resumed_run_keeps_its_channels(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from maskwright.training import train as module
-
+def test_a_resumed_run_keeps_its_channels(data: Path, tmp_path: Path) -> None:
     options = tiny_options(data, tmp_path) | {"steps": 3, "val_every": 9}
     whole = mw.train(**options, name="whole")
-    original = module.optimise
-
-    def optimise(run: Any, group: Any, interrupt: Any) -> bool:
-        return original(run, group, interrupt) or run.place.step == 2
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "optimise", optimise)
+    with stopping_after(2):
         part = mw.train(**options, name="part")
     assert part.interrupted
     first, second = (load_checkpoint(run.last) for run in (whole, mw.train(resume=part.dir)))

@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_runs import table
+from tiny_runs import stopping_after, table
 
 from maskwright.cli import main
 from maskwright.storage.checkpoint import load_checkpoint
 from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.tasks.detection.task import TASK
-from maskwright.training import train as module
 from maskwright.training.prepare import open_splits
 from maskwright.training.resume import find_run
-from maskwright.training.session import Session
 from maskwright.training.train import train
 
 
@@ -62,13 +60,7 @@ def test_no_validation_goes_on(options: dict[str, Any], coins: Path) -> None:
     options |= {"data": coins / "annotations" / "train.json", "val_fraction": 0}
     whole = train(**options, name="whole")
 
-    def stop(run: Session, *args: Any) -> bool:
-        done = step(run, *args)
-        return done or run.place.step == 5
-
-    step = module.optimise
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "optimise", stop)
+    with stopping_after(5):
         part = train(**options, name="part")
     assert part.interrupted and part.best is not None
     done = train(resume=part.dir)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import make_split, tiny_options
+from tiny_runs import make_split, stopping_after, tiny_options
 
 import maskwright as mw
 from maskwright.data.discover import open_dataset
@@ -85,20 +85,10 @@ def test_declared_and_minmax(data: Path, tmp_path: Path, window: Any) -> None:
     assert load_checkpoint(done.last).meta.window == (ends if window == "minmax" else window)
 
 
-def test_a_resumed_run_keeps_its_window(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from maskwright.training import train as module
-
+def test_a_resumed_run_keeps_its_window(data: Path, tmp_path: Path) -> None:
     options = tiny_options(data, tmp_path) | {"window": "0.1,3333.3333333333335"}
     whole = mw.train(**options, name="whole")
-    original = module.optimise
-
-    def optimise(run: Any, group: Any, interrupt: Any) -> bool:
-        return original(run, group, interrupt) or run.place.step == 2
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "optimise", optimise)
+    with stopping_after(2):
         part = mw.train(**options, name="part")
     assert part.interrupted
     again = mw.train(resume=part.dir)
