@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .formats.coco.read import read_coco
     from .formats.coco.write import write_coco
     from .formats.labelme.read import unpack_images
-    from .formats.table import write_dataset
     from .formats.voc.read import read_voc
     from .formats.voc.write import write_voc
+    from .formats.writing import write_dataset
     from .label_batches import LabelBatches
     from .label_samples import LabelAugment
     from .loader import make_loader
@@ -64,7 +64,7 @@ _HOMES = {
     "split_dataset": "rewriting.holdout",
     "unpack_images": "formats.labelme.read",
     "write_coco": "formats.coco.write",
-    "write_dataset": "formats.table",
+    "write_dataset": "formats.writing",
     "write_voc": "formats.voc.write",
 }
 

@@ -33,9 +33,10 @@ from .formats.maps.panoptic import PanopticSource
 from .formats.maps.source import MapSource
 from .formats.recognition import describe, examples, recognise, seen, splits_of_file
 from .formats.rivals import settled
+from .formats.rows import Look
 from .formats.sniff import BROKEN, COCO, sniff
 from .formats.source import ReadOptions, Source
-from .formats.table import ROWS, TABLE, Look
+from .formats.table import ROWS, TABLE
 from .formats.voc.layout import VocPart, voc_part
 from .formats.voc.source import VocSource
 from .formats.yolo.find import described_yolo
@@ -46,8 +47,8 @@ from .records import BACKGROUND, Dataset, Kind
 ELSE = {
     ("objects", "maps"): (
         "{} has label maps, the class of every pixel, and no objects: a model of semantic "
-        "segmentation reads it; models that find objects need these apart, as COCO JSON with "
-        "polygons or RLE"
+        "segmentation reads it; models that find objects need these apart: give "
+        "format=instances where each object has a number of its own, or COCO JSON"
     ),
     ("objects", "labels"): (
         "{} has images with labels of their own and no objects: a classifier reads it, such as "
@@ -100,7 +101,8 @@ def open_dataset(
             None: no others.
         overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
         format: read it as this format, such as "yolo" or "labelme", where a folder has several;
-            None: as what is recognised.
+            "geo:species" takes the classes of GeoJSON from the property species. None: as what is
+            recognised.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -176,7 +178,10 @@ def find_splits(
         ValueError: if nothing known is found.
     """
     formats = dict.fromkeys(row.format for row in TABLE if row.find and row.format)
-    if format is not None and format not in formats:
+    name, _, detail = (format or "").partition(":")
+    if detail and name != "geo":
+        raise OptionError(f"format={format!r}: only format=geo:PROPERTY says more than a format")
+    if format is not None and name not in formats:
         raise OptionError(
             f"format={format!r}: read are {', '.join(formats)}{nearest(format, formats)}"
         )

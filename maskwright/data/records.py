@@ -78,6 +78,7 @@ class Dataset:
         encoding: how the class of a pixel is stored; None: as its number, if at all.
         frequencies: of each class, "r", "c" or "f": rare, common, frequent in the training images,
             as LVIS counts them; "" where nothing says it.
+        unread: what its files have and no record, in words, and how often.
         window: what becomes 0 to 255 of deeper images, see `depth.to_pixels`.
         page: which image of files of several, see `picture.open_picture`.
         channels: which channels of the files; None: images are colours or grey.
@@ -113,6 +114,7 @@ class Dataset:
         self.records = records
         self.encoding = encoding
         self.frequencies = list(frequencies or [""] * len(self.names))
+        self.unread: dict[str, int] = {}
         self.window: Window | str | None = None
         self.page: int | None = None
         self.channels: tuple[int, ...] | None = None
@@ -435,6 +437,7 @@ class Dataset:
         if "names" not in changes:
             kept["frequencies"] = self.frequencies
         part = Dataset(columns, rows=rows, **kept | changes)
+        part.unread = self.unread
         part.window, part.page, part.channels = self.window, self.page, self.channels
         return part
 

@@ -55,6 +55,7 @@ def predict(
     proposal_source: str | None = None,
     weights: str | Path | None = None,
     formats: str | tuple[str, ...] | None = None,
+    polygons: float | None = None,
     labels: bool = True,
     show: bool = False,
     project: str | Path = "runs",
@@ -120,6 +121,9 @@ def predict(
             finds objects also labels of all images for the tool in which they are corrected, each
             in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
             instances, crowdhuman, kitti, openimages, huggingface, geo.
+        polygons: of such labels, write outlines as polygons that stray at most so many pixels from
+            what was found; 0: exact. None: 0.75 for tools in which people move corners (labelme,
+            cvat, labelstudio, supervisely), every pixel as it is where the format can.
         labels: write class and score at the objects of the pictures of save and show.
         show: open each picture in a window, or show it in the notebook.
         project: folder that holds the run folders.
@@ -206,6 +210,10 @@ def predict(
     check_formats(files, (*predictor.task.files, *(FRAME_FORMATS if videos else together)))
     gathered = [one for one in files if one in together]
     files = tuple(one for one in files if one not in together)
+    if polygons is not None and not gathered:
+        raise OptionError(
+            f"polygons={polygons} is about labels of objects: give formats=labelme, cvat, ..."
+        )
     own = [one for one in files if one not in FRAME_FORMATS]
     predictor.task.check_formats(own, predictor.model, predictor.meta.model)
     given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "tta": tta}
@@ -253,7 +261,7 @@ def predict(
             labels=labels,
             title=str(source) if isinstance(source, str | Path) else "Predictions",
             several=len(sources) > 1,
-            gathered=predictor.task.gather(gathered) if gathered else None,
+            gathered=predictor.task.gather(gathered, polygons) if gathered else None,
         )
     stream = _stream(
         predictor, sources, rule, settings, reading, batch, saver, show, labels, explainer

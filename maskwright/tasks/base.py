@@ -480,8 +480,8 @@ class Task(ABC):
         """Formats in which all results together may be written as labels."""
         return ()
 
-    def gather(self, formats: Sequence[str]) -> Gathered:
-        """Return what collects results and writes them in some of `datasets`."""
+    def gather(self, formats: Sequence[str], polygons: float | None) -> Gathered:
+        """Return what collects results and writes them in some of `datasets`; see `predict`."""
         raise NotImplementedError
 
     def check_formats(self, formats: Sequence[str], model: Any, name: str) -> None:

@@ -100,6 +100,52 @@ def test_the_command_tells_what_is_lost(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("to", ["labelme", "cvat", "labelstudio", "supervisely", "coco"])
+def test_masks_become_polygons_to_the_pixel(to: str, tmp_path: Path) -> None:
+    """A ring with a hole, and two parts that touch at a corner."""
+    parts = np.zeros((24, 30), bool)
+    parts[14:18, 2:8] = parts[18:22, 8:12] = True
+    objects = [*OBJECTS, Drawn(1, "mask", mask=parts)]
+    root = lay(tmp_path / "in", [DrawnImage((24, 30), objects)], CLASSES[:2])
+    report = convert_data(root, to, tmp_path / "out", polygons=0)
+    assert report.lost == {"train": {}}
+    assert report.notes == ["train: 2 masks are polygons now (polygons=0), all of them exactly"]
+    data = open_dataset(tmp_path / "out")
+    assert [len(data.polygons(0, k) or ()) for k in range(3)] == [1, 1, 2]
+    for k, one in enumerate(objects):
+        np.testing.assert_array_equal(full_mask(data, 0, k), painted(one, (24, 30)))
+
+
+def test_what_polygons_with_few_corners_lose_is_told(tmp_path: Path) -> None:
+    disk = np.hypot(*np.mgrid[-12:12, -15:15]) < 10
+    root = lay(tmp_path / "in", [DrawnImage((24, 30), [Drawn(0, "mask", mask=disk)])])
+    report = convert_data(root, "labelme", tmp_path / "out", polygons=1)
+    ((what, count),) = report.lost["train"].items()
+    data = open_dataset(tmp_path / "out")
+    found, exact = full_mask(data, 0, 0), disk
+    iou = (found & exact).sum() / (found | exact).sum()
+    assert count == 1 and f"{iou:.2f} at worst" in what
+    assert len((data.polygons(0, 0) or [[]])[0]) < 20
+    for wrong, message in ((-1, "from 0"), ("x", "from 0"), (True, "from 0")):
+        with pytest.raises(OptionError, match=message):
+            convert_data(root, "labelme", tmp_path / "b", polygons=wrong)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"is for coco, yolo, .*not for to=kitti"):
+        convert_data(root, "kitti", tmp_path / "b", polygons=1)
+
+
+def test_an_ignored_region_of_no_class_goes_to_pascal_voc(tmp_path: Path) -> None:
+    root = lay_tool(tmp_path / "in", "labelme")
+    text = (root / "train/a.json").read_text().replace('"rectangle"', '"polygon"')
+    text = text.replace("[[2, 3], [12, 8]]", "[[2, 3], [12, 3], [12, 8]]")
+    (root / "train/a.json").write_text(text.replace('"cat"', '"__ignore__"'))
+    report = convert_data(root, "voc", tmp_path / "out")
+    assert WORDS["nameless"] in report.lost["train"]
+    data = open_dataset(tmp_path / "out")
+    first = [data[i].path.stem for i in range(3)].index("a")
+    assert data[first].crowd.all() and sorted(data[first].labels.tolist()) == [0, 1]
+    np.testing.assert_allclose(data[first].boxes, [[2, 3, 12, 8]] * 2)
+
+
 def test_a_wrong_guess_is_corrected(tmp_path: Path) -> None:
     root = lay_tool(tmp_path / "in", "yolo")
     lay_tool(root, "labelme")

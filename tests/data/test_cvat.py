@@ -9,7 +9,7 @@ import pytest
 from drawn_objects import full_mask
 from PIL import Image
 
-from maskwright.data import find_splits, open_dataset
+from maskwright.data import find_splits, open_dataset, split_dataset
 
 HEAD = "<?xml version='1.0'?>\n<annotations><version>1.1</version>"
 
@@ -78,6 +78,48 @@ def test_a_group_is_one_object(tmp_path: Path) -> None:
     data = open_dataset(root)
     parts = [data.polygons(0, k) for k in range(3)]
     assert len(data[0].labels) == 3 and [len(one or ()) for one in parts] == [2, 1, 1]
+
+
+def test_keypoints(tmp_path: Path) -> None:
+    """Skeletons alone, of the group of a box; points in a group; points of no object."""
+    element = '<points label="{}" points="{}" outside="{}" occluded="{}"/>'
+    whole = element.format("nose", "5.0,6.0", 0, 1) + element.format("eye", "8,12", 0, 0)
+    whole += element.format("ear", "0,0", 1, 0)
+    box = '<box label="cat" xtl="2" ytl="3" xbr="20" ybr="25" group_id="{}"/>'
+    root = one_image(
+        tmp_path,
+        f'<skeleton label="cat">{whole}</skeleton>',
+        box.format(1),
+        f'<skeleton label="cat" group_id="1">{whole}</skeleton>',
+        box.format(2).replace("20", "30"),
+        '<points label="eye" points="9,9" group_id="2"/>',
+        '<points label="flower" points="1,1;5,5"/>',
+    )
+    data = open_dataset(root)
+    assert data.skeleton is not None and data.skeleton.names == ("eye", "nose")
+    joints = data[0].keypoints
+    assert joints is not None
+    by_box = dict(zip(map(tuple, data[0].boxes.tolist()), joints.tolist(), strict=True))
+    assert by_box == {
+        (5, 6, 8, 12): [[8, 12, 2], [5, 6, 1]],
+        (2, 3, 20, 25): [[8, 12, 2], [5, 6, 1]],
+        (2, 3, 30, 25): [[9, 9, 2], [0, 0, 0]],
+    }
+    (fault,) = data.faults
+    assert fault.kind == "shape without area" and "1 x points" in fault.message
+
+
+def test_frames_of_a_video_stay_together(tmp_path: Path) -> None:
+    images(tmp_path, *(f"images/frame_{k:06}.png" for k in range(40)))
+    box = '<box frame="{}" outside="0" xtl="2" ytl="1" xbr="9" ybr="9"/>'
+    track = f'<track id="0" label="cat">{"".join(map(box.format, range(40)))}</track>'
+    (tmp_path / "annotations.xml").write_text(f"{HEAD}{track}</annotations>")
+    data = open_dataset(tmp_path)
+    assert [one.action for one in data.faults if one.kind == "frames of one video"] == ["kept"]
+    train, val = split_dataset(data, 0.2)
+    numbers = sorted(int(val[i].path.stem[-6:]) for i in range(len(val)))
+    assert len(numbers) == 8 and len(train) == 32
+    assert [n % 4 for n in numbers] == [0, 1, 2, 3] * 2  # stretches of four frames
 
 
 def test_frames_of_a_video(tmp_path: Path) -> None:

@@ -226,3 +226,23 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(ValueError, match=r"pip install 'maskwright\[geo\]'"):
         open_dataset(tmp_path)
+
+
+def test_classes_of_another_property(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    features = [
+        feature([ring(1, 1, 9, 9)], None, Art="oak", height=3.5),
+        feature([ring(11, 1, 19, 9)], None, Art="elm", height=7),
+    ]
+    put(tmp_path / "a.geojson", collection(*features))
+    data = open_dataset(tmp_path)
+    assert data.names == ["object"]
+    (fault,) = data.faults
+    assert "'oak', 'elm'" in fault.message and "format=geo:PROPERTY" in fault.message
+    data = open_dataset(tmp_path, format="geo:art")
+    assert data.names == ["elm", "oak"] and not data.faults
+    assert list(data.unread) == ["the property 'height' of a feature"]
+    with pytest.raises(ValueError, match=r"no feature has a class in the property 'x'.*Art"):
+        open_dataset(tmp_path, format="geo:x")
+    with pytest.raises(ValueError, match="only format=geo:PROPERTY"):
+        open_dataset(tmp_path, format="coco:x")

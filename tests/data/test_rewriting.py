@@ -220,6 +220,23 @@ def test_what_merging_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert data.objects_per_class().sum() == 3 and data.names[1] == "dog"
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"rename": "cat, big:lion"}, ["lion", "a:b", "dog"]),
+        ({"rename": "dog:hound,cat, big:lion,a:b:c"}, ["lion", "c", "hound"]),
+        ({"rename": "a:b:x, y,dog:z"}, ["cat, big", "x, y", "z"]),
+        ({"drop": ("cat", "big", "dog")}, ["a:b"]),
+        ({"keep": ("dog", "cat", "big")}, ["cat, big", "dog"]),
+    ],
+)
+def test_names_with_commas(options: dict[str, Any], names: list[str], tmp_path: Path) -> None:
+    images = [DrawnImage((24, 30), [square(0), square(1, 6), square(2, 12)])]
+    root = lay(tmp_path / "in", images, ("cat, big", "a:b", "dog"))
+    change_classes(root, tmp_path / "out", to="coco", **options)
+    assert open_dataset(tmp_path / "out").names == names
+
+
 WRONG = [
     (split_data, {"fractions": (0.8, 0.1)}, "sum is 1"),
     (split_data, {"fractions": (0.8, -0.1, 0.3)}, "above 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ FORMATS = {
     "yolo": Holds(step=1.1e-5),
     "instances": Holds(pixels=True),
     "cvat": Holds(regions=True, parts=True),
-    "labelstudio": Holds(regions=True, step=1.1e-5),
+    "labelstudio": Holds(regions=True, parts=True, step=1.1e-5),
     "labelme": Holds(regions=True, parts=True),
     "supervisely": Holds(regions=True, parts=True),
     "geo": Holds(regions=True, parts=True),
@@ -114,6 +115,48 @@ def test_boxes(format: str, images: list[DrawnImage]) -> None:
             np.testing.assert_allclose(boxes, expected, rtol=0, atol=FORMATS[format].step + 1e-9)
             labels = [read.names[k] for k in read[index].labels]
             assert labels == [CLASSES[one.label] for one in image.objects]
+
+
+JOINTS = ("left_eye", "right_eye", "a nose & <mouth>")
+
+
+@pytest.mark.parametrize("format", ["yolo", "cvat", "labelstudio", "labelme"])
+@settings(max_examples=10, deadline=None)
+@given(images=data_sets(kinds=("box",)), data=st.data())
+def test_keypoints(format: str, images: list[DrawnImage], data: st.DataObject) -> None:
+    """Names, places, which are hidden, lines between them, beside the boxes of their objects."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = lay(Path(folder) / "in", images)
+        content = json.loads((root / "train.json").read_text())
+        for category in content["categories"]:
+            category |= {"keypoints": list(JOINTS), "skeleton": [[1, 3], [3, 2]]}
+        marks: dict[tuple[int, int], np.ndarray] = {}
+        for entry in content["annotations"]:
+            height, width = images[entry["image_id"] - 1].size
+            a_point = st.tuples(
+                st.integers(1, 1000 * width), st.integers(1, 1000 * height), st.integers(0, 2)
+            )
+            drawn = data.draw(st.lists(a_point, min_size=3, max_size=3))
+            points = np.array([(x / 1000, y / 1000, v) if v else (0, 0, 0) for x, y, v in drawn])
+            entry["keypoints"] = points.ravel().tolist()
+            marks[entry["image_id"], len([k for k in marks if k[0] == entry["image_id"]])] = points
+        (root / "train.json").write_text(json.dumps(content))
+        write_dataset(open_dataset(root), Path(folder) / "out", format)
+        read = open_dataset(Path(folder) / "out")
+        assert not unexpected(read) and read.skeleton is not None
+        assert read.skeleton.names == JOINTS
+        if format == "cvat":  # the others have no lines
+            assert read.skeleton.bones == ((0, 2), (2, 1))
+        stems = [read[i].path.stem for i in range(len(read))]
+        for number, image in enumerate(images, 1):
+            record = read[stems.index(str(number))]
+            boxes = np.array([one.box for one in image.objects]).reshape(-1, 4)
+            np.testing.assert_allclose(record.boxes, boxes, rtol=0, atol=1e-4)
+            assert record.keypoints is not None
+            expected = [marks[number, k] for k in range(len(image.objects))]
+            np.testing.assert_allclose(
+                record.keypoints, np.reshape(expected, (-1, 3, 3)), rtol=0, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from drawn_objects import full_mask
+from drawn_objects import Drawn, DrawnImage, full_mask, lay
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskwright.data import open_dataset
+from maskwright.data import open_dataset, write_dataset
 from maskwright.data.formats.studio.brush import decode_brush, encode_brush
 
 
@@ -93,6 +94,60 @@ def test_a_label_may_be_a_result_of_its_own(tmp_path: Path) -> None:
     label = {"id": "x", "type": "labels", "value": {**box, "labels": ["dog"]}}
     data = open_dataset(project(tmp_path, shape, label))
     assert data.names == ["dog"] and len(data[0].labels) == 1 and not data.faults
+
+
+def test_two_labels_of_a_region(tmp_path: Path) -> None:
+    box = region("rectangle", {"x": 10, "y": 10, "width": 25, "height": 50})
+    box["value"]["rectanglelabels"] = ["dog", "cat"]
+    data = open_dataset(project(tmp_path, box))
+    assert data.names == ["dog"]
+    (fault,) = data.faults
+    assert fault.action == "repaired" and "labels ['dog', 'cat'] the first" in fault.message
+
+
+def test_keypoints(tmp_path: Path) -> None:
+    """Below a region, beside the only one, alone; of several regions nobody knows whose."""
+    box = region("rectangle", {"x": 10, "y": 10, "width": 25, "height": 50}, id="b")
+    eye = region("keypoint", {"x": 20, "y": 50, "width": 1}, "eye", parentID="b")
+    nose = region("keypoint", {"x": 25, "y": 20, "width": 1}, "nose", meta={"text": ["occluded"]})
+    for results in ([eye, box, nose], [box, nose, eye]):
+        data = open_dataset(project(tmp_path, *results))
+        assert data.skeleton is not None and data.skeleton.names == ("eye", "nose")
+        assert data[0].keypoints is not None and not data.faults
+        assert data[0].keypoints.tolist() == [[[8, 15, 2], [10, 6, 1]]]
+    data = open_dataset(project(tmp_path, nose, eye))
+    assert data.names == ["object"] and data[0].boxes.tolist() == [[8, 6, 10, 15]]
+    other = region("rectangle", {"x": 50, "y": 10, "width": 25, "height": 50}, id="c")
+    data = open_dataset(project(tmp_path, box, other, eye, nose))
+    assert data[0].keypoints is not None and (data[0].keypoints[..., 2] > 0).sum() == 1
+    assert [fault.kind for fault in data.faults] == ["shape without area"]
+
+
+def test_the_labelling_interface_has_a_control_for_every_region(tmp_path: Path) -> None:
+    """Each region names a control of its kind, which has its label."""
+    points = [[4.0, 4], [20, 4], [20, 20]]
+    mask = np.zeros((30, 40), bool)
+    mask[3:9, 4:20] = True
+    objects = [
+        Drawn(0, "polygons", polygons=(np.array(points), np.array(points) + 9)),
+        Drawn(1, "mask", mask=mask),
+        Drawn(1, "mask", mask=mask, region="ignored"),
+        Drawn(0, "box", box=(3, 3, 9, 9)),
+    ]
+    images = [DrawnImage((30, 40), objects[:3]), DrawnImage((30, 40), objects[3:])]
+    content = lay(tmp_path / "in", images) / "train.json"
+    write_dataset(open_dataset(content.parent), tmp_path / "out", "labelstudio")
+    view = ElementTree.parse(tmp_path / "out/label_config.xml").getroot()
+    image = view.find("Image")
+    assert image is not None and image.get("value") == "$image"
+    controls = {one.get("name"): one for one in view if one.tag != "Image"}
+    tasks = json.loads((tmp_path / "out/train.json").read_text())
+    regions = [one for task in tasks for one in task["annotations"][0]["result"]]
+    assert {one["from_name"] for one in regions} == {"polygon", "brush"}
+    for one in regions:
+        control = controls[one["from_name"]]
+        assert control.tag.lower() == one["type"] and control.get("toName") == one["to_name"]
+        assert one["value"][one["type"]][0] in [label.get("value") for label in control]
 
 
 @pytest.mark.parametrize(

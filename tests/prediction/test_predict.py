@@ -437,7 +437,7 @@ def test_labels_for_tools_say_what_the_results_say(folder: Path, tmp_path: Path)
     every = (*formats, "instances", "geojson")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        results = list(predict(predictor, folder, save=out, formats=every))
+        results = list(predict(predictor, folder, save=out, formats=every, polygons=0))
     said = [str(entry.message) for entry in caught]
     assert any("formats=voc: 8 objects that share pixels" in text for text in said)
     assert len(list(out.glob("*.geojson"))) == 4
@@ -458,6 +458,17 @@ def test_labels_for_tools_say_what_the_results_say(folder: Path, tmp_path: Path)
                     crop, (x1, y1, x2, y2) = data.mask(index, k)
                     np.testing.assert_array_equal(mask[y1:y2, x1:x2], crop)
     assert len(open_dataset(out / "instances")) == 4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(predict(predictor, folder, save=tmp_path / "c", formats="cvat,coco"))
+    said = [str(entry.message) for entry in caught]
+    assert any("formats=cvat" in one and "polygons within 0.75 pixels" in one for one in said)
+    kinds = {name: open_dataset(tmp_path / "c" / name).polygons(0, 0) for name in ("cvat", "coco")}
+    assert kinds["cvat"] is not None and kinds["coco"] is None
+    for wrong, message in (({"polygons": 1}, "about labels"), ({"polygons": -1}, "from 0")):
+        given = {"formats": "cvat"} if message == "from 0" else {}
+        with pytest.raises(OptionError, match=message):
+            predict(predictor, folder, save=out, **given, **wrong)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match=r"1 image.s. are no files.*formats=yolo has no labels"):
         list(
             predict(predictor, np.zeros((32, 32, 3), np.uint8), save=tmp_path / "b", formats="yolo")

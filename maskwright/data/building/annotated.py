@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
+import torch
 
 from maskwright.structures import Skeleton
 
 from ..records import Dataset
 from .builder import ANY, Builder
 
+Joints = dict[str, tuple[float, float, int]]  # x, y and visibility by name
 KEPT = 50_000  # shapes that are kept in memory; files with more are gone through twice
 NAMELESS = "it has no class"
 
@@ -31,11 +35,21 @@ class Shape:
         place: where it stands, such as "line 3".
         entry: `bbox` xywh or a `BadSegment`, `segmentation`, `keypoints`, `iscrowd` and `ignore` as
             COCO JSON has them, in original pixels.
+        joints: x, y and visibility of its keypoints by their names, where these stand for
+            themselves; they become `keypoints`.
     """
 
     key: Hashable
     place: str
     entry: dict[str, Any]
+    joints: Joints | None = None
+
+    def joined(self, joints: Joints) -> Shape:
+        """Take keypoints over, and the box around them where there is no other; return itself."""
+        self.joints = joints
+        if not {"bbox", "segmentation"} & set(self.entry):
+            self.entry["bbox"] = box_around(joints)
+        return self
 
 
 @dataclass(slots=True)
@@ -50,6 +64,7 @@ class Picture:
         notes: kind, message and action of what is wrong with it; see `Fault`.
         broken: kind and message of why the image is left out; None: it is not.
         checked: keys of the classes that somebody looked for in it; None: all.
+        group: images of one number belong together, as frames of a video; None: it stands alone.
     """
 
     file: Path
@@ -59,9 +74,17 @@ class Picture:
     notes: list[tuple[str, str, str]] = field(default_factory=list)
     broken: tuple[str, str] | None = None
     checked: set[Hashable] | None = None
+    group: int | None = None
 
 
 Scan = Callable[[], Iterable[Picture]]
+
+
+def box_around(joints: Joints) -> list[float]:
+    """Return the box xywh around keypoints, no side less than a pixel."""
+    marked = [(x, y) for x, y, seen in joints.values() if seen] or [(0.0, 0.0)]
+    (x1, y1), (x2, y2) = (tuple(map(least, zip(*marked, strict=True))) for least in (min, max))
+    return [x1, y1, max(x2 - x1, 1.0), max(y2 - y1, 1.0)]
 
 
 class AnnotatedReader(Builder):
@@ -126,6 +149,9 @@ class AnnotatedReader(Builder):
         listed: Mapping[Any, str] | None,
         names: Sequence[str] | None,
         skeleton: Skeleton | None = None,
+        *,
+        joints: Sequence[str] = (),
+        bones: Sequence[tuple[str, str]] = (),
     ) -> Dataset:
         """Return the data set.
 
@@ -136,6 +162,9 @@ class AnnotatedReader(Builder):
                 shapes, sorted.
             names: class names of another split or of a model, which give the labels.
             skeleton: names of the keypoints.
+            joints: names of those that stand for themselves, in their order; what others there are
+                follows by name.
+            bones: pairs of these that a line joins.
 
         Raises:
             ValueError: if no image is usable, no class is known, or one is not in `names`.
@@ -144,7 +173,9 @@ class AnnotatedReader(Builder):
         kept: list[tuple[int, Picture]] = []
         keys: set[Any] = set()
         checked: dict[int, set[Hashable]] = {}
+        groups: dict[int, int] = {}
         masks, shapes = False, 0
+        named: set[str] = set()
         for number, picture in enumerate(scan(), 1):
             self._files[number] = picture.file
             if picture.broken is not None:
@@ -156,17 +187,20 @@ class AnnotatedReader(Builder):
             for note in picture.notes:
                 self.fault(*note, image=number)
             keys.update(shape.key for shape in picture.shapes)
+            if picture.group is not None:
+                groups[number] = picture.group
             if picture.checked is not None:
                 checked[number] = picture.checked
             masks |= any(_has_mask(shape.entry) for shape in picture.shapes)
+            named.update(name for shape in picture.shapes for name in shape.joints or ())
             shapes += len(picture.shapes)
             if shapes <= KEPT:
                 kept.append((number, picture))
         self._tell_no_area()
         self.surveyed()
+        unread = dict(self.unread)  # pictures may be gone through twice
         if not images:
-            first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
-            raise ValueError(f"{self.path} gives no usable image{first}")
+            raise ValueError(f"{self.path} gives no usable image{self.first_fault()}")
         if listed is None:
             listed = {key: str(key) for key in sorted(keys - {None, ANY})}
         if not listed and names is None:
@@ -177,9 +211,12 @@ class AnnotatedReader(Builder):
         ids = {key: number for number, key in enumerate(listed, 1)}
         categories = [{"id": ids[key], "name": name} for key, name in listed.items()]
         classes = self.classes(categories, [ids.get(key) for key in keys - {ANY}], names)
+        if order := tuple(dict.fromkeys((*joints, *sorted(named)))):
+            pairs = [(order.index(a), order.index(b)) for a, b in bones if {a, b} <= set(order)]
+            skeleton = Skeleton(order, tuple(pairs))
         jointed = set(ids.values()) if skeleton is not None else set()
-        entries = self._entries(kept if shapes <= KEPT else enumerate(scan(), 1), ids)
-        return self.build(
+        entries = self._entries(kept if shapes <= KEPT else enumerate(scan(), 1), ids, order)
+        dataset = self.build(
             images,
             list(roots),
             entries,
@@ -192,9 +229,18 @@ class AnnotatedReader(Builder):
             }
             or None,
         )
+        dataset.unread = unread
+        if groups:
+            together = [groups.get(one, -one) for one in dataset.columns.image_ids.tolist()]
+            numbers = np.unique(np.array(together, np.int64), return_inverse=True)[1]
+            dataset.columns = replace(dataset.columns, groups=torch.from_numpy(numbers))
+        return dataset
 
     def _entries(
-        self, pictures: Iterable[tuple[int, Picture]], ids: Mapping[Any, int]
+        self,
+        pictures: Iterable[tuple[int, Picture]],
+        ids: Mapping[Any, int],
+        order: Sequence[str],
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         count = 0
         for number, picture in pictures:
@@ -204,6 +250,10 @@ class AnnotatedReader(Builder):
                 entry = {**shape.entry, "image_id": number, "category_id": ids.get(shape.key)}
                 if shape.key == ANY:
                     entry[ANY] = True
+                if shape.joints is not None:
+                    nothing = (0.0, 0.0, 0)
+                    placed = (shape.joints.get(name, nothing) for name in order)
+                    entry["keypoints"] = [number for joint in placed for number in joint]
                 yield count, entry
         self._at = None
 

@@ -28,6 +28,10 @@ from .objects import CocoObject, shown, whole_number
 from .packing import Packer, looked_for
 
 ANY = "\0any class"  # key of an entry: a region that is ignored whatever it shows
+KNOWN = {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore"}
+KNOWN |= {"keypoints", "num_keypoints", ANY}  # entries of an annotation
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+MOST_UNREAD = 100
 BACKGROUND = ("_background_", "__background__")
 EVERYWHERE = (
     ": it may be anywhere, so nothing in this image counts as background; what is found there "
@@ -58,6 +62,7 @@ class Builder:
         split: name of the split.
         faults: what was wrong so far.
         elsewhere: ids of images that belong to another split.
+        unread: what the file has and no record, and how often.
         format: what the annotations are stored in; see `Dataset`.
         doubted: whether all boxes together are looked at, see `BoxPattern`.
     """
@@ -70,6 +75,7 @@ class Builder:
         self.split = split
         self.faults: list[Fault] = []
         self.elsewhere: set[int | None] = set()
+        self.unread: Counter[str] = Counter()
 
     def fault(
         self,
@@ -85,6 +91,17 @@ class Builder:
             file, written = place
             message = f"{written}: {message}" if written else message
         self.faults.append(Fault(str(file or self.path), image, annotation, kind, message, action))
+
+    def leave(self, what: str) -> None:
+        """Count something that the file has, and that no record has a place for."""
+        if what in self.unread or len(self.unread) < MOST_UNREAD:
+            self.unread[what] += 1
+
+    def first_fault(self) -> str:
+        """Return the first fault for which an image was left out, else the first one, in words."""
+        gone = (one for one in self.faults if one.image_id is not None and one.action == "left out")
+        first = next(gone, next(iter(self.faults), None))
+        return "" if first is None else f"; the first fault: {first.message}"
 
     def place_of(self, image: int | None, annotation: int | None) -> tuple[Path, str] | None:
         """Return the file of an image or object and, for the message, the place in it.
@@ -132,7 +149,7 @@ class Builder:
             packer.add(item)
         if self.doubted and (problem := pattern.problem()):
             raise ValueError(f"{self.path}: {problem}")
-        return Dataset(
+        dataset = Dataset(
             packer.columns(usable, looked_for(usable, checked, classes.labels, len(classes.names))),
             root=root,
             split=self.split,
@@ -143,6 +160,8 @@ class Builder:
             faults=self.faults,
             format=self.format,
         )
+        dataset.unread = dict(self.unread)
+        return dataset
 
     def classes(
         self, categories: list[Any], used: Iterable[Any], names: Sequence[str] | None
@@ -278,7 +297,7 @@ class Builder:
             if size is not None:
                 images[number] = (places[number], *size)
         if not images:
-            first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
+            first = self.first_fault()
             where = "" if "did you mean" in first else f" ({files.places()})"
             raise ValueError(f"{self.path} gives no usable image of {len(entries)}{first}{where}")
         return root, images
@@ -387,6 +406,9 @@ class Builder:
         )
         for number, entry in entries:
             image = whole_number(entry.get("image_id"))
+            for key in entry.keys() - KNOWN:
+                if entry[key] not in EMPTY:
+                    self.leave(f"the entry {shown(key)} of an annotation")
             where: dict[str, Any] = {"image": image, "annotation": number}
             if image not in position:
                 # The annotations of an image that was left out go with it, without a fault each.

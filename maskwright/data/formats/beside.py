@@ -14,6 +14,7 @@ from .source import BaseSource, passed_over
 DEEPEST = 4
 SAMPLE = 5  # files of a folder that tell what the others are
 CLASS_FILES = ("labels.txt", "classes.txt", "class_names.txt")
+JOINT_FILE = "keypoints.txt"
 HEADINGS = ("__ignore__", "_background_", "__background__")  # lines of labels.txt: no classes
 
 
@@ -118,6 +119,13 @@ def listed_names(root: Path, files: list[Path] | tuple[Path, ...]) -> list[str] 
                 lines = [line.strip() for line in read_lines(folder / name)]
                 return [line for line in dict.fromkeys(lines) if line and line not in HEADINGS]
     return None
+
+
+def listed_joints(root: Path) -> list[str]:
+    """Return the names of keypoints that a text file at the top lists; [] without."""
+    file = root / JOINT_FILE
+    lines = [line.strip() for line in read_lines(file)] if file.is_file() else []
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def below(root: Path, folder: Path, name: str) -> str:

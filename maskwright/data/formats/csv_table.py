@@ -47,6 +47,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "x2": ("x2", "xmax"),
     "y2": ("y2", "ymax"),
 }
+SIZES = ("width", "height", "")  # those of the file count
+KNOWN = frozenset((*SIZES, *(one for own in COLUMNS.values() for one in own)))
 BOX = ("x1", "y1", "x2", "y2")
 HEADER_BYTES = 2**16
 
@@ -75,8 +77,14 @@ class CsvSource(BaseSource):
             classes = sorted_labels({label for row in rows for label in row.labels})
         roots = image_roots(self.annotations, split)
         if self.objects:
-            return _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
-        return _read_labels(self.annotations, split, rows, roots, classes, names)
+            dataset = _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
+        else:
+            dataset = _read_labels(self.annotations, split, rows, roots, classes, names)
+        header = header_line(self.annotations)
+        for word in next(csv.reader([header], delimiter=delimiter(header)), []):
+            if word.strip().casefold() not in KNOWN:
+                dataset.unread[f"the column {word.strip()!r}"] = len(rows)
+        return dataset
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from ..records import ANY_CLASS, Dataset
+from ..segments import NO_MASK
 from .outgoing import Outgoing, objects_of
 
 # Word of `Layout.keeps`, and what becomes of it in a format that lacks the word.
@@ -23,10 +24,13 @@ WORDS = {
     "written",
     "crowds": "regions of many objects: left out, so what is there counts as background",
     "ignored": "ignored regions: left out, so what is there counts as background",
+    "nameless": "ignored regions of no class: only their boxes are written, once for each class",
     "checked": "images that were not looked through for all classes: the others count as absent",
 }
 HELD = frozenset(WORDS) - {"checked"}  # by most tools
-BOXES = frozenset(("boxes", "own boxes", "corners", "parts", "overlaps", "masks beside keypoints"))
+BOXES = frozenset(
+    ("nameless", "boxes", "own boxes", "corners", "parts", "overlaps", "masks beside keypoints")
+)
 
 
 def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
@@ -54,10 +58,43 @@ def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
     return {WORDS[word]: found[word] for word in WORDS if found[word]}
 
 
+def count_reduced(dataset: Dataset) -> dict[str, int]:
+    """Return what of objects is lost where only labels of images, or label maps, are written.
+
+    Args:
+        dataset: images whose labels or maps come from objects; of others nothing is lost.
+    """
+    table = dataset.columns
+    first = table.ann_first.numpy()
+    mine = np.zeros(len(first) - 1, bool)
+    mine[dataset.rows.numpy()] = True
+    own = np.repeat(mine, np.diff(first))
+    objects = own & ~table.crowd.numpy()
+    masked = table.kinds.numpy() != NO_MASK
+    joined = (table.keypoints.numpy()[..., 2] > 0).any(1)
+    counts = {"objects with keypoints: these are left out": objects & joined}
+    if dataset.records == "labels":
+        counts |= {
+            "objects: which classes an image shows is written, not where and how many": objects,
+            "masks: not written": objects & masked,
+            "regions that are ignored: not written": own & ~objects,
+        }
+    else:
+        counts |= {
+            "objects: the class of each pixel is written, not which object it is of": (
+                objects & masked
+            ),
+            WORDS["boxes"]: objects & ~masked,
+        }
+    return {what: int(which.sum()) for what, which in counts.items() if which.any()}
+
+
 def _features(one: Outgoing, keeps: Collection[str]) -> list[str]:
     """Return what an object has, of `WORDS`."""
     if one.crowd or one.label == ANY_CLASS:
-        return ["ignored" if one.ignored else "crowds"]
+        word = "ignored" if one.ignored else "crowds"
+        bare = one.label == ANY_CLASS and "nameless" not in keeps and one.mask()[0].size
+        return ["nameless"] if bare and word in keeps else [word]
     polygons = one.polygons
     crop, frame = one.mask() if polygons is None else (None, None)
     masked = polygons is not None or (crop is not None and crop.size > 0)

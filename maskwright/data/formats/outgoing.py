@@ -15,6 +15,7 @@ from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 
 from ..pixels.images import image_header
 from ..records import ANY_CLASS, Dataset, Record
+from .beside import JOINT_FILE
 from .folders import read_lines
 
 JPEG, EXIF, ORIENTATION = b"\xff\xd8", b"Exif\0\0", 0x0112
@@ -54,6 +55,13 @@ class Outgoing:
     def polygons(self) -> list[np.ndarray] | None:
         """Its polygons (n, 2), without holes; None where it has none."""
         return self.dataset.polygons(self.index, self.k)
+
+    def joints(self) -> list[tuple[str, float, float, int]]:
+        """Return name, x, y and visibility of its labelled keypoints; [] where it has none."""
+        if self.keypoints is None or self.dataset.skeleton is None:
+            return []
+        named = zip(self.dataset.skeleton.names, self.keypoints.tolist(), strict=True)
+        return [(name, x, y, int(seen)) for name, (x, y, seen) in named if seen]
 
     def mask(self) -> tuple[Crop, Frame]:
         """Return its mask, see `Dataset.mask`."""
@@ -235,6 +243,22 @@ def class_file(dataset: Dataset, file: Path, heading: str = "") -> None:
     if file.exists() and [line for line in read_lines(file) if line] != lines:
         raise ValueError(f"{file} names other classes than {dataset.source}: choose another folder")
     write_whole(file, "".join(f"{line}\n" for line in lines))
+
+
+def joint_file(dataset: Dataset, folder: Path) -> None:
+    """Write the names of the keypoints, one a line, beside labels that have no order of them.
+
+    Raises:
+        ValueError: if the file names others.
+    """
+    names = () if dataset.skeleton is None else dataset.skeleton.names
+    file = folder / JOINT_FILE
+    if file.exists() and read_lines(file) != list(names):
+        raise ValueError(
+            f"{file} names other keypoints than {dataset.source}: choose another folder"
+        )
+    if names:
+        write_whole(file, "".join(f"{name}\n" for name in names))
 
 
 def is_object(one: Outgoing) -> bool:

@@ -20,9 +20,10 @@ from .folders import (
     folder_split,
     split_name,
 )
+from .rows import Layout, Look
 from .sniff import CAPTIONS, COCO, PANOPTIC, inside_gzip, sniff
 from .source import Source
-from .table import ROWS, TABLE, Layout, Look
+from .table import ROWS, TABLE
 from .voc.layout import LIST_FOLDERS
 from .yolo.find import YoloSource
 from .yolo.layout import LABELS
@@ -50,6 +51,7 @@ def recognise(
     Raises:
         ValueError: if it looks like a row, but does not tell what is what.
     """
+    format = None if format is None else format.partition(":")[0]
     rows = [row for row in TABLE if row.find is not None and format in (None, row.format)]
     if records is not None:
         rows = [row for row in rows if row.records in (records, "objects")]

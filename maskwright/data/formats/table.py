@@ -7,25 +7,14 @@ rows: what was seen, why it was not taken, what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
-from pathlib import Path
-
-from ...errors import OptionError, nearest
-from ..records import Dataset
 from .cifar import cifar_splits, find_cifar
 from .class_folders import find_class_folders, write_class_folders
 from .coco import find as coco
-from .coco.layout import CocoFinder
 from .coco.panoptic import find_panoptic_objects, panoptic_objects_file
 from .coco.write import write_coco
 from .csv_table import csv_splits, find_csv, fits, write_csv
 from .cvat.read import cvat_file, find_cvat
 from .cvat.write import write_cvat
-from .folders import (
-    Tree,
-)
 from .geo.read import find_geo
 from .geo.write import write_geo
 from .huggingface.labels import find_label_tables
@@ -38,7 +27,7 @@ from .instances.write import write_instances
 from .keypoints_csv import find_points, fits_points, point_splits
 from .labelme.read import find_labelme, labelme_file
 from .labelme.write import write_labelme
-from .lost import BOXES, HELD, WORDS, count_lost
+from .lost import BOXES, HELD, WORDS
 from .maps.ade20k import find_ade20k
 from .maps.camvid import find_camvid
 from .maps.cityscapes import find_cityscapes
@@ -47,6 +36,7 @@ from .maps.layout import find_maps, with_polygons
 from .maps.panoptic import find_panoptic, panoptic_file
 from .maps.voc import find_voc_maps
 from .maps.write import write_maps
+from .rows import Find, Layout
 from .sets.crowdhuman import crowdhuman_file, find_crowdhuman, write_crowdhuman
 from .sets.kitti import find_kitti, write_kitti
 from .sets.open_images import find_open_images, open_images_file, write_open_images
@@ -58,79 +48,14 @@ from .sniff import (
     PANOPTIC,
     RESULTS,
 )
-from .source import Source
 from .studio.read import find_studio, studio_file
 from .studio.write import write_studio
 from .supervisely.read import find_supervisely
 from .supervisely.write import write_supervisely
 from .voc import source as voc
-from .voc.layout import VocFinder
 from .voc.write import write_voc
 from .yolo.find import find_yolo
 from .yolo.write import write_yolo
-
-
-@dataclass
-class Look:
-    """What a folder is found to hold; each part is looked for when first asked for.
-
-    Attributes:
-        path: the folder.
-        keypoints: prefer COCO's files of keypoints.
-        tree: the file system.
-        format: what it is said to be; None: nobody said.
-    """
-
-    path: Path
-    keypoints: bool = False
-    tree: Tree = field(default_factory=Tree)
-    format: str | None = None
-
-    @cached_property
-    def coco(self) -> CocoFinder:
-        """Its JSON files."""
-        return CocoFinder(self.tree, self.path, self.keypoints)
-
-    @cached_property
-    def voc(self) -> VocFinder:
-        """Its XML files and their lists."""
-        finder = VocFinder(self.tree)
-        finder.look(self.path)
-        return finder
-
-
-Found = Mapping[str, Source]
-Find = Callable[[Look], Found]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One row of the table.
-
-    Attributes:
-        name: what it is called; for a format of files, what `sniff` calls it.
-        looks: an example for messages; "" where an earlier row shows it.
-        find: returns the splits of a folder that looks so, nothing for others; None: not read yet.
-        records: what its images have, "objects", "labels" or "maps"; see `Dataset`.
-        file: returns the splits of a single file that is given as the data.
-        format: `Dataset.format` of what is read, and the word that the option `format` takes.
-        write: writes a data set into a folder, as it is read from there; None: not written.
-        keeps: of `lost.WORDS`, what the written format holds.
-        last: asked only where no other row of either kind of records fits.
-        todo: what to do with data that is not read.
-    """
-
-    name: str
-    looks: str = ""
-    find: Find | None = None
-    _: KW_ONLY
-    records: str = "objects"
-    file: Callable[[Path], Found] | None = None
-    format: str = ""
-    write: Callable[[Dataset, Path], Path] | None = None
-    keeps: frozenset[str] = frozenset()
-    last: bool = False
-    todo: str = ""
 
 
 def _boxes_as(format: str) -> Find:
@@ -152,6 +77,7 @@ TABLE = (
         format="coco",
         write=write_coco,
         keeps=frozenset(WORDS),
+        outlined=True,
     ),
     Layout(
         "one COCO JSON, divided by lists of images",
@@ -205,7 +131,7 @@ TABLE = (
         lambda look: voc.listed(look.voc),
         format="voc",
         write=write_voc,
-        keeps=HELD - {"corners", "overlaps", "keypoints"},
+        keeps=HELD - {"corners", "overlaps", "keypoints", "nameless"},
     ),
     Layout(
         "Pascal VOC, a folder for each split",
@@ -228,6 +154,7 @@ TABLE = (
         format="yolo",
         write=write_yolo,
         keeps=HELD - {"own boxes", "parts", *REGIONS, "masks beside keypoints"},
+        outlined=True,
     ),
     Layout(
         "LabelMe JSON",
@@ -236,7 +163,9 @@ TABLE = (
         file=labelme_file,
         format="labelme",
         write=write_labelme,
-        keeps=HELD - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes"},
+        outlined=True,
+        edited=True,
     ),
     Layout(
         "CVAT XML",
@@ -245,7 +174,9 @@ TABLE = (
         file=cvat_file,
         format="cvat",
         write=write_cvat,
-        keeps=HELD - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes"},
+        outlined=True,
+        edited=True,
     ),
     Layout(
         "Label Studio JSON",
@@ -254,7 +185,9 @@ TABLE = (
         file=studio_file,
         format="labelstudio",
         write=write_studio,
-        keeps=HELD - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes"},
+        outlined=True,
+        edited=True,
     ),
     Layout(
         "Supervisely JSON",
@@ -263,12 +196,14 @@ TABLE = (
         format="supervisely",
         write=write_supervisely,
         keeps=HELD - {"own boxes", "keypoints"},
+        outlined=True,
+        edited=True,
     ),
     Layout(
         "GeoJSON",
         "train/a.geojson + train/a.png, in pixels\n"
         "images/*.tif (GeoTIFF) + labels.geojson (or .shp, .gpkg), in map coordinates",
-        lambda look: find_geo(look.tree, look.path),
+        lambda look: find_geo(look.tree, look.path, look.format),
         format="geo",
         write=write_geo,
         keeps=HELD - {"own boxes", "keypoints"},
@@ -460,32 +395,3 @@ TABLE = (
     *(Layout(kind, todo=todo) for kind, todo in MEND.items()),
 )
 ROWS = {row.name: row for row in TABLE}
-
-
-def write_dataset(dataset: Dataset, folder: str | Path, format: str) -> Path:
-    """Write a split in one of the formats that are read; see the writers.
-
-    Args:
-        dataset: the split.
-        folder: where it goes; other splits may be there already.
-        format: such as "coco", "voc", "yolo", "folders", "csv" or "maps".
-
-    Returns:
-        What the split begins with: its JSON, list, folder or table.
-
-    Raises:
-        OptionError: if nothing writes this format.
-        ValueError: see the writers.
-    """
-    writers = {row.format: row.write for row in TABLE if row.write is not None}
-    if format not in writers:
-        raise OptionError(
-            f"format={format!r}: written are {', '.join(writers)}{nearest(format, writers)}"
-        )
-    return writers[format](dataset, Path(folder))
-
-
-def lost_in(dataset: Dataset, format: str) -> dict[str, int]:
-    """Return what `write_dataset` cannot write of a split, in words, and of how many objects."""
-    row = next((row for row in TABLE if row.write is not None and row.format == format), None)
-    return {} if row is None or row.records != "objects" else count_lost(dataset, row.keeps)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from maskwright.errors import checked_options
+from maskwright.errors import OptionError, checked_options
 from maskwright.paths import takes_paths
 
-from .writing import RewriteReport, new_folder, open_splits, write_splits, written_row
+from .outlines import checked_tolerance
+from .writing import RewriteReport, new_folder, open_splits, write_splits, written, written_row
 
 
 @checked_options
@@ -19,6 +20,7 @@ def convert_data(
     to: str,
     out: str | Path,
     *,
+    polygons: float | None = None,
     format: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RewriteReport:
@@ -33,14 +35,23 @@ def convert_data(
             crowdhuman, kitti, openimages, huggingface or geo; maps, folders or csv for label maps
             and labels of images.
         out: a new or empty folder to write into.
+        polygons: write masks as polygons that stray at most so many pixels from them, for tools in
+            which people move corners (labelme, cvat, labelstudio, supervisely) and those that want
+            polygons (coco, yolo); 0: exact, though with many corners. None: masks stay masks.
         format: read `data` as this format, where it is taken for another.
         progress: called with what is done, images done and images in all.
 
     Raises:
-        OptionError: if nothing writes the format, or the folder is not empty.
+        OptionError: if nothing writes the format, it holds no polygons but they are wanted, or the
+            folder is not empty.
         ValueError: if the data cannot be read, or not be written in that format.
     """
-    written_row(to)
+    row = written_row(to)
+    if polygons is not None:
+        polygons = checked_tolerance(polygons)
+        if not row.outlined:
+            those = ", ".join(name for name, one in written().items() if one.outlined)
+            raise OptionError(f"polygons={polygons:g} is for {those}, not for to={to}")
     folder = new_folder(out)
     splits, to = open_splits(data, to, format)
-    return write_splits(splits, folder, to, progress)
+    return write_splits(splits, folder, to, progress, polygons=polygons)

@@ -68,7 +68,8 @@ def split_data(
     seed = whole_number("seed", seed, 0)
     folder = new_folder(out)
     splits, to = open_splits(data, to, format)
-    if by == "class" and len(splits) > 1 and any(one.groups is not None for one in splits.values()):
+    named = [one for one in splits.values() if one.groups is not None and one.format != "cvat"]
+    if by == "class" and len(splits) > 1 and named:
         raise ValueError(
             f"data={str(data)!r} has groups in several splits, which count anew in each: give the "
             "groups of all images as by=FILE.csv"

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from maskwright.errors import OptionError, nearest
 
 from ..discover import find_splits, open_dataset
-from ..formats.table import TABLE, Layout, lost_in, write_dataset
+from ..formats.rows import Layout
+from ..formats.table import TABLE
+from ..formats.writing import lost_in, write_dataset
 from ..records import Dataset, Kind, Record
+from .outlines import Traced, as_polygons
 from .tables import common_names, with_names
 
 Progress = Callable[[str, int, int], None]  # what is done, images done, images in all
@@ -109,6 +113,8 @@ def write_splits(
     out: Path,
     to: str,
     progress: Progress | None = None,
+    *,
+    polygons: float | None = None,
 ) -> RewriteReport:
     """Write the splits of a data set into a folder.
 
@@ -117,13 +123,23 @@ def write_splits(
         out: the folder.
         to: format to write.
         progress: see `Progress`.
+        polygons: pixels by which polygons may stray from the masks that they stand for; None: masks
+            stay masks.
 
     Raises:
         ValueError: see the writers.
     """
     report = RewriteReport(out, to)
     for split, dataset in splits.items():
-        report.lost[split] = lost_in(Watched.of(dataset, f"look at {split}", progress), to)
+        changed: dict[str, int] = {}
+        if polygons is not None:
+            tell = None if progress is None else partial(_tell, progress, split, len(dataset))
+            dataset, traced = as_polygons(dataset, polygons, tell)
+            changed = traced.lost(polygons)
+            if traced.masks:
+                report.notes.append(_outlined(split, traced, polygons))
+        lost = lost_in(Watched.of(dataset, f"look at {split}", progress), to)
+        report.lost[split] = changed | lost
         report.written[split] = write_dataset(
             Watched.of(dataset, f"write {split}", progress), out, to
         )
@@ -133,6 +149,17 @@ def write_splits(
         report.classes[split] = dict(zip(dataset.names, counts, strict=True)) if any(counts) else {}
         report.faults[split] = Counter((fault.kind, fault.action) for fault in dataset.faults)
     return report
+
+
+def _tell(progress: Progress, split: str, total: int, done: int) -> None:
+    progress(f"outline {split}", done, total)
+
+
+def _outlined(split: str, traced: Traced, polygons: float) -> str:
+    """Return what became of masks, in words."""
+    same = traced.masks - traced.changed
+    exact = f"{same} of them exactly" if traced.changed else "all of them exactly"
+    return f"{split}: {traced.masks} masks are polygons now (polygons={polygons:g}), {exact}"
 
 
 class Watched(Dataset):

@@ -18,6 +18,8 @@ from maskwright.reports.result import ImageResult
 
 from .result import Result
 
+STRAY = 0.75  # pixels: smooths the stairs of pixels, and keeps small objects
+
 
 def written_formats() -> tuple[str, ...]:
     """Return the formats of objects that are written, by the words of the option `formats`."""
@@ -27,10 +29,21 @@ def written_formats() -> tuple[str, ...]:
 
 
 class Labels:
-    """Collects results, and writes them as one data set in some formats; warns of what is lost."""
+    """Collects results, and writes them as one data set in some formats; warns of what is lost.
 
-    def __init__(self, formats: Sequence[str]) -> None:
+    Args:
+        formats: some of `written_formats`.
+        polygons: pixels by which polygons may stray from the masks that they stand for; None:
+            `STRAY` for tools in which people move corners, masks in other formats.
+    """
+
+    def __init__(self, formats: Sequence[str], polygons: float | None = None) -> None:
         self.formats = formats
+        self.polygons = polygons
+        if polygons is not None:
+            from maskwright.data.rewriting.outlines import checked_tolerance
+
+            self.polygons = checked_tolerance(polygons)
         self._without = 0  # images that are no files
         self._images: list[dict[str, Any]] = []
         self._objects: list[dict[str, Any]] = []
@@ -70,7 +83,9 @@ class Labels:
             WriteError: if it cannot be written; see `data.write_dataset`.
         """
         from maskwright.data.formats.coco.read import read_coco
-        from maskwright.data.formats.table import lost_in, write_dataset
+        from maskwright.data.formats.table import TABLE
+        from maskwright.data.formats.writing import lost_in, write_dataset
+        from maskwright.data.rewriting.outlines import as_polygons
 
         if self._without:
             warnings.warn(
@@ -96,10 +111,16 @@ class Labels:
             file.write_text(json.dumps(content), encoding="utf-8")
             data = read_coco(file, [root])
         for format in self.formats:
-            for what, count in lost_in(data, format).items():
+            row = next(row for row in TABLE if row.write and row.format == format)
+            stray = STRAY if self.polygons is None and row.edited else self.polygons
+            own, lost = data, {}
+            if stray is not None and row.outlined:
+                own, traced = as_polygons(data, stray)
+                lost = traced.lost(stray)
+            for what, count in (lost | lost_in(own, format)).items():
                 warnings.warn(f"formats={format}: {count} {what}", stacklevel=2)
             try:
-                write_dataset(data, folder / format, format)
+                write_dataset(own, folder / format, format)
             except WriteError:
                 raise
             except ValueError as error:

@@ -486,9 +486,9 @@ class DetectionTask(Task):
         """Formats of objects that are written; see `Task`."""
         return written_formats()
 
-    def gather(self, formats: Sequence[str]) -> Labels:
+    def gather(self, formats: Sequence[str], polygons: float | None) -> Labels:
         """Return what writes objects as labels; see `Task`."""
-        return Labels(formats)
+        return Labels(formats, polygons)
 
     def check_formats(self, formats: Sequence[str], model: Detector, name: str) -> None:
         """Make sure that there are masks for label images; see `Task`."""

@@ -1,7 +1,9 @@
 """Reader of CVAT's XML 1.1, of images and of videos.
 
 Boxes, polygons, ellipses and masks are objects; turned ones become polygons, shapes of one label
-and one `group_id` are parts of one object. CVAT's run lengths are decimal, row by row within the
+and one `group_id` are parts of one object. The elements of a skeleton are keypoints, of the object
+of its group or of one by itself; so are points in the group of an object, by their labels, several
+of one element by their numbers. CVAT's run lengths are decimal, row by row within the
 rectangle of the mask, background first. Of a track each frame that is listed and not `outside` is
 an object; the image of a frame is the file whose name ends with its number. The attributes
 `iscrowd` and `ignore` make regions that count neither way.
@@ -9,15 +11,17 @@ an object; the image of a frame is the file whose name ends with its number. The
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import corners_of, ellipse, run_lengths, turned, united
 from ...building.objects import finite_number, flag, shown, whole_number
@@ -33,9 +37,13 @@ from ..voc.xml_tree import BadXml, Node, xml_elements
 
 KIND = "CVAT XML"
 AREAS = ("box", "polygon", "ellipse", "mask")
-NO_AREA = ("polyline", "points", "skeleton", "cuboid", "tag")
+NO_AREA = ("polyline", "points", "cuboid", "tag")
+LINE = re.compile(r"<line [^<>]*>")
+ATTRIBUTE = re.compile(r'([a-z-]+)="([^"]*)"')
+NODE = re.compile(r"<circle [^<>]*>")
 CROWD = ("iscrowd", "is_crowd")
 HEAD = 2**16
+STRETCHES = 10  # of the frames of a video, each kept together where a part is held out
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,9 @@ class _Reader(AnnotatedReader):
         self.divided = divided
         self.size: tuple[Any, Any] | None = None
         self.labels: dict[str, str] = {}
+        self.told = False
+        self.joints: dict[str, None] = {}
+        self.bones: list[tuple[str, str]] = []
 
     def dataset(self, names: Sequence[str] | None) -> Dataset:
         """Return the data set.
@@ -110,7 +121,14 @@ class _Reader(AnnotatedReader):
                 self._meta(node)
                 break
         roots = image_roots(self.path, self.split)
-        return self.read(lambda: self._scan(roots), roots, self.labels or None, names)
+        return self.read(
+            lambda: self._scan(roots),
+            roots,
+            self.labels or None,
+            names,
+            joints=tuple(self.joints),
+            bones=self.bones,
+        )
 
     def _meta(self, meta: Node) -> None:
         """Take over the classes, and the size of a video."""
@@ -118,8 +136,14 @@ class _Reader(AnnotatedReader):
             if (labels := place.child("labels")) is not None:
                 for label in labels.all("label"):
                     name = label.child("name")
-                    if name is not None and name.text and label.child("parent") is None:
+                    if name is None or not name.text:
+                        continue
+                    if label.child("parent") is not None:  # an element of a skeleton
+                        self.joints.setdefault(name.text)
+                    else:
                         self.labels.setdefault(name.text, name.text)
+                    if (svg := label.child("svg")) is not None:
+                        self.bones += [one for one in _bones(svg.text) if one not in self.bones]
             if (size := place.child("original_size")) is not None:
                 sides = [size.child(side) for side in ("height", "width")]
                 height, width = (None if one is None else one.text for one in sides)
@@ -166,6 +190,7 @@ class _Reader(AnnotatedReader):
                     if group is not None:
                         one.attributes.setdefault("group_id", group)
                     frames.setdefault(number, []).append((one, track.attributes.get("label")))
+                    self.leave("the number of a track")
         files: dict[int, Path] = {}
         for root in roots:
             for file in Tree().images(root):
@@ -177,9 +202,21 @@ class _Reader(AnnotatedReader):
                 "images/frame_000000.png: export it from CVAT with 'Save images'"
             )
         root = next(one for one in roots if one in {file.parent for file in files.values()})
-        for number in sorted({*files, *frames}):
+        numbers = sorted({*files, *frames})
+        stretch = max(math.ceil(len(numbers) / STRETCHES), 1)
+        if not self.told:
+            self.fault(
+                "frames of one video",
+                f"{self.path}: {len(numbers)} frames of one video look alike: where a part is held "
+                f"out, {stretch} frames in a row stay together, which still shows one scene to "
+                "both; hold out another video",
+                "kept",
+            )
+            self.told = True
+        for at, number in enumerate(numbers):
             file = files.get(number, root / f"frame_{number:06}.png")
             picture = Picture(self.path, _within(file, roots), self.size)
+            picture.group = at // stretch
             self._take(picture, frames.get(number, []))
             yield picture
 
@@ -190,7 +227,13 @@ class _Reader(AnnotatedReader):
         size = (height or 1, width or 1)
         if size[0] < 1 or size[1] < 1 or size[0] * size[1] > max_pixels():
             size = (1, 1)
+        pointed: list[tuple[Node, str | None]] = []
+        by_group: dict[str, list[Shape]] = {}
         for node, label in shapes:
+            group = node.attributes.get("group_id", "0")
+            if node.tag == "skeleton" or (node.tag == "points" and group not in ("", "0")):
+                pointed.append((node, label))
+                continue
             if node.tag in NO_AREA:
                 self.no_area(node.tag, f"{self.path}:{node.line}")
                 continue
@@ -200,6 +243,7 @@ class _Reader(AnnotatedReader):
                 for one in node.all("attribute")
             }
             ignore = bool(flag(marks.get("ignore")))
+            self._leave(node, marks)
             if ignore or any(flag(marks.get(word)) for word in CROWD):
                 found.entry.update(iscrowd=1, ignore=int(ignore))
             if ignore and not label:
@@ -208,7 +252,6 @@ class _Reader(AnnotatedReader):
                 found.entry.update(_outline(node, size, picture))
             except BadSegment as bad:
                 found.entry["bbox"] = bad
-            group = node.attributes.get("group_id", "0")
             if group not in ("", "0") and "segmentation" in found.entry:
                 first = groups.setdefault((label, group), found)
                 if first is not found:
@@ -218,7 +261,103 @@ class _Reader(AnnotatedReader):
                     except BadSegment as bad:
                         first.entry = {"bbox": bad}
                     continue
+            by_group.setdefault(group, []).append(found)
             picture.shapes.append(found)
+        self._take_points(picture, pointed, by_group)
+
+    def _leave(self, node: Node, marks: Mapping[str, str]) -> None:
+        """Count what of a shape no object of a data set has."""
+        for name in marks:
+            if name not in (*CROWD, "ignore"):
+                self.leave(f"the attribute {name!r}")
+        if flag(node.attributes.get("occluded")):
+            self.leave("that an object is occluded")
+        if whole_number(node.attributes.get("z_order") or 0):
+            self.leave("the order in depth (z_order)")
+
+    def _take_points(
+        self,
+        picture: Picture,
+        pointed: Sequence[tuple[Node, str | None]],
+        by_group: Mapping[str, Sequence[Shape]],
+    ) -> None:
+        """Give keypoints to the object of their group; a skeleton without one is one itself."""
+        taken: dict[str, tuple[Shape, Joints]] = {}
+        for number, (node, label) in enumerate(pointed):
+            group = node.attributes.get("group_id", "0")
+            owners = by_group.get(group, ()) if group not in ("", "0") else ()
+            skeleton = node.tag == "skeleton"
+            if len(owners) != 1 and not skeleton:
+                self.no_area(node.tag, f"{self.path}:{node.line}")
+                continue
+            owner = owners[0] if len(owners) == 1 else None
+            key = f"{group}" if owner is not None else f"alone {number}"
+            new = Shape(label or None, f"line {node.line}", {})
+            owner, joints = taken.setdefault(key, (owner or new, {}))
+            try:
+                found = _joints(node, label)
+            except BadSegment as bad:
+                message = f"{self.path}:{node.line}: {bad}: its keypoints are left out"
+                picture.notes.append(("bad keypoints", message, "left out"))
+                continue
+            if double := [name for name in found if name in joints]:
+                message = (
+                    f"{self.path}:{node.line}: its object has a keypoint {double[0]!r} already"
+                )
+                picture.notes.append(("duplicate keypoint", message, "left out"))
+            joints.update({name: one for name, one in found.items() if name not in joints})
+        for owner, joints in taken.values():
+            if any(seen for _, _, seen in joints.values()):
+                if not owner.entry:
+                    picture.shapes.append(owner)
+                owner.joined(joints)
+
+
+def _joints(node: Node, label: str | None) -> Joints:
+    """Return the keypoints of a skeleton, or of points.
+
+    Raises:
+        BadSegment: if one has no name or no place.
+    """
+    if node.tag == "points":
+        numbers = _points(node)
+        seen = 1 if flag(node.attributes.get("occluded")) else 2
+        alone = len(numbers) == 1
+        if not label:
+            raise BadSegment("bad keypoints", "points have no label")
+        return {label if alone else str(k): (x, y, seen) for k, (x, y) in enumerate(numbers, 1)}
+    found: Joints = {}
+    for one in node.all("points"):
+        name = one.attributes.get("label")
+        if not name:
+            raise BadSegment("bad keypoints", "an element of the skeleton has no label")
+        if flag(one.attributes.get("outside")):
+            continue
+        x, y = _points(one)[0]
+        found[name] = x, y, 1 if flag(one.attributes.get("occluded")) else 2
+    return found
+
+
+def _points(node: Node) -> list[tuple[float, float]]:
+    """Return points as written in x,y;x,y.
+
+    Raises:
+        BadSegment: if they are no such points.
+    """
+    text = node.attributes.get("points", "")
+    pairs = [pair.split(",") for pair in text.split(";")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise BadSegment("bad points", f"points are x,y;x,y;..., got {shown(text)}")
+    return [(_number(x, "points"), _number(y, "points")) for x, y in pairs]
+
+
+def _bones(svg: str) -> list[tuple[str, str]]:
+    """Return which keypoints the picture of a skeleton joins, by their names."""
+    nodes = [dict(ATTRIBUTE.findall(one)) for one in NODE.findall(svg)]
+    names = {one.get("data-node-id"): one.get("data-label-name") for one in nodes}
+    lines = [dict(ATTRIBUTE.findall(one)) for one in LINE.findall(svg)]
+    ends = [(names.get(o.get("data-node-from")), names.get(o.get("data-node-to"))) for o in lines]
+    return [(unescape(a), unescape(b)) for a, b in ends if a and b]
 
 
 def _within(file: Path, roots: Sequence[Path]) -> str:
@@ -242,11 +381,7 @@ def _outline(node: Node, size: tuple[int, int], picture: Picture) -> dict[str, A
         cx, cy, rx, ry = _numbers(node, "cx", "cy", "rx", "ry")
         return {"segmentation": [turned(ellipse(cx, cy, rx, ry), rotation, (cx, cy))]}
     if node.tag == "polygon":
-        text = node.attributes.get("points", "")
-        points = [pair.split(",") for pair in text.split(";")]
-        if any(len(pair) != 2 for pair in points):
-            raise BadSegment("bad points", f"points are x,y;x,y;..., got {shown(text)}")
-        return {"segmentation": [[_number(side, "points") for pair in points for side in pair]]}
+        return {"segmentation": [[side for point in _points(node) for side in point]]}
     if node.tag == "mask":
         return {"segmentation": _mask(node, size, picture)}
     raise BadSegment("unknown shape", f"<{node.tag[:40]}> is no shape that is read")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
+from maskwright.structures import Skeleton
 
 from ...records import ANY_CLASS, Dataset
 from ..outgoing import Names, Outgoing, copy_image, objects_of, refuse_written
@@ -19,8 +22,8 @@ def write_cvat(dataset: Dataset, folder: str | Path) -> Path:
     """Write a split as CVAT's XML, with copies of its images.
 
     Several polygons of an object get one group_id; run lengths become masks, objects without either
-    boxes. Regions that count neither way get the attributes `iscrowd` and `ignore`. Keypoints are
-    not written.
+    boxes. Keypoints become a skeleton in the group of their object. Regions that count neither way
+    get the attributes `iscrowd` and `ignore`.
 
     Args:
         dataset: the images and objects.
@@ -76,7 +79,34 @@ def _meta(dataset: Dataset) -> ElementTree.Element:
                 *(("default_value", "false"), ("values", "false")),
             ):
                 ElementTree.SubElement(attribute, tag).text = text
+        for joint in () if dataset.skeleton is None else dataset.skeleton.names:
+            element = ElementTree.SubElement(labels, "label")
+            for tag, text in (("name", joint), ("type", "points"), ("parent", name)):
+                ElementTree.SubElement(element, tag).text = text
+        if dataset.skeleton is not None:
+            ElementTree.SubElement(label, "type").text = "skeleton"
+            ElementTree.SubElement(label, "svg").text = _drawn(dataset.skeleton)
     return meta
+
+
+def _drawn(skeleton: Skeleton) -> str:
+    """Return the picture of a skeleton that CVAT wants: its keypoints on a circle, and lines."""
+    count = len(skeleton)
+    turns = [2 * math.pi * k / count for k in range(count)]
+    places = [(50 + 40 * math.sin(turn), 50 - 40 * math.cos(turn)) for turn in turns]
+    found = []
+    for a, b in skeleton.bones:
+        (x1, y1), (x2, y2) = places[a], places[b]
+        found.append(
+            f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" data-type="edge" '
+            f'data-node-from="{a + 1}" data-node-to="{b + 1}"></line>'
+        )
+    for k, (name, (x, y)) in enumerate(zip(skeleton.names, places, strict=True), 1):
+        found.append(
+            f'<circle r="0.75" cx="{x:.2f}" cy="{y:.2f}" data-type="element node" '
+            f'data-element-id="{k}" data-node-id="{k}" data-label-name="{escape(name)}"></circle>'
+        )
+    return "".join(found)
 
 
 def _shapes(one: Outgoing) -> list[ElementTree.Element]:
@@ -97,14 +127,25 @@ def _shapes(one: Outgoing) -> list[ElementTree.Element]:
     else:
         sides4 = zip(("xtl", "ytl", "xbr", "ybr"), one.box, strict=True)
         shapes = [ElementTree.Element("box", {key: repr(side) for key, side in sides4})]
+    joints = {name: (x, y, seen) for name, x, y, seen in one.joints()}
     for shape in shapes:
         shape.attrib["label"] = "" if one.label == ANY_CLASS else one.name
         shape.attrib |= {"source": "file", "occluded": "0", "z_order": "0"}
-        if len(shapes) > 1:
+        if len(shapes) > 1 or joints:
             shape.attrib["group_id"] = str(one.k + 1)
         if one.crowd:
             for word, value in (("iscrowd", "true"), ("ignore", str(one.ignored).lower())):
                 ElementTree.SubElement(shape, "attribute", name=word).text = value
+    if joints:
+        assert one.dataset.skeleton is not None
+        skeleton = ElementTree.Element("skeleton", label=one.name, source="file", z_order="0")
+        skeleton.attrib["group_id"] = str(one.k + 1)
+        for name in one.dataset.skeleton.names:
+            x, y, seen = joints.get(name, (0.0, 0.0, 0))
+            place = {"label": name, "source": "file", "outside": str(int(not seen))}
+            place |= {"occluded": str(int(seen == 1)), "points": f"{x!r},{y!r}"}
+            ElementTree.SubElement(skeleton, "points", place)
+        shapes.append(skeleton)
     return shapes
 
 

@@ -24,34 +24,42 @@ class Feature:
         geometry: a geometry of GeoJSON.
         properties: its fields.
         place: where it stands.
+        field: the property that tells its class; "": one of `CLASS_FIELDS`.
     """
 
     geometry: Any
     properties: Mapping[str, Any]
     place: str
+    field: str = ""
 
     @property
     def label(self) -> str | None:
         """The name of its class; None where no field tells it."""
-        told = self.properties.get("classification")
+        told = None if self.field else self.properties.get("classification")
         if isinstance(told, dict) and isinstance(told.get("name"), str):  # as QuPath has it
             return told["name"].strip() or None
         fields = {str(key).casefold(): value for key, value in self.properties.items()}
-        for name in CLASS_FIELDS:
+        for name in (self.field.casefold(),) if self.field else CLASS_FIELDS:
             value = fields.get(name)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
             if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
                 return str(value).strip()
         return None
 
 
-def read_features(file: Path) -> tuple[list[Feature], Any]:
+def read_features(file: Path, field: str = "") -> tuple[list[Feature], Any]:
     """Return the features of a file, and the name of its projection; None: it says none.
+
+    Args:
+        file: the file.
+        field: see `Feature`.
 
     Raises:
         ValueError: if it cannot be read.
     """
     if file.suffix.lower() in VECTORS:
-        return _with_pyogrio(file)
+        return _with_pyogrio(file, field)
     content = load_json(file)
     listed = content if isinstance(content, list) else None  # as QuPath writes them, too
     if isinstance(content, dict):
@@ -63,18 +71,18 @@ def read_features(file: Path) -> tuple[list[Feature], Any]:
     name = told.get("name") if isinstance(told, dict) else None
     if crs is not None and not isinstance(name, str):
         raise ValueError(f"{file}: crs needs the name of a projection, got {shown(crs)}")
-    return list(_features(listed)), name
+    return list(_features(listed, field)), name
 
 
-def _features(listed: list[Any]) -> Iterator[Feature]:
+def _features(listed: list[Any], field: str) -> Iterator[Feature]:
     for number, one in enumerate(listed):
         entry = one if isinstance(one, dict) else {}
         fields = entry.get("properties")
         properties = fields if isinstance(fields, dict) else {}
-        yield Feature(entry.get("geometry"), properties, f"features[{number}]")
+        yield Feature(entry.get("geometry"), properties, f"features[{number}]", field)
 
 
-def _with_pyogrio(file: Path) -> tuple[list[Feature], Any]:
+def _with_pyogrio(file: Path, field: str) -> tuple[list[Feature], Any]:
     raw = require_geo(file, "pyogrio.raw")
     errors = require_geo(file, "pyogrio.errors")
     shapely = require_geo(file, "shapely")
@@ -88,7 +96,7 @@ def _with_pyogrio(file: Path) -> tuple[list[Feature], Any]:
     for number, code in enumerate(shapes):
         own = {name: _plain(values[number]) for name, values in zip(names, fields, strict=True)}
         shape = None if code is None else geometry.mapping(shapely.from_wkb(code))
-        found.append(Feature(shape, own, f"feature {number}"))
+        found.append(Feature(shape, own, f"feature {number}", field))
     return found, meta.get("crs") or DEGREES
 
 

@@ -9,6 +9,7 @@ have holes and parts; over a GeoTIFF each image gets what lies within it. The fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,15 @@ from ..beside import FilesSource, beside, listed_names
 from ..folders import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Tree, folder_split, split_name
 from ..sniff import sniff
 from ..source import ReadOptions
-from .features import JSON, VECTORS, Feature, read_features
+from .features import CLASS_FIELDS, JSON, VECTORS, Feature, read_features
 from .frames import DEGREES, TIFF, MapFrame, frame_of, projection, reprojected, require_geo
 
 KIND = "GeoJSON"
 FORMAT = "geo"
 NAMELESS = "object"  # the class of features that have no field of one
 AREAS = ("Polygon", "MultiPolygon")
+USED = (*CLASS_FIELDS, "classification", "iscrowd", "ignore", "box", "objecttype")
+MOST_SHOWN, FEW_SHOWN = 12, 3  # properties, and values of each, in a message
 STEP = 5  # decimals of a pixel
 Rings = list[list[Any]]
 
@@ -45,20 +48,29 @@ class GeoSource(FilesSource):
 
     Attributes:
         images: those of all files that are called as no image.
+        field: the property that tells classes; "": one of `CLASS_FIELDS`.
     """
 
     images: tuple[Path, ...] = ()
+    field: str = ""
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        reader = _Reader(self.annotations, split, FORMAT)
+        reader = _Reader(self.annotations, split, self.field)
         listed = listed_names(self.root, self.files)
         by_name = None if listed is None else {name: name for name in listed}
         return reader.read(lambda: reader.pictures(self), [self.root], by_name, names)
 
 
-def find_geo(tree: Tree, path: Path) -> dict[str, GeoSource]:
-    """Return the splits of a folder with files of polygons over images, {} for others."""
+def find_geo(tree: Tree, path: Path, format: str | None = None) -> dict[str, GeoSource]:
+    """Return the splits of a folder with files of polygons over images, {} for others.
+
+    Args:
+        tree: the file system.
+        path: the folder.
+        format: what it is said to be; the property that tells classes stands behind a colon.
+    """
+    field = (format or "").partition(":")[2]
     found: dict[str, list[Path]] = {}
     splits = [one for one in tree.folders(path) if folder_split(one)]
     places = [place for base in (path, *splits) for place in _places(tree, base)]
@@ -85,7 +97,11 @@ def find_geo(tree: Tree, path: Path) -> dict[str, GeoSource]:
         images = tuple(dict.fromkeys(rasters))
         if images or any(map(image_of, files)):
             sources[split] = GeoSource(
-                root=path, files=tuple(files), folder=files[0].parent, images=images
+                root=path,
+                files=tuple(files),
+                folder=files[0].parent,
+                images=images,
+                field=field,
             )
     return sources
 
@@ -114,6 +130,45 @@ def image_of(file: Path) -> Path | None:
 class _Reader(AnnotatedReader):
     """State of reading one split."""
 
+    def __init__(self, path: Path, split: str, field: str) -> None:
+        super().__init__(path, split, FORMAT)
+        self.field = field
+        self.labels: Counter[bool] = Counter()  # features by whether a field tells their class
+        self.values: dict[str, dict[str, None]] = {}  # some values of each property
+
+    def surveyed(self) -> None:
+        """Say what properties there are, where none tells classes.
+
+        Raises:
+            ValueError: if no feature has the property that is to tell them.
+        """
+        if self.labels[True] or not self.labels:
+            return
+        listed = ", ".join(f"{key} ({', '.join(own)})" for key, own in self.values.items())
+        there = f"its properties are {listed}" if listed else "it has no properties"
+        if self.field:
+            raise ValueError(
+                f"{self.path}: no feature has a class in the property {self.field!r}; {there}"
+            )
+        if listed:
+            self.fault(
+                "classes without names",
+                f"{self.path}: all features are of the class {NAMELESS!r}; {there}: where one of "
+                f"them tells classes, give format={FORMAT}:PROPERTY",
+                "kept",
+            )
+
+    def _survey(self, one: Feature) -> None:
+        """Take note of the properties of a feature."""
+        self.labels[one.label is not None] += 1
+        for name, value in one.properties.items():
+            if value in (None, "") or isinstance(value, dict | list):
+                continue
+            if name in self.values or len(self.values) < MOST_SHOWN:
+                own = self.values.setdefault(str(name), {})
+                if len(own) < FEW_SHOWN:
+                    own[shown(value)] = None
+
     def pictures(self, source: GeoSource) -> Iterator[Picture]:
         """Yield the images of files of polygons."""
         whole = []
@@ -126,7 +181,7 @@ class _Reader(AnnotatedReader):
             try:
                 frame = frame_of(image)
                 picture.size = frame.size if frame is not None else image_header(image).size
-                features, crs = read_features(file)
+                features, crs = read_features(file, self.field)
                 kept = [one for one in features if self._has_area(file, one)]
                 if frame is None:
                     picture.shapes = [_shape(one, picture.size) for one in kept]
@@ -144,6 +199,10 @@ class _Reader(AnnotatedReader):
         if one.geometry is None:
             kind = "no geometry"
         if kind in AREAS or not isinstance(kind, str):
+            self._survey(one)
+            for name, value in one.properties.items():
+                if value not in (None, "") and str(name).casefold() not in (*USED, self.field):
+                    self.leave(f"the property {shown(name)} of a feature")
             return True
         self.no_area(kind[:40], f"{file}, {one.place}")
         return False
@@ -156,7 +215,7 @@ class _Reader(AnnotatedReader):
         """
         layers = []
         for file in files:
-            features, crs = read_features(file)
+            features, crs = read_features(file, self.field)
             kept = [one for one in features if self._has_area(file, one)]
             layers.append(_Layer(file, kept, crs))
         framed = [(image, frame_of(image)) for image in source.images]

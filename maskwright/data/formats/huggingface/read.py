@@ -51,6 +51,8 @@ FORMAT = "huggingface"
 XYWH, XYXY = "xywh", "xyxy"
 ORDERS = {f"{FORMAT}_{order}": order for order in (XYWH, XYXY)}  # formats that say the order
 DEEPEST = 3
+USED = frozenset((*BOX, *LABEL, "area", "iscrowd", "ignore", "id", "bbox_id"))
+OF_IMAGES = frozenset((*IMAGE, "image_id", "width", "height"))
 SLACK = 2.0  # pixels that a box may reach beyond its image
 FEW = 0.01  # share of the boxes that may be wrong
 SIZES = "sizes.json"
@@ -203,6 +205,9 @@ class _Reader(AnnotatedReader):
         own = [name for name in (*OBJECTS, *BOX, *LABEL, "area") if name in columns]
         root, images = image_files(source.files, image, self.split)
         order, keys = _Order(), set()
+        for name in columns:
+            if name not in OF_IMAGES and name not in own:
+                self.unread[f"the column {name!r}"] = len(images)
         for (_, _, row), (_, size, _) in zip(rows_below(source.files, own), images, strict=True):
             for _, one in _objects(row):
                 if (key := self._key(one)) is not None:
@@ -249,6 +254,9 @@ class _Reader(AnnotatedReader):
             return picture
         for k, one in _objects(row):
             found = Shape(self._key(one), f"{where}, object {k}", {})
+            for name in one.keys() - USED:
+                if one[name] is not None:
+                    self.leave(f"the entry {shown(name)} of an object")
             if flag(one.get("iscrowd")) or flag(one.get("ignore")):
                 found.entry.update(iscrowd=1, ignore=int(bool(flag(one.get("ignore")))))
                 if found.key is None:

@@ -1,9 +1,9 @@
 """Reader of LabelMe's JSON files.
 
 Polygons, rectangles, circles and masks (a PNG inside the file) are objects; shapes of one label and
-one `group_id` are parts of one object. What has no area, points and lines, is left out and counted.
-The label __ignore__, and the flags `iscrowd` and `ignore` of a shape, make regions that count
-neither way.
+one `group_id` are parts of one object, and points of that group its keypoints, by their labels.
+Other points, and lines, have no area; they are left out and counted. The label __ignore__, and the
+flags `iscrowd` and `ignore` of a shape, make regions that count neither way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from maskwright.files import replacing
 
-from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import (
     ellipse,
@@ -32,7 +32,7 @@ from ...pixels.images import image_header
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import FilesSource, below, beside, files_by_split, listed_names
+from ..beside import FilesSource, below, beside, files_by_split, listed_joints, listed_names
 from ..folders import Tree
 from ..json_file import load_json
 from ..sniff import sniff
@@ -40,6 +40,9 @@ from ..source import ReadOptions
 
 KIND = "LabelMe JSON"
 IGNORED = "__ignore__"
+POINT = "point"
+OCCLUDED = "occluded"  # the flag of a keypoint that is hidden
+NAMELESS = "object"  # the class of keypoints that are a group of their own
 NO_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -53,7 +56,11 @@ class LabelMeSource(FilesSource):
         listed = listed_names(self.root, self.files)
         by_name = None if listed is None else {name: name for name in listed}
         return reader.read(
-            lambda: reader.pictures(self.root, self.files), [self.root], by_name, names
+            lambda: reader.pictures(self.root, self.files),
+            [self.root],
+            by_name,
+            names,
+            joints=listed_joints(self.root),
         )
 
 
@@ -122,21 +129,72 @@ class _Reader(AnnotatedReader):
                 raise ValueError(f"{file} has no imagePath, and no image of its name beside it")
         picture.size = content.get("imageHeight"), content.get("imageWidth")
         size = _size(picture, root)
+        for name in (key for key, value in _flags(content).items() if flag(value)):
+            self.leave(f"the flag {name!r} of an image")
         groups: dict[tuple[str, Any], Shape] = {}
+        owners: dict[Any, dict[int, Shape]] = {}  # objects by group
+        points: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
         for number, shape in enumerate(shapes):
             one = shape if isinstance(shape, dict) else {}
             kind, place = one.get("shape_type") or "polygon", f"shapes[{number}]"
+            group = one.get("group_id")
+            grouped = isinstance(group, int | str)
+            if kind == POINT and grouped:
+                points.setdefault(group, []).append((place, one))
+                continue
             if kind in NO_AREA:
                 self.no_area(kind, f"{file}, {place}")
                 continue
             found = _shape(one, kind, place, size)
-            group = one.get("group_id")
-            if isinstance(group, int | str) and "bbox" not in found.entry:
+            self._leave(one)
+            if grouped and "bbox" not in found.entry:
                 first = groups.setdefault((str(found.key), group), found)
                 if first is not found:
                     _join(first, found, size)
                     continue
+            if grouped:
+                owners.setdefault(group, {})[id(found)] = found
             picture.shapes.append(found)
+        for group, members in points.items():
+            self._take_points(picture, members, list(owners.get(group, {}).values()))
+
+    def _leave(self, one: dict[str, Any]) -> None:
+        """Count what of a shape no object of a data set has."""
+        for name, value in _flags(one).items():
+            if name not in ("ignore", "iscrowd") and flag(value):
+                self.leave(f"the flag {name!r}")
+        if one.get("description"):
+            self.leave("the description of a shape")
+
+    def _take_points(
+        self,
+        picture: Picture,
+        points: Sequence[tuple[str, dict[str, Any]]],
+        owners: Sequence[Shape],
+    ) -> None:
+        """Give the points of a group to its object; without one they are one themselves."""
+        if len(owners) > 1:
+            for place, _ in points:
+                self.no_area(POINT, f"{picture.file}, {place}")
+            return
+        joints: Joints = {}
+        for place, one in points:
+            name, where = one.get("label"), f"{picture.file}, {place}"
+            try:
+                if not isinstance(name, str) or not name.strip() or name in joints:
+                    what = f"needs a name that its group does not have yet, got {shown(name)}"
+                    raise BadSegment("bad keypoints", f"a keypoint {what}")
+                (x, y), *_ = points_of(one.get("points"), 1, 1)
+            except BadSegment as bad:
+                picture.notes.append(("bad keypoints", f"{where}: {bad}: left out", "left out"))
+                continue
+            joints[name] = x, y, 1 if flag(_flags(one).get(OCCLUDED)) else 2
+        if not joints:
+            return
+        if owners:
+            owners[0].joined(joints)
+        else:
+            picture.shapes.append(Shape(NAMELESS, points[0][0], {}).joined(joints))
 
 
 def _shape(one: dict[str, Any], kind: Any, place: str, size: tuple[int, int]) -> Shape:
@@ -144,8 +202,7 @@ def _shape(one: dict[str, Any], kind: Any, place: str, size: tuple[int, int]) ->
     label = one.get("label")
     key = label if isinstance(label, str) and label.strip() else None
     found = Shape(ANY if key == IGNORED else key, place, {})
-    flags = one.get("flags")
-    marks = flags if isinstance(flags, dict) else {}
+    marks = _flags(one)
     ignore = bool(flag(marks.get("ignore"))) or key == IGNORED
     if ignore or flag(marks.get("iscrowd")):
         found.entry.update(iscrowd=1, ignore=int(ignore))
@@ -154,6 +211,11 @@ def _shape(one: dict[str, Any], kind: Any, place: str, size: tuple[int, int]) ->
     except BadSegment as bad:
         found.entry["bbox"] = bad
     return found
+
+
+def _flags(one: dict[str, Any]) -> dict[str, Any]:
+    flags = one.get("flags")
+    return flags if isinstance(flags, dict) else {}
 
 
 def _outline(kind: Any, one: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:

@@ -11,8 +11,16 @@ from maskwright.paths import takes_paths
 
 from ...building.geometry import as_png
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
-from .read import IGNORED
+from ..outgoing import (
+    Names,
+    Outgoing,
+    class_file,
+    copy_image,
+    joint_file,
+    objects_of,
+    refuse_written,
+)
+from .read import IGNORED, OCCLUDED, POINT
 
 VERSION = "5.4.1"  # of LabelMe whose shapes these are
 LISTED = "labels.txt"
@@ -24,11 +32,13 @@ def write_labelme(dataset: Dataset, folder: str | Path) -> Path:
 
     Polygons stay what they are, several parts of an object get one group_id; run lengths become
     masks, objects without either rectangles. Regions that count neither way get the flags `iscrowd`
-    and `ignore`, those of no class the label __ignore__. Keypoints are not written.
+    and `ignore`, those of no class the label __ignore__. Keypoints become points of the group of
+    their object, with the flag `occluded` where they are hidden.
 
     Args:
         dataset: the images and objects.
-        folder: where SPLIT/ and labels.txt go; other splits may be there already.
+        folder: where SPLIT/, labels.txt and, with keypoints, keypoints.txt go; other splits may be
+            there already.
 
     Returns:
         The folder of the split.
@@ -43,6 +53,7 @@ def write_labelme(dataset: Dataset, folder: str | Path) -> Path:
     with writing(root):
         place.mkdir(parents=True)
         class_file(dataset, root / LISTED, heading=IGNORED)
+        joint_file(dataset, root)
         for record, objects in objects_of(dataset):
             stem = names.free(record.path)
             image = copy_image(record, place, stem)
@@ -73,9 +84,12 @@ def shapes_of(one: Outgoing) -> list[dict[str, Any]]:
         shapes = [_shape("rectangle", [[x1, y1], [x2, y2]])]
     for shape in shapes:
         shape["label"] = IGNORED if one.label == ANY_CLASS else one.name
-        shape["group_id"] = one.k + 1 if len(shapes) > 1 else None
+        shape["group_id"] = one.k + 1 if len(shapes) > 1 or one.joints() else None
         if one.crowd:
             shape["flags"] = {"iscrowd": True, "ignore": one.ignored}
+    for name, x, y, seen in one.joints():
+        point = _shape(POINT, [[x, y]]) | {"label": name, "group_id": one.k + 1}
+        shapes.append(point | {"flags": {OCCLUDED: True} if seen == 1 else {}})
     return shapes
 
 

@@ -34,6 +34,7 @@ IMAGES = ("image_2", "image_02", *IMAGE_FOLDERS)
 SIDES = ("x1", "y1", "x2", "y2")
 FIELDS = (15, 16)  # words of a line; a result has its score at the end
 SAMPLE = 20  # files of which one tells
+NO_ANGLE = -10.0
 SPACE = "-1 -1 -1 -1000 -1000 -1000 -10"  # the numbers of an object whose place is not known
 
 
@@ -121,9 +122,30 @@ class _Reader(AnnotatedReader):
                 for number, line in enumerate(read_lines(file), 1):
                     if words := line.split():
                         picture.shapes.append(_shape(words, f"line {number}"))
+                        self._leave(words)
             except ValueError as error:
                 picture.broken = "unreadable labels", str(error)
             yield picture
+
+    def _leave(self, words: Sequence[str]) -> None:
+        """Count what of a line no object of a data set has."""
+        if len(words) not in FIELDS or words[0] == DONT_CARE:
+            return
+        numbers = [finite_of(word) for word in words[1:]]
+        if numbers[0] or numbers[1]:
+            self.leave("how far an object is cut off or hidden")
+        if numbers[2] != NO_ANGLE or words[8:15] != SPACE.split():
+            self.leave("sizes, places and angles in space")
+        if len(words) == FIELDS[1]:
+            self.leave("the score of an object")
+
+
+def finite_of(text: str) -> float | None:
+    """Return the finite number that a text is; None for others."""
+    try:
+        return finite_number(float(text))
+    except ValueError:
+        return None
 
 
 def _size(image: Path) -> tuple[int, int] | None:

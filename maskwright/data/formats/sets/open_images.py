@@ -206,6 +206,9 @@ class _Reader(AnnotatedReader):
                 absent[row["ImageID"]] = None
                 continue
             sides = tuple(row[side] for side in SIDES)
+            for name in FLAGS:
+                if name != GROUP and flag(row.get(name)):
+                    self.leave(f"the flag {name}")
             image.rows.append((line, row["LabelName"], sides, bool(flag(row.get(GROUP)))))
         return absent
 

@@ -1,16 +1,18 @@
 """Reader of Label Studio's JSON and JSON-MIN.
 
 Rectangles, ellipses, polygons and brush strokes are objects, in percent of the image; a rectangle
-that is turned is turned around its upper left corner and becomes a polygon. Of several annotations
-of a task the newest counts; tasks without one, and those that were skipped, are left out, for
-nobody looked at their images. The text `iscrowd` or `ignore` of a region makes one that counts
-neither way.
+that is turned is turned around its upper left corner and becomes a polygon. A polygon below another
+(`parentID`) is a part of it; keypoints belong to the region that they lie below, to the only one of
+the image, or, where there is none, to one object. Of several labels of a region the first is its
+class. Of several annotations of a task the newest counts; tasks without one, and those that were
+skipped, are left out, for nobody looked at their images. The text `iscrowd` or `ignore` of a
+region, and the label __ignore__, make one that counts neither way.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import corners_of, ellipse, points_of, run_lengths, turned
 from ...building.objects import finite_number, shown, whole_number
@@ -26,7 +28,7 @@ from ...pixels.images import image_header
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, listed_names
+from ..beside import file_of_split, listed_joints, listed_names
 from ..csv_table import image_roots
 from ..folders import Tree, split_name
 from ..json_file import load_json
@@ -35,6 +37,11 @@ from ..source import BaseSource, ReadOptions
 from .brush import decode_brush
 
 KIND = "Label Studio JSON"
+IGNORED = "__ignore__"
+OCCLUDED = "occluded"
+MARKS = ("iscrowd", "ignore", OCCLUDED)
+NAMELESS = "object"  # the class of keypoints without a region
+POINT = "keypoint"
 AREAS = ("rectangle", "ellipse", "polygon", "brush")
 STEP = 5  # decimals of a pixel
 
@@ -54,7 +61,10 @@ class StudioSource(BaseSource):
         roots = image_roots(self.annotations, split)
         listed = listed_names(self.annotations.parent, ())
         by_name = None if listed is None else {name: name for name in listed}
-        return reader.read(lambda: reader.pictures(tasks, roots), roots, by_name, names)
+        joints = listed_joints(self.annotations.parent)
+        return reader.read(
+            lambda: reader.pictures(tasks, roots), roots, by_name, names, joints=joints
+        )
 
 
 def find_studio(tree: Tree, path: Path) -> dict[str, StudioSource]:
@@ -146,13 +156,18 @@ class _Reader(AnnotatedReader):
             for one in regions
             if (name := _label(one)) is not None and isinstance(one.get("id"), str | int)
         }
-        shapes = [one for one in regions if _kind(one) in AREAS]
+        shapes = [one for one in regions if _kind(one) in (*AREAS, POINT)]
         sizes = [(one.get("original_height"), one.get("original_width")) for one in shapes]
         size = next((one for one in sizes if None not in map(whole_number, one)), None)
         picture.size = size
         done: set[Any] = set()
+        by_id: dict[Any, Shape] = {}
+        points: list[tuple[dict[str, Any], str]] = []
         for number, one in enumerate(regions):
             kind, where = _kind(one), f"{place}, result[{number}]"
+            if kind == POINT:
+                points.append((one, where))
+                continue
             if kind not in AREAS:
                 if kind != "labels":
                     self.no_area(kind or "nothing", f"{self.path}, {where}")
@@ -162,12 +177,17 @@ class _Reader(AnnotatedReader):
                 if (key, kind) in done:  # the same region, told once more with its label
                     continue
                 done.add((key, kind))
-            meta = one.get("meta")
-            texts = meta.get("text") if isinstance(meta, dict) else None
-            marks = texts if isinstance(texts, list) else [texts]
+            marks = _marks(one)
             own = _label(one)
             name = own if own or not isinstance(key, str | int) else labels.get(key)
-            found = Shape(name, where, {})
+            found = Shape(ANY if name == IGNORED else name, where, {})
+            if any(isinstance(text, str) and text not in MARKS for text in marks):
+                self.leave("the text of a region")
+            if one.get("score") is not None:
+                self.leave("the score of a region")
+            if len(words := _labels(one)) > 1:
+                message = f"{self.path}, {where}: of the labels {words} the first is its class"
+                picture.notes.append(("several labels of a region", message, "repaired"))
             if "iscrowd" in marks or "ignore" in marks:
                 found.entry.update(iscrowd=1, ignore=int("ignore" in marks))
             if "ignore" in marks and found.key is None:
@@ -176,7 +196,65 @@ class _Reader(AnnotatedReader):
                 found.entry.update(_outline(kind, one, size))
             except BadSegment as bad:
                 found.entry["bbox"] = bad
+            parent = one.get("parentID")
+            above = by_id.get(parent) if isinstance(parent, str | int) else None
+            if kind == "polygon" and above is not None and _part_of(found, above, labels.get(key)):
+                above.entry["segmentation"] += found.entry["segmentation"]
+                continue
+            if isinstance(key, str | int):
+                by_id[key] = found
             picture.shapes.append(found)
+        self._take_points(picture, points, by_id)
+
+    def _take_points(
+        self,
+        picture: Picture,
+        points: Sequence[tuple[dict[str, Any], str]],
+        by_id: Mapping[Any, Shape],
+    ) -> None:
+        """Give keypoints to their regions."""
+        joints: dict[int, tuple[Shape, Joints]] = {}
+        alone = len({_label(one) for one, _ in points}) == len(points)
+        free = Shape(NAMELESS, points[0][1], {}) if points else None
+        for one, where in points:
+            parent, name = one.get("parentID"), _label(one)
+            owner = by_id.get(parent) if isinstance(parent, str | int) else None
+            if owner is None and len(picture.shapes) < 2 and alone:
+                owner = picture.shapes[0] if picture.shapes else free
+            if owner is None or name is None:
+                self.no_area(POINT, f"{self.path}, {where}")
+                continue
+            try:
+                x, y = _point(one, picture.size)
+            except BadSegment as bad:
+                message = f"{self.path}, {where}: {bad}: read as not labelled"
+                picture.notes.append(("bad keypoints", message, "repaired"))
+                continue
+            own = joints.setdefault(id(owner), (owner, {}))[1]
+            if name in own:
+                message = f"{self.path}, {where}: its region has a keypoint {name!r} already"
+                picture.notes.append(("duplicate keypoint", message, "left out"))
+                continue
+            own[name] = x, y, 1 if OCCLUDED in _marks(one) else 2
+        for owner, own in joints.values():
+            owner.joined(own)
+            if owner is free:
+                picture.shapes.append(owner)
+
+
+def _part_of(found: Shape, above: Shape, label: str | None) -> bool:
+    """Return whether a polygon is a part of the region above it: both polygons of one class."""
+    outlines = [one.entry.get("segmentation") for one in (found, above)]
+    return all(isinstance(one, list) for one in outlines) and (
+        found.key == above.key or (found.key is None and label is None)
+    )
+
+
+def _marks(region: dict[str, Any]) -> list[Any]:
+    """Return the texts of a region."""
+    meta = region.get("meta")
+    texts = meta.get("text") if isinstance(meta, dict) else None
+    return texts if isinstance(texts, list) else [texts]
 
 
 def _size_of(name: str, roots: Sequence[Path]) -> tuple[int, int] | None:
@@ -195,11 +273,15 @@ def _kind(region: dict[str, Any]) -> str:
 
 
 def _label(region: dict[str, Any]) -> str | None:
+    return next(iter(_labels(region)), None)
+
+
+def _labels(region: dict[str, Any]) -> list[str]:
     value = region.get("value")
     for key, words in value.items() if isinstance(value, dict) else ():
         if key.endswith("labels") and isinstance(words, list) and words:
-            return words[0] if isinstance(words[0], str) and words[0].strip() else None
-    return None
+            return [word for word in words if isinstance(word, str) and word.strip()]
+    return []
 
 
 def image_name(task: dict[str, Any]) -> str:
@@ -228,11 +310,11 @@ def image_name(task: dict[str, Any]) -> str:
     return ""
 
 
-def _outline(kind: str, one: dict[str, Any], size: tuple[Any, Any] | None) -> dict[str, Any]:
-    """Return `bbox` or `segmentation` of a region.
+def _sized(one: dict[str, Any], size: tuple[Any, Any] | None) -> tuple[dict[str, Any], int, int]:
+    """Return the value of a region, and height and width of its image.
 
     Raises:
-        BadSegment: if it cannot be used.
+        BadSegment: if one of them is missing, or the image was turned.
     """
     value = one.get("value")
     if not isinstance(value, dict):
@@ -249,6 +331,27 @@ def _outline(kind: str, one: dict[str, Any], size: tuple[Any, Any] | None) -> di
             f"the image was turned by {shown(one['image_rotation'])} degrees in Label Studio: "
             "turn it back there",
         )
+    return value, height, width
+
+
+def _point(one: dict[str, Any], size: tuple[Any, Any] | None) -> tuple[float, float]:
+    """Return x and y of a keypoint.
+
+    Raises:
+        BadSegment: if it has none.
+    """
+    value, height, width = _sized(one, size)
+    x, y = _number(value, "x") * width / 100, _number(value, "y") * height / 100
+    return round(x, STEP), round(y, STEP)
+
+
+def _outline(kind: str, one: dict[str, Any], size: tuple[Any, Any] | None) -> dict[str, Any]:
+    """Return `bbox` or `segmentation` of a region.
+
+    Raises:
+        BadSegment: if it cannot be used.
+    """
+    value, height, width = _sized(one, size)
     if kind == "brush":
         mask = decode_brush(value.get("rle"), (height, width))
         return {"segmentation": run_lengths(mask, 0, 0, (height, width))}

@@ -31,6 +31,7 @@ from .bitmap import decode_bitmap
 
 KIND = "Supervisely JSON"
 META = "meta.json"
+MARKS = ("iscrowd", "ignore")
 IGNORED = "__ignore__"
 NO_AREA = ("point", "line", "polyline", "graph", "cuboid", "cuboid_2d", "cuboid_3d")
 ANNOTATIONS, IMAGES = "ann", "img"
@@ -176,6 +177,7 @@ class _Reader(AnnotatedReader):
             )
         if height * width > max_pixels():
             height = width = 1  # the builder tells
+        self._leave(content, "of an image")
         groups: dict[tuple[Any, str], Shape] = {}
         for number, one in enumerate(objects):
             given = one if isinstance(one, dict) else {}
@@ -184,6 +186,7 @@ class _Reader(AnnotatedReader):
                 self.no_area(kind, f"{file}, {place}")
                 continue
             found = _shape(given, kind, place, (height, width))
+            self._leave(given, "of an object")
             group = given.get("instance")
             if isinstance(group, str | int) and "segmentation" in found.entry:
                 first = groups.setdefault((found.key, str(group)), found)
@@ -192,6 +195,24 @@ class _Reader(AnnotatedReader):
                     first.entry["segmentation"] = united(parts, (height, width))
                     continue
             picture.shapes.append(found)
+
+    def _leave(self, one: dict[str, Any], of: str) -> None:
+        """Count what of an object, or an image, no record has."""
+        for name in _tags(one):
+            if name not in MARKS:
+                self.leave(f"the tag {name!r} {of}")
+        if one.get("description"):
+            self.leave(f"the description {of}")
+
+
+def _tags(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of tags by their names."""
+    tags = one.get("tags")
+    return {
+        tag["name"]: tag.get("value")
+        for tag in (tags if isinstance(tags, list) else ())
+        if isinstance(tag, dict) and isinstance(tag.get("name"), str)
+    }
 
 
 def _image_name(root: Path, file: Path) -> str:
@@ -223,12 +244,7 @@ def _shape(one: dict[str, Any], kind: str, place: str, size: tuple[int, int]) ->
     label = one.get("classTitle")
     key = label if isinstance(label, str) and label.strip() else None
     found = Shape(ANY if key == IGNORED else key, place, {})
-    tags = one.get("tags")
-    marks = {
-        tag.get("name"): tag.get("value")
-        for tag in (tags if isinstance(tags, list) else ())
-        if isinstance(tag, dict) and isinstance(tag.get("name"), str)
-    }
+    marks = _tags(one)
     ignore = key == IGNORED or _marked(marks, "ignore")
     if ignore or _marked(marks, "iscrowd"):
         found.entry.update(iscrowd=1, ignore=int(ignore))

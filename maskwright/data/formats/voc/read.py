@@ -131,8 +131,9 @@ class _Reader(Builder):
                 images.append(image)
         found = [entry for entry in entries if entry["file_name"] is not None]
         if not images:
-            first = f"; the first fault: {self.faults[0].message}" if self.faults else ""
-            raise ValueError(f"{self.path} gives no usable image of {len(entries)}{first}")
+            raise ValueError(
+                f"{self.path} gives no usable image of {len(entries)}{self.first_fault()}"
+            )
         listed = self._class_list(parts)
         occurring = sorted(
             {name for one in images for _, node, _ in one.objects if (name := _text(node, "name"))}
@@ -333,6 +334,7 @@ class _Reader(Builder):
             if mark is None:
                 message = f"difficult {shown(text)} is neither 0 nor 1: read as 0"
                 self.fault("bad difficult", message, "repaired", **where)
+            self._leave(node)
             shape: Any = box
             if not isinstance(box, BadSegment):
                 x1, y1, x2, y2 = box
@@ -351,6 +353,16 @@ class _Reader(Builder):
             self.spare -= 1  # an id of its own
             entry = {"image_id": image.number, "category_id": Unnamed(mask), "segmentation": code}
             yield self.spare, entry
+
+    def _leave(self, node: Node) -> None:
+        """Count what of an object no object of a data set has."""
+        if _text(node, "pose").lower() not in ("", "unspecified"):
+            self.leave("the pose of an object")
+        for mark in ("truncated", "occluded"):
+            if flag(_text(node, mark)):
+                self.leave(f"that an object is {mark}")
+        if node.child("part") is not None:
+            self.leave("the parts of an object, such as head and hands")
 
     def unknown_category(self, value: Any) -> str:
         """Return what is wrong with the class of an object, or with a mask that no object has."""

@@ -25,7 +25,8 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
     """Write a data set as Pascal VOC, one split at a time.
 
     Args:
-        dataset: the images and objects; crowd regions become `difficult` objects.
+        dataset: the images and objects; crowd regions become `difficult` objects, those of unknown
+            class one of each class, with their boxes alone.
         folder: where Annotations, JPEGImages (copies of the files), ImageSets and classes.txt go;
             other splits may be there already.
         masks: write the masks, if there are any, as SegmentationObject and SegmentationClass. Where
@@ -95,11 +96,6 @@ def _require_room(dataset: Dataset, folder: Path, listing: Path, masks: bool) ->
                 f"{record.path} has {len(record.labels)} objects, but a mask file of Pascal VOC "
                 f"numbers {VOID - 1} at most: write boxes only (masks=False)"
             )
-        if ANY_CLASS in record.labels:
-            raise ValueError(
-                f"{record.path} has an ignored region of unknown class, which a mask file of "
-                "Pascal VOC cannot hold: write boxes only (masks=False)"
-            )
 
 
 def _tree(
@@ -141,7 +137,9 @@ def _write_masks(dataset: Dataset, index: int, folder: Path, name: str) -> None:
         "SegmentationClass": (record.labels + 1).tolist(),
     }
     pictures = {kind: np.zeros(record.size, np.uint8) for kind in kinds}
-    for k in range(len(record.labels)):
+    for k, label in enumerate(record.labels.tolist()):
+        if label == ANY_CLASS:
+            continue
         crop, (x1, y1, x2, y2) = dataset.mask(index, k)
         for kind, numbers in kinds.items():
             pictures[kind][y1:y2, x1:x2][crop] = numbers[k]
