@@ -82,7 +82,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         "tasks.detection.reporting.label_figure.plot_labels",
     ):
         monkeypatch.setattr(f"maskwright.{place}", lambda *args: None)
-    monkeypatch.setattr("maskwright.training.train._write_report", touch_report)
+    monkeypatch.setattr("maskwright.training.conclusion.write_report", touch_report)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from maskwright.tasks.detection.compress import compress
 from maskwright.tasks.detection.data_options import anchors
 from maskwright.tasks.detection.recall import proposals
 from maskwright.timing.benchmark import benchmark
+from maskwright.training.hooks import EVENTS
 
 # The Python function of each command. `models` and `doctor` only print, and have none.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -61,6 +62,7 @@ PYTHON_ONLY = {
         for name in ("check", "stats", "convert", "split", "merge", "classes")
     ),
     ("train", "model_args"),
+    *(("train", event) for event in EVENTS),
 }
 # A shell has no return value: without `save` a command would have nothing to show for its work.
 SAVED_BY_COMMANDS = {"predict", "val", "proposals", "data check", "data stats"}

@@ -26,6 +26,7 @@ from maskwright.storage.checkpoint import save_checkpoint
 from maskwright.storage.rundir import ResultsTable, read_args, write_args, write_whole
 from maskwright.terminal import console
 from maskwright.text import encodable, one_line, printable, to_json
+from maskwright.training.trackers import TensorBoard
 
 pytestmark = pytest.mark.figures
 
@@ -258,7 +259,10 @@ def test_libraries_that_know_utf8_alone_reach_any_path(tmp_path: Path) -> None:
     row: dict[str, float | int | None] = {"epoch": 1, "step": 1, "train/loss": 0.5, "lr": 1e-3}
     ResultsTable(folder / "results.csv").append(row)
     with Curves(folder) as curves:
-        curves.add(row)
+        curves.add()
+    board = TensorBoard(folder, 0)
+    board.add({"train/loss": 0.5}, 1)
+    board.close("finished")
     assert (folder / "results.png").is_file()
     with plain_path(tmp_path / "plain") as path:
         assert path == tmp_path / "plain"

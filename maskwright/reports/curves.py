@@ -1,4 +1,4 @@
-"""The curves of a training run: `results.png`, drawn again after its epochs, and TensorBoard."""
+"""The curves of a training run: `results.png`, drawn again after its epochs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import csv
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from ..drawing.figures import (  # fmt: skip
     save_figure,
     style,
 )
-from ..paths import plain_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,15 +30,13 @@ LOWEST = "-"  # before the key of a metric that gets better as it falls
 
 
 class Curves:
-    """Redraws `results.png`, and feeds TensorBoard if it is installed, after each epoch.
+    """Redraws `results.png` after each epoch.
 
     Where epochs are so short that drawing would take more than a tenth of the time, the figure
     skips some of them; it is always up to date at the end.
 
     Args:
         folder: the run folder.
-        enabled: False does nothing, for all processes but the first.
-        step: optimiser steps done before; what a killed run has written beyond them is hidden.
         schedule: the learning rate at each step from 0 on; None: known at the ends of epochs.
         groups: what is drawn of the metrics, see `plot_results`.
     """
@@ -49,27 +45,14 @@ class Curves:
         self,
         folder: Path,
         *,
-        enabled: bool = True,
-        step: int = 0,
         schedule: Callable[[int], float] | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.folder = folder
         self._schedule, self._groups = schedule, groups
-        self.enabled = enabled
-        self._writer: Any = None
         self._drawn = -math.inf  # when, by the monotonic clock
         self._cost = 0.0  # seconds that it took
         self._stale = False
-        self._links = ExitStack()
-        if enabled:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                return
-            # It knows names in UTF-8 alone, and writes until the end.
-            place = self._links.enter_context(plain_path(folder))
-            self._writer = SummaryWriter(place, purge_step=step + 1)
 
     def __enter__(self) -> Curves:
         return self
@@ -77,22 +60,12 @@ class Curves:
     def __exit__(self, *_: object) -> None:
         if self._stale:
             self._draw()
-        if self._writer is not None:
-            self._writer.close()
-        self._links.close()
 
-    def add(self, row: Mapping[str, float | int | None]) -> None:
-        """Add the numbers of an epoch, which `results.csv` holds already."""
-        if not self.enabled:
-            return
+    def add(self) -> None:
+        """Draw what `results.csv` holds now, at once or later."""
         self._stale = True
         if time.monotonic() - self._drawn > 10 * self._cost:
             self._draw()
-        if self._writer is not None:
-            for key, value in row.items():
-                if value is not None and math.isfinite(value):
-                    self._writer.add_scalar(key, value, int(row["step"] or 0))
-            self._writer.flush()
 
     def _draw(self) -> None:
         start = time.monotonic()

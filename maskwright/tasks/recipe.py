@@ -35,6 +35,7 @@ INSIDE: Number = ((int, float), lambda x: 0 < x < 1, "a number between 0 and 1")
 BELOW_1: Number = ((int, float), lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
 # Options that a comparison of several models decides for each of its trainings.
 OF_ONE = ("model", "model_args", "seed", "resume")
+LOGS = ("mlflow", "wandb")  # trackers that `log` names
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,17 @@ class TrainRecipe:
 
     resume: str | Path | None = None
     """Run folder or `last` checkpoint to go on with, with the options of that run; only data,
-    device, workers and patience may be given anew."""
+    device, workers, patience and log may be given anew."""
 
     project: str | Path = "runs"
     """Folder that holds the run folders."""
 
     name: str | None = None
     """Name of the run: the folder is project/train/name, numbered if taken. None: "train"."""
+
+    log: str | tuple[str, ...] | None = None
+    """Trackers that get the numbers of each epoch as well: mlflow, wandb or mlflow,wandb. None:
+    TensorBoard alone, if it is installed."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Update rule."""
@@ -241,6 +246,8 @@ class TrainRecipe:
         parse_channels(self.channels)
         self._check_numbers()
         self._check_combinations()
+        for name in set(self.logs).difference(LOGS):
+            raise OptionError(f"log={name}: known are {', '.join(LOGS)}{nearest(name, LOGS)}")
 
     def _check_numbers(self) -> None:
         for name, (kind, accepts, expected) in self.NUMBERS.items():
@@ -289,6 +296,12 @@ class TrainRecipe:
         for name in ("backbone", "imgsz"):
             if getattr(self, name) is not None and name in self.model_args:
                 raise OptionError(f"{name} is given twice, by itself and in model_args: drop one")
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The trackers that `log` names, each once."""
+        given = self.log if isinstance(self.log, str) else ",".join(self.log or ())
+        return tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
     @property
     def validates(self) -> bool:

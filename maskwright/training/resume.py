@@ -21,7 +21,7 @@ from ..tasks.recipe import TrainRecipe
 
 LAST, PREVIOUS, DAMAGED = "last.safetensors", "previous.safetensors", "last.damaged.safetensors"
 # What a resumed run may be given anew: nothing here changes what is computed.
-FREE_ON_RESUME = ("data", "device", "workers", "patience")
+FREE_ON_RESUME = ("data", "device", "workers", "patience", "log")
 
 
 @dataclass(frozen=True)

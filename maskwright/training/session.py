@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,19 @@ from ..data.loader import Loader
 from ..data.records import Dataset
 from ..models.base import Model
 from ..models.meta import Meta
+from ..reports.next_command import command
 from ..storage.checkpoint import TrainingState, load_state, save_checkpoint
 from ..storage.rundir import ResultsTable
 from ..tasks.base import Task
 from ..tasks.recipe import TrainRecipe
 from .best import waited
 from .ema import Ema
+from .hooks import Hooks, Moment
 from .optim import load_optimizer_tensors, optimizer_tensors
 from .place import Place
+from .result import TrainResult
 from .resume import LAST, PREVIOUS, Resumed, damaged
+from .stages import whole_run
 
 
 @dataclass
@@ -54,6 +59,9 @@ class Session:
         start: where the first weights came from, for people.
         place: where the training stands.
         saved: when `last` was written, by the monotonic clock.
+        hooks: what is called as it goes.
+        halted: whether one of these has asked for the end.
+        losses: of the latest step.
     """
 
     task: Task
@@ -77,6 +85,9 @@ class Session:
     start: str
     place: Place = field(default_factory=Place)
     saved: float = field(default_factory=time.monotonic)
+    hooks: Hooks = field(default_factory=Hooks)
+    halted: bool = False
+    losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -92,6 +103,11 @@ class Session:
     def called(self, epoch: int) -> str:
         """Return the number of an epoch, and where it is known of how many."""
         return f"epoch {epoch}" + (f"/{self.epochs}" if self.recipe.minutes is None else "")
+
+    @property
+    def resuming(self) -> str:
+        """The command that goes on with the run."""
+        return command("maskwright", "train", f"resume={whole_run(self.dir)}")
 
     @property
     def first(self) -> bool:
@@ -113,6 +129,8 @@ class Session:
     def trained(self) -> str | None:
         """Return why no further epoch follows, or None."""
         epochs = waited(self.place)
+        if self.halted:
+            return "a function that was given to train has stopped it"
         if self.place.step >= self.total and self.place.batch == 0:
             over = self.recipe.minutes
             return f"all {self.total} steps are done" + (
@@ -123,6 +141,27 @@ class Session:
                 f"no better {self.task.score} for {epochs} epochs (patience={self.recipe.patience})"
             )
         return None
+
+    def call(
+        self,
+        event: str,
+        numbers: Mapping[str, float | int | None] | None = None,
+        *,
+        better: bool = False,
+        result: TrainResult | None = None,
+    ) -> None:
+        """Call in the first process what stands at an event, see `Moment`."""
+        if self.first and self.hooks.wanted(event):
+            place, hooks = self.place, self.hooks
+            moment = Moment(
+                *(event, self.dir, self.model, self.recipe, place.epoch, place.step, self.total),
+                *(numbers or {}, better, result, hooks.stop),
+            )
+            hooks.call(moment, "" if result else f"{self.resuming} goes on without it")
+
+    def hear(self) -> None:
+        """Let all processes know whether a function in the first has asked for the end."""
+        self.halted = any(self.gather(self.hooks.stopping))
 
     def save_last(self, *, older_than: float = 0.0) -> None:
         """Write `weights/last`: all that a resumed run needs.

@@ -11,9 +11,10 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,14 +24,10 @@ from ..errors import TrainingError, WorkerError
 from ..hub.names import architecture
 from ..prediction.predictor import finder
 from ..prediction.tiles import evaluate_in_tiles
-from ..processes import signal_name
 from ..reports.curves import Curves
-from ..reports.next_command import command
 from ..reports.page import REPORT
-from ..reports.undefined import is_defined, undefined_line, undefined_metrics
 from ..storage.rundir import write_fault
 from ..tasks import recipes
-from ..tasks.base import Written
 from ..tasks.evaluation import Evaluation, evaluate, to_device
 from ..tasks.recipe import TrainRecipe, check_known, check_names, option_parameters
 from ..terminal import console
@@ -38,15 +35,18 @@ from ..terminal.heap import give_back
 from ..terminal.interrupt import Interrupt
 from . import health
 from .best import is_better, undefined_note
+from .conclusion import conclude, go_on
 from .fitting import fit_after_training
+from .hooks import EVENTS, Function, Hooks, split_functions
 from .introduce import introduce
 from .optim import lr_factor, set_lr
 from .prepare import make_fabric, prepare
 from .result import TrainResult
 from .resume import Resumed, find_run, kind_of
 from .session import Session
-from .stages import first_stages, stages_of, whole_run
+from .stages import first_stages, stages_of
 from .step import seed_dropout
+from .trackers import require_trackers, tracked
 
 SAVE_EVERY = 600.0  # seconds between two writes of `last` inside an epoch
 SAVE_BEFORE_VAL = 60.0  # an older `last` is renewed before a validation, which may take long
@@ -62,6 +62,8 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
         **options: fields of `TrainRecipe` and of the recipe of the model's task, where each stands
             with its meaning and default. The signature shows the defaults that hold without
             `model`; `maskwright train --help` tells where other models have others, as in `batch`.
+            Besides, `on_train_start`, `on_step_end`, `on_epoch_end` and `on_train_end` are each a
+            function, or several, that is called with the `Moment` (`training/hooks.py`).
 
     Returns:
         Run folder, checkpoints and metrics.
@@ -72,34 +74,54 @@ def train(data: Any = "", model: str | None = None, **options: Any) -> TrainResu
         TrainingError: a RuntimeError: if the loss is not finite several times in a row, or another
             process of the training has ended.
         WorkerError: a RuntimeError: if a process that loads images has ended.
+        Exception: what a function that was given raises, with a note of whose it is; what was
+            trained up to then is kept.
 
     Example:
         >>> import maskwright as mw
         >>> mw.train("cells/", epochs=20, batch=4)  # doctest: +SKIP
     """
+    functions = split_functions(options)
     if model is not None:
         options["model"] = model
     check_known(options, recipes().values())  # before the name of the model is looked up
     kind = type(data) if isinstance(data, TrainRecipe) else kind_of(options)
     check_names(options, kind, recipes().values())
     if isinstance(data, TrainRecipe):
-        return fit(replace(data, **options), options)
+        return fit(replace(data, **options), options, functions)
     if str(data):
         options["data"] = data
-    return fit(kind(**options), options)
+    return fit(kind(**options), options, functions)
 
 
 train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    option_parameters(*recipes().values()), return_annotation=TrainResult
+    [
+        *option_parameters(*recipes().values()),
+        *(
+            inspect.Parameter(
+                event,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation="Callable[[Moment], object] | Sequence[Callable] | None",
+            )
+            for event in EVENTS
+        ),
+    ],
+    return_annotation=TrainResult,
 )
 
 
-def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult:
+def fit(
+    recipe: TrainRecipe,
+    given: dict[str, Any] | None = None,
+    functions: Mapping[str, Sequence[Function]] | None = None,
+) -> TrainResult:
     """Run a recipe to its end, or on from where it was interrupted.
 
     Args:
         recipe: all options.
         given: those among them that the user chose, by name; matters for `resume` only.
+        functions: what is called as it goes, by event; see `hooks`.
     """
     resumed = None
     if recipe.resume is not None:
@@ -107,19 +129,26 @@ def fit(recipe: TrainRecipe, given: dict[str, Any] | None = None) -> TrainResult
     else:
         architecture(str(recipe.model))  # a wrong name is told before anything is asked of it
     whole = recipe if resumed is None else resumed.recipe
+    require_trackers(whole)
+    run = partial(_fit, functions=functions)
     if stages_of(whole):
         fabric = make_fabric(whole.device)
-        resumed, stopped = first_stages(whole, resumed, fabric, _fit)
+        resumed, stopped = first_stages(whole, resumed, fabric, run)
         if stopped is not None:
             return stopped
-    return _fit(recipe, resumed)
+    return run(recipe, resumed)
 
 
-def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
+def _fit(
+    recipe: TrainRecipe,
+    resumed: Resumed | None,
+    functions: Mapping[str, Sequence[Function]] | None = None,
+) -> TrainResult:
     # The caller's random numbers stay as they are.
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(cuda)):
         run = _prepare(recipe, resumed)
+        run.hooks = Hooks(functions)
         for note in resumed.notes if resumed is not None and run.first else ():
             console.warn(note)
         # Without a report, the run was stopped while writing it.
@@ -134,16 +163,19 @@ def _fit(recipe: TrainRecipe, resumed: Resumed | None) -> TrainResult:
             return _run(run)
         except KeyboardInterrupt:
             if run.first:
-                console.note(_go_on(run))
+                console.note(go_on(run))
             raise
         except OSError as error:  # pictures and events; what matters is written with more care
+            if error is run.hooks.fault:
+                raise
             raise write_fault(run.dir, error) from error
         except RuntimeError as error:
-            if run.fabric.world_size == 1 or not health.lost_process(error):
+            alone = run.fabric.world_size == 1 or error is run.hooks.fault
+            if alone or not health.lost_process(error):
                 raise
             raise TrainingError(
                 f"another process of this training has ended (its own message tells why), so this "
-                f"one stops at step {run.place.step}; {_go_on(run)}"
+                f"one stops at step {run.place.step}; {go_on(run)}"
             ) from error
 
 
@@ -159,35 +191,40 @@ def _prepare(recipe: TrainRecipe, resumed: Resumed | None) -> Session:
         ) from error
 
 
-def _go_on(run: Session) -> str:
-    return "go on with\n  " + command("maskwright", "train", f"resume={whole_run(run.dir)}")
-
-
 def _run(run: Session) -> TrainResult:
+    with ExitStack() as inside:
+        if run.first:  # first, as it tells of what cannot be had
+            inside.enter_context(tracked(run.hooks, run.dir, run.table, run.recipe, run.place.step))
+        reason, number = _train(run)
+        result = conclude(run, reason, number)
+        run.call("on_train_end", result.metrics, result=result)
+    return result
+
+
+def _train(run: Session) -> tuple[str | None, int]:
+    """Train epoch by epoch; return why it has ended, or None and the number of a signal."""
+
     def schedule(step: int) -> float:
         return run.lr * lr_factor(run.recipe, step, run.total)
 
-    curves = Curves(
-        run.dir,
-        enabled=run.first,
-        step=run.place.step,
-        schedule=None if run.recipe.minutes else schedule,
-        groups=run.task.curves,
-    )
+    by_step = None if run.recipe.minutes else schedule
+    curves = Curves(run.dir, schedule=by_step, groups=run.task.curves)
+    run.hooks.add("on_epoch_end", lambda moment: curves.add())
     with Interrupt() as interrupt, curves:
+        run.call("on_train_start")
         while not (reason := run.finished()):
             fits = run.fits
             done = fit_after_training(run, interrupt) if fits else train_epoch(run, interrupt)
             if not done:
                 break
+            run.hear()
             result: Evaluation | None = None
             if run.val_data is not None and (fits or _validates(run)):
                 result = validate(run, interrupt, keep=not fits)
                 if result is None:
                     break
-            finish_epoch(run, result, curves, fitted=fits)
-    number = max(run.gather(interrupt.number)) if reason is None else 0
-    return _conclude(run, reason, number)
+            finish_epoch(run, result, fitted=fits)
+    return reason, max(run.gather(interrupt.number)) if reason is None else 0
 
 
 def train_epoch(run: Session, interrupt: Interrupt) -> bool:
@@ -214,6 +251,12 @@ def train_epoch(run: Session, interrupt: Interrupt) -> bool:
             count = min(place.batch * block, images) - bar.done
             place.images += count
             bar.update(count, loss=means.get("total"), lr=lr)
+            if group:
+                try:
+                    run.call("on_step_end", {"lr": lr, **run.losses})
+                except Exception:
+                    run.save_last()
+                    raise
             if place.step == run.total:
                 return True
             run.save_last(older_than=0 if stop else SAVE_EVERY)
@@ -254,6 +297,8 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
     if fabric.world_size > 1:
         vector = fabric.all_reduce(vector, reduce_op="mean")
     *losses, norm_value, stop = vector.tolist()
+    values = dict(zip(parts, losses, strict=True))
+    run.losses = _named(values)
     place.batch += len(group)
     place.step += 1
     if all(math.isfinite(value) for value in (*losses, norm_value)):
@@ -261,7 +306,6 @@ def optimise(run: Session, group: list[Batch], interrupt: Interrupt) -> bool:
         if run.ema is not None:
             run.ema.update(run.model)
         place.counted += 1
-        values = dict(zip(parts, losses, strict=True))
         for name, number in values.items():
             place.sums[name] = place.sums.get(name, 0.0) + number
         health.check(run, values["total"])
@@ -314,15 +358,12 @@ def validate(run: Session, interrupt: Interrupt, *, keep: bool = True) -> Evalua
     return result
 
 
-def finish_epoch(
-    run: Session, result: Evaluation | None, curves: Curves, *, fitted: bool = False
-) -> None:
+def finish_epoch(run: Session, result: Evaluation | None, *, fitted: bool = False) -> None:
     """Write the row, the checkpoints and the figures of an epoch, and move on to the next.
 
     Args:
         run: the training.
         result: of the validation, or None.
-        curves: the figures.
         fitted: what ends was the stage after the training: its weights are the best ones, whatever
             their score, because they are what was asked for.
     """
@@ -335,8 +376,7 @@ def finish_epoch(
         "images_per_s": round(place.images / max(place.seconds, 1e-9), 3),
         "lr": run.lr * lr_factor(run.recipe, place.step - 1, run.total),
     }
-    means = {key: value / place.counted for key, value in sorted(place.sums.items())}
-    row |= {f"train/{'loss' if key == 'total' else key}": v for key, v in means.items()}
+    row |= _named({key: value / place.counted for key, value in sorted(place.sums.items())})
     # The numbers of each name stand in metrics.json.
     row |= {f"val/{key}": v for key, v in metrics.items() if run.task.named(key) is None}
     place.epoch, place.batch = place.epoch + 1, 0
@@ -372,15 +412,21 @@ def finish_epoch(
             if better and run.val_data is not None:
                 settings, _ = run.task.validation(run.recipe)
                 run.task.save_validation(run.dir, result, run.val_data, settings)
-        curves.add(row)
     run.save_last()
+    run.call("on_epoch_end", row, better=better)
+    run.hear()
     run.fabric.barrier()
+
+
+def _named(losses: Mapping[str, float]) -> dict[str, float]:
+    """Return losses as the columns of `results.csv` call them."""
+    return {f"train/{'loss' if key == 'total' else key}": v for key, v in losses.items()}
 
 
 def _validates(run: Session) -> bool:
     if not run.recipe.validates:
         return False
-    last = run.place.step >= run.total
+    last = run.place.step >= run.total or run.halted
     return last or (run.place.epoch + 1) % run.recipe.val_every == 0
 
 
@@ -402,7 +448,7 @@ def _groups(run: Session, interrupt: Interrupt) -> Iterator[list[Batch]]:
             group = list(itertools.islice(heard, run.recipe.accumulate))
         except WorkerError as error:
             run.save_last()
-            raise WorkerError(f"{error}; {_go_on(run)}") from None
+            raise WorkerError(f"{error}; {go_on(run)}") from None
         if interrupt.left:
             yield []
             return
@@ -425,74 +471,3 @@ def _report(run: Session, result: Evaluation) -> None:
         console.note(f"{run.called(place.epoch)}: {text} ({best})")
     for text in result.warnings(by="training"):
         console.warn(text)
-
-
-def _write_report(run: Session) -> Written | None:
-    """Write the report of the best epoch from what it left; None if it left nothing."""
-    place, recipe, task = run.place, run.recipe, run.task
-    assert run.val_data is not None
-    best = task.best_evaluation(run.dir, recipe, place.best_metrics, run.val_data)
-    if best is None:
-        return None
-    settings, _ = task.validation(recipe)
-    written = task.write_report(
-        run.dir,
-        best,
-        run.val_data,
-        settings,
-        title=f"Training of {recipe.model} on {recipe.data}, best epoch {place.best_epoch}",
-        options=recipe.to_dict(),
-        device=str(run.fabric.device),
-        notes=best.warnings(by="model"),
-        origin=[f"model={run.dir}"],
-        same=task.repeated(recipe),
-    )
-    for line in written.lines:
-        console.note(line)
-    return written
-
-
-def _conclude(run: Session, reason: str | None, number: int) -> TrainResult:
-    best = run.dir / "weights" / "best.safetensors"
-    last = run.dir / "weights" / "last.safetensors"
-    found = best.is_file()
-    if run.first:
-        if reason is None:
-            by = f" by {signal_name(number)}" if number else ""
-            console.note(f"interrupted at step {run.place.step} of {run.total}{by}; {_go_on(run)}")
-        elif run.val_data is None:
-            following = run.task.commands(f"model={run.dir}", run.train_data, run.recipe, None)
-            console.note(
-                f"{reason}, without a validation, so no threshold is advised; next:\n  "
-                + following[0]
-            )
-        elif not found:
-            console.note(f"{reason}; the weights are in {last}")
-        else:
-            metrics = run.place.best_metrics
-            whole = {key: value for key, value in metrics.items() if run.task.named(key) is None}
-            rows = [[key, value] for key, value in whole.items() if is_defined(value)]
-            place = run.place
-            title = "After the fit" if place.fitted else f"Best epoch: {place.best_epoch}"
-            if rows:
-                console.table(f"{title} ({reason})", ["metric", "value"], rows)
-                if line := undefined_line(undefined_metrics(whole)):
-                    console.note(line)
-            else:
-                console.note(
-                    f"{reason}; {run.task.score} is undefined, the latest weights are in {best}"
-                )
-            written = _write_report(run)
-            following = run.task.commands(f"model={run.dir}", run.val_data, run.recipe, written)
-            if written is None:
-                following = following[1:]  # nothing tells what to look at
-            console.note("next:\n  " + "\n  ".join(following))
-    return TrainResult(
-        run.dir,
-        best if found else None,
-        last,
-        run.place.best_metrics,
-        reason is None,
-        number,
-        run.task.shown,
-    )

@@ -105,10 +105,12 @@ def same(a: Path, b: Path) -> bool:
 @pytest.mark.parametrize("name", names())
 def test_trains_validates_and_predicts(name: str, tmp_path: Path) -> None:
     options = tiny_training(name, tmp_path)
-    result = mw.train(**options)
+    told: list[Any] = []
+    result = mw.train(**options, on_epoch_end=told.append)
     assert not result.interrupted and result.last.is_file()
     with (result.dir / "results.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
+    assert set(told[0].numbers) <= set(row) and told[0].epoch == 1
     losses = [float(value) for key, value in row.items() if key.startswith("train/")]
     assert losses and all(map(math.isfinite, losses))
     assert (result.dir / "report.html").is_file()

@@ -55,7 +55,10 @@ def whole(coins: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
             "tasks.detection.reporting.label_figure.plot_labels",
         ):
             patch.setattr(f"maskwright.{place}", lambda *args: None)
-        patch.setattr(training, "_write_report", lambda run: (run.dir / "report.html").touch())
+        patch.setattr(
+            "maskwright.training.conclusion.write_report",
+            lambda run: (run.dir / "report.html").touch(),
+        )
         return train(**alternating(coins, tmp_path_factory.mktemp("whole")))
 
 

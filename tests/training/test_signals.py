@@ -377,7 +377,7 @@ def test_stopped_while_the_report_is_written(
 
     line = as_options(options | options.pop("model_args") | {"steps": 1, "warmup": 0})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_write_report", write_report)
+        patch.setattr("maskwright.training.conclusion.write_report", write_report)
         assert main(["train", *line]) == 143
     out, err = capsys.readouterr()
     folder = options["project"] / "train" / "train"
