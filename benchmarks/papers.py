@@ -34,6 +34,7 @@ class Experiment:
     Attributes:
         data: folder of the data set below `--data`.
         split: of the images that are scored.
+        beside: a second split outside the training, scored as well.
         sides: options of `train` by what the side is called; the first is what others are held to.
         common: options that all sides have.
         metric: that is compared, a share.
@@ -47,6 +48,7 @@ class Experiment:
     common: dict[str, Any] = field(default_factory=dict)
     metric: str = "top1"
     looks: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
+    beside: str | None = None
 
     @property
     def named(self) -> list[str]:
@@ -172,6 +174,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
         SCENES,
         metric="mIoU",
+        beside="val",
     ),
     "deeplab": Experiment(
         "camvid",
@@ -185,6 +188,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         {**SCENES, "model": "deeplabv3plus_lite0"},
         metric="mIoU",
         looks={"": {}, " and CRF": {"crf": True}},
+        beside="val",
     ),
 }
 
@@ -205,13 +209,16 @@ def train_once(experiment: Experiment, side: str, seed: int, data: Path) -> list
             loss = float(list(csv.DictReader(file))[-1]["train/loss"])
         rows = []
         for look, options in experiment.looks_of(side).items():
-            asked = {**options, "split": experiment.split, "workers": 0}
-            scored = mw.val(
-                run.last, train_part, batch=100 if experiment.metric == "top1" else 4, **asked
-            )
-            score = 100 * scored[experiment.metric]
-            row = {"side": side + look, "seed": seed, "score": score, "loss": loss}
-            rows.append({**row, "seconds": seconds})
+
+            def score(split: str, options: dict[str, Any] = options) -> float:
+                asked = {"batch": 100 if experiment.metric == "top1" else 4, "workers": 0}
+                scored = mw.val(run.last, train_part, split=split, **asked, **options)
+                return 100 * float(scored[experiment.metric])
+
+            row = {"side": side + look, "seed": seed, "score": score(experiment.split)}
+            if experiment.beside:
+                row[experiment.beside] = score(experiment.beside)
+            rows.append({**row, "loss": loss, "seconds": seconds})
     return rows
 
 

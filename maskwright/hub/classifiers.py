@@ -12,12 +12,12 @@ from ..converters import networks
 from ..converters.state_dicts import subset, weights_prefix
 from ..models.classification.timm_backbone import PREFIX
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, get_entry
+from ..models.registry import ModelEntry, build_blank
 from ..nn.stochastic_depth import fold
 from ..storage.checkpoint import Checkpoint
 from ..storage.published import read_tensors
 from .backbone_weights import SHIPPED_BACKBONES, fetch_timm
-from .foreign import blank_model, final_layer
+from .foreign import final_layer
 
 _PACKAGE = Path(__file__).parents[1] / "weights"
 # Networks of ours whose weights timm alone publishes, and the options that belong to these.
@@ -56,7 +56,7 @@ def imagenet_weights(entry: ModelEntry, options: Mapping[str, Any]) -> Checkpoin
         source = "the package, without last convolution and head"
         return Checkpoint(Meta(name, dict(options), [], source=source), state)
     tensors = fetch_timm(donor)
-    blank = blank_model(entry, 1, options)
+    blank = build_blank(entry.name, 1, **options)
     converted = networks.to_maskwright(
         tensors, list(blank.state_dict()), model=name, source="timm", final=final_layer(blank)
     )
@@ -82,7 +82,7 @@ def plain_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     args = checkpoint.meta.args
     if not _weighs_branches(args):
         return dict(checkpoint.model)
-    blank: Any = blank_model(get_entry(checkpoint.meta.model), 1, args)
+    blank: Any = build_blank(checkpoint.meta.model, 1, **args)
     layers = [f"network.{name}" for name in blank.network.last_layers()]
     return fold(checkpoint.model, layers, args["drop_path"])
 

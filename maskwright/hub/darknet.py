@@ -12,10 +12,9 @@ from ..errors import OptionError
 from ..files import replacing
 from ..models.darknet import table_of
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, get_entry
+from ..models.registry import ModelEntry, build_blank, get_entry
 from ..nn.darknet.table import Table
 from ..storage.checkpoint import Checkpoint, check_state, save_checkpoint
-from .foreign import blank_model
 
 # As Darknet predicts on a CPU: what its detections are compared with.
 CONVENTIONS = "darknet_cpu"
@@ -53,7 +52,7 @@ def convert_in(
         converted.category_ids,
         source=f"converted from {src.name} (darknet)",
     )
-    check_state(blank_model(entry, len(converted.names), options), converted.state, src)
+    check_state(build_blank(entry.name, len(converted.names), **options), converted.state, src)
     save_checkpoint(dst, meta, converted.state, extras=converted.extras)
     return converted.report
 

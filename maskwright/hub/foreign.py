@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
@@ -17,16 +16,10 @@ from ..converters.detectron import Renamed, to_detectron2
 from ..errors import OptionError
 from ..models.conventions import CONVENTIONS
 from ..models.detection.base import Detector
-from ..models.registry import ModelEntry, build, find_entry, get_entry
+from ..models.registry import ModelEntry, build_blank, find_entry, get_entry
 from ..models.transfer import class_rows
 from ..storage.older_names import modern_names
 from ..storage.published import WeightsFile, read_weights
-
-
-def blank_model(entry: ModelEntry, num_classes: int, options: Mapping[str, Any]) -> Any:
-    """Build a model without spending time or memory on random weights."""
-    with torch.device("meta"):
-        return build(entry.name, num_classes, **options)
 
 
 def convert_weights(
@@ -53,7 +46,7 @@ def convert_weights(
     """
     if conventions is not None and conventions not in CONVENTIONS:
         raise OptionError(f"conventions is one of {', '.join(CONVENTIONS)}; got {conventions!r}")
-    detector = blank_model(entry, 1, options)
+    detector = build_blank(entry.name, 1, **options)
     ours = list(detector.state_dict())
     if file is None:
         file = read_weights(path, known_names(entry, ours))
@@ -71,10 +64,10 @@ def convert_weights(
             known = entry.arguments()
             told |= {k: v for k, v in file.options.items() if k in known and k not in options}
             if told:
-                ours = list(blank_model(entry, 1, {**options, **told}).state_dict())
+                ours = list(build_blank(entry.name, 1, **{**options, **told}).state_dict())
         if converts_by_name(entry):
             told = networks.told_options(tensors, model=entry.name, source=found)
-            blank = blank_model(entry, 1, {**options, **told})
+            blank = build_blank(entry.name, 1, **{**options, **told})
             converted = networks.to_maskwright(
                 tensors,
                 list(blank.state_dict()),

@@ -23,7 +23,7 @@ from ..files import replacing
 from ..models.base import Model
 from ..models.conventions import get_conventions
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, build, get_entry
+from ..models.registry import ModelEntry, build, build_blank, get_entry
 from ..models.semantic.encoder import Encoder
 from ..models.transfer import transfer
 from ..paths import home_path, takes_paths
@@ -39,7 +39,6 @@ from .backbone_weights import backbone_file, backbone_names, load_parts
 from .classifiers import backbone_state, imagenet_weights, merged, plain_state, start_state
 from .darknet import convert_in, convert_out
 from .foreign import (
-    blank_model,
     convert_weights,
     converts_by_name,
     found_format,
@@ -404,7 +403,7 @@ def convert(
         model = entry.name
     entry = get_entry(model)
     try:
-        own_names = list(blank_model(entry, 1, {}).state_dict())
+        own_names = list(build_blank(entry.name, 1).state_dict())
         if not ours and file is None:
             file = read_file(src, known_names(entry, own_names))
         found = "maskwright" if file is None else found_format(file.tensors, entry, own_names)
@@ -426,7 +425,7 @@ def convert(
         converted = convert_weights(
             src, entry, {}, drop_unused=drop_unused, conventions=conventions, file=file
         )
-        detector = blank_model(entry, len(converted.names), converted.options)
+        detector = build_blank(entry.name, len(converted.names), **converted.options)
         own = detector.state_dict()
         for key, tensor in converted.state.items():
             if own[key].shape != tensor.shape:

@@ -13,13 +13,19 @@ from ..converters.darknet import is_weights
 from ..errors import OptionError, nearest
 from ..models.base import Model
 from ..models.meta import Meta
-from ..models.registry import ModelEntry, build, find_entry, get_entry
+from ..models.registry import (
+    ModelEntry,
+    Unfilled,
+    build,
+    build_blank,
+    find_entry,
+)
 from ..paths import plain_path
 from ..storage.checkpoint import Checkpoint, check_state, load_checkpoint
 from ..storage.published import fetch, is_safetensors
 from .classifiers import merged
 from .darknet import darknet_start
-from .foreign import blank_model, convert_weights, recognised
+from .foreign import convert_weights, recognised
 from .names import SHIPPED_MODELS, shipped_for
 
 # Before the path of a classifier's weights that a backbone starts from.
@@ -64,13 +70,16 @@ def same_kind(meta: Meta, entry: ModelEntry, weights: str | Path) -> None:
 
 
 def build_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path) -> Model:
-    """Build the model that a checkpoint describes, with random weights; see `check_described`.
+    """Build the model that a checkpoint describes; see `check_described`.
+
+    Its weights are whatever was in memory: load the state next.
 
     Raises:
         ValueError: if it cannot be built, or the tensors do not fit it.
     """
     check_described(meta, state, source)
-    model: Model = build(meta.model, len(meta.names), **meta.args)
+    with Unfilled():
+        model: Model = build(meta.model, len(meta.names), **meta.args)
     return model
 
 
@@ -83,7 +92,7 @@ def check_described(meta: Meta, state: Mapping[str, Tensor], source: str | Path)
         ValueError: if not.
     """
     try:
-        blank = blank_model(get_entry(meta.model), len(meta.names), meta.args)
+        blank = build_blank(meta.model, len(meta.names), **meta.args)
     except Exception as error:  # the options come from a file: they may be anything
         raise ValueError(
             f"{source}: the model that it describes cannot be built ({error}); it was written by "

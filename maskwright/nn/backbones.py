@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import OptionError
 from .alexnet import AlexNet
 from .detection.poolers import Trunk
+from .efficientnet import LITES, EfficientNetLite
 from .mobilenets import MOBILENETS, MobileNet
 from .resnet import RESNETS, ResNet
 from .vgg import VGG, VGGS
@@ -25,6 +26,7 @@ STRIDES = (2, 4, 8, 16, 32)  # of the maps that a network may offer
 PYRAMID = STRIDES[1:]  # those of a detector
 OUTPUT_STRIDES = (32, 16, 8)  # of the last map; less than 32: by dilation
 _WITH_TAIL = "mobilenet_v3_large"
+_OWN = (*RESNETS, *VGGS, *MOBILENETS, *LITES, "alexnet")  # need no timm
 # Classes of timm's feature networks that run their children one after the other.
 _CHAINS = ("FeatureListNet", "EfficientNetFeatures", "MobileNetV3Features")
 
@@ -41,7 +43,7 @@ class _Body(Protocol):
 
 def is_backbone(name: str) -> bool:
     """Whether a network is called so, ours or timm's; whether its maps serve is seen later."""
-    if name in (*RESNETS, *VGGS, *MOBILENETS, "alexnet"):
+    if name in _OWN:
         return True
     import timm
 
@@ -50,10 +52,8 @@ def is_backbone(name: str) -> bool:
 
 def finest_stride(name: str) -> int:
     """Return the stride of the finest map that a backbone has, 2 or 4."""
-    if name in (*RESNETS, *VGGS, *MOBILENETS):
-        return 2
-    if name == "alexnet":
-        return 4
+    if name in _OWN:
+        return 4 if name == "alexnet" else 2
     import timm
 
     with torch.device("meta"):
@@ -96,9 +96,9 @@ class TimmBody(nn.Module):
         if name not in timm.list_models():
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             hint = f"; timm has for example {', '.join(near)}" if near else ""
-            own = ", ".join([*RESNETS, *VGGS, *MOBILENETS, "alexnet"])
             raise ValueError(
-                f"no backbone is called {name!r}: it is one of {own} or a timm name{hint}"
+                f"no backbone is called {name!r}: it is one of {', '.join(_OWN)} or a timm "
+                f"name{hint}"
             )
         probe: Any = timm.create_model(name, features_only=True, pretrained=False)
         reductions = probe.feature_info.reduction()
@@ -231,7 +231,8 @@ class Backbone(Trunk):
     """A network that returns maps fine to coarse, with the habits of detection.
 
     Args:
-        name: one of our ResNets or VGGs, "alexnet" or a timm name.
+        name: one of our networks (ResNets, VGGs, MobileNets, EfficientNet-Lites, "alexnet") or a
+            timm name.
         norm: "frozen": batch norm is a constant; "affine": statistics are constant, weight and
             bias train; "bn": everything trains. None: frozen for our ResNets, affine for timm.
         eps: epsilon of the batch norm of our ResNets.
@@ -294,7 +295,7 @@ class Backbone(Trunk):
                 f"a map of an expansion is for {', '.join(MOBILENETS)}, a reduced tail for "
                 f"{_WITH_TAIL}; {name} has none"
             )
-        body: ResNet | TimmBody | AlexNet | VGG | MobileNet
+        body: ResNet | TimmBody | AlexNet | VGG | MobileNet | EfficientNetLite
         finest = min(strides[0], PYRAMID[0])
         self.mean: tuple[float, ...] = (123.675, 116.28, 103.53)
         self.std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -331,7 +332,8 @@ class Backbone(Trunk):
                 tail=tail,
             )
         else:
-            body = TimmBody(
+            make = EfficientNetLite if name in LITES else TimmBody
+            body = make(
                 name,
                 strides[-1],
                 finest=finest,

@@ -12,9 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..models import build
+from ..models.registry import build_blank
 from ..storage.rundir import new_run_dir, remove_parts, write_args
 from ..tasks import task_of
 from ..tasks.recipe import TrainRecipe
@@ -73,8 +71,7 @@ def first_stages(
         The whole training, to go on with its last stage; and, if one was interrupted, its result.
     """
     if resumed is None:
-        with torch.device("meta"):  # before there is a folder
-            plain = build(recipe.model, 1, **recipe.model_args)
+        plain = build_blank(recipe.model, 1, **recipe.model_args)  # before there is a folder
         task_of(recipe.model).check_stages(plain, recipe.model)
         folder = None
         if fabric.is_global_zero:

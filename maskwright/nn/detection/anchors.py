@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -51,14 +52,14 @@ class AnchorGenerator(nn.Module):
         self.per_cell = len(per_level[0]) * len(ratios)
         self.per_level = (self.per_cell,) * len(strides)
         for level, sides in enumerate(per_level):
-            height_ratio = torch.as_tensor(tuple(ratios)).sqrt()
-            side = torch.as_tensor(sides, dtype=torch.float32)
-            widths = ((1 / height_ratio)[:, None] * side).flatten()
-            heights = (height_ratio[:, None] * side).flatten()
-            cell = torch.stack([-widths, -heights, widths, heights], 1) / 2
-            self.register_buffer(
-                f"cell{level}", cell.round() if rounded else cell, persistent=False
-            )
+            # In NumPy: on the device "meta" torch would import its compiler for a root.
+            height_ratio = np.sqrt(np.asarray(ratios, np.float32))
+            side = np.asarray(sides, np.float32)
+            widths = ((1 / height_ratio)[:, None] * side).ravel()
+            heights = (height_ratio[:, None] * side).ravel()
+            cell = np.stack([-widths, -heights, widths, heights], 1) / 2
+            kept = torch.tensor(cell.round() if rounded else cell)
+            self.register_buffer(f"cell{level}", kept, persistent=False)
 
     def forward(
         self, map_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...data.anchors.boxes import box_sizes, cluster_boxes, mean_overlap
 from ...data.anchors.sizes import suggest_anchor_sizes
@@ -15,7 +14,7 @@ from ...data.records import Dataset
 from ...data.transforms import Augment
 from ...errors import OptionError, checked_options
 from ...models.detection.base import Detector
-from ...models.registry import build, get_entry
+from ...models.registry import build_blank, get_entry
 from ...nn.detection.dense.canvas import STRIDE
 from ...paths import takes_paths
 from ...structures import Tiling
@@ -42,8 +41,7 @@ def own_anchors(
     usual = get_entry(recipe.model).arguments()
     if not fresh or not {"anchor_sizes", "anchors"} & (usual.keys() - args.keys()):
         return {}, ""
-    with torch.device("meta"):
-        model = build(recipe.model, len(data.names), **args)
+    model = build_blank(recipe.model, len(data.names), **args)
     resize = model.resize if recipe.tile is None else Tiling(recipe.tile).rule(model.resize, 0)
     if "anchor_sizes" in usual:
         if usual["anchor_sizes"] is None:
@@ -114,8 +112,7 @@ def anchors(
     """
     entry = get_entry(model)
     options: dict[str, Any] = {} if imgsz is None else {"imgsz": imgsz}
-    with torch.device("meta"):
-        built = build(model, 1, **options)
+    built = build_blank(model, 1, **options)
     if (
         not hasattr(built, "head")
         or not hasattr(built.head, "anchors")
