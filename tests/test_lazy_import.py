@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import maskwright as mw
 
@@ -40,12 +42,16 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert loaded(code) == "loaded []"
 
 
-def test_models_do_not_load_the_compiler() -> None:
+def test_a_photo_is_predicted_without_the_compiler_and_without_timm(tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64), "white").save(tmp_path / "white.png")
     code = (
-        "import sys, maskwright.models, maskwright.training.train, maskwright.prediction.predict\n"
+        "import sys, maskwright.models, maskwright.training.train, maskwright as mw\n"
+        f"mw.load('nuclei', device='cpu')({str(tmp_path / 'white.png')!r}, imgsz=64)\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
-    assert "torch" in loaded(code)
+    found = loaded(code)
+    assert "'torch'" in found
+    assert "torchvision" not in found and "timm" not in found
 
 
 def test_every_public_name_is_there() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .checks import from_host
+from .operators import operator
 
 # Pixels of enlarged maps that exist at once.
 _BLOCK = 1 << 22
@@ -57,7 +58,7 @@ def locate_keypoints(maps: Tensor, boxes: Tensor, *, longest: int | None = None)
     return result
 
 
-@torch.library.custom_op("maskwright::locate_keypoints", mutates_args=())
+@operator("maskwright::locate_keypoints")
 def _locate_keypoints(maps: Tensor, boxes: Tensor, longest: int | None = None) -> Tensor:
     count, joints = maps.shape[:2]
     boxes = boxes.detach().float()

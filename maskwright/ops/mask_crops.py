@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..structures import PackedMasks
 from .checks import as_index, from_host
+from .operators import operator
 
 # On the CPU windows up to this many pixels are gathered together, larger ones cut one by one.
 _SMALL = 64 * 64
@@ -70,7 +71,7 @@ def crop_masks(
     return result
 
 
-@torch.library.custom_op("maskwright::crop_masks", mutates_args=())
+@operator("maskwright::crop_masks")
 def _crop_masks(
     data: Tensor,
     offsets: Tensor,
@@ -249,7 +250,7 @@ def unite_masks(masks: PackedMasks, use: Tensor, size: tuple[int, int]) -> Tenso
     return result
 
 
-@torch.library.custom_op("maskwright::unite_masks", mutates_args=())
+@operator("maskwright::unite_masks")
 def _unite_masks(
     data: Tensor, offsets: Tensor, frames: Tensor, use: Tensor, height: int, width: int
 ) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .boxes import box_iou
 from .checks import as_float
+from .operators import kernels, operator
 
 _TOGETHER = 2**18  # pairs of boxes of one label that are compared at once
 # On a card each step of `_of_each` costs some launches, and each call of the kernel as many as
@@ -30,14 +31,12 @@ def nms(boxes: Tensor, scores: Tensor, iou_thresh: float) -> Tensor:
     Returns:
         (K,) int64 positions by falling score, equal scores by rising position.
     """
-    from torchvision.ops import nms as torchvision_nms
-
-    boxes = as_float(boxes)
+    boxes, kernel = as_float(boxes), kernels().nms
     if scores.dtype != boxes.dtype:
         # The kernel takes one type. Ranks keep the order of the scores, which a cast may not.
         order = scores.argsort(stable=True, descending=True)
-        return order[torchvision_nms(boxes[order], _ranks(boxes), iou_thresh)]
-    kept: Tensor = torchvision_nms(boxes, scores, iou_thresh)
+        return order[kernel(boxes[order], _ranks(boxes), iou_thresh)]
+    kept: Tensor = kernel(boxes, scores, iou_thresh)
     return kept
 
 
@@ -91,7 +90,7 @@ def nms_padded(
     return result
 
 
-@torch.library.custom_op("maskwright::nms_padded", mutates_args=())
+@operator("maskwright::nms_padded")
 def _nms_padded(
     boxes: Tensor,
     scores: Tensor,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .boxes import box_ioa, box_iou
 from .checks import as_float
+from .operators import operator
 
 # Elements of one block of overlaps.
 _BLOCK = 2**24
@@ -58,7 +59,7 @@ def best_overlaps(
     return Overlaps(*_best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes))
 
 
-@torch.library.custom_op("maskwright::best_overlaps", mutates_args=())
+@operator("maskwright::best_overlaps")
 def _best_overlaps(
     boxes: Tensor,
     gt_boxes: Tensor,
@@ -145,7 +146,7 @@ def owned_boxes(
     return owner
 
 
-@torch.library.custom_op("maskwright::owned_boxes", mutates_args=())
+@operator("maskwright::owned_boxes")
 def _owned_boxes(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, shared: bool) -> Tensor:
     owner = gt_valid.new_full((len(gt_valid), len(boxes)), -1, dtype=torch.int64)
     for row, gt, valid in zip(owner, gt_boxes, gt_valid, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import OptionError
 from .checks import as_float
 from .nms import nms_padded
+from .operators import operator
 
 METHODS = ("linear", "gaussian")
 
@@ -104,7 +105,7 @@ def suppress_padded(
     return index, scores.gather(1, index) * kept if scores.shape[1] else kept.to(scores.dtype), kept
 
 
-@torch.library.custom_op("maskwright::soft_nms_padded", mutates_args=())
+@operator("maskwright::soft_nms_padded")
 def _soft_nms_padded(
     boxes: Tensor,
     scores: Tensor,

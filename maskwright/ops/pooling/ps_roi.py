@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import box_index, check_boxes, check_images, check_maps, check_size, compute_dtype
+from ..operators import operator
 from .roi_gather import gather, only_finite, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
@@ -137,7 +138,7 @@ def _plan(
     return Plan(boxes, batch_index, level, [info], how, compute_dtype(like))
 
 
-@torch.library.custom_op("maskwright::ps_roi", mutates_args=())
+@operator("maskwright::ps_roi")
 def _ps_roi(
     features: Tensor,
     boxes: Tensor,
@@ -158,7 +159,7 @@ def _ps_roi(
     return rows.permute(0, 3, 1, 2)
 
 
-@torch.library.custom_op("maskwright::ps_roi_backward", mutates_args=())
+@operator("maskwright::ps_roi_backward")
 def _ps_roi_backward(
     grad: Tensor,
     boxes: Tensor,

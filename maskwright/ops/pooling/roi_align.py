@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checks import box_index, check_boxes, check_images, check_maps, check_size, compute_dtype
+from ..operators import kernels, operator
 from .roi_gather import empty_map, gather, is_rows, only_finite, product, scatter
 from .roi_plan import MapInfo, Plan, Sampling
 
@@ -130,7 +131,7 @@ def fpn_levels(boxes: Tensor, strides: Sequence[int], rule: str = "torchvision")
     return (k.clamp(low, high) - low).nan_to_num(-1).long()
 
 
-@torch.library.custom_op("maskwright::roi_align", mutates_args=())
+@operator("maskwright::roi_align")
 def _roi_align(
     features: Sequence[Tensor],
     boxes: Tensor,
@@ -164,14 +165,14 @@ def _roi_align(
             part = product(features[level], boxes[at], batch_index[at], maps[level], how)
         else:
             rois = _rois(boxes[at], batch_index[at], how, dtype)
-            part = torch.ops.torchvision.roi_align(
+            part = kernels().roi_align(
                 features[level].to(dtype), rois, 1 / strides[level], *how.size, how.ratio, aligned
             )
         result[at] = part.to(result.dtype)
     return result
 
 
-@torch.library.custom_op("maskwright::roi_align_backward", mutates_args=())
+@operator("maskwright::roi_align_backward")
 def _roi_align_backward(
     grad: Tensor,
     boxes: Tensor,
@@ -195,7 +196,7 @@ def _roi_align_backward(
             grads = scatter(grad.permute(0, 2, 3, 1), plan)
         for level, at in by_kernel:
             rois = _rois(boxes[at], batch_index[at], how, dtype)
-            part = torch.ops.torchvision._roi_align_backward(
+            part = kernels()._roi_align_backward(
                 grad[at].to(dtype),
                 rois,
                 1 / strides[level],
@@ -266,8 +267,6 @@ def _is_product(fmap: Tensor, boxes: Tensor, how: Sampling, dtype: torch.dtype) 
 
 def _rois(boxes: Tensor, batch_index: Tensor, how: Sampling, dtype: torch.dtype) -> Tensor:
     """Return boxes as torchvision's kernels take them, (R, 5) with the image first."""
-    import torchvision.ops  # noqa: F401  (registers the operators)
-
     boxes = boxes.to(dtype)
     if how.ratio == 0 and how.aligned:
         # A reversed box has no samples, as an empty one; the CPU kernel fails on a negative number.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import box_index, check_boxes, check_images, check_maps, check_size
+from ..operators import kernels, operator
 from .roi_gather import columns, is_rows, table_width
 
 # Values of a chunk of bins: small enough to stay in the cache.
@@ -178,7 +179,7 @@ def _tables(first: Tensor, highest: int) -> Tensor:
     return tables.flatten(0, 2)
 
 
-@torch.library.custom_op("maskwright::roi_pool", mutates_args=())
+@operator("maskwright::roi_pool")
 def _roi_pool(
     features: Tensor,
     boxes: Tensor,
@@ -199,10 +200,8 @@ def _roi_pool(
     boxes = torch.where(boxes.isfinite().all(1, True), boxes, _OUTSIDE)
     few = features.device.type == "cpu" and _is_little(boxes * scale, features, h * w)
     if with_argmax or few or features.device.type != "cpu":
-        import torchvision.ops  # noqa: F401  (registers the operator)
-
         rois = torch.cat([batch_index[:, None].to(dtype), boxes], 1)
-        out, argmax = torch.ops.torchvision.roi_pool(features.to(dtype), rois, scale, h, w)
+        out, argmax = kernels().roi_pool(features.to(dtype), rois, scale, h, w)
         return out.to(features.dtype), argmax if with_argmax else argmax[:0].clone()
     _pool(features, boxes * scale, batch_index, out)
     return out, argmax
@@ -247,7 +246,7 @@ def _pool(features: Tensor, boxes: Tensor, batch_index: Tensor, out: Tensor) -> 
                 out[:, cols].index_copy_(0, rois[part], best)
 
 
-@torch.library.custom_op("maskwright::roi_pool_backward", mutates_args=())
+@operator("maskwright::roi_pool_backward")
 def _roi_pool_backward(
     grad: Tensor,
     argmax: Tensor,
@@ -257,11 +256,9 @@ def _roi_pool_backward(
     shape: Sequence[int],
     channels_last: bool,
 ) -> Tensor:
-    import torchvision.ops  # noqa: F401  (registers the operator)
-
     dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
     rois = torch.cat([batch_index[:, None].to(dtype), boxes.to(dtype)], 1)
-    total: Tensor = torch.ops.torchvision._roi_pool_backward(
+    total: Tensor = kernels()._roi_pool_backward(
         grad.to(dtype), rois, argmax, 1 / stride, *grad.shape[2:], *shape
     )
     order = torch.channels_last if channels_last else torch.contiguous_format
