@@ -34,7 +34,7 @@ from training import Ours, Trainer, of_steps, paired, run_all
 from maskwright.data.loader import Batch
 from maskwright.devices import pick_device
 from maskwright.hub.backbone_weights import load_backbone
-from maskwright.nn.backbones import Backbone
+from maskwright.nn.backbones.backbone import Backbone
 from maskwright.recipes import nuclei, penn_fudan
 from maskwright.structures import Detections, Images, PackedMasks
 from maskwright.tasks.detection.recipe import DetectionRecipe

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..models.semantic.fcn import STEPS, bilinear_kernel
-from ..nn.vgg import VGGS
+from ..nn.backbones.vgg import VGGS
 from .common import require
 from .layout import Layout, Rules, State, Table
 

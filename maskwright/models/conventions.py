@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OptionError
-from ..nn.backbones import Backbone
+from ..nn.backbones.backbone import Backbone
 from ..ops.boxes import DELTA_CLAMP
 from ..structures import Resize
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..nn.backbones import is_backbone
+from ..nn.backbones.backbone import is_backbone
 from .registry import Builder, ModelEntry, PublishedWeights, register, register_pattern
 
 # Endings of the listed names, and their backbones.

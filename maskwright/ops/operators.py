@@ -39,7 +39,11 @@ class Operator:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the function, or the node that stands for it; `arguments` by position."""
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or _is_watched(arguments):
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or _is_watched(arguments)
+        ):
             return self.node(*arguments)
         return self.function(*arguments)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..models.meta import Meta
 from ..models.registry import find_entry
-from ..nn.vgg import VGGS
+from ..nn.backbones.vgg import VGGS
 
 Value = TypeVar("Value")
 

@@ -13,8 +13,8 @@ from maskwright.errors import OptionError
 from maskwright.hub.backbone_weights import apply_pretrained
 from maskwright.models import PostProcess, build, build_tiny
 from maskwright.models.detection.fast_rcnn import TINY
-from maskwright.nn.alexnet import AlexNet
-from maskwright.nn.backbones import Backbone
+from maskwright.nn.backbones.alexnet import AlexNet
+from maskwright.nn.backbones.backbone import Backbone
 from maskwright.nn.detection.poolers import CropPooler, MapPooler
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from maskwright.errors import OptionError
-from maskwright.nn.backbones import Backbone
-from maskwright.nn.resnet import RESNETS, ResNet
+from maskwright.nn.backbones.backbone import Backbone
+from maskwright.nn.backbones.resnet import RESNETS, ResNet
 
 BACKBONES = ["resnet18", "test_efficientnet", "tf_efficientnet_lite0"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
 from maskwright.errors import OptionError
-from maskwright.nn.backbones import Backbone
-from maskwright.nn.resnet import ResNet
+from maskwright.nn.backbones.backbone import Backbone
+from maskwright.nn.backbones.resnet import ResNet
 
 
 def random_norms(module: nn.Module) -> None:

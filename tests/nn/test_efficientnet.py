@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskwright.nn.backbones import TimmBody
-from maskwright.nn.efficientnet import LITES, EfficientNetLite
+from maskwright.nn.backbones.backbone import TimmBody
+from maskwright.nn.backbones.efficientnet import LITES, EfficientNetLite
 
 NAME = "tf_efficientnet_lite0"
 FORMS = [

@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from maskwright.nn.backbones import Backbone
+from maskwright.nn.backbones.backbone import Backbone
 from maskwright.nn.detection.anchors import AnchorGenerator
 from maskwright.nn.detection.matchers import IoUMatcher
 from maskwright.nn.detection.samplers import BalancedSampler

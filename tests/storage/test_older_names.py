@@ -10,7 +10,7 @@ import torch
 from maskwright.hub.foreign import convert_weights
 from maskwright.hub.loading import load_model
 from maskwright.models import Meta, build, get_entry
-from maskwright.nn.backbones import TimmBody
+from maskwright.nn.backbones.backbone import TimmBody
 from maskwright.storage.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 
 OPTIONS = {"backbone": "vgg11_bn", "box_width": 16, "imgsz": 64}

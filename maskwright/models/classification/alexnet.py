@@ -14,8 +14,8 @@
 The two towers are the two GPUs of the paper: a group of a convolution sees the maps of its own
 tower. The paper gives 224 pixels, of which its sizes do not follow; 227 are meant. One tower is the
 form of "One weird trick" (Krizhevsky 2014) that torchvision has, without groups and normalisation;
-its convolutions are those of the detectors, `nn.alexnet`. Difference from the paper: the responses
-are normalised over the maps of both towers, as in Caffe.
+its convolutions are those of the detectors, `nn.backbones.alexnet`. Difference from the paper: the
+responses are normalised over the maps of both towers, as in Caffe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...nn.alexnet import AlexNet
+from ...nn.backbones.alexnet import AlexNet
 from ...nn.norm import ResponseNorm
 from ...nn.winograd import Conv2d
 from ..registry import register

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.backbones.vgg import parts_at_pools
 from ...nn.dropout import Dropout, run_with_dropout
 from ...nn.random import RandomSource
-from ...nn.vgg import parts_at_pools
 from ..options import check_dropout, check_ranges
 from .base import ClassifierOptions, Network
 

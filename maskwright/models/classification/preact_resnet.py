@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
+from ...nn.backbones.resnet import RESNETS, PadShortcut
 from ...nn.norm import init_convs
-from ...nn.resnet import RESNETS, PadShortcut
 from ...nn.stochastic_depth import Share, Stage, StochasticDepth, idle, left_out, scaled
 from ...nn.winograd import Conv2d
 from ..registry import register

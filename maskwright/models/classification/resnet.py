@@ -1,7 +1,7 @@
 """ResNet (He et al. 2016) and ResNeXt (Xie et al. 2017), and the small ResNets for CIFAR.
 
-The network is that of the detectors, `nn.resnet.ResNet`, with mean and one layer behind it: what a
-classifier learned starts a detector (`weights=imagenet:FILE`).
+The network is that of the detectors, `nn.backbones.resnet.ResNet`, with mean and one layer behind
+it: what a classifier learned starts a detector (`weights=imagenet:FILE`).
 
 | part | size | 18, 34 (two 3x3) | 50, 101, 152 (1x1, 3x3, 1x1) | ResNeXt-50 32x4d |
 | --- | --- | --- | --- | --- |
@@ -30,8 +30,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...errors import OptionError
+from ...nn.backbones.resnet import RESNETS, BasicBlock, ResNet
 from ...nn.norm import conv_norm, init_convs
-from ...nn.resnet import RESNETS, BasicBlock, ResNet
 from ...nn.stochastic_depth import Share, Stage, StochasticDepth
 from ...nn.winograd import Conv2d
 from ..registry import register

@@ -10,9 +10,10 @@
 | fully connected | 7 | 4096, 4096, classes | the same |
 | parameters | | 138,357,544 | 143,667,240 |
 
-A pooling of 2 x 2 ends each block. The convolutions are those of the detectors, `nn.vgg`, so that
-what a classifier learned starts a detector. Differences from the paper: batch norm behind each
-convolution of `..._bn` (torchvision), samples divided by their deviation, weights by He et al. 2015
+A pooling of 2 x 2 ends each block. The convolutions are those of the detectors,
+`nn.backbones.vgg`, so that what a classifier learned starts a detector. Differences from the paper:
+batch norm behind each convolution of `..._bn` (torchvision), samples divided by their deviation,
+weights by He et al. 2015
 in place of those of a shallower network.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import OptionError
-from ...nn.vgg import VGG, VGGS, WIDTHS
+from ...nn.backbones.vgg import VGG, VGGS, WIDTHS
 from ..registry import register
 from .base import Classifier
 from .hidden import HiddenNetwork, HiddenOptions
@@ -33,7 +34,7 @@ class VGGOptions(HiddenOptions):
     """Options of VGG.
 
     Attributes:
-        backbone: one of `nn.vgg.VGGS`.
+        backbone: one of `nn.backbones.vgg.VGGS`.
     """
 
     backbone: str = "vgg16"

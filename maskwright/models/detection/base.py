@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.rpn import RPN, USUAL_OBJECTS
 from ...nn.fpn import FPN

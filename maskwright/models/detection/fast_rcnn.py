@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.box_head import BoxHead
 from ...nn.detection.matchers import IoUMatcher
 from ...nn.detection.poolers import MapPooler

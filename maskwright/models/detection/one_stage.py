@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.dense.head import DenseHead, DenseOutput
 from ...nn.detection.dense.multibox import ExtraLevels
 from ...nn.fpn import FPN

@@ -16,7 +16,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.matchers import IoUMatcher
 from ...nn.detection.poolers import CropPooler, Trunk
 from ...nn.detection.roi_heads import RoIHeads

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.poolers import Trunk
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.svm_fit import MEMORY, Objects, RegionFitter, require_solver

@@ -3,8 +3,8 @@
 The RPN runs on C4, the score maps on C5, dilated to stride 16 (section 2.2). Trained jointly, with
 the hardest 128 of 300 proposals (OHEM, section 2.3), 300 proposals at test. Differences from the
 authors' code: group norm before the score maps (without a norm Adam diverges), a dilated stage
-keeps what each of its convolutions sees (`nn.resnet`), no two of the hardest proposals overlap by
-more than 0.7, boxes have no extra pixel.
+keeps what each of its convolutions sees (`nn.backbones.resnet`), no two of the hardest
+proposals overlap by more than 0.7, boxes have no extra pixel.
 
 A vote is linear in as many features as the head is wide, so that a step of Adam moves it by a small
 part of what it moves two fully connected layers on a region: a short training wants a higher

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.matchers import IoUMatcher
 from ...nn.detection.poolers import MapPooler
 from ...nn.detection.roi_heads import RoIHeads

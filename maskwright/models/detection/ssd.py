@@ -31,15 +31,15 @@ from typing import Any
 from torch import nn
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
+from ...nn.backbones.mobilenets import MOBILENETS
+from ...nn.backbones.vgg import VGGS
 from ...nn.detection.anchors import DefaultBoxes
 from ...nn.detection.dense.head import BOX_LOSSES, BoxRule
 from ...nn.detection.dense.mining import Mining, get_mining, hard_negatives
 from ...nn.detection.dense.multibox import Extra, ExtraLevels, MultiBoxHead
 from ...nn.detection.dense.scores import SoftmaxScores
 from ...nn.detection.matchers import OwningMatcher
-from ...nn.mobilenets import MOBILENETS
-from ...nn.vgg import VGGS
 from ...structures import Resize
 from ..conventions import get_conventions
 from ..options import check_pixels, check_ranges

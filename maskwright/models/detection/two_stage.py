@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.detection.anchors import AnchorGenerator
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.rpn import RPN

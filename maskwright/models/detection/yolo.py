@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...nn.darknet.layers import UnbiasedBatchNorm2d, reorg
 from ...nn.darknet.network import DarknetNetwork
 from ...nn.darknet.table import (

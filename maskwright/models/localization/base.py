@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
 from ...structures import Images, Instances, Places, Resize
 from ..base import Model
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.backbones import Backbone
-from ...nn.vgg import WIDTHS
+from ...nn.backbones.backbone import Backbone
+from ...nn.backbones.vgg import WIDTHS
 from ...nn.winograd import Conv2d
 from ..options import check_ranges
 from ..registry import register
@@ -35,7 +35,7 @@ class DeconvNetOptions(SegmenterOptions):
     """Options of DeconvNet.
 
     Attributes:
-        backbone: one of `nn.vgg.VGGS` with batch norm.
+        backbone: one of `nn.backbones.vgg.VGGS` with batch norm.
         width: channels of fc6 and fc7.
     """
 

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
+from ...nn.backbones.vgg import VGGS
 from ...nn.norm import init_convs
-from ...nn.vgg import VGGS
 from ...nn.winograd import Conv2d
 from ..options import check_dropout, check_ranges
 from ..registry import register

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import OUTPUT_STRIDES, Backbone
+from ...nn.backbones.backbone import OUTPUT_STRIDES, Backbone
 from ...nn.norm import init_convs
 from ...nn.semantic.aspp import conv3x3
 from ..options import check_auxiliary, check_dropout

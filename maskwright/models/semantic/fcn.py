@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
-from ...nn.vgg import VGGS
+from ...nn.backbones.backbone import Backbone
+from ...nn.backbones.vgg import VGGS
 from ...nn.winograd import Conv2d
 from ..options import check_dropout, check_ranges
 from ..registry import register
@@ -45,7 +45,7 @@ class FCNOptions(SegmenterOptions):
     """Options of FCN.
 
     Attributes:
-        backbone: one of `nn.vgg.VGGS`, or alexnet for FCN-32s.
+        backbone: one of `nn.backbones.vgg.VGGS`, or alexnet for FCN-32s.
         stride: of the finest scores that count, 32, 16 or 8.
         width: channels of fc6 and fc7.
         dropout: share of the values behind fc6 and fc7 that are 0 in training.

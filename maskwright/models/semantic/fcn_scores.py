@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import PYRAMID, Backbone
+from ...nn.backbones.backbone import PYRAMID, Backbone
 from ..names import register_on_backbones
 from ..options import check_dropout
 from .base import PixelNetwork, Segmenter, SegmenterOptions

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import PYRAMID, Backbone
+from ...nn.backbones.backbone import PYRAMID, Backbone
 from ...nn.norm import init_convs
 from ...nn.winograd import Conv2d
 from ..names import register_on_backbones

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import OptionError
-from ...nn.backbones import Backbone
+from ...nn.backbones.backbone import Backbone
+from ...nn.backbones.vgg import VGGS, WIDTHS
 from ...nn.norm import ResponseNorm, init_convs
 from ...nn.track import Track
-from ...nn.vgg import VGGS, WIDTHS
 from ...nn.winograd import Conv2d
 from ...ops.unpool import max_pool, max_unpool
 from ...structures import Images
@@ -51,7 +51,7 @@ class SegNetOptions(SegmenterOptions):
     """Options of SegNet.
 
     Attributes:
-        backbone: one of `nn.vgg.VGGS` with batch norm.
+        backbone: one of `nn.backbones.vgg.VGGS` with batch norm.
         recompute_norms: after the training, batch norm gets the statistics of the whole training
             set in place of the running ones.
     """

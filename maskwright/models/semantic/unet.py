@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones import STRIDES, Backbone, finest_stride
+from ...nn.backbones.backbone import STRIDES, Backbone, finest_stride
 from ...nn.norm import conv_block, init_convs
 from ..names import register_on_backbones
 from ..options import check_ranges

@@ -13,10 +13,10 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import OptionError
-from .norm import FrozenBatchNorm2d, conv_norm, init_convs
-from .stochastic_depth import Share, Stage, idle, left_out, scaled
-from .winograd import Conv2d
+from ...errors import OptionError
+from ..norm import FrozenBatchNorm2d, conv_norm, init_convs
+from ..stochastic_depth import Share, Stage, idle, left_out, scaled
+from ..winograd import Conv2d
 
 Norm = Callable[[int], nn.Module]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .norm import init_convs
+from ..norm import init_convs
+from ..winograd import Conv2d
 from .vgg import parts_at_pools
-from .winograd import Conv2d
 
 # Position of the last module of each stage among torchvision's `features`.
 _ENDS = {4: 1, 8: 4, 16: 11}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .norm import init_convs
-from .winograd import Conv2d
+from ..norm import init_convs
+from ..winograd import Conv2d
 
 # name: convolutions of each block (columns A, B, D and E of the table); "_bn" adds batch norm
 VGGS: dict[str, tuple[int, ...]] = {

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import OptionError
+from ...errors import OptionError
+from ..detection.poolers import Trunk
 from .alexnet import AlexNet
-from .detection.poolers import Trunk
 from .efficientnet import LITES, EfficientNetLite
 from .mobilenets import MOBILENETS, MobileNet
 from .resnet import RESNETS, ResNet

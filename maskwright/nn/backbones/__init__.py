@@ -1,0 +1,1 @@
+"""Networks that make maps of an image: ours, a file each, and any of timm's behind `Backbone`."""
