@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from maskwright._version import __version__
 
 if TYPE_CHECKING:
+    from maskwright import distribute
     from maskwright.comparing.compare import compare
     from maskwright.exporters.export import export
     from maskwright.hub.loading import convert
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "compare",
     "convert",
+    "distribute",
     "export",
     "keep_memory",
     "load",
@@ -61,6 +63,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "distribute":  # a module, with functions of its own
+        return importlib.import_module("maskwright.distribute")
     if name not in _HOMES:
         raise AttributeError(f"module 'maskwright' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -113,21 +113,26 @@ class CompareCommand(Command):
         return own | {name: shared[name] for name in shared if name not in (*own, *OF_ONE)}
 
 
-class CheckCommand(Command):
-    """The search for faults, and with a model the comparison of labels, whose options come too."""
+@dataclass(frozen=True)
+class TwofoldCommand(Command):
+    """A command that calls another function where an option asks for it, whose options come too.
+
+    Attributes:
+        also: module and name of the other function.
+        when: what asks for it, before the meaning of each of its own options.
+    """
+
+    also: tuple[str, str] = ("", "")
+    when: str = ""
 
     @cached_property
     def options(self) -> dict[str, Option]:
-        """Those of the comparison have no value, so that it is known which were given."""
-        assert self.source is not None
-        own = {option.name: option for option in read_options(*self.source)}
-        own = {name: option for name, option in own.items() if name != "progress"}
-        (save,) = read_options("maskwright.commands", self.run.__name__)
-        own["save"] = save
-        for option in read_options("maskwright.prediction.label_check", "check_labels"):
+        """Those of the other function have no value, so that it is known which were given."""
+        own = dict(super().options)
+        for option in read_options(*self.also):
             if option.name not in own:
                 default = "none" if option.default is REQUIRED else as_written(option.default)
-                text = f"with a model: {option.help.rstrip('.')}; default: {default}"
+                text = f"{self.when}: {option.help.rstrip('.')}; default: {default}"
                 other = replace(option, default=None, help=text, positional=False)
                 own[option.name] = other
         return own
@@ -153,10 +158,13 @@ COMMANDS = {
         "The same command again goes on where it was stopped; a model that fails stands on the "
         "page with its reason, and the exit status is 1.",
     ),
-    "predict": Command(
+    "predict": TwofoldCommand(
         commands.predict,
         ("maskwright.prediction.predict", "predict"),
         "predict model=runs/train/train source=photos/",
+        "Very many images: `engine=ray`, or `engine=local`, writes tables in place of pictures.",
+        also=("maskwright.distribute.run", "predict"),
+        when="with engine",
     ),
     "serve": Command(
         commands.serve,
@@ -190,12 +198,14 @@ COMMANDS = {
         ("maskwright.tasks.detection.recall", "proposals"),
         "proposals data=my_images source=selective_search",
     ),
-    "data check": CheckCommand(
+    "data check": TwofoldCommand(
         commands.data_check,
         ("maskwright.data.checking.check", "check_data"),
         "data check data=my_images",
         "With a trained model, as in `data check data=my_images model=runs/train/train`, the "
         "labels are compared with what it finds, and those that it doubts are ranked.",
+        also=("maskwright.prediction.label_check", "check_labels"),
+        when="with a model",
     ),
     "data stats": Command(
         commands.data_stats,

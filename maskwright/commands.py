@@ -7,8 +7,7 @@ calls. Heavy modules are imported inside, so that the help stays instant.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,12 @@ def keep_memory(device: str) -> None:
 
     if pick_device(device).type == "cpu":
         heap.keep_memory()
+
+
+def of_other(options: dict[str, Any], usual: Iterable[str]) -> dict[str, Any]:
+    """Take options out that are not among the usual ones; return those that were given."""
+    own = [name for name in options if name not in set(usual)]
+    return {name: value for name in own if (value := options.pop(name)) is not None}
 
 
 def train(*, extra: dict[str, str], **options: Any) -> int:
@@ -151,7 +156,14 @@ def predict(*, model: str | Path, save: bool | str | Path | None = True, **optio
     from maskwright.prediction.video.command import show
     from maskwright.prediction.video.watching import VideoResults
 
+    given = of_other(options, inspect.signature(run).parameters)
     keep_memory(options["device"])
+    if "engine" in given:
+        from maskwright.distribute.command import predict_tables
+
+        return predict_tables({"model": model, "save": save, **options, **given})
+    if given:
+        raise UsageError(f"{', '.join(given)}: for tables of very many images, give engine=... too")
     results = run(model, save=save, **options)
     if isinstance(results, VideoResults):
         return show(results)
@@ -378,21 +390,6 @@ def doctor() -> int:
     return 0 if run() else 1
 
 
-@contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows a bar for each thing that is done, told how far it is."""
-    shown: dict[str, console.Progress] = {}
-    with ExitStack() as stack:
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in shown:
-                stack.close()  # what came before is done
-                shown[what] = stack.enter_context(console.progress(what, total=total, unit="img"))
-            shown[what].update(done - shown[what].done)
-
-        yield show
-
-
 def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """Look for faults in a data set and draw samples; with a model, for labels that it doubts.
 
@@ -403,8 +400,7 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
     from maskwright.data.checking.check import FAULTS, SHOWN, check_data
 
     usual = inspect.signature(check_data).parameters
-    own = [name for name in options if name not in usual]
-    given = {name: value for name in own if (value := options.pop(name)) is not None}
+    given = of_other(options, usual)
     if "model" in given:
         from maskwright.prediction.label_check import check_command
 
@@ -413,7 +409,7 @@ def data_check(*, save: bool | str | Path | None = True, **options: Any) -> int:
         return check_command(save=save, **given, **changed)
     if given:
         raise UsageError(f"{', '.join(given)}: to compare labels with a model, give model=... too")
-    with bars() as show:
+    with console.bars() as show:
         report = check_data(**options, save=save, progress=show)
     for title, header, rows in report.tables():
         console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
@@ -446,7 +442,7 @@ def data_stats(*, save: bool | str | Path | None = True, **options: Any) -> int:
     """
     from maskwright.reports.data_page import describe_data
 
-    with bars() as show:
+    with console.bars() as show:
         made = describe_data(**options, save=save, progress=show)
     for title, header, rows in made.tables:
         console.table(title, header, [[console.short(str(row[0])), *row[1:]] for row in rows])
@@ -491,7 +487,7 @@ def rewrite(run: Callable[..., Any], options: dict[str, Any], *, classes: bool =
     """Run what writes a data set, and say what was written, what is lost and what to know."""
     from maskwright.data.rewriting.told import tell
 
-    with bars() as show:
+    with console.bars() as show:
         report = run(**options, progress=show)
     tell(report, as_written(options["data"]), classes=classes)
     return 0

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "channels",
         "window",
     ),
-    ("ops", "runs"),
+    ("ops", "runs", "stores"),
     ("metrics", "nn", "proposals", "terminal"),
     ("drawing",),
     ("data", "models"),
@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("serving",),
     ("exporters",),
     ("training",),
-    ("recipes", "timing", "comparing"),
+    ("recipes", "timing", "comparing", "distribute"),
     ("commands",),
     ("tokens",),
     ("cli",),
@@ -63,6 +63,7 @@ SHARED = (
     "timing",
     "comparing",
     "serving",
+    "distribute",
 )
 # Public names of before there were other tasks.
 KEPT = ("def detector(self) -> Any:",)

@@ -16,6 +16,7 @@ from maskwright.data.rewriting.classes import change_classes
 from maskwright.data.rewriting.convert import convert_data
 from maskwright.data.rewriting.merge import merge_data
 from maskwright.data.rewriting.split import split_data
+from maskwright.distribute import predict as predict_tables
 from maskwright.errors import OptionError
 from maskwright.prediction.label_check import check_labels
 from maskwright.prediction.predictor import Predictor
@@ -52,7 +53,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "serve": serve,
 }
 # A command that calls another function where an option asks for it.
-ALSO: dict[str, Callable[..., Any]] = {"data check": check_labels}
+ALSO: dict[str, Callable[..., Any]] = {"data check": check_labels, "predict": predict_tables}
 # What a shell cannot give: functions that are called, and a recipe's options of its model, which
 # the command line takes one by one.
 PYTHON_ONLY = {

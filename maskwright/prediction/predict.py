@@ -82,10 +82,11 @@ def predict(
 
     Args:
         model: registered name, checkpoint or run folder; `maskwright models` lists the names.
-        source: image file, folder, glob pattern such as "photos/*.jpg", or http(s) address; or a
-            video file, the address of a stream (rtsp, http, ...), or the number of a camera, 0
-            for the first; in Python also bytes, an open file, an array or tensor (H, W, 3), a PIL
-            image, or a list of all these.
+        source: image file, folder, glob pattern such as "photos/*.jpg", http(s) address, or the
+            address of one of these in an object store (s3://, gs://, ...); or a video file, the
+            address of a stream (rtsp, http, ...), or the number of a camera, 0 for the first; in
+            Python also bytes, an open file, an array or tensor (H, W, 3), a PIL image, or a list
+            of all these.
         conf: smallest score of an object, from 0 to 1; or one for some names and a number for the
             others, as in person:0.6,car:0.3,0.4. `max_det` counts before these.
         iou: of two objects of one class that overlap more than this, the weaker is dropped. None:

@@ -21,6 +21,7 @@ from ..data.pixels.images import image_header
 from ..data.pixels.kinds import count_frames, image_suffixes
 from ..data.pixels.picture import open_picture
 from ..paths import home_path, nearest_path
+from ..stores import StoreFile, is_address, list_store, store_name
 from .video.kinds import is_video
 
 MOST_FOLDERS = 100  # that are looked into for an image
@@ -93,6 +94,8 @@ def list_sources(source: Any) -> Sources:
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         name = Path(unquote(urlsplit(source).path)).name or urlsplit(source).netloc
         return Sources([Source(source, name, source)], single=True)
+    if is_address(source):
+        return _list_store(source)
     if isinstance(source, str | Path):
         return _list_path(source)
     # A PIL image that was read from a file knows its name, and so does an open file.
@@ -215,6 +218,25 @@ def _list_path(source: str | Path) -> Sources:
         note = _describe(text, len(images), [_count_kinds(others)])
         return Sources(_told_apart([_file(file) for file in images]), False, note)
     raise ValueError(f"source: {text!r} does not exist{nearest_path(path)}")
+
+
+def _list_store(address: str) -> Sources:
+    """Return the images of an object store at an address: a file, a folder or a pattern."""
+    found = list_store(address)
+    if found == [address]:
+        return Sources([Source(StoreFile(address), store_name(address), address)], single=True)
+    images = [one for one in found if Path(one).suffix.lower() in image_suffixes()]
+    taken = set(images)
+    others = _count_kinds(Path(one) for one in found if one not in taken)
+    if not images:
+        what = f"there are {others}" if others else "there is nothing"
+        raise ValueError(f"source: {address!r} holds no image ({USUAL}): {what}")
+    folders = [one.split("/")[:-1] for one in images]
+    same = 0  # folders that all have in common; the first and the last differ most, in order
+    while same < min(len(folders[0]), len(folders[-1])) and folders[0][same] == folders[-1][same]:
+        same += 1
+    items = [Source(StoreFile(one), "/".join(one.split("/")[same:]), one) for one in images]
+    return Sources(items, False, _describe(address, len(items), [others]))
 
 
 def _file(path: Path) -> Source:

@@ -57,6 +57,8 @@ class ImageResult(ABC):
         MEASURE: what the number of a find is called.
         FILES: further files of an image by the name of their format: the suffix behind its stem,
             and the folder they go into, "" for the one of all.
+        COLUMNS: columns of a table of finds, and the kind of each: "int32", "int64", "float32",
+            "float64", "string" or "list<float32>"; see `rows`.
     """
 
     image: np.ndarray
@@ -72,6 +74,7 @@ class ImageResult(ABC):
 
     MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    COLUMNS: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def plot(self, *, labels: bool = True) -> Image.Image:
@@ -93,6 +96,10 @@ class ImageResult(ABC):
     @abstractmethod
     def content(self) -> dict[str, Any]:
         """Return what was found as plain data, for `to_json`."""
+
+    @abstractmethod
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what was found as rows of a table, by `COLUMNS`: every number as it is."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:

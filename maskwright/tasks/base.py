@@ -46,6 +46,7 @@ class Task(ABC):
         recipe: the options of its trainings, with the task's own defaults.
         options: those options of `predict` and `val` that are not for every task.
         files: further files of a result by the name of their format, see `ImageResult.FILES`.
+        columns: of a table of what was found, see `ImageResult.COLUMNS`.
         score: what the number is called by which epochs are compared.
         unscored: why it may be undefined.
         curves: titles and metrics of the panels of `results.png`, the main metric of each first;
@@ -64,6 +65,7 @@ class Task(ABC):
     recipe: ClassVar[type[TrainRecipe]]
     options: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    columns: ClassVar[Mapping[str, str]]
     score: ClassVar[str]
     unscored: ClassVar[str]
     curves: ClassVar[Mapping[str, Sequence[str]]]

@@ -22,8 +22,8 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, Self, TextIO, TypeVar
 
@@ -276,6 +276,21 @@ def track(
         for item in items:
             yield item
             bar.update()
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows a bar for each thing that is done, told how far it is."""
+    shown: dict[str, Progress] = {}
+    with ExitStack() as stack:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                stack.close()  # what came before is done
+                shown[what] = stack.enter_context(progress(what, total=total, unit="img"))
+            shown[what].update(done - shown[what].done)
+
+        yield show
 
 
 def short(name: str, most: int = 40) -> str:

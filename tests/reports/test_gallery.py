@@ -198,6 +198,9 @@ class Named(ImageResult):
     def content(self) -> dict[str, object]:
         return dict(self.scores)
 
+    def rows(self) -> list[dict[str, object]]:
+        return []
+
     def counts(self) -> dict[str, int]:
         return dict.fromkeys(self.scores, 1)
 

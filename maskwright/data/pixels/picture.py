@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from maskwright.paths import home_path
+from maskwright.stores import StoreFile
 from maskwright.window import Window
 
 from . import tiff
@@ -191,6 +192,8 @@ def open_picture(
 
 def _opened(source: Any) -> tuple[str, BinaryIO]:
     """Return what a source is called, and its bytes."""
+    if isinstance(source, StoreFile):
+        return source.address, io.BytesIO(source.load())
     if hasattr(source, "read"):
         source = read_stream(source)
     if isinstance(source, bytes | bytearray | memoryview):

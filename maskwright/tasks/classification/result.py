@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -65,6 +65,8 @@ class ClassResult(ImageResult):
     time: float | None = None
     page: int | None = None
 
+    COLUMNS: ClassVar[Mapping[str, str]] = {"label": "int32", "name": "string", "score": "float32"}
+
     @property
     def label(self) -> int:
         """The most probable class, a position in `names`."""
@@ -97,6 +99,14 @@ class ClassResult(ImageResult):
         """
         order = self.probs.argsort(descending=True, stable=True)[: self.topk if k is None else k]
         return [(self.names[label], float(self.probs[label])) for label in order.tolist()]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the `topk` most probable classes; of several classes those above `conf`."""
+        order = self.probs.argsort(descending=True, stable=True)[: self.topk].tolist()
+        return [
+            {"label": label, "name": self.names[label], "score": float(self.probs[label])}
+            for label in (self.labels if self.multilabel else order)
+        ]
 
     def counts(self) -> dict[str, int]:
         """Return the names of the image's classes, each once."""

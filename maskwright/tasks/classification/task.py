@@ -49,6 +49,7 @@ class ClassificationTask(Task):
     does = ClassificationRecipe.DOES
     recipe = ClassificationRecipe
     options = ("conf", "topk", "tta", "explain", "explain_target", "localize")
+    columns = ClassResult.COLUMNS
     graph = GRAPHS
     doubts = ClassificationCheck()
     score = "accuracy"

@@ -84,6 +84,11 @@ class Result(ImageResult):
         "geojson": (".geojson", ""),
         "labels": (".png", "labels"),
     }
+    COLUMNS: ClassVar[Mapping[str, str]] = {
+        **{"label": "int32", "name": "string", "score": "float32"},
+        **dict.fromkeys(("x1", "y1", "x2", "y2"), "float32"),
+        **{"mask": "string", "keypoints": "list<float32>"},
+    }
 
     @property
     def boxes(self) -> Tensor:
@@ -263,6 +268,17 @@ class Result(ImageResult):
             for row, points in zip(rows, self.keypoints.flatten(1).tolist(), strict=True):
                 row["keypoints"] = points
         return rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return an object a row; the run-length code `mask` is one of the whole image."""
+        corners, points = self.boxes.tolist(), self.keypoints
+        codes = [None] * len(self) if self.rle is None else [code["counts"] for code in self.rle]
+        flat = [None] * len(self) if points is None else points.flatten(1).tolist()
+        found = zip(self.labels.tolist(), self.scores.tolist(), corners, codes, flat, strict=True)
+        return [
+            dict(zip(self.COLUMNS, (label, self.names[label], score, *box, *rest), strict=True))
+            for label, score, box, *rest in found
+        ]
 
     def summary(self) -> str:
         """Return the number of objects of each class, as in "2 cells, 1 nucleus"."""

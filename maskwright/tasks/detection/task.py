@@ -68,7 +68,7 @@ class DetectionTask(Task):
         *("sigmas", "boundary", "voc", "crowd_as_objects", "proposal_source"),
         *("explain", "explain_target", "tile", "overlap", "tile_levels", "track", "line"),
     )
-    files = Result.FILES
+    files, columns = Result.FILES, Result.COLUMNS
     score = "AP"
     unscored = "the val images hold no object to find, so AP is undefined"
     curves: ClassVar[Mapping[str, Sequence[str]]] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -80,6 +80,12 @@ class LocationResult(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+
+    COLUMNS: ClassVar[Mapping[str, str]] = {
+        **{"label": "int32", "name": "string", "score": "float32"},
+        **dict.fromkeys(("x1", "y1", "x2", "y2"), "float32"),
+        "keypoints": "list<float32>",
+    }
 
     @property
     def label(self) -> int | None:
@@ -158,6 +164,13 @@ class LocationResult(ImageResult):
             names = self.skeleton.names if self.skeleton is not None else _numbers(self.keypoints)
             data["keypoints"] = dict(zip(names, _rounded(self.keypoints), strict=True))
         return data
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row: the surest class, without a label if it is the background, or points."""
+        corners = [None] * 4 if self.box is None else self.box.tolist()
+        points = None if self.keypoints is None else self.keypoints.flatten().tolist()
+        values = (self.label, self.called or None, self.score, *corners, points)
+        return [dict(zip(self.COLUMNS, values, strict=True))]
 
     def drawn(self) -> dict[str, Any]:
         """Return the lines between keypoints as well, `bones`; see `ImageResult`."""

@@ -42,6 +42,7 @@ class LocalizationTask(Task):
     does = LocalizationRecipe.DOES
     recipe = LocalizationRecipe
     options = ("explain", "explain_target")
+    columns = LocationResult.COLUMNS
     graph = GRAPHS
     doubts = LocationCheck()
     score = "localized top-1 (for keypoints 1 / (1 + NME))"

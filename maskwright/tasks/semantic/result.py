@@ -14,6 +14,7 @@ from ...drawing.label_maps import BACKGROUND, class_palette, draw_label_map, lab
 from ...drawing.labels import Color
 from ...files import replacing, replacing_picture
 from ...ops.outlines import Part, as_geometry, trace_labels
+from ...ops.rle import encode_crop
 from ...paths import home_path
 from ...reports.result import ImageResult, Mark, as_png, as_text
 from ...text import to_json
@@ -78,6 +79,11 @@ class SemanticResult(ImageResult):
         "probs": (".npz", "probs"),
     }
 
+    COLUMNS: ClassVar[Mapping[str, str]] = {
+        **{"label": "int32", "name": "string", "pixels": "int64", "share": "float64"},
+        "mask": "string",
+    }
+
     @cached_property
     def pixels(self) -> dict[str, int]:
         """The number of pixels by class name, of the classes that occur, the largest first."""
@@ -133,6 +139,17 @@ class SemanticResult(ImageResult):
                 for name, count in self.pixels.items()
             ]
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each class that occurs, the largest first, its pixels as `mask`."""
+        height, width = self.labels.shape
+        found = []
+        for name, count in self.pixels.items():
+            where, label = self.mask(name), self.names.index(name)
+            code = encode_crop(where, (0, 0, width, height), (height, width))["counts"]
+            values = (label, name, count, count / self.labels.size, code.decode("ascii"))
+            found.append(dict(zip(self.COLUMNS, values, strict=True)))
+        return found
 
     def plot(self, *, labels: bool = True) -> Image.Image:
         """Return the image with its classes in colour.

@@ -73,7 +73,7 @@ class SemanticTask(Task):
         *("tta", "slide", "crf", "probs", "boundary", "explain", "explain_target"),
         *("tile", "overlap", "tile_levels"),
     )
-    files = SemanticResult.FILES
+    files, columns = SemanticResult.FILES, SemanticResult.COLUMNS
     graph = GRAPHS
     doubts = SemanticCheck()
     score = "mean IoU"

@@ -1,0 +1,6 @@
+"""Many images, many machines: the same predictions as tables, and trainings, on Ray and its kin."""
+
+from .columns import BatchPredictor
+from .run import predict
+
+__all__ = ["BatchPredictor", "predict"]
