@@ -261,7 +261,7 @@ def as_source(value: Any, number: int, name: str | None = None) -> Source:
             return Source(StoreFile(text), store_name(text), text)
         web = text.lower().startswith(("http://", "https://"))
         return Source(text if web else Path(text), Path(text).name, text)
-    return Source(value, name or f"image {number + 1}", name)
+    return Source(value, name or f"image {number + 1}", None)
 
 
 def chosen_column(asked: str | None, there: Sequence[str], where: str) -> str:

@@ -171,7 +171,8 @@ def test_tables_of_paths_bytes_and_both(
             by_row = dict.fromkeys(row["image"] for row in rows)
             order = dict(zip(by_row, names, strict=True))
             rows = [{**row, "image": order[row["image"]]} for row in rows]
-            rows[-1]["error"] = f"{rows[-1]['image']}: {rows[-1]['error']}"
+            assert rows[-1]["error"].startswith("bytes.parquet, group 1, row 1: ")
+            rows[-1]["error"] += " (5.png)"
         check_rows(rows, expected)
 
 
