@@ -22,7 +22,7 @@ NAMES = {
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
     *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
     *("to", "rename", "drop", "keep", "conf", "channels", "page", "track", "line"),
-    *("host", "token", "log"),
+    *("host", "token", "log", "address", "column"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
 }
