@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskwright.data import find_splits, open_dataset, write_dataset
 from maskwright.data.formats.lost import WORDS
-from maskwright.data.formats.table import lost_in
+from maskwright.data.formats.writing import lost_in
 from maskwright.data.rewriting.tables import joined, with_classes
 
 SQUARE = [4, 5, 14, 5, 14, 15, 4, 15]

@@ -14,7 +14,8 @@ from PIL import Image
 
 from maskwright.data import check_data, find_splits, open_dataset
 from maskwright.data.formats.sniff import sniff
-from maskwright.data.formats.table import ROWS, TABLE, Look
+from maskwright.data.formats.rows import Look
+from maskwright.data.formats.table import ROWS, TABLE
 
 VOC = (
     "<annotation><size><width>40</width><height>30</height></size><object><name>cat</name>"

@@ -14,7 +14,8 @@ from maskwright.data import find_splits, open_dataset, write_dataset
 from maskwright.data.formats.maps.coco_stuff import IDS, STUFF, THINGS
 from maskwright.data.formats.maps.matching import find_rule
 from maskwright.data.formats.maps.voc import CLASSES
-from maskwright.data.formats.table import TABLE, Look
+from maskwright.data.formats.rows import Look
+from maskwright.data.formats.table import TABLE
 from maskwright.drawing.label_maps import voc_palette
 from maskwright.errors import OptionError
 
