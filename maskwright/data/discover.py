@@ -59,6 +59,7 @@ ELSE = {
         "model=resnet18; semantic segmentation needs the class of every pixel"
     ),
 }
+DETAILED = ("geo", "via")  # formats with properties, one of which tells classes
 TWO_CLASSES = (
     "a classifier tells at least two classes apart, each a folder of its images, as in "
     "train/cat/1.jpg, train/dog/2.jpg, val/cat/3.jpg, val/dog/4.jpg; without train and val, a part "
@@ -101,8 +102,8 @@ def open_dataset(
             None: no others.
         overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
         format: read it as this format, such as "yolo" or "labelme", where a folder has several;
-            "geo:species" takes the classes of GeoJSON from the property species. None: as what is
-            recognised.
+            "geo:species" takes the classes of GeoJSON from the property species, "via:species"
+            those of VIA from that attribute. None: as what is recognised.
 
     Returns:
         The data set; what was wrong in the files stands in its `faults`.
@@ -179,8 +180,10 @@ def find_splits(
     """
     formats = dict.fromkeys(row.format for row in TABLE if row.find and row.format)
     name, _, detail = (format or "").partition(":")
-    if detail and name != "geo":
-        raise OptionError(f"format={format!r}: only format=geo:PROPERTY says more than a format")
+    if detail and name not in DETAILED:
+        raise OptionError(
+            f"format={format!r}: only format=geo:PROPERTY and format=via:ATTRIBUTE say more"
+        )
     if format is not None and name not in formats:
         raise OptionError(
             f"format={format!r}: read are {', '.join(formats)}{nearest(format, formats)}"

@@ -10,6 +10,7 @@ import json
 import zlib
 from typing import Any
 
+import annotator_cases
 import numpy as np
 from faults import NAN, Clean, Listed, Refused, png_header
 from PIL import Image
@@ -590,3 +591,6 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         Refused(r"boxable\.csv, line 2: expected a code and a name"),
     ),
 }
+TOOLS |= annotator_cases.TOOLS
+IMAGES |= annotator_cases.IMAGES
+CASES |= annotator_cases.CASES

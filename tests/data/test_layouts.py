@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from maskwright.data import check_data, find_splits, open_dataset
-from maskwright.data.formats.sniff import sniff
 from maskwright.data.formats.rows import Look
+from maskwright.data.formats.sniff import sniff
 from maskwright.data.formats.table import ROWS, TABLE
 
 VOC = (
@@ -36,7 +36,7 @@ GEO = (
     '{"class": "cat"}, "geometry": {"type": "Polygon", "coordinates": '
     "[[[2, 2], [9, 2], [9, 9], [2, 2]]]}}]}"
 )
-VIA = '{"a.png12": {"filename": "a.png", "regions": []}}'
+BDD = '[{"name": "a", "labels": []}]'
 SUPERVISELY = (
     '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
     '"geometryType": "rectangle", "points": {"exterior": [[2, 2], [9, 9]], "interior": []}}]}'
@@ -561,13 +561,8 @@ LIST = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}]'
 # Format, file, and its content.
 FOREIGN: dict[str, tuple[str, str]] = {
     "LabelMe XML": ("a.xml", "<annotation><object><polygon></polygon></object></annotation>"),
-    "CreateML JSON": (
-        "x.json",
-        '[{"image": "a.png", "annotations": [{"label": "c", "coordinates": {"x": 1}}]}]',
-    ),
     "Cityscapes JSON": ("gt/a.json", '{"imgHeight": 1, "imgWidth": 2, "objects": []}'),
-    "VIA JSON": ("via.json", VIA),
-    "BDD100K JSON": ("det.json", '[{"name": "a", "labels": []}]'),
+    "BDD100K JSON": ("det.json", BDD),
     "Datumaro JSON": ("default.json", '{"categories": {}, "items": [{"annotations": []}]}'),
     "Labelbox JSON": ("export.json", '[{"data_row": {}, "projects": {}}]'),
     "YOLO labels": ("labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.3\n"),
@@ -610,9 +605,9 @@ def test_other_formats_are_named(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_was_seen_is_counted(tmp_path: Path) -> None:
-    files = {f"{i}.json": VIA for i in range(3)} | images("0.png", "1.png")
+    files = {f"{i}.json": BDD for i in range(3)} | images("0.png", "1.png")
     root = lay(tmp_path / "data", files)
-    with pytest.raises(ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x VIA JSON") as error:
+    with pytest.raises(ValueError, match=r"(?s)It has: 0\.json \.\.\.: 3 x BDD100K JSON") as error:
         find_splits(root)
     assert "2 image(s)" in str(error.value)
 
@@ -800,10 +795,10 @@ def test_a_yaml_of_a_divided_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_thousands_is_looked_at_quickly(tmp_path: Path) -> None:
-    root = lay(tmp_path / "d", {"0.json": VIA})
+    root = lay(tmp_path / "d", {"0.json": BDD})
     for i in range(1, 1500):
         os.link(root / "0.json", root / f"{i}.json")
-    with pytest.raises(ValueError, match=r"VIA JSON.*files more that were not looked into"):
+    with pytest.raises(ValueError, match=r"BDD100K JSON.*files more that were not looked into"):
         find_splits(root)
 
 

@@ -45,6 +45,8 @@ BOXES = {
     # supervision draws outlines through the middle of the outer pixels.
     "supervision/yolo": ("train", [[10, 3, 21, 11], [4, 20, 13, 27]]),
     "supervision/voc": ("train", [CAT, MASK_BOX]),
+    "supervision/createml": ("train", [CAT, MASK_BOX]),
+    "supervision/labelme": ("train", [[10, 3, 21, 11], [4, 20, 13, 27]]),
     "datasets/parquet": ("train", [CAT, MASK_BOX]),
     "datasets/disk": ("train", [CAT, MASK_BOX]),
 }

@@ -105,14 +105,15 @@ def find_csv(tree: Tree, path: Path, *, objects: bool = False) -> dict[str, CsvS
     Raises:
         ValueError: if the names of the files do not tell which is which.
     """
-    places = (path, *tree.named(path, ANNOTATION_FOLDERS))
+    splits = [one for one in tree.folders(path) if folder_split(one)]
+    places = (path, *tree.named(path, ANNOTATION_FOLDERS), *splits)
     files = [file for place in places for file in tree.files(place, ".csv")]
     files = [file for file in files if fits(file, objects=objects)]
     if not files:
         return {}
     named: dict[str, Path] = {}
     for file in files:
-        split = split_name(file.stem)
+        split = split_name(file.stem) or folder_split(file.parent)
         if split is not None and split in named:
             raise ValueError(f"{named[split]} and {file} are both the {split} split: leave one")
         if split is not None:

@@ -43,6 +43,8 @@ MEND = {
 }
 BY_BYTES = {"empty file", "tar archive", *(name for _, name in (*ARCHIVES, *OTHER_BYTES))}
 TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}\[\],:])', re.DOTALL)
+DOTA = "DOTA labels"
+DOTA_HEADINGS = ("imagesource:", "gsd:")  # lines above the objects
 COCO = "COCO JSON"
 VOC = "Pascal VOC XML"
 BROKEN = "JSON of no known format"
@@ -230,7 +232,21 @@ def _text(head: bytes, suffix: str) -> str:
         return "YOLO labels"
     if rows and all(_kitti_row(row) for row in rows):
         return "KITTI labels"
+    whole = (line.split() for line in head.decode(errors="replace").splitlines()[:20])
+    rows = [row for row in whole if row and not row[0].lower().startswith(DOTA_HEADINGS)]
+    if rows and all(_dota_row(row) for row in rows):
+        return DOTA
     return "text"
+
+
+def _dota_row(words: list[str]) -> bool:
+    """Return True for four corners, a class and perhaps a digit that says how difficult it is."""
+    if len(words) not in (9, 10) or words[8][:1].isdigit():
+        return False
+    try:
+        return bool([float(word) for word in words[:8]]) and words[9:] in ([], ["0"], ["1"], ["2"])
+    except ValueError:
+        return False
 
 
 def _kitti_row(words: list[str]) -> bool:

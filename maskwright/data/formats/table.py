@@ -7,6 +7,9 @@ rows: what was seen, why it was not taken, what to do about it.
 
 from __future__ import annotations
 
+from .annotators.createml import createml_file, find_createml, write_createml
+from .annotators.retinanet import find_retinanet, retinanet_file, write_retinanet
+from .annotators.via import find_via, via_file, write_via
 from .cifar import cifar_splits, find_cifar
 from .class_folders import find_class_folders, write_class_folders
 from .coco import find as coco
@@ -38,6 +41,7 @@ from .maps.voc import find_voc_maps
 from .maps.write import write_maps
 from .rows import Find, Layout
 from .sets.crowdhuman import crowdhuman_file, find_crowdhuman, write_crowdhuman
+from .sets.dota import find_dota
 from .sets.kitti import find_kitti, write_kitti
 from .sets.open_images import find_open_images, open_images_file, write_open_images
 from .sniff import (
@@ -209,6 +213,40 @@ TABLE = (
         keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(
+        "DOTA labels",
+        "train/images/*.png + train/labelTxt/*.txt; val/...",
+        lambda look: find_dota(look.tree, look.path),
+        format="dota",
+    ),
+    Layout(
+        "VIA JSON",
+        "via_region_data.json (or .csv) beside the images; train.json + val.json + images/",
+        lambda look: find_via(look.tree, look.path, look.format),
+        file=via_file,
+        format="via",
+        write=write_via,
+        keeps=HELD - {"own boxes", "parts", "keypoints", "masks beside keypoints"},
+        outlined=True,
+    ),
+    Layout(
+        "CreateML JSON",
+        "train/_annotations.createml.json + valid/..., beside the images",
+        lambda look: find_createml(look.tree, look.path),
+        file=createml_file,
+        format="createml",
+        write=write_createml,
+        keeps=BOXES,
+    ),
+    Layout(
+        "RetinaNet's CSV",
+        "train.csv + val.csv with lines path,x1,y1,x2,y2,class and no header + classes.csv",
+        lambda look: find_retinanet(look.tree, look.path),
+        file=retinanet_file,
+        format="retinanet",
+        write=write_retinanet,
+        keeps=BOXES,
+    ),
+    Layout(
         "CSV of keypoints",
         "train.csv + val.csv with the columns path,nose_x,nose_y,... or path,x1,y1,x2,y2,x3,y3,...",
         lambda look: find_points(look.tree, look.path),
@@ -364,9 +402,7 @@ TABLE = (
         last=True,
     ),
     Layout("LabelMe XML", todo=EXPORT),
-    Layout("CreateML JSON", todo=EXPORT),
     Layout("Cityscapes JSON", todo="convert it to COCO JSON"),
-    Layout("VIA JSON", todo="export it from VIA as COCO"),
     Layout("BDD100K JSON", todo="convert it to COCO JSON (bdd100k.label.to_coco)"),
     Layout("Datumaro JSON", todo="convert it: datum convert -f coco_instances"),
     Layout("Labelbox JSON", todo=EXPORT),

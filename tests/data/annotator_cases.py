@@ -1,0 +1,300 @@
+"""Like `tool_cases`: labels of VIA, CreateML, RetinaNet's tables and DOTA, made to what these say
+of themselves, and what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from faults import NAN, Clean, Listed, Refused
+from tool_cases import Change, Files, Outcome, gone, moved, object_of_a, put
+
+
+def via_image(file: str, label: Any = "cat", **shape: Any) -> dict[str, Any]:
+    """An image of VIA 2 with a rectangle; `shape` changes it."""
+    rectangle = {"name": "rect", "x": 2, "y": 3, "width": 10, "height": 5} | shape
+    region = {"shape_attributes": rectangle, "region_attributes": {"kind": label}}
+    return {"filename": file, "size": 77, "regions": [region], "file_attributes": {}}
+
+
+def via(*images: dict[str, Any], project: bool = False) -> str:
+    content = {f"{one['filename']}{one['size']}": one for one in images}
+    if project:
+        return json.dumps({"_via_settings": {}, "_via_img_metadata": content})
+    return json.dumps(content)
+
+
+DOG = via_image("b.png", "dog")
+C = via_image("c.png")
+VIA: Files = {
+    "train.json": via(via_image("a.png"), DOG, C),
+    "val.json": via(via_image("v.png"), project=True),
+    "classes.txt": "cat\ndog\n",
+}
+
+
+def apple(name: str, label: Any = "cat", **sides: Any) -> dict[str, Any]:
+    """An image of CreateML; x and y are the middle of the box."""
+    box = {"x": 7, "y": 5.5, "width": 10, "height": 5} | sides
+    return {"image": name, "annotations": [{"label": label, "coordinates": box}]}
+
+
+CREATEML: Files = {
+    "train/_annotations.createml.json": json.dumps(
+        [apple("a.png"), apple("b.png", "dog"), apple("c.png")]
+    ),
+    "valid/_annotations.createml.json": json.dumps([apple("v.png")]),
+    "classes.txt": "cat\ndog\n",
+}
+LINE = "images/a.png,2,3,12,8,cat\n"
+REST = "images/b.png,2,3,12,8,dog\nimages/c.png,2,3,12,8,cat\n"
+RETINANET: Files = {
+    "train.csv": LINE + REST,
+    "val.csv": "images/v.png,2,3,12,8,cat\n",
+    "classes.csv": "cat,0\ndog,1\n",
+}
+HEAD = "imagesource:GoogleEarth\ngsd:0.146343590398\n"
+
+
+SQUARE = "2.0 3.0 12.0 3.0 12.0 8.0 2.0 8.0"
+
+
+def dota(name: str = "cat", corners: str = SQUARE, end: str = " 0") -> str:
+    return f"{HEAD}{corners} {name}{end}\n"
+
+
+DOTA: Files = {
+    "train/labelTxt/a.txt": dota(),
+    "train/labelTxt/b.txt": dota("dog"),
+    "train/labelTxt/c.txt": dota(),
+    "val/labelTxt/v.txt": dota(),
+    "classes.txt": "cat\ndog\n",
+}
+BESIDE = tuple(f"images/{name}.png" for name in "abcv")
+TOOLS: dict[str, Files] = {
+    "via": VIA, "createml": CREATEML, "retinanet": RETINANET, "dota": DOTA,
+}  # fmt: skip
+IMAGES: dict[str, tuple[str, ...]] = {
+    "via": BESIDE,
+    "retinanet": BESIDE,
+    "createml": (*(f"train/{name}.png" for name in "abc"), "valid/v.png"),
+    "dota": (*(f"train/images/{name}.png" for name in "abc"), "val/images/v.png"),
+}
+V, M, R, D = "train.json", "train/_annotations.createml.json", "train.csv", "train/labelTxt/a.txt"
+
+
+def first_via(label: Any = "cat", **shape: Any) -> Change:
+    return put(V, via(via_image("a.png", label, **shape), DOG, C))
+
+
+def first_apple(label: Any = "cat", **sides: Any) -> Change:
+    rest = [apple("b.png", "dog"), apple("c.png")]
+    return put(M, json.dumps([apple("a.png", label, **sides), *rest]))
+
+
+def second_line(text: str) -> Change:
+    return put(R, REST.replace("dog\n", f"dog\n{text}"))
+
+
+def first_line(text: str) -> Change:
+    return put(R, text + REST)
+
+
+CASES: dict[str, tuple[str, Change, Outcome]] = {
+    # VIA.
+    "VIA cut off": (
+        "via",
+        put(V, VIA["train.json"][:90]),
+        Refused(r"train\.json:1: no valid JSON"),
+    ),
+    "VIA of bytes": (
+        "via",
+        put(V, b'{"a": {"filename": "\xff", "regions": []}}'),
+        Refused("save it as UTF-8"),
+    ),
+    "VIA with a byte order mark": ("via", put(V, "\ufeff" + str(VIA["train.json"])), Clean()),
+    "VIA nested deeply": (
+        "via",
+        put(V, '{"a": {"filename": "b", "regions": ' + "[" * 99_999),
+        Refused("train.json"),
+    ),
+    "image of VIA without a name": (
+        "via",
+        put(V, via({"filename": "", "size": 1, "regions": []}, DOG, C)),
+        Listed("bad image entry", "left out", 1, None, 2, 2, "needs a filename"),
+    ),
+    "VIA's image missing": (
+        "via",
+        gone("images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "VIA's way out": (
+        "via",
+        put(V, via(via_image("../../a.png"), DOG, C)),
+        Listed("path outside the data set", "left out", 1, None, 2, 2),
+    ),
+    "VIA of Windows": (
+        "via",
+        put(V, via(via_image("images\\a.png"), DOG, C)),
+        Listed("image under another name", "repaired", None, None, 3, 3),
+    ),
+    "VIA's address": ("via", put(V, via(via_image("https://x.org/y/a.png"), DOG, C)), Clean()),
+    "point of VIA": (
+        "via",
+        first_via(name="point", cx=2, cy=3),
+        Listed("shape without area", "left out", None, None, 3, 2, "1 x point"),
+    ),
+    "unknown shape of VIA": (
+        "via",
+        first_via(name="cube"),
+        object_of_a("unknown shape", "ignored", r"regions\[0\].*'cube'"),
+    ),
+    "words of VIA": (
+        "via",
+        first_via(x="2"),
+        object_of_a("bad points", "ignored", "x must be a n"),
+    ),
+    "NaN of VIA": ("via", first_via(x=NAN), object_of_a("NaN or infinite coordinates", "ignored")),
+    "negative side of VIA": (
+        "via",
+        first_via(width=-4),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "uneven polygon of VIA": (
+        "via",
+        first_via(name="polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2]),
+        object_of_a("bad points", "ignored", "lists of one length"),
+    ),
+    "region of VIA without a class": (
+        "via",
+        first_via(label=""),
+        object_of_a("unknown category", "ignored", "no class"),
+    ),
+    "two classes of a region of VIA": (
+        "via",
+        first_via(label={"cat": True, "dog": True}),
+        object_of_a("several labels of a region", "repaired", r"\['cat', 'dog'\] the first"),
+    ),
+    # CreateML.
+    "CreateML cut off": ("createml", put(M, str(CREATEML[M])[:150]), Refused("no valid JSON")),
+    "CreateML's entry without a list": (
+        "createml",
+        put(M, json.dumps([{"image": "a.png"}, apple("b.png", "dog"), apple("c.png")])),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"\[0\].*the list 'annotations'"),
+    ),
+    "CreateML's image missing": (
+        "createml",
+        gone("train/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "CreateML's words": (
+        "createml",
+        first_apple(x="7"),
+        object_of_a("bad box", "ignored", "x must"),
+    ),
+    "CreateML's NaN": (
+        "createml",
+        first_apple(width=NAN),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "CreateML's empty box": (
+        "createml",
+        first_apple(width=0),
+        object_of_a("empty box", "left out", "", 2),
+    ),
+    "CreateML's unknown class": (
+        "createml",
+        first_apple("bird"),
+        object_of_a("unknown category", "ignored", "'bird' is none of the names"),
+    ),
+    # RetinaNet.
+    "RetinaNet's image without an object": (
+        "retinanet",
+        first_line("images/a.png,,,,,\n"),
+        Clean(objects=2),
+    ),
+    "RetinaNet's byte order mark": ("retinanet", first_line("\ufeff" + LINE), Clean()),
+    "RetinaNet of Windows": ("retinanet", first_line(LINE.replace("/", "\\")), Clean()),
+    "RetinaNet of another machine": (
+        "retinanet",
+        first_line(LINE.replace("images", "/home/me/x")),
+        Listed("image under another name", "repaired", None, None, 3, 3, r"/home/me/x/a\.png"),
+    ),
+    "RetinaNet's image missing": (
+        "retinanet",
+        gone("images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "RetinaNet's words": (
+        "retinanet",
+        second_line("images/a.png,2,x,12,8,cat\n"),
+        Listed("bad line", "ignored", 2, None, 3, 3, r"train\.csv, line 2.*y1 must be a number"),
+    ),
+    "RetinaNet's NaN": (
+        "retinanet",
+        second_line("images/a.png,2,nan,12,8,cat\n"),
+        Listed("NaN or infinite coordinates", "ignored", 2, None, 3, 3),
+    ),
+    "RetinaNet's line cut off": (
+        "retinanet",
+        second_line("images/a.png,2,3\n"),
+        Listed("bad line", "ignored", 2, None, 3, 3, "has 6 cells, got 3"),
+    ),
+    "RetinaNet's corners exchanged": (
+        "retinanet",
+        first_line("images/a.png,12,8,2,3,cat\n"),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "RetinaNet's unknown class": (
+        "retinanet",
+        first_line(LINE.replace("cat", "bird")),
+        object_of_a("unknown category", "ignored", "'bird' is none of the names"),
+    ),
+    "RetinaNet's classes twice": (
+        "retinanet",
+        put("classes.csv", "cat,0\ndog,0\n"),
+        Refused(r"classes\.csv, line 2: the number 0 is that of 'cat' already"),
+    ),
+    "RetinaNet's classes without numbers": (
+        "retinanet",
+        put("classes.csv", "cat,0\ndog\n"),
+        Refused(r"classes\.csv, line 2: expected a class and its number"),
+    ),
+    # DOTA.
+    "DOTA without its first lines": ("dota", put(D, dota().replace(HEAD, "")), Clean()),
+    "DOTA without difficult": ("dota", put(D, dota(end="")), Clean()),
+    "DOTA without an object": ("dota", put(D, HEAD), Clean(objects=2)),
+    "DOTA of Windows": ("dota", put(D, dota().replace("\n", "\r\n")), Clean()),
+    "difficult object of DOTA": ("dota", put(D, dota(end=" 1")), Clean()),
+    "DOTA cut off": (
+        "dota",
+        put(D, dota()[: len(HEAD) + 20]),
+        object_of_a("bad line", "ignored", r"a\.txt, line 3.*8 numbers, a class"),
+    ),
+    "DOTA's words": (
+        "dota",
+        put(D, dota(corners="2 3 x 3 12 8 2 8")),
+        object_of_a("bad line", "ignored", "expected numbers, got 'x'"),
+    ),
+    "DOTA's NaN": (
+        "dota",
+        put(D, dota(corners="2 3 nan 3 12 8 2 8")),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "DOTA's unknown class": (
+        "dota",
+        put(D, dota("bird")),
+        object_of_a("unknown category", "ignored", "'bird' is none of the names"),
+    ),
+    "DOTA of bytes": (
+        "dota",
+        put(D, b"\xff\xfe2 3"),
+        Listed("unreadable labels", "left out", 1, None, 2, 2, "save it as UTF-8"),
+    ),
+    "DOTA's image renamed": (
+        "dota",
+        moved("train/images/a.png", "train/images/x.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+}
