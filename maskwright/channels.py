@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from .errors import OptionError
 
 MOST_CHANNELS = 16
+ALL_PAGES = (range(sys.maxsize),)
 
 
 class AllChannels(tuple[int, ...]):
@@ -57,35 +59,68 @@ def parse_channels(value: Any) -> tuple[int, ...] | None:
     return found
 
 
-def parse_page(value: Any) -> int | str | None:
-    """Read the option `page`: the number of an image in its file, from 0 on, or "all".
+def parse_page(value: Any) -> int | tuple[range, ...] | None:
+    """Read the option `page`: which images of a file of several, by their numbers from 0 on.
+
+    Args:
+        value: None; a number; "all"; numbers and ranges, both ends included, as text: 0-4,7 or 12-
+            (to the last); or numbers, as a sequence.
 
     Returns:
-        The number, "all", or None for the first.
+        The number; the ranges that are asked for, of all `ALL_PAGES`; or None for the first.
 
     Raises:
         OptionError: if it is anything else.
+
+    Examples:
+        >>> parse_page(3), parse_page("0-4,7")
+        (3, (range(0, 5), range(7, 8)))
     """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
+    parts: list[Any] = [value]
     if isinstance(value, str):
-        word = value.strip().lower()
+        word = value.strip(" ()[]").lower()
         if word == "all":
-            return word
+            return ALL_PAGES
         if word.isdecimal():
             return int(word)
-    raise OptionError(
-        f"page={value}; expected the number of an image in its file, from 0 on, or all"
-    )
+        parts = word.split(",")
+    elif isinstance(value, Sequence):
+        parts = list(value)
+    ranges = tuple(_range(part) for part in parts)
+    found = tuple(one for one in ranges if one is not None and len(one))
+    if not found or len(found) < len(ranges):
+        shown = value if isinstance(value, str) else ",".join(map(str, parts))
+        raise OptionError(
+            f"page={shown}; expected the number of an image in its file, from 0 on, several as in "
+            "page=0-4 or page=1,3, or all"
+        )
+    return found
+
+
+def _range(part: Any) -> range | None:
+    """Return the pages of a part of the option `page`; None: it is none."""
+    if isinstance(part, int) and not isinstance(part, bool):
+        return range(part, part + 1) if part >= 0 else None
+    if not isinstance(part, str):
+        return None
+    first, dash, last = (word.strip() for word in part.partition("-"))
+    if not first.isdecimal() or not (last.isdecimal() or not last):
+        return None
+    if not dash:
+        return range(int(first), int(first) + 1)
+    return range(int(first), int(last) + 1 if last else ALL_PAGES[0].stop)
 
 
 def parse_one_page(value: Any) -> int | None:
     """Read the option `page` where it is one image of each file; see `parse_page`."""
     page = parse_page(value)
-    if isinstance(page, str):
+    if isinstance(page, tuple):
+        shown = value if isinstance(value, str) else ",".join(map(str, value))
         raise OptionError(
-            "page=all makes an image of each page in `predict`; annotations belong to one page of "
-            "each file: give its number"
+            f"page={shown}: `predict` makes an image of each of several pages; here it is one page "
+            "of each file, to which the annotations belong: give its number"
         )
     return page
 

@@ -85,6 +85,8 @@ def check_labels(
     workers: int = 2,
     device: str = "auto",
     window: tuple[float, float] | str | None = None,
+    page: int | str | None = None,
+    channels: int | str | tuple[int, ...] | None = None,
     format: str | None = None,
     weights: str | Path | None = None,
     save: bool | str | Path | None = None,
@@ -109,6 +111,8 @@ def check_labels(
         workers: processes that load images beside the one that computes.
         device: auto, cpu, cuda, cuda:1 or mps; a `Predictor` stays on its own.
         window: see `predict`.
+        page: which image of files that hold several, from 0 on; None: the first.
+        channels: see `predict`.
         format: read the data as this format, where a folder has several or is taken for another.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         save: write the page `report.html`, and `suspects.csv` and `suspects.json`: true into a new
@@ -133,7 +137,10 @@ def check_labels(
     network, meta, task = model.model, model.meta, model.task
     asked = own_options(task, meta.model, {"max_det": max_det}, {"max_det": 100})
     given = {**task.doubts.options, **asked}
-    settings, view = task.settings(network, given, given, model.names), model.reading(window)
+    settings, view = (
+        task.settings(network, given, given, model.names),
+        model.reading(window, channels, page),
+    )
     finding = {**task.finding(network), "format": format}
     reading = task.scoring(network, meta, {})
     dataset, held = open_scored(data, split, meta, finding, reading)

@@ -50,7 +50,7 @@ def predict(
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
-    page: int | str | None = None,
+    page: int | str | tuple[int, ...] | None = None,
     channels: int | str | tuple[int, ...] | None = None,
     proposal_source: str | None = None,
     weights: str | Path | None = None,
@@ -107,9 +107,9 @@ def predict(
         window: sample values that become 0 to 255 in images of more than 8 bits: the smallest and
             the largest, as in 0,4095; percentile or minmax: each image's own. None: auto, as the
             model was trained; percentile, if that was on 8-bit images.
-        page: which image of files that hold several, such as TIFF stacks: a number from 0 on, or
-            all: each is an image of its own. Time and z planes are numbered in the order of the
-            file. None: the first.
+        page: which image of files that hold several, such as TIFF stacks: a number from 0 on;
+            several, as in 0-4, 1,3 or 12- (to the last), or all: each is an image of its own. Time
+            and z planes are numbered in the order of the file. None: the first.
         channels: numbers from 0 on of the channels of the files that the network gets, in this
             order, as in 3,0,1. None: those of the training; mostly red, green and blue, or grey.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:

@@ -110,7 +110,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
-        page: int | None = None,
+        page: int | str | None = None,
         channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
@@ -133,7 +133,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
-        page: int | None = None,
+        page: int | str | None = None,
         channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
@@ -156,7 +156,7 @@ class Predictor:
         soft_nms: Any = None,
         tta: Any = None,
         window: Window | str | None = None,
-        page: int | None = None,
+        page: int | str | None = None,
         channels: Sequence[int] | str | int | None = None,
         topk: int = 5,
         slide: int | None = None,
@@ -180,7 +180,7 @@ class Predictor:
             soft_nms: see `predict`.
             tta: see `predict`.
             window: see `predict`.
-            page: see `predict`, where it may be all: here it is one.
+            page: see `predict`, where it may be several: here it is one.
             channels: see `predict`.
             topk: see `predict`.
             slide: see `predict`.

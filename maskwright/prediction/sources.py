@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..channels import ALL_PAGES
 from ..data.pixels.dicom import is_dicom
 from ..data.pixels.images import image_header
 from ..data.pixels.kinds import count_frames, image_suffixes
@@ -30,8 +31,7 @@ PHOTOS = (".jpg", ".jpeg")  # which hold one image
 # Files that systems leave in folders: nobody means them.
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
 DIRECTORY = "DICOMDIR"  # the list of the images on a medium, itself a DICOM file
-# Images that Pillow reads with a package more, and such that other programs turn into TIFF.
-PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
+FOREIGN = (".heic", ".heif", ".jxl")  # that Pillow does not read by itself
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,11 @@ def list_sources(source: Any) -> Sources:
     return Sources([Source(source, "image", None)], single=True)
 
 
-def with_page(sources: Sources, page: int | str | None) -> Sources:
-    """Return a page of each file, or all pages as images of their own, named `stem-page2.tif`.
+def with_page(sources: Sources, page: int | tuple[range, ...] | None) -> Sources:
+    """Return a page of each file, or several as images of their own, named `stem-page2.tif`.
 
-    A file that cannot be opened is left as it is: reading it will tell.
+    A file that cannot be opened is left as it is: reading it will tell. So it will of the first
+    page that a range has and the file has not, unless the range has no end.
 
     Args:
         sources: the files.
@@ -116,17 +117,30 @@ def with_page(sources: Sources, page: int | str | None) -> Sources:
     """
     if page is None:
         return sources
-    if not isinstance(page, str):
+    if not isinstance(page, tuple):
         return replace(sources, items=[replace(item, page=page) for item in sources])
     found = []
     for item in sources:
         count = count_pages(item)
-        for number in range(count):
-            path = Path(item.name)
+        path = Path(item.name)
+        for number in _numbers(page, count):
             part = f"{path.stem}-page{number:0{len(str(count - 1))}}{path.suffix}"
-            name = item.name if count == 1 else str(path.with_name(part))
-            found.append(replace(item, name=name, page=number if count > 1 else None))
+            alone = count == 1 and number == 0
+            name = item.name if alone else str(path.with_name(part))
+            found.append(replace(item, name=name, page=None if alone else number))
     return Sources(found, sources.single and len(found) == 1, sources.passed_over)
+
+
+def _numbers(pages: tuple[range, ...], count: int) -> list[int]:
+    """Return the numbers of some pages, each once, in a file with so many."""
+    numbers: dict[int, None] = {}
+    for one in pages:
+        there = range(one.start, min(one.stop, count))
+        numbers |= dict.fromkeys(there)
+        endless = one.stop == ALL_PAGES[0].stop
+        if not (there if endless else one.stop <= count):
+            numbers[max(one.start, count)] = None
+    return list(numbers)
 
 
 def count_pages(source: Source) -> int:
@@ -264,8 +278,8 @@ def _check_image(path: Path) -> None:
     try:
         image_header(path)  # an image under another name, such as scan.001
     except ValueError:
-        if suffix in PLUGINS:
-            raise ValueError(f"source: {str(path)!r} is not read: {_plugin(suffix)}") from None
+        if suffix in FOREIGN:
+            raise ValueError(f"source: {str(path)!r} is not read: {_mend(suffix)}") from None
         if is_video(path):
             raise ValueError(
                 f"source: {str(path)!r} is a video, and an image is expected here: "
@@ -276,8 +290,8 @@ def _check_image(path: Path) -> None:
         ) from None
 
 
-def _plugin(suffix: str) -> str:
-    return f"Pillow needs {PLUGINS[suffix]} for {suffix}; or save it as JPEG, PNG or TIFF"
+def _mend(suffix: str) -> str:
+    return f"Pillow does not read {suffix} by itself: save it as JPEG, PNG or TIFF"
 
 
 def _list_folder(path: Path) -> Sources:
@@ -345,6 +359,6 @@ def _count_kinds(files: Iterable[Path]) -> str:
     ranked = kinds.most_common()
     told = ", ".join(f"{kind} ({count})" for kind, count in ranked[:6])
     told += f" and {len(ranked) - 6} more kinds" if len(ranked) > 6 else ""
-    mends = "".join(f"; {_plugin(kind)}" for kind in kinds if kind in PLUGINS)
+    mends = "".join(f"; {_mend(kind)}" for kind in kinds if kind in FOREIGN)
     what = "1 file that is no image" if kinds.total() == 1 else f"{kinds.total()} files, no images"
     return f"{what}: {told}{mends}"

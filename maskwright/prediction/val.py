@@ -85,7 +85,7 @@ def val(
     soft_nms: str | None = None,
     tta: str | None = None,
     window: tuple[float, float] | str | None = None,
-    page: int | None = None,
+    page: int | str | None = None,
     channels: int | str | tuple[int, ...] | None = None,
     proposal_source: str | None = None,
     weights: str | Path | None = None,

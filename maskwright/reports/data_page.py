@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..channels import parse_channels, parse_one_page
 from ..data.checking.check import STATISTICS, draw_all, require_samples
 from ..data.checking.overview import Overview, Table, key_figures, overview
+from ..data.pixels.large import choose
 from ..errors import checked_options
 from ..files import write_whole
 from ..paths import takes_paths
@@ -44,6 +46,8 @@ def describe_data(
     project: str | Path = "runs",
     name: str | None = None,
     samples: int = 9,
+    page: int | str | None = None,
+    channels: int | str | tuple[int, ...] | None = None,
     records: Literal["objects", "labels", "maps"] | None = None,
     ignore: int | str | tuple[int | str, ...] | None = None,
     format: str | None = None,
@@ -61,6 +65,8 @@ def describe_data(
         project: folder that holds the run folders.
         name: name of the run folder, numbered if taken; none: "stats".
         samples: images to draw for each split.
+        page: which image of files that hold several, from 0 on, as for training; none: the first.
+        channels: which channels of the files, as for training.
         records: what is looked at, where a folder has several: objects, labels of images, or maps
             of labels; none: the first of these that there is.
         ignore: numbers or names in label maps that are ignored, as for training.
@@ -71,8 +77,10 @@ def describe_data(
         ValueError: if the data cannot be read, or `samples` is negative.
     """
     require_samples(samples)
+    taken = parse_one_page(page), parse_channels(channels)
     check_save(save, project, name)
     found = overview(data, records=records, ignore=ignore, format=format, progress=progress)
+    choose(found.datasets.values(), *taken)
     made = DataStats(found.tables, found.report.notes, len(found.report.faults))
     folder = save_dir(save, project, "stats", name)
     if folder is not None:

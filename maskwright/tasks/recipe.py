@@ -210,7 +210,7 @@ class TrainRecipe:
     largest, as in 0,4095; minmax: of the training images. None: auto, like percentile: from the 0.1
     to the 99.9 percentile of the training images. The window stays in the checkpoint."""
 
-    page: int | None = None
+    page: int | str | None = None
     """Which image of files that hold several, such as TIFF stacks, from 0 on; None: the first."""
 
     channels: int | str | tuple[int, ...] | None = None

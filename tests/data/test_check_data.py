@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from maskwright.data import check_data, open_dataset
 from maskwright.data.checking import figures as check_figures
 from maskwright.data.checking.statistics import SplitStats
 from maskwright.drawing.draw import CROWD
+from maskwright.reports.data_page import describe_data
 
 pytestmark = pytest.mark.figures
 
@@ -160,3 +162,35 @@ def test_images_of_two_splits_are_counted(scene: Scene, tmp_path: Path) -> None:
     notes = check_data({"train": str(scene.file), "val": str(scene.file)}).notes
     (note,) = [note for note in notes if "tell nothing" in note]
     assert note.startswith("2 image(s) of val are also in train, first ") and "a.png:" in note
+
+
+def test_pages_and_channels_are_those_of_a_training(scene: Scene) -> None:
+    """A file that lacks the page or a channel is found before a training stops at it."""
+    rng = np.random.default_rng(1)
+    for name, pages, channels in (("a.tif", 3, 5), ("b.tif", 2, 4)):
+        stack = rng.integers(0, 4096, (pages, 30, 40, channels), np.uint16)
+        with tifffile.TiffWriter(scene.folder / name) as out:
+            for one in stack:
+                out.write(one, photometric="minisblack", planarconfig="contig")
+    for image, name in zip(scene.content["images"], ("a.tif", "b.tif"), strict=True):
+        image["file_name"] = name
+    scene.write()
+
+    def errors(**options: Any) -> list[str]:
+        report = check_data({"train": str(scene.file)}, **options)
+        return [one.message for _, one in report.faults if one.action == "error"]
+
+    assert [text.partition("b.tif ")[2] for text in errors()] == [
+        "has 4 channels, and the images of the training data have 5, of which all are taken; "
+        "channels= chooses some"
+    ]
+    assert errors(channels="3,0", page="1") == []
+    (text,) = errors(channels=(3, 0), page=2)
+    assert text.endswith("b.tif has 2 pages, numbered from 0: there is no page=2")
+    (text,) = errors(channels=4)
+    assert text.endswith("b.tif has 4 channels, numbered from 0, but channels=4 is asked for")
+    assert (
+        describe_data({"train": str(scene.file)}, page=1, channels=(1, 2), samples=1).page is None
+    )
+    with pytest.raises(ValueError, match=r"page=0-1: .*one page of each file"):
+        check_data(str(scene.file), page="0-1")

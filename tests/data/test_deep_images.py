@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,6 @@ def test_png_netpbm_and_jpeg2000() -> None:
         (tiff(RGBA, photometric="separated"), "SEPARATED.*convert it to RGB"),
         (tiff(GREY.astype("c8")), "no real numbers"),
         (tiff(np.stack([GREY] * 4), volumetric=True, photometric="minisblack"), "volume"),
-        (by_opencv(".tiff", RGB), "pip install imagecodecs"),
         (by_opencv(".jp2", RGB), "JPEG2000.*save it as PNG or TIFF"),
         (b"P2 2 1 1023 1 1023\n", "save it as PNG or TIFF"),
         (tiff(RGB, photometric="rgb")[:3000], "damaged or incomplete"),
@@ -122,6 +123,20 @@ def test_what_is_refused_says_what_to_do(data: bytes, problem: str, tmp_path: Pa
     (tmp_path / "deep.img").write_bytes(data)
     with pytest.raises(ValueError, match=rf"(?s)deep\.img.*{problem}"):
         load_samples(tmp_path / "deep.img")
+
+
+@pytest.mark.slow
+def test_what_needs_imagecodecs_names_it(tmp_path: Path) -> None:
+    """In a process of its own, in which that package cannot be imported."""
+    (tmp_path / "deep.tif").write_bytes(by_opencv(".tiff", RGB))  # LZW
+    code = (
+        "import sys; sys.modules['imagecodecs'] = None; "
+        "from maskwright.data.pixels.images import load_samples; load_samples(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "deep.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "deep.tif has a compression that needs a further package" in done.stderr
+    assert "pip install imagecodecs" in done.stderr
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

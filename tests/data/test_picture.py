@@ -29,6 +29,8 @@ LAYOUTS: list[dict[str, Any]] = [
     {"compression": "zlib", "rowsperstrip": 9},
     {"compression": "zlib", "predictor": True, "tile": (16, 48)},
     {"compression": "lzma", "tile": (32, 32), "byteorder": ">", "bigtiff": True},
+    {"compression": "lzw", "predictor": True, "rowsperstrip": 9},
+    {"compression": "zstd", "tile": (32, 48)},
 ]
 
 
@@ -81,7 +83,7 @@ def test_windows_of_turned_images(orientation: int) -> None:
 def test_what_pillow_decodes_is_kept_whole(tmp_path: Path) -> None:
     for name, samples in (("a.png", RGB), ("b.png", GREY), ("c.tif", RGB)):
         image = Image.fromarray(samples)
-        # LZW is what tifffile does not decode alone.
+        # LZW is what tifffile does not decode without imagecodecs.
         image.save(tmp_path / name, **({"compression": "tiff_lzw"} if name == "c.tif" else {}))
         with open_picture(tmp_path / name) as picture:
             assert not picture.by_window or name == "c.tif"
@@ -93,10 +95,38 @@ def test_what_pillow_decodes_is_kept_whole(tmp_path: Path) -> None:
             picture.read(0, 0, 71, 3)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "jpeg", "subsampling": (2, 2)},  # as slide scanners write
+        {"compression": "jpeg", "photometric": "rgb"},
+        {"compression": "webp"},
+        {"compression": "jpeg2000"},
+    ],
+    ids=str,
+)
+def test_windows_of_codecs_for_photos(options: dict[str, Any], tmp_path: Path) -> None:
+    """They may change values: what counts is what libtiff, or else tifffile, decodes at once."""
+    smooth = np.asarray(Image.fromarray(RGB).resize((W * 2, H * 2)))
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, smooth, tile=(64, 32), **{"photometric": "rgb", **options})
+    expected = tifffile.imread(file)
+    if options["compression"] == "jpeg":
+        with Image.open(file) as image:
+            apart = np.abs(expected.astype(int) - np.asarray(image.convert("RGB")))
+        assert apart.mean() < 1
+    assert np.abs(expected.astype(int) - smooth).mean() < 30
+    with open_picture(file) as picture:
+        assert picture.by_window and picture.channels == 3
+        np.testing.assert_array_equal(picture.whole(), expected)
+        np.testing.assert_array_equal(picture.read(13, 20, 131, 99), expected[13:131, 20:99])
+
+
 def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
     """A window of one thousandth of the image takes a few of its own sizes, and a tile's."""
     side = 4096
-    for options in ({}, {"tile": (256, 256), "compression": "zlib"}, {"tile": (128, 128)}):
+    codecs = [{"tile": (256, 256), "compression": name} for name in ("zlib", "lzw", "jpeg")]
+    for options in ({}, *codecs, {"tile": (128, 128)}):
         file = tmp_path / "large.tif"
         with tifffile.TiffWriter(file) as out:
             out.write(np.zeros((side, side, 3), np.uint8), photometric="rgb", **options)

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from maskwright.channels import parse_channels, parse_page
+from maskwright.channels import ALL_PAGES, parse_channels, parse_one_page, parse_page
 from maskwright.data.pixels.images import image_header, load_samples
 from maskwright.data.pixels.picture import open_picture
 
@@ -149,10 +149,14 @@ def test_broken_bytes_are_an_error_of_their_own(tmp_path: Path) -> None:
 def test_the_options() -> None:
     assert parse_channels([1, 0]) == (1, 0) and parse_channels("7") == (7,)
     assert parse_channels("0,1,1") == (0, 1, 1)
-    assert parse_page("all") == "all" and parse_page("3") == 3 and parse_page(None) is None
+    assert parse_page("all") == ALL_PAGES and parse_page("3") == 3 and parse_page(None) is None
     for wrong in ("a", "1,,2", "-1", [0.5], range(17), True):
         with pytest.raises(ValueError, match="channels="):
             parse_channels(wrong)
-    for wrong in (-1, "x", 1.5, True):
+    assert parse_page("0-4, 7") == parse_page(("0-4", 7)) == (range(5), range(7, 8))
+    for several in ("all", "0-1", [2, 3]):
+        with pytest.raises(ValueError, match="one page of each file"):
+            parse_one_page(several)
+    for wrong in (-1, "x", 1.5, True, "4-0", "1,,3", "-3", "1-2-3", [True], ()):
         with pytest.raises(ValueError, match="page="):
             parse_page(wrong)

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 import maskwright as mw
+from maskwright.channels import ALL_PAGES, parse_page
 from maskwright.data.pixels.images import load_image
 from maskwright.errors import OptionError
 from maskwright.models import Meta, build_tiny
@@ -51,7 +52,7 @@ def test_all_pages_have_names_of_their_own(folder: Path, predictor: Predictor) -
     assert json.loads(notes.read_text())["page"] == 7 and result.page == 11
 
 
-@pytest.mark.filterwarnings("ignore:max_det")
+@pytest.mark.filterwarnings("ignore:max_det", "ignore:1 of 2 images could not be read")
 def test_one_page(folder: Path, predictor: Predictor) -> None:
     file = folder / "stack.tif"
     (result,) = mw.predict(predictor, file, page=5, save=False)
@@ -64,6 +65,9 @@ def test_one_page(folder: Path, predictor: Predictor) -> None:
         predictor(file, page=12)
     with pytest.raises(OptionError, match="page=all"):
         predictor(file, page="all")
+    with pytest.warns(UserWarning, match=r"stack\.tif has 12 pages.*no page=12"):
+        (result,) = mw.predict(predictor, file, page="11-20", save=False)
+    np.testing.assert_array_equal(result.image, load_image(file, page=11))
     with pytest.raises(OptionError, match="page=first"):
         mw.predict(predictor, file, page="first")
 
@@ -99,13 +103,26 @@ def test_channels_of_a_file(folder: Path, predictor: Predictor) -> None:
 
 
 def test_pages_of_sources(folder: Path) -> None:
-    sources = with_page(list_sources(folder / "stack.tif"), "all")
+    sources = with_page(list_sources(folder / "stack.tif"), ALL_PAGES)
     assert len(sources) == 12 and not sources.single
-    assert with_page(list_sources(folder / "plain.png"), "all").single
+    assert with_page(list_sources(folder / "plain.png"), ALL_PAGES).single
+    for asked, pages in {
+        "3": [3],
+        "1,3": [1, 3],
+        "0-2,2": [0, 1, 2],
+        "10-": [10, 11],
+        "10-99": [10, 11, 12],
+        "50-60": [50],
+        "50-": [50],
+    }.items():  # the first page that is asked for and not there is refused when it is read
+        found = with_page(list_sources(folder / "stack.tif"), parse_page(asked))
+        assert [one.page for one in found] == pages
+    found = with_page(list_sources(folder / "plain.png"), parse_page("0,1"))
+    assert [(one.name, one.page) for one in found] == [("plain.png", None), ("plain-page1.png", 1)]
     (folder / "broken.tif").write_bytes(b"II*\0broken")
-    assert len(with_page(list_sources(folder / "broken.tif"), "all")) == 1
+    assert len(with_page(list_sources(folder / "broken.tif"), ALL_PAGES)) == 1
     data = (folder / "stack.tif").read_bytes()
-    assert [one.page for one in with_page(list_sources(data), "all")] == list(range(12))
+    assert [one.page for one in with_page(list_sources(data), ALL_PAGES)] == list(range(12))
 
 
 @pytest.mark.filterwarnings("ignore:max_det")

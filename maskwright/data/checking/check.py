@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from maskwright.channels import parse_channels, parse_one_page
 from maskwright.errors import OptionError, checked_options
 from maskwright.files import replacing_picture, write_whole
 from maskwright.paths import takes_paths
@@ -22,6 +23,7 @@ from maskwright.runs import save_dir
 from maskwright.window import parse_window
 
 from ..discover import find_splits, open_dataset
+from ..pixels.large import choose
 from ..pixels.limits import max_pixels
 from ..records import Dataset, Fault
 from .depth import check_depths
@@ -146,6 +148,8 @@ def check_data(
     name: str | None = None,
     samples: int = 16,
     window: tuple[float, float] | str | None = None,
+    page: int | str | None = None,
+    channels: int | str | tuple[int, ...] | None = None,
     crowd_as_objects: bool = False,
     records: Literal["objects", "labels", "maps"] | None = None,
     ignore: int | str | tuple[int | str, ...] | None = None,
@@ -162,6 +166,8 @@ def check_data(
         name: name of the run folder, numbered if taken; none: "check".
         samples: images to draw for each split.
         window: sample values that become 0 to 255 in images of more than 8 bits, as for training.
+        page: which image of files that hold several, from 0 on, as for training; none: the first.
+        channels: which channels of the files, as for training.
         crowd_as_objects: take what COCO JSON marks iscrowd=1 as objects, as for training.
         records: what is looked at, where a folder has several: objects, labels of images, or maps
             of labels; none: the first of these that there is.
@@ -174,6 +180,7 @@ def check_data(
     """
     require_samples(samples)
     scale = parse_window(window)
+    taken = parse_one_page(page), parse_channels(channels)
     max_pixels()  # a wrong limit is an error of its own, not one of each image
     # What is no data set leaves no run folder behind.
     splits = find_splits(data, records=records, format=format)
@@ -201,6 +208,7 @@ def check_data(
             continue
         names = names or dataset.names
         datasets[split] = dataset
+        choose(datasets.values(), *taken)
         report.faults += [(split, fault) for fault in (*_verdict(dataset, splits), *dataset.faults)]
         stats = report.splits[split] = look_over(dataset)
         for index in range(len(dataset)):

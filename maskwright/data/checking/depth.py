@@ -123,11 +123,11 @@ def check_depths(datasets: Mapping[str, Dataset], window: Window | str | None) -
         dataset.window = taken
     notes = []
     for split, depths in found.items():
-        if depths.deep:
+        if depths.kinds:  # of those that cannot be read their faults tell
             notes.append(f"{split}: {depths.describe()}")
             if split != "train":
                 notes += _beside(split, depths, taken)
-    if train is not None and train.deep:
+    if train is not None and train.kinds:
         notes.append(_of_training(train, taken, rule, declared=isinstance(window, tuple)))
     return notes
 

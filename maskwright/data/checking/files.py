@@ -37,16 +37,17 @@ def check_file(dataset: Dataset, index: int, modes: Modes) -> tuple[list[Fault],
     known = record.size if min(record.size) else None
     try:
         header = image_header(record.path)
-        pixels = load_image(record.path, size=known)
+        pixels = load_image(record.path, size=known, page=dataset.page, channels=dataset.channels)
     except ValueError as error:
         fault("unreadable image", str(error), "error")
         return faults, None
-    if known is not None and pixels.shape[:2] != known:
+    resized = known is not None and pixels.shape[:2] != known
+    if resized or (dataset.channels is None and header.channels not in (1, 3)):
         try:
             dataset.image(index)
         except ValueError as error:
             message = str(error).partition(" (image id")[0]
-            fault("image of another size", message, "error")
+            fault("image of another size" if resized else "other channels", message, "error")
     elif header.size != header.stored == known:
         message = (
             f"{file} is turned by its EXIF orientation, but was annotated unturned: read unturned"
@@ -55,8 +56,10 @@ def check_file(dataset: Dataset, index: int, modes: Modes) -> tuple[list[Fault],
     if header.broken_exif:
         message = f"{file} has an EXIF block that cannot be read: its pixels are read unturned"
         fault("broken EXIF block", message, "kept")
-    if header.frames > 1:
-        message = f"{file} holds {header.frames} frames or pages: only the first is used"
+    if header.frames > 1 and dataset.page is None:
+        message = (
+            f"{file} holds {header.frames} frames or pages: only the first is used; page= names one"
+        )
         fault("several frames", message, "kept")
     if record.path.suffix.lower() not in header.suffixes:
         message = f"{file} is {header.format} by its content: other programs may refuse it"

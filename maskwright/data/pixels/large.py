@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from maskwright.channels import MOST_CHANNELS, AllChannels
@@ -46,6 +47,21 @@ def read_through(dataset: Dataset, index: int) -> None:
     if isinstance(image, LazyPixels):
         for top in range(0, image.shape[0], BAND):
             _ = image[top : top + BAND, :]
+
+
+def choose(
+    datasets: Collection[Dataset], page: int | None, channels: tuple[int, ...] | None
+) -> None:
+    """Let the splits of a data set read one page, and the same channels.
+
+    Args:
+        datasets: the splits; the first decides where no channels are chosen, as of a training.
+        page: number of the image in files of several; None: the first.
+        channels: numbers of those that are taken; None: see `all_channels`.
+    """
+    for dataset in datasets:
+        usual = next(iter(datasets)).channels
+        dataset.page, dataset.channels = page, usual if channels is None else channels
 
 
 def all_channels(dataset: Dataset) -> AllChannels | None:

@@ -365,8 +365,7 @@ def check_page(page: Any, name: str) -> None:
 
 def told(error: Exception, name: str) -> ValueError:
     """Return what to say of an error of tifffile."""
-    text = f"{type(error).__name__}: {error}"
-    if "imagecodecs" in text or isinstance(error, ImportError):
+    if "requires the 'imagecodecs' package" in str(error) or isinstance(error, ImportError):
         return RefusedError(
             f"{name} has a compression that needs a further package: `pip install imagecodecs`, or "
             f"save the file without compression ({error})"
