@@ -176,7 +176,7 @@ def check_labels(
     }
     write_args(folder / "args.yaml", options)
     rows = _write_list(folder, found, dataset)
-    page = write_label_page(
+    written = write_label_page(
         folder,
         f"Labels of {data}, {split} split, beside {called}",
         rows,
@@ -190,7 +190,7 @@ def check_labels(
         options=options,
         notes=notes,
     )
-    return LabelReport(found, task.doubts.kinds, notes, folder, page)
+    return LabelReport(found, task.doubts.kinds, notes, folder, written)
 
 
 def check_command(model: str | Path, **options: Any) -> int:
