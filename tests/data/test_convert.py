@@ -82,12 +82,22 @@ def test_classes_that_only_one_split_has(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "out", "val")[0].labels.tolist() == [2]
 
 
-def test_objects_become_label_maps_and_labels(drawn: Path, tmp_path: Path) -> None:
-    convert_data(drawn / "cvat", "maps", tmp_path / "maps")
-    data = open_dataset(tmp_path / "maps", records="maps")
-    assert data.names == ["background", *CLASSES[:2]]
-    convert_data(drawn / "cvat", "csv", tmp_path / "csv")
-    assert len(open_dataset(tmp_path / "csv", records="labels")) == 2
+@pytest.mark.parametrize("format", FORMATS)
+def test_objects_become_label_maps_and_labels(format: str, drawn: Path, tmp_path: Path) -> None:
+    """Of every format, whatever else its folders look like."""
+    report = convert_data(drawn / format, "csv", tmp_path / "csv")
+    data = open_dataset(tmp_path / "csv", records="labels")
+    stems = [data[i].path.stem for i in range(2)]
+    labels = dict(zip(stems, (data[i].image_labels.tolist() for i in range(2)), strict=True))
+    assert data.names == list(CLASSES[:2]) and labels == {"1": [0, 1], "2": [1]}
+    assert 3 in report.lost["train"].values()
+    if "masks" in KEEPS[format]:
+        convert_data(drawn / format, "maps", tmp_path / "maps")
+        data = open_dataset(tmp_path / "maps", records="maps")
+        assert data.names == ["background", *CLASSES[:2]]
+        first = [data[i].path.stem for i in range(2)].index("1")
+        expected = np.where(RING, 1, 0) + 2 * painted(OBJECTS[1], RING.shape)
+        np.testing.assert_array_equal(data.label_map(first), expected)
 
 
 def test_the_command_tells_what_is_lost(

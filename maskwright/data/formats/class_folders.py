@@ -17,7 +17,7 @@ from maskwright.paths import takes_paths
 
 from ..building.labelled import LabelBuilder, Labelled
 from ..records import Dataset, Fault
-from .folders import IMAGE_FOLDERS, LABEL_PICTURES, Tree, folder_split
+from .folders import IMAGE_FOLDERS, KITTI_IMAGES, LABEL_PICTURES, Tree, folder_split
 from .outgoing import refuse_written
 from .source import BaseSource, ReadOptions, passed_over
 
@@ -120,7 +120,7 @@ def lone_class(tree: Tree, path: Path) -> str:
     others = any(tree.files(one, *ANNOTATIONS) for one in folders)
     if not counts or others or any(LABEL_PICTURES.fullmatch(one.name) for one in inner):
         return ""
-    usual = {name.casefold() for name in IMAGE_FOLDERS}
+    usual = {name.casefold() for name in (*IMAGE_FOLDERS, *KITTI_IMAGES)}
     classes = [
         one for one in inner if folder_split(one) is None and one.name.casefold() not in usual
     ]
@@ -135,7 +135,7 @@ def lone_class(tree: Tree, path: Path) -> str:
 def class_folders(tree: Tree, path: Path) -> list[Path]:
     """Return the folders of classes that have images; none where the folders are no classes."""
     folders = tree.folders(path)
-    usual = {name.casefold() for name in IMAGE_FOLDERS}
+    usual = {name.casefold() for name in (*IMAGE_FOLDERS, *KITTI_IMAGES)}
     if any(one.name.casefold() in usual for one in folders):
         return []
     return [one for one in folders if _has_images(tree, one)]

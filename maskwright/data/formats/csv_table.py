@@ -50,6 +50,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 SIZES = ("width", "height", "")  # those of the file count
 KNOWN = frozenset((*SIZES, *(one for own in COLUMNS.values() for one in own)))
 BOX = ("x1", "y1", "x2", "y2")
+OF_INSTANCES = ["image", "number", "class"]  # the table beside label images of objects
 HEADER_BYTES = 2**16
 
 
@@ -148,8 +149,11 @@ def csv_splits(file: Path, *, objects: bool = False) -> dict[str, CsvSource]:
 def fits(file: Path, *, objects: bool = False) -> bool:
     """Return True for a table with the columns of a path and a label, and a box for objects."""
     try:
-        columns = _columns(file, header_line(file))
+        header = header_line(file)
+        columns = _columns(file, header)
     except ValueError:
+        return False
+    if header.strip().split(",") == OF_INSTANCES:
         return False
     return not objects or all(side in columns for side in BOX)
 

@@ -25,6 +25,7 @@ ANNOTATION_FOLDERS = ("annotations", "labels", "annotation", "label", "xml", "xm
 IMAGE_FOLDERS = (
     *("JPEGImages", "images", "PNGImages", "image", "imgs", "img", "photos", "pictures", "data"),
 )
+KITTI_IMAGES = ("image_2", "image_02")
 LIST_SUFFIXES = (".txt", ".lst", ".list", "")  # of lists of images
 # Folders whose pictures are labels or results, not photographs.
 LABEL_PICTURES = re.compile(

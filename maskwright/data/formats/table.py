@@ -25,7 +25,7 @@ from .huggingface.read import ORDERS, find_huggingface, huggingface_file
 from .huggingface.write import write_huggingface
 from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
-from .instances.find import find_instances
+from .instances.find import declares_instances, find_instances
 from .instances.write import write_instances
 from .keypoints_csv import find_points, fits_points, point_splits
 from .labelme.read import find_labelme, labelme_file
@@ -323,7 +323,11 @@ TABLE = (
         "folders of label maps",
         "images/train/ + masks/train/*.png + images/val/ + masks/val/*.png + classes.txt\n"
         "train/images/ + train/masks/; train/ + train_labels/; train/a.jpg + train/a_mask.png",
-        lambda look: with_polygons(find_maps(look.tree, look.path), look.coco),
+        lambda look: (
+            {}
+            if look.format is None and declares_instances(look.path)
+            else with_polygons(find_maps(look.tree, look.path), look.coco)
+        ),
         records="maps",
         format="maps",
         write=write_maps,

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...pixels.label_image import load_labels
 from ...records import Dataset
-from ..csv_table import table_text
+from ..csv_table import OF_INSTANCES, table_text
 from ..folders import Tree, folder_split, read_lines, split_name
 from ..maps.classes import find_table
 from ..maps.layout import find_maps
@@ -30,7 +30,7 @@ FEWEST = 3  # objects of a lone label image
 MANY = 20  # objects that are certainly no classes
 SINGLE = 0.9  # share of the numbers that are one piece
 CLASSES, OBJECTS = "object_classes.txt", "objects.csv"
-COLUMNS = ["image", "number", "class"]
+COLUMNS = OF_INSTANCES
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,15 @@ def find_instances(
         return {}  # for label maps to refuse
     if not maps:
         return {}
-    declared = (path / CLASSES).is_file()
+    declared = declares_instances(path)
     if not (forced or declared or _are_instances(tree, next(iter(maps.values())))):
         return {}
     return {split: InstanceSource(source, path) for split, source in maps.items()}
+
+
+def declares_instances(path: Path) -> bool:
+    """Return whether a file says that label images number objects, and names their classes."""
+    return (path / CLASSES).is_file()
 
 
 def _mask_files(tree: Tree, path: Path) -> dict[str, MaskFilesSource]:

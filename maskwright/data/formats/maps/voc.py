@@ -20,7 +20,7 @@ from maskwright.structures import IGNORED
 from ...pixels.mat_file import MAT
 from ..folders import IMAGE_FOLDERS, Tree
 from ..source import passed_over
-from .classes import ClassTable
+from .classes import ClassTable, find_table
 from .layout import by_lists, split_lists
 from .source import MapSource
 
@@ -72,11 +72,12 @@ def _splits(tree: Tree, folder: Path) -> dict[str, MapSource]:
     maps = _map_folders(tree, folder)
     images = next((one for one in tree.named(folder, IMAGE_FOLDERS) if tree.images(one)), folder)
     voc = any(VOC_IMAGE.fullmatch(file.stem) for file in tree.images(images)[:20])
+    counted = None if voc else _of_objects(tree, folder)
     source = MapSource(
         tuple(maps),
         images,
-        (folder, folder.parent),
-        voc_table() if voc else None,
+        () if counted else (folder, folder.parent),
+        voc_table() if voc else counted,
         whole=False,
         format=FORMAT,
         tree=tree,
@@ -95,6 +96,20 @@ def _splits(tree: Tree, folder: Path) -> dict[str, MapSource]:
             more = replace(more, faults=(passed_over(usual.listing, why),))
         splits = {**splits, "train": more}
     return splits
+
+
+def _of_objects(tree: Tree, folder: Path) -> ClassTable | None:
+    """Return the classes of maps beside objects whose list of classes has no background.
+
+    It is the list of the objects, then, and their first class has the number 1.
+    """
+    table = find_table(tree, (folder, folder.parent))
+    if not tree.named(folder, ("Annotations",)) or table is None or not table.counted:
+        return None
+    if table.names[0].strip("_").lower() == CLASSES[0]:
+        return None
+    names = (CLASSES[0], *table.names)
+    return ClassTable(names, {**dict(enumerate(names)), IGNORED: ""}, source=table.source)
 
 
 def _lists(tree: Tree, folder: Path, names: Iterable[str]) -> list[Path]:

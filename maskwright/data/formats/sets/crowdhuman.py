@@ -130,7 +130,7 @@ class _Reader(AnnotatedReader):
             for name in ("extra", "head_attr"):
                 given = entry.get(name)
                 given = given if isinstance(given, dict) else {}
-                if any(given[key] for key in given.keys() - {"ignore", "box_id"}):
+                if any(given[key] for key in given.keys() - {"ignore", "iscrowd", "box_id"}):
                     self.leave(f"the entry {name!r}, such as how far somebody is hidden")
             picture.shapes.append(_shape(entry, f"line {number}, gtboxes[{k}]", picture.size))
         return picture

@@ -22,7 +22,14 @@ from ...pixels.images import image_header
 from ...records import ANY_CLASS, Dataset
 from ...segments import BadSegment
 from ..beside import FilesSource, listed_names
-from ..folders import IMAGE_FOLDERS, Tree, folder_split, read_lines, split_name
+from ..folders import (
+    IMAGE_FOLDERS,
+    KITTI_IMAGES,
+    Tree,
+    folder_split,
+    read_lines,
+    split_name,
+)
 from ..outgoing import Names, class_file, copy_image, objects_of, refuse_written
 from ..sniff import sniff
 from ..source import ReadOptions
@@ -30,7 +37,7 @@ from ..source import ReadOptions
 KIND = "KITTI labels"
 DONT_CARE = "DontCare"
 LABELS = ("label_2", "label_02", "labels", "label")
-IMAGES = ("image_2", "image_02", *IMAGE_FOLDERS)
+IMAGES = (*KITTI_IMAGES, *IMAGE_FOLDERS)
 SIDES = ("x1", "y1", "x2", "y2")
 FIELDS = (15, 16)  # words of a line; a result has its score at the end
 SAMPLE = 20  # files of which one tells
