@@ -59,7 +59,7 @@ ELSE = {
         "model=resnet18; semantic segmentation needs the class of every pixel"
     ),
 }
-DETAILED = ("geo", "via")  # formats with properties, one of which tells classes
+DETAILED = ("geo", "shapefile", "via")  # formats with properties, one of which tells classes
 TWO_CLASSES = (
     "a classifier tells at least two classes apart, each a folder of its images, as in "
     "train/cat/1.jpg, train/dog/2.jpg, val/cat/3.jpg, val/dog/4.jpg; without train and val, a part "

@@ -121,7 +121,8 @@ def predict(
             model that gives every pixel a class, 8-bit with that class), probs (see there). Of what
             finds objects also labels of all images for the tool in which they are corrected, each
             in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
-            instances, crowdhuman, kitti, openimages, huggingface, geo, via, createml, retinanet.
+            instances, crowdhuman, kitti, openimages, huggingface, geo, shapefile, via, createml,
+            retinanet.
         polygons: of such labels, write outlines as polygons that stray at most so many pixels from
             what was found; 0: exact. None: 0.75 for tools in which people move corners (labelme,
             cvat, labelstudio, supervisely), every pixel as it is where the format can.

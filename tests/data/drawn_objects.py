@@ -14,13 +14,14 @@ from PIL import Image
 
 from maskwright.data.formats.table import TABLE
 
-# Formats of objects that are written; the extra `hf` may be missing.
+# Formats of objects that are written; the extras `hf` and `geo` may be missing.
+NEEDS = {"huggingface": "pyarrow", "shapefile": "pyogrio"}
 WRITTEN = [
     row
     for row in TABLE
     if row.write is not None
     and row.records == "objects"
-    and (row.format != "huggingface" or find_spec("pyarrow") is not None)
+    and (row.format not in NEEDS or find_spec(NEEDS[row.format]) is not None)
 ]
 CLASSES = ("cat", "dog", "Ünïcode <&\"'> 日本")
 

@@ -167,7 +167,8 @@ def test_shapefiles(suffix: str, tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_predictions_go_out_in_map_coordinates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["geo", "shapefile"])
+def test_predictions_go_out_in_map_coordinates(format: str, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="the extra geo")
     file = raster(tmp_path / "in/a.tif")
     entries: list[dict[str, Any]] = [
@@ -178,20 +179,27 @@ def test_predictions_go_out_in_map_coordinates(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "tree"}]
     content = {"images": images, "annotations": entries[1:], "categories": categories}
     data = open_dataset(put(tmp_path / "in/train.json", content))
-    write_dataset(data, tmp_path / "out", "geo")
-    written = json.loads((tmp_path / "out/train/a.geojson").read_text())
-    assert written["crs"]["properties"]["name"] == UTM
-    (outline,) = written["features"][0]["geometry"]["coordinates"]
+    write_dataset(data, tmp_path / "out", format)
+    if format == "geo":
+        written = json.loads((tmp_path / "out/train/a.geojson").read_text())
+        assert written["crs"]["properties"]["name"] == UTM
+        (outline,) = written["features"][0]["geometry"]["coordinates"]
+    else:
+        pyogrio, shapely = pytest.importorskip("pyogrio.raw"), pytest.importorskip("shapely")
+        meta, _, shapes, fields = pyogrio.read(tmp_path / "out/train/a.shp")
+        assert meta["crs"] == UTM and fields[list(meta["fields"]).index("class")][0] == "tree"
+        outline = [list(p) for p in shapely.from_wkb(shapes[0]).exterior.coords]
     with rasterio.open(file) as source:
         places = [list(source.transform * tuple(p)) for p in ((20, 3), (30, 3), (30, 8), (20, 8))]
-    assert outline == [*places, places[0]]
+    assert len(outline) == 5 and sorted(outline[:-1]) == sorted(places)
     again = open_dataset(tmp_path / "out")
+    assert again.format == format
     found = again.polygons(0, 0)
     assert found is not None
     np.testing.assert_allclose(np.sort(found[0], 0), np.sort(data.polygons(0, 0)[0], 0))  # type: ignore[index]
     content["annotations"] = entries[:1]
     data = open_dataset(put(tmp_path / "in/train.json", content))
-    write_dataset(data, tmp_path / "boxes", "geo")
+    write_dataset(data, tmp_path / "boxes", format)
     again = open_dataset(tmp_path / "boxes")
     assert not again.has_masks
     np.testing.assert_allclose(again.annotated_boxes(0), [[2, 3, 12, 8]], atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,9 @@ FORMATS = {
     "crowdhuman": Holds(boxes=True),
     "openimages": Holds(boxes=True),
 }
+
+if find_spec("pyogrio") is None:  # the extra geo
+    del FORMATS["shapefile"]
 
 
 def copy(images: list[DrawnImage], folder: Path, format: str) -> tuple[Dataset, list[int]]:

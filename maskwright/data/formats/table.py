@@ -18,7 +18,8 @@ from .coco.write import write_coco
 from .csv_table import csv_splits, find_csv, fits, write_csv
 from .cvat.read import cvat_file, find_cvat
 from .cvat.write import write_cvat
-from .geo.read import find_geo
+from .geo.read import SHAPEFILE, find_geo
+from .geo.shapefile import write_shapefile
 from .geo.write import write_geo
 from .huggingface.labels import find_label_tables
 from .huggingface.read import ORDERS, find_huggingface, huggingface_file
@@ -206,10 +207,18 @@ TABLE = (
     Layout(
         "GeoJSON",
         "train/a.geojson + train/a.png, in pixels\n"
-        "images/*.tif (GeoTIFF) + labels.geojson (or .shp, .gpkg), in map coordinates",
+        "images/*.tif (GeoTIFF) + labels.geojson, in map coordinates",
         lambda look: find_geo(look.tree, look.path, look.format),
         format="geo",
         write=write_geo,
+        keeps=HELD - {"own boxes", "keypoints"},
+    ),
+    Layout(
+        "shapefiles",
+        "train/a.shp + train/a.png; images/*.tif (GeoTIFF) + labels.shp (or .gpkg)",
+        lambda look: find_geo(look.tree, look.path, look.format or SHAPEFILE),
+        format=SHAPEFILE,
+        write=write_shapefile,
         keeps=HELD - {"own boxes", "keypoints"},
     ),
     Layout(

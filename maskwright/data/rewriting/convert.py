@@ -32,8 +32,8 @@ def convert_data(
     Args:
         data: what is read: a folder, a file, a YAML file.
         to: format to write: coco, voc, yolo, labelme, cvat, labelstudio, supervisely, instances,
-            crowdhuman, kitti, openimages, huggingface, geo, via, createml or retinanet; maps,
-            folders or csv for label maps and labels of images.
+            crowdhuman, kitti, openimages, huggingface, geo, shapefile, via, createml or
+            retinanet; maps, folders or csv for label maps and labels of images.
         out: a new or empty folder to write into.
         polygons: write masks as polygons that stray at most so many pixels from them, for tools in
             which people move corners (labelme, cvat, labelstudio, supervisely) and those that want

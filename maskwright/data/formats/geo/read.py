@@ -33,7 +33,7 @@ from .features import CLASS_FIELDS, JSON, VECTORS, Feature, read_features
 from .frames import DEGREES, TIFF, MapFrame, frame_of, projection, reprojected, require_geo
 
 KIND = "GeoJSON"
-FORMAT = "geo"
+FORMAT, SHAPEFILE = "geo", "shapefile"
 NAMELESS = "object"  # the class of features that have no field of one
 AREAS = ("Polygon", "MultiPolygon")
 USED = (*CLASS_FIELDS, "classification", "iscrowd", "ignore", "box", "objecttype")
@@ -49,14 +49,16 @@ class GeoSource(FilesSource):
     Attributes:
         images: those of all files that are called as no image.
         field: the property that tells classes; "": one of `CLASS_FIELDS`.
+        format: see `Dataset.format`.
     """
 
     images: tuple[Path, ...] = ()
     field: str = ""
+    format: str = FORMAT
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        reader = _Reader(self.annotations, split, self.field)
+        reader = _Reader(self.annotations, split, self.field, self.format)
         listed = listed_names(self.root, self.files)
         by_name = None if listed is None else {name: name for name in listed}
         return reader.read(lambda: reader.pictures(self), [self.root], by_name, names)
@@ -68,14 +70,16 @@ def find_geo(tree: Tree, path: Path, format: str | None = None) -> dict[str, Geo
     Args:
         tree: the file system.
         path: the folder.
-        format: what it is said to be; the property that tells classes stands behind a colon.
+        format: which files: shapefile takes those and GeoPackages, geo all, none JSON; the property
+            that tells classes stands behind a colon.
     """
-    field = (format or "").partition(":")[2]
+    name, _, field = (format or "").partition(":")
+    suffixes = {"": JSON, SHAPEFILE: VECTORS}.get(name, (*JSON, *VECTORS))
     found: dict[str, list[Path]] = {}
     splits = [one for one in tree.folders(path) if folder_split(one)]
     places = [place for base in (path, *splits) for place in _places(tree, base)]
     for place in places:
-        for file in tree.files(place, *JSON, *VECTORS):
+        for file in tree.files(place, *suffixes):
             if _fits(file):
                 inner = [place, *place.parents[: len(place.relative_to(path).parts)]]
                 told = next((one for folder in inner if (one := folder_split(folder))), None)
@@ -102,6 +106,7 @@ def find_geo(tree: Tree, path: Path, format: str | None = None) -> dict[str, Geo
                 folder=files[0].parent,
                 images=images,
                 field=field,
+                format=name or FORMAT,
             )
     return sources
 
@@ -130,8 +135,8 @@ def image_of(file: Path) -> Path | None:
 class _Reader(AnnotatedReader):
     """State of reading one split."""
 
-    def __init__(self, path: Path, split: str, field: str) -> None:
-        super().__init__(path, split, FORMAT)
+    def __init__(self, path: Path, split: str, field: str, format: str) -> None:
+        super().__init__(path, split, format)
         self.field = field
         self.labels: Counter[bool] = Counter()  # features by whether a field tells their class
         self.values: dict[str, dict[str, None]] = {}  # some values of each property
@@ -154,7 +159,7 @@ class _Reader(AnnotatedReader):
             self.fault(
                 "classes without names",
                 f"{self.path}: all features are of the class {NAMELESS!r}; {there}: where one of "
-                f"them tells classes, give format={FORMAT}:PROPERTY",
+                f"them tells classes, give format={self.format}:PROPERTY",
                 "kept",
             )
 
@@ -366,7 +371,7 @@ def _shape(one: Feature, size: tuple[int, int], polygons: list[Rings] | None = N
         size = (1, 1)  # the builder tells
     try:
         rings = _polygons(one.geometry) if polygons is None else polygons
-        box = _rectangle(rings) if "box" in marks else None
+        box = _rectangle(rings) if marks.get("box") else None
         if box is not None:
             found.entry["bbox"] = box
             return found

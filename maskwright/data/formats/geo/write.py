@@ -60,21 +60,25 @@ def write_geo(dataset: Dataset, folder: str | Path) -> Path:
 
 def _feature(one: Outgoing, frame: MapFrame | None) -> dict[str, Any]:
     """Return an object as a feature."""
-    x1, y1, x2, y2 = one.box
     properties: dict[str, Any] = {}
     if one.label != ANY_CLASS:
         properties["classification"] = {"name": one.name}
     if one.crowd:
         properties["ignore" if one.ignored else "iscrowd"] = 1
-    parts = one.parts()
-    if not parts:
-        properties["box"] = [x1, y1, x2, y2]
-        parts = [Part(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]))]
-    polygons = [[_ring(ring, frame) for ring in (p.outline, *p.holes)] for p in parts]
+    if not one.parts():
+        properties["box"] = [*one.box]
+    polygons = rings_of(one, frame)
     geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": polygons}
     if len(polygons) == 1:
         geometry = {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def rings_of(one: Outgoing, frame: MapFrame | None) -> list[list[list[list[float]]]]:
+    """Return the rings of each part of an object, the outline first; without a mask its box."""
+    x1, y1, x2, y2 = one.box
+    parts = one.parts() or [Part(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]))]
+    return [[_ring(ring, frame) for ring in (p.outline, *p.holes)] for p in parts]
 
 
 def _ring(points: np.ndarray, frame: MapFrame | None) -> list[list[float]]:
