@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 Opened = tuple[Any, dict[str, Any]]  # session of onnxruntime, description
 VERSION = 1  # of the descriptions that this module reads
-PASTE_MODES = ("grid", "torchvision")
+PASTE_MODES, _CPU = ("grid", "torchvision"), ("CPUExecutionProvider",)
 _HALVES = {"nearest": 0.5, "steps": 0.5, "floor": 0.0, "whole": 0.0}  # see `structures.Resize`
 _READERS = {"classify": "labels", "semantic": "maps", "localize": "labels"}  # who reads whose files
 _FEW_PER_OBJECT = 5  # proposals for an object found: with fewer, some objects may have had none
@@ -46,8 +46,7 @@ class Found:
     Attributes:
         size: (height, width) of the image.
         boxes: (N, 4) float32 x1, y1, x2, y2.
-        scores, labels: (N,) float32; (N,) int64, positions among the model's names.
-        names: N class names.
+        scores, labels, names: (N,) float32; (N,) int64, positions among the model's; N names.
         mask_probs: (N, M, M) float32 probabilities in boxes `mask_reach` times as wide, or None.
         keypoints: (N, J, 3) float32 x, y, score, or None.
         paste_mode, mask_reach: how masks return to the image.
@@ -86,9 +85,7 @@ class Found:
 class Model:
     """An exported detector, ready to be called on images.
 
-    Attributes:
-        spec: what the file says of itself; see `docs/export.md`.
-        names: class names by label.
+    `spec` is what the file says of itself (see `docs/export.md`), `names` are class names by label.
     """
 
     def __init__(self, path: str | Path, *, opened: Opened | None = None, **options: Any) -> None:
@@ -133,25 +130,17 @@ class Model:
         out = self.run(small, regions)
         count = int(out["count"][0])
         keep = np.flatnonzero(out["scores"][0, :count] > conf)[:max_det]
-        self._warn_of_limits(out["scores"][0, keep], max_det)
+        scores, labels = out["scores"][0, keep], out["labels"][0, keep]
+        self._warn_of_limits(scores, max_det)
         boxes = out["boxes"][0, keep] * np.tile(ratio, 2)
         boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
-        labels = out["labels"][0, keep]
         probs, points = out.get("mask_probs"), out.get("keypoints")
+        probs, points = (x if x is None else x[0, keep] for x in (probs, points))
         if points is not None:
-            points = points[0, keep]
             points[..., :2] *= ratio
-        return Found(
-            (height, width),
-            boxes,
-            out["scores"][0, keep],
-            labels,
-            [self.names[i] for i in labels],
-            None if probs is None else probs[0, keep],
-            points,
-            self.spec["paste_mode"],
-            self.spec.get("mask_reach", 1.0),
-        )
+        names = [self.names[i] for i in labels]
+        how, reach = self.spec["paste_mode"], self.spec.get("mask_reach", 1.0)
+        return Found((height, width), boxes, scores, labels, names, probs, points, how, reach)
 
     def _limits(self, conf: Any, max_det: Any) -> tuple[float, int]:
         """Return the smallest score and the most objects, if the file holds so many."""
@@ -180,14 +169,11 @@ class Model:
     def run(self, pixels: Array, regions: Array | None = None) -> dict[str, Array]:
         """Return the outputs of the graph for one image as it is; see `docs/export.md`.
 
-        Args:
-            pixels: (C, h, w) float32, 0 to 255, no larger than a graph of fixed size.
-            regions: (n, 4) float32 in those pixels, for a model that takes them.
+        `pixels` are (C, h, w) float32, 0 to 255, no larger than a graph of fixed size; `regions`
+        (n, 4) float32 in those pixels, for a model that takes them.
         """
-        _, height, width = pixels.shape
-        padded = self.spec["size"]
-        if padded is None:
-            padded = [-(-side // self._divisor) * self._divisor for side in (height, width)]
+        (_, height, width), unit = pixels.shape, self._divisor
+        padded = self.spec["size"] or [-(-side // unit) * unit for side in (height, width)]
         batch = np.zeros((self.spec["batch"] or 1, len(pixels), *padded), np.float32)
         batch[:, :, :height, :width] = pixels
         sizes = np.tile(np.array([[height, width]], np.int64), (len(batch), 1))
@@ -228,10 +214,7 @@ def _check(spec: dict[str, Any], outputs: list[str]) -> None:
 
 
 def open_file(
-    path: str | Path,
-    *,
-    threads: int | None = None,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    path: str | Path, *, threads: int | None = None, providers: Sequence[str] = _CPU
 ) -> Opened:
     """Return the session of an exported file, and what the file says of itself.
 
@@ -398,6 +381,8 @@ def resize_image(pixels: Array, size: tuple[int, int], rule: dict[str, Any]) -> 
         found = pixels
     elif rule["antialias"]:
         found = filtered(pixels, size, "bilinear")
+    elif rule.get("fixed_point") and pixels.dtype == np.uint8:
+        found = _fixed_point(pixels, size)
     else:
         found = _bilinear(pixels.astype(np.float32), size, bool(rule.get("corners")))
     return np.ascontiguousarray(found.transpose(2, 0, 1), np.float32)
@@ -423,11 +408,28 @@ def _bilinear(values: Array, size: tuple[int, int], corners: bool = False) -> Ar
         half = np.float32(0.0 if corners else 0.5)
         at = ((np.arange(length, dtype=np.float32) + half) * np.float32(step) - half).clip(0)
         low = np.minimum(at.astype(np.int64), old - 1)
-        high = np.minimum(low + 1, old - 1)
-        share = (at - low).astype(np.float32)
-        share = share.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+        form = [-1 if i == axis else 1 for i in range(values.ndim)]
+        share = (at - low).astype(np.float32).reshape(form)
+        ends = values.take(low, axis), values.take(np.minimum(low + 1, old - 1), axis)
+        values = ends[0] * (1 - share) + ends[1] * share
     return values
+
+
+def _fixed_point(pixels: Array, size: tuple[int, int]) -> Array:
+    """Resize 8-bit (H, W, C) to the bit as OpenCV does: weights of eleven bits, means at a half."""
+    if pixels.shape[:2] == (2 * size[0], 2 * size[1]):
+        return (pixels.reshape(size[0], 2, size[1], 2, -1).astype(int).sum((1, 3)) + 2) >> 2
+    values = pixels.astype(np.int32)
+    for axis, form, shift in ((1, (-1, 1), 0), (0, (-1, 1, 1), 4)):
+        old, new = values.shape[axis], size[axis]
+        at = ((np.arange(new) + 0.5) * (1 / (new / old)) - 0.5).astype(np.float32)
+        low = np.floor(at).astype(int)
+        high = (at - low).astype(np.float32) * ((axis == 0) | ((low >= 0) & (low < old - 1)))
+        ends = [values.take((low + more).clip(0, old - 1), axis) >> shift for more in (0, 1)]
+        for end, share in zip(ends, (1 - high, high), strict=True):
+            end *= np.rint(share * np.float32(2048)).astype(np.int32).reshape(form)
+        values = (ends[0] >> 4 * shift) + (ends[1] >> 4 * shift)
+    return (values + 2) >> 2
 
 
 def paste_masks(
@@ -441,8 +443,7 @@ def paste_masks(
     """
     if mode not in PASTE_MODES:
         raise ValueError(f"mode is 'grid' or 'torchvision', got {mode!r}")
-    masks = np.zeros((len(probs), *size), bool)
-    side = probs.shape[-1]
+    masks, side = np.zeros((len(probs), *size), bool), probs.shape[-1]
     padded = np.pad(probs.astype(np.float32), ((0, 0), (1, 1), (1, 1)))
     for mask, square, box in zip(masks, padded, boxes.astype(np.float32), strict=True):
         if not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
@@ -456,8 +457,7 @@ def paste_masks(
         low = np.floor(box[:2] - margin).clip(0, limit).astype(int)
         high = np.ceil(box[2:] + margin).clip(0, limit).astype(int)
         value = square
-        for axis in (1, 0):
-            along = 1 - axis  # x for columns, y for rows
+        for axis, along in ((1, 0), (0, 1)):  # x for columns, y for rows
             centre = np.arange(low[along], high[along], dtype=np.float32) + np.float32(0.5)
             inside = (centre - box[along]) / (box[along + 2] - box[along])
             at = (inside * side - np.float32(0.5)).clip(-1, side) + 1

@@ -119,7 +119,7 @@ CONVENTIONS = {
     ),
     # OpenCV's bilinear resizing has no low-pass filter; the box losses are L1.
     "mmdetection": Conventions(
-        resize=Resize(800, 1333, antialias=False),
+        resize=Resize(800, 1333, antialias=False, fixed_point=True),
         round_anchors=False,
         stride_from_maps=False,
         aligned=True,

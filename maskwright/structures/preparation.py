@@ -40,6 +40,8 @@ class Resize:
         stretch: (height, width) of the result, or None.
         corners: the centres of the outermost pixels stay where they are when the image is sampled,
             not its edges (Darknet); only without `antialias`.
+        fixed_point: 8-bit samples stay so, bilinear with weights of eleven bits, as OpenCV has them
+            (mmdetection); only without `antialias`. Others are sampled as floats.
     """
 
     short: int | None = 800
@@ -50,6 +52,7 @@ class Resize:
     within: tuple[int, int] | None = None
     stretch: tuple[int, int] | None = None
     corners: bool = False
+    fixed_point: bool = False
 
     def __post_init__(self) -> None:
         names = ("short", "long", "factor", "stretch")
@@ -70,8 +73,8 @@ class Resize:
             raise OptionError(
                 f"Resize: rounding is 'nearest', 'floor', 'whole' or 'steps', got {self.rounding!r}"
             )
-        if self.corners and self.antialias:
-            raise OptionError("Resize: corners=True is for antialias=False")
+        if (self.corners or self.fixed_point) and self.antialias:
+            raise OptionError("Resize: corners and fixed_point are for antialias=False")
 
     @classmethod
     def parse(cls, imgsz: Any, **conventions: Any) -> Resize:
@@ -80,7 +83,8 @@ class Resize:
         Args:
             imgsz: a whole number is the long side, a pair the short and the long side, a text
                 that ends in "x" a factor.
-            **conventions: `rounding`, `antialias`, `corners` and `within` of the result.
+            **conventions: `rounding`, `antialias`, `corners`, `fixed_point` and `within` of the
+                result.
 
         Raises:
             OptionError: if `imgsz` has none of these forms.
@@ -115,7 +119,8 @@ class Resize:
         if imgsz is None:
             return self
         if not self.one_size:
-            same = {key: getattr(self, key) for key in ("rounding", "antialias", "corners")}
+            kept = ("rounding", "antialias", "corners", "fixed_point")
+            same = {key: getattr(self, key) for key in kept}
             return Resize.parse(imgsz, within=self.within, **same)
         try:
             sides = _sides(imgsz)

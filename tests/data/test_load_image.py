@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,23 @@ def test_resize_equals_torchvision(pixels: np.ndarray, short: int, long: int) ->
     rule = Resize(short, long, rounding="floor", antialias=False)
     ours = resize_image(pixels, rule.target_size(37, 53), rule)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(10, 17), (21, 16), (80, 90), (1, 40), (42, 66), (21, 33)])
+def test_fixed_point_equals_opencv(size: tuple[int, int]) -> None:
+    """To the bit, at the half of both sides and of one side too; a window is the cut of it."""
+    cv2 = pytest.importorskip("cv2")
+    rule = Resize(None, None, stretch=size, antialias=False, fixed_point=True)
+    for height in (42, 43):
+        photo = np.random.default_rng(height).integers(0, 256, (height, 66, 3), dtype=np.uint8)
+        wanted = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_LINEAR)
+        found = resize_image(photo, size, rule)
+        assert np.array_equal(found.permute(1, 2, 0).numpy(), wanted)
+        part = resize_image(photo, size, rule, window=(2, 0, 9, 1))
+        assert torch.equal(part, found[:, :1, 2:9])
+    deep = photo.astype(np.float32)
+    plain = resize_image(deep, size, replace(rule, fixed_point=False))
+    assert torch.equal(resize_image(deep, size, rule), plain)
 
 
 def test_a_window_beyond_the_image_is_filled(pixels: np.ndarray) -> None:

@@ -89,14 +89,22 @@ def test_masks_are_pasted_as_by_torch(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [Resize(), Resize(antialias=False), Resize(antialias=False, corners=True)]
+    "rule",
+    [
+        Resize(),
+        Resize(antialias=False),
+        Resize(antialias=False, corners=True),
+        Resize(antialias=False, fixed_point=True),
+    ],
 )
-@pytest.mark.parametrize("size", [(30, 77), (120, 50), (64, 64), (1, 1)])
+@pytest.mark.parametrize("size", [(30, 77), (120, 50), (64, 64), (32, 32), (1, 1)])
 def test_images_are_resized_as_by_torch(rule: Resize, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = torch_resize(pixels, size, rule)
     found = runtime.resize_image(pixels, size, asdict(rule))
-    np.testing.assert_allclose(found, expected, atol=0 if rule.antialias else 1e-3)
+    np.testing.assert_allclose(
+        found, expected, atol=0 if rule.antialias or rule.fixed_point else 1e-3
+    )
 
 
 @pytest.mark.parametrize(

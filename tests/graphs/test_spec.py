@@ -21,6 +21,7 @@ def test_descriptions_of_older_files_are_read_whole(text: str) -> None:
     written, older = json.loads(to_json(spec)), json.loads(text)
     # Rules that came later say of older files that they have none of it.
     assert written["resize"].pop("stretch") is None and written["resize"].pop("corners") is False
+    assert written["resize"].pop("fixed_point") is False
     assert written.pop("mask_reach") == 1 and written.pop("channels") is None
     assert written.pop("all_channels") is False
     assert written == older

@@ -26,10 +26,11 @@ def resize_image(
     Args:
         pixels: (H, W, C), 0 to 255, uint8 or float32.
         size: (height, width) of the whole image after resizing.
-        rule: whose `antialias` and `corners` say how samples are made. With `antialias` by Pillow's
-            bilinear filter, widened when shrinking, in the type of the pixels. Without by bilinear
-            sampling of the float image without a filter, as torchvision's detection transform does;
-            or, with `corners`, as Darknet does.
+        rule: whose `antialias`, `corners` and `fixed_point` say how samples are made. With
+            `antialias` by Pillow's bilinear filter, widened when shrinking, in the type of the
+            pixels. Without by bilinear sampling of the float image without a filter, as
+            torchvision's detection transform does; or, with `corners`, as Darknet does; or, with
+            `fixed_point`, as OpenCV does.
         window: xyxy in whole pixels of the resized image, which may reach beyond it; None: all.
         fill: of each channel the value beyond the image; zero for all where there are more.
 
@@ -63,6 +64,9 @@ def _resample(
     if pixels.shape[:2] == (height, width):
         part = np.ascontiguousarray(pixels[y1:y2, x1:x2].transpose(2, 0, 1))
         return torch.from_numpy(part).float()
+    if rule.fixed_point and pixels.dtype == np.uint8:
+        made = fixed_point(pixels, size)[y1:y2, x1:x2]
+        return torch.from_numpy(made.transpose(2, 0, 1).astype(np.float32))
     if not rule.antialias:
         whole = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()
         whole = F.interpolate(whole[None], size, mode="bilinear", align_corners=rule.corners)[0]
@@ -72,6 +76,42 @@ def _resample(
     box = (x1 * sx, y1 * sy, min(x2 * sx, pixels.shape[1]), min(y2 * sy, pixels.shape[0]))
     part = resized(pixels, (y2 - y1, x2 - x1), "bilinear", box)
     return torch.from_numpy(part.transpose(2, 0, 1).copy()).float()
+
+
+def fixed_point(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (h, w, C) integers: 8-bit pixels (H, W, C) resized to the bit as OpenCV does.
+
+    Bilinear without a filter, along rows and then along columns, with weights of eleven bits; at
+    the half of both sides the mean of four.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        size: (height, width) of the result.
+    """
+    if pixels.shape[:2] == (2 * size[0], 2 * size[1]):
+        four = pixels.reshape(size[0], 2, size[1], 2, -1).astype(np.int32)
+        return (four.sum((1, 3)) + 2) >> 2
+    values = torch.from_numpy(np.ascontiguousarray(pixels)).int()
+    for axis in (1, 0):
+        old = pixels.shape[axis]
+        step = 1.0 / (size[axis] / old)
+        at = ((np.arange(size[axis]) + 0.5) * step - 0.5).astype(np.float32)
+        low = np.floor(at).astype(np.int64)
+        share = (at - low).astype(np.float32)
+        if axis == 1:  # beyond the first and last column there is but one
+            share[(low < 0) | (low >= old - 1)] = 0
+        else:
+            values >>= 4
+        parts = []
+        for more, weight in ((0, np.float32(1) - share), (1, share)):
+            place = torch.from_numpy((low + more).clip(0, old - 1))
+            factor = torch.from_numpy(np.rint(weight * np.float32(2048)).astype(np.int32))
+            part = values.index_select(axis, place).mul_(
+                factor[:, None] if axis else factor[:, None, None]
+            )
+            parts.append(part if axis else part.bitwise_right_shift_(16))
+        values = parts[0].add_(parts[1])
+    return values.add_(2).bitwise_right_shift_(2).numpy()
 
 
 def resized(

@@ -163,8 +163,8 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
     """Build an SSD or SSDLite."""
     rules = get_conventions(options.conventions)
     theirs = options.conventions.startswith("torchvision")
-    resize = Resize(None, None, stretch=(300, 300), antialias=rules.resize.antialias)
-    resize = resize.to(options.imgsz)
+    samples = {"antialias": rules.resize.antialias, "fixed_point": rules.resize.fixed_point}
+    resize = Resize(None, None, stretch=(300, 300), **samples).to(options.imgsz)
     assert resize.stretch is not None
     height, width = resize.stretch
     backbone = Backbone(
