@@ -418,7 +418,7 @@ def _bilinear(values: Array, size: tuple[int, int], corners: bool = False) -> Ar
 def _fixed_point(pixels: Array, size: tuple[int, int]) -> Array:
     """Resize 8-bit (H, W, C) to the bit as OpenCV does: weights of eleven bits, means at a half."""
     if pixels.shape[:2] == (2 * size[0], 2 * size[1]):
-        return (pixels.reshape(size[0], 2, size[1], 2, -1).astype(int).sum((1, 3)) + 2) >> 2
+        return np.asarray((pixels.reshape(size[0], 2, size[1], 2, -1).sum((1, 3), int) + 2) >> 2)
     values = pixels.astype(np.int32)
     for axis, form, shift in ((1, (-1, 1), 0), (0, (-1, 1, 1), 4)):
         old, new = values.shape[axis], size[axis]

@@ -90,7 +90,7 @@ def fixed_point(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if pixels.shape[:2] == (2 * size[0], 2 * size[1]):
         four = pixels.reshape(size[0], 2, size[1], 2, -1).astype(np.int32)
-        return (four.sum((1, 3)) + 2) >> 2
+        return np.asarray((four.sum((1, 3)) + 2) >> 2)
     values = torch.from_numpy(np.ascontiguousarray(pixels)).int()
     for axis in (1, 0):
         old = pixels.shape[axis]

@@ -24,7 +24,7 @@ mmdetection the mean alone is taken from pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,6 @@ from ...nn.detection.dense.mining import Mining, get_mining, hard_negatives
 from ...nn.detection.dense.multibox import Extra, ExtraLevels, MultiBoxHead
 from ...nn.detection.dense.scores import SoftmaxScores
 from ...nn.detection.matchers import OwningMatcher
-from ...structures import Resize
 from ..conventions import get_conventions
 from ..options import check_pixels, check_ranges
 from ..registry import register
@@ -163,8 +162,8 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
     """Build an SSD or SSDLite."""
     rules = get_conventions(options.conventions)
     theirs = options.conventions.startswith("torchvision")
-    samples = {"antialias": rules.resize.antialias, "fixed_point": rules.resize.fixed_point}
-    resize = Resize(None, None, stretch=(300, 300), **samples).to(options.imgsz)
+    resize = replace(rules.resize, short=None, long=None, rounding="nearest", stretch=(300, 300))
+    resize = resize.to(options.imgsz)
     assert resize.stretch is not None
     height, width = resize.stretch
     backbone = Backbone(
