@@ -31,10 +31,11 @@ def served(app: Any) -> Iterator[str]:
     """Serve an application as `maskwright serve` does, in a thread; gives its address."""
     import uvicorn
 
-    from maskwright.serving.serve import listening
+    from maskwright.serving.serve import listening, request_reader
 
     with listening("127.0.0.1", 0) as place:
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", log_level="error"))
+        config = uvicorn.Config(app, http=request_reader(), ws="none", log_level="error")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
         thread.start()
         try:

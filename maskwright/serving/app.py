@@ -40,7 +40,7 @@ from ..terminal import console
 from ..text import one_line, printable, to_json
 from .answers import JSON, choose_format, make_answer, plain
 from .batching import Asked, Job, Worker
-from .described import describe_predict
+from .described import describe_get, describe_predict
 from .guard import Guard
 from .limits import Limits, RefusedError
 from .metrics import TYPE, Metrics
@@ -111,15 +111,24 @@ def create_app(
     async def predict(request: Request) -> Response:
         return await service.predict(request)
 
-    @app.get("/models", summary="The models of this service, the usual one first")
+    @app.get(
+        "/models",
+        summary="The models of this service, the usual one first",
+        responses=describe_get(),
+    )
     async def models(request: Request) -> Response:
         return _json({"models": service.models(), "saves": corrections is not None})
 
-    @app.get("/health", summary="Whether the service answers")
+    @app.get("/health", summary="Whether the service answers", responses=describe_get(free=True))
     async def health(request: Request) -> Response:
         return _json({"status": "ok", "models": len(service.workers)})
 
-    @app.get("/metrics", summary="What the service counts, for Prometheus")
+    @app.get(
+        "/metrics",
+        summary="What the service counts, for Prometheus",
+        responses=describe_get("text/plain"),
+        response_class=Response,
+    )
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=TYPE)
 

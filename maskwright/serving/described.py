@@ -31,14 +31,19 @@ _EXAMPLE = {
 REFUSALS = {
     400: "the request cannot be read",
     401: "the token is missing or wrong",
+    403: "a page of another site asks",
     404: "there is no such model",
     406: "no format that Accept names",
     413: "more bytes, pixels or work than the service takes",
     415: "no image by its Content-Type",
+    421: "the service is not called so",
     422: "an option is wrong, or the image is broken",
     429: "the queue is full: come again after Retry-After seconds",
+    500: "a fault of the service, whose log says more",
+    503: "the service is stopping",
     504: "no answer within the deadline",
 }
+EVERYWHERE = (401, 403, 421)  # what each path may answer
 
 
 def _parameter(name: str, text: str, **schema: Any) -> dict[str, Any]:
@@ -54,6 +59,44 @@ def _parameter(name: str, text: str, **schema: Any) -> dict[str, Any]:
 def refusals(*statuses: int) -> dict[str, Any]:
     """Return the answers of these statuses as OpenAPI describes them."""
     return {str(one): {"description": REFUSALS[one], "content": _ERROR} for one in statuses}
+
+
+def describe_get(kind: str = JSON, *, free: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a path that is only read.
+
+    Args:
+        kind: media type of its answer.
+        free: whether it needs no token.
+    """
+    text = {"type": "object"} if kind == JSON else {"type": "string"}
+    found: dict[int | str, dict[str, Any]] = {}
+    found[200] = {"description": "what is there", "content": {kind: {"schema": text}}}
+    refused = refusals(*(one for one in EVERYWHERE if not (free and one == 401)))
+    return {**found, **{int(status): told for status, told in refused.items()}}
+
+
+def describe_save(labels: str) -> dict[str, Any]:
+    """Return what OpenAPI says of `POST /save`.
+
+    Args:
+        labels: the field of the form that holds the objects.
+    """
+    fields = {
+        "file": _BYTES,
+        labels: {
+            "type": "string",
+            "description": "JSON with a list of `objects`, as an answer of /predict has them",
+        },
+    }
+    form = {"type": "object", "required": ["file", labels], "properties": fields}
+    answer = {"schema": {"type": "object"}, "example": {"file": "a.png", "objects": 3}}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
+        "responses": {
+            "200": {"description": "what was kept, and where", "content": {JSON: answer}},
+            **refusals(400, *EVERYWHERE, 413, 415, 422, 429, 500, 504),
+        },
+    }
 
 
 def describe_predict() -> dict[str, Any]:

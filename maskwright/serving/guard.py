@@ -87,7 +87,7 @@ class Guard:
                 421, f"this service is not called so; it knows {', '.join(sorted(self._hosts))}"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place(origin) != host.lower():
             return _refused(403, "the pages of another site may not ask this service")
         if self._token is None or path in self._free:
             return None
@@ -101,8 +101,19 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Return the name in a header Host, without the port."""
-    return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+    """Return the name in a header Host, without the port; "" for what is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str:
+    """Return the name and port in a header Origin; "" for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _refused(status: int, text: str) -> Response:

@@ -20,6 +20,7 @@ NAMES = (
 )
 OWN = ("model", "format")
 LONGEST = 400  # characters of a value
+_TYPES = {"int": "integer", "float": "number"}
 
 
 @cache
@@ -36,8 +37,13 @@ def described(option: Option) -> dict[str, Any]:
         "in": "query",
         "required": False,
         "description": option.help,
-        "schema": {"type": "string", "title": describe_kind(option.kind)},
+        "schema": {**_schema(option.kind), "title": describe_kind(option.kind)},
     }
+
+
+def _schema(kind: str) -> dict[str, Any]:
+    """Return the type of an option in JSON Schema: "string" where it has several, such as none."""
+    return {"type": _TYPES.get(kind, "string")}
 
 
 def read_request(given: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ they are given to everybody; the script asks for all else, with the token if the
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from ..errors import OptionError
 from ..paths import home_path
 from ..text import to_json
 from .answers import JSON
+from .described import describe_save
 from .limits import Limits, RefusedError
 from .uploads import Body, Gate, read_body
 
@@ -103,15 +105,22 @@ def add_page(
         return
     gate, folder = Gate(limits), save
 
-    @app.post("/save", summary="Keep an image with what people have corrected, as COCO")
+    @app.post(
+        "/save",
+        summary="Keep an image with what people have corrected, as COCO",
+        openapi_extra=describe_save(LABELS),
+    )
     async def keep(request: Request) -> Response:
         try:
             with gate.body(request) as counted:
-                body = await read_body(counted, limits)
+                async with asyncio.timeout(limits.deadline):
+                    body = await read_body(counted, limits)
                 told = await run_in_threadpool(_keep, body, limits, folder, names)
             return Response(to_json(told), media_type=JSON)
         except RefusedError as error:
             status, text = error.status, str(error)
+        except TimeoutError:
+            status, text = 504, f"nothing is kept: it took more than {limits.deadline:g} s to come"
         except ValueError as error:
             status, text = 422, str(error)
         return Response(to_json({"error": text}), status, media_type=JSON)

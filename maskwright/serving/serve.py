@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GRACE = 30  # seconds that requests have to end after a signal
 BACKLOG = 128  # connections that the system keeps until they are taken
 CONNECTIONS = 1000  # at once
+HEAD = 15.0  # seconds that the head of a request may take, as long as a connection may be idle
 
 
 @checked_options
@@ -122,17 +123,53 @@ def run(app: Any, place: socket.socket) -> None:
 
     config = uvicorn.Config(
         app,
-        http="h11",  # it bounds the headers, too
+        http=request_reader(),
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
-        timeout_keep_alive=15,
+        timeout_keep_alive=int(HEAD),
     )
     with suppress(KeyboardInterrupt):  # the signal that ended it comes again when all is done
         uvicorn.Server(config).run(sockets=[place])
+
+
+def request_reader() -> type[Any]:
+    """Return uvicorn's reader of requests, with a bound to the time that a head takes."""
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # it bounds the size of heads, too
+
+    class Reader(H11Protocol):
+        """Closes a connection whose request has not begun in time."""
+
+        _waiting: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
+            if self.conn.their_state is not h11.IDLE:
+                self._forget()
+            elif self._waiting is None:
+                self._waiting = self.loop.call_later(HEAD, self.transport.close)
+
+        def _forget(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+    return Reader
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -346,6 +346,44 @@ def test_secret_names_and_other_sites(predictor: Any, photo: bytes) -> None:
         assert client.get("/models", headers=named).status_code == 421
 
 
+def test_headers_that_are_no_addresses(client: Any) -> None:
+    for headers in ({"origin": "http://["}, {"origin": "http://a]b"}):
+        assert client.get("/models", headers=headers).status_code == 403
+
+
+def test_hosts_that_are_no_names(predictor: Any) -> None:
+    app = create_app({"nuclei": predictor}, hosts=["127.0.0.1"])
+    with served(app) as address, httpx.Client(base_url=address, timeout=60) as client:
+        for host in ("[", "a@127.0.0.1", "[::1"):
+            assert client.get("/health", headers={"host": host}).status_code in (400, 421)
+
+
+def test_who_does_not_begin_a_request_is_hung_up(
+    predictor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskwright.serving.serve.HEAD", 0.3)
+    with served(create_app({"nuclei": predictor}, corrections="nowhere")) as address:
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        for begun in (b"", b"POST /predict HTTP/1.1\r\nHost: a\r\nX-"):
+            with socket.create_connection(place, timeout=30) as slow:
+                slow.sendall(begun)
+                assert slow.recv(1) == b""
+        with socket.create_connection(place, timeout=30) as good:  # a body may take its time
+            good.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+            time.sleep(0.6)
+            good.sendall(b"none")
+            assert good.recv(12) == b"HTTP/1.1 422"
+
+
+def test_what_is_saved_has_a_deadline(predictor: Any, tmp_path: Path) -> None:
+    app = create_app({"nuclei": predictor}, Limits(deadline=0.3), corrections=tmp_path)
+    with served(app) as address:
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with socket.create_connection(place, timeout=30) as slow:
+            slow.sendall(b"POST /save HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+            assert slow.recv(12) == b"HTTP/1.1 504"
+
+
 def test_several_models_by_name(predictor: Any, photo: bytes) -> None:
     other = Held(predictor)
     other.go.set()
