@@ -16,6 +16,7 @@ from typing import Any
 
 from maskwright.errors import OptionError, nearest
 from maskwright.paths import home_path, nearest_path
+from maskwright.stores import is_address, local_copy
 
 from .formats.class_folders import FolderSource, class_folders, lone_class
 from .formats.coco.layout import CocoSource, by_folders, by_lists, coco_source
@@ -86,7 +87,8 @@ def open_dataset(
 
     Args:
         data: a COCO JSON, a list of Pascal VOC images, a folder, a YAML file or a mapping with the
-            entries train, val, images.
+            entries train, val, images; or the address of one of the first four in an object store
+            (s3://, gs://, ...), which is copied to the cache of this machine.
         split: "train", "val" (or one of its other names) or "test".
         names: class names that give the labels, from the training split or a model; None: those of
             the annotation file, in the order of its category ids.
@@ -206,7 +208,7 @@ def _find_splits(
 ) -> dict[str, Source]:
     if isinstance(data, Mapping):
         return _from_mapping(data, Path(), keypoints, records, format)
-    path = Path(home_path(data))
+    path = local_copy(data) if is_address(data) else Path(home_path(data))
     if not str(data).strip():
         raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
