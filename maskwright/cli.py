@@ -90,13 +90,29 @@ def training_options() -> dict[str, Option]:
     }
 
 
+def without_values(options: Sequence[Option], when: str) -> dict[str, Option]:
+    """Return options by name without values, so that it is known which were given.
+
+    Args:
+        options: of another function.
+        when: it is called, before the meaning of each.
+    """
+    made = {}
+    for option in options:
+        default = "none" if option.default is REQUIRED else as_written(option.default)
+        text = f"{when}: {option.help.rstrip('.')}; default: {default}"
+        made[option.name] = replace(option, default=None, help=text, positional=False)
+    return made
+
+
 class TrainCommand(Command):
     """Training: its options are the fields of `TrainRecipe`, and those of the model."""
 
     @cached_property
     def options(self) -> dict[str, Option]:
         """The fields of the recipes; `commands.train` knows those of the model."""
-        return training_options()
+        several = read_options("maskwright.distribute.training", "train")
+        return training_options() | without_values(several, "on several machines")
 
 
 class CompareCommand(Command):
@@ -128,14 +144,7 @@ class TwofoldCommand(Command):
     @cached_property
     def options(self) -> dict[str, Option]:
         """Those of the other function have no value, so that it is known which were given."""
-        own = dict(super().options)
-        for option in read_options(*self.also):
-            if option.name not in own:
-                default = "none" if option.default is REQUIRED else as_written(option.default)
-                text = f"{self.when}: {option.help.rstrip('.')}; default: {default}"
-                other = replace(option, default=None, help=text, positional=False)
-                own[option.name] = other
-        return own
+        return without_values(read_options(*self.also), self.when) | super().options
 
 
 COMMANDS = {

@@ -60,7 +60,12 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
                 model_args[name] = parse_value(kinds[name].kind, text)
             except ValueError as error:
                 raise UsageError(f"{name}: {error}") from None
-    from maskwright.training.train import train as run
+    if "engine" in options:
+        from maskwright.distribute import train as run
+    elif several := sorted({"address", "processes", "cores"} & set(options)):
+        raise UsageError(f"{', '.join(several)}: to train on a cluster, give engine=ray too")
+    else:
+        from maskwright.training.train import train as run
 
     if model_args:
         options["model_args"] = model_args

@@ -208,7 +208,7 @@ def _find_splits(
 ) -> dict[str, Source]:
     if isinstance(data, Mapping):
         return _from_mapping(data, Path(), keypoints, records, format)
-    path = local_copy(data) if is_address(data) else Path(home_path(data))
+    path = local_copy(str(data)) if is_address(data) else Path(home_path(data))
     if not str(data).strip():
         raise OptionError("data is empty: give the folder or file of the data set")
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():

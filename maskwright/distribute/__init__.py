@@ -2,5 +2,6 @@
 
 from .columns import BatchPredictor
 from .run import predict
+from .training import train
 
-__all__ = ["BatchPredictor", "predict"]
+__all__ = ["BatchPredictor", "predict", "train"]

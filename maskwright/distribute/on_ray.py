@@ -1,4 +1,4 @@
-"""Ray: parts on the processes of a cluster. The only module of the package that knows of Ray.
+"""Ray: parts on the processes of a cluster. Only this module and `ray_train` know of Ray.
 
 Ray Data hands the parts to a pool of actors, each with one model, and hands a part of one that is
 lost to another. Only names of images and counts travel: each process reads images and writes tables
@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError, WorkerError
@@ -32,15 +33,18 @@ class Worker:
 
     Args:
         job: pickled.
+        cwd: from where relative paths count.
         cores: that it computes with, where there is no GPU.
         run: another text for each call of `run_on_ray`.
     """
 
-    def __init__(self, job: bytes, cores: int, run: str) -> None:
+    def __init__(self, job: bytes, cwd: str, cores: int, run: str) -> None:
         import torch
 
         from ..terminal.heap import keep_memory
 
+        with suppress(OSError):  # another machine may not have it
+            os.chdir(cwd)
         self.job: Job = pickle.loads(job)
         self.run = run
         if not torch.cuda.is_available():
@@ -82,11 +86,12 @@ class Worker:
 ROW = ("finds", "failed", "noted")
 
 
-def start_ray(address: str | None) -> Any:
+def start_ray(address: str | None, *, logs: bool = False) -> Any:
     """Connect to a cluster, or start Ray on this machine, and return its module.
 
     Args:
         address: of the cluster; None: that in RAY_ADDRESS, or this machine.
+        logs: show what its processes print.
 
     Raises:
         ImportError: if Ray is missing.
@@ -105,7 +110,7 @@ def start_ray(address: str | None) -> Any:
     try:
         ray.init(
             address=where,
-            log_to_driver=False,
+            log_to_driver=logs,
             logging_level=logging.ERROR,
             **({} if where else {"include_dashboard": False}),
         )
@@ -187,7 +192,12 @@ def _stream(
     rows = [{"part": pickle.dumps(part)} for part in parts]
     table = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Worker,
-        fn_constructor_args=(pickle.dumps(job), needs.get("num_cpus", 1), uuid.uuid4().hex),
+        fn_constructor_args=(
+            pickle.dumps(job),
+            str(Path.cwd()),
+            needs.get("num_cpus", 1),
+            uuid.uuid4().hex,
+        ),
         batch_size=1,
         batch_format="numpy",
         compute=data.ActorPoolStrategy(size=count),
@@ -197,10 +207,10 @@ def _stream(
         for row in table.iter_rows():
             yield by_number[row["number"]], Count(row["images"], *(row[key] for key in ROW))
     except ray.exceptions.RayError as error:
-        raise _own_error(error) from None
+        raise own_error(error) from None
 
 
-def _own_error(error: BaseException) -> Exception:
+def own_error(error: BaseException) -> Exception:
     """Return the error of a worker as this process would have raised it."""
     seen: BaseException | None = error
     while seen is not None:
