@@ -144,7 +144,8 @@ class TwofoldCommand(Command):
     @cached_property
     def options(self) -> dict[str, Option]:
         """Those of the other function have no value, so that it is known which were given."""
-        return without_values(read_options(*self.also), self.when) | super().options
+        own, other = super().options, without_values(read_options(*self.also), self.when)
+        return own | {name: option for name, option in other.items() if name not in own}
 
 
 COMMANDS = {

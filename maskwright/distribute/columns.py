@@ -7,6 +7,8 @@ model is loaded where it is first called, once in each process.
 from __future__ import annotations
 
 import inspect
+import threading
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,11 @@ FINDING = (
     *("tile", "overlap", "tile_levels"),
 )
 OTHERS = ("imgsz", "batch", "window", "page", "channels")
+# What Spark calls kinds of columns.
+SQL = {
+    **{"int32": "int", "int64": "bigint", "float32": "float", "float64": "double"},
+    **{"string": "string", "list<float32>": "array<float>"},
+}
 OPTIONS = (*LOADING, *FINDING, *OTHERS)  # of `predict` that hold here, with its defaults
 Row = dict[str, Any]
 
@@ -85,10 +92,7 @@ class BatchPredictor:
         self.options = {name: options.get(name, usual[name].default) for name in OPTIONS}
         self.options["page"] = parse_page(self.options["page"])
         self.options["batch"] = whole_number("batch", self.options["batch"])
-        self._ready: _Ready | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ready": None}
+        self._key = uuid.uuid4().hex  # of all copies of this object
 
     @property
     def predictor(self) -> Predictor:
@@ -99,6 +103,11 @@ class BatchPredictor:
     def columns(self) -> dict[str, str]:
         """Names of the columns that come back and their kinds."""
         return columns_of(self.predictor.task.columns)
+
+    @property
+    def sql_schema(self) -> str:
+        """The columns as Spark writes them, without those of `keep`: "image string, page int"."""
+        return ", ".join(f"{name} {SQL[kind]}" for name, kind in self.columns.items())
 
     def __call__(self, batch: Any) -> pyarrow.Table:
         """Return what is found in the images of a batch.
@@ -121,10 +130,11 @@ class BatchPredictor:
         sources = [as_source(value, k) for k, value in enumerate(given[name])]
         rows: list[Row] = []
         origin: list[int] = []
-        for k, found in enumerate(self.find(sources)):
-            rows += found
-            origin += [k] * len(found)
-        table = to_table(rows, self.columns)
+        with _alone:  # engines may call from several threads
+            for k, found in enumerate(self.find(sources)):
+                rows += found
+                origin += [k] * len(found)
+            table = to_table(rows, self.columns)
         for other, values in kept.items():
             import pyarrow as pa
 
@@ -174,9 +184,11 @@ class BatchPredictor:
         yield from (done[k] for k in sorted(done))
 
     def _get(self) -> _Ready:
-        if self._ready is None:
-            self._ready = _Ready(self.model, self.options)
-        return self._ready
+        # Spark unpickles a copy for each task: in one process all share one model.
+        if self._key not in _loaded:
+            _loaded.clear()
+            _loaded[self._key] = _Ready(self.model, self.options)
+        return _loaded[self._key]
 
 
 @dataclass(frozen=True)
@@ -192,6 +204,10 @@ class Looked:
     size: tuple[int, int]
     rows: list[Row]
     said: list[str]
+
+
+_loaded: dict[str, _Ready] = {}  # the last one
+_alone = threading.Lock()
 
 
 class _Ready:
