@@ -83,11 +83,13 @@ def _told(error: Exception, folder: str | None, processes: int) -> Exception:
     own = own_error(error)
     if isinstance(own, ValueError) or folder is None:
         return own
+    text = str(own)
+    reason = " (its own message tells why)" if "maskwright train" in text else f" ({text})"
     line = command(
         "maskwright", "train", f"resume={folder}", "engine=ray", f"processes={processes}"
     )
     return TrainingError(
-        f"a process of this training has ended ({own}), so all end; go on, in as many processes as "
+        f"a process of this training has ended{reason}, so all end; go on, in as many processes as "
         f"can share the images of a step, with\n  {line}"
     )
 

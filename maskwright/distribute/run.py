@@ -238,7 +238,7 @@ def _conclude(run: Run, files: tuple[str, ...], description: dict[str, Any]) -> 
     names = [part.output for part in run.parts]
     failing = [part.output for part in run.parts if run.done[part.number].failed]
     errors = [
-        f"{row['image']}: {row['error']}"
+        row["error"] if row["image"] in row["error"] else f"{row['image']}: {row['error']}"
         for row in islice((r for r in read_rows(run.place, failing) if r["error"]), SHOWN)
     ]
     if total.failed:
