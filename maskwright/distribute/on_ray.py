@@ -22,7 +22,7 @@ from ..errors import OptionError, WorkerError
 from ..terminal import console
 from .job import Job
 from .parts import Part
-from .tables import Count
+from .tables import TRYING, Count
 
 ASK_SECONDS = 5.0  # until a cluster has to answer
 TRIES = 3  # that a part gets: Ray itself tries for ever
@@ -65,7 +65,7 @@ class Worker:
 
     def _do(self, part: Part) -> Count:
         """Do a part; one that has cost several processes fails, image by image."""
-        place, mark = self.job.place, f"_trying-{part.number:06d}"
+        place, mark = self.job.place, f"{TRYING}{part.number:06d}"
         tries = 0
         with suppress(ValueError):
             run, _, number = place.read(mark).decode().partition(" ")
@@ -106,7 +106,8 @@ def start_ray(address: str | None, *, logs: bool = False) -> Any:
     where = address or os.environ.get("RAY_ADDRESS")
     _ask(where)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    # Or it says of each pool of workers that these could not be started again, which they are.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(
             address=where,

@@ -23,7 +23,7 @@ from ..text import printable
 from .columns import OPTIONS, BatchPredictor
 from .job import FINDS, Job, Run, fingerprint, open_run, run_here
 from .parts import Part, list_parts
-from .tables import Count, need_pyarrow, read_rows
+from .tables import TRYING, Count, need_pyarrow, read_rows
 
 COCO = "annotations.json"
 SHOWN = 3  # errors that are told
@@ -234,6 +234,7 @@ ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}
 
 def _conclude(run: Run, files: tuple[str, ...], description: dict[str, Any]) -> Outcome:
     """Write what is made of all tables, and tell what failed."""
+    run.place.tidy(TRYING)
     total = sum(run.done.values(), Count())
     names = [part.output for part in run.parts]
     failing = [part.output for part in run.parts if run.done[part.number].failed]

@@ -22,6 +22,7 @@ COLUMNS = {
 }
 # Behind them: why there is no result, and what there is to say of one.
 LAST = {"error": "string", "note": "string"}
+TRYING = "_trying-"  # before the number of a part that a process has begun; readers pass it over
 KEY = b"maskwright"  # in the file's own metadata
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..files import replacing, writing
+from ..files import remove_parts, replacing, writing
 from ..paths import home_path
 from .addresses import StoreFile, is_address, open_binary, open_store, told
 
@@ -66,6 +66,14 @@ class Place:
             return Path(self.name, name).read_bytes()
         except OSError as error:
             raise ValueError(f"{self.at(name)}: {error.strerror or error}") from None
+
+    def tidy(self, start: str) -> None:
+        """Remove what killed writers have left, and the files whose name begins so."""
+        if self._store is None:
+            remove_parts(Path(self.name))
+        for name in self.names():
+            if name.startswith(start):
+                self.remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there.
