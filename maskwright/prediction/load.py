@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError, checked_options
 from ..graphs.sessions import open_graph
 from ..hub.loading import GRAPH_SUFFIXES, load_model
+from ..models.base import Model
+from ..models.meta import Meta
 from ..paths import takes_paths
 from ..tasks import get_task
+from ..tasks.base import Settings
 from ..tasks.options import own_options
 from .predictor import Predictor
 
@@ -82,3 +87,20 @@ def _origin(model: str | Path, **options: Any) -> dict[str, str]:
     """Return the options of the command line that load a model, by name."""
     given = {"model": model} | {name: value for name, value in options.items() if value}
     return {name: "true" if value is True else str(value) for name, value in given.items()}
+
+
+def finder(model: Model, meta: Meta, settings: Settings) -> Callable[[Any, str], Any]:
+    """Return what looks at images with a copy of a model, in tiles; see `evaluate_in_tiles`.
+
+    Args:
+        model: the model, which may be in training.
+        meta: what it says of itself.
+        settings: of the looks.
+    """
+    predictor = Predictor(copy.deepcopy(model), meta, device=str(model.mean.device))
+    rule = predictor.resize_rule(None, settings)
+
+    def find(pixels: Any, name: str) -> Any:
+        return predictor.find_one((pixels, None), rule, settings, name, 1)[0]
+
+    return find

@@ -138,7 +138,7 @@ def out_of_memory_told(name: str) -> Iterator[None]:
             raise
         raise TooLittleMemoryError(
             f"{name}: the memory did not suffice ({text}): take a smaller size (imgsz=), a smaller "
-            "batch, or cut the image into tiles"
+            "batch, or look at the image in tiles (tile=)"
         ) from None
 
 
@@ -202,7 +202,8 @@ class MemoryGuard:
         raise TooLittleMemoryError(
             f"{name}: {batch}{width} x {height} pixels at the input of the network need at least "
             f"{need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: take a smaller size, "
-            f"such as imgsz={side} (the long side){fewer} or cut the image into tiles{advice}"
+            f"such as imgsz={side} (the long side){fewer} or look at it in tiles, as by tile=1024"
+            f"{advice}"
         )
 
 

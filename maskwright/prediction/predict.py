@@ -16,7 +16,7 @@ from ..reports.gallery import check_formats, split_names
 from ..runs import check_save
 from ..tasks.base import Settings
 from ..tasks.thresholds import parse_conf
-from ..text import printable
+from ..text import one_line, printable
 from ..window import parse_window
 from .load import load
 from .memory import TooLittleMemoryError
@@ -24,7 +24,7 @@ from .predictor import Predictor
 from .reading import Loaded, Reading, read_all
 from .sources import Sources, list_sources, with_page
 from .stream import Results, Saver
-from .tiles import untiled_warning
+from .tiles import Stop, untiled_warning
 from .video.folder import FrameSource
 from .video.kinds import VideoSource, find_videos
 from .video.options import VideoOptions
@@ -209,6 +209,11 @@ def predict(
             proposal_source=proposal_source,
         )
     together = predictor.task.datasets if files else ()
+    if videos and (sets := [one for one in files if one in together]):
+        raise OptionError(
+            f"formats={','.join(sets)} is a data set over image files, and frames of a video are "
+            "none: formats=pictures writes them, formats=geojson what is found in each, in pixels"
+        )
     check_formats(files, (*predictor.task.files, *(FRAME_FORMATS if videos else together)))
     gathered = [one for one in files if one in together]
     files = tuple(one for one in files if one not in together)
@@ -295,13 +300,19 @@ def _stream(
         if text is not None and not shrunk:
             shrunk = True
             warnings.warn(text, stacklevel=2)
-        for result in _compute(predictor, group, rule, settings, sources.single, batch):
+        stop = None if saver is None else Stop()
+        for result in _compute(predictor, group, rule, settings, sources.single, batch, stop):
             for text in predictor.task.remarks([result], predictor.model, settings, said):
                 warnings.warn(text, stacklevel=2)
             if explainer is not None:
                 result = explainer(result)
             if saver is not None:
                 saver.write(result)
+            if saver is not None and stop is not None and result.stopped is not None:
+                saver.finish(len(sources))
+                warnings.warn(stop.warning(one_line(result.name)), stacklevel=2)
+                assert stop.error is not None
+                raise stop.error  # nobody is given a part for the whole
             if show:
                 result.show(labels=labels)
             yield result
@@ -316,10 +327,11 @@ def _compute(
     settings: Settings,
     single: bool,
     tiles: int,
+    stop: Stop | None = None,
 ) -> list[Any]:
     """Return the results of a batch; one by one, and without those that do not fit into memory."""
     try:
-        return predictor.infer(group, rule, settings, tiles=tiles)
+        return predictor.infer(group, rule, settings, tiles=tiles, stop=stop)
     except TooLittleMemoryError as error:
         if single:
             raise
@@ -328,5 +340,9 @@ def _compute(
     if len(group) == 1:
         warnings.warn(printable(f"skipped: {problem}"), stacklevel=3)
         return []
-    parts = [_compute(predictor, [one], rule, settings, single, tiles) for one in group]
-    return [result for part in parts for result in part]
+    parts = []
+    for one in group:
+        parts += _compute(predictor, [one], rule, settings, single, tiles, stop)
+        if stop is not None and stop.error is not None:
+            break
+    return parts

@@ -6,7 +6,6 @@ it; what is found comes back in pixels of the original image.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import time
 import warnings
@@ -36,7 +35,7 @@ from .memory import MemoryGuard, out_of_memory_told
 from .network import FastNetwork
 from .reading import Loaded, Reading, read, warn_of
 from .sources import one_source
-from .tiles import look_at_tiles, parse_tiling, untiled_warning
+from .tiles import Stop, assemble, look_at_tiles, parse_tiling, untiled_warning
 from .windows import own_window_warning
 
 
@@ -294,7 +293,13 @@ class Predictor:
         return replace(images, pixels=pixels)
 
     def infer(
-        self, batch: Sequence[Loaded], rule: Any, settings: Settings, *, tiles: int = 1
+        self,
+        batch: Sequence[Loaded],
+        rule: Any,
+        settings: Settings,
+        *,
+        tiles: int = 1,
+        stop: Stop | None = None,
     ) -> list[Any]:
         """Return the results of images in memory, computed as one batch.
 
@@ -304,13 +309,18 @@ class Predictor:
             rule: how they are resized, see `resize_rule`.
             settings: of the prediction.
             tiles: of a large image that are computed at once.
+            stop: takes a signal that comes between the tiles of an image, whose result and those
+                before it are returned; None: it is raised.
         """
         tiling = settings.tiling
         if tiling is not None and not all(tiling.fits(one.pixels.shape[:2]) for one in batch):
-            found = [
-                self.find_one((one.pixels, one.source.path), rule, settings, one.source.name, tiles)
-                for one in batch
-            ]
+            found = []
+            for one in batch:
+                photo, name = (one.pixels, one.source.path), one.source.name
+                found.append(self.find_one(photo, rule, settings, name, tiles, stop))
+                if stop is not None and stop.error is not None:
+                    break
+            batch = batch[: len(found)]
         else:
             name = ", ".join(loaded.source.name for loaded in batch)
             photos = [(one.pixels, one.source.path) for one in batch]
@@ -330,10 +340,13 @@ class Predictor:
             )
             for loaded, (one, speed) in zip(batch, found, strict=True)
         ]
-        return [
+        results = [
             replace(one, frame=loaded.frame, time=loaded.time, page=loaded.source.page)
             for loaded, one in zip(batch, results, strict=True)
         ]
+        if stop is not None and stop.error is not None:
+            results[-1] = replace(results[-1], stopped=stop.tiles)
+        return results
 
     def find(
         self,
@@ -371,7 +384,13 @@ class Predictor:
         }
 
     def find_one(
-        self, photo: tuple[Any, str | None], rule: Any, settings: Settings, name: str, tiles: int
+        self,
+        photo: tuple[Any, str | None],
+        rule: Any,
+        settings: Settings,
+        name: str,
+        tiles: int,
+        stop: Stop | None = None,
     ) -> tuple[Any, dict[str, float]]:
         """Return what is found in an image, in tiles if it is larger than one; see `find`.
 
@@ -381,16 +400,17 @@ class Predictor:
             settings: of the prediction.
             name: of the image.
             tiles: that are computed at once.
+            stop: see `infer`.
         """
         pixels, path = photo
         if settings.tiling is None or settings.tiling.fits(pixels.shape[:2]):
             whole = np.asarray(pixels)
             (found,), speed = self.find([(whole, path)], settings.rules(rule), settings, name)
             return found, speed
-        return self._find_in_tiles(pixels, rule, settings, name, tiles)
+        return self._find_in_tiles(pixels, rule, settings, name, tiles, stop)
 
     def _find_in_tiles(
-        self, pixels: Any, rule: Any, settings: Settings, name: str, tiles: int
+        self, pixels: Any, rule: Any, settings: Settings, name: str, tiles: int, stop: Stop | None
     ) -> tuple[Any, dict[str, float]]:
         """Return what is found in an image larger than a tile; see `find_one`."""
         tiling = settings.tiling
@@ -410,8 +430,7 @@ class Predictor:
             stack.enter_context(out_of_memory_told(name))
             looked = look_at_tiles(pixels, tiling, look, batch=tiles, name=name)
             stack.callback(looked.close)
-            for tile, part, found in looked:
-                assembler.add(tile, found, part)
+            assemble(assembler, looked, sum(map(len, tiling.tiles(pixels.shape[:2]))), stop)
             start = time.perf_counter()
             found = assembler.finish()
         total["postprocess"] += 1e3 * (time.perf_counter() - start)
@@ -460,23 +479,6 @@ class Predictor:
             return replace(result, heatmap=heat, explained=mark)
 
         return explained
-
-
-def finder(model: Model, meta: Meta, settings: Settings) -> Callable[[Any, str], Any]:
-    """Return what looks at images with a copy of a model, in tiles; see `evaluate_in_tiles`.
-
-    Args:
-        model: the model, which may be in training.
-        meta: what it says of itself.
-        settings: of the looks.
-    """
-    predictor = Predictor(copy.deepcopy(model), meta, device=str(model.mean.device))
-    rule = predictor.resize_rule(None, settings)
-
-    def find(pixels: Any, name: str) -> Any:
-        return predictor.find_one((pixels, None), rule, settings, name, 1)[0]
-
-    return find
 
 
 def _nothing(images: Images, photos: object) -> Images:

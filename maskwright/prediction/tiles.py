@@ -19,6 +19,7 @@ from ..data.records import Dataset
 from ..errors import OptionError
 from ..models.meta import Meta
 from ..structures import Resize, Tile, Tiling
+from ..tasks.assembling import Assembler
 from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
@@ -79,6 +80,52 @@ def untiled_warning(
                 f"tile={side}"
             )
     return None
+
+
+class Stop:
+    """Where a signal ended the look at an image in tiles, so that what these gave can be kept.
+
+    Attributes:
+        error: the signal; None: there was none.
+        tiles: that were looked at, and all of the image; None: it was not stopped.
+    """
+
+    def __init__(self) -> None:
+        self.error: KeyboardInterrupt | None = None
+        self.tiles: tuple[int, int] | None = None
+
+    def warning(self, name: str) -> str:
+        """Return what to say of an image of which a part was looked at."""
+        done, total = self.tiles or (0, 0)
+        return (
+            f"{name}: stopped after {done} of {total} tiles: what was found in these is written, "
+            "the rest of the image was not looked at"
+        )
+
+
+def assemble(
+    assembler: Assembler,
+    looked: Iterable[tuple[Tile, np.ndarray, Any]],
+    total: int,
+    stop: Stop | None,
+) -> None:
+    """Give an assembler all tiles of an image, or those that came before a signal.
+
+    Args:
+        assembler: of the image.
+        looked: the tiles, see `look_at_tiles`.
+        total: their number.
+        stop: takes the signal, if something can be made of the tiles so far; None: it is raised.
+    """
+    done = 0
+    try:
+        for tile, part, found in looked:
+            assembler.add(tile, found, part)
+            done += 1
+    except KeyboardInterrupt as error:
+        if stop is None or not done or not assembler.PARTIAL:
+            raise
+        stop.error, stop.tiles = error, (done, total)
 
 
 def look_at_tiles(

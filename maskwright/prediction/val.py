@@ -273,6 +273,7 @@ def val(
     write_args(folder / "args.yaml", options)
     task.save_validation(folder, result, dataset, settings)
     same = {**options, "iou": iou, "imgsz": imgsz, "window": window, "precision": model.precision}
+    same["channels"] = channels  # those of the training need not be named again
     written = task.write_report(
         folder,
         result,

@@ -14,7 +14,7 @@ from ..data.records import Dataset
 # Options that change what is found.
 SAME = (
     *("iou", "max_det", "imgsz", "soft_nms", "tta", "window", "precision"),
-    *("tile", "overlap", "tile_levels"),
+    *("tile", "overlap", "tile_levels", "slide", "crf", "page", "channels"),
 )
 
 

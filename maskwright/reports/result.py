@@ -52,6 +52,8 @@ class ImageResult(ABC):
         frame: of a video: how many frames stand before this one; None for images.
         time: of a video: seconds from its beginning; None for images.
         page: number of the image in its file, where one was asked for; or None.
+        stopped: tiles that were looked at, and tiles of the image, where a signal ended the look
+            between them; None: it was looked at as a whole.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
         explained: the find whose evidence that is; None without a heat map.
         MEASURE: what the number of a find is called.
@@ -71,6 +73,7 @@ class ImageResult(ABC):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    stopped: tuple[int, int] | None = None
 
     MEASURE: ClassVar[str] = "score"
     FILES: ClassVar[Mapping[str, tuple[str, str]]] = {}
@@ -279,12 +282,17 @@ class ImageResult(ABC):
     def to_json(self) -> str:
         """Return everything but the pixels as JSON text.
 
-        An object with `path`, `name`, of videos `frame` and `time`, of a page that was
-        asked for its `page`, `height`, `width`, `speed` and what the task adds.
+        An object with `path`, `name`, of videos `frame` and `time`, of a page that was asked for
+        its `page`, of an image whose look a signal ended `stopped`, `height`, `width`, `speed` and
+        what the task adds.
         """
         height, width = self.size
-        place = {"frame": self.frame, "time": self.time} if self.frame is not None else {}
+        place: dict[str, Any] = {}
+        if self.frame is not None:
+            place |= {"frame": self.frame, "time": self.time}
         place |= {"page": self.page} if self.page is not None else {}
+        if self.stopped is not None:
+            place |= {"stopped": dict(zip(("tiles", "of"), self.stopped, strict=True))}
         return to_json(
             {
                 "path": self.path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,10 @@ class Assembler(ABC):
 
     Attributes:
         settings: by which the tiles are looked at.
+        PARTIAL: whether something can be made of some of the tiles, where a signal ends the look.
     """
+
+    PARTIAL: ClassVar[bool] = False
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

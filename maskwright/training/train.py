@@ -22,7 +22,7 @@ import torch
 from ..data.loader import Batch
 from ..errors import TrainingError, WorkerError
 from ..hub.names import architecture
-from ..prediction.predictor import finder
+from ..prediction.load import finder
 from ..prediction.tiles import evaluate_in_tiles
 from ..reports.curves import Curves
 from ..reports.page import REPORT

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from tiny_models import fresh
 
 from maskwright.data.pixels.lazy import LazyPixels
@@ -277,6 +278,58 @@ def test_objects_of_tiles_go_out_in_map_coordinates(bright: Predictor, tmp_path:
         found.add((columns.min(), rows.min(), columns.max(), rows.max()))
     assert found == boxes
     assert (tmp_path / "run" / "scene.geojson").is_file()
+
+    plain = tmp_path / "plain.png"
+    Image.fromarray(image).save(plain)
+    with pytest.warns(UserWarning, match=r"formats=geo: 1 image.* no GeoTIFF.*are pixels"):
+        list(predict(bright, plain, tile=100, save=tmp_path / "flat", formats="geo"))
+
+
+class Stopped(Bright):
+    """A signal comes while it looks at its eighth tile."""
+
+    def forward(self, images: Images, post: PostProcess | None = None) -> Instances:
+        if len(self.batches) == 7:
+            raise KeyboardInterrupt
+        return super().forward(images, post)
+
+
+def test_what_was_found_before_a_signal_is_written_and_said_to_be_a_part(tmp_path: Path) -> None:
+    image, boxes = drawn((340, 420))
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        Image.fromarray(image).save(path)
+
+    def stopped() -> Predictor:
+        predictor = Predictor(Stopped(), Meta("bright", {}, ["spot"]))
+        predictor.fast = False
+        return predictor
+
+    results = predict(
+        stopped(), paths, tile=100, overlap=0.4, formats="geojson", save=tmp_path / "run"
+    )
+    with (
+        pytest.warns(UserWarning, match=r"a\.png: stopped after 7 of 35 tiles.*is written"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        next(results)
+    written = json.loads((tmp_path / "run" / "a.json").read_text())
+    assert written["stopped"] == {"tiles": 7, "of": 35}
+    found = {tuple(one["box"]) for one in written["objects"]}
+    first = Tiling(100, 0.4, 1).tiles((340, 420))[0][:7]  # a row, from left to right
+    # What reaches its border, up to a sixteenth of the strip, is left to the next row.
+    assert found == {box for box in boxes if box[3] < first[0].bottom - 40 / 16} and len(found) > 10
+    assert (tmp_path / "run" / "a.geojson").is_file() and not list(tmp_path.rglob("b.json"))
+    # Nobody who counts what is there gets a part of it.
+    for call in (
+        lambda: next(predict(stopped(), paths, tile=100, overlap=0.4)),
+        lambda: stopped()(paths[0], tile=100, overlap=0.4),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    data = coco_data(tmp_path / "data", {"a.tif": (image, boxes)})
+    with pytest.raises(KeyboardInterrupt):
+        val(stopped(), data, tile=100, overlap=0.4, save=tmp_path / "val")
 
 
 def test_what_is_read_by_window_may_be_larger_than_what_is_read_whole(

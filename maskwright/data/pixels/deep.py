@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT, _DEPTH = 258, 262, 277, 339, 32997  # tags of TIFF
 _UNSIGNED, _WHITE_IS_ZERO = 1, 0
-NO_MEMORY = "the memory does not suffice to decode it: cut the image into tiles"
+NO_MEMORY = (
+    "the memory does not suffice to decode it: save it as a TIFF of tiles, of which tile= reads "
+    "one part after the other"
+)
 
 
 def is_full_grey(mode: str) -> bool:

@@ -19,6 +19,10 @@ from .reading import Choice
 METHODS = ("bytetrack", "ocsort", "sort", "botsort")
 
 
+class OutsideError(OptionError):
+    """A line of which nothing is in the picture of a video."""
+
+
 @dataclass(frozen=True)
 class VideoOptions:
     """How a video is looked at.
@@ -76,7 +80,7 @@ class VideoOptions:
             width: as `height`.
 
         Raises:
-            OptionError: if the line is wholly outside.
+            OutsideError: if the line is wholly outside.
         """
         if self.line is None:
             return
@@ -92,7 +96,7 @@ class VideoOptions:
                 last = -1.0
         if first > last:
             ends = ",".join(f"{value:g}" for value in self.line)
-            raise OptionError(
+            raise OutsideError(
                 f"line={ends} is wholly outside of {name}, which is {width} pixels wide and "
                 f"{height} high: nothing could cross it"
             )

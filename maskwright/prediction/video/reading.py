@@ -106,7 +106,13 @@ class Video:
             self._container = self._closing.enter_context(self._open(av))
             pictures = [one for one in self._container.streams.video if not _is_cover(one)]
             if not pictures:
-                raise ValueError(f"{source.path}: there is only sound in it, no pictures")
+                sound = bool(self._container.streams.audio)
+                what = (
+                    "only sound in it, no pictures"
+                    if sound
+                    else "no picture in it: was it cut off?"
+                )
+                raise ValueError(f"{source.path}: there is {what}")
             self._stream = max(pictures, key=lambda one: one.width * one.height)
             if not self._stream.width:
                 raise ValueError(f"{source.path}: no whole frame is in it")

@@ -23,7 +23,7 @@ from .ahead import Ahead
 from .counting import Counts
 from .folder import FrameFolder, FrameSource
 from .kinds import VideoSource
-from .options import VideoOptions
+from .options import OutsideError, VideoOptions
 from .reading import Choice, Frame, Video
 from .saving import VideoFiles, VideoSaver
 
@@ -41,6 +41,7 @@ class Look:
         explain: gives a result its heat map; None: nothing does.
         tracker: makes what follows the finds of a video, of the frames a second; None: nothing.
         check: refuses options that the size of a video forbids, by its name, height and width.
+        lined: whether a line is among them.
         batch: frames that are computed at once.
     """
 
@@ -49,6 +50,7 @@ class Look:
     explain: Callable[[Any], Any] | None
     tracker: Callable[[float], Tracker] | None
     check: Callable[[str, int, int], None]
+    lined: bool
     batch: int
 
     @classmethod
@@ -88,6 +90,7 @@ class Look:
             explain,
             tracker,
             options.check_line,
+            options.line is not None,
             batch,
         )
 
@@ -124,6 +127,7 @@ class VideoResults(Results):
         self.broken = self.dropped = 0
         self.videos: list[Path] = []
         self._counts = Counts()
+        self._size: tuple[str, int, int] | None = None  # of the first video: name, height, width
         self._tracker: Tracker | None = None  # of the video that is being looked at
         self._choice, self._look, self._folder = choice, look, saver
         if saver is not None:
@@ -153,7 +157,11 @@ class VideoResults(Results):
                 failed += 1
                 warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
                 continue
-            yield from self._of_one(video)
+            try:
+                yield from self._of_one(video)
+            except OutsideError as error:  # the line may be inside of others
+                failed += 1
+                warnings.warn(printable(f"skipped: {error}"), stacklevel=2)
         if failed == len(videos):
             raise ValueError(f"none of the {failed} videos could be read")
 
@@ -167,7 +175,7 @@ class VideoResults(Results):
         try:
             while group := list(islice(frames, self._look.batch)):
                 if not counts.frames:  # what is wrong is told before the work
-                    self._look.check(name, *group[0].pixels.shape[:2])
+                    self._check(name, *group[0].pixels.shape[:2])
                     if self._folder is not None:
                         files = self._files(self._folder, video, rate, tracker)
                 for frame, result in self._results(video, group, tracker):
@@ -197,6 +205,21 @@ class VideoResults(Results):
                 with suppress(WriteError) if failing else nullcontext():
                     files.close(counts.rows(numbers))
             _tell(video, name, frames.dropped)
+
+    def _check(self, name: str, height: int, width: int) -> None:
+        """Refuse a line that is outside of a video; say where it means another place than before.
+
+        Raises:
+            OutsideError: if nothing of it is in the picture.
+        """
+        self._look.check(name, height, width)
+        first = self._size = self._size or (name, height, width)
+        if self._look.lined and first[1:] != (height, width):
+            warnings.warn(
+                f"line is in pixels of each video, and {name} is {width} x {height}, {first[0]} "
+                f"{first[2]} x {first[1]}: does it mean the same place in both?",
+                stacklevel=3,
+            )
 
     def _results(
         self, video: Video | FrameFolder, group: Sequence[Frame], tracker: Tracker | None

@@ -67,6 +67,7 @@ class Labels:
         labels = result.labels.tolist()
         for row, label in zip(result.to_coco(number), labels, strict=True):
             entry = {"id": len(self._objects) + 1, **row, "category_id": label + 1, "iscrowd": 0}
+            del entry["score"]  # no label has one; those of the finds are in the JSON of the image
             if isinstance(code := entry.get("segmentation"), dict):
                 counts = code["counts"]
                 text = counts.decode("ascii") if isinstance(counts, bytes) else counts
@@ -83,6 +84,7 @@ class Labels:
             WriteError: if it cannot be written; see `data.write_dataset`.
         """
         from maskwright.data.formats.coco.read import read_coco
+        from maskwright.data.formats.geo.frames import frame_of
         from maskwright.data.formats.table import TABLE
         from maskwright.data.formats.writing import lost_in, write_dataset
         from maskwright.data.rewriting.outlines import as_polygons
@@ -117,6 +119,14 @@ class Labels:
             if stray is not None and row.outlined:
                 own, traced = as_polygons(data, stray)
                 lost = traced.lost(stray)
+            if format == "geo" and (
+                flat := sum(frame_of(Path(file)) is None for file in data.files())
+            ):
+                warnings.warn(
+                    f"formats=geo: {flat} image(s) are no GeoTIFF, so that their coordinates are "
+                    "pixels, from the top left corner",
+                    stacklevel=2,
+                )
             for what, count in (lost | lost_in(own, format)).items():
                 warnings.warn(f"formats={format}: {count} {what}", stacklevel=2)
             try:

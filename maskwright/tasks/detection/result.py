@@ -51,6 +51,7 @@ class Result(ImageResult):
         frame: see `ImageResult`.
         time: see `ImageResult`.
         page: see `ImageResult`.
+        stopped: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -77,6 +78,7 @@ class Result(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    stopped: tuple[int, int] | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each
     # pixel.

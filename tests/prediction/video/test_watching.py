@@ -232,9 +232,15 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
         (photo, {"fps": 2}, "fps is for videos.* one image"),
         (photo, {"track": True}, "track is for videos.* one image"),
         ([0, 1], {}, "one at a time"),
+        (path, {"formats": "geo,pictures", "save": tmp_path / "o"}, "formats=geo is a data set"),
     ):
         with pytest.raises(OptionError, match=message):
             predict(predictor, source, **options)
+    cut = tmp_path / "cut.mp4"
+    data = path.read_bytes()
+    cut.write_bytes(data[: data.index(b"moov") + 200])  # in the middle of its table of frames
+    with pytest.raises(ValueError, match=r"cut\.mp4: .*cut off"):
+        predict(predictor, cut)
     with pytest.raises(ValueError, match="is a video, and an image is expected here"):
         predictor(path)
     with pytest.raises(OptionError, match="would overwrite"):
@@ -449,6 +455,19 @@ def test_a_line_outside_of_the_video_is_refused_before_a_frame_is_computed(
     ):
         next(results)
     assert detector.batches == [] and not (tmp_path / "out").exists()
+
+
+def test_a_line_over_videos_of_several_sizes_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    for name, width in (("a", 64), ("b", 32), ("c", 96)):
+        write_video(tmp_path / f"{name}.mp4", drawn(3, width=width))
+    predictor, _ = make()
+    results = predict(predictor, tmp_path, track=True, line="50,0,50,40", save=tmp_path / "out")
+    with (
+        pytest.warns(UserWarning, match=r"skipped: line=.* b\.mp4, which is 32 pixels wide"),
+        pytest.warns(UserWarning, match=r"c\.mp4 is 96 x 48, a\.mp4 64 x 48: does it mean"),
+    ):
+        taken = [(result.file_name, result.frame) for result in results]
+    assert taken == [(name, k) for name in ("a.mp4", "c.mp4") for k in range(3)]
 
 
 def test_a_line_of_which_some_is_in_the_picture_is_taken() -> None:

@@ -30,6 +30,8 @@ class ObjectAssembler(Assembler):
         paste_mode: how masks return to pixels, see `ops.paste_masks`.
     """
 
+    PARTIAL = True  # what another tile sees better is left out, whether that was looked at or not
+
     def __init__(
         self,
         settings: DetectionSettings,
