@@ -50,6 +50,15 @@ STUDIO = (
     '[{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [{"type": '
     f'"rectanglelabels", "original_width": 40, "original_height": 30, "value": {{{BOX}}}}}]}}]}}]'
 )
+DOTA = "2 2 11 2 11 11 2 11 cat 0\n"
+VIA = (
+    '{"a.png9": {"filename": "%s.png", "size": 9, "regions": [{"shape_attributes": {"name": '
+    '"rect", "x": 2, "y": 2, "width": 9, "height": 9}, "region_attributes": {"class": "cat"}}]}}'
+)
+APPLE = (
+    '[{"image": "%s.png", "annotations": [{"label": "cat", "coordinates": {"x": 6, "y": 6, '
+    '"width": 9, "height": 9}}]}]'
+)
 CVAT = (
     '<annotations><image id="0" name="{}" width="40" height="30"><box label="cat" xtl="2" '
     'ytl="2" xbr="11" ybr="11"/></image></annotations>'
@@ -130,6 +139,32 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
     "polygons beside their images": (
         "GeoJSON",
         {"train/a.geojson": GEO, "val/b.geojson": GEO} | images("train/a.png", "val/b.png"),
+        AB,
+    ),
+    "corners of DOTA": (
+        "DOTA labels",
+        {"train/labelTxt/a.txt": DOTA, "val/labelTxt/b.txt": DOTA}
+        | images("train/images/a.png", "val/images/b.png"),
+        AB,
+    ),
+    "VIA": (
+        "VIA JSON",
+        {"train.json": VIA % "a", "val.json": VIA % "b"} | images("images/a.png", "images/b.png"),
+        AB,
+    ),
+    "CreateML of Roboflow": (
+        "CreateML JSON",
+        {
+            "train/_annotations.createml.json": APPLE % "a",
+            "valid/_annotations.createml.json": APPLE % "b",
+        }
+        | images("train/a.png", "valid/b.png"),
+        AB,
+    ),
+    "RetinaNet": (
+        "RetinaNet's CSV",
+        {"train.csv": "images/a.png,2,2,11,11,cat\n", "val.csv": "images/b.png,2,2,11,11,cat\n"}
+        | images("images/a.png", "images/b.png"),
         AB,
     ),
     "segments of things": (
@@ -407,7 +442,8 @@ def test_every_row_that_is_read_has_a_case() -> None:
     rows -= {
         f"tables of Hugging Face, boxes as {order}" for order in ("xywh", "xyxy")
     }  # same files
-    assert {row for row, _, _ in CASES.values()} == rows - {"a JSON that its reader refuses"}
+    others = {"a JSON that its reader refuses", "shapefiles"}  # these in test_geo
+    assert {row for row, _, _ in CASES.values()} == rows - others
     assert {row for row, _, _ in REFUSED.values() if row} | set(FOREIGN) >= rows - {"Pascal VOC"}
 
 
@@ -422,6 +458,27 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         "GeoJSON",
         {"a.geojson": GEO[:-9]} | images("a.png"),
         r"a\.geojson:1: no valid JSON",
+    ),
+    "no shapefile": (
+        "shapefiles",
+        {"a.shp": "x"} | images("a.png"),
+        r"a\.shp (cannot be read|is read with pyogrio)",
+    ),
+    "two versions of DOTA": (
+        "DOTA labels",
+        {"labelTxt/a.txt": DOTA, "labelTxt-v1.5/a.txt": DOTA} | images("images/a.png"),
+        r"labelTxt and .*labelTxt-v1\.5 are both of the train split",
+    ),
+    "half a VIA": ("VIA JSON", {"a.json": (VIA % "a")[:-9]} | images("a.png"), "no valid JSON"),
+    "half a CreateML": (
+        "CreateML JSON",
+        {"a.json": (APPLE % "a")[:-9]} | images("a.png"),
+        "no valid JSON",
+    ),
+    "classes of RetinaNet without numbers": (
+        "RetinaNet's CSV",
+        {"train.csv": "a.png,2,2,11,11,cat\n", "classes.csv": "cat\n"} | images("a.png"),
+        r"classes\.csv, line 1: expected a class and its number",
     ),
     "segments without their images": (
         "things of COCO panoptic",

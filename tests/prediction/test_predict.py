@@ -463,6 +463,7 @@ def test_labels_for_tools_say_what_the_results_say(folder: Path, tmp_path: Path)
         list(predict(predictor, folder, save=tmp_path / "c", formats="cvat,coco"))
     said = [str(entry.message) for entry in caught]
     assert any("formats=cvat" in one and "polygons within 0.75 pixels" in one for one in said)
+    assert not any("score" in one for one in said)
     kinds = {name: open_dataset(tmp_path / "c" / name).polygons(0, 0) for name in ("cvat", "coco")}
     assert kinds["cvat"] is not None and kinds["coco"] is None
     for wrong, message in (({"polygons": 1}, "about labels"), ({"polygons": -1}, "from 0")):

@@ -31,6 +31,7 @@ from .yolo.layout import LABELS
 LOOKED_INTO = (
     *(".json", ".xml", ".txt", ".yaml", ".yml", ".csv", ".tfrecord", ".tfrecords", ".record"),
     *(".ndjson", ".jsonl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
+    *(".geojson", ".shp", ".gpkg", ".odgt"),
     *(".parquet", ".mat", ".h5", ".hdf5", ".lst", ".list", ""),
 )
 MOST = 400  # files of a folder whose bytes are looked at for a message
@@ -201,6 +202,8 @@ def seen(look: Look) -> str:
         what = f"{len(files)} x {kind}" if len(files) > 1 else kind
         row = ROWS.get(kind)
         why = f", not read: {row.todo}" if row is not None and row.find is None else ""
+        if row is not None and row.find is not None and not images:
+            why = ", and no image that it could be of: put the images beside it or into images/"
         lines.append(f"{first}{' ...' if len(files) > 1 else ''}: {what}{why}")
     if count > MOST:
         lines.append(f"{count - MOST} files more that were not looked into")

@@ -110,6 +110,8 @@ def sniff(path: Path) -> str:
                 return kind
             if suffix == ".xml":
                 return _xml(head)
+            if suffix in (".shp", ".gpkg"):
+                return "shapefiles"
             return _text(head, suffix)
     except OSError as error:
         return f"unreadable file ({error.strerror or error})"

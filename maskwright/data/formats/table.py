@@ -436,7 +436,11 @@ TABLE = (
     Layout("TFRecord", todo="export the data set as COCO JSON or Pascal VOC instead"),
     Layout("JSON lines", todo=EXPORT),
     Layout(MISNAMED, todo="let its name end in .json"),
-    Layout("mask images", todo="write the objects as COCO JSON, polygons or RLE"),
+    Layout(
+        "mask images",
+        todo="put their images beside them, images/ and masks/ with the same names; where pixels "
+        "hold the numbers of objects, say format=instances",
+    ),
     Layout(CAPTIONS, todo="give the file of objects, instances_*.json"),
     Layout(PANOPTIC, todo="give the file of objects, instances_*.json"),
     Layout(IMAGES_ONLY, todo="give the file that has the list annotations as well"),
