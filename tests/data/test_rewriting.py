@@ -237,6 +237,27 @@ def test_names_with_commas(options: dict[str, Any], names: list[str], tmp_path: 
     assert open_dataset(tmp_path / "out").names == names
 
 
+def test_fields_that_no_record_has_are_counted_once(tmp_path: Path) -> None:
+    roots = []
+    for name in ("a", "b"):
+        images = [DrawnImage((24, 30), [square(0, k)]) for k in range(4)]
+        root = lay(tmp_path / name, images, CLASSES[:1])
+        text = (
+            (root / "train.json").read_text().replace('"iscrowd": 0', '"iscrowd": 0, "who": "me"')
+        )
+        (root / "train.json").write_text(text.replace('"name"', '"supercategory": "pet", "name"'))
+        roots.append(str(root))
+    merged = merge_data(tuple(roots), tmp_path / "c").lost["train"]
+    divided = split_data(roots[0], tmp_path / "d", fractions=(0.5, 0.5)).lost
+    for lost, count in ((merged, 2), (divided["train"], 1)):
+        found = {what.split(":")[0]: number for what, number in lost.items()}
+        assert found == {
+            "the supercategory of a class": count,
+            "the entry 'who' of an annotation": 4 * count,
+        }
+    assert divided["val"] == {}
+
+
 WRONG = [
     (split_data, {"fractions": (0.8, 0.1)}, "sum is 1"),
     (split_data, {"fractions": (0.8, -0.1, 0.3)}, "above 0"),

@@ -197,6 +197,9 @@ class Builder:
             by_id[number] = name
             if isinstance(category.get("supercategory"), str):
                 parents.add((number, category["supercategory"]))
+        for number, parent in parents:
+            if parent not in ("", "none", by_id[number]):
+                self.leave("the supercategory of a class")
         labels: dict[int, int] = {}
         class_names = [] if names is None else list(names)
         category_ids = [-1] * len(class_names)
@@ -406,9 +409,8 @@ class Builder:
         )
         for number, entry in entries:
             image = whole_number(entry.get("image_id"))
-            for key in entry.keys() - KNOWN:
-                if entry[key] not in EMPTY:
-                    self.leave(f"the entry {shown(key)} of an annotation")
+            for key in (key for key in entry.keys() - KNOWN if entry[key] not in EMPTY):
+                self.leave(f"the entry {shown(key)} of an annotation")
             where: dict[str, Any] = {"image": image, "annotation": number}
             if image not in position:
                 # The annotations of an image that was left out go with it, without a fault each.

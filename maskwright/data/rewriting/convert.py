@@ -37,7 +37,7 @@ def convert_data(
         out: a new or empty folder to write into.
         polygons: write masks as polygons that stray at most so many pixels from them, for tools in
             which people move corners (labelme, cvat, labelstudio, supervisely) and those that want
-            polygons (coco, yolo); 0: exact, though with many corners. None: masks stay masks.
+            polygons (coco, yolo, via); 0: exact, with many corners. None: masks stay masks.
         format: read `data` as this format, where it is taken for another.
         progress: called with what is done, images done and images in all.
 

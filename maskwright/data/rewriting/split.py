@@ -92,6 +92,8 @@ def split_data(
         for name, one in parts.items()
         if name != "train"
     }
+    for name in names[1:]:  # told once, as faults are
+        parts[name].unread = {}
     report = write_splits(parts, folder, to, progress)
     for k, name in enumerate(names):
         counts = np.bincount(labels[part[images] == k], minlength=len(whole.names)).tolist()

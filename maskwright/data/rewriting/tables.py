@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,10 @@ def joined(datasets: Sequence[Dataset], split: str) -> Dataset:
     rows = torch.cat([one.rows + sum(sizes[:k]) for k, one in enumerate(datasets)])
     whole = first.like(table, rows, split=split, root=root, source=root, skeleton=skeleton)
     whole.faults = [fault for one in datasets for fault in one.faults]
+    unread: Counter[str] = Counter()
+    for one in datasets:
+        unread.update(one.unread)
+    whole.unread = dict(unread)
     if first.records == "maps":
         whole.encoding = _encoding(datasets)
     return whole
