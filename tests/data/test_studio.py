@@ -115,6 +115,11 @@ def test_keypoints(tmp_path: Path) -> None:
         assert data.skeleton is not None and data.skeleton.names == ("eye", "nose")
         assert data[0].keypoints is not None and not data.faults
         assert data[0].keypoints.tolist() == [[[8, 15, 2], [10, 6, 1]]]
+    far = region("rectangle", {"x": 70, "y": 10, "width": 25, "height": 50}, id="far")
+    link = {"type": "relation", "from_id": "n", "to_id": "b", "direction": "right"}
+    data = open_dataset(project(tmp_path, far, box, eye, nose | {"id": "n"}, link))
+    assert data[0].keypoints is not None and not data.faults
+    assert data[0].keypoints[1].tolist() == [[8, 15, 2], [10, 6, 1]]
     data = open_dataset(project(tmp_path, nose, eye))
     assert data.names == ["object"] and data[0].boxes.tolist() == [[8, 6, 10, 15]]
     other = region("rectangle", {"x": 50, "y": 10, "width": 25, "height": 50}, id="c")

@@ -2,11 +2,11 @@
 
 Rectangles, ellipses, polygons and brush strokes are objects, in percent of the image; a rectangle
 that is turned is turned around its upper left corner and becomes a polygon. A polygon below another
-(`parentID`) is a part of it; keypoints belong to the region that they lie below, to the only one of
-the image, or, where there is none, to one object. Of several labels of a region the first is its
-class. Of several annotations of a task the newest counts; tasks without one, and those that were
-skipped, are left out, for nobody looked at their images. The text `iscrowd` or `ignore` of a
-region, and the label __ignore__, make one that counts neither way.
+(`parentID`) is a part of it; keypoints belong to the region that they lie below or have a relation
+to, to the only one of the image, or, where there is none, to one object. Of several labels of a
+region the first is its class. Of several annotations of a task the newest counts; tasks without
+one, and those that were skipped, are left out, for nobody looked at their images. The text
+`iscrowd` or `ignore` of a region, and the label __ignore__, make one that counts neither way.
 """
 
 from __future__ import annotations
@@ -163,13 +163,14 @@ class _Reader(AnnotatedReader):
         done: set[Any] = set()
         by_id: dict[Any, Shape] = {}
         points: list[tuple[dict[str, Any], str]] = []
+        above_of = {key: one["to_id"] for one in regions if (key := _related(one)) is not None}
         for number, one in enumerate(regions):
             kind, where = _kind(one), f"{place}, result[{number}]"
             if kind == POINT:
                 points.append((one, where))
                 continue
             if kind not in AREAS:
-                if kind != "labels":
+                if kind != "labels" and _related(one) is None:
                     self.no_area(kind or "nothing", f"{self.path}, {where}")
                 continue
             key = one.get("id")
@@ -204,6 +205,10 @@ class _Reader(AnnotatedReader):
             if isinstance(key, str | int):
                 by_id[key] = found
             picture.shapes.append(found)
+        for one, _ in points:  # a relation says it as well as a place below the region
+            own = one.get("id")
+            if "parentID" not in one and isinstance(own, str) and own in above_of:
+                one["parentID"] = above_of[own]
         self._take_points(picture, points, by_id)
 
     def _take_points(
@@ -248,6 +253,13 @@ def _part_of(found: Shape, above: Shape, label: str | None) -> bool:
     return all(isinstance(one, list) for one in outlines) and (
         found.key == above.key or (found.key is None and label is None)
     )
+
+
+def _related(region: dict[str, Any]) -> str | None:
+    """Return the id of the region from which a relation goes to another; None for no relation."""
+    ends = region.get("from_id"), region.get("to_id")
+    both = region.get("type") == "relation" and all(isinstance(one, str) for one in ends)
+    return str(ends[0]) if both else None
 
 
 def _marks(region: dict[str, Any]) -> list[Any]:
