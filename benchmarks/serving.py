@@ -303,8 +303,10 @@ def hostile(files: Sequence[Path], args: Any) -> Iterator[Row]:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
                 time.sleep(1)
-                if service.process.poll() is None and found(client.ask(good)) != expected:
-                    faults.append("a good image was answered otherwise")
+                answer = found(client.ask(good)) if service.process.poll() is None else expected
+                if answer != expected:
+                    told = f"status {answer}" if isinstance(answer, int) else "other objects"
+                    faults.append(f"a good image: {told}")
             same = found(client.ask(good)) == expected
             alive, memory = service.process.poll() is None, service.memory()
             log = [line for line in service.lines if "Traceback" in line]
