@@ -254,6 +254,8 @@ def test_rows_of_the_other_tasks() -> None:
         ("engine=local source=TABLE column=age", "'age' holds int64, not paths or bytes"),
         ("engine=local source=5.png save=runs", "tables of no known run"),
         ("engine=local source=s3x", "'s3x' does not exist"),
+        ("data=coins processes=2", "to train on a cluster, give engine=ray too"),
+        ("data=memory://nothing/here epochs=1", "memory://nothing/here does not exist"),
         ("source=memory://nothing/here", "memory://nothing/here does not exist"),
     ],
 )
@@ -274,8 +276,9 @@ def test_one_clear_sentence(
     (tmp_path / "runs" / "finds" / "a").touch()
     given = line.replace("TABLE", "table.parquet").replace("5.png", str(photos / "5.png")).split()
     if not any(word.startswith("source=") for word in given):
-        given.append(f"source={photos}")
-    assert main(["predict", "model=nuclei", *given]) in (1, 2)
+        given += [] if "data=" in line else [f"source={photos}"]
+    command = ["train"] if "data=" in line else ["predict", "model=nuclei"]
+    assert main([*command, *given]) in (1, 2)
     text = " ".join(capsys.readouterr().err.split())
     assert re.search(message, text), text
 
