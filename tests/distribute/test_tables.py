@@ -317,3 +317,23 @@ def test_a_store_that_refuses(monkeypatch: pytest.MonkeyPatch, store: str) -> No
             list_store("s3://bucket/a")
         else:
             pytest.skip("s3fs is there")
+
+
+def test_a_part_that_costs_processes_is_given_up(photos: Path, tmp_path: Path) -> None:
+    """Begun three times in a run and never done: its images fail; another run counts anew."""
+    from maskwright.distribute.on_ray import Worker
+    from maskwright.distribute.parts import list_parts
+    from maskwright.stores import Place as Folder
+
+    (part,) = list_parts(str(photos)).parts
+    find, place = BatchPredictor("nuclei", **SIZE), Folder(tmp_path)
+    job = pickle.dumps(Job(find, place, find.columns))
+    batch = {"part": [pickle.dumps(part)]}
+    for run, tries, failed in (("a", 2, 1), ("b", 3, 1), ("a", 3, 6)):
+        place.write("_trying-000000", lambda file, tries=tries: file.write(f"a {tries}".encode()))
+        made = Worker(job, str(Path.cwd()), torch.get_num_threads(), run)(batch)
+        assert made["failed"] == [failed] and made["images"] == [6]
+        assert place.names() == {part.output}
+    rows = pq.read_table(tmp_path / part.output).to_pylist()
+    assert [row["image"] for row in rows] == sorted(map(str, photos.iterdir()))
+    assert all("was lost 3 times" in row["error"] for row in rows)
