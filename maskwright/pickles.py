@@ -5,15 +5,16 @@ name becomes a `Global`, a call a `Thing` that notes what was called with what, 
 things too, since their keys could be anything. Only lists, tuples, numbers, text and bytes are made
 as they are. What torch and NumPy say of tensors and arrays in this way is read in `torch_file`.
 
-Classes of training libraries that lie beside weights stay such records, never looked at. A file
-that names what Python's own library has beyond data, such as `os.system`, is refused by that name:
-nobody keeps it with weights but to have it called by another reader.
+Classes that training libraries are known to keep beside weights stay such records, never looked
+at, and so do those of a network that was saved whole. A file that names any other class or function
+is refused by that name; one such as `os.system` at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,31 @@ _DATA = {
 }
 _DEEDS = {"__import__", "breakpoint", "compile", "delattr", "eval", "exec", "execfile", "file"}
 _DEEDS |= {"globals", "input", "locals", "open", "raw_input", "reload", "vars", "apply"}
+
+
+# What arrays, tensors, numbers and plain containers are made by, in any version of their libraries.
+PLAIN = re.compile(
+    r"(builtins|__builtin__)\.(dict|list|tuple|set|frozenset|int|long|float|complex|bool|str|unicode"
+    r"|bytes|bytearray|slice|x?range|object)|(copyreg|copy_reg)\._reconstructor|_codecs\.encode"
+    r"|_?collections\.(OrderedDict|defaultdict|deque|Counter)|(array\.)?_?array(_reconstructor|\.array)"
+    r"|pathlib(\._local)?\.\w*Path|datetime\.\w+|(_py)?_?decimal\.Decimal|fractions\.Fraction"
+    r"|numpy\.(core|_core)\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)"
+    r"|numpy\.(ndarray|dtype|bool_?|\w+_|u?int\w*|float\d*|complex\d*|longdouble|dtypes\.\w+)"
+    r"|torch\.(\w*Storage|Size|device|Tensor|layout|strided|dtype|bool|half|short|int|long|double"
+    r"|u?int\d+|q?u?int\d+x?\d*|b?float\d\w*|complex\d+|\w+_format|channels_last\w*|per_\w+)"
+    r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+|torch\.storage\.\w+"
+    r"|torch\.serialization\._get_(layout|dtype)|torch\.nn\.parameter\.\w+"
+)
+# What training programs keep beside weights: settings, histories, optimisers, random states.
+BESIDE = re.compile(
+    r"argparse\.Namespace|types\.SimpleNamespace|functools\.partial|uuid\.UUID"
+    r"|(mmengine\.(config|logging)|mmcv\.utils\.config|addict|omegaconf|ml_collections)\..+"
+    r"|(fvcore\.common|yacs|detectron2)\.config\.(config\.)?_?CfgNode|easydict\.EasyDict"
+    r"|numpy\.random\..+|torch\.(optim|amp|cuda\.amp)\..+|torch\._C\.Generator|torch\.Generator"
+    r"|(pytorch_lightning|lightning|lightning_fabric)\..+"
+)
+# Parts of a network that was saved whole.
+_PARTS = re.compile(r"torch\.(nn\..+|_C\._nn\..+|_VF\..+|relu|sigmoid|tanh|flatten)|__torch__\..+")
 
 
 def is_deed(module: str, name: str) -> bool:
@@ -108,6 +134,25 @@ class InertUnpickler(_Pure):
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self._makers = makers
         self._persistent = persistent
+        self._names: set[Global] = set()
+        self._networks: set[str] = set()  # packages of the classes of networks
+
+    def unread(self) -> set[str]:
+        """Return the names of what lies beside the weights and is not read.
+
+        Raises:
+            pickle.UnpicklingError: if one is not known to lie there.
+        """
+        found = {str(name) for name in self._names if not PLAIN.fullmatch(str(name))}
+        for name in sorted(found):
+            known = BESIDE.fullmatch(name) or _PARTS.fullmatch(name)
+            if not known and name.partition(".")[0] not in self._networks:
+                raise pickle.UnpicklingError(
+                    f"refused, because it names {name}, which is no array, tensor, plain container "
+                    "or anything that is known to lie beside weights: save the weights alone, with "
+                    "`torch.save(model.state_dict(), path)`"
+                )
+        return found
 
     def find_class(self, module: str, name: str) -> Global:
         """Return a name; nothing is looked up.
@@ -121,6 +166,8 @@ class InertUnpickler(_Pure):
                 f"refused, because it names {found}, which weights have no need of: whoever made "
                 "it wants that to be called"
             )
+        if found.name != "getattr":  # told by what is asked for, see `_make`
+            self._names.add(found)
         return found
 
     def persistent_load(self, pid: Any) -> Any:
@@ -129,6 +176,10 @@ class InertUnpickler(_Pure):
 
     def _make(self, kind: Any, args: Any) -> Any:
         args = tuple(args) if isinstance(args, list | tuple) else ()
+        if isinstance(kind, Global) and kind.name == "getattr":
+            if len(args) == 2 and isinstance(args[0], Global) and isinstance(args[1], str):
+                return self.find_class(args[0].module, f"{args[0].name}.{args[1]}")
+            raise pickle.UnpicklingError(f"refused, because it calls {kind} of more than a name")
         if isinstance(kind, Global):
             maker = self._makers.get((kind.module, kind.name))
             if maker is not None:
@@ -155,8 +206,12 @@ class InertUnpickler(_Pure):
 
     def _build(self) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], Thing):
-            self.stack[-1].state = state
+        target = self.stack[-1]
+        if isinstance(target, Thing):
+            target.state = state
+            inner = state.items if isinstance(state, Thing) else {}
+            if isinstance(target.kind, Global) and {"_parameters", "_modules"} <= inner.keys():
+                self._networks.add(target.kind.module.partition(".")[0])
 
     def _empty(self) -> None:
         self.append(Thing())
@@ -228,15 +283,29 @@ class InertUnpickler(_Pure):
 
 
 def read_pickle(
-    file: BinaryIO, makers: Makers, persistent: Callable[[Any], Any] | None = None
+    file: BinaryIO,
+    makers: Makers,
+    persistent: Callable[[Any], Any] | None = None,
+    unread: set[str] | None = None,
 ) -> Any:
     """Return the records of the pickle that begins at the file's position.
 
+    Args:
+        file: where it begins.
+        makers: see `Makers`.
+        persistent: reads the mark of an object that is stored elsewhere in the file.
+        unread: gets the names of classes that lie beside the weights and are not read.
+
     Raises:
-        pickle.UnpicklingError: if there is no whole pickle.
+        pickle.UnpicklingError: if there is no whole pickle, or it names what nobody keeps there.
     """
+    reader = InertUnpickler(file, makers, persistent)
     try:
-        return InertUnpickler(file, makers, persistent).load()
+        found = reader.load()
+        names = reader.unread()
+        if unread is not None:
+            unread |= names
+        return found
     except pickle.UnpicklingError:
         raise
     except EOFError:

@@ -109,7 +109,7 @@ _MARKS = {
         r"\.(\w+\.)?(weight|bias)"
     ),
     "detectron2": re.compile(
-        r"(backbone\.fpn_lateral\d|proposal_generator\.rpn_head\.anchor_deltas)"
+        r"((backbone\.)?fpn_lateral\d|(proposal_generator\.)?rpn_head\.anchor_deltas)"
         r"\.(\w+\.)?(weight|bias)"
     ),
     "detectron": re.compile(r"(rpn_bbox_pred(_fpn\d)?|bbox_pred)_[wb]"),

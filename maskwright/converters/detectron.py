@@ -140,11 +140,42 @@ class Renamed(NamedTuple):
         tensors: by their new names.
         origins: new name to the one that the tensor had; those that are made have none.
         ignored: names of those that are left aside, each with the reason.
+        conventions: the rules that the former names tell, see `models.conventions`.
     """
 
     tensors: dict[str, Tensor]
     origins: dict[str, str]
     ignored: dict[str, str]
+    conventions: str | None = None
+
+
+# What detectron2 matches by the end of a name (`matching_heuristics`), and what stands before it.
+_ENDS = [
+    (r"(fpn_(lateral|output)\d|top_block)\.", "backbone."),
+    (r"rpn_head\.", "proposal_generator."),
+    (r"(box|mask|keypoint)_head\.|box_predictor\.", "roi_heads."),
+    (r"(cls|bbox)_subnet\.|cls_score\.|bbox_pred\.", "head."),
+]
+
+
+def completed(state: Mapping[str, Tensor]) -> Renamed | None:
+    """Return the tensors of a detector by detectron2's whole names, None: they have them already.
+
+    Args:
+        state: tensors by detectron2's names, with or without what stands before them.
+    """
+    pyramid = any("fpn_lateral" in key for key in state)
+    full = any(key.endswith("box_head.fc1.weight") for key in state)
+    origins: dict[str, str] = {}
+    for key in state:
+        prefix = next((before for end, before in _ENDS if re.match(end, key)), "")
+        if _BODY.fullmatch(key):
+            on_regions = key.startswith("res5.") and not pyramid and not full
+            prefix = "roi_heads." if on_regions else "backbone." + "bottom_up." * pyramid
+        origins[prefix + key] = key
+    if all(name == key for name, key in origins.items()):
+        return None
+    return Renamed({name: state[key] for name, key in origins.items()}, origins, {})
 
 
 def to_detectron2(blobs: Mapping[str, Tensor]) -> Renamed:
@@ -192,4 +223,4 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> Renamed:
             found[key] = value[4:]
         elif key.startswith(masks):
             found[key] = value[1:]
-    return Renamed(with_statistics(found), origins, ignored)
+    return Renamed(with_statistics(found), origins, ignored, "detectron")

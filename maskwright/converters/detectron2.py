@@ -192,7 +192,9 @@ def to_maskwright(
         points = state.get("roi_heads.keypoint_head.score_lowres.weight")
         joints = 0 if points is None else points.shape[1]
         if joints:
-            options |= {"num_keypoints": joints, "box_beta": 0.5}
+            options |= {"num_keypoints": joints, "box_beta": 0.5, "train_proposals": 1500}
+        if options["conventions"] in ("detectron", "detectron2_legacy"):
+            options["box_beta"] = 1.0  # of the box head alone
         options |= _single_options(state, theirs)
     options |= _pixels(state, options["conventions"], report)
     names, ids = plain_classes(names, rows, joints=joints)

@@ -173,8 +173,12 @@ def to_maskwright(
         rows = _dense_classes(state)
         p6 = require(state, "neck.fpn_convs.3.conv.weight")
         options["p6_of_p5"] = p6.shape[1] == p6.shape[0]
+        if conventions.startswith("mmdetection_v1"):
+            options["box_loss"] = "smooth_l1"
     else:
         rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
+        if conventions.startswith("mmdetection_v1"):
+            options["box_beta"] = 1.0  # of the box head alone
     names, ids = plain_classes(names, rows)
     converted: dict[str, Tensor] = {}
     extras: dict[str, Tensor] = {}
@@ -205,8 +209,8 @@ def to_maskwright(
             )
     if older:
         report.notes.append(
-            "of version 1, whose boxes count the last pixel and whose anchors are rounded: places "
-            "differ by up to a pixel"
+            "of version 1, whose boxes count the last pixel: theirs end a pixel earlier, and on "
+            "photos that are resized up to another pixel"
         )
     return Converted(converted, options, names, ids, extras, report)
 

@@ -307,13 +307,13 @@ class _Zip(_Records):
             raise pickle.UnpicklingError("it is a zip archive, but none of torch.save")
         self._root = min(pickles, key=len).removesuffix("data.pkl")
 
-    def content(self) -> Any:
-        """Return the records of the main pickle."""
+    def content(self, unread: set[str]) -> Any:
+        """Return the records of the main pickle; see `open_torch_file`."""
         order = self._root + "byteorder"
         if order in self._entries and _bytes(self._record(order)).strip() != sys.byteorder.encode():
             raise pickle.UnpicklingError(_OTHER_ORDER)
         data = _bytes(self._record(f"{self._root}data.pkl"))
-        return read_pickle(io.BytesIO(data), _MAKERS, self.persistent)
+        return read_pickle(io.BytesIO(data), _MAKERS, self.persistent, unread)
 
     def _load(self, key: str) -> Tensor:
         return self._record(f"{self._root}data/{key}")
@@ -383,10 +383,10 @@ class _Older(_Records):
         return _numbers(self._file, length)
 
 
-def _read_older(file: BinaryIO, *, nested: bool = False) -> Any:
+def _read_older(file: BinaryIO, unread: set[str] | None = None, *, nested: bool = False) -> Any:
     """Return the records of the older form, or of a plain pickle unless `nested` in one."""
     makers = {} if nested else _MAKERS
-    first = read_pickle(file, makers)
+    first = read_pickle(file, makers, unread=unread)
     if first != _MAGIC:
         if nested:
             raise ValueError("no storage")
@@ -398,21 +398,22 @@ def _read_older(file: BinaryIO, *, nested: bool = False) -> Any:
     ):
         raise pickle.UnpicklingError(_OTHER_ORDER)
     source = _Older(file)
-    content = read_pickle(file, makers, source.persistent)
+    content = read_pickle(file, makers, source.persistent, unread)
     source.index(read_pickle(file, {}))
     return content
 
 
-def open_torch_file(path: Path) -> Any:
+def open_torch_file(path: Path) -> tuple[Any, list[str]]:
     """Return what is in a torch file as records: lists, `Thing`, `TensorRecord`, plain values.
 
     Nothing of it is executed. Tensors are read by `TensorRecord.load`, while the file stays as it
-    is.
+    is. Beside the records stand the names of the classes that are in it and left unread.
 
     Raises:
         pickle.UnpicklingError: if it is no such file, or damaged; the message says which.
         OSError: if it cannot be read.
     """
+    unread: set[str] = set()
     with path.open("rb") as file:
         head = file.read(64)
         if head.startswith(b"PK"):
@@ -420,7 +421,7 @@ def open_torch_file(path: Path) -> Any:
                 raise pickle.UnpicklingError(
                     "damaged: a zip archive without its end; copy it again"
                 )
-            return _Zip(path).content()
+            return _Zip(path).content(unread), sorted(unread)
         if not head:
             raise pickle.UnpicklingError("it is empty")
         if head.startswith(b"version https://git-lfs"):
@@ -430,4 +431,4 @@ def open_torch_file(path: Path) -> Any:
         if head[:1] not in (b"\x80", b"(", b"}", b"]", b"c") and not head.startswith(_OLD_HEAD):
             raise pickle.UnpicklingError(f"it begins with {head[:16]!r}, which no such file does")
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _read_older(view)  # type: ignore[arg-type]
+    return _read_older(view, unread), sorted(unread)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
 from ..converters.anatomy import find_model
 from ..converters.common import default_skeleton, is_known_name, require
-from ..converters.detectron import Renamed, to_detectron2
-from ..errors import OptionError
+from ..converters.detectron import Renamed, completed, to_detectron2
+from ..errors import OptionError, first_few
 from ..models.conventions import CONVENTIONS
 from ..models.detection.base import Detector
 from ..models.registry import ModelEntry, build_blank, find_entry, get_entry
@@ -58,7 +58,7 @@ def convert_weights(
         if not converts_by_name(entry) and found != "maskwright":
             blobs, found = read_as(tensors, found)
             if blobs is not None:
-                tensors, conventions = blobs.tensors, conventions or "detectron"
+                tensors, conventions = blobs.tensors, conventions or blobs.conventions
             conventions = conventions or file.rules
             told = told_options(tensors, found, entry, {**file.options, **options})
             known = entry.arguments()
@@ -98,6 +98,10 @@ def convert_weights(
         ) from None
     for key in file.beside:
         converted.report.ignored[key] = f"beside the weights, which stand at {file.place}"
+    if file.unread:
+        converted.report.notes.append(
+            f"left unread beside the weights: {first_few(file.unread, 6)}"
+        )
     if file.names is not None and len(file.names) == len(converted.names):
         converted.names[:] = file.names
     elif file.names is not None:
@@ -113,11 +117,12 @@ def read_as(tensors: Mapping[str, Tensor], source: str) -> tuple[Renamed | None,
 
     Args:
         tensors: by the names of a library.
-        source: the library; Detectron's names go to those of detectron2.
+        source: the library; Detectron's names go to those of detectron2, and so do names of which
+            only the ends are there.
     """
     if source == "detectron":
         return to_detectron2(tensors), "detectron2"
-    return None, source
+    return (completed(tensors) if source == "detectron2" else None), source
 
 
 def tell_origins(report: ConvertReport, blobs: Renamed) -> None:

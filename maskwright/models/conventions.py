@@ -25,7 +25,8 @@ class Conventions:
 
     Attributes:
         resize: how a photo becomes network input.
-        round_anchors: corners of the cell anchors rounded to whole pixels.
+        round_anchors: corners of the cell anchors rounded to whole pixels; "middle": see
+            `AnchorGenerator`.
         stride_from_maps: the anchor stride of a level is padded side // map side, per axis,
             instead of the nominal stride.
         aligned: RoIAlign with the half-pixel shift.
@@ -53,7 +54,7 @@ class Conventions:
     """
 
     resize: Resize
-    round_anchors: bool
+    round_anchors: bool | str
     stride_from_maps: bool
     aligned: bool
     sampling_ratio: int
@@ -81,6 +82,14 @@ class Conventions:
     def clamp(self) -> float | tuple[float, float]:
         """Bounds of the deltas of width and height; see `ops.decode_deltas`."""
         return (-DELTA_CLAMP, DELTA_CLAMP) if self.clamp_below else DELTA_CLAMP
+
+    @property
+    def clip(self) -> dict[str, Any]:
+        """What bounds boxes: `clamp`, and the pixel that remains of those beyond the image.
+
+        One where boxes count their last pixel, which then lies at the border.
+        """
+        return {"clamp": self.clamp, "border": 1.0 if self.round_anchors == "middle" else 0.0}
 
     def backbone(self, name: str, **options: Any) -> Backbone:
         """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""
@@ -149,9 +158,14 @@ CONVENTIONS = {
 }
 # Its configurations on networks of Caffe, as `..._caffe_...` in their names.
 CONVENTIONS["mmdetection_caffe"] = replace(CONVENTIONS["mmdetection"], caffe=True)
-# Its versions 1 knew the older RoIAlign alone.
+# Its versions 1 knew the older RoIAlign alone. Boxes count their last pixel: with it as their end
+# deltas, overlaps and levels are those of continuous pixels, and anchors lie in the middle.
 CONVENTIONS["mmdetection_v1"] = replace(
-    CONVENTIONS["mmdetection"], aligned=False, sampling_ratio=2, smooth_l1_beta=1 / 9
+    CONVENTIONS["mmdetection"],
+    round_anchors="middle",
+    aligned=False,
+    sampling_ratio=2,
+    smooth_l1_beta=1 / 9,
 )
 CONVENTIONS["mmdetection_v1_caffe"] = replace(CONVENTIONS["mmdetection_v1"], caffe=True)
 CONVENTIONS["detectron2"] = replace(

@@ -143,18 +143,25 @@ def complete_box_iou(a: Tensor, b: Tensor) -> Tensor:
     return distance_box_iou(a, b) - alpha * v
 
 
-def clip_boxes(boxes: Tensor, size: tuple[int, int] | Tensor) -> Tensor:
+def clip_boxes(boxes: Tensor, size: tuple[int, int] | Tensor, border: float = 0.0) -> Tensor:
     """Return the boxes moved inside the image.
 
     Args:
         boxes: (..., 4) xyxy.
         size: (height, width) in pixels, or a tensor (..., 2) that broadcasts against
             `boxes[..., :2]`, for one size per image.
+        border: pixels at the border of the image that remain of a box beyond it (mmdetection 1).
 
     Returns:
         (..., 4) xyxy.
     """
     boxes = as_float(boxes)
+    if border:
+        limit = size if isinstance(size, Tensor) else torch.tensor(size, device=boxes.device)
+        last = limit.flip(-1).to(boxes.dtype)
+        low = torch.minimum(boxes[..., :2].clamp(min=0), last - border)
+        high = torch.minimum(boxes[..., 2:].clamp(min=border), last)
+        return torch.cat([low, high], -1)
     if isinstance(size, Tensor):
         limit = size.flip(-1).to(boxes.dtype)
         limit = torch.cat([limit, limit], -1)

@@ -88,6 +88,7 @@ class WeightsFile:
         rules: the conventions that a configuration beside them tells, see `models.conventions`.
         options: builder options that it tells.
         author: who made it, as files of detectron2 say.
+        unread: names of classes that lie beside the weights.
     """
 
     tensors: dict[str, Tensor]
@@ -97,6 +98,7 @@ class WeightsFile:
     rules: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     author: str = ""
+    unread: tuple[str, ...] = ()
 
 
 def read_tensors(path: Path, known: Callable[[str], bool] = is_known_name) -> dict[str, Tensor]:
@@ -115,7 +117,8 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
         known: tells the names that are looked for; by default those of known models.
 
     Raises:
-        ValueError: if the file is missing, damaged, no such file, or holds no tensors by name.
+        ValueError: if the file is missing, damaged, no such file, or holds no tensors by name, or
+            a class that is not known to lie beside weights.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -123,7 +126,7 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
         return _chosen(path, _read_safetensors(path), known, None)
     _refuse_bomb(path)
     try:
-        content = open_torch_file(path)
+        content, unread = open_torch_file(path)
         found = named_tensors(content)
     except (UnpicklingError, OSError, TooMuchError) as error:
         raise ValueError(f"{path}: cannot be read as a torch file: {error}") from None
@@ -135,7 +138,7 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
     rules, options = told_settings(content)
     file = _chosen(path, found, known, class_names(content))
     author = str(items_of(content).get("__author__", ""))
-    return replace(file, rules=rules, options=options, author=author)
+    return replace(file, rules=rules, options=options, author=author, unread=tuple(unread))
 
 
 def _chosen(

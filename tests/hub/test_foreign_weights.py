@@ -39,15 +39,12 @@ THEIRS: dict[str, Tensor] = {
 
 
 class Stranger:
-    """What a training script keeps beside its weights."""
-
-    def __init__(self) -> None:
-        self.rate = 0.1
-        self.inner = {"x": [1, (2, {3})]}
+    """An object of a class that nobody knows."""
 
 
+SETTINGS = argparse.Namespace(rate=0.1, inner={"x": [1, (2, {3})]})
 BESIDE = {
-    "epoch": 3, "args": argparse.Namespace(lr=0.1, cfg=Stranger()), "best": np.float64(0.5),
+    "epoch": 3, "args": argparse.Namespace(lr=0.1, cfg=SETTINGS), "best": np.float64(0.5),
     "curve": [np.float32(1), (None, True)], "where": Path("x"), "set": {1, 2}, "dtype": torch.half,
     "frozen": frozenset([(1, "a")]), "counter": collections.Counter("aab"), 3: "number",
     ("a", 1): "pair", "rng": torch.get_rng_state(), "size": torch.Size([3]), "big": 10**40,
@@ -76,12 +73,12 @@ def shapes_of_files() -> dict[str, Any]:
     cases |= {f"as {word}": BESIDE | {word: ordered} for word in WRAPPERS}
     cases |= {f"prefix {prefix}": BESIDE | {"model": prefixed(prefix)} for prefix in PREFIXES}
     cases |= {f"bare prefix {prefix}": prefixed(prefix) for prefix in PREFIXES[1:]}
-    cases["nested"] = {"checkpoint": {"model": prefixed("module.")}, "cfg": Stranger()}
+    cases["nested"] = {"checkpoint": {"model": prefixed("module.")}, "cfg": SETTINGS}
     cases["parameters"] = {"model": parameters}
     cases["lightning"] = {
         "state_dict": {**prefixed("model."), "criterion.weight": torch.ones(2)},
         "callbacks": {"Best{'monitor': 'x'}": {"best": torch.tensor(1.0)}},
-        "hyper_parameters": {"cfg": Stranger()},
+        "hyper_parameters": {"cfg": SETTINGS},
         "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
     }
     second = {k: v + 1 if v.is_floating_point() else v for k, v in THEIRS.items()}
@@ -272,7 +269,7 @@ def test_our_own_names_without_a_description(name: str, tmp_path: Path) -> None:
     tiny = {k: v for k, v in (get_entry(name).tiny or {}).items() if k != "anchor_sizes"}
     state = build(name, 3, **tiny).state_dict()
     path = tmp_path / "own.pth"
-    torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "args": Stranger()}, path)
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "args": SETTINGS}, path)
     with pytest.warns(UserWarning, match=r"own\.pth says nothing of its model"):
         detector, _, report = hub.start_model(name, ["a", "b"], weights=path, options=tiny)
     assert "0 of 2 classes by name" in report
@@ -303,7 +300,7 @@ def test_backbones_start_from_wrapped_classifiers(wrap: str, tmp_path: Path) -> 
     state = donor.state_dict()
     content: Any = {f"module.{wrap}{k}": v for k, v in state.items()}
     if not wrap.endswith("."):
-        content = {wrap: {f"module.{k}": v for k, v in state.items()}, "args": Stranger()}
+        content = {wrap: {f"module.{k}": v for k, v in state.items()}, "args": SETTINGS}
     path = tmp_path / "resnet.pth"
     torch.save(content, path)
     detector, _, report = hub.start_model(
@@ -329,10 +326,8 @@ def test_what_is_no_such_file_is_said(tmp_path: Path) -> None:
         whole[:200]: "damaged.*copy it again",
         older[:100]: "damaged.*copy it again",
         older[:-4]: "damaged, the numbers of .* are not all there: copy it again",
-        pickle.dumps(
-            {"a": 1, "b": Stranger()}
-        ): "no dictionary of tensors, but a dictionary of a, b",
-        pickle.dumps(Stranger()): "an object .*Stranger.*torch.save",
+        pickle.dumps({"a": 1, "b": SETTINGS}): "no dictionary of tensors, but a dictionary of a, b",
+        pickle.dumps(SETTINGS): "an object .*Namespace.*torch.save",
         pickle.dumps([torch.zeros(2)]): "a list of 1.*torch.save",
     }
     for content, said in cases.items():
@@ -444,13 +439,52 @@ def test_what_no_weights_need_is_refused_by_name(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_classes_of_training_libraries_beside_weights_are_left_alone(tmp_path: Path) -> None:
-    """mmdetection 3 keeps objects of its own in `message_hub`; a weights-only load refuses them."""
+# mmdetection 3 keeps objects of its own in `message_hub`, which a weights-only load refuses; each
+# method of a history is a name that is asked of the class.
+HISTORY = (
+    b"cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(\x8c\x01aK\x01\x8c\x01bcbuiltins\ngetattr\n"
+    b"cmmengine.logging.history_buffer\nHistoryBuffer\n\x8c\x04mean\x86Rub"
+)
+
+
+def with_more(path: Path, more: bytes) -> None:
+    """Write a pickle of THEIRS, beside which stands `message_hub: [...]` of these instructions."""
     plain = pickle.dumps({"state_dict": {k: v.numpy() for k, v in THEIRS.items()}}, 2)
-    history = b"cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}\x8c\x01aK\x01sb"
+    path.write_bytes(b"\x80\x04" + plain[2:-1] + b"\x8c\x0bmessage_hub]" + more + b"as.")
+
+
+def test_classes_of_training_libraries_beside_weights_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "epoch_12.pth"
-    path.write_bytes(b"\x80\x04" + plain[2:-1] + b"\x8c\x0bmessage_hub]" + history + b"as.")
-    assert list(read_weights(path).tensors) == list(THEIRS)
+    with_more(path, HISTORY)
+    found = read_weights(path)
+    assert list(found.tensors) == list(THEIRS)
+    history = "mmengine.logging.history_buffer.HistoryBuffer"
+    assert found.unread == (history, f"{history}.mean")
+
+
+STRANGERS = {
+    "strange.library.Config": b"cstrange.library\nConfig\n)\x81}\x8c\x01aK\x01sb",
+    "torch.hub.load": b"ctorch.hub\nload\n\x8c\x01x\x85R",
+    "torch.serialization.load": b"ctorch.serialization\nload\n\x8c\x01x\x85R",
+    "mmengine.runner.Runner": b"cmmengine.runner\nRunner\n)R",
+    "maskwright.pickles.read_pickle": b"cmaskwright.pickles\nread_pickle\n)R",
+    "logging.FileHandler": b"clogging\nFileHandler\n\x8c\x08executed\x85R",
+    "strange.Name": b"cstrange\nName\n",  # named, and never called
+    "strange.x": b"cstrange\nx\n0K\x01",  # dropped from the stack at once
+    "strange.y": b"cbuiltins\ngetattr\ncstrange\ny\n\x8c\x01z\x86R",
+    "calls builtins.getattr": b"cbuiltins\ngetattr\n}\x8c\x01z\x86R",
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_any_other_class_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with_more(path, STRANGERS[name])
+    with pytest.raises(ValueError, match=rf"w\.pth: .*refused, because it (names )?{name}"):
+        read_weights(path)
+    torch.save({"model": THEIRS, "args": Stranger()}, path)
+    with pytest.raises(ValueError, match=r"names .*Stranger, which is no array.*save the weights"):
+        read_weights(path)
 
 
 def test_what_refers_to_itself_a_billion_times_ends(tmp_path: Path) -> None:

@@ -145,7 +145,12 @@ def test_classes_and_keypoints_have_names() -> None:
     assert (found.category_ids[11], found.category_ids[79]) == (13, 90)
     found = to_maskwright(person, people)
     assert found.names == ["person"] and found.skeleton is not None and len(found.skeleton) == 17
-    assert found.options == {"conventions": "detectron2", "num_keypoints": 17, "box_beta": 0.5}
+    own = {"num_keypoints": 17, "box_beta": 0.5, "train_proposals": 1500}
+    assert found.options == {"conventions": "detectron2", **own}
+    made = build("keypoint_rcnn_resnet18_fpn", 1, **found.options)
+    assert made.rpn.post_nms == (1500, 1000) and made.rpn.pre_nms == (2000, 1000)
+    older = to_maskwright(person, people, conventions="detectron2_legacy")
+    assert older.options["box_beta"] == 1.0
 
 
 @pytest.mark.parametrize(

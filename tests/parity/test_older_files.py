@@ -99,6 +99,28 @@ def test_blobs_of_detectron(form: str, tmp_path: Path) -> None:
         hub.convert(source, ours)
 
 
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+def test_names_that_detectron2_matches_by_their_ends(form: str, tmp_path: Path) -> None:
+    """`matching_heuristics`: a whole detector without what stands before its names, or in blobs."""
+    state = theirs(form)
+    before = r"^(backbone\.(bottom_up\.)?|roi_heads\.|proposal_generator\.)"
+    ends = {re.sub(before, "", key): value.numpy() for key, value in state.items()}
+    assert len(ends) == len(state)
+    path, ours = tmp_path / "model.pkl", tmp_path / "ours.safetensors"
+    path.write_bytes(
+        pickle.dumps({"model": ends, "__author__": "x", "matching_heuristics": True}, 2)
+    )
+    report = hub.convert(path, ours)
+    assert set(report.used) == set(ends) and not report.filled
+    made, meta = hub.load_model(ours)
+    assert meta.args["conventions"] == "detectron2" and meta.model.endswith(form)
+    own = lively(form).state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in made.state_dict().items())
+    blobs = {"model": as_blobs(state), "__author__": "Caffe2", "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(blobs, 2))
+    assert hub.load_model(path)[1].args["conventions"] == "detectron"
+
+
 NARROW = {"width": 16, "box_width": 32}
 
 

@@ -29,9 +29,8 @@ from .two_stage import TwoStageOptions, assemble, box_rules, make_rpn, make_samp
 class FPNOptions(TwoStageOptions):
     """Options of the two-stage detectors on a pyramid: one anchor size for each of P2 to P6.
 
-    In training there are twice as many proposals as at test.
-
     Attributes:
+        train_proposals: in training; 0: those at test, or twice as many, by the conventions.
         width: channels of the pyramid and of the convolutions in the heads.
         fpn_norm: norm of the pyramid: None, "bn" or "gn".
         box_convs: 3x3 convolutions of the box head.
@@ -40,6 +39,7 @@ class FPNOptions(TwoStageOptions):
         head_norm: norm of the convolutions in box and mask head: None, "bn" or "gn".
     """
 
+    train_proposals: int = 0
     width: int = 256
     fpn_norm: str | None = None
     box_convs: int = 0
@@ -49,7 +49,7 @@ class FPNOptions(TwoStageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, _RANGES)
+        check_ranges(self, {**_RANGES, "train_proposals": (0, 100_000)})
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def two_stage_fpn(
             options.anchor_sizes,
             fpn.strides,
             pre_nms=(2 * most, most),
-            post_nms=(rules.kept_for_training * most, most),
+            post_nms=(options.train_proposals or rules.kept_for_training * most, most),
         ),
         roi_heads=heads,
     )

@@ -20,7 +20,8 @@ class AnchorGenerator(nn.Module):
             sequence of sides.
         ratios: height over width.
         strides: nominal stride of each level.
-        rounded: round the corners to whole pixels, half to even (torchvision).
+        rounded: round the corners to whole pixels, half to even (torchvision); "middle": of boxes
+            that count their last pixel, around the middle of the cell (mmdetection 1).
         stride_from_maps: take padded side // map side as the stride, per axis (torchvision).
 
     Attributes:
@@ -34,7 +35,7 @@ class AnchorGenerator(nn.Module):
         ratios: Sequence[float],
         strides: Sequence[int],
         *,
-        rounded: bool = False,
+        rounded: bool | str = False,
         stride_from_maps: bool = False,
     ) -> None:
         super().__init__()
@@ -58,7 +59,12 @@ class AnchorGenerator(nn.Module):
             widths = ((1 / height_ratio)[:, None] * side).ravel()
             heights = (height_ratio[:, None] * side).ravel()
             cell = np.stack([-widths, -heights, widths, heights], 1) / 2
-            kept = torch.tensor(cell.round() if rounded else cell)
+            if rounded == "middle":
+                last = np.array([0, 0, 1, 1], np.float32)
+                cell = (cell + np.float32(strides[level] / 2) - last).round() + last
+            elif rounded:
+                cell = cell.round()
+            kept = torch.tensor(cell)
             self.register_buffer(f"cell{level}", kept, persistent=False)
 
     def forward(

@@ -54,6 +54,7 @@ class BoxBranch(nn.Module):
         min_side: smaller predicted boxes are dropped, pixels; 0: those without an area are, but
             once the objects are chosen.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
+        border: what remains of boxes beyond the image, see `ops.clip_boxes`.
         loss_weight: factor of both losses.
         box_weight: factor of the box loss beside it (lambda of Girshick 2015, eq. 1).
     """
@@ -72,6 +73,7 @@ class BoxBranch(nn.Module):
         beta: float = 1 / 9,
         min_side: float = 1e-2,
         clamp: float | tuple[float, float] = DELTA_CLAMP,
+        border: float = 0.0,
         loss_weight: float = 1.0,
         box_weight: float = 1.0,
     ) -> None:
@@ -82,6 +84,7 @@ class BoxBranch(nn.Module):
         self.beta = beta
         self.min_side = min_side
         self.clamp = clamp
+        self.border = border
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
@@ -184,7 +187,7 @@ class BoxBranch(nn.Module):
             of_class = deltas.shape[2] > 1 or classes == 1
             delta = gather_slots(deltas.reshape(images, -1, 4), at if of_class else box_of)
             boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, self.clamp)
-            boxes = clip_boxes(boxes, sizes[:, None])
+            boxes = clip_boxes(boxes, sizes[:, None], self.border)
             usable = (top >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(-1)
             index, score, kept = suppress_padded(
                 boxes, top, usable, nms_thresh, max_det, labels=label, soft=soft_nms

@@ -58,6 +58,7 @@ class RPN(nn.Module):
         nms_thresh: IoU of the NMS, applied per level.
         min_side: smaller proposals are dropped, pixels.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
+        border: what remains of boxes beyond the image, see `ops.clip_boxes`.
         beta: where the box loss turns from square to linear.
         inside_only: anchors that cross the border of the image take no part in training (Ren et
             al. 2015, section 3.3).
@@ -78,6 +79,7 @@ class RPN(nn.Module):
         nms_thresh: float = 0.7,
         min_side: float = 1e-3,
         clamp: float | tuple[float, float] = DELTA_CLAMP,
+        border: float = 0.0,
         beta: float = 1 / 9,
         inside_only: bool = False,
         box_weight: float = 1.0,
@@ -91,6 +93,7 @@ class RPN(nn.Module):
         self.nms_thresh = nms_thresh
         self.min_side = min_side
         self.clamp = clamp
+        self.border = border
         self.beta = beta
         self.inside_only = inside_only
         self.box_weight = box_weight
@@ -176,7 +179,7 @@ class RPN(nn.Module):
             if marks:
                 rank = torch.arange(count, device=at.device)
                 ends.append((rank >= last_tenth(int(count))) & (logits.shape[1] > count))
-        box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None])
+        box = clip_boxes(torch.cat(boxes, 1), images.sizes[:, None], self.border)
         # By the logits: a sigmoid makes large ones equal.
         logit, level_of = torch.cat(tops, 1), torch.cat(levels, 1)
         valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)

@@ -76,6 +76,7 @@ class BoxRule(NamedTuple):
         clip_last: boxes are cut at the border of the image after the suppression, not before it;
             those that lie beyond it are dropped then.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
+        border: what remains of boxes beyond the image, see `ops.clip_boxes`.
     """
 
     loss: str = "l1"
@@ -84,6 +85,7 @@ class BoxRule(NamedTuple):
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     clip_last: bool = False
     clamp: float | tuple[float, float] = DELTA_CLAMP
+    border: float = 0.0
 
 
 class DenseHead(nn.Module):
@@ -250,7 +252,7 @@ class DenseHead(nn.Module):
         found = as_float(gather_slots(deltas, place))
         box = decode_deltas(found, anchors[place], self.box.weights, self.box.clamp)
         if not self.box.clip_last:
-            box = clip_boxes(box, images.sizes[:, None])
+            box = clip_boxes(box, images.sizes[:, None], self.box.border)
         index, kept_scores, kept = suppress_padded(
             box, score, score > score_thresh, nms_thresh, max_det, labels=label, soft=soft_nms
         )
