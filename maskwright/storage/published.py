@@ -88,7 +88,7 @@ class WeightsFile:
         rules: the conventions that a configuration beside them tells, see `models.conventions`.
         options: builder options that it tells.
         author: who made it, as files of detectron2 say.
-        unread: names of classes that lie beside the weights.
+        unread: names of the objects that lie beside the weights.
     """
 
     tensors: dict[str, Tensor]
@@ -118,7 +118,7 @@ def read_weights(path: Path, known: Callable[[str], bool] = is_known_name) -> We
 
     Raises:
         ValueError: if the file is missing, damaged, no such file, or holds no tensors by name, or
-            a class that is not known to lie beside weights.
+            an object that is not known to lie beside weights.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
