@@ -122,22 +122,23 @@ class ResultWriter:
                 f"save={str(self.folder)!r} would overwrite the image {result.path}: "
                 "give another folder"
             )
+        # What was found first: if the disk fills, it is the picture that lacks.
+        data = result.save(overlay.with_suffix(".json"))
+        check_formats(self._formats, result.FILES)
+        for name in self._formats:
+            ending, below = result.FILES[name]
+            result.writers()[name](self.folder / below / f"{stem}{ending}")
         page = None
         if max(result.size) > LARGE:
             page = self.folder / f"{stem}_zoom.html"
             self._write_large(result, page, overlay)
         else:
             result.save(overlay, labels=self._labels)
-        data = result.save(overlay.with_suffix(".json"))
         heatmap = None
         if result.heatmap is not None:
             heatmap = self.folder / "heatmaps" / f"{stem}.jpg"
             heatmap.parent.mkdir(exist_ok=True)
             result.save_heatmap(heatmap)
-        check_formats(self._formats, result.FILES)
-        for name in self._formats:
-            ending, below = result.FILES[name]
-            result.writers()[name](self.folder / below / f"{stem}{ending}")
         original = None
         if self._originals is not None:
             original = self._write_original(result, f"{stem}.jpg")

@@ -146,6 +146,15 @@ def page_data(path: Path) -> list[list[int]]:
     return found
 
 
+def test_what_was_found_stays_where_its_picture_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "out" / "a.png").mkdir(parents=True)  # a folder is in the way
+    writer = ResultWriter(tmp_path / "out", formats=("geojson",))
+    with pytest.warns(UserWarning, match=r"a\.png: not saved"):
+        assert writer.try_write(make("a.png", [0, 1], ["x", "y"])) is None
+    assert len(json.loads((tmp_path / "out" / "a.json").read_text())["objects"]) == 2
+    assert (tmp_path / "out" / "a.geojson").is_file() and "a.png" in writer.failed
+
+
 def test_the_script_gets_the_objects_as_numbers(tmp_path: Path) -> None:
     evil = "</script><b>"
     results = [make("a.png", [0, 1, 1], ["cell", evil]), make("b.png", [], ["cell", evil])]
