@@ -9,6 +9,10 @@ accuracy on images outside the training split (top-1, or the mean IoU of the cla
 difference to the first side, paired by seed, with its 95 % interval (Student's t). Nothing is
 chosen by these images: the last weights count. Rows that are in the file are not made again, and a
 side that stands in several experiments trains once.
+
+    python benchmarks/papers.py scenes --data FOLDER --speed
+
+tells parameters, and milliseconds from a photo in memory to its answer: medians, sides in turns.
 """
 
 from __future__ import annotations
@@ -25,6 +29,10 @@ from typing import Any
 from common import Rows, half_interval, machine
 
 import maskwright as mw
+from maskwright.data.discover import open_dataset
+from maskwright.models.meta import Meta
+from maskwright.models.registry import build, build_blank
+from maskwright.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -227,12 +235,14 @@ def validated_last(experiment: Experiment) -> dict[str, Any]:
     return {"val_every": 10**6} if experiment.split == "val" or experiment.metric != "top1" else {}
 
 
-def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
+def table(rows: list[dict[str, Any]], experiment: Experiment) -> str:
     """Return a Markdown table: accuracy by seed, mean, and the difference to the first side."""
-    lines = [
-        "| side | % by seed | mean | difference | training loss at the end |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    beside = experiment.beside
+    heads = ["side", f"{experiment.split}, % by seed", "mean", "difference"]
+    heads += [f"{beside}, mean"] if beside else []
+    heads += ["training loss at the end"]
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(['---'] * len(heads))} |"]
+    sides = experiment.named
     found = {side: {row["seed"]: row for row in rows if row["side"] == side} for side in sides}
     first = found[sides[0]]
     for side in sides:
@@ -242,10 +252,44 @@ def table(rows: list[dict[str, Any]], sides: list[str]) -> str:
         values = [mine[seed]["score"] for seed in sorted(mine)]
         pairs = [mine[s]["score"] - first[s]["score"] for s in sorted(mine) if s in first]
         losses = [row["loss"] for row in mine.values() if "loss" in row]
+        cells = [side, ", ".join(f"{v:.1f}" for v in values), f"{statistics.mean(values):.1f}"]
+        cells += ["" if side == sides[0] else difference(pairs)]
+        cells += [f"{statistics.mean(row[beside] for row in mine.values()):.1f}"] if beside else []
+        cells += [", ".join(f"{v:.2f}" for v in losses)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def speed(experiment: Experiment, sides: list[str], data: Path, turns: int = 9) -> str:
+    """Return a Markdown table: parameters of the sides, and milliseconds of a photo."""
+    name = {**experiment.common, **experiment.sides[sides[0]]}["model"]
+    how = task_of(name).finding(build_blank(name, 1))
+    photos = open_dataset(str(data / experiment.data), experiment.split, **how)
+    photo, count = photos.image(0), len(photos.names)
+    predictors: dict[str, tuple[mw.Predictor, Any]] = {}
+    for side in sides:
+        options = {**experiment.common, **experiment.sides[side]}
+        made = build(options["model"], count, **options.get("model_args", {}))
+        names: list[str | None] = [f"class_{i}" for i in range(count)]
+        meta = Meta(options["model"], options.get("model_args", {}), names)
+        predictors[side] = (mw.Predictor(made, meta, device="cpu"), options["imgsz"])
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(turns + 1):
+        for side, (predictor, size) in predictors.items():
+            begin = time.perf_counter()
+            predictor(photo, imgsz=size)
+            if turn:  # the first call prepares the network
+                taken[side].append(1e3 * (time.perf_counter() - begin))
+    lines = [
+        "| side | million parameters | ms a photo (lowest to highest) |",
+        "| --- | --- | --- |",
+    ]
+    for side, (predictor, _) in predictors.items():
+        millions = sum(p.numel() for p in predictor.model.parameters()) / 1e6
+        ms = taken[side]
         lines.append(
-            f"| {side} | {', '.join(f'{v:.2f}' for v in values)} | {statistics.mean(values):.2f} | "
-            f"{'' if side == sides[0] else difference(pairs)} | "
-            f"{', '.join(f'{v:.2f}' for v in losses)} |"
+            f"| {side} | {millions:.2f} | {statistics.median(ms):.0f} ({min(ms):.0f} to "
+            f"{max(ms):.0f}) |"
         )
     return "\n".join(lines)
 
@@ -254,9 +298,9 @@ def difference(pairs: list[float]) -> str:
     """Return a mean with its 95 % interval."""
     mean = statistics.mean(pairs)
     if len(pairs) < 2:
-        return f"{mean:+.2f}"
+        return f"{mean:+.1f}"
     half = half_interval(pairs, 0.95)
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
 def main() -> None:
@@ -266,9 +310,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sides", nargs="+", help="some of the sides; none: all")
     parser.add_argument("--out", type=Path, help="file of the rows, which is added to")
+    parser.add_argument("--speed", action="store_true", help="train nothing: see above")
     args = parser.parse_args()
     experiment = EXPERIMENTS[args.experiment]
     sides = args.sides or list(experiment.sides)
+    if args.speed:
+        print(f"{machine()}\n\n{speed(experiment, sides, args.data)}")
+        return
     rows = Rows(args.out, args.experiment)
     mw.keep_memory()
     print(machine())
@@ -285,7 +333,7 @@ def main() -> None:
                 else train_once(experiment, side, seed, args.data)
             )
             rows.add(made)
-    print(table(rows, experiment.named))
+    print(table(rows, experiment))
 
 
 if __name__ == "__main__":
