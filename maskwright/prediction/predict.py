@@ -117,10 +117,10 @@ def predict(
             in training; a `Predictor` keeps its own.
         weights: for a registered name: published weights such as coco, or a checkpoint.
         formats: further files per image, joined by commas: geojson (polygons with holes, for
-            QuPath and GIS tools), labels (16-bit PNG with the object's number at each pixel; of a
-            model that gives every pixel a class, 8-bit with that class), probs (see there). Of what
-            finds objects also labels of all images for the tool in which they are corrected, each
-            in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
+            QuPath and GIS tools), labels or png (16-bit PNG with the object's number at each pixel;
+            of a model that gives every pixel a class, 8-bit with that class), probs (see there). Of
+            what finds objects also labels of all images for the tool in which they are corrected,
+            each in a folder of its name: coco, voc, yolo, labelme, cvat, labelstudio, supervisely,
             instances, crowdhuman, kitti, openimages, huggingface, geo, shapefile, via, createml,
             retinanet.
         polygons: of such labels, write outlines as polygons that stray at most so many pixels from

@@ -226,9 +226,10 @@ def _same(name: str) -> str:
 
 
 def split_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return names that are given as a list or joined by commas, each once."""
+    """Return names that are given as a list or joined by commas, each once; png is labels."""
     parts = names.split(",") if isinstance(names, str) else names or ()
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    plain = [part.strip() for part in parts if part.strip()]
+    return tuple(dict.fromkeys("labels" if part == "png" else part for part in plain))
 
 
 def check_formats(names: Sequence[str], known: Iterable[str]) -> None:

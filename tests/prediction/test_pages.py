@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:max_det")
 def test_all_pages_have_names_of_their_own(folder: Path, predictor: Predictor) -> None:
-    results = mw.predict(predictor, folder, page="all", save=folder / "out", formats="labels")
+    results = mw.predict(predictor, folder, page="all", save=folder / "out", formats="png")
     names = []
     for number, result in enumerate(results):
         names.append(result.name)
