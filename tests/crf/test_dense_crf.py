@@ -325,7 +325,8 @@ def test_masks_together_are_masks_one_by_one(tensors: bool) -> None:
     for one, alone, image in zip(
         refine_masks(probs, images, **options), probs, images, strict=True
     ):
-        np.testing.assert_array_equal(one, refine_mask(alone, image, **options))
+        # Which pixels a vector of the processor ends with differs, and so may the last digit.
+        np.testing.assert_allclose(one, refine_mask(alone, image, **options), rtol=1e-6)
     assert refine_masks([], []) == []
     with pytest.raises(ValueError, match="image: expected"):
         refine_masks(probs, images[::-1])

@@ -125,15 +125,15 @@ DEEP = "[" * 100_000
 SPARSE = torch.eye(3).to_sparse()
 # File name, writer, and what the error says where the file is loaded as a model or as weights.
 CASES: dict[str, tuple[str, Writer, str]] = {
-    "pickle": ("a.pth", pickled, "no dictionary of tensors|may execute code"),
-    "pickle as pkl": ("a.pkl", pickled, "no dictionary of tensors|may execute code"),
-    "pickle as safetensors": ("a.safetensors", pickled, "no dictionary|may execute"),
-    "torch": ("a.pth", torch_file({"a": Payload()}), "no dictionary of tensors|may execute code"),
-    "old torch": ("a.pt", torch_file({"a": Payload()}, legacy=True), "no dictionary|may execute"),
+    "pickle": ("a.pth", pickled, "names pathlib.Path.touch|may execute code"),
+    "pickle as pkl": ("a.pkl", pickled, "names pathlib.Path.touch|may execute code"),
+    "pickle as safetensors": ("a.safetensors", pickled, "names pathlib|may execute"),
+    "torch": ("a.pth", torch_file({"a": Payload()}), "names pathlib.Path|may execute code"),
+    "old torch": ("a.pt", torch_file({"a": Payload()}, legacy=True), "names pathlib|may execute"),
     "torch as safetensors": (
         "a.safetensors",
         torch_file({"a": Payload()}),
-        "no dictionary|may execute",
+        "names pathlib|may execute",
     ),
     "zip bomb": ("a.pth", zip_bomb, "would grow to|may execute code"),
     "repeated number": (
