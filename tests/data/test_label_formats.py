@@ -391,7 +391,7 @@ class Evil:
 def test_nothing_in_a_pickle_is_called(tmp_path: Path) -> None:
     for batch in (Evil(), {"data": Evil(), "labels": [1]}, {"labels": [Evil()]}):
         (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
-        with pytest.raises(ValueError, match="refused, because it names builtins.setattr"):
+        with pytest.raises(ValueError, match=r"refused, because it names builtins\.setattr"):
             read(tmp_path)
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({"labels": [1]})[:-4])
     with pytest.raises(ValueError, match="cannot be read as a pickle"):

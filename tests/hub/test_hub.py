@@ -68,7 +68,7 @@ def test_a_pickle_without_tensors_is_refused_and_not_executed(tmp_path, monkeypa
     ):
         with (tmp_path / name).open("wb") as file:
             write(file)
-        with pytest.raises(ValueError, match="refused, because it names pathlib.Path.touch"):
+        with pytest.raises(ValueError, match=r"refused, because it names pathlib\.Path\.touch"):
             hub.read_tensors(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
