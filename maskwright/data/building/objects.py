@@ -233,6 +233,44 @@ def finite_number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def given_number(value: Any, name: str, fault: str, what: str = "a number") -> float:
+    """Return a number that a file gives as one.
+
+    Args:
+        value: what the file has.
+        name: of what it is.
+        fault: kind of the fault if it is no number.
+        what: it has to be.
+
+    Raises:
+        BadSegment: if it is none, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadSegment(fault, f"{name} must be {what}, got {shown(value)}")
+    return _finite(value, value, f"{name} ")
+
+
+def written_number(text: str | None, name: str | None = None, fault: str = "bad line") -> float:
+    """Return a number that a file gives as text; name and fault as for `given_number`.
+
+    Raises:
+        BadSegment: if it is none, or not finite.
+    """
+    try:
+        value = float(text or "")
+    except ValueError:
+        wanted = "expected numbers" if name is None else f"{name} must be a number"
+        raise BadSegment(fault, f"{wanted}, got {shown(text)}") from None
+    return _finite(value, text, "" if name is None else f"{name} ")
+
+
+def _finite(value: float, given: Any, of: str) -> float:
+    number = finite_number(value)
+    if number is None:
+        raise BadSegment("NaN or infinite coordinates", f"{of}{shown(given)} is not finite")
+    return number
+
+
 def flag(value: Any) -> bool | None:
     """Return a yes or no as files write it; missing is no, None is neither."""
     if isinstance(value, str):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..pixels.images import image_header
 from ..pixels.kinds import image_suffixes
 from ..records import Fault
 from .folders import ANNOTATION_FOLDERS, Tree, folder_split, read_lines, split_name
@@ -41,6 +42,14 @@ class FilesSource(BaseSource):
     def beside(self) -> tuple[Path, ...]:
         """All of the files."""
         return self.files
+
+
+def size_of(image: Path) -> tuple[int, int] | None:
+    """Return (height, width) of an image whose labels do not tell them; None if it has none."""
+    try:
+        return image_header(image).size
+    except ValueError:  # the builder tells
+        return None
 
 
 def files_by_split(

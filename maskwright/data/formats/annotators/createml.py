@@ -12,7 +12,7 @@ from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.objects import finite_number, shown
+from ...building.objects import given_number, shown
 from ...pixels.images import image_header
 from ...records import Dataset
 from ...segments import BadSegment
@@ -119,12 +119,7 @@ def _box(given: Any) -> list[float]:
         raise BadSegment("bad box", message)
     sides = []
     for name in ("x", "y", "width", "height"):
-        value = given.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadSegment("bad box", f"{name} must be a number, got {shown(value)}")
-        if finite_number(value) is None:
-            raise BadSegment("NaN or infinite coordinates", f"{name} {shown(value)} is not finite")
-        sides.append(float(value))
+        sides.append(given_number(given.get(name), name, "bad box"))
     x, y, width, height = sides
     return [x - width / 2, y - height / 2, width, height]
 

@@ -17,7 +17,7 @@ from maskwright.files import replacing, write_whole, writing
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.objects import finite_number, shown
+from ...building.objects import written_number
 from ...pixels.images import image_header
 from ...pixels.kinds import image_suffixes
 from ...records import Dataset
@@ -190,14 +190,8 @@ def _box(cells: Sequence[str]) -> list[Any]:
     """
     if len(cells) != CELLS - 1:
         raise BadSegment("bad line", f"a line has {CELLS} cells, got {len(cells) + 1}")
-    sides = []
-    for name, cell in zip(SIDES, cells, strict=False):
-        if not _is_number(cell):
-            raise BadSegment("bad line", f"{name} must be a number, got {shown(cell)}")
-        if finite_number(float(cell)) is None:
-            raise BadSegment("NaN or infinite coordinates", f"{name} {shown(cell)} is not finite")
-        sides.append(float(cell))
-    x1, y1, x2, y2 = sides
+    named = zip(SIDES, cells, strict=False)
+    x1, y1, x2, y2 = (written_number(cell, name) for name, cell in named)
     return [x1, y1, x2 - x1, y2 - y1]
 
 

@@ -24,11 +24,10 @@ from maskwright.paths import takes_paths
 from ...building.annotated import AnnotatedReader, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import ellipse, points_of, turned
-from ...building.objects import finite_number, flag, shown
-from ...pixels.images import image_header
+from ...building.objects import flag, given_number, shown
 from ...records import ANY_CLASS, Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, listed_names
+from ..beside import file_of_split, listed_names, size_of
 from ..csv_table import header_line, image_roots, table_text
 from ..folders import Tree, split_name
 from ..json_file import load_json
@@ -257,12 +256,7 @@ def _first(value: Any) -> Any:
 
 def _size(name: str, roots: Sequence[Path]) -> tuple[int, int] | None:
     """Return (height, width) of an image: the file of VIA does not tell them."""
-    for root in roots:
-        try:
-            return image_header(root / name).size
-        except ValueError:  # the builder tells
-            continue
-    return None
+    return next((size for root in roots if (size := size_of(root / name))), None)
 
 
 def _outline(kind: Any, shape: Any) -> dict[str, Any]:
@@ -294,13 +288,7 @@ def _outline(kind: Any, shape: Any) -> dict[str, Any]:
 
 
 def _number(shape: Mapping[str, Any], name: str) -> float:
-    value = shape.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadSegment("bad points", f"{name} must be a number, got {shown(value)}")
-    number = finite_number(value)
-    if number is None:
-        raise BadSegment("NaN or infinite coordinates", f"{name} {shown(value)} is not finite")
-    return number
+    return given_number(shape.get(name), name, "bad points")
 
 
 @takes_paths

@@ -24,7 +24,7 @@ import numpy as np
 from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import corners_of, ellipse, run_lengths, turned, united
-from ...building.objects import finite_number, flag, shown, whole_number
+from ...building.objects import flag, shown, whole_number, written_number
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
@@ -392,13 +392,7 @@ def _numbers(node: Node, *names: str) -> list[float]:
 
 
 def _number(text: str | None, name: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        raise BadSegment("bad points", f"{name} must be a number, got {shown(text)}") from None
-    if finite_number(value) is None:
-        raise BadSegment("NaN or infinite coordinates", f"{name} {shown(text)} is not finite")
-    return value
+    return written_number(text, name, "bad points")
 
 
 def _mask(node: Node, size: tuple[int, int], picture: Picture) -> dict[str, Any]:

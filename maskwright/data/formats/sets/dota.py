@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.objects import finite_number, shown
-from ...pixels.images import image_header
+from ...building.objects import written_number
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import FilesSource, listed_names
+from ..beside import FilesSource, listed_names, size_of
 from ..folders import IMAGE_FOLDERS, Tree, folder_split, read_lines
 from ..sniff import DOTA, DOTA_HEADINGS, sniff
 from ..source import ReadOptions
@@ -86,7 +85,7 @@ class _Reader(AnnotatedReader):
             picture = Picture(file, f"{file.stem}.png" if image is None else image.name)
             try:
                 if image is not None:
-                    picture.size = _size(image)
+                    picture.size = size_of(image)
                 for number, line in enumerate(read_lines(file), 1):
                     words = line.split()
                     if words and not words[0].lower().startswith(DOTA_HEADINGS):
@@ -94,13 +93,6 @@ class _Reader(AnnotatedReader):
             except ValueError as error:
                 picture.broken = "unreadable labels", str(error)
             yield picture
-
-
-def _size(image: Path) -> tuple[int, int] | None:
-    try:
-        return image_header(image).size
-    except ValueError:  # the builder tells
-        return None
 
 
 def _shape(words: Sequence[str], place: str, difficult: bool) -> Shape:
@@ -128,13 +120,4 @@ def _corners(words: Sequence[str]) -> list[Any]:
             f"a line has {CORNERS} numbers, a class and 0 or 1, got {len(words)} words: names have "
             "no blanks",
         )
-    numbers = []
-    for word in words[:CORNERS]:
-        try:
-            number = float(word)
-        except ValueError:
-            raise BadSegment("bad line", f"expected numbers, got {shown(word)}") from None
-        if finite_number(number) is None:
-            raise BadSegment("NaN or infinite coordinates", f"{shown(word)} is not finite")
-        numbers.append(number)
-    return numbers
+    return [written_number(word) for word in words[:CORNERS]]

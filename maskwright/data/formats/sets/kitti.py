@@ -17,11 +17,10 @@ from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
 from ...building.builder import ANY
-from ...building.objects import finite_number, shown
-from ...pixels.images import image_header
+from ...building.objects import finite_number, written_number
 from ...records import ANY_CLASS, Dataset
 from ...segments import BadSegment
-from ..beside import FilesSource, listed_names
+from ..beside import FilesSource, listed_names, size_of
 from ..folders import (
     IMAGE_FOLDERS,
     KITTI_IMAGES,
@@ -125,7 +124,7 @@ class _Reader(AnnotatedReader):
             picture = Picture(file, f"{file.stem}.png" if image is None else image.name)
             try:
                 if image is not None:
-                    picture.size = _size(image)
+                    picture.size = size_of(image)
                 for number, line in enumerate(read_lines(file), 1):
                     if words := line.split():
                         picture.shapes.append(_shape(words, f"line {number}"))
@@ -155,13 +154,6 @@ def finite_of(text: str) -> float | None:
         return None
 
 
-def _size(image: Path) -> tuple[int, int] | None:
-    try:
-        return image_header(image).size
-    except ValueError:  # the builder tells
-        return None
-
-
 def _shape(words: Sequence[str], place: str) -> Shape:
     """Return the object of a line."""
     key = words[0]
@@ -187,16 +179,8 @@ def _box(words: Sequence[str]) -> list[Any]:
             f"a line has {FIELDS[0]} words, or {FIELDS[1]} with a score, got {len(words)}: names "
             "have no blanks",
         )
-    sides = []
-    for name, word in zip(SIDES, words[4:8], strict=True):
-        try:
-            side = float(word)
-        except ValueError:
-            raise BadSegment("bad line", f"{name} must be a number, got {shown(word)}") from None
-        if finite_number(side) is None:
-            raise BadSegment("NaN or infinite coordinates", f"{name} {shown(word)} is not finite")
-        sides.append(side)
-    x1, y1, x2, y2 = sides
+    named = zip(SIDES, words[4:8], strict=True)
+    x1, y1, x2, y2 = (written_number(word, name) for name, word in named)
     return [x1, y1, x2 - x1, y2 - y1]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import corners_of, ellipse, points_of, run_lengths, turned
-from ...building.objects import finite_number, shown, whole_number
+from ...building.objects import given_number, shown, whole_number
 from ...pixels.images import image_header
 from ...pixels.limits import max_pixels
 from ...records import Dataset
@@ -385,10 +385,4 @@ def _outline(kind: str, one: dict[str, Any], size: tuple[Any, Any] | None) -> di
 
 
 def _number(value: dict[str, Any], name: str) -> float:
-    given = value.get(name)
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise BadSegment("bad points", f"{name} must be a number of percent, got {shown(given)}")
-    number = finite_number(given)
-    if number is None:
-        raise BadSegment("NaN or infinite coordinates", f"{name} {shown(given)} is not finite")
-    return number
+    return given_number(value.get(name), name, "bad points", "a number of percent")

@@ -21,7 +21,7 @@ from typing import Any
 from maskwright.structures import Skeleton
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.objects import finite_number, shown
+from ...building.objects import shown, written_number
 from ...pixels.images import image_header
 from ...records import Dataset
 from ...segments import BadSegment
@@ -180,7 +180,7 @@ class YoloReader(AnnotatedReader):
         shape = Shape(key, place, {})
         picture.shapes.append(shape)
         try:
-            values = [_number(word) for word in words[1:]]
+            values = [written_number(word) for word in words[1:]]
             if words[-1].endswith(".") and not any(word.endswith(".") for word in words[:-1]):
                 raise BadSegment("bad line", f"its last number, {words[-1]}, is cut off")
             if key is None:
@@ -255,16 +255,6 @@ def _class(word: str) -> int | None:
     """Return a class number, also of 3.0 as some tools write it; None for anything else."""
     word = word.removesuffix(".0")
     return int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else None
-
-
-def _number(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        raise BadSegment("bad line", f"expected numbers, got {shown(word)}") from None
-    if finite_number(value) is None:
-        raise BadSegment("NaN or infinite coordinates", f"{shown(word)} is not finite")
-    return value
 
 
 def _joints(values: Sequence[float], numbers: int, width: int, height: int) -> list[float]:
