@@ -99,7 +99,8 @@ def open_dataset(
             regions of many, which count neither way.
         records: what the images must have: "objects", "labels" of their own, or "maps" of labels.
             Of a data set of objects the labels are the classes of these, the maps are drawn from
-            their masks, with class 0 as background. None: whatever the data set has.
+            their masks, with class 0 as background. None: whatever the data set has; files of
+            labelling tools without a single object may have labels of whole images.
         ignore: numbers or names of classes of label maps whose pixels are ignored, beside 255;
             None: no others.
         overlaps: of label maps that are drawn from objects, see `Dataset.as_maps`.
@@ -130,6 +131,8 @@ def open_dataset(
     if records == "maps" and not isinstance(source, MapSource | PanopticSource):
         return _drawn(source, wanted, known, options, overlaps)
     dataset = _read(source, wanted, known, options)
+    if records == "objects" and dataset.records != records:
+        raise ValueError(ELSE[records, dataset.records].format(source.annotations))
     return dataset.as_labels() if records == "labels" else dataset
 
 

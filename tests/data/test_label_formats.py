@@ -187,6 +187,27 @@ def test_a_table_of_several_labels(tmp_path: Path) -> None:
     assert labels(data) == ["catdog", "dog", ""] and data.images_per_class().tolist() == [1, 2]
 
 
+def test_a_table_with_a_column_for_each_class(tmp_path: Path) -> None:
+    """As Roboflow writes it: train/_classes.csv, with blanks behind the commas."""
+    folders(tmp_path, "train/a.png", "train/b.png", "train/c.png")
+    rows = [("a.png", " 1", " 0", " 1"), ("b.png", " 0", " 0", " 1"), ("c.png", " 0", " 0", " 0")]
+    file = table(tmp_path / "train/_classes.csv", ("filename", " dry", " cold", " wet"), *rows)
+    data = read(tmp_path)
+    assert data.names == ["dry", "cold", "wet"] and not data.unread
+    assert [data[i].image_labels.tolist() for i in range(3)] == [[0, 2], [2], []]
+    table(file, ("filename", "dry", "wet"), *[("a.png", 0, 1)] * 60, ("b.png", 1, "yes"))
+    with pytest.raises(ValueError, match=r"line 62: wet is 0 or 1, got 'yes'"):
+        read(tmp_path)
+
+
+def test_headers_of_boxes_as_people_call_them(tmp_path: Path) -> None:
+    folders(tmp_path, "a.png")
+    words = ("img_fName", "img_w", "class_label", "bbx_xtl", "bbx_ytl", "bbx_xbr", "bbx_ybr")
+    table(tmp_path / "boxes.csv", words, ("a.png", 12, "dog", 1, 2, 9, 8))
+    data = open_dataset(tmp_path)
+    assert data.names == ["dog"] and data[0].boxes.tolist() == [[1, 2, 9, 8]] and not data.unread
+
+
 def test_a_table_of_boxes_is_read_both_ways(tmp_path: Path) -> None:
     folders(tmp_path, "a.png", "b.png", "c.png")
     table(

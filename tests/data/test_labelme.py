@@ -145,3 +145,20 @@ def test_files_of_labelme_against_pascal_voc_of_the_same(shared_data: Path) -> N
             found[full_mask(data, index, k)] = label + 1
         used = truth != 255
         assert (found != truth)[used].mean() < 0.02, "but for pixels along outlines"
+
+
+def test_fields_and_shapes_of_x_anylabeling(tmp_path: Path) -> None:
+    more: dict[str, Any] = {"score": None, "difficult": False, "flags": None, "kie_linking": []}
+    corners = [[10, 2], [18, 10], [10, 18], [2, 10]]
+    write(
+        tmp_path / "a.json",
+        more | {"shape_type": "rotation", "points": corners, "direction": 0.78, "score": 0.5},
+        more | {"shape_type": "oriented_rectangle", "points": corners},
+        more | {"shape_type": "quadrilateral", "points": corners, "attributes": {"age": "old"}},
+        more | {"shape_type": "rectangle", "points": [[20, 2], [30, 9]], "difficult": True},
+    )
+    data = open_dataset(tmp_path)
+    assert data.annotated_boxes(0).tolist() == [*[[2, 2, 18, 18]] * 3, [20, 2, 30, 9]]
+    assert {full_mask(data, 0, k).sum() for k in range(3)} < {*range(100, 150)}  # half of the box
+    assert data[0].ignored.tolist() == [False, False, False, True] and not data.faults
+    assert data.unread == {"the score of a shape": 1, "the attribute 'age'": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,33 @@ def test_the_small_export(tmp_path: Path) -> None:
     data = open_dataset(tmp_path)
     np.testing.assert_allclose(data.annotated_boxes(0), [[4, 3, 14, 18]])
     assert data.names == ["cat"]
+
+
+def test_files_of_a_storage(tmp_path: Path) -> None:
+    """One file for each task, or for each annotation with its task inside; the newest counts."""
+    box = region("rectangle", {"x": 10, "y": 10, "width": 25, "height": 50}, "dog")
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.new("RGB", (40, 30)).save(tmp_path / f"images/{name}.png")
+    one = {"id": 1, "data": {"image": "/data/upload/1/a.png"}, "annotations": [{"result": [box]}]}
+    (tmp_path / "1.json").write_text(json.dumps(one | {"predictions": []}))
+    for number, label in enumerate(("cat", "bird")):
+        task = {"id": 2, "data": {"image": "s3://bucket/b.png"}}
+        own = {"result": [region("rectangle", box["value"], label)], "updated_at": f"202{number}"}
+        (tmp_path / f"2{number}.json").write_text(json.dumps({"id": number, "task": task} | own))
+    data = open_dataset(tmp_path)
+    found = {data[i].path.name: [data.names[k] for k in data[i].labels] for i in range(2)}
+    assert found == {"a.png": ["dog"], "b.png": ["bird"]}
+    assert [fault.kind for fault in data.faults] == ["several annotations"]
+    alone = open_dataset(tmp_path / "1.json")
+    assert len(alone) == 1 and alone.names == ["dog"]
+
+
+def test_a_video_and_a_resolved_address(tmp_path: Path) -> None:
+    film = project(tmp_path / "film", image="https://x.org/a.mp4")
+    with pytest.raises(ValueError, match=r"of the video 'https://x\.org/a\.mp4'"):
+        open_dataset(film)
+    box = region("rectangle", {"x": 10, "y": 10, "width": 25, "height": 50})
+    coded = base64.b64encode(b"s3://bucket/a.png").decode()
+    data = open_dataset(project(tmp_path / "b", box, image=f"/tasks/7/resolve/?fileuri={coded}"))
+    assert len(data) == 1 and data[0].path.name == "a.png"

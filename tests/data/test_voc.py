@@ -608,3 +608,46 @@ def test_reading_parts_directly(voc: Voc) -> None:
     part = voc_part(listing)
     assert part == VocPart(voc.root, voc.root / "Annotations", voc.root / "JPEGImages", listing)
     assert [name for name, _ in labelled(read_voc([part]))] == ["a.jpg", "c.jpg"]
+
+
+TURNED = "<cx>20</cx><cy>15</cy><w>20</w><h>10</h><angle>{}</angle>"
+CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
+POINTS = "<x1>3</x1><y1>4</y1><x2>13</x2><y2>4</y2><x3>13</x3><y3>14</y3>"
+
+
+def outlined(voc: Voc, inside: str, box: str = "") -> Dataset:
+    voc.write("a", xml(f"<object><name>cat</name>{box}{inside}</object>"))
+    voc.list("train", "a\n")
+    return voc.open()
+
+
+def test_a_turned_box_of_rolabelimg_is_a_polygon(voc: Voc) -> None:
+    """A quarter of a turn exchanges the sides; the eighth of one is clockwise on the screen."""
+    data = outlined(voc, f"<robndbox>{TURNED.format(np.pi / 2)}</robndbox>")
+    assert data[0].boxes[0].tolist() == pytest.approx([15, 5, 25, 25], abs=1e-4)
+    data = outlined(voc, f"<robndbox>{TURNED.format(np.pi / 4)}</robndbox>")
+    (polygon,) = data.polygons(0, 0) or ()
+    far = (20 + 10) / 2 / np.sqrt(2)  # the right lower corner of the upright box ends below
+    near = (20 - 10) / 2 / np.sqrt(2)
+    assert polygon[2].tolist() == pytest.approx([20 + near, 15 + far], abs=1e-4)
+
+
+def test_the_named_corners_of_dior_and_numbered_points_are_polygons(voc: Voc) -> None:
+    corners = dict(zip(CORNERS, [(3, 4), (23, 4), (23, 14), (3, 14)], strict=True))
+    inside = "".join(f"<x_{k}>{x}</x_{k}><y_{k}>{y}</y_{k}>" for k, (x, y) in corners.items())
+    data = outlined(voc, f"<robndbox>{inside}</robndbox>")
+    assert data[0].boxes[0].tolist() == [3, 4, 23, 14]
+    box = obj("", 3, 4, 12, 13).split("</name>")[1].removesuffix("</object>")
+    data = outlined(voc, f"<polygon>{POINTS}</polygon>", box)
+    (polygon,) = data.polygons(0, 0) or ()
+    assert polygon.tolist() == [[2, 3], [12, 3], [12, 13]]  # VOC counts from 1
+
+
+def test_an_outline_that_cannot_be_read_is_told(voc: Voc) -> None:
+    box = obj("", 3, 4, 12, 13).split("</name>")[1].removesuffix("</object>")
+    data = outlined(voc, f"<polygon>{POINTS.replace('<y3>14', '<y3>low')}</polygon>", box)
+    (fault,) = data.faults
+    assert fault.action == "repaired" and "<y3> of <polygon> must be a number" in fault.message
+    data = outlined(voc, "<robndbox><cx>1</cx></robndbox>")
+    (fault,) = data.faults
+    assert fault.action == "ignored" and "<cy> of <robndbox> must be a number" in fault.message

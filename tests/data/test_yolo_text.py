@@ -43,6 +43,12 @@ LAYOUTS = {
         "images/train/a.png": "", "labels/train/a.txt": BOX,
         "images/val/b.png": "", "labels/val/b.txt": BOX,
     },
+    "of another machine": {
+        "data.yaml": "path: /content/drive\ntrain: /content/drive/set/train/images\n"
+        "val: C:\\sets\\mine\\valid\\images\nnames: [cat, dog]\n",
+        "train/images/a.png": "", "train/labels/a.txt": BOX,
+        "valid/images/b.png": "", "valid/labels/b.txt": BOX,
+    },
     "lists": {
         "data.yaml": "train: train.txt\nval: val.txt\nnames: [cat, dog]\n",
         "train.txt": "./images/a.png\n", "val.txt": "C:\\stuff\\images\\b.png\r\n",
@@ -71,7 +77,8 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
         assert [data[i].path for i in range(len(data))] == list(root.rglob(name))
         assert data[0].boxes.tolist() == [[15, 5, 25, 15]] and data[0].labels.tolist() == [1]
         kinds = {fault.kind for fault in data.faults}
-        assert kinds <= ({"missing split"} if layout == "of Roboflow" else set())
+        told = {"of Roboflow": "missing split", "of another machine": "other path"}
+        assert kinds <= {told.get(layout)}
     for file in [*root.glob("*.yaml"), *root.glob("*.yml")]:
         assert open_dataset(file, "val")[0].path.name == "b.png"
 
@@ -209,3 +216,12 @@ def test_a_polygon_that_leaves_the_image(tmp_path: Path) -> None:
     assert "20 pixels beyond the image" in beyond[0].message
     kinds = [fault.kind for _, fault in check_data(tmp_path).faults]
     assert kinds.count("bad line") == 2 and "duplicate object" not in kinds
+
+
+def test_the_end_of_a_path_must_name_its_split(tmp_path: Path) -> None:
+    """A folder images alone may be that of any split."""
+    lay(tmp_path, {"images/a.png": "", "labels/a.txt": BOX, "train/images/a.png": ""})
+    text = "train: {}\nval: images\nnames: [cat, dog]\n"
+    (tmp_path / "data.yaml").write_text(text.format("/home/me/mine/images"))
+    with pytest.raises(ValueError, match=r"train split is to lie in /home/me/mine/images"):
+        open_dataset(tmp_path)

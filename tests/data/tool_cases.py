@@ -623,7 +623,7 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
             None,
             3,
             2,
-            r"xml:\d+.*1 x points, 1 x tag",
+            r"xml:\d+.*1 x points in all",
         ),
     ),
     "polygon of CVAT without commas": (
@@ -748,9 +748,9 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         region(value={"x": 5, "y": 10, "width": 25, "height": 20}),
         object_of_a("unknown category", "ignored", "no class"),
     ),
-    "choices": (
+    "choices of a region": (
         "labelstudio",
-        region(type="choices", value={"choices": ["good"]}),
+        region(type="choices", value={"x": 5, "y": 10, "choices": ["good"]}),
         Listed("shape without area", "left out", None, None, 3, 2, "1 x choices"),
     ),
     "brush of words": (

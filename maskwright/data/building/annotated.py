@@ -17,6 +17,7 @@ import torch
 
 from maskwright.structures import Skeleton
 
+from ..columns import pack_offsets
 from ..records import Dataset
 from .builder import ANY, Builder
 
@@ -65,6 +66,7 @@ class Picture:
         broken: kind and message of why the image is left out; None: it is not.
         checked: keys of the classes that somebody looked for in it; None: all.
         group: images of one number belong together, as frames of a video; None: it stands alone.
+        labels: what it shows as a whole; they count where no image of the file has an object.
     """
 
     file: Path
@@ -75,6 +77,7 @@ class Picture:
     broken: tuple[str, str] | None = None
     checked: set[Hashable] | None = None
     group: int | None = None
+    labels: Sequence[str] = ()
 
 
 Scan = Callable[[], Iterable[Picture]]
@@ -166,6 +169,9 @@ class AnnotatedReader(Builder):
                 follows by name.
             bones: pairs of these that a line joins.
 
+        Returns:
+            Objects; of a file that has none, but labels of whole images, these.
+
         Raises:
             ValueError: if no image is usable, no class is known, or one is not in `names`.
         """
@@ -174,6 +180,7 @@ class AnnotatedReader(Builder):
         keys: set[Any] = set()
         checked: dict[int, set[Hashable]] = {}
         groups: dict[int, int] = {}
+        labels: dict[int, Sequence[str]] = {}
         masks, shapes = False, 0
         named: set[str] = set()
         for number, picture in enumerate(scan(), 1):
@@ -181,6 +188,8 @@ class AnnotatedReader(Builder):
             if picture.broken is not None:
                 self.fault(*picture.broken, image=number)
                 continue
+            if picture.size is None:
+                self.unsized.add(number)
             height, width = picture.size or (None, None)
             entry = {"id": number, "file_name": picture.name, "height": height, "width": width}
             images.append(entry)
@@ -191,16 +200,23 @@ class AnnotatedReader(Builder):
                 groups[number] = picture.group
             if picture.checked is not None:
                 checked[number] = picture.checked
+            if picture.labels:
+                labels[number] = picture.labels
             masks |= any(_has_mask(shape.entry) for shape in picture.shapes)
             named.update(name for shape in picture.shapes for name in shape.joints or ())
             shapes += len(picture.shapes)
             if shapes <= KEPT:
                 kept.append((number, picture))
+        if labels and shapes:
+            for name in (name for own in labels.values() for name in own):
+                self.leave(f"the label {name!r} of an image")
         self._tell_no_area()
         self.surveyed()
         unread = dict(self.unread)  # pictures may be gone through twice
         if not images:
             raise ValueError(f"{self.path} gives no usable image{self.first_fault()}")
+        if labels and not shapes:
+            return self._labelled(images, roots, labels, listed or {}, names)
         if listed is None:
             listed = {key: str(key) for key in sorted(keys - {None, ANY})}
         if not listed and names is None:
@@ -235,6 +251,43 @@ class AnnotatedReader(Builder):
             numbers = np.unique(np.array(together, np.int64), return_inverse=True)[1]
             dataset.columns = replace(dataset.columns, groups=torch.from_numpy(numbers))
         return dataset
+
+    def _labelled(
+        self,
+        images: list[dict[str, Any]],
+        roots: Sequence[Path],
+        labels: Mapping[int, Sequence[str]],
+        listed: Mapping[Any, str],
+        names: Sequence[str] | None,
+    ) -> Dataset:
+        """Return the images with what they show as a whole."""
+        if all(len(own) == 1 for own in labels.values()):  # else one may show nothing of it
+            without = [one for one in images if one["id"] not in labels]
+            if without:
+                self.fault(
+                    "image without a label",
+                    f"{len(without)} image(s) of {self.path} have no label, others have one, the "
+                    f"first: {without[0]['file_name']}",
+                )
+            images = [one for one in images if one["id"] in labels]
+        found = {name for own in labels.values() for name in own}
+        order = list(listed.values()) if found <= set(listed.values()) else sorted(found)
+        categories = [{"id": number, "name": name} for number, name in enumerate(order, 1)]
+        used = [number for number, name in enumerate(order, 1) if name in found]
+        classes = self.classes(categories, used, names)
+        dataset = self.build(images, list(roots), (), False, classes)
+        number_of = {name: label for label, name in enumerate(dataset.names)}
+        own_labels = [
+            [number_of[name] for name in dict.fromkeys(labels.get(number, ()))]
+            for number in dataset.columns.image_ids.tolist()
+        ]
+        flat = [label for own in own_labels for label in own]
+        columns = replace(
+            dataset.columns,
+            label_first=pack_offsets([len(own) for own in own_labels]),
+            image_labels=torch.tensor(flat, dtype=torch.int64),
+        )
+        return dataset.like(columns, dataset.rows, records="labels")
 
     def _entries(
         self,

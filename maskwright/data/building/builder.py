@@ -7,12 +7,11 @@ out or repaired and listed as a fault. Images are looked for on the disk but not
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from maskwright.structures import Skeleton
@@ -23,7 +22,7 @@ from ..pixels.opening import file_problem
 from ..records import ANY_CLASS, Dataset, Fault
 from ..segments import BadSegment
 from .hints import BoxPattern
-from .image_names import ImageNames, common_root
+from .image_names import ImageNames, best_root, clean_path, common_root, foreign_name, lexists
 from .objects import CocoObject, shown, whole_number
 from .packing import Packer, looked_for
 
@@ -62,6 +61,7 @@ class Builder:
         split: name of the split.
         faults: what was wrong so far.
         elsewhere: ids of images that belong to another split.
+        unsized: ids of images whose size nothing is to tell but the image file.
         unread: what the file has and no record, and how often.
         format: what the annotations are stored in; see `Dataset`.
         doubted: whether all boxes together are looked at, see `BoxPattern`.
@@ -75,6 +75,7 @@ class Builder:
         self.split = split
         self.faults: list[Fault] = []
         self.elsewhere: set[int | None] = set()
+        self.unsized: set[int] = set()
         self.unread: Counter[str] = Counter()
 
     def fault(
@@ -363,6 +364,8 @@ class Builder:
             except ValueError as error:
                 self.fault("unreadable image", str(error), image=number, file=file)
                 return None
+            if number in self.unsized:
+                return size
             # Tools write nothing, null, 0 or -1 for what they do not know.
             unknown = all(
                 value in (None, "") or whole_number(value) in (0, -1) for value in (height, width)
@@ -461,40 +464,3 @@ def _shared_ids(entries: list[Any]) -> dict[int, int]:
         if number is not None and isinstance(name, str):
             names.setdefault(number, set()).add(name)
     return {number: len(files) for number, files in names.items() if len(files) > 1}
-
-
-def clean_path(name: str) -> str | None:
-    """Return a relative path with forward slashes, or None if it leads out of its folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\0" in name:
-        return None
-    text = str(path)
-    try:
-        # Half of a surrogate pair may stand for a byte of a file name that is no UTF-8.
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return None
-    return None if text == "." else text
-
-
-def foreign_name(name: str, files: ImageNames) -> str | None:
-    """Return an absolute path of another machine without its beginning, if its image is here."""
-    parts = PureWindowsPath(name).parts  # both kinds of slashes
-    if not PureWindowsPath(name).anchor or ".." in parts:
-        return None
-    clean = clean_path("/".join(parts[1:]))
-    return clean if clean and files.find(clean) is not None else None
-
-
-def lexists(path: Path) -> bool:
-    """Return True for a name that is there, be it a file, a folder or a broken link."""
-    try:
-        return os.path.lexists(path)
-    except (OSError, ValueError):
-        return False
-
-
-def best_root(roots: Sequence[Path], names: list[str]) -> Path:
-    """Return the folder that holds most of a sample of the files, the first of equals."""
-    sample = names[:: max(len(names) // 20, 1)]
-    return max(roots, key=lambda root: sum(file_problem(root / name) is None for name in sample))

@@ -16,10 +16,11 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice, takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
 from ..formats.folders import LABEL_PICTURES, Tree, folder_split
+from ..pixels.opening import file_problem
 
 DEEPEST = 4  # levels of folders that are searched
 MOST = 500_000  # files that are searched
@@ -148,3 +149,40 @@ def common_root(root: Path, files: Sequence[Path]) -> Path:
     if all(file.is_relative_to(root) for file in files):
         return root
     return Path(os.path.commonpath([root, *(file.parent for file in files)]))
+
+
+def clean_path(name: str) -> str | None:
+    """Return a relative path with forward slashes, or None if it leads out of its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\0" in name:
+        return None
+    text = str(path)
+    try:
+        # Half of a surrogate pair may stand for a byte of a file name that is no UTF-8.
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+    return None if text == "." else text
+
+
+def foreign_name(name: str, files: ImageNames) -> str | None:
+    """Return an absolute path of another machine without its beginning, if its image is here."""
+    parts = PureWindowsPath(name).parts  # both kinds of slashes
+    if not PureWindowsPath(name).anchor or ".." in parts:
+        return None
+    clean = clean_path("/".join(parts[1:]))
+    return clean if clean and files.find(clean) is not None else None
+
+
+def lexists(path: Path) -> bool:
+    """Return True for a name that is there, be it a file, a folder or a broken link."""
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError):
+        return False
+
+
+def best_root(roots: Sequence[Path], names: list[str]) -> Path:
+    """Return the folder that holds most of a sample of the files, the first of equals."""
+    sample = names[:: max(len(names) // 20, 1)]
+    return max(roots, key=lambda root: sum(file_problem(root / name) is None for name in sample))

@@ -1,8 +1,9 @@
 """A CSV of labelled images: path, label, and if wanted split, group and a box; reading and writing.
 
 The header names the columns (`COLUMNS`). Labels are names or numbers, several of them separated by
-`;`. With the columns of a box each row is an object, an image may have several rows, and a row
-without a box is an image without an object: the table can be read as objects or as labels.
+`;`, or one column for each class says 0 or 1. With the columns of a box each row is an object, an
+image may have several rows, and a row without a box is an image without an object: the table can be
+read as objects or as labels.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import contextlib
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
-from ..building.builder import Builder, best_root, clean_path
+from ..building.builder import Builder
+from ..building.image_names import best_root, clean_path
 from ..building.labelled import SHOWN, LabelBuilder, Labelled
 from ..pixels.images import image_header
 from ..records import Dataset
@@ -38,20 +41,27 @@ from .source import BaseSource, ReadOptions
 
 FORMAT = "csv"
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
-    "label": ("label", "labels", "class", "classes", "class_name", "category", "target", "tags"),
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img"),
+        *("image_name", "image_file", "img_name", "img_path", "img_fname"),
+    ),
+    "label": (
+        *("label", "labels", "class", "classes", "class_name", "category", "target", "tags"),
+        *("class_label", "label_name", "category_name", "choice"),
+    ),
     "split": ("split", "set", "subset"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "scene"),
-    "x1": ("x1", "xmin"),
-    "y1": ("y1", "ymin"),
-    "x2": ("x2", "xmax"),
-    "y2": ("y2", "ymax"),
+    "x1": ("x1", "xmin", "x_min", "xtl", "left"),
+    "y1": ("y1", "ymin", "y_min", "ytl", "top"),
+    "x2": ("x2", "xmax", "x_max", "xbr", "right"),
+    "y2": ("y2", "ymax", "y_max", "ybr", "bottom"),
 }
-SIZES = ("width", "height", "")  # those of the file count
-KNOWN = frozenset((*SIZES, *(one for own in COLUMNS.values() for one in own)))
+OF_BOX = ("bbox_", "box_", "bbx_")  # before the name of a side
+SIZES = ("width", "height", "img_w", "img_h", "")  # those of the file count
 BOX = ("x1", "y1", "x2", "y2")
 OF_INSTANCES = ["image", "number", "class"]  # the table beside label images of objects
 HEADER_BYTES = 2**16
+SAMPLE = 50  # rows that tell whether columns are marks of classes
 
 
 @dataclass(frozen=True)
@@ -70,22 +80,37 @@ class CsvSource(BaseSource):
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        rows = read_rows(self.annotations)
+        header = _read_header(self.annotations)
+        rows = _read_rows(self.annotations, header)
         classes = sorted_labels({label for row in rows for label in row.labels})
         if self.divided:
             rows = [row for row in rows if row.split == split]
-        if names is None and split != "train":  # without a training split, those that occur
+        if header.marks:
+            classes = list(header.marks.values())
+        elif names is None and split != "train":  # without a training split, those that occur
             classes = sorted_labels({label for row in rows for label in row.labels})
         roots = image_roots(self.annotations, split)
         if self.objects:
             dataset = _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
         else:
             dataset = _read_labels(self.annotations, split, rows, roots, classes, names)
-        header = header_line(self.annotations)
-        for word in next(csv.reader([header], delimiter=delimiter(header)), []):
-            if word.strip().casefold() not in KNOWN:
-                dataset.unread[f"the column {word.strip()!r}"] = len(rows)
+        dataset.unread |= {f"the column {word!r}": len(rows) for word in header.others}
         return dataset
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the columns of a table are.
+
+    Attributes:
+        columns: number of each column of COLUMNS that is there.
+        marks: names of classes by the number of the column that says 0 or 1 of each.
+        others: names of those that are not read.
+    """
+
+    columns: dict[str, int]
+    marks: dict[int, str]
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -135,8 +160,9 @@ def csv_splits(file: Path, *, objects: bool = False) -> dict[str, CsvSource]:
     Raises:
         ValueError: if it is no table of images.
     """
-    if "split" in _columns(file, header_line(file)):
-        found = {row.split for row in read_rows(file)}
+    header = _read_header(file)
+    if "split" in header.columns:
+        found = {row.split for row in _read_rows(file, header)}
         return {
             split: CsvSource(file, divided=True, objects=objects)
             for split in SPLITS
@@ -149,13 +175,12 @@ def csv_splits(file: Path, *, objects: bool = False) -> dict[str, CsvSource]:
 def fits(file: Path, *, objects: bool = False) -> bool:
     """Return True for a table with the columns of a path and a label, and a box for objects."""
     try:
-        header = header_line(file)
-        columns = _columns(file, header)
+        header = _read_header(file)
     except ValueError:
         return False
-    if header.strip().split(",") == OF_INSTANCES:
+    if header_line(file).strip().split(",") == OF_INSTANCES:
         return False
-    return not objects or all(side in columns for side in BOX)
+    return not objects or all(side in header.columns for side in BOX)
 
 
 def header_line(file: Path) -> str:
@@ -176,24 +201,31 @@ def delimiter(header: str) -> str:
     return next((mark for mark in "\t,;" if mark in header), ",")
 
 
-def _columns(file: Path, header: str) -> dict[str, int]:
-    """Return which column is what.
+def _read_header(file: Path) -> _Header:
+    """Return what the columns of a table are.
 
     Raises:
         ValueError: if there is no path or no label, or two columns are the same.
     """
-    words = next(csv.reader([header], delimiter=delimiter(header)), [])
+    line = header_line(file)
+    words = [word.strip() for word in next(csv.reader([line], delimiter=delimiter(line)), [])]
     found: dict[str, int] = {}
+    others: dict[int, str] = {}
     for number, word in enumerate(words):
-        for name, spellings in COLUMNS.items():
-            if word.strip().casefold() in spellings:
-                if name in found:
-                    raise ValueError(
-                        f"{file}: the columns {words[found[name]]!r} and {word!r} are both the "
-                        f"{name}: leave one"
-                    )
-                found[name] = number
-    if missing := [name for name in ("path", "label") if name not in found]:
+        name = _meaning(word.casefold())
+        if name is None:
+            others[number] = word
+        elif name in found:
+            raise ValueError(
+                f"{file}: the columns {words[found[name]]!r} and {word!r} are both the {name}: "
+                "leave one"
+            )
+        elif name:
+            found[name] = number
+    marks: dict[int, str] = {}
+    if "path" in found and not {"label", *BOX} & found.keys() and _marked(file, line, others):
+        marks, others = others, {}
+    if missing := [name for name in ("path", "label") if name not in found and not marks]:
         raise ValueError(
             f"{file}: the first line names no column for the {' and the '.join(missing)}, it has "
             f"{[word[:40] for word in words[:12]]}: write a header such as path,label or "
@@ -202,24 +234,45 @@ def _columns(file: Path, header: str) -> dict[str, int]:
     sides = [side for side in BOX if side in found]
     if sides and len(sides) < 4:
         raise ValueError(f"{file}: a box has the columns x1, y1, x2, y2; only {sides} are there")
-    return found
+    return _Header(found, marks, tuple(others.values()))
 
 
-def read_rows(file: Path) -> list[_Row]:
+def _meaning(word: str) -> str | None:
+    """Return of COLUMNS what a column is; "" for what is known and not needed, None for others."""
+    side = next((word.removeprefix(one) for one in OF_BOX if word.startswith(one)), "")
+    for name, spellings in COLUMNS.items():
+        if word in spellings or (name in BOX and side in spellings):
+            return name
+    return "" if word in SIZES else None
+
+
+def _marked(file: Path, header: str, columns: Collection[int]) -> bool:
+    """Return whether columns say 0 or 1 in the first rows of a table: each is a class."""
+    with file.open(encoding="utf-8-sig", newline="", errors="replace") as stream:
+        reader = csv.reader(islice(stream, 1, 1 + SAMPLE), delimiter=delimiter(header))
+        rows = [row for row in reader if any(row)]
+    return bool(rows and columns) and all(
+        number < len(row) and row[number].strip() in ("0", "1")
+        for row in rows
+        for number in columns
+    )
+
+
+def _read_rows(file: Path, header: _Header) -> list[_Row]:
     """Return the rows of a table.
 
     Raises:
         ValueError: if it cannot be read, has no rows, or one of them has a split of no known name.
     """
-    columns = _columns(file, header := header_line(file))
     text = table_text(file)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(header))
+    line = header_line(file)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(line))
     rows: list[_Row] = []
     try:
         next(reader)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append(_row(file, reader.line_num, cells, columns))
+                rows.append(_row(file, reader.line_num, cells, header))
     except csv.Error as error:
         raise ValueError(f"{file}, line {reader.line_num}: {error}") from None
     if not rows:
@@ -244,7 +297,9 @@ def table_text(file: Path) -> str:
     return text
 
 
-def _row(file: Path, line: int, cells: list[str], columns: dict[str, int]) -> _Row:
+def _row(file: Path, line: int, cells: list[str], header: _Header) -> _Row:
+    columns = header.columns
+
     def cell(name: str) -> str:
         place = columns.get(name, len(cells))
         return cells[place].strip() if place < len(cells) else ""
@@ -258,8 +313,20 @@ def _row(file: Path, line: int, cells: list[str], columns: dict[str, int]) -> _R
             )
         split = found
     labels = tuple(dict.fromkeys(part.strip() for part in cell("label").split(";") if part.strip()))
+    if header.marks:
+        labels = tuple(_marks(file, line, cells, header.marks))
     box = tuple(cell(side) for side in BOX)
     return _Row(line, cell("path"), labels, split, cell("group"), box)
+
+
+def _marks(file: Path, line: int, cells: list[str], marks: Mapping[int, str]) -> Iterator[str]:
+    """Yield the classes whose column says 1."""
+    for number, name in marks.items():
+        mark = cells[number].strip() if number < len(cells) else ""
+        if mark not in ("0", "1"):
+            raise ValueError(f"{file}, line {line}: {name} is 0 or 1, got {mark[:80]!r}")
+        if mark == "1":
+            yield name
 
 
 def sorted_labels(labels: Iterable[str]) -> list[str]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
-from ..building.builder import Builder, best_root, clean_path
+from ..building.builder import Builder
+from ..building.image_names import best_root, clean_path
 from ..pixels.images import image_header
 from ..records import Dataset
 from .csv_table import COLUMNS, delimiter, header_line, image_roots, table_text

@@ -35,6 +35,8 @@ def settled(
         except ValueError as error:
             _say(dataset, f"{source.annotations} is not compared with it: {error}")
             continue
+        if other.records != dataset.records:  # labels of images and objects do not disagree
+            continue
         shared = _shared(dataset, other)
         for a, b in shared:
             if wrong := difference(dataset, a, other, b):

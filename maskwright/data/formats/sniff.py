@@ -46,6 +46,7 @@ TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}\[\],:])', re.DOTALL)
 DOTA = "DOTA labels"
 DOTA_HEADINGS = ("imagesource:", "gsd:")  # lines above the objects
 COCO = "COCO JSON"
+TASK = "one task of Label Studio"
 VOC = "Pascal VOC XML"
 BROKEN = "JSON of no known format"
 MISNAMED = "JSON under another suffix"
@@ -62,6 +63,9 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Label Studio JSON", ("[]/data", "[]/completions")),
     ("Label Studio JSON", ("[]/data", "[]/predictions")),
     ("Label Studio JSON", ("[]/lead_time", "[]/annotator")),
+    (TASK, ("data", "annotations/[]/result")),
+    (TASK, ("data", "completions/[]/result")),
+    (TASK, ("task/data", "result")),
     ("CreateML JSON", ("[]/image", "[]/annotations/[]/coordinates")),
     ("CreateML JSON", ("[]/imagefilename", "[]/annotation/[]/coordinates")),
     (RESULTS, ("[]/image_id", "[]/category_id")),

@@ -5,7 +5,8 @@ and one `group_id` are parts of one object. The elements of a skeleton are keypo
 of its group or of one by itself; so are points in the group of an object, by their labels, several
 of one element by their numbers. CVAT's run lengths are decimal, row by row within the
 rectangle of the mask, background first. Of a track each frame that is listed and not `outside` is
-an object; the image of a frame is the file whose name ends with its number. The attributes
+an object; the image of a frame is the file whose name ends with its number. Tags are labels of
+whole images, where nothing has an outline. The attributes
 `iscrowd` and `ignore` make regions that count neither way.
 """
 
@@ -37,7 +38,7 @@ from ..voc.xml_tree import BadXml, Node, xml_elements
 
 KIND = "CVAT XML"
 AREAS = ("box", "polygon", "ellipse", "mask")
-NO_AREA = ("polyline", "points", "cuboid", "tag")
+NO_AREA = ("polyline", "points", "cuboid")
 LINE = re.compile(r"<line [^<>]*>")
 ATTRIBUTE = re.compile(r'([a-z-]+)="([^"]*)"')
 NODE = re.compile(r"<circle [^<>]*>")
@@ -233,6 +234,9 @@ class _Reader(AnnotatedReader):
             group = node.attributes.get("group_id", "0")
             if node.tag == "skeleton" or (node.tag == "points" and group not in ("", "0")):
                 pointed.append((node, label))
+                continue
+            if node.tag == "tag":
+                picture.labels = (*picture.labels, *([label] if label else ()))
                 continue
             if node.tag in NO_AREA:
                 self.no_area(node.tag, f"{self.path}:{node.line}")

@@ -3,7 +3,8 @@
 Polygons, rectangles, circles and masks (a PNG inside the file) are objects; shapes of one label and
 one `group_id` are parts of one object, and points of that group its keypoints, by their labels.
 Other points, and lines, have no area; they are left out and counted. The label __ignore__, and the
-flags `iscrowd` and `ignore` of a shape, make regions that count neither way.
+flags `iscrowd` and `ignore` of a shape, make regions that count neither way. Flags of whole images
+are their labels, where no image has a shape.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ POINT = "point"
 OCCLUDED = "occluded"  # the flag of a keypoint that is hidden
 NAMELESS = "object"  # the class of keypoints that are a group of their own
 NO_AREA = ("point", "points", "line", "linestrip")
+# The last two are X-AnyLabeling's.
+OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def labelme_file(path: Path) -> dict[str, LabelMeSource]:
 
 
 class _Reader(AnnotatedReader):
-    """State of reading one split."""
+    """State of reading one split; files of X-AnyLabeling have some fields more."""
 
     AREALESS = "points and lines"
 
@@ -129,8 +132,7 @@ class _Reader(AnnotatedReader):
                 raise ValueError(f"{file} has no imagePath, and no image of its name beside it")
         picture.size = content.get("imageHeight"), content.get("imageWidth")
         size = _size(picture, root)
-        for name in (key for key, value in _flags(content).items() if flag(value)):
-            self.leave(f"the flag {name!r} of an image")
+        picture.labels = [name for name, value in _flags(content).items() if flag(value)]
         groups: dict[tuple[str, Any], Shape] = {}
         owners: dict[Any, dict[int, Shape]] = {}  # objects by group
         points: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
@@ -165,6 +167,11 @@ class _Reader(AnnotatedReader):
                 self.leave(f"the flag {name!r}")
         if one.get("description"):
             self.leave("the description of a shape")
+        if one.get("score") is not None:
+            self.leave("the score of a shape")
+        attributes = one.get("attributes")
+        for name in attributes if isinstance(attributes, dict) else ():
+            self.leave(f"the attribute {name!r}")
 
     def _take_points(
         self,
@@ -203,7 +210,7 @@ def _shape(one: dict[str, Any], kind: Any, place: str, size: tuple[int, int]) ->
     key = label if isinstance(label, str) and label.strip() else None
     found = Shape(ANY if key == IGNORED else key, place, {})
     marks = _flags(one)
-    ignore = bool(flag(marks.get("ignore"))) or key == IGNORED
+    ignore = bool(flag(marks.get("ignore")) or flag(one.get("difficult"))) or key == IGNORED
     if ignore or flag(marks.get("iscrowd")):
         found.entry.update(iscrowd=1, ignore=int(ignore))
     try:
@@ -225,7 +232,7 @@ def _outline(kind: Any, one: dict[str, Any], size: tuple[int, int]) -> dict[str,
         BadSegment: if it cannot be used.
     """
     points = one.get("points")
-    if kind in ("polygon", "rotation"):
+    if kind in OUTLINES:
         return {"segmentation": [[side for p in points_of(points, 3) for side in p]]}
     if kind == "rectangle":
         xs, ys = zip(*points_of(points, 2, 4), strict=True)

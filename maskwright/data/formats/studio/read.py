@@ -1,4 +1,4 @@
-"""Reader of Label Studio's JSON and JSON-MIN.
+"""Reader of Label Studio's JSON and JSON-MIN, and of the files that it writes to a storage.
 
 Rectangles, ellipses, polygons and brush strokes are objects, in percent of the image; a rectangle
 that is turned is turned around its upper left corner and becomes a polygon. A polygon below another
@@ -7,10 +7,13 @@ to, to the only one of the image, or, where there is none, to one object. Of sev
 region the first is its class. Of several annotations of a task the newest counts; tasks without
 one, and those that were skipped, are left out, for nobody looked at their images. The text
 `iscrowd` or `ignore` of a region, and the label __ignore__, make one that counts neither way.
+Choices are labels of whole images, where no image has a region.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +27,15 @@ from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import corners_of, ellipse, points_of, run_lengths, turned
 from ...building.objects import given_number, shown, whole_number
-from ...pixels.images import image_header
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, listed_joints, listed_names
+from ..beside import FilesSource, file_of_split, files_by_split, listed_joints, listed_names
 from ..csv_table import image_roots
 from ..folders import Tree, split_name
 from ..json_file import load_json
-from ..sniff import sniff
-from ..source import BaseSource, ReadOptions
+from ..sniff import TASK, sniff
+from ..source import ReadOptions
 from .brush import decode_brush
 
 KIND = "Label Studio JSON"
@@ -43,28 +45,24 @@ MARKS = ("iscrowd", "ignore", OCCLUDED)
 NAMELESS = "object"  # the class of keypoints without a region
 POINT = "keypoint"
 AREAS = ("rectangle", "ellipse", "polygon", "brush")
+CHOICES = "choices"
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 STEP = 5  # decimals of a pixel
 
 
-@dataclass(frozen=True)
-class StudioSource(BaseSource):
-    """Where one split lies: Label Studio's JSON."""
-
-    annotations: Path
+@dataclass(frozen=True, kw_only=True)
+class StudioSource(FilesSource):
+    """Where one split lies: Label Studio's JSON, or a file for each task or annotation."""
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
         reader = _Reader(self.annotations, split, "labelstudio")
-        tasks = load_json(self.annotations)
-        if not isinstance(tasks, list):
-            raise ValueError(f"{self.annotations} is no list of tasks, as Label Studio exports it")
-        roots = image_roots(self.annotations, split)
-        listed = listed_names(self.annotations.parent, ())
+        tasks = _tasks(self.files)
+        roots = list(dict.fromkeys((*image_roots(self.files[0], split), self.root)))
+        listed = listed_names(self.root, self.files)
         by_name = None if listed is None else {name: name for name in listed}
-        joints = listed_joints(self.annotations.parent)
-        return reader.read(
-            lambda: reader.pictures(tasks, roots), roots, by_name, names, joints=joints
-        )
+        joints = listed_joints(self.root)
+        return reader.read(lambda: reader.pictures(tasks), roots, by_name, names, joints=joints)
 
 
 def find_studio(tree: Tree, path: Path) -> dict[str, StudioSource]:
@@ -74,20 +72,55 @@ def find_studio(tree: Tree, path: Path) -> dict[str, StudioSource]:
         ValueError: if two are of one split.
     """
     files = file_of_split(tree, path, ".json", lambda file: sniff(file) == KIND)
-    return {split: StudioSource(file) for split, file in files.items()}
+    if files:
+        return {split: _source(file) for split, file in files.items()}
+    found, faults = files_by_split(tree, path, ".json", lambda file: sniff(file) == TASK)
+    return {
+        split: StudioSource(root=path, files=tuple(own), folder=own[0].parent, faults=faults)
+        for split, own in found.items()
+    }
 
 
 def studio_file(path: Path) -> dict[str, StudioSource]:
     """Return the split of a single file, {} for others."""
-    if path.suffix.lower() != ".json" or sniff(path) != KIND:
+    if path.suffix.lower() != ".json" or sniff(path) not in (KIND, TASK):
         return {}
-    return {split_name(path.stem) or "train": StudioSource(path)}
+    return {split_name(path.stem) or "train": _source(path)}
+
+
+def _source(file: Path) -> StudioSource:
+    return StudioSource(root=file.parent, files=(file,), folder=file.parent)
+
+
+def _tasks(files: Sequence[Path]) -> list[Any]:
+    """Return the tasks of files; annotations of one task that stand in several become one.
+
+    Raises:
+        ValueError: if one is none of Label Studio's.
+    """
+    tasks: list[Any] = []
+    by_id: dict[Any, dict[str, Any]] = {}
+    for file in files:
+        content = load_json(file)
+        task = content.get("task") if isinstance(content, dict) else None
+        if isinstance(content, list):
+            tasks += content
+        elif isinstance(task, dict) and isinstance(key := task.get("id"), str | int):
+            if key not in by_id:
+                by_id[key] = {**task, "annotations": []}
+                tasks.append(by_id[key])
+            by_id[key]["annotations"].append(content)
+        elif isinstance(content, dict) and "data" in content:
+            tasks.append(content)
+        else:
+            raise ValueError(f"{file} is no list of tasks, as Label Studio exports it")
+    return tasks
 
 
 class _Reader(AnnotatedReader):
     """State of reading one split."""
 
-    def pictures(self, tasks: Sequence[Any], roots: Sequence[Path]) -> Iterator[Picture]:
+    def pictures(self, tasks: Sequence[Any]) -> Iterator[Picture]:
         """Yield the images of tasks that somebody annotated."""
         self.untouched: list[str] = []
         for number, task in enumerate(tasks):
@@ -104,12 +137,10 @@ class _Reader(AnnotatedReader):
                 continue
             picture.name = image_name(task)
             if not picture.name:
-                message = f"{self.path}, {place} names no image: its data have no path of one"
+                message = f"{self.path}, {place} {_instead(task)}"
                 picture.broken = "bad image entry", message
             else:
                 self._take(picture, results, place)
-                if picture.size is None:
-                    picture.size = _size_of(picture.name, roots)
             yield picture
 
     def surveyed(self) -> None:
@@ -129,12 +160,13 @@ class _Reader(AnnotatedReader):
             mins = [value for value in own if value and isinstance(value[0], dict)]
             if not mins and "annotator" not in task:
                 return None
+            chosen = [_choices(key, value) for key, value in task.items()]
             return [
                 {**one, "value": one, "type": next((k for k in one if k.endswith("labels")), "")}
                 for value in mins
                 for one in value
                 if isinstance(one, dict)
-            ]
+            ] + [{"type": CHOICES, "value": {CHOICES: words}} for words in chosen if words]
         usable = [one for one in found if isinstance(one, dict) and not one.get("was_cancelled")]
         if not usable:
             return None
@@ -168,6 +200,9 @@ class _Reader(AnnotatedReader):
             kind, where = _kind(one), f"{place}, result[{number}]"
             if kind == POINT:
                 points.append((one, where))
+                continue
+            if kind == CHOICES and (words := _choices(kind, one.get("value"))) is not None:
+                picture.labels = (*picture.labels, *words)
                 continue
             if kind not in AREAS:
                 if kind != "labels" and _related(one) is None:
@@ -247,6 +282,29 @@ class _Reader(AnnotatedReader):
                 picture.shapes.append(owner)
 
 
+def _choices(key: str, value: Any) -> list[str] | None:
+    """Return what was chosen for a whole image; None for anything else."""
+    if isinstance(value, str) and key in ("choice", CHOICES):  # of JSON-MIN
+        return [value]
+    words = value.get(CHOICES) if isinstance(value, dict) else None
+    if not isinstance(words, list) or {"x", "points", "rle"} & {*value}:
+        return None
+    return [word for word in words if isinstance(word, str) and word.strip()]
+
+
+def _instead(task: dict[str, Any]) -> str:
+    """Return in words what a task has that names no image."""
+    data = task.get("data")
+    values = (
+        [one for one in data.values() if isinstance(one, str)] if isinstance(data, dict) else []
+    )
+    if film := next((one for one in values if one.lower().endswith(VIDEOS)), None):
+        return (
+            f"is of the video {shown(film)}: what is read are labels of images, such as its frames"
+        )
+    return "names no image: its data have no path of one"
+
+
 def _part_of(found: Shape, above: Shape, label: str | None) -> bool:
     """Return whether a polygon is a part of the region above it: both polygons of one class."""
     outlines = [one.entry.get("segmentation") for one in (found, above)]
@@ -267,14 +325,6 @@ def _marks(region: dict[str, Any]) -> list[Any]:
     meta = region.get("meta")
     texts = meta.get("text") if isinstance(meta, dict) else None
     return texts if isinstance(texts, list) else [texts]
-
-
-def _size_of(name: str, roots: Sequence[Path]) -> tuple[int, int] | None:
-    """Return (height, width) of an image file: without a region nothing tells them."""
-    for root in roots:
-        with contextlib.suppress(ValueError):
-            return image_header(root / name).size
-    return None
 
 
 def _kind(region: dict[str, Any]) -> str:
@@ -309,10 +359,13 @@ def image_name(task: dict[str, Any]) -> str:
 
     data = task.get("data")
     values = data.values() if isinstance(data, dict) else task.values()
-    for value in values:
+    for value in (*values, task.get("file_upload")):
         if not isinstance(value, str):
             continue
         parts = urlsplit(value.replace("\\", "/"))
+        if stored := parse_qs(parts.query).get("fileuri"):  # of an object store, in base64
+            with contextlib.suppress(binascii.Error, ValueError):
+                parts = urlsplit(base64.urlsafe_b64decode(stored[0] + "==").decode())
         local = parse_qs(parts.query).get("d")
         text = local[0] if local else unquote(parts.path).rsplit("/", 1)[-1]
         if not (local or parts.scheme or parts.path.startswith("/")):

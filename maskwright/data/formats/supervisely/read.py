@@ -3,7 +3,8 @@
 Polygons with their holes, rectangles and bitmaps are objects; labels of one class and one
 `instance` are parts of one. Points of a rectangle are pixels that belong to it, so that its sides
 are one pixel longer than their difference. Points, lines, graphs and cuboids are left out and
-counted. A split is told by the name of a folder, else by tags of the images. The tags `iscrowd` and
+counted. A split is told by the name of a folder, else by tags of the images; other tags of images
+without a value are their labels, where no image has an object. The tags `iscrowd` and
 `ignore` of an object, and the class __ignore__, make regions that count neither way.
 """
 
@@ -177,7 +178,12 @@ class _Reader(AnnotatedReader):
             )
         if height * width > max_pixels():
             height = width = 1  # the builder tells
-        self._leave(content, "of an image")
+        picture.labels = [
+            name
+            for name, value in _tags(content).items()
+            if value is None and split_name(name) is None
+        ]
+        self._leave(content, "of an image", picture.labels)
         groups: dict[tuple[Any, str], Shape] = {}
         for number, one in enumerate(objects):
             given = one if isinstance(one, dict) else {}
@@ -196,10 +202,10 @@ class _Reader(AnnotatedReader):
                     continue
             picture.shapes.append(found)
 
-    def _leave(self, one: dict[str, Any], of: str) -> None:
+    def _leave(self, one: dict[str, Any], of: str, labels: Sequence[str] = ()) -> None:
         """Count what of an object, or an image, no record has."""
         for name in _tags(one):
-            if name not in MARKS:
+            if name not in (*MARKS, *labels):
                 self.leave(f"the tag {name!r} {of}")
         if one.get("description"):
             self.leave(f"the description {of}")

@@ -1,7 +1,8 @@
 """Reader of Pascal VOC (Everingham et al. 2010): XML files, lists of images, masks of objects.
 
 VOC counts pixels from 1 and includes the last: xmin to xmax becomes xmin - 1 to xmax of our
-continuous coordinates, fractions included. An object marked `difficult` becomes a region that is
+continuous coordinates, fractions included. Turned boxes and polygons, which other tools add, are
+outlines; see `outlines`. An object marked `difficult` becomes a region that is
 ignored, in training and in evaluation (as a crowd in COCO's measures); `truncated`, `occluded` and
 `pose` are not used. Nothing is dropped in silence: see `Dataset.faults`, with file and line.
 """
@@ -15,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...building.builder import Builder, clean_path
+from ...building.builder import Builder
+from ...building.image_names import clean_path
 from ...building.objects import flag, shown
 from ...records import Dataset
 from ...segments import BadSegment
 from ..folders import is_file, read_lines
 from .layout import ImageFiles, VocPart, find_xml, listed_id
 from .masks import ObjectMasks, read_object_masks
+from .outlines import read_outline
 from .xml_tree import BadXml, Node, read_xml
 
 CLASS_FILES = ("classes.txt", "class_names.txt")
@@ -61,6 +64,23 @@ class Unnamed:
     what: str | int
 
 
+@dataclass(slots=True)
+class _Object:
+    """One object while it is read.
+
+    Attributes:
+        number: its id in the data set.
+        node: its element.
+        box: xyxy, or what is wrong with it.
+        outline: flat polygons, or what is wrong with them; None: it has a box alone.
+    """
+
+    number: int
+    node: Node
+    box: list[float] | BadSegment
+    outline: list[list[float]] | BadSegment | None = None
+
+
 @dataclass
 class _Image:
     """One image while it is read.
@@ -70,7 +90,7 @@ class _Image:
         part, name: where it comes from: the list, and its id there.
         xml: its annotation file.
         size: (height, width) texts of the XML file, None where they are not given.
-        objects: number, element and xyxy of its objects, or what is wrong with the box.
+        objects: its objects.
     """
 
     number: int
@@ -78,7 +98,7 @@ class _Image:
     name: str
     xml: Path
     size: tuple[str, str] | None = None
-    objects: list[tuple[int, Node, list[float] | BadSegment]] = field(default_factory=list)
+    objects: list[_Object] = field(default_factory=list)
 
 
 class _Reader(Builder):
@@ -136,7 +156,7 @@ class _Reader(Builder):
             )
         listed = self._class_list(parts)
         occurring = sorted(
-            {name for one in images for _, node, _ in one.objects if (name := _text(node, "name"))}
+            {name for one in images for own in one.objects if (name := _text(own.node, "name"))}
         )
         ids = {name: i for i, name in enumerate(listed or occurring, 1)}
         if not ids and names is None:
@@ -252,6 +272,11 @@ class _Reader(Builder):
             number = len(self.lines) + 1
             self.lines[number] = node.line
             where: dict[str, Any] = {"image": image.number, "annotation": number}
+            outline = read_outline(node)
+            if outline is not None and node.child("bndbox") is None:
+                box = outline if isinstance(outline, BadSegment) else _extent(outline)
+                image.objects.append(_Object(number, node, box, outline))
+                continue
             texts = [_text(node, "bndbox", side) for side in SIDES]
             sides = [_number(text) for text in texts]
             given = ", ".join(
@@ -259,11 +284,11 @@ class _Reader(Builder):
             )
             if any(text.lower().lstrip("+-") in ("nan", "inf", "infinity") for text in texts):
                 bad = BadSegment("NaN or infinite coordinates", f"the box is not finite: {given}")
-                image.objects.append((number, node, bad))
+                image.objects.append(_Object(number, node, bad, outline))
                 continue
             if None in sides:
                 bad = BadSegment("bad box", f"<bndbox> needs four numbers, got {given}")
-                image.objects.append((number, node, bad))
+                image.objects.append(_Object(number, node, bad, outline))
                 continue
             x1, y1, x2, y2 = (side for side in sides if side is not None)
             if (x1, y1) == (x2, y2):
@@ -274,7 +299,7 @@ class _Reader(Builder):
                 message = f"the corners of the box are exchanged ({given}): put in order"
                 self.fault("swapped corners", message, "repaired", **where)
                 x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
-            image.objects.append((number, node, [x1 - 1, y1 - 1, x2, y2]))
+            image.objects.append(_Object(number, node, [x1 - 1, y1 - 1, x2, y2], outline))
 
     def _class_list(self, parts: Sequence[VocPart]) -> list[str]:
         """Return the class names that files of the data set list; none if there is no such file."""
@@ -310,7 +335,7 @@ class _Reader(Builder):
             try:
                 nowhere = [0.0] * 4  # where a mask fits nothing
                 boxes = [
-                    nowhere if isinstance(box, BadSegment) else box for _, _, box in image.objects
+                    nowhere if isinstance(one.box, BadSegment) else one.box for one in image.objects
                 ]
                 masks = read_object_masks(file, boxes)
             except ValueError as error:
@@ -327,7 +352,8 @@ class _Reader(Builder):
         difficult: bool,
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the objects of an image by number, as COCO has them."""
-        for k, (number, node, box) in enumerate(image.objects):
+        for k, one in enumerate(image.objects):
+            number, node, box, outline = one.number, one.node, one.box, one.outline
             where: dict[str, Any] = {"image": image.number, "annotation": number}
             name = _text(node, "name")
             mark = flag(text := _text(node, "difficult"))
@@ -348,6 +374,10 @@ class _Reader(Builder):
             }
             if masks is not None:
                 entry["segmentation"] = masks.codes[k]
+            elif isinstance(outline, BadSegment) and box is not outline:
+                self.fault(outline.kind, f"{outline}: its box serves", "repaired", **where)
+            elif isinstance(outline, list):
+                entry["segmentation"] = outline
             yield number, entry
         for mask, code in {} if masks is None else masks.unused.items():
             self.spare -= 1  # an id of its own
@@ -372,6 +402,12 @@ class _Reader(Builder):
         if not value.what:
             return "<object> has no <name>"
         return f"the class {shown(value.what)} is not in the list of classes"
+
+
+def _extent(parts: Sequence[Sequence[float]]) -> list[float]:
+    """Return the box xyxy around flat polygons."""
+    xs, ys = ([side for part in parts for side in part[axis::2]] for axis in (0, 1))
+    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def _text(node: Node, *path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from maskwright.paths import home_path, nearest_path
@@ -132,6 +132,7 @@ def described_yolo(
     annotations, tree = file or base, Tree()
     places: dict[str, tuple[Path, ...]] = {}
     missing: dict[str, list[Path]] = {}
+    faults = []
     for key, value in content.items():
         split = folder_split(Path(str(key)))
         several = value if isinstance(value, list) else [value]
@@ -139,13 +140,20 @@ def described_yolo(
             continue
         tried = [_candidates(one, content.get("path"), base) for one in several]
         there = [next((one for one in ones if one.exists()), None) for ones in tried]
+        for number, one in enumerate(several):
+            end = None if there[number] is not None else _by_its_end(one, base)
+            if end is not None:
+                there[number] = end
+                message = f"{annotations}: {key} is {one}, which does not exist: {end} is taken"
+                faults.append(
+                    Fault(str(annotations), None, None, "other path", message, "repaired")
+                )
         if None in there:
             missing[split] = tried[there.index(None)]
         else:
             places[split] = tuple(one for one in there if one is not None)
     if not any(_labelled(tree, place, base) for own in places.values() for place in own):
         return {}
-    faults = []
     for split, ones in missing.items():
         message = (
             f"{annotations}: the {split} split is to lie in {ones[0]}, which does not exist"
@@ -177,6 +185,18 @@ def _candidates(value: str | Path, path: Any, base: Path) -> list[Path]:
     if text.startswith("../"):
         tried += [root / text.removeprefix("../") for root in roots]
     return tried
+
+
+def _by_its_end(value: str | Path, base: Path) -> Path | None:
+    """Return the folder or list that the end of an absolute path names, beside the file.
+
+    An end that names no split may be that of any: /data/images is no end of images alone.
+    """
+    whole = PureWindowsPath(str(value))  # both kinds of slashes
+    parts = whole.parts[1:] if whole.anchor else ()
+    ends = (Path(*parts[k:]) for k in range(len(parts)))
+    told = (end for end in ends if any(folder_split(Path(part)) for part in (*end.parts, end.stem)))
+    return next((base / end for end in told if (base / end).exists()), None)
 
 
 def _undescribed(tree: Tree, path: Path) -> dict[str, list[Path]]:
