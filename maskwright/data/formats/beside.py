@@ -9,7 +9,14 @@ from pathlib import Path
 from ..pixels.images import image_header
 from ..pixels.kinds import image_suffixes
 from ..records import Fault
-from .folders import ANNOTATION_FOLDERS, Tree, folder_split, read_lines, split_name
+from .folders import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    Tree,
+    folder_split,
+    read_lines,
+    split_name,
+)
 from .source import BaseSource, passed_over
 
 DEEPEST = 4
@@ -118,6 +125,15 @@ def file_of_split(
             f"{found['']} is of no split by its name, and others are: name it train or val"
         )
     return found
+
+
+def image_roots(file: Path, split: str) -> list[Path]:
+    """Return the folders that the paths in a file of labels may be relative to."""
+    tree, here = Tree(), file.parent
+    bases = [here, here.parent] if here.name.lower() in ANNOTATION_FOLDERS else [here]
+    roots = [place for base in bases for place in (base, *tree.named(base, IMAGE_FOLDERS))]
+    inner = [one for root in roots for one in tree.folders(root) if folder_split(one) == split]
+    return list(dict.fromkeys([*roots, *inner]))
 
 
 def listed_names(root: Path, files: list[Path] | tuple[Path, ...]) -> list[str] | None:

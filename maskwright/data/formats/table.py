@@ -15,7 +15,6 @@ from .class_folders import find_class_folders, write_class_folders
 from .coco import find as coco
 from .coco.panoptic import find_panoptic_objects, panoptic_objects_file
 from .coco.write import write_coco
-from .csv_table import csv_splits, find_csv, fits, write_csv
 from .cvat.read import cvat_file, find_cvat
 from .cvat.write import write_cvat
 from .geo.read import SHAPEFILE, find_geo
@@ -28,7 +27,6 @@ from .idx import find_idx, idx_splits
 from .imagenet import find_imagenet
 from .instances.find import declares_instances, find_instances
 from .instances.write import write_instances
-from .keypoints_csv import find_points, fits_points, point_splits
 from .labelme.read import find_labelme, labelme_file
 from .labelme.write import write_labelme
 from .lost import BOXES, HELD, WORDS
@@ -57,6 +55,8 @@ from .studio.read import find_studio, studio_file
 from .studio.write import write_studio
 from .supervisely.read import find_supervisely
 from .supervisely.write import write_supervisely
+from .tables.keypoints import find_points, fits_points, point_splits
+from .tables.labelled import csv_splits, find_csv, fits, write_csv
 from .voc import source as voc
 from .voc.write import write_voc
 from .yolo.find import find_yolo

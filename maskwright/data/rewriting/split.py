@@ -14,8 +14,9 @@ import numpy as np
 from maskwright.errors import OptionError, checked_options, first_few, whole_number
 from maskwright.paths import nearest_path, takes_paths
 
-from ..formats.csv_table import COLUMNS, table_text
 from ..formats.folders import SPLITS
+from ..formats.tables.rows import COLUMNS
+from ..formats.tables.text import table_text
 from ..records import Dataset
 from .division import divide
 from .tables import joined

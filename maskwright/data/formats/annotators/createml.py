@@ -16,8 +16,7 @@ from ...building.objects import given_number, shown
 from ...pixels.images import image_header
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, listed_names
-from ..csv_table import image_roots
+from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, folder_split, split_name
 from ..json_file import load_json
 from ..outgoing import Names, class_file, copy_image, is_object, objects_of, refuse_written

@@ -22,11 +22,11 @@ from ...pixels.images import image_header
 from ...pixels.kinds import image_suffixes
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split
-from ..csv_table import header_line, image_roots, table_text
+from ..beside import file_of_split, image_roots
 from ..folders import Tree, folder_split, split_name
 from ..outgoing import Names, copy_image, is_object, objects_of, refuse_written
 from ..source import BaseSource, ReadOptions
+from ..tables.text import header_line, table_text
 
 FORMAT = "retinanet"
 CLASSES = "classes.csv"

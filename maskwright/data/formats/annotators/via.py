@@ -27,13 +27,13 @@ from ...building.geometry import ellipse, points_of, turned
 from ...building.objects import flag, given_number, shown
 from ...records import ANY_CLASS, Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, listed_names, size_of
-from ..csv_table import header_line, image_roots, table_text
+from ..beside import file_of_split, image_roots, listed_names, size_of
 from ..folders import Tree, split_name
 from ..json_file import load_json
 from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
+from ..tables.text import header_line, table_text
 
 FORMAT = "via"
 KIND = "VIA JSON"

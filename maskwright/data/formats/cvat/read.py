@@ -29,8 +29,7 @@ from ...building.objects import flag, shown, whole_number, written_number
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split
-from ..csv_table import image_roots
+from ..beside import file_of_split, image_roots
 from ..folders import Tree, split_name
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions

@@ -10,9 +10,9 @@ from typing import Any
 from ...building.labelled import LabelBuilder, Labelled
 from ...records import Dataset
 from ..beside import listed_names
-from ..csv_table import sorted_labels
 from ..folders import Tree
 from ..source import BaseSource, ReadOptions
+from ..tables.text import sorted_labels
 from .read import FORMAT, image_files, rows_below, tables_by_split
 from .tables import BOX, IMAGE, LABEL, OBJECTS, class_names, columns_of
 

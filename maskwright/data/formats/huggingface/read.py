@@ -30,10 +30,10 @@ from ...pixels.images import image_header
 from ...records import Dataset
 from ...segments import BadSegment
 from ..beside import below, listed_names
-from ..csv_table import sorted_labels
 from ..folders import Tree, folder_split, split_name
 from ..outgoing import Names
 from ..source import BaseSource, ReadOptions
+from ..tables.text import sorted_labels
 from .tables import (
     ARROW,
     BOX,

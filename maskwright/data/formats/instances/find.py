@@ -17,12 +17,12 @@ import numpy as np
 
 from ...pixels.label_image import load_labels
 from ...records import Dataset
-from ..csv_table import OF_INSTANCES, table_text
 from ..folders import Tree, folder_split, read_lines, split_name
 from ..maps.classes import find_table
 from ..maps.layout import find_maps
 from ..maps.source import MapSource
 from ..source import BaseSource, ReadOptions
+from ..tables.text import OF_INSTANCES, table_text
 from .read import InstanceReader
 
 SAMPLE = 8  # label images that tell what their numbers are

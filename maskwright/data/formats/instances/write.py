@@ -13,8 +13,8 @@ from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
 from ...records import Dataset
-from ..csv_table import table_text
 from ..outgoing import Names, class_file, copy_image, is_object, objects_of, refuse_written
+from ..tables.text import table_text
 from .find import CLASSES, COLUMNS, OBJECTS
 
 MOST = 2**16 - 1

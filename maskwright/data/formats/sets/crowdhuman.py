@@ -24,8 +24,7 @@ from ...pixels.images import image_header
 from ...pixels.kinds import image_suffixes
 from ...records import ANY_CLASS, Dataset
 from ...segments import LEAST, BadSegment
-from ..beside import file_of_split, listed_names
-from ..csv_table import image_roots
+from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, split_name
 from ..outgoing import Names, class_file, copy_image, objects_of, refuse_written
 from ..sniff import sniff

@@ -24,10 +24,11 @@ from ...building.objects import finite_number, flag, shown
 from ...pixels.images import image_header
 from ...records import Dataset
 from ...segments import BadSegment
-from ..csv_table import HEADER_BYTES, image_roots, table_text
+from ..beside import image_roots
 from ..folders import ANNOTATION_FOLDERS, Tree, folder_split, split_name
 from ..outgoing import Names, copy_image, is_object, objects_of, refuse_written
 from ..source import BaseSource, ReadOptions
+from ..tables.text import HEADER_BYTES, table_text
 
 BOXES = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 SIDES = BOXES[2:]

@@ -30,8 +30,14 @@ from ...building.objects import given_number, shown, whole_number
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import FilesSource, file_of_split, files_by_split, listed_joints, listed_names
-from ..csv_table import image_roots
+from ..beside import (
+    FilesSource,
+    file_of_split,
+    files_by_split,
+    image_roots,
+    listed_joints,
+    listed_names,
+)
 from ..folders import Tree, split_name
 from ..json_file import load_json
 from ..sniff import TASK, sniff

@@ -19,13 +19,15 @@ from typing import Any
 
 from maskwright.structures import Skeleton
 
-from ..building.builder import Builder
-from ..building.image_names import best_root, clean_path
-from ..pixels.images import image_header
-from ..records import Dataset
-from .csv_table import COLUMNS, delimiter, header_line, image_roots, table_text
-from .folders import ANNOTATION_FOLDERS, SPLITS, Tree, split_name
-from .source import BaseSource, ReadOptions
+from ...building.builder import Builder
+from ...building.image_names import best_root, clean_path
+from ...pixels.images import image_header
+from ...records import Dataset
+from ..beside import image_roots
+from ..folders import ANNOTATION_FOLDERS, SPLITS, Tree, split_name
+from ..source import BaseSource, ReadOptions
+from .rows import COLUMNS
+from .text import delimiter, header_line, table_text
 
 FEWEST = 3  # points that are numbered instead of named
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

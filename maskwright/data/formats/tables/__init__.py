@@ -1,0 +1,1 @@
+"""Tables of images: labels, boxes and keypoints in CSV files."""
