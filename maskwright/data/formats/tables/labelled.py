@@ -1,9 +1,9 @@
 """CSVs of labelled images: path, label, and if wanted split, group and a box; read and written.
 
-The header names the columns (`rows.COLUMNS`). Labels are names or numbers, several of them separated
-by `;`, or one column for each class says 0 or 1. With the columns of a box each row is an object,
-an image may have several rows, and a row without a box is an image without an object: the table can
-be read as objects or as labels.
+The header names the columns (`rows.COLUMNS`). Labels are names or numbers, several of them with `;`
+between them, or one column for each class says 0 or 1. With the columns of a box each row is an
+object, an image may have several rows, and a row without a box is an image without an object: the
+table can be read as objects or as labels.
 """
 
 from __future__ import annotations
