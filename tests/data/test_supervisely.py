@@ -57,7 +57,7 @@ def test_shapes(tmp_path: Path) -> None:
             one("polygon", instance="x", **points([[20, 1], [23, 1], [23, 3]])),
             one("polygon", **points(SQUARE)) | {"tags": [{"name": "iscrowd", "value": None}]},
             one("polygon", "__ignore__", **points(SQUARE)),
-            one("graph"),
+            one("line"),
         ],
     )
     data = open_dataset(root)
@@ -113,3 +113,35 @@ def test_tags_divide_where_folders_do_not(tmp_path: Path) -> None:
     assert [train[i].path.name for i in range(2)] == ["a.png", "c.png"]
     assert [val[i].path.name for i in range(len(val))] == ["b.png"]
     assert train.names == ["cat", "cow"] and not train.faults
+
+
+NODES = {"n1": {"label": "nose", "loc": [5, 5]}, "n2": {"label": "tail", "loc": [9, 5]}, "n3": {}}
+
+
+def test_graphs_are_keypoints(tmp_path: Path) -> None:
+    """By themselves, or of the one object of their instance; what is disabled is hidden."""
+    graph = {"nodes": NODES, "edges": [{"src": "n1", "dst": "n2"}, {"src": "n1", "dst": "gone"}]}
+    classes = [{"title": "cat", "shape": "graph", "geometry_config": graph}, {"title": "dog"}]
+    (tmp_path / "meta.json").write_text(json.dumps({"classes": classes, "tags": []}))
+    alone = {"n1": {"loc": [4, 6]}, "n2": {"loc": [14, 20], "disabled": True}}
+    root = project(
+        tmp_path,
+        [
+            one("graph", nodes={"n3": {"loc": [30, 20]}}, instance="x"),
+            one("rectangle", "dog", instance="x", **points([[20, 10], [35, 25]])),
+            one("graph", nodes=alone),
+            one("graph", nodes={"n1": {"loc": ["left", 3]}}),
+        ],
+    )
+    data = open_dataset(root)
+    assert data.skeleton is not None
+    assert data.skeleton.names == ("nose", "tail", "n3") and data.skeleton.bones == ((0, 1),)
+    assert [data.names[label] for label in data[0].labels] == ["dog", "cat"]
+    assert data[0].keypoints is not None
+    assert data[0].keypoints[0].tolist() == [[0, 0, 0], [0, 0, 0], [30, 20, 2]]
+    assert data[0].keypoints[1].tolist() == [[4, 6, 2], [14, 20, 1], [0, 0, 0]]
+    assert data[0].boxes[1].tolist() == [4, 6, 14, 20]  # around its keypoints
+    assert {(one.kind, one.action) for one in data.faults} == {
+        ("shape without area", "left out"),
+        ("bad keypoints", "left out"),
+    }

@@ -88,6 +88,7 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (COCO, ("annotations/[]/image_id", "annotations/[]/bbox")),
     (COCO, ("annotations/[]/image_id", "annotations/[]/category_id")),
     (COCO, ("images", "categories")),
+    ("CreateML JSON", ("[]/image", "[]/annotations")),  # without an object so far
 )
 
 

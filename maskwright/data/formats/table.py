@@ -200,7 +200,7 @@ TABLE = (
         lambda look: find_supervisely(look.tree, look.path),
         format="supervisely",
         write=write_supervisely,
-        keeps=HELD - {"own boxes", "keypoints"},
+        keeps=HELD - {"own boxes"},
         outlined=True,
         edited=True,
     ),

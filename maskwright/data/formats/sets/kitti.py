@@ -77,7 +77,7 @@ def find_kitti(tree: Tree, path: Path) -> dict[str, KittiSource]:
         for labels in tree.named(base, LABELS):
             images = next(iter(tree.named(base, IMAGES)), None)
             files = tree.files(labels, ".txt")
-            if images is None or not _are_kitti(files):
+            if images is None or not _are_kitti(labels, files):
                 continue
             split = folder_split(base) or "train"
             if split in found:
@@ -91,9 +91,10 @@ def find_kitti(tree: Tree, path: Path) -> dict[str, KittiSource]:
     return found
 
 
-def _are_kitti(files: Sequence[Path]) -> bool:
-    """Return whether one of the first files has lines of KITTI; others may be empty."""
-    return any(sniff(file) == KIND for file in files[:SAMPLE])
+def _are_kitti(folder: Path, files: Sequence[Path]) -> bool:
+    """Return whether one of the first files has lines of KITTI; in label_2 all may be empty."""
+    kinds = {sniff(file) for file in files[:SAMPLE]}
+    return KIND in kinds or (folder.name.lower() == LABELS[0] and kinds == {"empty file"})
 
 
 def _by_lists(tree: Tree, path: Path, source: KittiSource) -> dict[str, KittiSource]:

@@ -2,20 +2,21 @@
 
 Polygons with their holes, rectangles and bitmaps are objects; labels of one class and one
 `instance` are parts of one. Points of a rectangle are pixels that belong to it, so that its sides
-are one pixel longer than their difference. Points, lines, graphs and cuboids are left out and
-counted. A split is told by the name of a folder, else by tags of the images; other tags of images
-without a value are their labels, where no image has an object. The tags `iscrowd` and
+are one pixel longer than their difference. Graphs are keypoints, those that are disabled hidden: of
+the object with the same `instance`, else of one by themselves. Points, lines and cuboids are left
+out and counted. A split is told by the name of a folder, else by tags of the images; their other
+tags without a value are labels of whole images, where none has an object. The tags `iscrowd` and
 `ignore` of an object, and the class __ignore__, make regions that count neither way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
 from ...building.builder import ANY
 from ...building.geometry import points_of, run_lengths, united, with_holes
 from ...building.objects import flag, shown, whole_number
@@ -34,7 +35,8 @@ KIND = "Supervisely JSON"
 META = "meta.json"
 MARKS = ("iscrowd", "ignore")
 IGNORED = "__ignore__"
-NO_AREA = ("point", "line", "polyline", "graph", "cuboid", "cuboid_2d", "cuboid_3d")
+NO_AREA = ("point", "line", "polyline", "cuboid", "cuboid_2d", "cuboid_3d")
+GRAPH = "graph"
 ANNOTATIONS, IMAGES = "ann", "img"
 
 
@@ -62,10 +64,11 @@ class SuperviselySource(FilesSource):
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
-        reader = _Reader(self.annotations, split, "supervisely")
+        reader = _Reader(self.annotations, split)
         listed: dict[str, str] = {}
         for meta in self.metas:
             listed |= {name: name for name in _listed(meta, "classes", "title")}
+            reader.take_joints(meta)
         listed.pop(IGNORED, None)
         wanted = split if self.divided else None
         return reader.read(
@@ -73,6 +76,8 @@ class SuperviselySource(FilesSource):
             [self.root],
             listed or None,
             names,
+            joints=tuple(reader.joints),
+            bones=reader.bones,
         )
 
 
@@ -127,20 +132,59 @@ def _meta_of(folder: Path, root: Path) -> Path | None:
     return None
 
 
-def _listed(meta: Path, key: str, name: str) -> list[str]:
-    """Return the names in a list of meta.json.
+def _entries(meta: Path, key: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of meta.json.
 
     Raises:
         ValueError: if it cannot be read.
     """
     content = load_json(meta)
     entries = content.get(key) if isinstance(content, dict) else None
-    titles = [one.get(name) for one in entries or () if isinstance(one, dict)]
+    return [one for one in entries or () if isinstance(one, dict)]
+
+
+def _listed(meta: Path, key: str, name: str) -> list[str]:
+    """Return the names in a list of meta.json.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    titles = [one.get(name) for one in _entries(meta, key)]
     return [one for one in titles if isinstance(one, str) and one.strip()]
 
 
 class _Reader(AnnotatedReader):
-    """State of reading one split."""
+    """State of reading one split.
+
+    Attributes:
+        joints: the names of all keypoints, by those of the classes' graphs.
+        bones: pairs of them that a line joins.
+        nodes: names of keypoints by the ids of nodes, by class.
+    """
+
+    def __init__(self, path: Path, split: str) -> None:
+        super().__init__(path, split, "supervisely")
+        self.joints: dict[str, None] = {}
+        self.bones: list[tuple[str, str]] = []
+        self.nodes: dict[str, dict[str, str]] = {}
+
+    def take_joints(self, meta: Path) -> None:
+        """Take over how the graphs of the classes are made."""
+        for one in _entries(meta, "classes"):
+            graph = one.get("geometry_config")
+            nodes = graph.get("nodes") if isinstance(graph, dict) else None
+            if not isinstance(nodes, dict) or not isinstance(graph, dict):
+                continue
+            labels = {key: node.get("label") for key, node in nodes.items() if type(node) is dict}
+            names = {key: str(label or key) for key, label in labels.items()}
+            self.nodes.setdefault(str(one.get("title")), {}).update(names)
+            self.joints |= dict.fromkeys(names.values())
+            edges = graph.get("edges")
+            for edge in edges if isinstance(edges, list) else ():
+                ends = [edge.get(end) for end in ("src", "dst")] if isinstance(edge, dict) else []
+                a, b = (names.get(str(end), "") for end in (*ends, "", "")[:2])
+                if a and b and (a, b) not in self.bones:
+                    self.bones.append((a, b))
 
     def pictures(
         self, root: Path, files: Sequence[Path], wanted: str | None = None
@@ -185,9 +229,14 @@ class _Reader(AnnotatedReader):
         ]
         self._leave(content, "of an image", picture.labels)
         groups: dict[tuple[Any, str], Shape] = {}
+        owners: dict[str, dict[int, Shape]] = {}  # objects by instance
+        graphs: list[tuple[str, dict[str, Any]]] = []
         for number, one in enumerate(objects):
             given = one if isinstance(one, dict) else {}
             kind, place = _kind(given), f"objects[{number}]"
+            if kind == GRAPH:
+                graphs.append((place, given))
+                continue
             if kind in NO_AREA:
                 self.no_area(kind, f"{file}, {place}")
                 continue
@@ -200,7 +249,41 @@ class _Reader(AnnotatedReader):
                     parts = [first.entry["segmentation"], found.entry["segmentation"]]
                     first.entry["segmentation"] = united(parts, (height, width))
                     continue
+            if isinstance(group, str | int):
+                owners.setdefault(str(group), {})[id(found)] = found
             picture.shapes.append(found)
+        for place, given in graphs:
+            self._take_graph(picture, place, given, owners)
+
+    def _take_graph(
+        self,
+        picture: Picture,
+        place: str,
+        given: dict[str, Any],
+        owners: Mapping[str, Mapping[int, Shape]],
+    ) -> None:
+        """Give the keypoints of a graph to the one object of its instance, else to one of them."""
+        names = self.nodes.get(_title(given) or "", {})
+        nodes = given.get("nodes")
+        joints: Joints = {}
+        for key, node in nodes.items() if isinstance(nodes, dict) else ():
+            name = names.get(key, str(key))
+            try:
+                (x, y), *_ = points_of([node.get("loc")] if isinstance(node, dict) else None, 1, 1)
+            except BadSegment as bad:
+                message = f"{picture.file}, {place}: the keypoint {name!r}: {bad}: left out"
+                picture.notes.append(("bad keypoints", message, "left out"))
+                continue
+            joints[name] = x, y, 1 if flag(node.get("disabled")) else 2
+        if not joints:
+            self.no_area(GRAPH, f"{picture.file}, {place}")
+            return
+        self._leave(given, "of an object")
+        same = list(owners.get(str(given.get("instance")), {}).values())
+        if len(same) == 1 and same[0].joints is None:
+            same[0].joined(joints)
+        else:
+            picture.shapes.append(_bare(given, place).joined(joints))
 
     def _leave(self, one: dict[str, Any], of: str, labels: Sequence[str] = ()) -> None:
         """Count what of an object, or an image, no record has."""
@@ -245,15 +328,26 @@ def _kind(one: dict[str, Any]) -> str:
     return "rectangle" if isinstance(outline, list) and len(outline) == 2 else "polygon"
 
 
-def _shape(one: dict[str, Any], kind: str, place: str, size: tuple[int, int]) -> Shape:
-    """Return an object with its outline; a rectangle has a box alone."""
-    label = one.get("classTitle")
-    key = label if isinstance(label, str) and label.strip() else None
+def _title(one: dict[str, Any]) -> str | None:
+    """Return the class of an object."""
+    title = one.get("classTitle")
+    return title if isinstance(title, str) and title.strip() else None
+
+
+def _bare(one: dict[str, Any], place: str) -> Shape:
+    """Return an object without an outline."""
+    key = _title(one)
     found = Shape(ANY if key == IGNORED else key, place, {})
     marks = _tags(one)
     ignore = key == IGNORED or _marked(marks, "ignore")
     if ignore or _marked(marks, "iscrowd"):
         found.entry.update(iscrowd=1, ignore=int(ignore))
+    return found
+
+
+def _shape(one: dict[str, Any], kind: str, place: str, size: tuple[int, int]) -> Shape:
+    """Return an object with its outline; a rectangle has a box alone."""
+    found = _bare(one, place)
     try:
         found.entry.update(_outline(kind, one, size))
     except BadSegment as bad:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
+from maskwright.structures import Skeleton
 
 from ...records import ANY_CLASS, Dataset
 from ..json_file import load_json
 from ..outgoing import Names, Outgoing, copy_image, objects_of, refuse_written
 from .bitmap import encode_bitmap
-from .read import ANNOTATIONS, IGNORED, IMAGES, META
+from .read import ANNOTATIONS, GRAPH, IGNORED, IMAGES, META
 
 TURN = 0.618034  # of the colour circle from class to class: the golden ratio keeps them apart
 
@@ -27,7 +29,7 @@ def write_supervisely(dataset: Dataset, folder: str | Path) -> Path:
     bitmaps, objects without either rectangles, whose corners are the first and last pixel of them,
     so that none is narrower than a pixel.
     Regions that count neither way get the tags `iscrowd` or `ignore`, those of no class the class
-    __ignore__. Keypoints are not written.
+    __ignore__. Keypoints are graphs with the `instance` of their object, hidden ones disabled.
 
     Args:
         dataset: the images and objects.
@@ -67,8 +69,9 @@ def write_supervisely(dataset: Dataset, folder: str | Path) -> Path:
 
 def _meta(dataset: Dataset) -> dict[str, Any]:
     """Return what meta.json holds."""
+    graph = {} if dataset.skeleton is None else _graph(dataset.skeleton)
     classes = [
-        {"title": name, "shape": "any", "color": _color(k), "geometry_config": {}, "hotkey": ""}
+        {"title": name, "shape": "any", "color": _color(k), "geometry_config": graph, "hotkey": ""}
         for k, name in enumerate([*dataset.names, IGNORED])
     ]
     tags = [
@@ -76,6 +79,25 @@ def _meta(dataset: Dataset) -> dict[str, Any]:
         for k, word in enumerate(("iscrowd", "ignore"))
     ]
     return {"classes": classes, "tags": tags, "projectType": "images"}
+
+
+def _graph(skeleton: Skeleton) -> dict[str, Any]:
+    """Return how a graph is made: its keypoints on a circle, and lines."""
+    turns = [2 * math.pi * k / len(skeleton) for k in range(len(skeleton))]
+    return {
+        "nodes": {
+            name: {
+                "label": name,
+                "loc": [round(50 + 40 * math.sin(turn)), round(50 - 40 * math.cos(turn))],
+                "color": _color(k),
+            }
+            for k, (name, turn) in enumerate(zip(skeleton.names, turns, strict=True))
+        },
+        "edges": [
+            {"src": skeleton.names[a], "dst": skeleton.names[b], "color": _color(k)}
+            for k, (a, b) in enumerate(skeleton.bones)
+        ],
+    }
 
 
 def _color(k: int) -> str:
@@ -95,6 +117,12 @@ def _objects(one: Outgoing) -> list[dict[str, Any]]:
         x1, y1, x2, y2 = one.box
         corners = [[x1, y1], [max(x2 - 1, x1), max(y2 - 1, y1)]]
         found = [_points("rectangle", corners)]
+    if joints := one.joints():
+        nodes = {
+            name: {"loc": [x, y]} | ({"disabled": True} if seen == 1 else {})
+            for name, x, y, seen in joints
+        }
+        found.append({"geometryType": GRAPH, "nodes": nodes})
     for entry in found:
         entry |= {"description": "", "tags": []}
         entry["classTitle"] = IGNORED if one.label == ANY_CLASS else one.name

@@ -1,7 +1,8 @@
 """Masks of Pascal VOC: SegmentationObject numbers the pixels of an image by object, 255 is void.
 
 VOC gives its n-th object the number n. Tools keep less strictly to that, so a number must also fit
-the box; what is left over is paired by overlap.
+the box; what is left over is paired by overlap. Of an object that others hide, a part is there: if
+all masks of an image lie within the boxes of their numbers, these are taken.
 """
 
 from __future__ import annotations
@@ -56,17 +57,36 @@ def read_object_masks(path: Path, boxes: Sequence[Sequence[float]]) -> ObjectMas
             x1, y1 = int(columns[0]), int(rows[0])
             x2, y2 = int(columns[-1]) + 1, int(rows[-1]) + 1
             found[number] = mask[y1:y2, x1:x2], (x1, y1, x2, y2)
+    codes: list[dict[str, Any] | None]
+    if all(
+        number <= len(boxes) and _within(frame, boxes[number - 1])
+        for number, (_, frame) in found.items()
+    ):
+        codes = [
+            _code(*found[k + 1], numbers) if k + 1 in found else None for k in range(len(boxes))
+        ]
+        return ObjectMasks(codes, {})
     overlaps = [
         (k + 1 == number, _iou(box, frame), k, number)
         for k, box in enumerate(boxes)
         for number, (_, frame) in found.items()
     ]
-    codes: list[dict[str, Any] | None] = [None] * len(boxes)
+    codes = [None] * len(boxes)
     # VOC's own order first, then the best overlaps.
     for _, iou, k, number in sorted(overlaps, reverse=True):
         if iou >= FITS and codes[k] is None and number in found:
             codes[k] = _code(*found.pop(number), numbers)
     return ObjectMasks(codes, {n: _code(*found[n], numbers) for n in sorted(found)})
+
+
+def _within(frame: Frame, box: Sequence[float]) -> bool:
+    """Return whether a mask lies within a box, but for what rounding does."""
+    return (
+        frame[0] >= box[0] - 1
+        and frame[1] >= box[1] - 1
+        and frame[2] <= box[2] + 1
+        and frame[3] <= box[3] + 1
+    )
 
 
 def _numbers(path: Path) -> np.ndarray:

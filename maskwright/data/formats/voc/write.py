@@ -14,8 +14,7 @@ from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
-from ..folders import read_lines
-from ..outgoing import copy_image, refuse_written
+from ..outgoing import class_file, copy_image, refuse_written
 from .masks import VOID
 from .read import CLASS_FILES
 
@@ -45,8 +44,10 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
     folder = Path(folder)
     masks = masks and dataset.has_masks
     listing = folder / f"ImageSets/Main/{dataset.split}.txt"
-    _require_room(dataset, folder, listing, masks)
+    _require_room(dataset, listing, masks)
     with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        class_file(dataset, folder / CLASS_FILES[0])
         _write_all(dataset, folder, listing, masks)
     return listing
 
@@ -55,7 +56,6 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
     """Write everything, the list of images last: without it there is no data set."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / CLASS_FILES[0]).write_text("".join(f"{name}\n" for name in dataset.names), "utf-8")
     names = []
     for index in range(len(dataset)):
         record = dataset[index]
@@ -78,17 +78,8 @@ def _write_all(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> No
     write_whole(listing, text)
 
 
-def _require_room(dataset: Dataset, folder: Path, listing: Path, masks: bool) -> None:
+def _require_room(dataset: Dataset, listing: Path, masks: bool) -> None:
     refuse_written(listing, dataset)
-    classes = folder / CLASS_FILES[0]
-    if classes.exists() and read_lines(classes) != dataset.names:
-        raise ValueError(
-            f"{classes} lists the classes {read_lines(classes)}, the data set has "
-            f"{dataset.names}: all splits of a folder need the same"
-        )
-    for name in dataset.names:
-        if name != " ".join(name.split()) or not name.isprintable():
-            raise ValueError(f"the class name {name!r} cannot stand in a line of {classes}")
     for index in range(len(dataset)) if masks else ():
         record = dataset[index]
         if len(record.labels) >= VOID:
