@@ -14,6 +14,7 @@ from PIL import Image
 from maskwright.data import find_splits, open_dataset, write_dataset
 from maskwright.data.formats.lost import WORDS
 from maskwright.data.formats.writing import lost_in
+from maskwright.data.rewriting.convert import convert_data
 from maskwright.data.rewriting.tables import joined, with_classes
 
 SQUARE = [4, 5, 14, 5, 14, 15, 4, 15]
@@ -243,3 +244,48 @@ def test_what_was_looked_for_in_other_classes(tmp_path: Path) -> None:
     both = joined([data, open_dataset(file)], "val")
     found = [both[i].checked.tolist() for i in range(4)]  # type: ignore[union-attr]
     assert found == [[0, 1], [2], [1], [0, 1, 2]]
+
+
+def test_videos_are_groups_and_stay(tmp_path: Path) -> None:
+    """Ten videos of two frames; of fewer, frames in a row stay together, and a group goes out."""
+    entries = [{"id": k, "file_name": f"{k}.png", "height": 6, "width": 8} for k in range(21)]
+    content: dict[str, Any] = {"categories": [{"id": 1, "name": "cat"}]}
+    content["images"] = [one | {"video_id": one["id"] // 2 % 10 + 7} for one in entries[:20]]
+    content["images"].append(entries[20])
+    content["annotations"] = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 4, 4]}]
+    for one in entries:
+        Image.new("RGB", (8, 6), (one["id"], 0, 0)).save(tmp_path / one["file_name"])
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    convert_data(tmp_path, "coco", tmp_path / "out")
+    for data in (open_dataset(tmp_path), open_dataset(tmp_path / "out")):
+        assert data.groups is not None and not data.unread
+        assert data.groups.tolist() == [k // 2 for k in range(20)] + [10]
+    lost = convert_data(tmp_path, "yolo", tmp_path / "yolo").lost["train"]
+    assert lost["images that belong together, such as frames of a video: each stands alone"] == 20
+    content["images"] = [one | {"video_id": 3} for one in entries]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    groups = open_dataset(tmp_path).groups
+    assert groups is not None and groups.tolist() == [k // 3 for k in range(21)]
+
+
+def test_what_no_record_holds_is_counted(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "a.png", "height": 6, "width": 8}
+    content: dict[str, Any] = {
+        "info": {"year": 2017},
+        "licenses": [],
+        "images": [image | {"license": 3, "flickr_url": "", "date_captured": "2013"}],
+        "categories": [{"id": 1, "name": "cat", "supercategory": "animal", "synonyms": ["tom"]}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "score": 0.5}
+        ],
+    }
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert open_dataset(tmp_path).unread == {
+        "the entry 'info' of the file": 1,
+        "the entry 'license' of an image": 1,
+        "the entry 'date_captured' of an image": 1,
+        "the entry 'synonyms' of a class": 1,
+        "the supercategory of a class": 1,
+        "the entry 'score' of an annotation": 1,
+    }

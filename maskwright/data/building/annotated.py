@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from maskwright.structures import Skeleton
 
 from ..columns import pack_offsets
 from ..records import Dataset
-from .builder import ANY, Builder
+from .builder import ANY, Builder, grouped
 
 Joints = dict[str, tuple[float, float, int]]  # x, y and visibility by name
 KEPT = 50_000  # shapes that are kept in memory; files with more are gone through twice
@@ -246,11 +245,7 @@ class AnnotatedReader(Builder):
             or None,
         )
         dataset.unread = unread
-        if groups:
-            together = [groups.get(one, -one) for one in dataset.columns.image_ids.tolist()]
-            numbers = np.unique(np.array(together, np.int64), return_inverse=True)[1]
-            dataset.columns = replace(dataset.columns, groups=torch.from_numpy(numbers))
-        return dataset
+        return grouped(dataset, groups) if groups else dataset
 
     def _labelled(
         self,

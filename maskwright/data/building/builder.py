@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from maskwright.structures import Skeleton
 
@@ -453,6 +455,14 @@ class Builder:
     def unknown_category(self, value: Any) -> str:
         """Return what is wrong with the class of an annotation."""
         return f"category {shown(value)} is not defined"
+
+
+def grouped(dataset: Dataset, groups: Mapping[int, int]) -> Dataset:
+    """Return a data set whose images have groups, by their ids; those that lack stand alone."""
+    numbers: dict[tuple[bool, int], int] = {}
+    keys = [(one in groups, groups.get(one, one)) for one in dataset.columns.image_ids.tolist()]
+    found = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
+    return dataset.like(replace(dataset.columns, groups=found), dataset.rows)
 
 
 def _shared_ids(entries: list[Any]) -> dict[int, int]:

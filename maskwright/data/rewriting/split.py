@@ -69,7 +69,8 @@ def split_data(
     seed = whole_number("seed", seed, 0)
     folder = new_folder(out)
     splits, to = open_splits(data, to, format)
-    named = [one for one in splits.values() if one.groups is not None and one.format != "cvat"]
+    own = ("cvat", "coco")  # whose groups are videos, each of one split
+    named = [one for one in splits.values() if one.groups is not None and one.format not in own]
     if by == "class" and len(splits) > 1 and named:
         raise ValueError(
             f"data={str(data)!r} has groups in several splits, which count anew in each: give the "

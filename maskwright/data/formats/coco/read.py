@@ -6,11 +6,13 @@ https://cocodataset.org/#format-data; beyond it, ids may be any whole numbers, a
 skipped, and annotations without an id, box or area get one; ids of images that are texts are
 counted. LVIS (Gupta et al. 2019) tells for which classes an image was looked through: those of its
 annotations and its `neg_category_ids`. A class of which not all objects are annotated there
-(`not_exhaustive_category_ids`) gets the whole image as a region that is ignored.
+(`not_exhaustive_category_ids`) gets the whole image as a region that is ignored. Images of one
+`video_id` belong together. What else the file says of itself, of images and of classes is counted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +22,7 @@ from typing import Any
 from maskwright.paths import takes_paths
 from maskwright.structures import Skeleton
 
-from ...building.builder import Builder
+from ...building.builder import EMPTY, Builder, grouped
 from ...building.objects import flag, shown, whole_number, whole_numbers
 from ...records import Dataset
 from .json_stream import START, NoObject, json_members
@@ -29,6 +31,11 @@ from .skeletons import read_skeleton
 LISTS = ("images", "annotations", "categories")
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"  # of LVIS
 FREQUENCIES = ("r", "c", "f")
+VIDEO, VIDEOS = "video_id", "videos"
+TITLE = "description"  # alone in `info`, it says what the file is
+OF_IMAGE = {"id", "file_name", "height", "width", NEGATIVE, NOT_EXHAUSTIVE, VIDEO}
+OF_CLASS = {"id", "name", "supercategory", "frequency", "keypoints", "skeleton", "isthing"}
+FEWEST = 10  # groups of images: frames of fewer videos are grouped by stretches
 MANY_CROWDS = 0.05  # share of the annotations; COCO itself has 0.01
 
 
@@ -64,6 +71,24 @@ def read_coco(
     return reader.read(list(roots or [path.parent]), names, only, crowd_as_objects)
 
 
+def _videos(images: Sequence[Any]) -> dict[int, int]:
+    """Return which images belong together, by their ids: those of a video, or a stretch of it."""
+    of_video: dict[int, list[int]] = {}
+    for entry in images:
+        number, video = (
+            whole_number(entry.get(key)) if isinstance(entry, dict) else None
+            for key in ("id", VIDEO)
+        )
+        if number is not None and video is not None:
+            of_video.setdefault(video, []).append(number)
+    stretches = math.ceil(FEWEST / max(len(of_video), 1))
+    found: dict[int, int] = {}
+    for place, frames in enumerate(of_video.values()):
+        long = math.ceil(len(frames) / stretches)
+        found |= {one: place * stretches + at // long for at, one in enumerate(frames)}
+    return found
+
+
 @dataclass
 class _Survey:
     """What has to be known of a file before its annotations can be checked one by one.
@@ -71,6 +96,7 @@ class _Survey:
     Attributes:
         images: the entries.
         categories: the entries.
+        others: what else the file has at its top and is not empty.
         used: the category ids of the annotations.
         repeated: annotation ids that occur more than once.
         lowest: the smallest annotation id, at most 0.
@@ -84,6 +110,7 @@ class _Survey:
 
     images: list[Any] = field(default_factory=list)
     categories: list[Any] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     used: set[int | None] = field(default_factory=set)
     repeated: set[int] = field(default_factory=set)
     lowest: int = 0
@@ -159,7 +186,23 @@ class _Reader(Builder):
         often = {one.get("id"): one.get("frequency") for one in survey.categories}
         frequencies = [often.get(number) for number in dataset.category_ids]
         dataset.frequencies = [one if one in FREQUENCIES else "" for one in frequencies]
-        return dataset
+        videos = _videos(survey.images)
+        self._leave(survey, bool(videos))
+        dataset.unread = dict(self.unread)
+        return grouped(dataset, videos) if videos else dataset
+
+    def _leave(self, survey: _Survey, videos: bool) -> None:
+        """Count what the file has, beside its annotations, and no record."""
+        for key in survey.others:
+            if not (videos and key == VIDEOS):
+                self.leave(f"the entry {shown(key)} of the file")
+        for entries, known, of in (
+            (survey.images, OF_IMAGE, "an image"),
+            (survey.categories, OF_CLASS, "a class"),
+        ):
+            for entry in (one for one in entries if isinstance(one, dict)):
+                for key in (key for key in entry.keys() - known if entry[key] not in EMPTY):
+                    self.leave(f"the entry {shown(key)} of {of}")
 
     def _number(self, survey: _Survey) -> None:
         """Give images a number whose id is a text, as Datumaro writes it, and a name by its URL."""
@@ -169,7 +212,7 @@ class _Reader(Builder):
             if not isinstance(entry, dict):
                 continue
             if "file_name" not in entry and isinstance(entry.get("coco_url"), str):
-                entry["file_name"] = "/".join(entry["coco_url"].split("/")[-2:])
+                entry["file_name"] = "/".join(entry.pop("coco_url").split("/")[-2:])
             number = whole_number(entry.get("id"))
             if number is not None:
                 highest = max(highest, number)
@@ -235,7 +278,9 @@ class _Reader(Builder):
                         raise ValueError(f"{self.path} has the list {key!r} twice: join them")
                     found[key] = True
                 elif not found.setdefault(key, False):
-                    continue
+                    told = key == "info" and isinstance(value, dict) and {*value} <= {TITLE}
+                    if value not in EMPTY and not told:
+                        survey.others.append(key)
                 elif key == "annotations":
                     survey.add(value, seen)
                 else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import filecmp
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +29,8 @@ def write_coco(dataset: Dataset, folder: str | Path) -> Path:
 
     Args:
         dataset: the images and objects. Crowd regions get iscrowd=1, those that are ignored
-            ignore=1 as well; one of unknown class is written once for each class.
+            ignore=1 as well; one of unknown class is written once for each class. Images that
+            belong together get one `video_id`.
         folder: where annotations/SPLIT.json and images/ go; other splits may be there already.
 
     Returns:
@@ -46,8 +48,13 @@ def write_coco(dataset: Dataset, folder: str | Path) -> Path:
         temporary.open("w", encoding="utf-8") as stream,
     ):
         empty = dataset.to_coco([])
-        stream.write(f'{{"info": {json.dumps(empty["info"])},\n"images": ')
-        _write_list(stream, _images(dataset, folder / IMAGES))
+        stream.write(f'{{"info": {json.dumps(empty["info"])},\n')
+        videos = _videos(dataset)
+        if videos:
+            named = [{"id": one, "name": f"group {one}"} for one in dict.fromkeys(videos.values())]
+            stream.write(f'"videos": {json.dumps(named)},\n')
+        stream.write('"images": ')
+        _write_list(stream, _images(dataset, folder / IMAGES, videos))
         stream.write(f',\n"categories": {json.dumps(empty["categories"])},\n"annotations": ')
         _write_list(stream, _annotations(dataset))
         stream.write("}\n")
@@ -62,7 +69,14 @@ def _write_list(stream: TextIO, entries: Iterable[dict[str, Any]]) -> None:
     stream.write("]" if between == ",\n" else "[]")
 
 
-def _images(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
+def _videos(dataset: Dataset) -> dict[int, int]:
+    """Return a number from 1 on for each group of several images, by the images' positions."""
+    groups = [] if dataset.groups is None else dataset.groups.tolist()
+    counts = Counter(groups)
+    return {index: one + 1 for index, one in enumerate(groups) if counts[one] > 1}
+
+
+def _images(dataset: Dataset, folder: Path, videos: Mapping[int, int]) -> Iterator[dict[str, Any]]:
     """Copy the images, and yield their entries."""
     ids = dataset.own_ids
     for index in range(len(dataset)):
@@ -71,6 +85,8 @@ def _images(dataset: Dataset, folder: Path) -> Iterator[dict[str, Any]]:
         name = _copy(record.path, folder, dataset.columns.path(row))
         height, width = record.size
         entry = {"id": record.image_id, "file_name": name, "height": height, "width": width}
+        if index in videos:
+            entry["video_id"] = videos[index]
         yield entry | looked_for(dataset.columns, row, ids)
 
 
