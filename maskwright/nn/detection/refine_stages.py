@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops.boxes import clip_boxes
+from ...ops.operators import kernels
 from ...ops.rle import rasterise_polygons
 from ..parallel import mean_count
 
@@ -211,11 +212,10 @@ def mask_targets(
     """
     boxes = clip_boxes(boxes.detach().float(), image_size)
     if isinstance(masks, Tensor):
-        from torchvision.ops import roi_align
-
         # The kernel adds samples before it divides, so that exact ties stay exactly 0.5.
         rois = torch.cat([gt_index[:, None].to(boxes), boxes], 1)
-        cut: Tensor = roi_align(masks[:, None].float(), rois, size, 1.0, 0, True)[:, 0]
+        kernel = kernels().roi_align
+        cut: Tensor = kernel(masks[:, None].float(), rois, 1.0, size, size, 0, True)[:, 0]
         return (cut >= 0.5).float()
     out = np.zeros((len(boxes), size, size), np.float32)
     corner = boxes[:, :2].cpu().double().numpy()

@@ -2,9 +2,9 @@
 
 Same numbers and gradients as `torchvision.ops.ps_roi_pool` and `ps_roi_align`; this includes that
 its pooling leaves out the last line and column of the map, while the gradient reaches them, as the
-authors' does. On the CPU both are
-weighted gathers on a plan of `roi_plan`, as `roi_align` is: the maps of one bin lie together in the
-table, so a bin sums rows that hold all classes. On other devices torchvision's kernels run.
+authors' does. On the CPU both are weighted gathers on a plan of `roi_plan`, as `roi_align` is: the
+maps of one bin lie together in the table, so a bin sums rows that hold all classes. On other
+devices torchvision's kernels run, by its own functions: the gradient is made in its Python part.
 """
 
 from __future__ import annotations
