@@ -12,10 +12,14 @@ from typing import Any
 from ..errors import OptionError
 from ..nn.backbones.backbone import Backbone
 from ..ops.boxes import DELTA_CLAMP
+from ..ops.nms import ALONE, Apart
 from ..structures import Resize
 
 Triple = tuple[float, float, float]
 Numbers = tuple[float, ...] | None
+# Up to which number of boxes torchvision's `batched_nms` moves them apart; on cards up to more,
+# which depends on its version. mmcv's always does.
+_FEW, _ANY = 1000, 10**9
 _ABOVE_ZERO = 1e-37  # the least side of a box with an area, nearly that of float32
 
 
@@ -51,6 +55,7 @@ class Conventions:
         divisor: sides of the input of detectors on one map are multiples of it; of those on a
             pyramid, whose coarsest map needs that, always of 32.
         running_normaliser: RetinaNet divides by a running mean of the positive anchors.
+        apart: how labels are kept apart in NMS, see `ops.nms.Apart`.
     """
 
     resize: Resize
@@ -72,6 +77,7 @@ class Conventions:
     drop_small: bool = True
     divisor: int = 32
     running_normaliser: bool = False
+    apart: Apart = ALONE
 
     @property
     def min_sides(self) -> tuple[float, float]:
@@ -84,12 +90,13 @@ class Conventions:
         return (-DELTA_CLAMP, DELTA_CLAMP) if self.clamp_below else DELTA_CLAMP
 
     @property
-    def clip(self) -> dict[str, Any]:
-        """What bounds boxes: `clamp`, and the pixel that remains of those beyond the image.
+    def boxes(self) -> dict[str, Any]:
+        """What all heads follow: `clamp`, `apart`, and what remains of boxes beyond the image.
 
-        One where boxes count their last pixel, which then lies at the border.
+        This is a pixel where boxes count their last one, which then lies at the border.
         """
-        return {"clamp": self.clamp, "border": 1.0 if self.round_anchors == "middle" else 0.0}
+        border = 1.0 if self.round_anchors == "middle" else 0.0
+        return {"clamp": self.clamp, "border": border, "apart": self.apart}
 
     def backbone(self, name: str, **options: Any) -> Backbone:
         """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""
@@ -142,6 +149,7 @@ CONVENTIONS = {
         level_rule="mmdetection",
         clamp_below=True,
         drop_small=False,
+        apart=Apart(_ANY),
     ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
@@ -154,6 +162,7 @@ CONVENTIONS = {
         smooth_l1_beta=1 / 9,
         binary_mask_targets=False,
         keypoint_scores="logit",
+        apart=Apart(_FEW, first=1),
     ),
 }
 # Its configurations on networks of Caffe, as `..._caffe_...` in their names.
@@ -166,6 +175,7 @@ CONVENTIONS["mmdetection_v1"] = replace(
     aligned=False,
     sampling_ratio=2,
     smooth_l1_beta=1 / 9,
+    apart=ALONE,
 )
 CONVENTIONS["mmdetection_v1_caffe"] = replace(CONVENTIONS["mmdetection_v1"], caffe=True)
 CONVENTIONS["detectron2"] = replace(
@@ -178,6 +188,7 @@ CONVENTIONS["detectron2"] = replace(
     clamp_below=False,
     divisor=1,
     running_normaliser=True,
+    apart=Apart(_FEW),
 )
 # On ResNets as torchvision trains them, "R-50.pkl" of its folder `torchvision`.
 CONVENTIONS["detectron2_rgb"] = replace(CONVENTIONS["detectron2"], caffe=False)

@@ -3,9 +3,12 @@
 Neubeck and Van Gool 2006. The suppression itself is torchvision's kernel, so kept sets and their
 order are its own to the bit. `batched_nms` differs from torchvision's default: it never shifts
 boxes apart by label, which rounds coordinates, but runs each label that occurs on its own.
+`moved_apart` is for weights whose results are to be those of a library that does.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +63,45 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float
     boxes = as_float(boxes)
     order = scores.argsort(stable=True, descending=True)
     return order[_greedy(boxes[order], labels[order], iou_thresh, len(order))]
+
+
+class Apart(NamedTuple):
+    """How a library keeps labels apart in NMS: it moves their boxes, which rounds coordinates.
+
+    At 80 labels and 1333 pixels to 1/128 of a pixel: of small boxes that overlap by nearly the
+    threshold, another one stays.
+
+    Attributes:
+        most: boxes of an image up to which it does so; 0: never.
+        first: its number of the first label.
+    """
+
+    most: int = 0
+    first: int = 0
+
+
+ALONE = Apart()  # each label on its own, to the bit
+
+
+def moved_apart(boxes: Tensor, labels: Tensor, valid: Tensor, apart: Apart) -> Tensor:
+    """Return boxes such that `nms_padded` of each label keeps what the library keeps.
+
+    Args:
+        boxes: (B, N, 4) xyxy.
+        labels: (B, N) integers, from 0 on.
+        valid: (B, N) bool; the other slots do not count.
+        apart: the rule of the library.
+
+    Returns:
+        (B, N, 4), moved by the label times one more than the largest coordinate.
+    """
+    if not apart.most:
+        return boxes
+    boxes = as_float(boxes)
+    largest = torch.where(valid[..., None], boxes, -torch.inf).flatten(1).amax(1)
+    count = valid.sum(1)
+    step = torch.where((count > 0) & (count <= apart.most), largest + 1, 0)
+    return boxes + ((labels + apart.first).to(boxes.dtype) * step[:, None])[..., None]
 
 
 def nms_padded(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from crowded_boxes import crowd
+from torchvision.ops import nms
 
 from maskwright.errors import OptionError
 from maskwright.models import build
@@ -68,6 +70,43 @@ def test_equal_scores_go_by_their_place() -> None:
         )
         wanted = [100 + 10 * deltas[i][0] for i in order]
         assert boxes[0, :, 0].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("rules", "moved"),
+    [
+        ("maskwright", ()),
+        ("mmdetection_v1", ()),
+        ("detectron2", (600,)),
+        ("torchvision", (600,)),
+        ("mmdetection", (600, 1100)),
+    ],
+)
+@pytest.mark.parametrize("count", [600, 1100])
+def test_classes_are_kept_apart_as_in_the_library(rules: str, moved: Any, count: int) -> None:
+    """By moving boxes, which rounds them: by up to 1000 or any number of boxes, or not at all."""
+    boxes, scores, labels = crowd(count, 13 if count == 600 else 17)
+    every = torch.zeros(1, count, 80)
+    every[0, torch.arange(count), labels] = scores
+    head = build(
+        "faster_rcnn_resnet18_fpn", 80, box_width=8, **TINY, conventions=rules
+    ).roi_heads.box_head
+    *_, valid, slot = head.decode(
+        every,
+        torch.zeros(1, count, 80, 4),
+        boxes[None],
+        torch.ones(1, count, dtype=torch.bool),
+        torch.tensor([[2000, 2000]]),
+        score_thresh=0.0,
+        nms_thresh=0.5,
+        max_det=count,
+    )
+    first = 1 if rules == "torchvision" else 0
+    far = (labels + first).float()[:, None] * (boxes.max() + 1)
+    by_moving = nms(boxes + far, scores, 0.5).tolist()
+    alone = nms(boxes.double() + far, scores.double(), 0.5).tolist()
+    assert by_moving != alone
+    assert slot[0][valid[0]].tolist() == (by_moving if count in moved else alone)
 
 
 def test_levels_differ_at_the_border_of_two() -> None:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from crowded_boxes import crowd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision.ops import batched_nms as torchvision_batched_nms
 from torchvision.ops import nms as torchvision_nms
 
 from maskwright.ops import batched_nms, nms, nms_padded
+from maskwright.ops.nms import Apart, moved_apart
 
 
 def scene(count: int, labels: int, seed: int, *, coarse: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,3 +183,27 @@ def test_few_boxes_of_many_labels_are_kept_as_one_label_at_a_time() -> None:
             ]
             expected = torch.cat(wanted)
             assert torch.equal(found, expected[scores[expected].argsort(descending=True)])
+
+
+@pytest.mark.parametrize("seed", [13, 15, 16, 24])
+def test_boxes_moved_apart_are_kept_as_torchvision_does(seed: int) -> None:
+    """Its trick up to 1000 boxes rounds coordinates; in these scenes another box stays for it."""
+    boxes, scores, labels = crowd(600, seed)
+
+    def kept(apart: Apart) -> list[int]:
+        valid = torch.ones(2, 600, dtype=torch.bool)
+        valid[1] = False  # an image without boxes
+        moved = moved_apart(boxes.expand(2, -1, -1), labels.expand(2, -1), valid, apart)
+        both = [x.expand(2, -1) for x in (scores, labels)]
+        index, filled = nms_padded(moved, both[0], valid, 0.5, 600, labels=both[1])
+        assert not filled[1].any() and moved.isfinite().all()
+        return index[0][filled[0]].tolist()
+
+    wanted = torchvision_batched_nms(boxes, scores, labels, 0.5).tolist()
+    assert kept(Apart(600)) == wanted
+    assert (
+        kept(Apart(600, first=1))
+        == torchvision_batched_nms(boxes, scores, labels + 1, 0.5).tolist()
+    )
+    alone = batched_nms(boxes, scores, labels, 0.5).tolist()
+    assert kept(Apart()) == kept(Apart(599)) == alone != wanted

@@ -144,7 +144,7 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
             options.box_loss,
             options.box_weight,
             clip_last=options.conventions.startswith("detectron"),
-            **rules.clip,
+            **rules.boxes,
         ),
         by_image=theirs,
         running=rules.running_normaliser,

@@ -205,7 +205,7 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
         scores=SoftmaxScores(candidates=options.candidates, growing=not theirs),
         matcher=OwningMatcher(0.5, shared=theirs),
         mining=mining,
-        box=BoxRule(options.box_loss, options.box_weight, 1.0, CODE, **rules.clip),
+        box=BoxRule(options.box_loss, options.box_weight, 1.0, CODE, **rules.boxes),
     )
     mean, std = (_HALF if options.lite else _CAFFE) if theirs else (backbone.mean, backbone.std)
     if options.conventions.startswith("mmdetection"):

@@ -133,7 +133,7 @@ def make_rpn(
         ),
         convs=options.rpn_convs,
         min_side=rules.min_sides[0],
-        **rules.clip,
+        **rules.boxes,
         beta=rules.smooth_l1_beta if options.rpn_beta is None else options.rpn_beta,
         inside_only=options.inside_anchors,
         box_weight=options.rpn_box_weight,
@@ -172,7 +172,7 @@ def box_rules(options: TwoStageOptions) -> dict[str, Any]:
     """Return what the conventions say of boxes: arguments of `BoxBranch`."""
     rules = get_conventions(options.conventions)
     beta = rules.smooth_l1_beta if options.box_beta is None else options.box_beta
-    return {"beta": beta, "min_side": rules.min_sides[1], **rules.clip}
+    return {"beta": beta, "min_side": rules.min_sides[1], **rules.boxes}
 
 
 def make_sampler(rois: int, ohem: bool) -> BalancedSampler | HardSampler:

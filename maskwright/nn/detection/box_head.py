@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
+from ...ops.nms import ALONE, Apart, moved_apart
 from ...ops.soft_nms import SoftNMS, suppress_padded
 from ..dropout import RegionNoise, drop_units
 from ..norm import conv_block
@@ -55,6 +56,7 @@ class BoxBranch(nn.Module):
             once the objects are chosen.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         border: what remains of boxes beyond the image, see `ops.clip_boxes`.
+        apart: how classes are kept apart in NMS.
         loss_weight: factor of both losses.
         box_weight: factor of the box loss beside it (lambda of Girshick 2015, eq. 1).
     """
@@ -74,6 +76,7 @@ class BoxBranch(nn.Module):
         min_side: float = 1e-2,
         clamp: float | tuple[float, float] = DELTA_CLAMP,
         border: float = 0.0,
+        apart: Apart = ALONE,
         loss_weight: float = 1.0,
         box_weight: float = 1.0,
     ) -> None:
@@ -85,6 +88,7 @@ class BoxBranch(nn.Module):
         self.min_side = min_side
         self.clamp = clamp
         self.border = border
+        self.apart = apart
         self.loss_weight = loss_weight
         self.box_weight = box_weight
 
@@ -189,8 +193,9 @@ class BoxBranch(nn.Module):
             boxes = decode_deltas(delta, gather_slots(rois, box_of), self.weights, self.clamp)
             boxes = clip_boxes(boxes, sizes[:, None], self.border)
             usable = (top >= 0) & ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(-1)
+            seen = moved_apart(boxes, label, usable, self.apart)
             index, score, kept = suppress_padded(
-                boxes, top, usable, nms_thresh, max_det, labels=label, soft=soft_nms
+                seen, top, usable, nms_thresh, max_det, labels=label, soft=soft_nms
             )
             # Exact when all candidates were seen or every slot is filled, by scores that no weaker
             # candidate can reach. Otherwise these still count: start over with all of them. A graph

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
-from ...ops.nms import nms_padded
+from ...ops.nms import ALONE, Apart, moved_apart, nms_padded
 from ...structures import Images, Instances
 from ..parallel import mean_count
 from ..ragged import PER_OBJECT, gather_slots, last_tenth, least
@@ -59,6 +59,7 @@ class RPN(nn.Module):
         min_side: smaller proposals are dropped, pixels.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         border: what remains of boxes beyond the image, see `ops.clip_boxes`.
+        apart: how levels are kept apart in NMS.
         beta: where the box loss turns from square to linear.
         inside_only: anchors that cross the border of the image take no part in training (Ren et
             al. 2015, section 3.3).
@@ -80,6 +81,7 @@ class RPN(nn.Module):
         min_side: float = 1e-3,
         clamp: float | tuple[float, float] = DELTA_CLAMP,
         border: float = 0.0,
+        apart: Apart = ALONE,
         beta: float = 1 / 9,
         inside_only: bool = False,
         box_weight: float = 1.0,
@@ -94,6 +96,7 @@ class RPN(nn.Module):
         self.min_side = min_side
         self.clamp = clamp
         self.border = border
+        self.apart = apart._replace(first=0)  # levels count from 0 everywhere
         self.beta = beta
         self.inside_only = inside_only
         self.box_weight = box_weight
@@ -183,7 +186,8 @@ class RPN(nn.Module):
         # By the logits: a sigmoid makes large ones equal.
         logit, level_of = torch.cat(tops, 1), torch.cat(levels, 1)
         valid = ((box[..., 2:] - box[..., :2]) >= self.min_side).all(-1)
-        index, kept = nms_padded(box, logit, valid, self.nms_thresh, after, labels=level_of)
+        seen = moved_apart(box, level_of, valid, self.apart)
+        index, kept = nms_padded(seen, logit, valid, self.nms_thresh, after, labels=level_of)
         late = None
         if marks:
             rank = torch.arange(after, device=index.device)

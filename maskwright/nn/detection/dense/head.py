@@ -26,6 +26,7 @@ from ....ops.boxes import (
     generalized_box_iou,
 )
 from ....ops.checks import as_float
+from ....ops.nms import ALONE, Apart, moved_apart
 from ....ops.soft_nms import SoftNMS, suppress_padded
 from ....structures import Images, Instances
 from ...norm import conv_block
@@ -77,6 +78,7 @@ class BoxRule(NamedTuple):
             those that lie beyond it are dropped then.
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         border: what remains of boxes beyond the image, see `ops.clip_boxes`.
+        apart: how classes are kept apart in NMS.
     """
 
     loss: str = "l1"
@@ -86,6 +88,7 @@ class BoxRule(NamedTuple):
     clip_last: bool = False
     clamp: float | tuple[float, float] = DELTA_CLAMP
     border: float = 0.0
+    apart: Apart = ALONE
 
 
 class DenseHead(nn.Module):
@@ -253,8 +256,10 @@ class DenseHead(nn.Module):
         box = decode_deltas(found, anchors[place], self.box.weights, self.box.clamp)
         if not self.box.clip_last:
             box = clip_boxes(box, images.sizes[:, None], self.box.border)
+        valid = score > score_thresh
+        seen = moved_apart(box, label, valid, self.box.apart)
         index, kept_scores, kept = suppress_padded(
-            box, score, score > score_thresh, nms_thresh, max_det, labels=label, soft=soft_nms
+            seen, score, valid, nms_thresh, max_det, labels=label, soft=soft_nms
         )
         box = gather_slots(box, index)
         if self.box.clip_last:
