@@ -1,4 +1,6 @@
-"""Detectron's files (`blobs`, of Caffe2), as detectron2 reads them: other names, background first.
+"""Detectron's files (`blobs`, of Caffe2), by detectron2's names, the background last.
+
+The anchors of a cell go by ratio and then by size there, by size and then by ratio in detectron2.
 
 What fine-tuning keeps beside the weights (`..._momentum`) is left aside. A frozen batch norm is a
 factor and a summand there; here it gets a mean of 0 and a variance that makes its root 1. ImageNet
@@ -17,6 +19,7 @@ from torch import Tensor
 from .common import require
 
 EPS = 1e-5  # of the norms
+_RATIOS = 3  # of the anchors
 MOMENTUM = "_momentum"
 _ENDINGS = {"w": "weight", "b": "bias"}
 _BRANCHES = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
@@ -215,6 +218,7 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> Renamed:
         found[name] = value
         origins[name] = key
     predictor, masks = "roi_heads.box_predictor.", "roi_heads.mask_head.predictor."
+    rpn = "proposal_generator.rpn_head."
     require(found, f"{predictor}cls_score.weight")
     for key, value in found.items():
         if key.startswith(f"{predictor}cls_score."):
@@ -223,4 +227,20 @@ def to_detectron2(blobs: Mapping[str, Tensor]) -> Renamed:
             found[key] = value[4:]
         elif key.startswith(masks):
             found[key] = value[1:]
-    return Renamed(with_statistics(found), origins, ignored, "detectron")
+        elif key.startswith((f"{rpn}objectness_logits.", f"{rpn}anchor_deltas.")):
+            found[key] = _by_size(value, 4 if "deltas" in key else 1)
+    rules = "detectron" if pyramid else "detectron_c4"
+    return Renamed(with_statistics(found), origins, ignored, rules)
+
+
+def _by_size(rows: Tensor, each: int) -> Tensor:
+    """Return rows of the anchors of a cell, by ratio and then by size, as detectron2 has them.
+
+    Args:
+        rows: (ratios * sizes * each, ...).
+        each: rows of an anchor.
+    """
+    if rows.shape[0] % (_RATIOS * each):
+        return rows  # of other ratios: the shapes are refused later
+    cells = rows.unflatten(0, (_RATIOS, -1, each))
+    return cells.transpose(0, 1).flatten(0, 2)

@@ -193,7 +193,7 @@ def to_maskwright(
         joints = 0 if points is None else points.shape[1]
         if joints:
             options |= {"num_keypoints": joints, "box_beta": 0.5, "train_proposals": 1500}
-        if options["conventions"] in ("detectron", "detectron2_legacy"):
+        if options["conventions"] in ("detectron", "detectron_c4", "detectron2_legacy"):
             options["box_beta"] = 1.0  # of the box head alone
         options |= _single_options(state, theirs)
     options |= _pixels(state, options["conventions"], report)

@@ -328,9 +328,10 @@ def _converted_back(
             f"made with conventions={rules}: {target} samples regions and resizes images by rules "
             "of its own, so its numbers will differ a little"
         )
+    if rules != target:
         made = build(entry.name, len(checkpoint.meta.names), **args)
         if told := settings_there(made, target):
-            report.notes.append(f"and much, unless it is told: {', '.join(told)}")
+            report.notes.append(f"{target} must be told, or finds little: {', '.join(told)}")
     return tensors, report
 
 

@@ -82,6 +82,9 @@ def _mmdetection(model: Any) -> list[str]:
 def _torchvision(model: Any) -> list[str]:
     mean, std = ([float(v) / 255 for v in values.flatten()] for values in (model.mean, model.std))
     found = [f"image_mean={_numbers(mean)}", f"image_std={_numbers(std)}"]
+    eps = getattr(getattr(model.backbone.body, "bn1", None), "eps", 1e-5)
+    if eps != 1e-5:
+        found.append(f"FrozenBatchNorm2d eps={eps:g}")
     if model.bgr:
         found.append("images with blue first")
     if model.resize.short is not None:

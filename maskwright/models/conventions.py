@@ -29,8 +29,8 @@ class Conventions:
 
     Attributes:
         resize: how a photo becomes network input.
-        round_anchors: corners of the cell anchors rounded to whole pixels; "middle": see
-            `AnchorGenerator`.
+        round_anchors: corners of the cell anchors rounded to whole pixels; "middle", "base": see
+            `AnchorGenerator`; boxes count their last pixel then.
         stride_from_maps: the anchor stride of a level is padded side // map side, per axis,
             instead of the nominal stride.
         aligned: RoIAlign with the half-pixel shift.
@@ -95,8 +95,18 @@ class Conventions:
 
         This is a pixel where boxes count their last one, which then lies at the border.
         """
-        border = 1.0 if self.round_anchors == "middle" else 0.0
+        border = 1.0 if self.round_anchors in ("middle", "base") else 0.0
         return {"clamp": self.clamp, "border": border, "apart": self.apart}
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """How regions are taken from maps: arguments of `AlignPooler`."""
+        return {
+            "sampling_ratio": self.sampling_ratio,
+            "aligned": self.aligned,
+            "level_rule": self.level_rule,
+            "cut": 1.0 if self.round_anchors == "base" else 0.0,
+        }
 
     def backbone(self, name: str, **options: Any) -> Backbone:
         """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""
@@ -192,13 +202,21 @@ CONVENTIONS["detectron2"] = replace(
 )
 # On ResNets as torchvision trains them, "R-50.pkl" of its folder `torchvision`.
 CONVENTIONS["detectron2_rgb"] = replace(CONVENTIONS["detectron2"], caffe=False)
-# Its configurations that compare with Detectron, and Detectron itself with the mean of Caffe.
+# Its configurations that compare with Detectron.
 CONVENTIONS["detectron2_legacy"] = replace(
     CONVENTIONS["detectron2"], aligned=False, sampling_ratio=2, smooth_l1_beta=1 / 9
 )
+# Detectron itself, with the mean of Caffe, whose boxes count their last pixel as those of version 1
+# of mmdetection do; and its detectors on one map.
 CONVENTIONS["detectron"] = replace(
-    CONVENTIONS["detectron2_legacy"], mean=(122.7717, 115.9465, 102.9801)
+    CONVENTIONS["detectron2_legacy"],
+    resize=Resize(800, 1333, antialias=False),
+    mean=(122.7717, 115.9465, 102.9801),
+    round_anchors="base",
+    level_rule="detectron",
+    apart=ALONE,
 )
+CONVENTIONS["detectron_c4"] = replace(CONVENTIONS["detectron"], sampling_ratio=0)
 # The published v1 files of torchvision were trained with an epsilon of 0 in the frozen norm.
 CONVENTIONS["torchvision_v1"] = replace(CONVENTIONS["torchvision"], bn_eps=0.0)
 

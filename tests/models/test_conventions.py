@@ -14,6 +14,7 @@ from maskwright.errors import OptionError
 from maskwright.models import build
 from maskwright.models.conventions import CONVENTIONS
 from maskwright.nn.detection.box_head import BoxHead
+from maskwright.nn.detection.dense.head import DenseOutput
 from maskwright.ops.pooling.roi_align import fpn_levels
 from maskwright.structures import Images, Instances
 
@@ -26,7 +27,9 @@ def box_head(rules: str) -> Any:
     ).roi_heads.box_head
 
 
-def decoded(head: BoxHead, deltas: list[list[float]], scores: list[float], **limits: Any) -> Any:
+def decoded(
+    head: BoxHead, deltas: list[list[float]], scores: list[float], size: int = 400, **limits: Any
+) -> Any:
     """What a head makes of one proposal, 100 pixels a side, with these deltas and scores."""
     count = len(deltas)
     rois = torch.tensor([[100.0, 100, 200, 200]]).expand(1, count, 4)
@@ -35,22 +38,44 @@ def decoded(head: BoxHead, deltas: list[list[float]], scores: list[float], **lim
         torch.tensor(deltas).view(1, count, 1, 4),
         rois,
         torch.ones(1, count, dtype=torch.bool),
-        torch.tensor([[400, 400]]),
+        torch.tensor([[size, size]]),
         **{"score_thresh": 0.05, "nms_thresh": 0.5, "max_det": 2, **limits},
     )
 
 
+FREE = 100 * math.exp(-6.0)
+
+
 @pytest.mark.parametrize(
     ("rules", "width"),
-    [("mmdetection", 100 * 16 / 1000), ("detectron2", 100 * math.exp(-6.0))],
+    [("mmdetection", 1.6), ("mmdetection_v1", 1.6), ("detectron2", FREE), ("detectron", FREE)],
 )
 def test_mmdetection_bounds_deltas_below(rules: str, width: float) -> None:
-    boxes, _, _, valid, _ = decoded(box_head(rules), [[0, 0, -30.0, 0]], [0.9])
+    head = box_head(rules)
+    boxes, _, _, valid, _ = decoded(head, [[0, 0, -30.0, 0]], [0.9])
     assert valid[0].tolist() == [True, False]
-    assert float(boxes[0, 0, 2] - boxes[0, 0, 0]) == pytest.approx(width, rel=1e-4)
+    assert float(boxes[0, 0, 2] - boxes[0, 0, 0]) == pytest.approx(width, rel=1e-3)
+    boxes, *_ = decoded(head, [[990.0, 0, 30.0, 0]], [0.9], size=20_000)  # far from all sides
+    assert float(boxes[0, 0, 2] - boxes[0, 0, 0]) == pytest.approx(6250, rel=1e-4)
     clamp = build("faster_rcnn_resnet18_fpn", 1, **TINY, conventions=rules).rpn.clamp
     high = math.log(1000 / 16)
-    assert clamp == ((-high, high) if rules == "mmdetection" else high)
+    assert clamp == ((-high, high) if rules.startswith("mmdetection") else high)
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [("detectron2", 2), ("mmdetection", 1), ("mmdetection_caffe", 1), ("torchvision", 1)],
+)
+def test_boxes_of_retinanet_are_clipped_behind_the_nms_in_detectron2(rules: str, kept: int) -> None:
+    """Boxes that reach beyond the image: whole they overlap by half, clipped they are one."""
+    head = build("retinanet_resnet18_fpn", 1, **TINY, convs=0, conventions=rules).head
+    anchors = torch.tensor([[-100.0, 0, 50, 50], [-25.0, 0, 50, 50]])
+    output = DenseOutput([torch.tensor([[[2.0], [1.0]]])], [torch.zeros(1, 2, 4)], [anchors])
+    size = torch.tensor([[96, 96]])
+    images = Images(torch.zeros(1, 3, 96, 96), size, size)
+    found = head.detect(output, images, score_thresh=0.05, nms_thresh=0.6, max_det=5)
+    assert int(found.valid.sum()) == kept
+    assert (found.boxes[found.valid] == torch.tensor([0.0, 0, 50, 50])).all()
 
 
 @pytest.mark.parametrize(("rules", "kept"), [("torchvision", [0.8, 0.7]), ("detectron2", [0.8])])
@@ -136,7 +161,7 @@ def test_statistics_of_pixels_are_red_green_blue(name: str) -> None:
 def test_only_what_has_no_pyramid_goes_without_padding() -> None:
     made = {rules: build("faster_rcnn_resnet18_c4", 1, conventions=rules) for rules in CONVENTIONS}
     bare = {rules for rules, model in made.items() if model.size_divisor == 1}
-    assert bare == {"detectron2", "detectron2_rgb", "detectron2_legacy", "detectron"}
+    assert bare == {rules for rules in CONVENTIONS if rules.startswith("detectron")}
     assert build("faster_rcnn_resnet18_fpn", 1, **TINY, conventions="detectron2").size_divisor == 32
 
 

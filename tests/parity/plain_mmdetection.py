@@ -25,7 +25,6 @@ class Traps(NamedTuple):
     size_outer: bool = False  # anchors of a cell
     rounded: bool = False
     half_cell: bool = False  # anchors of RetinaNet in the middle of cells, of SSD at their corner
-    bound_below: bool = True
     clip_last: bool = False
     background_first: bool = False
     unit_norm: bool = True  # of SSD's first map
@@ -62,11 +61,11 @@ def resnet(state: Params, x: Tensor) -> list[Tensor]:
     return maps
 
 
-def decoded(deltas: Tensor, anchors: Tensor, std: tuple[float, float], t: Traps) -> Tensor:
+def decoded(deltas: Tensor, anchors: Tensor, std: tuple[float, float]) -> Tensor:
     """Boxes of deltas that are multiplied by a deviation, dw and dh bounded on both sides."""
     side = anchors[:, 2:] - anchors[:, :2]
     middle = (anchors[:, :2] + anchors[:, 2:]) / 2 + deltas[:, :2] * std[0] * side
-    grown = (deltas[:, 2:] * std[1]).clamp(-BOUND if t.bound_below else None, BOUND)
+    grown = (deltas[:, 2:] * std[1]).clamp(-BOUND, BOUND)
     half = side * grown.exp() / 2
     return torch.cat([middle - half, middle + half], 1)
 
@@ -126,7 +125,7 @@ def retinanet(state: Params, pixels: Tensor, traps: Traps | None = None) -> tupl
         row, label = (probs > 0.05).nonzero(as_tuple=True)
         top, order = probs[row, label].sort(descending=True)
         row, label = row[order][:1000], label[order][:1000]
-        found = decoded(deltas[row], anchors[row], (1.0, 1.0), t)
+        found = decoded(deltas[row], anchors[row], (1.0, 1.0))
         boxes.append(found if t.clip_last else clipped(found, size))
         scores.append(top[:1000])
         labels.append(label)
@@ -176,7 +175,7 @@ def ssd300(state: Params, pixels: Tensor, traps: Traps | None = None) -> tuple[T
     rows = logits[0].shape[1] // (deltas[0].shape[1] // 4)
     probs = torch.cat([s[0].permute(1, 2, 0).reshape(-1, rows) for s in logits]).softmax(1)
     probs = probs[:, 1:] if t.background_first else probs[:, :-1]
-    boxes = clipped(decoded(delta, torch.cat(every), (0.1, 0.2), t), (300, 300))
+    boxes = clipped(decoded(delta, torch.cat(every), (0.1, 0.2)), (300, 300))
     row, label = (probs > 0.02).nonzero(as_tuple=True)
     box, score = boxes[row], probs[row, label]
     keep = batched_nms(box, score, label, 0.45)[:200]

@@ -98,7 +98,7 @@ def test_finds_what_a_plain_implementation_finds(kind: str) -> None:
 
 
 TRAPS = [
-    *(("retinanet", trap) for trap in ("relu", "size_outer", "rounded", "half_cell")),
+    *(("retinanet", trap) for trap in ("relu", "size_outer", "rounded", "half_cell", "clip_last")),
     *(("ssd", trap) for trap in ("half_cell", "background_first", "unit_norm", "long_first")),
 ]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2_forms import lively, theirs
+from plain_detectron import as_blobs
 from torch import Tensor
 from torchvision.models import resnet50
 
@@ -25,59 +26,12 @@ from maskwright.models import Meta, build
 from maskwright.storage.checkpoint import load_checkpoint, save_checkpoint
 
 State = dict[str, Tensor]
-BRANCH = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
-HEADS = [
-    (r"backbone\.fpn_lateral5", "fpn_inner_res5_2_sum"),
-    (r"backbone\.fpn_lateral(\d)", r"fpn_inner_res\1_1_sum_lateral"),
-    (r"backbone\.fpn_output(\d)", r"fpn_res\1_2_sum"),
-    (r"proposal_generator\.rpn_head\.conv", "conv_rpn_fpn2"),
-    (r"proposal_generator\.rpn_head\.objectness_logits", "rpn_cls_logits_fpn2"),
-    (r"proposal_generator\.rpn_head\.anchor_deltas", "rpn_bbox_pred_fpn2"),
-    (r"roi_heads\.box_head\.fc1", "fc6"),
-    (r"roi_heads\.box_head\.fc2", "fc7"),
-    (r"roi_heads\.box_predictor\.", ""),
-    (r"roi_heads\.mask_head\.mask_fcn(\d)", r"_[mask]_fcn\1"),
-    (r"roi_heads\.mask_head\.deconv", "conv5_mask"),
-    (r"roi_heads\.mask_head\.predictor", "mask_fcn_logits"),
-]
-
-
-def as_blobs(state: State) -> dict[str, Any]:
-    """detectron2's tensors as Detectron has them: norms folded, the background first."""
-    blobs: State = {}
-    for key, value in state.items():
-        name, ending = key.rsplit(".", 1)
-        body = re.sub(r"^(backbone\.(bottom_up\.)?|roi_heads\.(?=res5))", "", name)
-        if re.match(r"(stem|res\d)\.", body):
-            at = re.sub(r"(\w+)\.(\d+)\.(\w+)", lambda m: f"{m[1]}_{m[2]}_{BRANCH[m[3]]}", body)
-            at = at.replace("stem.conv1", "res_conv1" if "norm" in at else "conv1")
-            if not at.endswith(".norm"):
-                blobs[f"{at}_w"] = value
-            elif ending == "weight":
-                one = {k: state[f"{name}.{k}"] for k in ("bias", "running_mean", "running_var")}
-                scale = value / (one["running_var"] + 1e-5).sqrt()
-                at = at.removesuffix(".norm") + "_bn"
-                blobs[f"{at}_s"] = scale
-                blobs[f"{at}_b"] = one["bias"] - one["running_mean"] * scale
-            continue
-        for pattern, theirs_ in HEADS:
-            if re.match(pattern, name):
-                name = re.sub(pattern, theirs_, name)
-                break
-        if name == "cls_score":
-            value = value.roll(1, 0)
-        elif name in ("bbox_pred", "mask_fcn_logits"):
-            extra = 4 if name == "bbox_pred" else 1
-            value = torch.cat([torch.full_like(value[:extra], 7.0), value])
-        blobs[f"{name}_{ending[0]}"] = value
-    blobs["fc6_w_momentum"] = torch.zeros(2)
-    return {key: value.numpy() for key, value in blobs.items()}
 
 
 @pytest.mark.parametrize("form", ["fpn", "c4"])
 @torch.no_grad()
 def test_blobs_of_detectron(form: str, tmp_path: Path) -> None:
-    """The same network, but for the older RoIAlign and Caffe's mean."""
+    """The same network by other rules; what it finds is tested in `test_detectron_plain`."""
     source, ours = tmp_path / "model_final.pkl", tmp_path / "ours.safetensors"
     source.write_bytes(pickle.dumps({"blobs": as_blobs(theirs(form)), "cfg": "x: 1"}, 2))
     report = hub.convert(source, ours)
@@ -85,9 +39,11 @@ def test_blobs_of_detectron(form: str, tmp_path: Path) -> None:
     assert "res_conv1_bn_s" in report.used and len(report.filled) == 2 * 53
     made, meta = hub.load_model(ours)
     wanted = lively(form)
-    assert meta.args["conventions"] == "detectron" and meta.model.endswith(form)
+    assert meta.args["conventions"] == {"fpn": "detectron", "c4": "detectron_c4"}[form]
+    assert meta.model.endswith(form)
     assert made.bgr and made.fill == pytest.approx((122.7717, 115.9465, 102.9801))
-    assert not made.roi_heads.pooler.aligned and made.roi_heads.pooler.sampling_ratio == 2
+    assert not made.roi_heads.pooler.aligned
+    assert made.roi_heads.pooler.sampling_ratio == {"fpn": 2, "c4": 0}[form]
     pixels = torch.rand(1, 3, 64, 64) * 100
     for mine, other in zip(made.backbone(pixels), wanted.backbone(pixels), strict=True):
         assert float((mine - other).norm()) < 1e-5 * float(other.norm())
@@ -367,3 +323,24 @@ def test_what_another_library_must_be_told_is_said(tmp_path: Path) -> None:
     ):
         report = hub.convert(ours_, tmp_path / "there.pth", target=target)
         assert text in report.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("rules", "target", "text"),
+    [
+        ("detectron2_rgb", "detectron2", "INPUT.FORMAT RGB"),
+        ("detectron2_legacy", "detectron2", "POOLER_TYPE ROIAlign"),
+        ("mmdetection_caffe", "mmdetection", "bgr_to_rgb=False"),
+        ("mmdetection_v1", "mmdetection", "RoIAlign sampling_ratio=2 aligned=False"),
+        ("torchvision_v1", "torchvision", "FrozenBatchNorm2d eps=0"),
+        ("detectron2", "detectron2", None),
+    ],
+)
+def test_a_variant_of_the_rules_is_told_as_well(
+    rules: str, target: str, text: str | None, tmp_path: Path
+) -> None:
+    name, args = "faster_rcnn_resnet18_fpn", {**NARROW, "conventions": rules}
+    ours_ = tmp_path / "ours.safetensors"
+    save_checkpoint(ours_, Meta(name, args, ["a"]), build(name, 1, **args).state_dict())
+    report = hub.convert(ours_, tmp_path / "there.pth", target=target)
+    assert [text in note for note in report.notes] == ([] if text is None else [True])

@@ -137,12 +137,7 @@ def two_stage_fpn(
         norm=options.head_norm,
         **box_rules(options),
     )
-    pooler = AlignPooler(
-        backbone.strides,
-        sampling_ratio=rules.sampling_ratio,
-        aligned=rules.aligned,
-        level_rule=rules.level_rule,
-    )
+    pooler = AlignPooler(backbone.strides, **rules.pooling)
     sampler = make_sampler(options.rois, options.ohem)
     parts: Any = {"pooler": pooler, "sampler": sampler, "mask_reach": mask_reach}
     heads: RoIHeads

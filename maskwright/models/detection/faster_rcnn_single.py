@@ -151,7 +151,7 @@ def single_map_rcnn(
         )
     pooler: Pooler = MapPooler(stride)
     if options.pooling == "align":
-        pooler = AlignPooler((stride,), sampling_ratio=rules.sampling_ratio, aligned=rules.aligned)
+        pooler = AlignPooler((stride,), **rules.pooling)
     return assemble(
         num_classes,
         options,

@@ -143,6 +143,7 @@ def retinanet(num_classes: int, options: RetinaNetOptions) -> OneStageDetector:
         box=BoxRule(
             options.box_loss,
             options.box_weight,
+            0.11 if options.conventions.startswith("mmdetection_v1") else 0.1,
             clip_last=options.conventions.startswith("detectron"),
             **rules.boxes,
         ),

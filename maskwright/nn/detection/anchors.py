@@ -21,7 +21,8 @@ class AnchorGenerator(nn.Module):
         ratios: height over width.
         strides: nominal stride of each level.
         rounded: round the corners to whole pixels, half to even (torchvision); "middle": of boxes
-            that count their last pixel, around the middle of the cell (mmdetection 1).
+            that count their last pixel, around the middle of the cell (mmdetection 1); "base":
+            there too, the sides of a box of the cell's area rounded and then enlarged (Detectron).
         stride_from_maps: take padded side // map side as the stride, per axis (torchvision).
 
     Attributes:
@@ -58,10 +59,18 @@ class AnchorGenerator(nn.Module):
             side = np.asarray(sides, np.float32)
             widths = ((1 / height_ratio)[:, None] * side).ravel()
             heights = (height_ratio[:, None] * side).ravel()
+            middle = np.float32(strides[level] / 2)
+            if rounded == "base":
+                base = np.round(np.sqrt(strides[level] ** 2 / np.asarray(ratios, np.float64)))
+                factor = side / np.float32(strides[level])
+                widths = (base.astype(np.float32)[:, None] * factor).ravel()
+                heights = (np.round(base * ratios).astype(np.float32)[:, None] * factor).ravel()
             cell = np.stack([-widths, -heights, widths, heights], 1) / 2
-            if rounded == "middle":
+            if rounded == "base":
+                cell = cell + middle
+            elif rounded == "middle":
                 last = np.array([0, 0, 1, 1], np.float32)
-                cell = (cell + np.float32(strides[level] / 2) - last).round() + last
+                cell = (cell + middle - last).round() + last
             elif rounded:
                 cell = cell.round()
             kept = torch.tensor(cell)

@@ -53,6 +53,8 @@ class AlignPooler:
         sampling_ratio: samples a bin along each axis; 0: by the size of the region.
         aligned: pixel centres at half-integers.
         level_rule: whose rule of FPN, see `ops.pooling.roi_align.fpn_levels`.
+        cut: pixels at the right and at the bottom of a region that are not pooled: one where boxes
+            count their last pixel and RoIAlign takes it for their end (Detectron).
     """
 
     def __init__(
@@ -62,19 +64,22 @@ class AlignPooler:
         sampling_ratio: int = 2,
         aligned: bool = True,
         level_rule: str = "torchvision",
+        cut: float = 0.0,
     ) -> None:
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
         self.level_rule = level_rule
+        self.cut = cut
 
     def __call__(
         self, maps: Sequence[Tensor], boxes: Tensor, batch_index: Tensor, side: int
     ) -> Tensor:
         """Return (R, C, side, side); see `Pooler`."""
+        ends = torch.cat([boxes[:, :2], boxes[:, 2:] - self.cut], 1) if self.cut else boxes
         return roi_align(
             list(maps[: len(self.strides)]),
-            boxes,
+            ends,
             batch_index,
             strides=self.strides,
             output_size=side,

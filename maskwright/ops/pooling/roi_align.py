@@ -104,7 +104,7 @@ def _check(maps: list[Tensor], strides: list[int], ratio: int, *, by_size: bool)
         )
 
 
-LEVEL_RULES = ("torchvision", "detectron2", "mmdetection")
+LEVEL_RULES = ("torchvision", "detectron2", "detectron", "mmdetection")
 
 
 def fpn_levels(boxes: Tensor, strides: Sequence[int], rule: str = "torchvision") -> Tensor:
@@ -122,8 +122,8 @@ def fpn_levels(boxes: Tensor, strides: Sequence[int], rule: str = "torchvision")
         return torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
     low, high = round(math.log2(strides[0])), round(math.log2(strides[-1]))
     side = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    if rule == "detectron2":
-        k = torch.floor(4 + torch.log2(side / 224 + 1e-8))
+    if rule in ("detectron2", "detectron"):
+        k = torch.floor(4 + torch.log2(side / 224 + (1e-8 if rule == "detectron2" else 1e-6)))
     elif rule == "mmdetection":
         k = torch.floor(torch.log2(side / 56 + 1e-6)) + 2
     else:
