@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,40 @@ _STAGES = {
     "torchvision": (r"backbone\.body\.layer#", 1),
 }
 _NORMS = {True: "bn", False: "gn32"}  # by whether there are running statistics
+# Parts of networks of the same libraries that do not come in, by the beginning of their names.
+_ELSEWHERE = (
+    (r"roi_heads\.box_predictor\.\d\.|(roi_head\.)?bbox_head\.\d\.", "a cascade"),
+    (r"(sem_seg_head|semantic_head|roi_head\.semantic_head)\.", "panoptic segmentation or HTC"),
+    (r"roi_heads\.mask_head\.(coarse|point)_head\.|roi_head\.point_head\.", "PointRend"),
+    (r"roi_heads\.densepose", "DensePose"),
+    (
+        r"proposal_generator\.fcos_head\.|bbox_head\.conv_(cls|centerness)\.|"
+        r"head\.regression_head\.bbox_ctrness\.",
+        "FCOS",
+    ),
+    (r"bbox_head\.atss_", "ATSS"),
+    (r"bbox_head\.gfl_", "GFL"),
+    (r"bbox_head\.multi_level_", "YOLOX"),
+    (r"(bbox_head\.)?transformer\.|.*\b(en|de)coder\.layers\.\d", "DETR or its kin"),
+    (r"roi_head\.mask_iou_head\.|roi_heads\.maskiou_head\.", "Mask Scoring R-CNN"),
+)
+
+
+def refuse_strange(names: Iterable[str]) -> None:
+    """Refuse the tensors of a network that these libraries have and we have not.
+
+    Args:
+        names: by which a library calls them.
+
+    Raises:
+        ValueError: naming the network, if one of its tensors is there.
+    """
+    for name in names:
+        for pattern, what in _ELSEWHERE:
+            if re.match(pattern, name):
+                raise ValueError(
+                    f"{name} is of {what}, which does not come in; docs/migrate.md lists what does"
+                )
 
 
 def find_backbone(state: Mapping[str, Tensor], source: str) -> str | None:

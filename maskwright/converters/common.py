@@ -174,6 +174,7 @@ def count_rows(state: Mapping[str, Tensor], classes: str, boxes: str, *, backgro
     if box_rows != wanted:
         raise ValueError(
             f"{classes}weight has {rows} rows, so {boxes}weight needs {wanted}; got {box_rows}"
+            + (": one box for all classes, which does not come in" if box_rows == 4 else "")
         )
     return rows
 

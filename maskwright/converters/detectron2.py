@@ -254,9 +254,17 @@ def _single_options(state: Mapping[str, Tensor], theirs: Mapping[str, str]) -> d
     Raises:
         ValueError: if its anchors are not those of the model zoo and the file does not tell them.
     """
-    if "fpn.lateral.0.0.weight" in theirs:
-        return {}
     anchors = require(state, f"{_ANCHORS}objectness_logits.weight").shape[0]
+    boxes = require(state, f"{_ANCHORS}anchor_deltas.weight").shape[0]
+    pyramid = "fpn.lateral.0.0.weight" in theirs
+    if boxes != 4 * anchors or (pyramid and anchors != RATIOS):
+        raise ValueError(
+            f"{_ANCHORS}objectness_logits.weight has {anchors} rows and anchor_deltas.weight "
+            f"{boxes}, for as many anchors of a cell and their sides: "
+            + ("on a pyramid they are one size of three ratios, 3 and 12" if pyramid else "unequal")
+        )
+    if pyramid:
+        return {}
     sizes: tuple[float, ...] = SINGLE_SIZES
     cells = [key for key in state if key.endswith("anchor_generator.cell_anchors.0")]
     if cells:

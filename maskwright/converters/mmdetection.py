@@ -210,7 +210,7 @@ def to_maskwright(
     if older:
         report.notes.append(
             "of version 1, whose boxes count the last pixel: theirs end a pixel earlier, and on "
-            "photos that are resized up to another pixel"
+            "photos that are resized by a scale s another 1/s - 1 pixels"
         )
     return Converted(converted, options, names, ids, extras, report)
 

@@ -428,6 +428,11 @@ def open_torch_file(path: Path) -> tuple[Any, list[str]]:
             raise pickle.UnpicklingError(
                 "it is the pointer of Git LFS in place of the file: `git lfs pull` fetches it"
             )
+        if head.startswith(b"\x89HDF"):
+            raise pickle.UnpicklingError(
+                "it is an HDF5 file, as Keras writes them and Matterport's Mask R-CNN: its weights "
+                "do not come in"
+            )
         if head[:1] not in (b"\x80", b"(", b"}", b"]", b"c") and not head.startswith(_OLD_HEAD):
             raise pickle.UnpicklingError(f"it begins with {head[:16]!r}, which no such file does")
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

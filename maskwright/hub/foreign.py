@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..converters import CONVERTERS, Converted, ConvertReport, detect_format, networks
-from ..converters.anatomy import find_model
+from ..converters.anatomy import find_model, refuse_strange
 from ..converters.common import default_skeleton, is_known_name, require
-from ..converters.detectron import Renamed, completed, to_detectron2
+from ..converters.detectron import Renamed, completed, is_body, to_detectron2
 from ..errors import OptionError, first_few
 from ..models.conventions import CONVENTIONS
 from ..models.detection.base import Detector
@@ -56,6 +56,7 @@ def convert_weights(
     try:
         found = found_format(tensors, entry, ours)
         if not converts_by_name(entry) and found != "maskwright":
+            refuse_strange(tensors)
             blobs, found = read_as(tensors, found)
             if blobs is not None:
                 tensors, conventions = blobs.tensors, conventions or blobs.conventions
@@ -168,7 +169,13 @@ def recognised(path: Path) -> tuple[ModelEntry, WeightsFile]:
         ValueError: if the file is of none, or does not tell which.
     """
     file = read_weights(path)
+    if not any(map(is_known_name, file.tensors)) and _is_backbone(file.tensors):
+        raise ValueError(
+            f"{path}: it holds a classifier, or the backbone of one: weights={path} starts the "
+            f"training of a detector from it; to use a classifier itself give model=NAME too"
+        )
     try:
+        refuse_strange(file.tensors)
         source = detect_format(file.tensors)
         blobs, source = read_as(file.tensors, source)
         tensors = file.tensors if blobs is None else blobs.tensors
@@ -183,6 +190,11 @@ def recognised(path: Path) -> tuple[ModelEntry, WeightsFile]:
     name, options = found
     entry = find_entry(name) or get_entry(name.replace(options["backbone"], "resnet50"))
     return entry, file
+
+
+def _is_backbone(names: Iterable[str]) -> bool:
+    """Whether tensors are those of a ResNet by the names of Caffe2, detectron2 or torchvision."""
+    return any(is_body(name) or name == "layer1.0.conv1.weight" for name in names)
 
 
 def converts_by_name(entry: ModelEntry) -> bool:
