@@ -242,5 +242,5 @@ def _by_size(rows: Tensor, each: int) -> Tensor:
     """
     if rows.shape[0] % (_RATIOS * each):
         return rows  # of other ratios: the shapes are refused later
-    cells = rows.unflatten(0, (_RATIOS, -1, each))
+    cells: Tensor = rows.unflatten(0, (_RATIOS, -1, each))
     return cells.transpose(0, 1).flatten(0, 2)
