@@ -27,6 +27,7 @@ from maskwright.processes import Stopped, signal_name, stop_signal
 from maskwright.signatures import REQUIRED, Option, describe_kind, parse_value, read_options
 from maskwright.terminal import console
 from maskwright.terminal.interrupt import ended_by_second_signal, stoppable
+from maskwright.terminal.waiting import share_cores
 from maskwright.tokens import Words, read_words
 
 if TYPE_CHECKING:
@@ -421,6 +422,8 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
         options.update(zip(command.options, args, strict=False))
         if words.files:
             options["source"] = words.files
+        if "device" in command.options:  # it computes
+            share_cores()
         if isinstance(command, TrainCommand):
             # Only what was given: a resumed run treats that differently from defaults.
             return command.run(**options, extra=words.extra)

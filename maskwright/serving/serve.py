@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -92,9 +93,11 @@ def serve(
     if weights is not None and len(model) > 1:
         raise OptionError("weights is for one model; give several as checkpoints or run folders")
     with listening(host, port) as place:
-        predictors = load_all(
-            model, weights=weights, device=device, precision=precision, trust=trust
-        )
+        # A thread that has computed keeps helpers, and where more helpers than cores wait, OpenMP
+        # lets all of them sleep early: the thread that loads ends before those that compute begin.
+        with ThreadPoolExecutor(1) as loader:
+            options = {"weights": weights, "device": device, "precision": precision}
+            predictors = loader.submit(load_all, model, **options, trust=trust).result()
         if batch is None and any(one.device.type == "cuda" for one in predictors.values()):
             limits = replace(limits, batch=8)
         own = is_loopback(host)
