@@ -11,7 +11,7 @@ help:
 	@echo "make demo       install and segment the sample images with the model of the package"
 	@echo "make test       install and run the test suite"
 	@echo "make test-long  the slow tests as well"
-	@echo "make lint       format, lint, types, import directions"
+	@echo "make lint       format, lint, types, import directions, the matrix of the README"
 
 demo: .venv/installed
 	$(BIN)/maskwright predict model=nuclei source=examples/nuclei_mini/images/val \
@@ -30,6 +30,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python scripts/model_matrix.py --check
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

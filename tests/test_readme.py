@@ -53,12 +53,6 @@ def test_every_file_and_folder_of_the_walks_exists() -> None:
         assert (ROOT / "maskwright" / room).is_dir(), room
 
 
-def test_the_matrix_of_models_is_up_to_date() -> None:
-    command = [sys.executable, "scripts/model_matrix.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"run: python scripts/model_matrix.py\n{done.stderr[-2000:]}"
-
-
 def test_links_and_sample_files_exist() -> None:
     for page in ("README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))):
         text = (ROOT / page).read_text(encoding="utf-8")

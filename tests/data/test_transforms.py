@@ -100,10 +100,13 @@ AUGMENTS = {
     "patches": Augment(expand=0.5, patches=True, vflip=0.5, rotate90=0.5),
     "part of a patch": Augment(patches=True, scale_jitter=(0.8, 2.0), crop=220),
 }
+# The others are parts of these.
+MIXED = ("large jitter", "patches", "part of a patch")
+SOME = [n if n in MIXED else pytest.param(n, marks=pytest.mark.slow) for n in AUGMENTS]
 
 
-@pytest.mark.parametrize("name", AUGMENTS)
-@pytest.mark.parametrize("factor", [1.0, 1.25])
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("factor", [pytest.param(1.0, marks=pytest.mark.slow), 1.25])
 def test_run_length_masks(nuclei_mini: Path, name: str, factor: float) -> None:
     dataset = open_dataset(nuclei_mini)
     resize = Resize(None, None, factor)
@@ -121,7 +124,7 @@ def test_stretched_images_keep_their_size(nuclei_mini: Path, jitter: tuple[float
         assert view.size == (224, 160)
 
 
-@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("name", SOME)
 def test_polygons(shared_data: Path, name: str) -> None:
     dataset = open_dataset(shared_data / "penn_fudan", "val")
     resize = Resize(400, 600)

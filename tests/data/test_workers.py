@@ -21,6 +21,15 @@ from maskwright.structures import Resize
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks after a worker that sends nothing every five seconds; here it does so sooner."""
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Batches
+
+    assert Batches._try_get_data.__defaults__ == (5.0,)
+    monkeypatch.setattr(Batches._try_get_data, "__defaults__", (0.2,))
+
+
 def loader_of(folder: Path, processes: int, **options: Any) -> Loader:
     dataset = open_dataset(folder).select(range(6))
     defaults: dict[str, Any] = {"batch": 1, "resize": Resize(None, None, 1.0), "augment": None}

@@ -66,8 +66,13 @@ def assert_same(ours: dict[str, float], theirs: dict[str, float]) -> None:
         assert ours[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
 
 
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize("max_det", [10, 100])
+@pytest.mark.parametrize(
+    ("iou_type", "max_det"),
+    [
+        *(("bbox", 10), ("segm", 100)),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("bbox", 100), ("segm", 10))),
+    ],
+)
 def test_coco_equals_pycocotools(coco_gt, coco_found, iou_type, max_det, capfd):
     assert sum(a["iscrowd"] for a in coco_gt["annotations"]) > 5
     before = json.dumps([coco_gt, coco_found])

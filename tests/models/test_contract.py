@@ -381,7 +381,8 @@ def test_train_and_eval_return_the_same_type(detector) -> None:
     ONE_COMPILED,
     indirect=True,
 )
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_graph_equals_eager(detector, backend: str) -> None:
     """One graph without breaks; the second image is black, and finds nothing above 0.9."""
     torch._dynamo.reset()

@@ -149,7 +149,15 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        name
+        if name in ("fused optimiser", "layer", "hook on a norm")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in CHANGES
+    ],
+)
 def test_whatever_changed_counts(change: str) -> None:
     torch.manual_seed(0)
     detector = randomise(build_tiny("mask_rcnn_resnet50_fpn"))

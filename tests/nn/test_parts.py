@@ -171,7 +171,10 @@ def test_fpn_equals_torchvision() -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext101_32x8d"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnext50_32x4d", pytest.param("resnext101_32x8d", marks=pytest.mark.slow)],
+)
 def test_resnet_equals_torchvision(name: str) -> None:
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, name)(weights=None).eval()

@@ -16,11 +16,11 @@ from maskwright.structures import Images
 
 CLASSES = 7
 # our name, library, its name, side of the images
-CASES: list[tuple[str, str, str, int]] = [
+CASES: list[Any] = [
     ("alexnet", "torchvision", "alexnet", 63),
     ("alexnet", "torchvision", "alexnet", 100),  # maps of another size than the published
     ("vgg16", "timm", "vgg16", 224),
-    ("vgg19_bn", "torchvision", "vgg19_bn", 40),
+    pytest.param("vgg19_bn", "torchvision", "vgg19_bn", 40, marks=pytest.mark.slow),
     ("googlenet_bn", "torchvision", "googlenet", 96),
     ("inception_v3", "torchvision", "inception_v3", 96),
     ("inception_v3", "timm", "inception_v3", 96),

@@ -65,7 +65,7 @@ def discs() -> tuple[Instances, list[dict[str, Tensor]]]:
 def test_same_losses_and_gradients_for_the_same_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"conventions": "torchvision", "norm": "frozen"}
     predictor = random_predictor(
-        "mask_rcnn_resnet50_fpn", CLASSES, drawn_scene(256, 320), options=options
+        "mask_rcnn_resnet18_fpn", CLASSES, drawn_scene(256, 320), options=options
     )
     detector: Any = predictor.detector.train()
     targets, their_targets = discs()
@@ -91,7 +91,7 @@ def test_same_losses_and_gradients_for_the_same_sample(monkeypatch: pytest.Monke
     losses = detector.losses(Images(pixels, sizes, sizes), targets, generator=generator)
     sum(losses.values()).backward()
 
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
     # Images as they come; boxes of a padded side, as ours, are found by nobody in training.
     peer = MaskRCNN(backbone, CLASSES + 1, _skip_resize=True).train()
     state, _ = from_maskwright(detector.state_dict(), {}, predictor.meta.category_ids)

@@ -272,7 +272,9 @@ def low_text(figure) -> list[str]:
     return [one.get_text() for one in texts if one.get_fontsize() * 500 / 72 / width < 7]
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow), 120])
+@pytest.mark.parametrize(
+    "count", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(120, marks=pytest.mark.slow)]
+)
 def test_texts_are_legible_at_500_pixels_and_long_names_leave_room(tmp_path, figures, count):
     names = [("x" * 200 + f" <b>{k}</b>") for k in range(count)]
     source = tmp_path / "results.csv"

@@ -19,7 +19,9 @@ from maskwright.tasks.detection.result import Result
 from maskwright.tasks.semantic.result import SemanticResult
 
 
-@pytest.mark.parametrize("size", [(700, 1537), (512, 512), (3000, 2100), (1, 600)])
+@pytest.mark.parametrize(
+    "size", [(700, 1537), (512, 512), (1, 600), pytest.param((3000, 2100), marks=pytest.mark.slow)]
+)
 def test_tiles_are_the_picture_at_halved_sizes(size: tuple[int, int], tmp_path: Path) -> None:
     y, x = np.mgrid[: size[0], : size[1]]
     smooth = np.stack([x * 255 / size[1], y * 255 / size[0], x * 0 + 90], -1).astype(np.uint8)

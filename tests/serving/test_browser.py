@@ -428,9 +428,14 @@ def faults_of(page: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("scheme", "screen"),
-    [("light", DESK), ("dark", PHONE)]
-    + [pytest.param(*pair, marks=pytest.mark.slow) for pair in (("dark", DESK), ("light", PHONE))],
-    ids=["light", "dark-phone", "dark", "light-phone"],
+    [
+        ("dark", PHONE),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("light", DESK), ("dark", DESK), ("light", PHONE))
+        ),
+    ],
+    ids=["dark-phone", "light", "dark", "light-phone"],
 )
 def test_everybody_can_use_it(
     browser: Any, address: str, scheme: str, screen: dict[str, Any]

@@ -236,7 +236,25 @@ for _name, _header in {
     )
 
 
+# One of each kind of fault goes through all ways, the others through the usual one.
+KINDS = list(CASES)[::6]
+
+
 @pytest.mark.parametrize("case", CASES)
+def test_loading_says_what_is_wrong(case: str, tmp_path: Path) -> None:
+    name, write, says = CASES[case]
+    write(tmp_path / name)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=f"(?s){name}.*({says})|({says}).*{name}"):
+        mw.load(tmp_path / name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000  # kilobytes
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in KINDS else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_no_way_of_loading_takes_it(
     case: str,
     tmp_path: Path,

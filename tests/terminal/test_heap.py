@@ -15,7 +15,7 @@ from maskwright.terminal.heap import SWITCH, _glibc
 PROBE = """
 import resource
 from statistics import median
-import torch
+import numpy as np
 from maskwright.terminal.heap import keep_memory
 
 def faults():
@@ -24,7 +24,7 @@ def faults():
     counts = []
     for _ in range(50):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(10 * 2 ** 20)
+        np.ones(10 * 2**20, np.float32)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     return round(median(counts))
 
@@ -38,7 +38,7 @@ def probe(code: str = PROBE, **environment: str) -> list[str]:
     inherited = {name: value for name, value in os.environ.items() if name != SWITCH}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**inherited, "THP_MEM_ALLOC_ENABLE": "0", **environment},
+        env={**inherited, "NUMPY_MADVISE_HUGEPAGE": "0", **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -63,7 +63,7 @@ def test_the_environment_switches_it_off() -> None:
 
 SECOND = """
 import os
-import torch
+import numpy as np
 from maskwright.terminal.heap import give_back, keep_memory
 
 def resident():
@@ -71,8 +71,8 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 assert keep_memory()
-blocks = [torch.ones(2 ** 20) for _ in range(100)]  # 400 MB
-last = torch.ones(1000)  # behind them, so that the heap cannot just shrink
+blocks = [np.ones(2**20, np.float32) for _ in range(100)]  # 400 MB
+last = np.ones(1000, np.float32)  # behind them, so that the heap cannot just shrink
 full = resident()
 del blocks
 kept = resident()

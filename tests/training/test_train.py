@@ -142,7 +142,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_interrupted_in_validation_goes_on_with_it(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
