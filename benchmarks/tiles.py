@@ -4,7 +4,7 @@
     python benchmarks/tiles.py DATA --side 20000 --tile 2048 --overlap 0.1 --objects 10000
 
 DATA is a data set of objects with masks, such as nuclei; its validation images, enlarged by
-`--zoom` and turned and mirrored by chance (seed 0), fill a square of `--side` pixels, in rows, or
+`--zoom` and turned and mirrored by chance (`--seed`), fill a square of `--side` pixels, in rows, or
 lie scattered on black until there are `--objects` of them. With the usual `--imgsz` the network
 sees nuclei at the size that it was trained on. The mosaic is a TIFF in tiles, read by window. Each
 way is a process of its own, so that its memory is its own: `tiles`, `whole`, `parts` (every tile an
@@ -48,10 +48,10 @@ def enlarged(pixels: np.ndarray, zoom: float) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def draw(data: str, side: int, zoom: float, objects: int | None, folder: Path) -> None:
+def draw(args: argparse.Namespace, folder: Path) -> None:
     """Write `mosaic.tif` and `truth.json` into a folder."""
-    dataset = open_dataset(data, "val")
-    rng = np.random.default_rng(0)
+    dataset, side, objects = open_dataset(args.data, "val"), args.side, args.objects
+    rng = np.random.default_rng(args.seed)
     canvas = np.lib.format.open_memmap(
         folder / "canvas.npy", mode="w+", dtype=np.uint8, shape=(side, side, 3)
     )
@@ -60,7 +60,7 @@ def draw(data: str, side: int, zoom: float, objects: int | None, folder: Path) -
     while objects is None or len(annotations) < objects:
         index = int(rng.integers(len(dataset)))
         small, turns, flip = dataset.image(index), int(rng.integers(4)), bool(rng.integers(2))
-        image = enlarged(small, zoom)
+        image = enlarged(small, args.zoom)
         h, w = image.shape[:2] if turns % 2 == 0 else image.shape[1::-1]
         if objects is None:
             if x + w > side:
@@ -82,7 +82,7 @@ def draw(data: str, side: int, zoom: float, objects: int | None, folder: Path) -
             crop, (x1, y1, x2, y2) = dataset.mask(index, k)
             plane = np.zeros(small.shape[:2], np.uint8)
             plane[y1:y2, x1:x2] = crop * 255
-            whole = turned(enlarged(plane, zoom) >= 128)
+            whole = turned(enlarged(plane, args.zoom) >= 128)
             if not whole.any():
                 continue
             rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4000)
     parser.add_argument("--zoom", type=float, default=2.5)
     parser.add_argument("--objects", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--overlap", type=float, default=0.2)
     parser.add_argument("--levels", type=int, default=1)
@@ -322,7 +323,7 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "truth.json").is_file():
-            draw(args.data, args.side, args.zoom, args.objects, folder)
+            draw(args, folder)
         rows = []
         for way in args.ways.split(","):
             if not (folder / f"{way}.json").is_file():
