@@ -14,7 +14,7 @@ from tool_cases import lay_tool
 from maskwright.cli import main
 from maskwright.data import convert_data, open_dataset, write_dataset
 from maskwright.data.formats.lost import WORDS
-from maskwright.errors import OptionError
+from maskwright.errors import OptionError, WriteError
 
 KEEPS = {row.format: row.keeps for row in WRITTEN}
 FORMATS = list(KEEPS)
@@ -209,3 +209,30 @@ def test_another_size_than_annotated_is_refused(to: str, tmp_path: Path) -> None
     data = lay_square(tmp_path / "data", (200, 160), 1)
     with pytest.raises(ValueError, match=r"a\.jpg has 100 x 80 pixels, .* with 200 x 160"):
         convert_data(data, to, tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["yolo", "coco", "labelme"])
+def test_what_cannot_be_written_whole_leaves_nothing(to: str, tmp_path: Path) -> None:
+    """A file that may not grow so large, in the middle; then the same folder serves."""
+    resource = pytest.importorskip("resource")
+    square = Drawn(1, "polygons", polygons=(np.array([[2.0, 2], [9, 2], [9, 9]]),))
+    root = lay(tmp_path / "in", [DrawnImage((20, 30), [square]) for _ in range(3)])
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    content = json.loads((root / "train.json").read_text())
+    Image.fromarray(noise).save(root / "2.png")  # more than the limit
+    content["images"][1] |= {"height": 200, "width": 200}
+    (root / "train.json").write_text(json.dumps(content))
+    (tmp_path / "there").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for out in (tmp_path / "new", tmp_path / "there"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+        try:
+            with pytest.raises(WriteError, match="files may not grow that large"):
+                convert_data(root, to, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not (out.exists() and list(out.iterdir()))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there/.unfinished").mkdir()  # of a process that was killed
+    report = convert_data(root, to, tmp_path / "there")
+    assert report.written["train"].exists() and len(open_dataset(tmp_path / "there")) == 3

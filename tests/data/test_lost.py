@@ -33,7 +33,7 @@ def test_each_loss_is_counted(tmp_path: Path) -> None:
     assert found == {
         "masks": 3, "boxes": 0, "own boxes": 0, "corners": 1, "parts": 1, "overlaps": 5,
         "keypoints": 0, "masks beside keypoints": 0, "crowds": 1, "ignored": 1, "checked": 0,
-        "nameless": 0, "groups": 0,
+        "nameless": 0,
     }  # fmt: skip
     assert lost_in(data, "coco") == {}
     assert list(lost_in(data, "yolo").values()) == [1, 1, 1]

@@ -26,9 +26,8 @@ WORDS = {
     "ignored": "ignored regions: left out, so what is there counts as background",
     "nameless": "ignored regions of no class: only their boxes are written, once for each class",
     "checked": "images that were not looked through for all classes: the others count as absent",
-    "groups": "images that belong together, such as frames of a video: each stands alone",
 }
-HELD = frozenset(WORDS) - {"checked", "groups"}  # by most tools
+HELD = frozenset(WORDS) - {"checked"}  # by most tools
 BOXES = frozenset(
     ("nameless", "boxes", "own boxes", "corners", "parts", "overlaps", "masks beside keypoints")
 )
@@ -44,9 +43,6 @@ def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
     if dataset.records != "objects" or set(keeps) == set(WORDS):
         return {}
     found: Counter[str] = Counter()
-    if "groups" not in keeps and dataset.groups is not None:
-        _, counts = np.unique(dataset.groups, return_counts=True)
-        found["groups"] = int(counts[counts > 1].sum())
     for record, objects in objects_of(dataset):
         found["checked"] += "checked" not in keeps and record.checked is not None
         shared = np.zeros(record.size, np.uint16) if "overlaps" not in keeps else None

@@ -10,6 +10,7 @@ from ..records import Dataset
 from .lost import count_lost, count_reduced
 from .table import TABLE
 
+GROUPED = ("csv", "coco")  # formats that say which images belong together
 TOGETHER = (
     "images: which belong together (a video, a patient) is not written: divide before, or by by="
 )
@@ -49,7 +50,7 @@ def lost_in(dataset: Dataset, format: str) -> dict[str, int]:
     }
     if row is None:
         return unread
-    if dataset.groups is not None and format != "csv":
+    if dataset.groups is not None and format not in GROUPED:
         unread[TOGETHER] = len(dataset)
     known = row.records == "objects"
     return (count_lost(dataset, row.keeps) if known else count_reduced(dataset)) | unread

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from maskwright.errors import OptionError, nearest
+from maskwright.files import writing
 
 from ..discover import find_splits, open_dataset
 from ..formats.rows import Layout
@@ -19,6 +22,7 @@ from ..records import Dataset, Kind, Record
 from .outlines import Traced, as_polygons
 from .tables import common_names, with_names
 
+UNFINISHED = ".unfinished"  # hidden, and so read by nobody
 Progress = Callable[[str, int, int], None]  # what is done, images done, images in all
 
 
@@ -55,7 +59,9 @@ def new_folder(out: str | Path) -> Path:
         OptionError: if it is there and not empty.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (
+        folder.is_dir() and all(one.name == UNFINISHED for one in folder.iterdir())
+    ):
         raise OptionError(f"out={str(out)!r} is there already: choose a new or empty folder")
     return folder
 
@@ -116,7 +122,7 @@ def write_splits(
     *,
     polygons: float | None = None,
 ) -> RewriteReport:
-    """Write the splits of a data set into a folder.
+    """Write the splits of a data set into a folder: all of them, or nothing.
 
     Args:
         splits: by name, with the same classes.
@@ -130,25 +136,58 @@ def write_splits(
         ValueError: see the writers.
     """
     report = RewriteReport(out, to)
-    for split, dataset in splits.items():
-        changed: dict[str, int] = {}
-        if polygons is not None:
-            tell = None if progress is None else partial(_tell, progress, split, len(dataset))
-            dataset, traced = as_polygons(dataset, polygons, tell)
-            changed = traced.lost(polygons)
-            if traced.masks:
-                report.notes.append(_outlined(split, traced, polygons))
-        lost = lost_in(Watched.of(dataset, f"look at {split}", progress), to)
-        report.lost[split] = changed | lost
-        report.written[split] = write_dataset(
-            Watched.of(dataset, f"write {split}", progress), out, to
-        )
-        report.images[split] = len(dataset)
-        report.objects[split] = int(dataset.objects_per_class().sum())
-        counts = dataset.images_per_class().tolist()
-        report.classes[split] = dict(zip(dataset.names, counts, strict=True)) if any(counts) else {}
-        report.faults[split] = Counter((fault.kind, fault.action) for fault in dataset.faults)
+    with _whole(out) as place:
+        for split, dataset in splits.items():
+            _write_split(report, split, dataset, place, progress, polygons)
     return report
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Give a folder whose content goes to `out` when all is written; of less nothing stays."""
+    made, place = not out.exists(), out / UNFINISHED
+    try:
+        with writing(out):
+            shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+            place.mkdir(parents=True)
+        yield place
+        with writing(out):
+            for one in sorted(place.iterdir()):
+                one.rename(out / one.name)
+            place.rmdir()
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def _write_split(
+    report: RewriteReport,
+    split: str,
+    dataset: Dataset,
+    place: Path,
+    progress: Progress | None,
+    polygons: float | None,
+) -> None:
+    """Write a split into a folder, and take into the report what is to be told."""
+    changed: dict[str, int] = {}
+    if polygons is not None:
+        tell = None if progress is None else partial(_tell, progress, split, len(dataset))
+        dataset, traced = as_polygons(dataset, polygons, tell)
+        changed = traced.lost(polygons)
+        if traced.masks:
+            report.notes.append(_outlined(split, traced, polygons))
+    lost = lost_in(Watched.of(dataset, f"look at {split}", progress), report.format)
+    report.lost[split] = changed | lost
+    file = write_dataset(Watched.of(dataset, f"write {split}", progress), place, report.format)
+    report.written[split] = report.out / file.relative_to(place)
+    report.images[split] = len(dataset)
+    report.objects[split] = int(dataset.objects_per_class().sum())
+    counts = dataset.images_per_class().tolist()
+    report.classes[split] = dict(zip(dataset.names, counts, strict=True)) if any(counts) else {}
+    report.faults[split] = Counter((fault.kind, fault.action) for fault in dataset.faults)
 
 
 def _tell(progress: Progress, split: str, total: int, done: int) -> None:
