@@ -72,6 +72,18 @@ def square(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     return mask
 
 
+def test_cells_as_qupath_has_them(tmp_path: Path) -> None:
+    """A class of several names, a nucleus beside the outline, an outline that nobody classified."""
+    picture(tmp_path / "a.png")
+    cell = feature([ring(1, 1, 9, 9)], None, classification={"names": ["Tumor", "Positive"]})
+    bare = feature([ring(20, 1, 29, 9)], None, objectType="annotation")
+    put(tmp_path / "a.geojson", [cell | {"nucleusGeometry": cell["geometry"]}, bare])
+    data = open_dataset(tmp_path)
+    assert data.names == ["Tumor: Positive", "object"] and data[0].labels.tolist() == [0, 1]
+    assert [(one.kind, one.action) for one in data.faults] == [("feature without a class", "kept")]
+    assert data.unread == {"the property 'nucleusGeometry' of a feature": 1}
+
+
 def test_pixels_as_qupath_has_them(tmp_path: Path) -> None:
     """A list of features with a classification, one of two parts, one with a hole."""
     picture(tmp_path / "train/a.png")

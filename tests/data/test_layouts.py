@@ -55,6 +55,10 @@ VIA = (
     '{"a.png9": {"filename": "%s.png", "size": 9, "regions": [{"shape_attributes": {"name": '
     '"rect", "x": 2, "y": 2, "width": 9, "height": 9}, "region_attributes": {"class": "cat"}}]}}'
 )
+DATUM = (
+    '{"categories": {"label": {"labels": [{"name": "cat"}]}}, "items": [{"id": "%s", "annotations":'
+    ' [{"type": "bbox", "label_id": 0, "bbox": [2, 2, 9, 9]}]}]}'
+)
 APPLE = (
     '[{"image": "%s.png", "annotations": [{"label": "cat", "coordinates": {"x": 6, "y": 6, '
     '"width": 9, "height": 9}}]}]'
@@ -159,6 +163,12 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
             "valid/_annotations.createml.json": APPLE % "b",
         }
         | images("train/a.png", "valid/b.png"),
+        AB,
+    ),
+    "Datumaro": (
+        "Datumaro JSON",
+        {"annotations/train.json": DATUM % "a", "annotations/val.json": DATUM % "b"}
+        | images("images/train/a.png", "images/val/b.png"),
         AB,
     ),
     "RetinaNet": (
@@ -598,6 +608,12 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         {"annotations.json": "PK\x03\x04"} | images("images/a.png"),
         r"annotations\.json is no JSON but, by its first bytes, a ZIP archive: unpack it",
     ),
+    "Datumaro without ids": (
+        "Datumaro JSON",
+        {"default.json": '{"categories": {}, "items": [{"annotations": []}]}'}
+        | images("images/a.png"),
+        "an item needs an id, or the path of its image",
+    ),
     "half a file": (
         "a JSON that its reader refuses",
         {"annotations.json": coco("a.png")[:-9]} | images("images/a.png"),
@@ -620,7 +636,6 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "LabelMe XML": ("a.xml", "<annotation><object><polygon></polygon></object></annotation>"),
     "Cityscapes JSON": ("gt/a.json", '{"imgHeight": 1, "imgWidth": 2, "objects": []}'),
     "BDD100K JSON": ("det.json", BDD),
-    "Datumaro JSON": ("default.json", '{"categories": {}, "items": [{"annotations": []}]}'),
     "Labelbox JSON": ("export.json", '[{"data_row": {}, "projects": {}}]'),
     "YOLO labels": ("labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.3\n"),
     "YOLO data.yaml": ("data.yaml", "train: images/train\nnc: 1\nnames: [cat]\n"),

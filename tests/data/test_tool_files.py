@@ -35,6 +35,7 @@ def dog() -> np.ndarray:
 BOXES = {
     "datumaro/coco_instances": ("train val", [CAT, QUAD_BOX, MASK_BOX]),
     "datumaro/cvat": ("train val", [CAT, QUAD_BOX, MASK_BOX]),
+    "datumaro/datumaro": ("train val", [CAT, QUAD_BOX, MASK_BOX]),
     "datumaro/kitti_detection": ("train val", [CAT]),
     "datumaro/open_images": ("train val", [CAT]),
     # Datumaro writes corners as they are; in VOC's own files the first pixel has the number 1.
@@ -70,7 +71,9 @@ def test_boxes(folder: str) -> None:
         assert (dataset.image(0) < 120).all()  # grey pixels of 40 and 100
 
 
-@pytest.mark.parametrize("folder", ["datumaro/coco_instances", "datumaro/cvat"])
+@pytest.mark.parametrize(
+    "folder", ["datumaro/coco_instances", "datumaro/cvat", "datumaro/datumaro"]
+)
 def test_outlines(folder: str) -> None:
     dataset = open_dataset(FILES / folder, "train", crowd_as_objects=True)
     record = dataset[0]

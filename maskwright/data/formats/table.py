@@ -8,6 +8,7 @@ rows: what was seen, why it was not taken, what to do about it.
 from __future__ import annotations
 
 from .annotators.createml import createml_file, find_createml, write_createml
+from .annotators.datumaro import datumaro_file, find_datumaro
 from .annotators.retinanet import find_retinanet, retinanet_file, write_retinanet
 from .annotators.via import find_via, via_file, write_via
 from .cifar import cifar_splits, find_cifar
@@ -247,6 +248,13 @@ TABLE = (
         keeps=BOXES,
     ),
     Layout(
+        "Datumaro JSON",
+        "annotations/train.json + annotations/val.json + images/train/ + images/val/",
+        lambda look: find_datumaro(look.tree, look.path),
+        file=datumaro_file,
+        format="datumaro",
+    ),
+    Layout(
         "RetinaNet's CSV",
         "train.csv + val.csv with lines path,x1,y1,x2,y2,class and no header + classes.csv",
         lambda look: find_retinanet(look.tree, look.path),
@@ -417,7 +425,6 @@ TABLE = (
     Layout("LabelMe XML", todo=EXPORT),
     Layout("Cityscapes JSON", todo="convert it to COCO JSON"),
     Layout("BDD100K JSON", todo="convert it to COCO JSON (bdd100k.label.to_coco)"),
-    Layout("Datumaro JSON", todo="convert it: datum convert -f coco_instances"),
     Layout("Labelbox JSON", todo=EXPORT),
     Layout(
         "YOLO labels",

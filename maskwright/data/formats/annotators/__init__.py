@@ -1,1 +1,1 @@
-"""Formats of small labelling tools and of older trainers: VIA, CreateML, RetinaNet's tables."""
+"""Formats of small labelling tools and older trainers: Datumaro, VIA, CreateML, RetinaNet."""

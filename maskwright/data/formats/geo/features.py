@@ -12,6 +12,7 @@ from ..json_file import load_json
 from .frames import DEGREES, require_geo
 
 CLASS_FIELDS = ("class", "class_name", "label", "name", "category", "type", "species")
+MEMBERS = ("type", "geometry", "properties", "id", "bbox")
 VECTORS = (".shp", ".gpkg")
 JSON = (".geojson", ".json")
 
@@ -38,6 +39,8 @@ class Feature:
         told = None if self.field else self.properties.get("classification")
         if isinstance(told, dict) and isinstance(told.get("name"), str):  # as QuPath has it
             return told["name"].strip() or None
+        if isinstance(told, dict) and isinstance(told.get("names"), list):  # of derived classes
+            return ": ".join(map(str, told["names"])).strip() or None
         fields = {str(key).casefold(): value for key, value in self.properties.items()}
         for name in (self.field.casefold(),) if self.field else CLASS_FIELDS:
             value = fields.get(name)
@@ -79,6 +82,7 @@ def _features(listed: list[Any], field: str) -> Iterator[Feature]:
         entry = one if isinstance(one, dict) else {}
         fields = entry.get("properties")
         properties = fields if isinstance(fields, dict) else {}
+        properties |= {key: entry[key] for key in entry.keys() - MEMBERS}  # a nucleus of QuPath
         yield Feature(entry.get("geometry"), properties, f"features[{number}]", field)
 
 

@@ -147,6 +147,12 @@ class _Reader(AnnotatedReader):
         Raises:
             ValueError: if no feature has the property that is to tell them.
         """
+        if self.labels[True] and self.labels[False]:
+            message = (
+                f"{self.path}: {self.labels[False]} feature(s) have no class, others have one: "
+                f"they are of the class {NAMELESS!r}"
+            )
+            self.fault("feature without a class", message, "kept")
         if self.labels[True] or not self.labels:
             return
         listed = ", ".join(f"{key} ({', '.join(own)})" for key, own in self.values.items())
