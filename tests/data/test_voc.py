@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from drawn_objects import Drawn, DrawnImage, full_mask, lay
 from faults import Data
 from PIL import Image
 
@@ -651,3 +652,14 @@ def test_an_outline_that_cannot_be_read_is_told(voc: Voc) -> None:
     data = outlined(voc, "<robndbox><cx>1</cx></robndbox>")
     (fault,) = data.faults
     assert fault.action == "ignored" and "<cy> of <robndbox> must be a number" in fault.message
+
+
+def test_masks_of_regions_alone_are_written(tmp_path: Path) -> None:
+    """No object has a mask, a region of many has one."""
+    mask = np.zeros((20, 20), bool)
+    mask[3:9, 3:9] = ~np.eye(6, dtype=bool)
+    objects = [Drawn(0, "mask", mask=mask, region="crowd"), Drawn(1, "box", box=(1, 1, 9, 9))]
+    write_voc(open_dataset(lay(tmp_path / "in", [DrawnImage((20, 20), objects)])), tmp_path / "out")
+    data = open_dataset(tmp_path / "out")
+    assert not data.has_masks and data[0].crowd.tolist() == [True, False]
+    np.testing.assert_array_equal(full_mask(data, 0, 0), mask)

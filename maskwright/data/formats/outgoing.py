@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
-from maskwright.files import write_whole
+from maskwright.files import replacing, write_whole, writing
 from maskwright.ops.outlines import Part, trace_parts
 from maskwright.ops.rle import Crop, Frame, rasterise_polygons
 
@@ -118,6 +121,33 @@ def sized(dataset: Dataset, index: int) -> Record:
     if record.stored:
         raise ValueError(f"{record.path} is no file: labels are written beside copies of files")
     return record
+
+
+@contextmanager
+def one_file(file: Path, root: Path, images: Path) -> Iterator[TextIO]:
+    """Give the text of the one file that a split has, there when all is written; see `replacing`.
+
+    Args:
+        file: the file.
+        root: the data set.
+        images: folder of the copies of its images, which is made.
+    """
+    with writing(root):
+        images.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(file) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as stream,
+        ):
+            yield stream
+
+
+def write_list(stream: TextIO, entries: Iterable[Any]) -> None:
+    """Write a list of JSON, an entry a line, one after the other."""
+    between = "[\n"
+    for entry in entries:
+        stream.write(between + json.dumps(entry))
+        between = ",\n"
+    stream.write("]" if between == ",\n" else "[]")
 
 
 class Names:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
@@ -19,7 +17,16 @@ from ...segments import BadSegment
 from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, folder_split, split_name
 from ..json_file import load_json
-from ..outgoing import Names, class_file, copy_image, is_object, objects_of, refuse_written
+from ..outgoing import (
+    Names,
+    class_file,
+    copy_image,
+    is_object,
+    objects_of,
+    one_file,
+    refuse_written,
+    write_list,
+)
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
 
@@ -143,23 +150,20 @@ def write_createml(dataset: Dataset, folder: str | Path) -> Path:
     place = root / dataset.split
     file = place / "annotations.json"
     refuse_written(file, dataset)
-    names = Names()
-    with writing(root):
-        place.mkdir(parents=True, exist_ok=True)
-        class_file(dataset, root / "classes.txt")
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            between = "[\n"
-            for record, objects in objects_of(dataset):
-                image = copy_image(record, place, names.free(record.path))
-                boxes = []
-                for one in objects:
-                    if is_object(one):
-                        x1, y1, x2, y2 = one.box
-                        sides = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2}
-                        sides |= {"width": x2 - x1, "height": y2 - y1}
-                        boxes.append({"label": one.name, "coordinates": sides})
-                entry = {"image": image.name, "annotations": boxes}
-                stream.write(between + json.dumps(entry))
-                between = ",\n"
-            stream.write("\n]\n" if len(dataset) else "[]\n")
+    class_file(dataset, root / "classes.txt")
+    with one_file(file, root, place) as stream:
+        write_list(stream, _entries(dataset, place))
     return file
+
+
+def _entries(dataset: Dataset, place: Path) -> Iterator[dict[str, Any]]:
+    """Copy the images, and yield their entries."""
+    names = Names()
+    for record, objects in objects_of(dataset):
+        image = copy_image(record, place, names.free(record.path))
+        boxes = []
+        for one in filter(is_object, objects):
+            x1, y1, x2, y2 = one.box
+            sides = {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "width": x2 - x1, "height": y2 - y1}
+            boxes.append({"label": one.name, "coordinates": sides})
+        yield {"image": image.name, "annotations": boxes}

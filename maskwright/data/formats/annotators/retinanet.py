@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskwright.files import replacing, write_whole, writing
+from maskwright.files import write_whole
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
@@ -24,7 +24,7 @@ from ...records import Dataset
 from ...segments import BadSegment
 from ..beside import file_of_split, image_roots
 from ..folders import Tree, folder_split, split_name
-from ..outgoing import Names, copy_image, is_object, objects_of, refuse_written
+from ..outgoing import Names, copy_image, is_object, objects_of, one_file, refuse_written
 from ..source import BaseSource, ReadOptions
 from ..tables.text import header_line, table_text
 
@@ -223,18 +223,13 @@ def write_retinanet(dataset: Dataset, folder: str | Path) -> Path:
             f"{classes} has other classes than {dataset.source}: choose another folder"
         )
     names = Names()
-    with writing(root):
-        images.mkdir(parents=True, exist_ok=True)
-        write_whole(classes, listed)
-        with (
-            replacing(file) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as stream,
-        ):
-            for record, objects in objects_of(dataset):
-                image = copy_image(record, images, names.free(record.path))
-                path = image.relative_to(root).as_posix()
-                own = [[path, *map(repr, one.box), one.name] for one in objects if is_object(one)]
-                stream.write(_csv(own or [[path, *[""] * (CELLS - 1)]]))
+    write_whole(classes, listed)
+    with one_file(file, root, images) as stream:
+        for record, objects in objects_of(dataset):
+            image = copy_image(record, images, names.free(record.path))
+            path = image.relative_to(root).as_posix()
+            own = [[path, *map(repr, one.box), one.name] for one in filter(is_object, objects)]
+            stream.write(_csv(own or [[path, *[""] * (CELLS - 1)]]))
     return file
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
@@ -30,7 +29,7 @@ from ...segments import BadSegment
 from ..beside import file_of_split, image_roots, listed_names, size_of
 from ..folders import Tree, split_name
 from ..json_file import load_json
-from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, refuse_written
+from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, one_file, refuse_written
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
 from ..tables.text import header_line, table_text
@@ -313,23 +312,21 @@ def write_via(dataset: Dataset, folder: str | Path) -> Path:
     file, images = root / f"{dataset.split}.json", root / "images" / dataset.split
     refuse_written(file, dataset)
     names = Names()
-    with writing(root):
-        images.mkdir(parents=True, exist_ok=True)
-        class_file(dataset, root / "classes.txt")
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            between = "{\n"
-            for record, objects in objects_of(dataset):
-                image = copy_image(record, images, names.free(record.path))
-                size = image.stat().st_size
-                entry = {
-                    "filename": image.name,
-                    "size": size,
-                    "regions": [_region(one) for one in objects],
-                    "file_attributes": {},
-                }
-                stream.write(f"{between}{json.dumps(f'{image.name}{size}')}: {json.dumps(entry)}")
-                between = ",\n"
-            stream.write("\n}\n" if len(dataset) else "{}\n")
+    class_file(dataset, root / "classes.txt")
+    with one_file(file, root, images) as stream:
+        between = "{\n"
+        for record, objects in objects_of(dataset):
+            image = copy_image(record, images, names.free(record.path))
+            size = image.stat().st_size
+            entry = {
+                "filename": image.name,
+                "size": size,
+                "regions": [_region(one) for one in objects],
+                "file_attributes": {},
+            }
+            stream.write(f"{between}{json.dumps(f'{image.name}{size}')}: {json.dumps(entry)}")
+            between = ",\n"
+        stream.write("\n}\n" if len(dataset) else "{}\n")
     return file
 
 

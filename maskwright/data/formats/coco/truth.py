@@ -39,7 +39,7 @@ def coco_truth(
         image = {"file_name": columns.path(row), "height": height, "width": width}
         images.append({"id": int(columns.image_ids[row]), **image})
         first, last = columns.ann_first[row : row + 2].tolist()
-        images[-1] |= looked_for(columns, row, ids)
+        images[-1] |= negatives(columns, row, ids)
         for annotation in range(first, last):
             entry = _entry(columns, annotation, images[-1], skeleton)
             entry = {"id": len(annotations) + 1, **entry}
@@ -59,7 +59,7 @@ def coco_truth(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def looked_for(columns: Columns, row: int, ids: Sequence[int]) -> dict[str, list[int]]:
+def negatives(columns: Columns, row: int, ids: Sequence[int]) -> dict[str, list[int]]:
     """Return what LVIS says of an image: the classes that it does not show, of those looked for.
 
     Returns:

@@ -6,16 +6,16 @@ import filecmp
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...records import Dataset
-from ..outgoing import refuse_written, sized
-from .truth import looked_for
+from ..outgoing import refuse_written, sized, write_list
+from .truth import negatives
 
 IMAGES = "images"
 BLOCK = 16  # images whose objects are in memory at once as objects of Python
@@ -54,19 +54,11 @@ def write_coco(dataset: Dataset, folder: str | Path) -> Path:
             named = [{"id": one, "name": f"group {one}"} for one in dict.fromkeys(videos.values())]
             stream.write(f'"videos": {json.dumps(named)},\n')
         stream.write('"images": ')
-        _write_list(stream, _images(dataset, folder / IMAGES, videos))
+        write_list(stream, _images(dataset, folder / IMAGES, videos))
         stream.write(f',\n"categories": {json.dumps(empty["categories"])},\n"annotations": ')
-        _write_list(stream, _annotations(dataset))
+        write_list(stream, _annotations(dataset))
         stream.write("}\n")
     return file
-
-
-def _write_list(stream: TextIO, entries: Iterable[dict[str, Any]]) -> None:
-    between = "[\n"
-    for entry in entries:
-        stream.write(between + json.dumps(entry))
-        between = ",\n"
-    stream.write("]" if between == ",\n" else "[]")
 
 
 def _videos(dataset: Dataset) -> dict[int, int]:
@@ -87,7 +79,7 @@ def _images(dataset: Dataset, folder: Path, videos: Mapping[int, int]) -> Iterat
         entry = {"id": record.image_id, "file_name": name, "height": height, "width": width}
         if index in videos:
             entry["video_id"] = videos[index]
-        yield entry | looked_for(dataset.columns, row, ids)
+        yield entry | negatives(dataset.columns, row, ids)
 
 
 def _copy(file: Path, folder: Path, name: str) -> str:

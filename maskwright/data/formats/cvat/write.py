@@ -9,12 +9,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 from maskwright.structures import Skeleton
 
 from ...records import ANY_CLASS, Dataset
-from ..outgoing import Names, Outgoing, copy_image, objects_of, refuse_written
+from ..outgoing import Names, Outgoing, copy_image, objects_of, one_file, refuse_written
 
 
 @takes_paths
@@ -42,20 +41,18 @@ def write_cvat(dataset: Dataset, folder: str | Path) -> Path:
         if not name.isprintable():
             raise ValueError(f"the class name {name!r} cannot stand in XML: rename the class")
     names = Names()
-    with writing(root):
-        images.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
-            stream.write("  <version>1.1</version>\n" + _text(_meta(dataset)))
-            for number, (record, objects) in enumerate(objects_of(dataset)):
-                image = copy_image(record, images, names.free(record.path))
-                height, width = record.size
-                node = ElementTree.Element("image", id=str(number), name=image.name)
-                node.attrib |= {"width": str(width), "height": str(height)}
-                for one in objects:
-                    node.extend(_shapes(one))
-                stream.write(_text(node))
-            stream.write("</annotations>\n")
+    with one_file(file, root, images) as stream:
+        stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
+        stream.write("  <version>1.1</version>\n" + _text(_meta(dataset)))
+        for number, (record, objects) in enumerate(objects_of(dataset)):
+            image = copy_image(record, images, names.free(record.path))
+            height, width = record.size
+            node = ElementTree.Element("image", id=str(number), name=image.name)
+            node.attrib |= {"width": str(width), "height": str(height)}
+            for one in objects:
+                node.extend(_shapes(one))
+            stream.write(_text(node))
+        stream.write("</annotations>\n")
     return file
 
 

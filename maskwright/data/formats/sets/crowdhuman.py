@@ -14,7 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from maskwright.files import replacing, writing
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
@@ -26,7 +25,7 @@ from ...records import ANY_CLASS, Dataset
 from ...segments import LEAST, BadSegment
 from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, split_name
-from ..outgoing import Names, class_file, copy_image, objects_of, refuse_written
+from ..outgoing import Names, class_file, copy_image, objects_of, one_file, refuse_written
 from ..sniff import sniff
 from ..source import BaseSource, ReadOptions
 
@@ -202,23 +201,21 @@ def write_crowdhuman(dataset: Dataset, folder: str | Path) -> Path:
             "rename the class"
         )
     names = Names()
-    with writing(root):
-        images.mkdir(parents=True, exist_ok=True)
-        class_file(dataset, root / "classes.txt")
-        for other in Tree().images(images):
+    class_file(dataset, root / "classes.txt")
+    with one_file(file, root, images) as stream:
+        for other in Tree().images(images):  # of other splits
             names.free(other)
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for record, objects in objects_of(dataset):
-                image = copy_image(record, images, names.free(record.path))
-                boxes = []
-                for k, one in enumerate(objects):
-                    x1, y1, x2, y2 = one.box
-                    extra: dict[str, int] = {"box_id": k, "occ": 0}
-                    if one.crowd:
-                        extra |= {"ignore": 1} if one.ignored else {"ignore": 1, "iscrowd": 1}
-                    tag = MASK if one.label == ANY_CLASS else one.name
-                    box = [x1, y1, x2 - x1, y2 - y1]
-                    boxes.append({"tag": tag, "fbox": box, "extra": extra})
-                line = json.dumps({"ID": image.stem, "gtboxes": boxes}, ensure_ascii=False)
-                stream.write(f"{line}\n")
+        for record, objects in objects_of(dataset):
+            image = copy_image(record, images, names.free(record.path))
+            boxes = []
+            for k, one in enumerate(objects):
+                x1, y1, x2, y2 = one.box
+                extra: dict[str, int] = {"box_id": k, "occ": 0}
+                if one.crowd:
+                    extra |= {"ignore": 1} if one.ignored else {"ignore": 1, "iscrowd": 1}
+                tag = MASK if one.label == ANY_CLASS else one.name
+                box = [x1, y1, x2 - x1, y2 - y1]
+                boxes.append({"tag": tag, "fbox": box, "extra": extra})
+            line = json.dumps({"ID": image.stem, "gtboxes": boxes}, ensure_ascii=False)
+            stream.write(f"{line}\n")
     return file

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from maskwright.files import replacing, write_whole, writing
+from maskwright.files import write_whole
 from maskwright.paths import takes_paths
 
 from ...records import ANY_CLASS, Dataset
@@ -23,7 +22,9 @@ from ..outgoing import (
     copy_image,
     joint_file,
     objects_of,
+    one_file,
     refuse_written,
+    write_list,
 )
 from .brush import encode_brush
 from .read import IGNORED, OCCLUDED
@@ -60,25 +61,25 @@ def write_studio(dataset: Dataset, folder: str | Path) -> Path:
     root = Path(folder)
     file, images = root / f"{dataset.split}.json", root / "images" / dataset.split
     refuse_written(file, dataset)
-    names = Names()
-    with writing(root):
-        images.mkdir(parents=True, exist_ok=True)
-        class_file(dataset, root / LISTED)
-        joint_file(dataset, root)
-        write_whole(root / CONFIG, _config(dataset))
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for number, (record, objects) in enumerate(objects_of(dataset)):
-                image = copy_image(record, images, names.free(record.path))
-                path = quote(image.relative_to(root).as_posix())
-                regions = [region for one in objects for region in _regions(one)]
-                task = {
-                    "id": number + 1,
-                    "data": {"image": f"/data/local-files/?d={path}"},
-                    "annotations": [{"result": regions}],
-                }
-                stream.write(("[\n" if number == 0 else ",\n") + json.dumps(task))
-            stream.write("\n]\n" if len(dataset) else "[]\n")
+    class_file(dataset, root / LISTED)
+    joint_file(dataset, root)
+    write_whole(root / CONFIG, _config(dataset))
+    with one_file(file, root, images) as stream:
+        write_list(stream, _tasks(dataset, root, images))
     return file
+
+
+def _tasks(dataset: Dataset, root: Path, images: Path) -> Iterator[dict[str, Any]]:
+    """Copy the images, and yield their tasks."""
+    names = Names()
+    for number, (record, objects) in enumerate(objects_of(dataset), 1):
+        image = copy_image(record, images, names.free(record.path))
+        path = quote(image.relative_to(root).as_posix())
+        yield {
+            "id": number,
+            "data": {"image": f"/data/local-files/?d={path}"},
+            "annotations": [{"result": [region for one in objects for region in _regions(one)]}],
+        }
 
 
 def _config(dataset: Dataset) -> str:

@@ -174,7 +174,7 @@ class _Reader(Builder):
         categories = [{"id": i, "name": name} for name, i in ids.items()]
         used = [entry["category_id"] for _, entry in annotations]
         classes = self.classes(categories, used, names)
-        having = any(entry.get("segmentation") for _, entry in annotations)
+        having = any(one.get("segmentation") and not one.get("iscrowd") for _, one in annotations)
         return self.build(found, [root], annotations, having, classes)
 
     def _ids(self, part: VocPart) -> Iterator[tuple[str, str]]:

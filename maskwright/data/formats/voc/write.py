@@ -42,7 +42,7 @@ def write_voc(dataset: Dataset, folder: str | Path, *, masks: bool = True) -> Pa
         VOC cannot tell a box of exactly 1 x 1 pixel from a click: `read_voc` leaves it out.
     """
     folder = Path(folder)
-    masks = masks and dataset.has_masks
+    masks = masks and (dataset.has_masks or dataset.masks_of_crowds)
     listing = folder / f"ImageSets/Main/{dataset.split}.txt"
     _require_room(dataset, listing, masks)
     with writing(folder):
