@@ -55,8 +55,10 @@ _MMDETECTION = [
     ("head.logits.#.", "bbox_head.cls_convs.#.0."),
     ("head.deltas.#.", "bbox_head.reg_convs.#.0."),
 ]
-# Default boxes of mmdetection where they are not ours, by the number of maps.
-_MM_SIZES = {7: (20, 51, 133, 215, 296, 378, 460, 542)}
+# Shares of the input, in percent, between which the default boxes of mmdetection lie, by the number
+# of maps: on COCO and on Pascal VOC; and those of the first map.
+_MM_SHARES = {6: (15, 20), 7: (10, 15)}
+_MM_FIRST = {(6, 15): 7, (6, 20): 10, (7, 10): 4, (7, 15): 7}
 # Before its version 2.14 the extra layers stood in one row.
 _MM_OLDER = re.compile(r"backbone\.extra\.(\d+)\.(\w+)|bbox_head\.(cls|reg)_convs\.(\d+)\.(\w+)")
 _AMDEGROOT = [
@@ -199,9 +201,12 @@ def _to_ours(
         raise ValueError(f"{key} is no tensor of this SSD: the file is of a network that has more")
     options: dict[str, Any] = {"conventions": "torchvision"}
     if library == "mmdetection":
-        options["conventions"] = "mmdetection"
-        if len(boxes) in _MM_SIZES:
-            options["anchor_sizes"] = _MM_SIZES[len(boxes)]
+        options["conventions"] = "mmdetection" if background_last else "mmdetection_v1"
+        if rows == 21 or len(boxes) == 7:  # the others are ours
+            share, side = _MM_SHARES[len(boxes)][rows == 21], 512 if len(boxes) == 7 else 300
+            options["anchor_sizes"] = mmdetection_sizes(side, share, 90)
+            if rows == 21:
+                report.notes.append("20 classes: default boxes as of Pascal VOC's configuration")
     tail = "backbone.features.1.3.0.weight"
     if tail in state and state[tail].shape[0] == 480:
         options["reduced_tail"] = True
@@ -209,6 +214,27 @@ def _to_ours(
         options["anchor_sizes"] = _VOC_SIZES[len(boxes)]
     kept, ids = [names[i] for i in keep], [i + 1 for i in keep]
     return Converted(converted, options, kept, ids, {}, report)
+
+
+def mmdetection_sizes(side: int, low: int, high: int) -> tuple[int, ...] | None:
+    """Return the sides of default boxes as its SSD cuts them to whole pixels, None: unknown ones.
+
+    Args:
+        side: of the input, 300 or 512.
+        low: the smallest share of it behind the first map, percent.
+        high: the largest share.
+
+    Examples:
+        >>> mmdetection_sizes(300, 15, 90)
+        (21, 45, 99, 153, 207, 261, 315)
+    """
+    maps = {300: 6, 512: 7}.get(side, 0)
+    first = _MM_FIRST.get((maps, low))
+    if first is None or not low < high:
+        return None
+    step = (high - low) // (maps - 2)
+    shares = [first, *(low + i * step for i in range(maps))]
+    return tuple(side * share // 100 for share in shares)
 
 
 def _boxes(

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import first_few
 from ..pickles import Global, Thing
+from .ssd import mmdetection_sizes
 from .torch_file import TensorRecord, as_record
 
 _DEPTH, _NODES = 64, 1_000_000
@@ -176,6 +177,12 @@ def told_settings(content: Any) -> tuple[str | None, dict[str, Any]]:
     sizes = re.findall(r"\b(?:img_scale|scale)\s*=\s*\((\d+),\s*(\d+)\)", text)
     if sizes and not re.search(r"keep_ratio\s*=\s*False", text):
         options["imgsz"] = tuple(sorted(int(side) for side in sizes[-1]))
+    side = re.search(r"\binput_size\s*=\s*(\d{3})\b", text)
+    shares = re.search(r"\bbasesize_ratio_range\s*=\s*\((0\.\d+),\s*(0\.\d+)\)", text)
+    if side and shares:
+        low, high = (round(100 * float(share)) for share in shares.groups())
+        if boxes := mmdetection_sizes(int(side[1]), low, high):
+            options["anchor_sizes"] = boxes
     told = rules + "_caffe" * blue_first if order or old else None
     return told, options
 

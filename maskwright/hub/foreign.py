@@ -87,7 +87,8 @@ def convert_weights(
         else:
             to_ours, _ = CONVERTERS[found]
             converted = to_ours(tensors, ours, drop_unused=drop_unused, conventions=conventions)
-            converted.options.update({**told, **converted.options})
+            known = {key: told[key] for key in file.options if key in told}
+            converted.options.update({**told, **converted.options, **known})
             if blobs is not None:
                 tell_origins(converted.report, blobs)
     except ValueError as error:

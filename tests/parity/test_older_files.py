@@ -222,8 +222,46 @@ def test_ssd_of_mmdetection(tmp_path: Path) -> None:
     assert all(torch.equal(value, own[key]) for key, value in made.state_dict().items())
     assert made.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert made.std.flatten().tolist() == [1, 1, 1] and not made.bgr
-    corner = made.head.anchors([(38, 38)], (300, 300))[0]
+    assert meta.args["conventions"] == "mmdetection_v1" and made.head.box.border == 1
+    corner = model.head.anchors([(38, 38)], (300, 300))[0]
     torch.testing.assert_close(corner[0], torch.tensor([4 - 10.5, 4 - 10.5, 4 + 10.5, 4 + 10.5]))
+    config = (
+        "bbox_head=dict(anchor_generator=dict(input_size=300, basesize_ratio_range=(0.2, 0.9)))"
+    )
+    torch.save({"meta": {"mmdet_version": "2.3.0", "config": config}, "state_dict": state}, path)
+    assert hub.load_model(path)[1].args["anchor_sizes"] == (30, 60, 111, 162, 213, 264, 315)
+
+
+@pytest.mark.parametrize("size", [300, 512])
+def test_default_boxes_of_mmdetection(size: int) -> None:
+    """Sides cut to whole pixels, on COCO and on VOC; in version 1 corners are whole, too."""
+    name, maps = (
+        f"ssd{size}_vgg16",
+        {300: (38, 19, 10, 5, 3, 1), 512: (64, 32, 16, 8, 4, 2, 1)}[size],
+    )
+    steps = (8, 16, 32, 64, 100, 300) if size == 300 else (8, 16, 32, 64, 128, 256, 512)
+    coco = (21, 45, 99, 153, 207, 261, 315), (20, 51, 133, 215, 296, 378, 460, 542)
+    voc = (30, 60, 111, 162, 213, 264, 315), (35, 76, 153, 230, 307, 384, 460, 537)
+    for classes, sizes in ((4, coco[size == 512]), (20, voc[size == 512])):
+        with torch.device("meta"):
+            blank = build(name, classes, conventions="mmdetection")
+        state, _ = from_maskwright(blank.state_dict(), {}, list(range(1, classes + 1)))
+        told = to_maskwright(state, list(blank.state_dict()), conventions="mmdetection_v1").options
+        assert told.get("anchor_sizes", coco[0]) == sizes
+        made = build(name, classes, **told).head.anchors([(m, m) for m in maps], (size, size))
+        for i, (step, found) in enumerate(zip(steps, made, strict=True)):
+            middle, cell = 0.5 * (step - 1), []
+            long = (2,) if i in (0, len(maps) - 2, len(maps) - 1) else (2, 3)
+            forms = [(1.0, 1.0), (1.0, (sizes[i + 1] / sizes[i]) ** 0.5)]
+            forms += [(r, 1.0) for ratio in long for r in (1 / ratio, ratio)]
+            for ratio, scale in forms:  # height over width
+                w, h = sizes[i] * scale / ratio**0.5, sizes[i] * scale * ratio**0.5
+                half = 0.5 * (w - 1), 0.5 * (h - 1)
+                cell.append([*(middle - x for x in half), *(middle + x for x in half)])
+            whole = torch.tensor(cell).round() + torch.tensor([0, 0, 1, 1])
+            assert torch.equal(found[: len(cell)], whole)
+            last = (maps[i] - 1) * step
+            assert torch.equal(found[-len(cell) :], whole + last)
 
 
 def imagenet(kind: str) -> tuple[Any, State]:

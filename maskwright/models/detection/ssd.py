@@ -190,6 +190,7 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
         [range(2, most + 1) for most in options.anchor_ratios],
         steps=STEPS_300 if dilated and resize.stretch == (300, 300) else None,
         capped=theirs,
+        rounded=rules.round_anchors == "middle",
     )
     least = options.min_negatives
     if least is None:

@@ -114,6 +114,7 @@ class DefaultBoxes(nn.Module):
         ratios: of each map, the ratios of a long to a short side beside 1.
         steps: pixels between the cells of each map; None: the image's side by the map's.
         capped: no box is wider or higher than the image (torchvision, ssd.pytorch).
+        rounded: corners, and last pixels, are whole pixels (mmdetection 1).
 
     Attributes:
         per_level: boxes of a cell of each map.
@@ -126,8 +127,10 @@ class DefaultBoxes(nn.Module):
         *,
         steps: Sequence[float] | None = None,
         capped: bool = False,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
+        self.rounded = rounded
         if len(sizes) != len(ratios) + 1 or (steps is not None and len(steps) != len(ratios)):
             raise OptionError(
                 f"{len(ratios)} maps have default boxes, so anchor_sizes needs {len(ratios) + 1} "
@@ -170,5 +173,15 @@ class DefaultBoxes(nn.Module):
             half = 0.5 * shape
             corners = torch.stack([centre - half, centre + half], -2)  # (h, w, A, 2, 2)
             sides = (corners[..., 0] * padded_size[1], corners[..., 1] * padded_size[0])
-            levels.append(torch.stack(sides, -1).reshape(-1, 4))
+            found = torch.stack(sides, -1).reshape(-1, 4)
+            levels.append(_whole(found) if self.rounded else found)
         return levels
+
+
+def _whole(boxes: Tensor) -> Tensor:
+    """Return boxes (N, 4) whose first and last pixels are whole, halves going to the even one."""
+    last = boxes.new_tensor([0, 0, 1, 1])
+    # Of boxes with whole sides many corners are halves, which single precision may miss.
+    halves = (boxes * 2).round() / 2
+    exact = torch.where((boxes - halves).abs() < 1e-3, halves, boxes)
+    return (exact - last).round() + last
