@@ -32,14 +32,19 @@ def _pooling(model: Any) -> tuple[int, bool] | None:
 
 
 def _anchor_sides(model: Any) -> list[list[float]]:
-    """Return the sides of the anchors of each level, the root of their areas."""
+    """Return the sides of the anchors of each level: of the squares, or the roots of areas.
+
+    Those of others are off where corners or sides are rounded.
+    """
     source = model.rpn if hasattr(model, "rpn") else model.head
     levels = []
     for number in range(len(source.anchors.per_level)):
         cell = source.anchors.get_buffer(f"cell{number}")
         if cell.shape[1] != 4:
             return []
-        areas = (cell[:, 2:] - cell[:, :2]).prod(1)
+        sides = cell[:, 2:] - cell[:, :2]
+        squares = sides[(sides[:, 0] - sides[:, 1]).abs() < 0.01]
+        areas = (sides if not len(squares) else squares).prod(1)
         levels.append(sorted({round(float(area) ** 0.5, 1) for area in areas}))
     return levels
 

@@ -370,6 +370,7 @@ def test_what_another_library_must_be_told_is_said(tmp_path: Path) -> None:
         ("detectron2_legacy", "detectron2", "POOLER_TYPE ROIAlign"),
         ("mmdetection_caffe", "mmdetection", "bgr_to_rgb=False"),
         ("mmdetection_v1", "mmdetection", "RoIAlign sampling_ratio=2 aligned=False"),
+        ("mmdetection_v1", "mmdetection", "[[32.0], [64.0], [128.0], [256.0], [512.0]]"),
         ("torchvision_v1", "torchvision", "FrozenBatchNorm2d eps=0"),
         ("detectron2", "detectron2", None),
     ],
