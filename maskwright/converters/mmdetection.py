@@ -207,7 +207,7 @@ def to_maskwright(
                 f"{key} is no tensor of this model: the network that the file is of has more, or "
                 "is another one"
             )
-    if older:
+    if conventions.startswith("mmdetection_v1"):
         report.notes.append(
             "of version 1, whose boxes count the last pixel: theirs end a pixel earlier, and on "
             "photos that are resized by a scale s another 1/s - 1 pixels"
