@@ -206,7 +206,9 @@ def _to_ours(
             share, side = _MM_SHARES[len(boxes)][rows == 21], 512 if len(boxes) == 7 else 300
             options["anchor_sizes"] = mmdetection_sizes(side, share, 90)
             if rows == 21:
-                report.notes.append("20 classes: default boxes as of Pascal VOC's configuration")
+                report.notes.append(
+                    "20 classes: default boxes of Pascal VOC, unless the file has a configuration"
+                )
     tail = "backbone.features.1.3.0.weight"
     if tail in state and state[tail].shape[0] == 480:
         options["reduced_tail"] = True

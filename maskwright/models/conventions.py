@@ -56,6 +56,7 @@ class Conventions:
             pyramid, whose coarsest map needs that, always of 32.
         running_normaliser: RetinaNet divides by a running mean of the positive anchors.
         apart: how labels are kept apart in NMS, see `ops.nms.Apart`.
+        least_overlap: what an object and its best anchor must overlap for the RPN to learn from it.
     """
 
     resize: Resize
@@ -78,6 +79,7 @@ class Conventions:
     divisor: int = 32
     running_normaliser: bool = False
     apart: Apart = ALONE
+    least_overlap: float = 0.0
 
     @property
     def min_sides(self) -> tuple[float, float]:
@@ -160,6 +162,7 @@ CONVENTIONS = {
         clamp_below=True,
         drop_small=False,
         apart=Apart(_ANY),
+        least_overlap=0.3,
     ),
     "torchvision": Conventions(
         resize=Resize(800, 1333, rounding="floor", antialias=False),
@@ -199,6 +202,7 @@ CONVENTIONS["detectron2"] = replace(
     divisor=1,
     running_normaliser=True,
     apart=Apart(_FEW),
+    least_overlap=0.0,
 )
 # On ResNets as torchvision trains them, "R-50.pkl" of its folder `torchvision`.
 CONVENTIONS["detectron2_rgb"] = replace(CONVENTIONS["detectron2"], caffe=False)

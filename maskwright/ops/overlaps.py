@@ -26,7 +26,8 @@ class Overlaps(NamedTuple):
     Attributes:
         iou: (B, N) the highest IoU of each box, -1 where there is nothing to overlap.
         slot: (B, N) int64, the ground truth with it; the first of equals.
-        foremost: (B, N) bool, the boxes that overlap some ground truth more than any other does.
+        foremost: (B, N) bool, the boxes that overlap some ground truth more than any other does,
+            and enough.
         crowd: (B, N) the largest share of each box inside one crowd region.
     """
 
@@ -43,6 +44,8 @@ def best_overlaps(
     gt_valid: Tensor,
     gt_crowd: Tensor | None = None,
     usable_boxes: Tensor | None = None,
+    *,
+    least: float = 0.0,
 ) -> Overlaps:
     """Return the best overlaps of boxes with the ground truth of their image; without gradient.
 
@@ -52,11 +55,12 @@ def best_overlaps(
         gt_valid: (B, K) bool.
         gt_crowd: (B, K) bool, which ground truth is a crowd region; None: none.
         usable_boxes: (B, N) bool: the others overlap nothing; None: all are usable.
+        least: IoU that is enough for `foremost`; more than 0 it always is.
     """
     boxes, gt_boxes = as_float(boxes), as_float(gt_boxes)
     both = torch.promote_types(boxes.dtype, gt_boxes.dtype)
     boxes, gt_boxes = boxes.to(both), gt_boxes.to(both)
-    return Overlaps(*_best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes))
+    return Overlaps(*_best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes, least))
 
 
 @operator("maskwright::best_overlaps")
@@ -66,6 +70,7 @@ def _best_overlaps(
     gt_valid: Tensor,
     gt_crowd: Tensor | None,
     usable_boxes: Tensor | None,
+    least: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     images, slots = gt_valid.shape
     boxes = boxes.expand(images, -1, 4)
@@ -87,7 +92,7 @@ def _best_overlaps(
         best = torch.where(better, block_best, best)
         slot = torch.where(better, block_slot + start, slot)
         top = iou.amax(2, keepdim=True)
-        foremost |= ((iou == top) & (top > 0)).any(1)
+        foremost |= ((iou == top) & (top > 0) & (top >= least)).any(1)
         if gt_crowd is not None:
             crowd = (gt_valid & gt_crowd)[:, start : start + step]
             ioa = torch.where(crowd[:, :, None], box_ioa(boxes, gt).mT, 0)
@@ -102,6 +107,7 @@ def _(
     gt_valid: Tensor,
     gt_crowd: Tensor | None,
     usable_boxes: Tensor | None,
+    least: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _outputs(boxes, gt_valid.shape[0])
 

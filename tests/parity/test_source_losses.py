@@ -16,8 +16,8 @@ from maskwright.nn.detection.samplers import BalancedSampler
 from maskwright.structures import Images, Instances
 
 TINY: dict[str, Any] = {"width": 8, "imgsz": 96}
-BOXES = torch.tensor([[10.0, 10, 42, 42], [50, 50, 90, 80], [2, 60, 30, 90]])
-LABELS = torch.tensor([0, 2, 1])
+BOXES = torch.tensor([[10.0, 10, 42, 42], [50, 50, 90, 80], [2, 60, 30, 90], [70, 10, 77, 17]])
+LABELS = torch.tensor([0, 2, 1, 1])
 # What a converter tells of a file, and where the losses of RPN and box head turn straight there.
 RCNN = {
     "detectron2": ({"conventions": "detectron2"}, 0.0, 0.0),
@@ -36,13 +36,19 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return shared / (areas[0][:, None] + areas[1] - shared)
 
 
-def states(boxes: Tensor, high: float, low: float, every: bool) -> tuple[Tensor, Tensor]:
-    """1, 0 or -1 for each box, and its object; `every` object has the boxes that overlap it most"""
+def states(
+    boxes: Tensor, high: float, low: float, every: bool, least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """1, 0 or -1 for each box, and its object.
+
+    `every` object has the boxes that overlap it most, and by `least`.
+    """
     overlap = iou(boxes, BOXES)
     best, slot = overlap.max(1)
     state = torch.where(best >= high, 1, torch.where(best < low, 0, -1))
     if every:
-        state[(overlap == overlap.max(0)[0]).any(1)] = 1
+        most = overlap.max(0)[0]
+        state[((overlap == most) & (most >= least)).any(1)] = 1
     return state, slot
 
 
@@ -60,7 +66,7 @@ def smooth(difference: Tensor, beta: float) -> float:
 
 
 def targets() -> Instances:
-    return Instances(BOXES[None], LABELS[None], torch.ones(1, 3, dtype=torch.bool))
+    return Instances(BOXES[None], LABELS[None], torch.ones(1, 4, dtype=torch.bool))
 
 
 def images() -> Images:
@@ -80,8 +86,10 @@ def test_losses_of_rpn_and_box_head(source: str) -> None:
     anchors, logits, deltas = torch.cat(out.anchors), *(torch.cat(x, 1)[0] for x in out[:2])
     assert (made.rpn.sampler.count, made.rpn.sampler.max_positives) == (256, 128)
     made.rpn.sampler = BalancedSampler(len(anchors), 1.0)  # all, so that none is drawn
-    state, slot = states(anchors, 0.7, 0.3, every=True)
+    theirs = str(options["conventions"]).startswith("mmdetection")
+    state, slot = states(anchors, 0.7, 0.3, every=True, least=0.3 if theirs else 0.0)
     counted, positive = state >= 0, state == 1
+    assert (slot[positive] == 3).any() != theirs  # the small object
     assert positive.sum() > 3 and (state == -1).any()
     found = made.rpn.losses(out, images(), targets())
     wanted = F.binary_cross_entropy_with_logits(logits[counted], positive[counted].float())
@@ -93,12 +101,12 @@ def test_losses_of_rpn_and_box_head(source: str) -> None:
     heads = made.roi_heads
     assert (heads.sampler.count, heads.sampler.max_positives) == (512, 128)
     middle = torch.rand(40, 2) * 90
-    rois = torch.cat([BOXES + torch.randn(3, 4), torch.cat([middle, middle + 20], 1)])
+    rois = torch.cat([BOXES + torch.randn(4, 4), torch.cat([middle, middle + 20], 1)])
     state, slot = states(rois, 0.5, 0.5, every=False)
     assert torch.equal(heads.matcher(rois[None], *targets_of()).state[0].long(), state)
     classes = torch.where(state == 1, LABELS[slot], 3)
-    logits, deltas = torch.randn(43, 4), torch.randn(43, 3, 4)
-    valid = torch.ones(43, dtype=torch.bool)
+    logits, deltas = torch.randn(44, 4), torch.randn(44, 3, 4)
+    valid = torch.ones(44, dtype=torch.bool)
     found = heads.box_head.loss(
         BoxOutput(logits, deltas), rois, BoxTargets(classes, BOXES[slot]), valid
     )
@@ -106,11 +114,11 @@ def test_losses_of_rpn_and_box_head(source: str) -> None:
     positive = state == 1
     own = deltas[positive, classes[positive]]
     goal = deltas_to(BOXES[slot], rois, (10, 10, 5, 5))[positive]
-    assert float(found["roi/box"]) == pytest.approx(smooth(own - goal, box_beta) / 43, rel=1e-4)
+    assert float(found["roi/box"]) == pytest.approx(smooth(own - goal, box_beta) / 44, rel=1e-4)
 
 
 def targets_of() -> tuple[Tensor, Tensor]:
-    return BOXES[None], torch.ones(1, 3, dtype=torch.bool)
+    return BOXES[None], torch.ones(1, 4, dtype=torch.bool)
 
 
 DENSE = {

@@ -133,6 +133,7 @@ def make_rpn(
         ),
         convs=options.rpn_convs,
         min_side=rules.min_sides[0],
+        least=rules.least_overlap,
         **rules.boxes,
         beta=rules.smooth_l1_beta if options.rpn_beta is None else options.rpn_beta,
         inside_only=options.inside_anchors,

@@ -36,6 +36,7 @@ class IoUMatcher:
             (Girshick 2015, section 2.3: 0.1, a heuristic for hard examples). Deviation: where an
             image has no ground truth, every box is negative.
         crowd_ioa: a negative box with this share of its area inside a crowd region is ignored.
+        least: IoU that an object and its best box must have for `low_quality` (mmdetection).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class IoUMatcher:
         low: float,
         *,
         low_quality: bool = False,
+        least: float = 0.0,
         floor: float = 0.0,
         crowd_ioa: float = 0.5,
     ) -> None:
@@ -54,6 +56,7 @@ class IoUMatcher:
         self.high = high
         self.low = low
         self.low_quality = low_quality
+        self.least = least
         self.floor = floor
         self.crowd_ioa = crowd_ioa
 
@@ -78,7 +81,7 @@ class IoUMatcher:
         Returns:
             `Match`; with no ground truth all boxes are negative.
         """
-        found = best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes)
+        found = best_overlaps(boxes, gt_boxes, gt_valid, gt_crowd, usable_boxes, least=self.least)
         positive = found.iou >= self.high
         if self.low_quality:
             positive = positive | found.foremost
