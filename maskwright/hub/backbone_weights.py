@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..converters.common import is_known_name
+from ..converters.common import COUNTER, is_known_name
 from ..converters.detectron import body_to_torchvision, is_body
 from ..models.base import Model
 from ..models.registry import PublishedWeights
@@ -228,7 +228,7 @@ def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> 
         source: where it comes from, for people.
 
     Raises:
-        ValueError: if it lacks a tensor of the backbone.
+        ValueError: if it lacks a tensor of the backbone, or has more of one.
     """
     name = model.backbone.name
     target = _network(model)
@@ -244,7 +244,14 @@ def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> 
     }
     missing = [key for key in own if key not in fitting and "num_batches_tracked" not in key]
     if missing:
-        raise ValueError(f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...")
+        raise ValueError(
+            f"the weights for {name} lack {len(missing)} tensors: {missing[0]}, ...; {source} "
+            "holds another network, or a part of one"
+        )
+    for key in state:  # a deeper ResNet has blocks that would be left out
+        block = re.match(r"(layer\d)\.\d+\.", key)
+        if block and f"{block[1]}.0.conv1.weight" in own and key not in own and COUNTER not in key:
+            raise ValueError(f"{key} of {source} is no tensor of {name}: it holds another network")
     target.load_state_dict(fitting, strict=False)
     heads: Any = getattr(model, "roi_heads", None)
     head: Any = (

@@ -323,6 +323,28 @@ def test_backbones_bring_their_rules(kind: str, rules: str, way: str, tmp_path: 
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("faster_rcnn_resnet101_fpn", r"lack \d+ tensors: layer3.6.*R-50.pkl holds another"),
+        ("faster_rcnn_resnet18_fpn", "R-50.pkl"),
+    ],
+)
+def test_another_depth_is_no_start(name: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps(imagenet("msra")[0], 2))
+    with pytest.raises(ValueError, match=said):
+        hub.start_model(name, ["a"], weights=path, options=dict(NARROW))
+
+
+def test_a_deeper_resnet_is_not_cut_short(tmp_path: Path) -> None:
+    state = {**imagenet("torchvision")[1], "layer3.6.conv1.weight": torch.zeros(256, 1024, 1, 1)}
+    path = tmp_path / "resnet101.pth"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"layer3.6.conv1.weight of .*resnet101.pth is no tensor"):
+        hub.start_model("faster_rcnn_resnet50_fpn", ["a"], weights=path, options=dict(NARROW))
+
+
 def test_torchvisions_resnet_is_a_start_without_rules(tmp_path: Path) -> None:
     """What mmdetection starts from: the same names, below `state_dict`."""
     _, state = imagenet("torchvision")
