@@ -2,8 +2,8 @@
 
 Neubeck and Van Gool 2006. The suppression itself is torchvision's kernel, so kept sets and their
 order are its own to the bit. `batched_nms` differs from torchvision's default: it never shifts
-boxes apart by label, which rounds coordinates, but runs each label that occurs on its own.
-`moved_apart` is for weights whose results are to be those of a library that does.
+boxes apart by label, which rounds coordinates, but runs each label that occurs on its own. Weights
+of libraries that do need `moved_apart`.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float
 class Apart(NamedTuple):
     """How a library keeps labels apart in NMS: it moves their boxes, which rounds coordinates.
 
-    At 80 labels and 1333 pixels to 1/128 of a pixel: of small boxes that overlap by nearly the
-    threshold, another one stays.
+    Of small boxes that overlap by nearly the threshold another one may stay for it.
 
     Attributes:
         most: boxes of an image up to which it does so; 0: never.

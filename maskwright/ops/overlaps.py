@@ -26,8 +26,7 @@ class Overlaps(NamedTuple):
     Attributes:
         iou: (B, N) the highest IoU of each box, -1 where there is nothing to overlap.
         slot: (B, N) int64, the ground truth with it; the first of equals.
-        foremost: (B, N) bool, the boxes that overlap some ground truth more than any other does,
-            and enough.
+        foremost: (B, N) bool, the boxes that overlap some ground truth more than any other does.
         crowd: (B, N) the largest share of each box inside one crowd region.
     """
 
@@ -44,7 +43,6 @@ def best_overlaps(
     gt_valid: Tensor,
     gt_crowd: Tensor | None = None,
     usable_boxes: Tensor | None = None,
-    *,
     least: float = 0.0,
 ) -> Overlaps:
     """Return the best overlaps of boxes with the ground truth of their image; without gradient.
@@ -55,7 +53,7 @@ def best_overlaps(
         gt_valid: (B, K) bool.
         gt_crowd: (B, K) bool, which ground truth is a crowd region; None: none.
         usable_boxes: (B, N) bool: the others overlap nothing; None: all are usable.
-        least: IoU that is enough for `foremost`; more than 0 it always is.
+        least: IoU without which a box is not `foremost`; more than 0 it always has.
     """
     boxes, gt_boxes = as_float(boxes), as_float(gt_boxes)
     both = torch.promote_types(boxes.dtype, gt_boxes.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import OptionError
 from ...nn.backbones.backbone import Backbone
 from ...nn.detection.anchors import AnchorGenerator
+from ...nn.detection.matchers import IoUMatcher
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.rpn import RPN
 from ...nn.detection.samplers import BalancedSampler, HardSampler
@@ -133,7 +134,7 @@ def make_rpn(
         ),
         convs=options.rpn_convs,
         min_side=rules.min_sides[0],
-        least=rules.least_overlap,
+        matcher=IoUMatcher(0.7, 0.3, low_quality=True, least=rules.least_overlap),
         **rules.boxes,
         beta=rules.smooth_l1_beta if options.rpn_beta is None else options.rpn_beta,
         inside_only=options.inside_anchors,

@@ -62,10 +62,9 @@ class AnchorGenerator(nn.Module):
             middle = np.float32(strides[level] / 2)
             if rounded == "base":
                 base = np.round(np.sqrt(strides[level] ** 2 / np.asarray(ratios, np.float64)))
-                factor = side / np.float32(strides[level])
-                widths = (base.astype(np.float32)[:, None] * factor).ravel()
-                heights = (np.round(base * ratios).astype(np.float32)[:, None] * factor).ravel()
-            cell = np.stack([-widths, -heights, widths, heights], 1) / 2
+                both = base, np.round(base * ratios)
+                widths, heights = (np.outer(s, side / strides[level]).ravel() for s in both)
+            cell = np.stack([-widths, -heights, widths, heights], 1).astype(np.float32) / 2
             if rounded == "base":
                 cell = cell + middle
             elif rounded == "middle":
@@ -180,8 +179,6 @@ class DefaultBoxes(nn.Module):
 
 def _whole(boxes: Tensor) -> Tensor:
     """Return boxes (N, 4) whose first and last pixels are whole, halves going to the even one."""
-    last = boxes.new_tensor([0, 0, 1, 1])
+    last, halves = boxes.new_tensor([0, 0, 1, 1]), (boxes * 2).round() / 2
     # Of boxes with whole sides many corners are halves, which single precision may miss.
-    halves = (boxes * 2).round() / 2
-    exact = torch.where((boxes - halves).abs() < 1e-3, halves, boxes)
-    return (exact - last).round() + last
+    return (torch.where((boxes - halves).abs() < 1e-3, halves, boxes) - last).round() + last

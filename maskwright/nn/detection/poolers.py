@@ -53,8 +53,7 @@ class AlignPooler:
         sampling_ratio: samples a bin along each axis; 0: by the size of the region.
         aligned: pixel centres at half-integers.
         level_rule: whose rule of FPN, see `ops.pooling.roi_align.fpn_levels`.
-        cut: pixels at the right and at the bottom of a region that are not pooled: one where boxes
-            count their last pixel and RoIAlign takes it for their end (Detectron).
+        cut: pixels at the right and the bottom that are not pooled (Detectron: the last one).
     """
 
     def __init__(

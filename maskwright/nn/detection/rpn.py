@@ -60,10 +60,8 @@ class RPN(nn.Module):
         clamp: bounds of the deltas of width and height, see `ops.decode_deltas`.
         border: what remains of boxes beyond the image, see `ops.clip_boxes`.
         apart: how levels are kept apart in NMS.
-        least: see `IoUMatcher`; of the usual matcher.
         beta: where the box loss turns from square to linear.
-        inside_only: anchors that cross the border of the image take no part in training (Ren et
-            al. 2015, section 3.3).
+        inside_only: anchors across the border of the image do not train (Ren et al. 2015, 3.3).
         box_weight: factor of the box loss.
     """
 
@@ -83,14 +81,13 @@ class RPN(nn.Module):
         clamp: float | tuple[float, float] = DELTA_CLAMP,
         border: float = 0.0,
         apart: Apart = ALONE,
-        least: float = 0.0,
         beta: float = 1 / 9,
         inside_only: bool = False,
         box_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.anchors = anchors
-        self.matcher = matcher or IoUMatcher(0.7, 0.3, low_quality=True, least=least)
+        self.matcher = matcher or IoUMatcher(0.7, 0.3, low_quality=True)
         self.sampler = sampler or BalancedSampler(256, 0.5)
         self.pre_nms = pre_nms
         self.post_nms = post_nms
