@@ -117,6 +117,12 @@ def test_an_image_without_a_label_among_others(tool: Callable[[Labels], Path]) -
     ]
 
 
+def test_a_label_that_the_training_split_lacks_is_refused(tool: Callable[[Labels], Path]) -> None:
+    root = tool({"a.png": ["cat"], "b.png": ["dog"]})
+    with pytest.raises(ValueError, match="'dog'"):
+        open_dataset(root, records="labels", names=["cat", "bird"])
+
+
 def test_beside_objects_they_are_counted(tmp_path: Path) -> None:
     labelme(tmp_path, {"a.png": ["cat"]})
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
@@ -126,3 +132,20 @@ def test_beside_objects_they_are_counted(tmp_path: Path) -> None:
     data = open_dataset(tmp_path)
     assert data.names == ["eye"] and data.unread == {"the label 'cat' of an image": 1}
     assert open_dataset(tmp_path, records="labels").names == ["eye"]
+
+
+def test_a_split_without_objects_stays_one_of_objects(tmp_path: Path) -> None:
+    """Its flags say something else than what the classes are."""
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+        labelme(tmp_path / name, {f"{name}.png": ["cat"]})
+        Image.new("RGB", (8, 6)).save(tmp_path / name / f"{name}.png")
+        file = tmp_path / name / f"{name}.json"
+        content = json.loads(file.read_text()) | {"flags": {"seen": True}}
+        if name == "train":
+            box = {"shape_type": "rectangle", "points": [[1, 1], [4, 4]]}
+            content["shapes"] = [{"label": "eye"} | box]
+        file.write_text(json.dumps(content))
+    data = open_dataset(tmp_path, "val", names=open_dataset(tmp_path).names)
+    assert data.records == "objects" and len(data) == 1 and len(data[0].boxes) == 0
+    assert data.unread == {"the label 'seen' of an image": 1}

@@ -169,7 +169,8 @@ class AnnotatedReader(Builder):
             bones: pairs of these that a line joins.
 
         Returns:
-            Objects; of a file that has none, but labels of whole images, these.
+            Objects; of a file that has none, but labels of whole images, these, unless none of them
+            is a class that is known.
 
         Raises:
             ValueError: if no image is usable, no class is known, or one is not in `names`.
@@ -206,15 +207,17 @@ class AnnotatedReader(Builder):
             shapes += len(picture.shapes)
             if shapes <= KEPT:
                 kept.append((number, picture))
-        if labels and shapes:
-            for name in (name for own in labels.values() for name in own):
-                self.leave(f"the label {name!r} of an image")
+        known = list((listed or {}).values()) if names is None else names
+        shown = {name for own in labels.values() for name in own}
+        whole = bool(shown) and not shapes and (not known or not shown.isdisjoint(known))
+        for name in () if whole else (name for own in labels.values() for name in own):
+            self.leave(f"the label {name!r} of an image")
         self._tell_no_area()
         self.surveyed()
         unread = dict(self.unread)  # pictures may be gone through twice
         if not images:
             raise ValueError(f"{self.path} gives no usable image{self.first_fault()}")
-        if labels and not shapes:
+        if whole:
             return self._labelled(images, roots, labels, listed or {}, names)
         if listed is None:
             listed = {key: str(key) for key in sorted(keys - {None, ANY})}
