@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,19 @@ def blobs(form: str) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What our models of both files find."""
-    folder, found = tmp_path_factory.mktemp("blobs"), {}
-    for form in ("fpn", "c4"):
-        path: Path = folder / f"{form}.pkl"
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Tensor]]:
+    """What our model of a file finds."""
+
+    @cache
+    def found(form: str) -> list[Tensor]:
+        path: Path = tmp_path_factory.mktemp("blobs") / f"{form}.pkl"
         path.write_bytes(pickle.dumps({"blobs": as_blobs(theirs(form))}, 2))
         model, meta = hub.load_model(path)
         assert meta.args["conventions"] == {"fpn": "detectron", "c4": "detectron_c4"}[form]
-        images = as_images(pixels(), model.eval().size_divisor)
-        with torch.no_grad():
-            out = model(images, PostProcess())
-        valid = out.valid[0]
+        out = model(as_images(pixels(), model.eval().size_divisor), PostProcess())
         values = (out.boxes, out.scores, out.labels, out.mask_crops)
-        found[form] = [value[0][valid] for value in values]
+        return [value[0][out.valid[0]] for value in values]
+
     return found
 
 
@@ -53,10 +53,13 @@ def far(found: Any, plain: tuple[Tensor, ...]) -> float:
     return float((found[0] - plain[0] - LAST_PIXEL).abs().max())
 
 
-@pytest.mark.parametrize("form", ["fpn", "c4"])
+C4 = pytest.param("c4", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("form", ["fpn", C4])
 @torch.no_grad()
 def test_finds_what_a_plain_implementation_finds(form: str, ours: Any) -> None:
-    found, plain = ours[form], detect(blobs(form), pixels())
+    found, plain = ours(form), detect(blobs(form), pixels())
     assert len(plain[0]) > 10 and len(plain[2].unique()) > 1
     assert far(found, plain) < 1e-2
     torch.testing.assert_close(found[1], plain[1], rtol=1e-3, atol=1e-5)
@@ -66,7 +69,10 @@ def test_finds_what_a_plain_implementation_finds(form: str, ours: Any) -> None:
 
 TRAPS = [
     *(("fpn", trap) for trap in Traps._fields if trap not in ("size_outer", "samples")),
-    *(("c4", trap) for trap in ("size_outer", "samples", "exact", "background_last")),
+    *(
+        pytest.param("c4", trap, marks=pytest.mark.slow)
+        for trap in ("size_outer", "samples", "exact", "background_last")
+    ),
 ]
 
 
@@ -75,4 +81,4 @@ TRAPS = [
 def test_each_trap_gives_other_detections(form: str, trap: str, ours: Any) -> None:
     wrong = Traps(**{trap: 2 if trap == "samples" else True})
     boxes_alone = {key: value for key, value in blobs(form).items() if "mask" not in key}
-    assert not far(ours[form], detect(boxes_alone, pixels(), wrong)) < 1e-2
+    assert not far(ours(form), detect(boxes_alone, pixels(), wrong)) < 1e-2
