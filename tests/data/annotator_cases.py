@@ -1,5 +1,5 @@
-"""Like `tool_cases`: labels of VIA, CreateML, RetinaNet's tables and DOTA, made to what these say
-of themselves, and what is wrong with them.
+"""Like `tool_cases`: labels of VIA, CreateML, RetinaNet's tables, DOTA and Datumaro, made to what
+these say of themselves, and what is wrong with them.
 """
 
 from __future__ import annotations
@@ -71,13 +71,36 @@ DOTA: Files = {
     "val/labelTxt/v.txt": dota(),
     "classes.txt": "cat\ndog\n",
 }
+
+
+def datum(*items: tuple[str, int]) -> str:
+    """Datumaro's JSON of images by their names, each with an object of a class and its keypoint."""
+
+    def item(name: str, label: int) -> dict[str, Any]:
+        one = {"attributes": {"occluded": False}, "group": 1, "label_id": label}
+        box = {"type": "bbox", "bbox": [2, 3, 10, 5]} | one
+        points = {"type": "points", "points": [4, 5], "visibility": [2]} | one
+        image = {"path": f"{name}.png", "size": [30, 40]}
+        return {"id": name, "annotations": [box, points], "image": image}
+
+    joints = [{"label_id": k, "labels": ["nose"], "joints": []} for k in range(2)]
+    labels = {"labels": [{"name": "cat"}, {"name": "dog"}]}
+    categories = {"label": labels, "points": {"items": joints}}
+    return json.dumps({"categories": categories, "items": [item(*one) for one in items]})
+
+
+DATUMARO: Files = {
+    "annotations/train.json": datum(("a", 0), ("b", 1), ("c", 0)),
+    "annotations/val.json": datum(("v", 0)),
+}
 BESIDE = tuple(f"images/{name}.png" for name in "abcv")
 TOOLS: dict[str, Files] = {
-    "via": VIA, "createml": CREATEML, "retinanet": RETINANET, "dota": DOTA,
+    "via": VIA, "createml": CREATEML, "retinanet": RETINANET, "dota": DOTA, "datumaro": DATUMARO,
 }  # fmt: skip
 IMAGES: dict[str, tuple[str, ...]] = {
     "via": BESIDE,
     "retinanet": BESIDE,
+    "datumaro": BESIDE,
     "createml": (*(f"train/{name}.png" for name in "abc"), "valid/v.png"),
     "dota": (*(f"train/images/{name}.png" for name in "abc"), "val/images/v.png"),
 }
