@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two test processes with one thread each are faster on two cores than one with two. ONNX Runtime and
 # OpenVINO get processes of their own: late in a long one that has seen everything else, it died.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# Tests start a hundred processes, which compile the package again where no bytecode may be kept.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-long lint format clean
 
