@@ -111,7 +111,8 @@ def predict(
             several, as in 0-4, 1,3 or 12- (to the last), or all: each is an image of its own. Time
             and z planes are numbered in the order of the file. None: the first.
         channels: numbers from 0 on of the channels of the files that the network gets, in this
-            order, as in 3,0,1. None: those of the training; mostly red, green and blue, or grey.
+            order, as in 3,0,1; of a video 0 is red, 1 green, 2 blue. None: those of the training;
+            mostly red, green and blue, or grey; a model of one channel sees the grey of a video.
         proposal_source: for models that take their regions with the image, such as Fast R-CNN:
             where these come from (selective_search, regions.npz, ...). None: from where they came
             in training; a `Predictor` keeps its own.
@@ -186,8 +187,8 @@ def predict(
         )
     watched = VideoOptions.parse(stride=stride, fps=fps, track=track, line=line)
     found = find_videos(source)
-    if found and not (page is None and channels is None):
-        raise OptionError("page and channels choose from image files; a video is red, green, blue")
+    if found and page is not None:
+        raise OptionError("page chooses from image files; a video has frames: see stride and fps")
     videos: list[VideoSource | FrameSource] = [*found]
     sources = Sources([], single=True) if videos else with_page(list_sources(source), number)
     videos += watched.frames(source, sources, Reading())
@@ -244,12 +245,14 @@ def predict(
         raise OptionError(f"explain_target={explain_target} needs explain=, such as gradcam")
     reading = predictor.reading(window, channels)
     if videos:
-        reading.check(3, "the video")
+        if found:
+            reading.check_video()
         videos = [*watched.frames(source, sources, reading)] or videos
         look = Look.of(
             predictor,
             watched,
             settings,
+            reading,
             explainer,
             batch,
             partial(_compute, predictor, rule=rule, single=True, tiles=batch),

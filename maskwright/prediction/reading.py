@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..channels import describe_channels, parse_channels, parse_one_page
+from ..data.pixels.arrays import picked
 from ..data.pixels.depth import describe_oddity, is_constant, to_pixels
 from ..data.pixels.lazy import LazyPixels
 from ..data.pixels.picture import open_picture
-from ..data.pixels.selection import RefusedError
+from ..data.pixels.selection import RefusedError, chosen_channels
 from ..data.records import Dataset
 from ..drawing.channels import shown
 from ..errors import OptionError
@@ -132,6 +133,42 @@ class Reading:
                 + ("" if few else f"as in channels={advice}")
                 + (", or one as grey, channels=0" if few and self.count == 3 else "")
             )
+
+    def check_video(self) -> None:
+        """Raise OptionError unless frames of a video, red, green and blue, are for the network."""
+        if self.count == 1 and not self.asked:
+            return
+        advice = ",".join(str(min(number, 2)) for number in range(self.count))
+        try:
+            taken = chosen_channels(self.channels, 3, (0, 1, 2), "the video")
+        except RefusedError as error:
+            raise OptionError(
+                f"{error}{self.lacking}; give channels= that a video has (0 red, 1 green, 2 "
+                f"blue), as in channels={advice}"
+            ) from None
+        try:
+            self.check(len(taken), "the video")
+        except ValueError as error:
+            raise OptionError(str(error)) from None
+
+    def of_frame(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what the network looks at of a frame of a video.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (H, W, C): the channels that were asked for or trained with; of a network with one, that
+            nobody chose here, the grey of ITU-R BT.601.
+        """
+        if self.count == 1 and not self.asked:
+            from PIL import Image
+
+            return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+        if self.channels is None:
+            return pixels
+        samples = picked(pixels, self.channels, "the video")
+        return samples[..., None] if self.count == 1 else to_pixels(samples)
 
     @property
     def lacking(self) -> str:

@@ -40,7 +40,7 @@ class FrameFolder:
     aspect = Fraction(1)
 
     def __init__(self, source: FrameSource) -> None:
-        self.source, self.broken = source, 0
+        self.source, self.broken, self.reason = source, 0, ""
         self.rate = source.rate or USUAL_RATE
         self.tick = 1 / self.rate
         self.frames: int | None = len(source.sources)
@@ -61,11 +61,15 @@ class FrameFolder:
                 continue
             try:
                 loaded = read(item, self.source.reading)
-            except ValueError:
+            except ValueError as error:
                 self.broken += 1
+                self.reason = self.reason or str(error)
                 continue
             self.reached = number * self.tick
             yield Frame(loaded.pixels, number, self.reached, loaded.load_ms, item)
         self.ended = True
         if self.broken and self.broken * choice.stride >= len(self.source.sources):
-            raise ValueError(f"{self.source.path}: none of the {self.broken} frames could be read")
+            raise ValueError(
+                f"{self.source.path}: none of the {self.broken} frames could be read; the first: "
+                f"{self.reason}"
+            )

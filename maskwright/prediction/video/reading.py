@@ -80,9 +80,12 @@ class Video:
         aspect: width of a pixel by its height, upright from the first frame on.
         sound: whether there is sound beside the pictures.
         broken: frames that could not be decoded so far.
+        reason: why the first of them could not, where more than that is known; else "".
         reached: seconds up to the last frame so far.
         ended: whether its end was reached.
     """
+
+    reason = ""
 
     def __init__(self, source: VideoSource, *, timeout: float | None = None) -> None:
         """Open.

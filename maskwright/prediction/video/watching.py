@@ -11,12 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import OptionError, WriteError
 from ...reports.result import ImageResult
 from ...tasks.answers import Settings, Tracker
 from ...text import one_line, printable
 from ..predictor import Predictor
-from ..reading import Loaded
+from ..reading import Loaded, Reading
 from ..sources import Source
 from ..stream import Results
 from .ahead import Ahead
@@ -36,6 +38,7 @@ class Look:
     """What is done with each frame.
 
     Attributes:
+        take: gives what the network looks at of the pixels of a frame.
         compute: gives the results of some frames that were read.
         remarks: gives what is to be said of a result.
         explain: gives a result its heat map; None: nothing does.
@@ -45,6 +48,7 @@ class Look:
         batch: frames that are computed at once.
     """
 
+    take: Callable[[np.ndarray], np.ndarray]
     compute: Callable[[Sequence[Loaded]], list[Any]]
     remarks: Callable[[Any], Iterable[str]]
     explain: Callable[[Any], Any] | None
@@ -59,6 +63,7 @@ class Look:
         predictor: Predictor,
         options: VideoOptions,
         settings: Settings,
+        reading: Reading,
         explain: Callable[[Any], Any] | None,
         batch: int,
         compute: Callable[..., list[Any]],
@@ -69,6 +74,7 @@ class Look:
             predictor: the predictor.
             options: of the video.
             settings: of the prediction.
+            reading: what is taken of a frame.
             explain: gives a result its heat map, or None.
             batch: frames that are computed at once.
             compute: gives the results of frames by `settings`.
@@ -85,6 +91,7 @@ class Look:
 
         said: set[str] = set()
         return cls(
+            reading.of_frame,
             lambda group: compute(group, settings=settings),
             lambda one: predictor.task.remarks([one], predictor.model, shown, said),
             explain,
@@ -204,7 +211,7 @@ class VideoResults(Results):
             if files is not None:
                 with suppress(WriteError) if failing else nullcontext():
                     files.close(counts.rows(numbers))
-            _tell(video, name, frames.dropped)
+            _tell(video, name, frames.dropped, none=not counts.frames)
 
     def _check(self, name: str, height: int, width: int) -> None:
         """Refuse a line that is outside of a video; say where it means another place than before.
@@ -228,7 +235,8 @@ class VideoResults(Results):
         loaded = [
             Loaded(
                 frame.image or Source(None, f"{source.name} frame {frame.number}", source.path),
-                frame.pixels,
+                # Images of a folder were read as any others are.
+                look.take(frame.pixels) if frame.image is None else frame.pixels,
                 frame.ms,
                 frame=frame.number,
                 time=float(frame.time),
@@ -281,11 +289,12 @@ def _frames(
     return None if video.frames is None else choice.of(video.frames, video.seconds)
 
 
-def _tell(video: Video | FrameFolder, name: str, dropped: int) -> None:
-    """Say what of a video was not looked at, and why."""
-    if video.broken:
+def _tell(video: Video | FrameFolder, name: str, dropped: int, *, none: bool) -> None:
+    """Say what of a video was not looked at, and why; where `none` was, its error says it."""
+    if video.broken and not none:
         what = "1 broken frame was" if video.broken == 1 else f"{video.broken} broken frames were"
-        warnings.warn(f"{name}: {what} passed over", stacklevel=3)
+        why = "" if not video.reason else f"; the first: {video.reason}"
+        warnings.warn(printable(f"{name}: {what} passed over{why}"), stacklevel=3)
     if dropped:
         warnings.warn(
             f"{name}: {dropped} frames came faster than they could be looked at and were passed "

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from small_videos import brightness, by_opencv, drawn, write_video
@@ -538,3 +539,79 @@ def test_the_command_line_takes_videos_and_tells_wrong_options(
     assert "no such camera" in capsys.readouterr().err
     assert main(["predict", "model=nuclei", f"source={tmp_path / 'b.mp4'}", "save=false"]) == 1
     assert "b.mp4' does not exist; did you mean" in capsys.readouterr().err
+
+
+class ChannelDetector(BrightDetector):
+    """Keeps what it is shown, in any number of channels."""
+
+    def __init__(self, count: int) -> None:
+        Detector.__init__(self, 2, mean=(0.0,) * count, std=(1.0,) * count, resize=Resize(None, 64))
+        self.batches, self.seen = [], []
+
+    def forward(self, images: Images, post: Any = None) -> Instances:
+        self.seen.append(images.pixels[0].permute(1, 2, 0).round().to(torch.uint8).numpy())
+        return super().forward(images, post)
+
+
+def of_channels(*trained: int, every: bool = False) -> tuple[Predictor, ChannelDetector]:
+    detector = ChannelDetector(len(trained))
+    meta = Meta("bright", {}, ["a", "b"], channels=[*trained], all_channels=every)
+    return Predictor(detector, meta, device="cpu"), detector
+
+
+def test_videos_and_models_of_other_channels(tmp_path: Path) -> None:
+    """A video has red, green and blue: what an image of these is told, a video is told too."""
+    path = write_video(tmp_path / "a.avi", drawn(2))
+    frames = [frame.pixels for frame in Video(find_videos(path)[0]).read(Choice())]
+    for trained, every, given, taken in (
+        ((2, 0, 1), False, {}, [2, 0, 1]),
+        ((0, 1, 2, 3), True, {"channels": "0,1,2,2"}, [0, 1, 2, 2]),
+        ((0,), True, {"channels": 1}, [1]),
+    ):
+        predictor, detector = of_channels(*trained, every=every)
+        assert len(list(predict(predictor, path, **given))) == 2
+        for seen, frame in zip(detector.seen, frames, strict=True):
+            np.testing.assert_array_equal(seen[:48, :64], frame[..., taken])
+    predictor, detector = of_channels(0)
+    (first, _) = predict(predictor, path)
+    weighed = frames[0] @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(detector.seen[0][:48, :64, 0] - weighed).max() <= 1
+    np.testing.assert_array_equal(first.image[..., 0], first.image[..., 2])
+    photo = Image.fromarray(frames[0])
+    for trained, every, mend in (
+        ((4, 0, 2), False, "channels=0,1,2"),
+        ((0, 1, 2, 3), False, "channels=0,1,2,2"),
+        ((0, 1, 2, 3), True, "channels=0,1,2,2"),
+    ):
+        predictor, _ = of_channels(*trained, every=every)
+        with pytest.raises(ValueError) as of_image:
+            predictor(photo)
+        with pytest.raises(OptionError) as of_video:
+            predict(predictor, path)
+        said = str(of_image.value).partition("the given PIL image ")[2]
+        assert said in str(of_video.value) and str(of_video.value).endswith(f"as in {mend}")
+        assert len(list(predict(predictor, path, channels=mend.partition("=")[2]))) == 2
+
+
+def test_a_folder_of_frames_has_the_channels_of_its_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (3, 48, 64, 4), np.uint8)
+    for number, pixels in enumerate(frames):
+        tifffile.imwrite(
+            tmp_path / f"{number}.tif", pixels, photometric="minisblack", planarconfig="contig"
+        )
+    predictor, detector = of_channels(0, 1, 2, 3, every=True)
+    for given, taken in (({}, [0, 1, 2, 3]), ({"channels": "3,1,0,2"}, [3, 1, 0, 2])):
+        detector.seen = []
+        assert len(list(predict(predictor, tmp_path, fps=5, save=tmp_path / "o", **given))) == 3
+        for seen, pixels in zip(detector.seen, frames, strict=True):
+            np.testing.assert_array_equal(seen[:48, :64], pixels[..., taken])
+    predictor, _ = of_channels(5, 0)
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(
+            ValueError, match=r"none of the 3 frames.*the first: .*0\.tif has 4 channels"
+        ),
+    ):
+        warnings.simplefilter("error")  # told once
+        list(predict(predictor, tmp_path, stride=1, fps=5))
