@@ -208,7 +208,8 @@ def test_constants_of_older_files_are_heeded() -> None:
         pytest.approx((16, 48, 96, 200, 400), abs=0.01)
     )
     logits = "proposal_generator.rpn_head.objectness_logits.weight"
+    deltas = "proposal_generator.rpn_head.anchor_deltas.weight"
     with pytest.raises(ValueError, match=r"has 12 rows, .*; 5 sizes of 3 ratios make 15"):
-        to_maskwright({**state, logits: state[logits][:12]}, names)
+        to_maskwright({**state, logits: state[logits][:12], deltas: state[deltas][:48]}, names)
     with pytest.raises(ValueError, match=r"roi_heads.more is no tensor of this model"):
         to_maskwright({**state, "roi_heads.more": torch.zeros(1)}, names)
