@@ -1,7 +1,8 @@
 """Labels of objects: chips of text that shrink with their objects and hide no other chip.
 
 On a crowded picture no label is larger than its object: its letters get smaller, then its name is
-shortened, then only the score is left, then nothing.
+shortened, then only the score is left, then nothing. An object that is followed keeps its number
+and loses its score first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FEW = 6  # objects up to which labels may be larger than these
 LEAST_POINTS = 9.0  # smaller letters cannot be read
 WIDEST = 0.5  # of the picture's width: a longer label is cut
 SCORE = re.compile(r"\d\.\d\d$")  # at the end of a label
+NUMBER = re.compile(r"#\d+(?= |$)")  # at its beginning, of an object that is followed
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,18 @@ def _chip(text: str, letters: Letters) -> tuple[int, int]:
 
 
 def _shorten(text: str, letters: Letters, width: float) -> str:
-    """Return a label that fits into a width: of the name as much as can be, its score whole."""
+    """Return a label that fits into a width: of the name as much as can be, its score whole.
+
+    Of an object that is followed its number, and as much of the name as can be.
+    """
     if _chip(text, letters)[0] <= width:
         return text
+    number = NUMBER.match(text)
+    if number is not None:
+        plain = SCORE.sub("", text).rstrip()
+        short = letters.shorten(plain, width - 2 * _pads(letters)[0])
+        least = number.end() + 2  # of a name one letter says nothing
+        return short if short == plain or short.find("…") > least else number[0]
     found = SCORE.search(text)
     score = found[0] if found else ""
     name = text[: len(text) - len(score)].rstrip()

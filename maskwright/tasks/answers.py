@@ -71,10 +71,12 @@ class Tracker(Protocol):
     Attributes:
         METHODS: ways of doing it, the usual one first.
         files: first line of each of its files, by the ending of their names.
+        columns: what `numbers` counts of each name.
     """
 
     METHODS: ClassVar[Sequence[str]]
     files: Mapping[str, str]
+    columns: Sequence[str]
 
     def __init__(
         self,

@@ -296,6 +296,15 @@ def test_labels_shrink_with_their_objects(text):
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
 
 
+def test_the_number_of_an_object_that_is_followed_stays():
+    """On smaller and smaller objects the score goes first, then the name."""
+    found = [fit_label("#7 person 0.93", (s, s), (640, 480), 30) for s in range(200, 2, -2)]
+    texts = list(dict.fromkeys(label.text for label in found if label is not None))
+    assert texts[:2] == ["#7 person 0.93", "#7 person"] and texts[-1] == "#7"
+    assert all(text.startswith("#7") for text in texts)
+    assert fit_label("#7 0.93", (22, 22), (640, 480), 30).text == "#7"
+
+
 def test_regions_of_many_objects_are_grey_and_named():
     image = np.zeros((200, 200, 3), np.uint8)
     boxes = np.array([[10, 40, 90, 90], [100, 120, 190, 180.0]])

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from ...reports.result import ImageResult
 
+COLUMNS = ("frames", "most", "mean")  # of `Counts.rows`
+
 
 class Counts:
     """Counts what was found, frame by frame.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 from ..reading import Reading, read
 from ..sources import Sources
 from .reading import USUAL_RATE, Choice, Frame
+
+LOOKED_AT = 10  # frames of an animation that tell its rate
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,32 @@ class FrameSource:
     kind: Literal["frames"] = "frames"
 
 
+def animation_rate(sources: Sources) -> Fraction | None:
+    """Return the frames a second of the animation (GIF, WebP, PNG) whose pages images are, or None.
+
+    It is that of the first frames, of which each tells how long it is shown.
+    """
+    first = sources.items[0]
+    if not isinstance(first.data, Path) or any(one.data != first.data for one in sources):
+        return None
+    from PIL import Image
+
+    told = []
+    # Decoders raise what they like on broken bytes; whoever reads the frames says so.
+    with suppress(Exception), Image.open(first.data) as image:
+        for number in range(min(len(sources), LOOKED_AT)):
+            image.seek(number)
+            image.load()
+            told.append(Fraction(image.info.get("duration", 0)))
+    length = sum(told, Fraction(0)).limit_denominator(1000)
+    return len(told) * 1000 / length if length > 0 else None
+
+
 class FrameFolder:
     """What `Video` is, of a folder of images; one that cannot be read is a broken frame."""
 
     live = sound = False
+    lacking = ""  # of what a file tells
     aspect = Fraction(1)
 
     def __init__(self, source: FrameSource) -> None:
@@ -45,7 +71,6 @@ class FrameFolder:
         self.tick = 1 / self.rate
         self.frames: int | None = len(source.sources)
         self.seconds: Fraction | None = self.frames / self.rate
-        self.reached, self.ended = Fraction(0), False
 
     def close(self) -> None:
         """Nothing is open between two images."""
@@ -65,9 +90,7 @@ class FrameFolder:
                 self.broken += 1
                 self.reason = self.reason or str(error)
                 continue
-            self.reached = number * self.tick
-            yield Frame(loaded.pixels, number, self.reached, loaded.load_ms, item)
-        self.ended = True
+            yield Frame(loaded.pixels, number, number * self.tick, loaded.load_ms, item)
         if self.broken and self.broken * choice.stride >= len(self.source.sources):
             raise ValueError(
                 f"{self.source.path}: none of the {self.broken} frames could be read; the first: "

@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import OptionError, nearest, whole_number
 from ..reading import Reading
-from ..sources import Sources
-from .folder import FrameSource
+from ..sources import Sources, count_pages
+from .folder import FrameSource, animation_rate
 from .reading import Choice
 
 METHODS = ("bytetrack", "ocsort", "sort", "botsort")
@@ -119,12 +119,16 @@ class VideoOptions:
         }
         for name in (name for name, given in asked.items() if given and len(sources)):
             if sources.single:
+                pages = count_pages(sources.items[0])
+                mend = f" of {pages}: page=all takes them as frames" if pages > 1 else ""
                 raise OptionError(
                     f"{name} is for videos, cameras and folders of frames, and source is one image"
+                    + mend
                 )
             path = str(source) if isinstance(source, str | Path) else "frames"
             called = Path(path).name if not has_magic(path) else Path(path).parent.name
-            return [FrameSource(sources, path, called or "frames", self.choice.fps, reading)]
+            rate = self.choice.fps or animation_rate(sources)
+            return [FrameSource(sources, path, called or "frames", rate, reading)]
         return []
 
 

@@ -25,6 +25,9 @@ from .kinds import VideoSource
 TIMEOUT = 10.0  # seconds in which a stream or camera has to give something
 FEW_ERRORS = 100  # of a container one after the other: then nothing follows
 USUAL_RATE = Fraction(25)  # frames a second, where nothing tells it
+EARLY = Fraction(9, 10)  # of the length of all, before which an end is not that of the pictures
+FRAMES_LESS = Fraction(3, 2)  # that a stream may be shorter than its header tells
+COUNTED = ("avi", "ivf")  # whose header counts frames, also those that only repeat others
 CLOCK = Fraction(1, 1000)  # seconds in which the times of a stream without its own are counted
 
 
@@ -81,11 +84,11 @@ class Video:
         sound: whether there is sound beside the pictures.
         broken: frames that could not be decoded so far.
         reason: why the first of them could not, where more than that is known; else "".
-        reached: seconds up to the last frame so far.
-        ended: whether its end was reached.
+        reached: seconds up to the end of the last frame so far.
+        lacking: what says that the file is shorter than it tells, known behind its end; or "".
     """
 
-    reason = ""
+    reason = lacking = ""
 
     def __init__(self, source: VideoSource, *, timeout: float | None = None) -> None:
         """Open.
@@ -102,7 +105,6 @@ class Video:
         self.source, self.broken = source, 0
         self._timeout = TIMEOUT if timeout is None else timeout
         self._begin = self.reached = Fraction(0)
-        self.ended = False
         self._heard = time.monotonic()  # when something came last
         self._closing = ExitStack()
         try:
@@ -157,7 +159,9 @@ class Video:
         last: Fraction | None = None
         try:
             for count, frame in enumerate(self._decode(), 1):
-                self.reached = last = moment = self._time(frame, last)
+                last = moment = self._time(frame, last)
+                lasts = (frame.duration or 0) * Fraction(frame.time_base or self.tick)
+                self.reached = moment + max(lasts, 1 / self.rate)
                 if choice.fps is None:
                     taken = (count - 1) % choice.stride == 0
                 else:
@@ -171,7 +175,7 @@ class Video:
                 ms = 1e3 * (time.perf_counter() - start)
                 yield Frame(np.ascontiguousarray(pixels), count - 1 + self.broken, moment, ms)
                 start = time.perf_counter()
-            self.ended = True
+            self.lacking = self._lack()
         finally:
             self.close()
         if not count:
@@ -226,6 +230,27 @@ class Video:
         yield None
         if self.source.kind == "camera":
             raise ValueError(f"{self.source.name} gave no more frames: is it still plugged in?")
+
+    def _lack(self) -> str:
+        """Return that the file ends before what its header tells of, or ""."""
+        if self.live:
+            return ""
+        stream, told = self._stream, self._stream.frames
+        counted = self._container.format.name in COUNTED and told
+        own = Fraction(stream.duration or 0) * Fraction(stream.time_base or 0)
+        # FFmpeg guesses the length of an AVI by the size of the file; its header counts frames.
+        length = max(own, told / self.rate) if counted else own or _tagged(stream)
+        if length:
+            early = self.reached < length - FRAMES_LESS / self.rate
+        else:  # that of all, which may be that of the sound
+            length = self.seconds or Fraction(0)
+            early = self.reached < EARLY * length - 1
+        if early:
+            return (
+                f"ends at {float(self.reached):.1f} s, though it tells of {float(length):.1f} s: "
+                "it was cut off"
+            )
+        return ""
 
     def _time(self, frame: Any, last: Fraction | None) -> Fraction:
         """Return the time of a frame; it grows from each to the next, whatever the file says."""
@@ -320,6 +345,16 @@ def load_av() -> Any:
 def _no_camera(source: VideoSource, count: int) -> str:
     there = "no camera is there" if not count else f"there are {count}, counted from 0"
     return f"source={source.address}: no such camera: {there}"
+
+
+def _tagged(stream: Any) -> Fraction:
+    """Return the seconds of a stream that Matroska notes beside it, as in 00:01:04.48; else 0."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = map(Fraction, parts)
+    except ValueError:
+        return Fraction(0)
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _is_cover(stream: Any) -> bool:

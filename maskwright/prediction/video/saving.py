@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +18,14 @@ from ...reports.gallery import FreeNames
 from ...reports.result import ImageResult
 from ...runs import save_dir
 from ...tasks.answers import Tracker
+from .counting import COLUMNS
 from .folder import FrameFolder, FrameSource
 from .kinds import VideoSource
 from .reading import Video
 from .writing import VideoWriter
 
 PICTURES = "pictures"
+EACH = 1.0  # seconds after which the table of counts is written anew
 FRAME_FORMATS = (PICTURES,)  # of `formats`, for videos alone: a picture of each frame
 
 
@@ -58,6 +61,7 @@ class VideoFiles:
         self._pictures: dict[Path, VideoWriter] = {}
         self._texts: dict[str, TextIO] = {}
         self._closing = ExitStack()
+        self._counted: float | None = None  # when the table of counts was written
 
     def add(self, result: ImageResult, moment: Fraction) -> None:
         """Write a frame.
@@ -86,16 +90,36 @@ class VideoFiles:
                 ending, below = result.FILES[name]
                 result.writers()[name](self._folder / below / f"{number}{ending}")
 
+    def count(self, rows: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+        """Write the table of counts anew if it is a second old.
+
+        Args:
+            rows: gives the numbers of each name.
+
+        Raises:
+            WriteError: if the disk takes nothing more; the table that was there stays.
+        """
+        now = time.monotonic()
+        if self._counted is None or now - self._counted >= EACH:
+            self._counted = now
+            self._write_counts(rows())
+
     def close(self, counts: Mapping[str, Mapping[str, float]]) -> None:
         """End the files, and write the numbers of each name as a table.
 
         Raises:
             WriteError: if the disk takes nothing more.
         """
-        with writing(self.video), self._closing:
-            if not self._texts:
-                return
-        columns = list(dict.fromkeys(key for row in counts.values() for key in row))
+        try:
+            if self._texts:
+                self._write_counts(counts)
+        finally:
+            with writing(self.video):
+                self._closing.close()
+
+    def _write_counts(self, counts: Mapping[str, Mapping[str, float]]) -> None:
+        further = () if self._tracker is None else self._tracker.columns
+        columns = (*COLUMNS, *further)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["name", *columns])

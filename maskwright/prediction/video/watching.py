@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from .reading import Choice, Frame, Video
 from .saving import VideoFiles, VideoSaver
 
 LIVE = ("stream", "camera")
-EARLY = Fraction(9, 10)  # of its length, before which the end of a file is not that of the film
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,18 @@ class VideoResults(Results):
                             self.videos.append(files.video)
                     counts.add(result)
                     self._counts.add(result)
+                    if files is not None:
+                        files.count(partial(_rows, counts, tracker))
                     yield result
-        except WriteError:
+        except WriteError as error:
             failing = True
-            raise
+            if not counts.frames:
+                raise
+            kept = "1 frame is" if counts.frames == 1 else f"{counts.frames} frames are"
+            raise WriteError(
+                f"{error}; {kept} kept in {self.dir}, of which the video may lack the last second",
+                error.number,
+            ) from None
         except ValueError as error:
             if video.source.kind not in LIVE or not counts.frames:
                 raise
@@ -210,7 +218,7 @@ class VideoResults(Results):
             self._tracker = None
             if files is not None:
                 with suppress(WriteError) if failing else nullcontext():
-                    files.close(counts.rows(numbers))
+                    files.close(_rows(counts, tracker))
             _tell(video, name, frames.dropped, none=not counts.frames)
 
     def _check(self, name: str, height: int, width: int) -> None:
@@ -266,6 +274,11 @@ class VideoResults(Results):
         return files
 
 
+def _rows(counts: Counts, tracker: Tracker | None) -> dict[str, dict[str, float]]:
+    """Return the numbers of each name in a video so far."""
+    return counts.rows({} if tracker is None else tracker.numbers())
+
+
 def open_video(source: VideoSource | FrameSource) -> Video | FrameFolder:
     """Return an open video, or a folder of frames in its place.
 
@@ -301,10 +314,5 @@ def _tell(video: Video | FrameFolder, name: str, dropped: int, *, none: bool) ->
             "over: a smaller imgsz or model is faster",
             stacklevel=3,
         )
-    length = video.seconds
-    if video.ended and not video.live and length and video.reached < EARLY * length - 1:
-        warnings.warn(
-            f"{name} ends at {float(video.reached):.1f} s, though it tells of {float(length):.1f} "
-            "s: it was cut off",
-            stacklevel=3,
-        )
+    if video.lacking:
+        warnings.warn(f"{name} {video.lacking}", stacklevel=3)

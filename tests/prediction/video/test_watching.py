@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,15 +287,68 @@ def test_sound_and_broken_frames_and_early_ends_are_told(tmp_path: Path) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(predict(predictor, path))
-    for name, message in (("b.avi", "1 broken frame was passed over"), ("b.mkv", "it was cut off")):
+    for name in ("b.avi", "b.mkv"):
         path = write_video(tmp_path / name, drawn(90))
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
         results = predict(predictor, path)
-        with pytest.warns(UserWarning, match=message):
+        with pytest.warns(UserWarning) as said:
             taken = list(results)
+        texts = {str(one.message) for one in said}
+        assert (
+            f"{name} ends at {len(taken) / 25:.1f} s, though it tells of 3.6 s: it was cut off"
+            in (texts)
+        )
+        assert (f"{name}: 1 broken frame was passed over" in texts) == (name == "b.avi")
         assert isinstance(results, VideoResults) and 30 <= len(taken) <= 60
         assert results.broken == (name == "b.avi")
+
+
+def test_files_of_uneven_times_are_not_called_cut_off(tmp_path: Path) -> None:
+    for name, times in (("a.avi", [0, 1, 5, 9]), ("a.mp4", [0, 1, 5, 90]), ("a.mkv", [0, 1, 90])):
+        path = write_video(tmp_path / name, drawn(len(times)), times=times)
+        video = Video(find_videos(path)[0])
+        assert len(list(video.read(Choice()))) == len(times) and not video.lacking
+
+
+class NothingDetector(BrightDetector):
+    def forward(self, images: Images, post: Any = None) -> Instances:
+        found = super().forward(images, post)
+        return replace(found, valid=torch.zeros_like(found.valid))
+
+
+def test_counts_are_there_from_the_first_frame_on_and_nothing_found_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_video(tmp_path / "a.mp4", drawn(4))
+    results = predict(make()[0], path, save=tmp_path / "out", track=True)
+    first = next(results)
+    rows = list(csv.DictReader((tmp_path / "out" / "a.counts.csv").read_text().splitlines()))
+    assert [(row["name"], row["frames"]) for row in rows] == [
+        (name, str(count)) for name, count in first.counts().items()
+    ]
+    results.close()
+    nothing = Predictor(NothingDetector(), Meta("bright", {}, ["a", "b"]), device="cpu")
+    results = predict(nothing, path, save=tmp_path / "none", stride=2)
+    assert isinstance(results, VideoResults) and show(results) == 0
+    said = capsys.readouterr().out
+    assert "2 frames" in said and "no objects" in said
+    table = (tmp_path / "none" / "a.counts.csv").read_text()
+    assert table == "name,frames,most,mean\n"
+
+
+def test_an_animation_is_followed_at_its_own_rate(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    pages = [Image.fromarray(pixels) for pixels in drawn(4)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=[100, 60, 200, 40])
+    predictor, _ = make()
+    with pytest.raises(
+        OptionError, match="source is one image of 4: page=all takes them as frames"
+    ):
+        predict(predictor, path, track=True)
+    for given, rate in (({}, 10), ({"fps": 2}, 2)):
+        taken = list(predict(predictor, path, track=True, page="all", **given))
+        assert [r.time for r in taken] == pytest.approx([k / rate for k in range(4)])
 
 
 def test_who_stops_early_has_a_file_that_plays(tmp_path: Path) -> None:
@@ -355,9 +409,14 @@ except ValueError as error:
     said, problem = process.communicate(timeout=120)
     assert "TOLD" in said and "a.mp4: cannot be written (File too large)" in said, problem
     assert "Traceback" not in problem
+    counts = list(csv.DictReader((tmp_path / "out" / "a.counts.csv").read_text().splitlines()))
+    assert f"{tmp_path / 'out'}, of which the video may lack the last second" in said
+    assert f"data of each frame, counts: {tmp_path / 'out'}" in said
+    kept = int(said.partition(" frames are kept in")[0].rpartition(" ")[2])
+    assert sum(int(row["frames"]) for row in counts) == kept
     frames, _ = by_opencv(tmp_path / "out" / "a.mp4")
     lines = (tmp_path / "out" / "a.jsonl").read_text().splitlines()
-    assert 10 < len(frames) <= len(lines) < 90
+    assert 10 < len(frames) <= kept + 1 and kept <= len(lines) < 90
     assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
 
 

@@ -42,6 +42,7 @@ class ObjectTracker:
 
     Attributes:
         files: first line of each of its files, by ending.
+        columns: what `numbers` counts of each class.
         line: counts who crosses it; None: there is none.
     """
 
@@ -75,6 +76,7 @@ class ObjectTracker:
             MOT: "",
             **({} if line is None else {CROSSINGS: "frame,time,id,name,direction\n"}),
         }
+        self.columns = ("tracks", *(() if self.line is None else self.line.directions))
         self._names: Sequence[str] = ()
         self._votes: dict[int, Counter[int]] = {}
         self._crossed: list[tuple[int, str]] = []
@@ -177,11 +179,10 @@ class ObjectTracker:
 
         A track is of the class that it was called most often.
         """
-        columns = ["tracks", *(() if self.line is None else self.line.directions)]
         found: dict[str, dict[str, int]] = {}
         for key, ids in (("tracks", list(self._votes)), *self._ways()):
             for id in ids:
-                row = found.setdefault(self._name(id), dict.fromkeys(columns, 0))
+                row = found.setdefault(self._name(id), dict.fromkeys(self.columns, 0))
                 row[key] += 1
         return found
 
