@@ -76,7 +76,10 @@ class ObjectTracker:
             MOT: "",
             **({} if line is None else {CROSSINGS: "frame,time,id,name,direction\n"}),
         }
-        self.columns = ("tracks", *(() if self.line is None else self.line.directions))
+        self.columns: Sequence[str] = (
+            "tracks",
+            *(() if self.line is None else self.line.directions),
+        )
         self._names: Sequence[str] = ()
         self._votes: dict[int, Counter[int]] = {}
         self._crossed: list[tuple[int, str]] = []
