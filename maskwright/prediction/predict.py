@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..channels import parse_channels, parse_page
 from ..errors import OptionError, checked_options, whole_number
 from ..paths import takes_paths
@@ -30,7 +32,7 @@ from .video.kinds import VideoSource, find_videos
 from .video.options import VideoOptions
 from .video.saving import FRAME_FORMATS, VideoSaver
 from .video.watching import Look, VideoResults
-from .windows import own_window_warning
+from .windows import idle_window_warning, own_window_warning
 
 
 @checked_options
@@ -189,6 +191,8 @@ def predict(
     found = find_videos(source)
     if found and page is not None:
         raise OptionError("page chooses from image files; a video has frames: see stride and fps")
+    if found and parse_window(window) is not None:
+        raise OptionError("window is about image files of more than 8 bits; a video is seen with 8")
     videos: list[VideoSource | FrameSource] = [*found]
     sources = Sources([], single=True) if videos else with_page(list_sources(source), number)
     videos += watched.frames(source, sources, Reading())
@@ -274,7 +278,7 @@ def predict(
             gathered=predictor.task.gather(gathered, polygons) if gathered else None,
         )
     stream = _stream(
-        predictor, sources, rule, settings, reading, batch, saver, show, labels, explainer
+        predictor, sources, rule, settings, reading, batch, saver, show, labels, explainer, window
     )
     return Results(stream, len(sources), predictor.meta.model, saver)
 
@@ -290,8 +294,10 @@ def _stream(
     show: bool,
     labels: bool,
     explainer: Callable[[Any], Any] | None,
+    window: Any,
 ) -> Generator[Any]:
     stretched = shrunk = False
+    seen = idle = 0
     said: set[str] = set()
     images = read_all(sources, reading, predictor.memory, settings.rules(rule), settings)
     while group := list(islice(images, batch)):
@@ -299,6 +305,8 @@ def _stream(
             stretched = True
             warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
         sizes = [loaded.pixels.shape[:2] for loaded in group]
+        seen += len(group)
+        idle += sum(loaded.pixels.dtype == np.uint8 for loaded in group)
         text = untiled_warning(predictor.model, predictor.meta, rule, settings, sizes)
         if text is not None and not shrunk:
             shrunk = True
@@ -319,6 +327,8 @@ def _stream(
             if show:
                 result.show(labels=labels)
             yield result
+    if text := idle_window_warning(window, idle, seen):
+        warnings.warn(text, stacklevel=2)
     if saver is not None:
         saver.finish(len(sources))
 

@@ -36,7 +36,7 @@ from .network import FastNetwork
 from .reading import Loaded, Reading, read, warn_of
 from .sources import one_source
 from .tiles import Stop, assemble, look_at_tiles, parse_tiling, untiled_warning
-from .windows import own_window_warning
+from .windows import idle_window_warning, own_window_warning
 
 
 class Predictor:
@@ -202,15 +202,18 @@ class Predictor:
         # One by one: padding to a larger neighbour would change the numbers a little.
         reading = self.reading(window, channels, page)
         results = []
-        deep, sizes = False, []
+        deep, idle, sizes = False, 0, []
         for source in sources:
             loaded = read(replace(source, page=reading.page), reading, settings.tiling)
             warn_of(loaded)
             deep = deep or loaded.deep
             sizes.append(loaded.pixels.shape[:2])
+            idle += loaded.pixels.dtype == np.uint8
             results += self.infer([loaded], rule, settings)
         if deep and reading.window is None:
             warnings.warn(own_window_warning(self.meta), stacklevel=2)
+        if text := idle_window_warning(window, idle, len(sizes)):
+            warnings.warn(text, stacklevel=2)
         if text := untiled_warning(self.model, self.meta, rule, settings, sizes):
             warnings.warn(text, stacklevel=2)
         for text in self.task.remarks(results, self.model, settings, set()):

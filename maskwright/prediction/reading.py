@@ -198,9 +198,10 @@ def read_all(
         ValueError: if the only image or all images cannot be read.
     """
     failed = several = 0
+    said: set[str] = set()
     for source in sources:
         try:
-            loaded = read(source, reading, settings.tiling)
+            loaded = read(source, reading, settings.tiling, said)
             size = loaded.pixels.shape[:2]
             if settings.tiling is None or settings.tiling.fits(size):
                 name = source.path or source.name
@@ -227,7 +228,9 @@ def read_all(
         )
 
 
-def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Loaded:
+def read(
+    source: Source, reading: Reading, tiling: Tiling | None = None, told: set[str] | None = None
+) -> Loaded:
     """Read the pixels of an image.
 
     Args:
@@ -235,6 +238,7 @@ def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Load
         reading: what is taken of its file.
         tiling: how it will be cut: one that is larger than a tile stays in its file, if that can
             be read by window.
+        told: what was said of files before, so that it is said once and not of each page.
 
     Raises:
         ValueError: if it cannot be read, or has other channels than the model was trained with; the
@@ -245,8 +249,11 @@ def read(source: Source, reading: Reading, tiling: Tiling | None = None) -> Load
         picture = open_picture(source.data, source.page, reading.channels)
         try:
             reading.check(picture.channels, picture.name)
-            if picture.said:
-                warnings.warn(one_line(f"{source.name}: {picture.said}"), stacklevel=3)
+            said = one_line(f"{source.path or source.name}: {picture.said}")
+            if picture.said and (told is None or said not in told):
+                warnings.warn(said, stacklevel=3)
+            if told is not None:
+                told.add(said)
             own = picture.window  # of the file, where nobody names one
             deep = picture.dtype != np.uint8 and own is None
             window = own if reading.window is None else reading.window

@@ -224,7 +224,7 @@ def val(
     for text in task.lacks(dataset):
         console.warn(text)
     view.apply(dataset)
-    warn_of_own_windows(meta, dataset)
+    warn_of_own_windows(meta, dataset, window)
     if shrunk := untiled_warning(network, meta, resize, settings, dataset.sizes.tolist()):
         console.warn(shrunk)
     evaluator = task.evaluator(network, meta, dataset, settings, own)

@@ -59,10 +59,41 @@ def own_window_warning(meta: Meta) -> str:
     )
 
 
-def warn_of_own_windows(meta: Meta, dataset: Dataset) -> None:
-    """Warn if a model without a window gets a data set with images of more than 8 bits."""
+def idle_window_warning(asked: Any, idle: int, images: int) -> str | None:
+    """Return what to say where the option `window` meets images of 8 bits, which have none.
+
+    Args:
+        asked: the option.
+        idle: how many have 8 bits.
+        images: how many there are.
+    """
+    window = parse_window(asked)
+    if window is None or not idle:
+        return None
+    which = (
+        f"{idle} of {images} images have"
+        if idle < images
+        else "the image has"
+        if idle == 1
+        else "all images have"
+    )
+    return (
+        f"window={describe_window(window)} is for samples of more than 8 bits: {which} 8, which "
+        "stay as they are"
+    )
+
+
+def warn_of_own_windows(meta: Meta, dataset: Dataset, asked: Any) -> None:
+    """Warn if a model without a window gets a data set with images of more than 8 bits.
+
+    And where a window is asked for and no image has more.
+    """
     if dataset.window is None and _has_deep_images(dataset):
         console.warn(own_window_warning(meta))
+    elif parse_window(asked) is not None and not dataset.stored and not _has_deep_images(dataset):
+        text = idle_window_warning(asked, len(dataset), len(dataset))
+        if text is not None:
+            console.warn(text)
 
 
 def _warn_of_deeper_validation(val: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,51 @@ def test_pages_of_different_sizes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load_samples(file, page=number), page)
     with pytest.raises(ValueError, match="one channel"):  # they cannot be one image
         open_picture(file, channels=(0, 1))
+
+
+@pytest.mark.parametrize("kind", ["declared", "ome", "plain", "lzw"])
+def test_a_file_that_is_cut_off(kind: str, tmp_path: Path) -> None:
+    """Each page that is left is read as it was, and that more were there is said."""
+    whole, cut = tmp_path / "whole.tif", tmp_path / "cut.tif"
+    pages = RNG.integers(0, 256, (6, H, W, 3), np.uint8)
+    if kind == "lzw":
+        images = [Image.fromarray(page) for page in pages]
+        images[0].save(whole, save_all=True, append_images=images[1:], compression="tiff_lzw")
+    elif kind == "plain":
+        with tifffile.TiffWriter(whole) as out:
+            for page in pages:
+                out.write(page, photometric="rgb", metadata=None)
+    else:
+        axes = {"axes": "ZYXS"} if kind == "ome" else {}
+        tifffile.imwrite(whole, pages, photometric="rgb", ome=kind == "ome", metadata=axes)
+    data = whole.read_bytes()
+    left = {"plain": 3, "lzw": 2}.get(kind, 1)  # others write the list behind all pixels
+    for size, count in ((len(data) * 4 // 9, left), (len(data) - 1, None), (len(data), 6)):
+        cut.write_bytes(data[:size])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with open_picture(cut) as picture:
+                np.testing.assert_array_equal(picture.whole(), pages[0])
+                assert count is None or image_header(cut).frames == picture.pages == count
+                if count == 6:
+                    assert not picture.said
+                elif count is not None:
+                    what = "one page is left" if count == 1 else f"{count} pages are left"
+                    assert f"cut off, only {what}" in picture.said
+        if count not in (None, 6):
+            with pytest.raises(ValueError, match=r"cut\.tif has .*no page=5"):
+                load_samples(cut, page=5)
+
+
+def test_nothing_is_logged_of_many_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a program that does not set up logging."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    values = RNG.integers(0, 256, (H, W, 7), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(load_samples(tmp_path / "a.tif"), values)
+    assert image_header(tmp_path / "a.tif").channels == 7 and not capsys.readouterr().err
 
 
 def test_frames_of_an_animation_and_alpha(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,38 @@ def test_one_page(folder: Path, predictor: Predictor) -> None:
     np.testing.assert_array_equal(result.image, load_image(file, page=11))
     with pytest.raises(OptionError, match="page=first"):
         mw.predict(predictor, file, page="first")
+
+
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_a_stack_that_is_cut_off_is_told_of_once(tmp_path: Path, predictor: Predictor) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as out:
+        for page in RNG.integers(0, 256, (6, 40, 50), np.uint8):
+            out.write(page, photometric="minisblack", metadata=None)
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[: len(data) * 5 // 12])
+    with pytest.warns(UserWarning) as caught:
+        assert len(list(mw.predict(predictor, tmp_path / "a.tif", page="all", save=False))) == 2
+    said = [str(one.message) for one in caught if "cut off" in str(one.message)]
+    assert len(said) == 1 and "a.tif: the file is cut off, only 3 pages are left" in said[0]
+
+
+@pytest.mark.filterwarnings("ignore:max_det", "ignore:.*pages or frames")
+def test_a_window_of_images_that_have_none_is_told(folder: Path, predictor: Predictor) -> None:
+    said = r"window=0,100 is for samples of more than 8 bits: "
+    with pytest.warns(UserWarning, match=f"{said}all images have 8"):
+        list(mw.predict(predictor, folder, window="0,100", save=False))
+    tifffile.imwrite(folder / "deep.tif", RNG.integers(0, 4096, (40, 50), np.uint16))
+    with pytest.warns(UserWarning, match=f"{said}2 of 3 images have 8"):
+        list(mw.predict(predictor, folder, window="0,100", save=False))
+    with pytest.warns(UserWarning, match="window=minmax.*the image has 8"):
+        predictor(folder / "plain.png", window="minmax")
+    with warnings.catch_warnings(record=True) as caught:
+        predictor(folder / "deep.tif", window="0,4095")
+        predictor(folder / "plain.png", window="auto")
+    assert not any("window" in str(one.message) for one in caught)
+    with pytest.raises(OptionError, match=r"window .* a video is seen with 8"):
+        (folder / "a.mp4").write_bytes(b"")
+        mw.predict(predictor, folder / "a.mp4", window="0,100")
 
 
 @pytest.mark.filterwarnings("ignore:max_det")

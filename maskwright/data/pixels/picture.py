@@ -24,8 +24,10 @@ from .dicom import is_dicom, read_dicom
 from .kinds import count_frames
 from .limits import check_pixels, own_limit
 from .opening import download, open_file
-from .pillow import beyond_pillow, decode, exif_warnings, opened
+from .pillow import about_end, beyond_pillow, decode, exif_warnings, opened
 from .selection import chosen_page
+
+_TAGS_CUT = "the file is cut off, and some of what it says of itself is gone: copy it again"
 
 
 class Picture:
@@ -39,7 +41,8 @@ class Picture:
         by_window: whether parts are read from the file when they are asked for; otherwise the
             image is in memory.
         pages: images in the file.
-        said: how pages and channels were told apart, where it had to be decided; or "".
+        said: how pages and channels were told apart, where it had to be decided, and that the file
+            is cut off; or "".
         window: (low, high) of the samples that the file recommends to look at; None: none.
 
     Example:
@@ -172,17 +175,26 @@ def open_picture(
         pages = count_frames(source) if hasattr(source, "n_frames") else 1
         return Picture("the given PIL image", samples, pages=pages)
     name, stream = _opened(source)
-    with exif_warnings(), own_limit():
+    said = ""
+    with exif_warnings() as caught, own_limit():
         try:
             if is_dicom(stream):
                 return _of_dicom(stream, name, page, channels)
-            found = _of_tiff(stream, name, page, channels, size)
-            if found is not None:
-                return found
+            if tiff.is_tiff(stream):
+                try:
+                    found = _of_tiff(stream, name, page, channels, size)
+                    if any(map(about_end, caught)):
+                        found.said = found.said or _TAGS_CUT
+                    return found
+                except tiff.ForPillowError as error:
+                    said = str(error)
+                    stream.seek(0)
             with opened(stream, name) as image:
                 check_pixels(image.height, image.width, name)
                 pages = count_frames(image)
-                picture = Picture(name, decode(image, name, size, page, channels), pages=pages)
+                samples = decode(image, name, size, page, channels)
+                said = said or (_TAGS_CUT if any(map(about_end, caught)) else "")
+                picture = Picture(name, samples, pages=pages, said=said)
         except BaseException:
             stream.close()
             raise
@@ -223,16 +235,14 @@ def _of_tiff(
     page: int | None,
     channels: Sequence[int] | None,
     size: tuple[int, int] | None,
-) -> Picture | None:
-    """Open a TIFF by its parts; None: another file, or one that only Pillow decodes."""
-    if not tiff.is_tiff(stream):
-        return None
+) -> Picture:
+    """Open a TIFF by its parts.
+
+    Raises:
+        ForPillowError: if only Pillow decodes it.
+    """
     needed = beyond_pillow(stream)
-    try:
-        found = tiff.open_tiff(stream, name, page, channels, needed=needed)
-    except tiff.ForPillowError:
-        stream.seek(0)
-        return None
+    found = tiff.open_tiff(stream, name, page, channels, needed=needed)
     windows, orientation = found.windows, found.orientation
     height, width = windows.size
     if size is not None and tuple(size) == (height, width) != (width, height) and orientation > 4:

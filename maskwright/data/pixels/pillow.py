@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -22,6 +23,9 @@ from .tiff import is_tiff
 
 if TYPE_CHECKING:
     from PIL import Image
+
+# It writes a line for each TIFF of many channels that it cannot open; tifffile opens these.
+logging.getLogger("PIL.TiffImagePlugin").addHandler(logging.NullHandler())
 
 
 @contextmanager
@@ -146,6 +150,7 @@ def damaged(name: str, error: Exception) -> str:
 
 
 _threads = threading.local()
+_CUT_OFF = "Truncated File Read"
 
 
 def leave_warnings() -> None:
@@ -155,24 +160,32 @@ def leave_warnings() -> None:
 
 @contextmanager
 def exif_warnings() -> Iterator[list[Any]]:
-    """Take Pillow's warnings aside, and pass on those that are not about a broken EXIF block."""
+    """Take Pillow's warnings aside, and pass on those that are not about a broken EXIF block.
+
+    Nor is what it says of a TIFF that is cut off: `tiff` says it, with the name of the file.
+    """
     if getattr(_threads, "leave_warnings", False):
         yield []
         return
     from PIL.Image import DecompressionBombWarning
 
     with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", "(?i).*exif")
+        warnings.filterwarnings("always", f"(?i).*exif|{_CUT_OFF}")
         yield caught
     for entry in caught:
         limited = issubclass(entry.category, DecompressionBombWarning) and has_own_limit()
-        if not about_exif(entry) and not limited:
+        if not about_exif(entry) and not limited and not about_end(entry):
             warnings.warn_explicit(entry.message, entry.category, entry.filename, entry.lineno)
 
 
 def about_exif(entry: Any) -> bool:
     """Return whether a warning of Pillow is about a broken EXIF block."""
     return "exif" in str(entry.message).lower()
+
+
+def about_end(entry: Any) -> bool:
+    """Return whether a warning of Pillow is about a TIFF whose tags lie behind its end."""
+    return str(entry.message) == _CUT_OFF
 
 
 def orientation_of(image: Image.Image) -> int | None:

@@ -7,6 +7,7 @@ other compressions than Deflate, PackBits, LZMA and none; uncompressed rows are 
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -27,8 +28,11 @@ _WHITE_IS_ZERO, _RGB = 0, 2
 _PLAIN_BITS = (1, 8, 16, 32, 64)  # what tifffile unpacks without imagecodecs
 
 
+_SILENT = logging.NullHandler()
+
+
 class ForPillowError(Exception):
-    """A TIFF that only Pillow decodes."""
+    """A TIFF that only Pillow decodes; the text says what is known of it, see `OpenTiff.said`."""
 
 
 class TiffWindows:
@@ -199,7 +203,7 @@ class OpenTiff(NamedTuple):
         windows: its samples.
         orientation: 1 to 8.
         pages: images in the file.
-        said: see `axes.Stack`.
+        said: see `axes.Stack`; and that it was cut off.
     """
 
     windows: TiffWindows
@@ -230,27 +234,54 @@ def open_tiff(
         ValueError: see `picture.open_picture`.
     """
     try:
+        cut = ""
         file = tiff_file(stream)
         stack = find_stack(file, channels, page)
-        parts = stack.images[chosen_page(page, len(stack.images), name)]
+        cut = _cut_off(file, len(stack.images))
+        parts = stack.images[_page_of(page, len(stack.images), name, cut)]
         if any(part.page is None for part in parts):
             raise RefusedError(f"{name} declares planes that it lacks: copy it again")
         first = parts[0].page.keyframe
         turn = first.tags.get(274)
         orientation = turn.value if turn is not None and turn.value in range(1, 9) else 1
         if not needed and not can_decode(first) and len(parts) == 1:
-            raise ForPillowError
+            raise ForPillowError(cut)
         check_page(first, name)
         count = sum(part.samples for part in parts)
         taken = chosen_channels(channels, count, usual_channels(first, count), name)
         windows = TiffWindows(file, parts, taken, name)
-        return OpenTiff(windows, orientation, len(stack.images), stack.said)
+        said = "; ".join(filter(None, (stack.said, cut)))
+        return OpenTiff(windows, orientation, len(stack.images), said)
     except (ForPillowError, RefusedError, TooLargeError):
         raise
     except Exception as error:  # what stands in its tags may be anything
         if not needed:
-            raise ForPillowError from None
+            raise ForPillowError(cut) from None
         raise ValueError(f"{name} cannot be read as a TIFF: {error}") from None
+
+
+def _page_of(page: int | None, pages: int, name: str, cut: str) -> int:
+    """Return the number of the image that is asked for; see `chosen_page`."""
+    try:
+        return chosen_page(page, pages, name)
+    except RefusedError as error:
+        raise RefusedError(f"{error}: {cut}" if cut else str(error)) from None
+
+
+def _cut_off(file: Any, pages: int) -> str:
+    """Return what to say of a file whose list of pages goes on behind its end; "": it does not."""
+    at, form = file.pages.next_page_offset, file.tiff
+    if at is None:  # pages that are known without the list
+        return ""
+    handle = file.filehandle
+    handle.seek(at)
+    found = handle.read(form.offsetsize)
+    if len(found) == form.offsetsize:
+        (following,) = struct.unpack(form.offsetformat, found)
+        if not following or following + form.tagnosize <= handle.size:
+            return ""
+    left = "only one page is left" if pages == 1 else f"only {pages} pages are left"
+    return f"the file is cut off, {left}, more were there: copy it again"
 
 
 def is_tiff(stream: BinaryIO) -> bool:
@@ -264,7 +295,7 @@ def tiff_file(stream: BinaryIO) -> Any:
     """Open a TIFF with tifffile, whose log says nothing: what it cannot read is an error here."""
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    logging.getLogger("tifffile").addHandler(_SILENT)  # which is taken once
     stream.seek(0)
     return tifffile.TiffFile(stream)
 

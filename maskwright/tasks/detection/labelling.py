@@ -85,6 +85,7 @@ class Labels:
         """
         from maskwright.data.formats.coco.read import read_coco
         from maskwright.data.formats.geo.frames import frame_of
+        from maskwright.data.formats.lost import WORDS
         from maskwright.data.formats.table import TABLE
         from maskwright.data.formats.writing import lost_in, write_dataset
         from maskwright.data.rewriting.outlines import as_polygons
@@ -127,7 +128,9 @@ class Labels:
                     "pixels, from the top left corner",
                     stacklevel=2,
                 )
-            for what, count in (lost | lost_in(own, format)).items():
+            lost |= lost_in(own, format)
+            lost.pop(WORDS["own boxes"], None)  # a network's boxes; those are in the JSON
+            for what, count in lost.items():
                 warnings.warn(f"formats={format}: {count} {what}", stacklevel=2)
             try:
                 write_dataset(own, folder / format, format)
