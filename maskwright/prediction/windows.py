@@ -83,7 +83,7 @@ def idle_window_warning(asked: Any, idle: int, images: int) -> str | None:
     )
 
 
-def warn_of_own_windows(meta: Meta, dataset: Dataset, asked: Any) -> None:
+def warn_of_own_windows(meta: Meta, dataset: Dataset, asked: Any = None) -> None:
     """Warn if a model without a window gets a data set with images of more than 8 bits.
 
     And where a window is asked for and no image has more.
