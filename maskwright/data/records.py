@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskwright.channels import MOST_CHANNELS
 from maskwright.drawing.channels import shown
 from maskwright.ops.rle import Crop, Frame, decode_rle, rasterise_polygons
 from maskwright.structures import Skeleton
@@ -225,7 +226,8 @@ class Dataset:
             if self.channels is None and samples.ndim == 3 and samples.shape[2] != 3:
                 raise ValueError(
                     f"{record.path} has {samples.shape[2]} channels: choose the ones to see by "
-                    "channels=, the same for all images, as in channels=0,1,2"
+                    f"channels=, the same for all images and at most {MOST_CHANNELS}, as in "
+                    "channels=0,1,2"
                 )
             pixels = to_pixels(samples, self.window)
         except ValueError as error:

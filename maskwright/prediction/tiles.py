@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
 
 MANY = 16  # tiles from which on there is a progress bar
+SLOW = 10.0  # seconds; fewer tiles have one too if they will take longer
 
 # (tiles of one size as pixels (h, w, 3) uint8, their level) -> what was found in each
 Look = Callable[[Sequence[np.ndarray], int], Sequence[Any]]
@@ -76,7 +78,7 @@ def untiled_warning(
         if smaller > 2:
             return (
                 f"{meta.model} was trained on tiles of {side} pixels a side; an image of {width} x "
-                f"{height} as a whole shows it everything {smaller:.1f} times smaller: give "
+                f"{height} as a whole shows it everything {smaller:.3g} times smaller: give "
                 f"tile={side}"
             )
     return None
@@ -131,7 +133,7 @@ def assemble(
 def look_at_tiles(
     pixels: Any, tiling: Tiling, look: Look, *, batch: int, name: str
 ) -> Generator[tuple[Tile, np.ndarray, Any]]:
-    """Yield each tile of an image, its pixels and what was found in it; many have a progress bar.
+    """Yield each tile of an image, its pixels and what was found in it; a bar shows long work.
 
     Args:
         pixels: (H, W, 3) uint8, an array or what is read when it is cut (`LazyPixels`).
@@ -146,15 +148,17 @@ def look_at_tiles(
     def read(tiles: Sequence[Tile]) -> list[np.ndarray]:
         return [np.asarray(pixels[t.top : t.bottom, t.left : t.right]) for t in tiles]
 
+    def progress() -> console.Progress:
+        return console.progress(console.short(name), total=total, unit="tile", since=begin)
+
     batches = [
         level[first : first + batch] for level in levels for first in range(0, len(level), batch)
     ]
-    with (
-        console.progress(
-            console.short(name), total=total, unit="tile", enabled=total >= MANY
-        ) as bar,
-        ThreadPoolExecutor(1) as reader,
-    ):
+    begin, done = time.monotonic(), 0
+    bar: console.Progress | None = None
+    with ExitStack() as stack, ThreadPoolExecutor(1) as reader:
+        if total >= MANY:
+            bar = stack.enter_context(progress())
         coming = reader.submit(read, batches[0])
         for number, tiles in enumerate(batches):
             read_tiles = coming.result()
@@ -162,7 +166,13 @@ def look_at_tiles(
                 coming = reader.submit(read, batches[number + 1])
             found = look(read_tiles, tiles[0].level)
             yield from zip(tiles, read_tiles, found, strict=True)
-            bar.update(len(tiles))
+            done += len(tiles)
+            left = (time.monotonic() - begin) / done * (total - done)
+            if bar is None and done < total and left >= SLOW:
+                bar = stack.enter_context(progress())
+                bar.update(done - len(tiles))
+            if bar is not None:
+                bar.update(len(tiles))
 
 
 def evaluate_in_tiles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -128,12 +129,20 @@ class ResultWriter:
         for name in self._formats:
             ending, below = result.FILES[name]
             result.writers()[name](self.folder / below / f"{stem}{ending}")
-        page = None
-        if max(result.size) > LARGE:
-            page = self.folder / f"{stem}_zoom.html"
-            self._write_large(result, page, overlay)
-        else:
-            result.save(overlay, labels=self._labels)
+        page = self.folder / f"{stem}_zoom.html" if max(result.size) > LARGE else None
+        try:
+            if page is not None:
+                self._write_large(result, page, overlay)
+            else:
+                result.save(overlay, labels=self._labels)
+        except (WriteError, OSError) as error:
+            if page is not None:  # the tiles of a part of the picture
+                shutil.rmtree(page.with_suffix(""), ignore_errors=True)
+            if isinstance(error, OSError):
+                place = overlay if error.filename is None else Path(os.fsdecode(error.filename))
+                error = write_fault(place, error)
+            kept = f"{error}; what was found is there, {data.name}, the picture is not"
+            raise WriteError(kept, error.number) from None
         heatmap = None
         if result.heatmap is not None:
             heatmap = self.folder / "heatmaps" / f"{stem}.jpg"

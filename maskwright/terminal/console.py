@@ -138,18 +138,22 @@ class Progress:
 
     _shown: ClassVar[list[Progress]] = []  # from the outermost to the one that is seen
 
-    def __init__(self, label: str, total: int | None, unit: str, enabled: bool) -> None:
+    def __init__(
+        self, label: str, total: int | None, unit: str, enabled: bool, since: float | None
+    ) -> None:
         self.label, self.total, self.unit = one_line(label), total, one_line(unit)
         self.done = 0
         self.fields: dict[str, Any] = {}
         self._enabled = enabled
         self._bar: Any = None  # rich.progress.Progress, on a terminal
         self._task: Any = None
+        self._since = since
         self._start = self._last_line = time.monotonic()
         self._last_step = 0
 
     def __enter__(self) -> Self:
-        self._start = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._start = self._last_line if self._since is None else self._since
         if self._enabled and ERR.isatty():
             if self._shown:
                 self._shown[-1]._hide()
@@ -248,7 +252,12 @@ class Progress:
 
 
 def progress(
-    label: str, *, total: int | None = None, unit: str = "it", enabled: bool = True
+    label: str,
+    *,
+    total: int | None = None,
+    unit: str = "it",
+    enabled: bool = True,
+    since: float | None = None,
 ) -> Progress:
     """Return a context manager that shows how far a piece of work has come.
 
@@ -257,8 +266,9 @@ def progress(
         total: number of units of work; None when it is not known.
         unit: what is counted, e.g. "img".
         enabled: False shows nothing, for all processes but the first.
+        since: when the work began, by `time.monotonic`; None: it begins now.
     """
-    return Progress(label, total, unit, enabled)
+    return Progress(label, total, unit, enabled, since)
 
 
 def track(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..channels import describe_channels
 from ..data.records import describe_faults
 from ..terminal import console
 from .session import Session
@@ -31,6 +32,8 @@ def introduce(run: Session) -> None:
         ["device", f"{run.fabric.device}, {processes} process(es), precision {recipe.precision}"],
         ["weights", run.start],
         *map(list, run.task.rows(run.model, recipe, data)),
+        *([["channels", describe_channels(run.meta.channels)]] if run.meta.channels else []),
+        *([["tile", f"{run.meta.extra['tile']} pixels"]] if "tile" in run.meta.extra else []),
         *([["window", run.meta.extra["window"]]] if "window" in run.meta.extra else []),
         ["folder", str(run.dir)],
     ]

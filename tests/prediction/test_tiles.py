@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from maskwright.errors import OptionError
 from maskwright.models.detection.base import Detector, PostProcess
 from maskwright.models.meta import Meta
 from maskwright.ops.components import find_parts
+from maskwright.prediction import tiles
 from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.tiles import with_tile
@@ -283,6 +285,17 @@ def test_objects_of_tiles_go_out_in_map_coordinates(bright: Predictor, tmp_path:
     Image.fromarray(image).save(plain)
     with pytest.warns(UserWarning, match=r"formats=geo: 1 image.* no GeoTIFF.*are pixels"):
         list(predict(bright, plain, tile=100, save=tmp_path / "flat", formats="geo"))
+
+
+def test_few_tiles_that_take_long_have_a_bar(
+    bright: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _ = drawn((150, 200))
+    bright(image, tile=100)
+    assert "tile" not in capsys.readouterr().err
+    monkeypatch.setattr(tiles, "SLOW", 0.0)
+    bright(image, tile=100)
+    assert re.search(r"image 1: (\d+)/\1 tile, took", capsys.readouterr().err)
 
 
 class Stopped(Bright):

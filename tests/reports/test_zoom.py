@@ -78,6 +78,21 @@ def test_a_large_result_has_a_page_and_a_smaller_picture(tmp_path: Path) -> None
     assert np.abs(pixels[:, :95] - 60).max() < 3 < np.abs(pixels[20:30, 98:110] - 60).max()
 
 
+def test_a_disk_that_takes_no_large_picture_keeps_what_was_found(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    image = np.random.default_rng(0).integers(0, 256, (300, 4500, 3), np.uint8)
+    found = Detections((300, 4500), torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
+    result = Result(found, image, ["cell"], path="slide.png")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(ValueError, match=r"what was found is there, slide\.json, the picture"):
+            ResultWriter(tmp_path).write(result)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["slide.json"]
+
+
 def test_parts_of_a_picture_are_those_of_the_whole() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
