@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -251,7 +252,9 @@ def predict(
     if videos:
         if found:
             reading.check_video()
-        videos = [*watched.frames(source, sources, reading)] or videos
+        videos = [
+            replace(one, reading=reading) if isinstance(one, FrameSource) else one for one in videos
+        ]
         look = Look.of(
             predictor,
             watched,

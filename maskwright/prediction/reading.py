@@ -249,10 +249,11 @@ def read(
         picture = open_picture(source.data, source.page, reading.channels)
         try:
             reading.check(picture.channels, picture.name)
-            said = one_line(f"{source.path or source.name}: {picture.said}")
-            if picture.said and (told is None or said not in told):
-                warnings.warn(said, stacklevel=3)
-            if told is not None:
+            if picture.said:
+                said = one_line(f"{source.path or source.name}: {picture.said}")
+                told = set() if told is None else told
+                if said not in told:
+                    warnings.warn(said, stacklevel=3)
                 told.add(said)
             own = picture.window  # of the file, where nobody names one
             deep = picture.dtype != np.uint8 and own is None

@@ -78,6 +78,20 @@ class Picture:
     group: int | None = None
     labels: Sequence[str] = ()
 
+    def join(self, joints: Joints, owners: Iterable[Shape], alone: Shape) -> None:
+        """Give keypoints to the one object of their group, if it has none yet.
+
+        Args:
+            joints: the keypoints.
+            owners: the objects of their group.
+            alone: becomes an object of the image where there is none, or are several.
+        """
+        same = list(owners)
+        if len(same) == 1 and same[0].joints is None:
+            same[0].joined(joints)
+        else:
+            self.shapes.append(alone.joined(joints))
+
 
 Scan = Callable[[], Iterable[Picture]]
 

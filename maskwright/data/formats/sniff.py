@@ -92,6 +92,11 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+def is_kind(path: Path, suffix: str, kind: str) -> bool:
+    """Return whether a file has the suffix, in lower case, and the content of a format."""
+    return path.suffix.lower() == suffix and sniff(path) == kind
+
+
 def sniff(path: Path) -> str:
     """Return the format of a JSON, XML, text or other file: one of the names of `layouts.TABLE`.
 

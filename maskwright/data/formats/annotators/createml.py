@@ -27,7 +27,7 @@ from ..outgoing import (
     refuse_written,
     write_list,
 )
-from ..sniff import sniff
+from ..sniff import is_kind, sniff
 from ..source import BaseSource, ReadOptions
 
 FORMAT = "createml"
@@ -68,7 +68,7 @@ def find_createml(tree: Tree, path: Path) -> dict[str, CreateMLSource]:
 
 def createml_file(path: Path) -> dict[str, CreateMLSource]:
     """Return the split of a single file, {} for others."""
-    if path.suffix.lower() != ".json" or sniff(path) != KIND:
+    if not is_kind(path, ".json", KIND):
         return {}
     split = split_name(path.stem) or folder_split(path.parent)
     return {split or "train": CreateMLSource(path)}

@@ -22,7 +22,7 @@ from ...segments import BadSegment
 from ..beside import file_of_split, image_roots
 from ..folders import Tree, folder_split, split_name
 from ..json_file import load_json
-from ..sniff import sniff
+from ..sniff import is_kind, sniff
 from ..source import BaseSource, ReadOptions
 
 KIND = "Datumaro JSON"
@@ -74,7 +74,7 @@ def find_datumaro(tree: Tree, path: Path) -> dict[str, DatumaroSource]:
 
 def datumaro_file(path: Path) -> dict[str, DatumaroSource]:
     """Return the split of a single file, {} for others."""
-    if path.suffix.lower() != ".json" or sniff(path) != KIND:
+    if not is_kind(path, ".json", KIND):
         return {}
     return {split_name(path.stem) or "train": DatumaroSource(path)}
 
@@ -200,11 +200,8 @@ class _Reader(AnnotatedReader):
         if not joints:
             self.no_area(str(one.get("type")), f"{self.path}, {where}")
             return
-        same = list(owners.get(whole_number(one.get("group")) or 0, {}).values())
-        if len(same) == 1 and same[0].joints is None:
-            same[0].joined(joints)
-        else:
-            picture.shapes.append(found.joined(joints))
+        same = owners.get(whole_number(one.get("group")) or 0, {})
+        picture.join(joints, same.values(), found)
 
 
 def _within(categories: Any, kind: str, key: str) -> list[Any]:

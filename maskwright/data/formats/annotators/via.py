@@ -30,7 +30,7 @@ from ..beside import file_of_split, image_roots, listed_names, size_of
 from ..folders import Tree, split_name
 from ..json_file import load_json
 from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, one_file, refuse_written
-from ..sniff import sniff
+from ..sniff import is_kind
 from ..source import BaseSource, ReadOptions
 from ..tables.text import header_line, table_text
 
@@ -90,7 +90,7 @@ def via_file(path: Path) -> dict[str, ViaSource]:
 
 def _fits(file: Path) -> bool:
     if file.suffix.lower() != ".csv":
-        return file.suffix.lower() == ".json" and sniff(file) == KIND
+        return is_kind(file, ".json", KIND)
     try:
         words = next(csv.reader([header_line(file)]), [])
     except (ValueError, csv.Error):

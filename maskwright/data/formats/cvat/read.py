@@ -31,7 +31,7 @@ from ...records import Dataset
 from ...segments import BadSegment
 from ..beside import file_of_split, image_roots
 from ..folders import Tree, split_name
-from ..sniff import sniff
+from ..sniff import is_kind, sniff
 from ..source import BaseSource, ReadOptions
 from ..voc.xml_tree import BadXml, Node, xml_elements
 
@@ -82,7 +82,7 @@ def cvat_file(path: Path, split: str | None = None) -> dict[str, CvatSource]:
     Raises:
         ValueError: if it cannot be read.
     """
-    if path.suffix.lower() != ".xml" or sniff(path) != KIND:
+    if not is_kind(path, ".xml", KIND):
         return {}
     with path.open("rb") as file:
         divided = b' subset="' in file.read(HEAD)

@@ -36,7 +36,7 @@ from ...segments import BadSegment
 from ..beside import FilesSource, below, beside, files_by_split, listed_joints, listed_names
 from ..folders import Tree
 from ..json_file import load_json
-from ..sniff import sniff
+from ..sniff import is_kind, sniff
 from ..source import ReadOptions
 
 KIND = "LabelMe JSON"
@@ -82,7 +82,7 @@ def find_labelme(tree: Tree, path: Path) -> dict[str, LabelMeSource]:
 
 def labelme_file(path: Path) -> dict[str, LabelMeSource]:
     """Return the split of a single file that is LabelMe's JSON, {} for others."""
-    if path.suffix.lower() != ".json" or sniff(path) != KIND:
+    if not is_kind(path, ".json", KIND):
         return {}
     return {"train": LabelMeSource(root=path.parent, files=(path,), folder=path.parent)}
 

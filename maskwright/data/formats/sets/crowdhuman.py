@@ -26,7 +26,7 @@ from ...segments import LEAST, BadSegment
 from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, split_name
 from ..outgoing import Names, class_file, copy_image, objects_of, one_file, refuse_written
-from ..sniff import sniff
+from ..sniff import is_kind, sniff
 from ..source import BaseSource, ReadOptions
 
 KIND = "CrowdHuman odgt"
@@ -63,7 +63,7 @@ def find_crowdhuman(tree: Tree, path: Path) -> dict[str, CrowdHumanSource]:
 
 def crowdhuman_file(path: Path) -> dict[str, CrowdHumanSource]:
     """Return the split of a single file, {} for others."""
-    if path.suffix.lower() != SUFFIX or sniff(path) != KIND:
+    if not is_kind(path, SUFFIX, KIND):
         return {}
     return {split_name(path.stem) or "train": CrowdHumanSource(path)}
 

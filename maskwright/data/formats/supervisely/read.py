@@ -279,11 +279,8 @@ class _Reader(AnnotatedReader):
             self.no_area(GRAPH, f"{picture.file}, {place}")
             return
         self._leave(given, "of an object")
-        same = list(owners.get(str(given.get("instance")), {}).values())
-        if len(same) == 1 and same[0].joints is None:
-            same[0].joined(joints)
-        else:
-            picture.shapes.append(_bare(given, place).joined(joints))
+        same = owners.get(str(given.get("instance")), {})
+        picture.join(joints, same.values(), _bare(given, place))
 
     def _leave(self, one: dict[str, Any], of: str, labels: Sequence[str] = ()) -> None:
         """Count what of an object, or an image, no record has."""
