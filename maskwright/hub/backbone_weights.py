@@ -219,8 +219,8 @@ def _network(model: Model) -> nn.Module:
 def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> str:
     """Give the backbone of a model the weights of a classifier, and return what was given.
 
-    The fully connected layers of a VGG or AlexNet go to the head on regions, or to the layers that
-    a segmenter makes of them, as far as their sizes fit.
+    The fully connected layers of a VGG or AlexNet go to the heads on regions, or to the
+    convolutions that a segmenter or SSD makes of them, as far as their sizes fit.
 
     Args:
         model: gets the weights.
@@ -253,10 +253,6 @@ def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> 
         if block and f"{block[1]}.0.conv1.weight" in own and key not in own and COUNTER not in key:
             raise ValueError(f"{key} of {source} is no tensor of {name}: it holds another network")
     target.load_state_dict(fitting, strict=False)
-    heads: Any = getattr(model, "roi_heads", None)
-    head: Any = (
-        getattr(model, "network", None) if heads is None else getattr(heads, "box_head", None)
-    )
     layers = [
         (state[f"pre_logits.{layer}.weight"].float(), state[f"pre_logits.{layer}.bias"].float())
         for layer in ("fc1", "fc2")
@@ -266,6 +262,8 @@ def apply_pretrained(model: Model, state: Mapping[str, Tensor], source: str) -> 
         weight, bias = layers[0]
         side = math.isqrt(weight.shape[1] // model.backbone.channels[-1])
         layers[0] = (weight.unflatten(1, (-1, side, side)), bias)
-    if layers and hasattr(head, "load_classifier"):
-        source += f", {head.load_classifier(layers)} fully connected layers included"
+    parts: list[Any] = [part for part in model.modules() if hasattr(part, "load_classifier")]
+    if layers and parts:
+        taken = min(part.load_classifier(layers) for part in parts)
+        source += f", {taken} fully connected layers included"
     return source

@@ -95,6 +95,47 @@ def test_hidden_layers_of_our_classifier_become_those_of_the_head(
     torch.testing.assert_close(found, hidden, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "deeplabv2_vgg16"])
+def test_hidden_layers_of_our_classifier_are_thinned_for_dilated_ones(
+    name: str, tmp_path: Path
+) -> None:
+    """Every fourth channel, every third weight, where the classifier had them on a finer map."""
+    model = trained("vgg16", tmp_path / "a.safetensors", width=24)
+    options: dict[str, object] = {"fc_width" if "ssd" in name else "width": 6}
+    built, _, report = start_model(
+        name,
+        ["thing"],
+        weights=f"imagenet:{tmp_path / 'a.safetensors'}",
+        options=options,
+    )
+    assert report.endswith("2 fully connected layers included")
+    first, second = (model.network.classifier[place] for place in (0, 3))
+    kept = torch.zeros(7, 7)
+    kept[::3, ::3] = 1
+    weight = first.weight.unflatten(1, (512, 7, 7)) * kept
+    x = torch.randn(1, 512, 19, 19)
+    if "ssd" in name:
+        pairs = [(built.fpn.fc6, built.fpn.fc7)]
+    else:
+        pairs = [(branch[0], branch[3]) for branch in built.network.branches]
+    assert len(pairs) == (1 if "ssd" in name else 4)
+    with torch.no_grad():
+        for fc6, fc7 in pairs:
+            step = fc6.dilation[0] // 3
+            whole = torch.nn.functional.conv2d(
+                x, weight, first.bias, padding=3 * step, dilation=step
+            )
+            found = fc6.eval()(x)
+            torch.testing.assert_close(found, whole[:, ::4], rtol=1e-4, atol=1e-5)
+            others = torch.zeros_like(whole)
+            others[:, ::4] = whole[:, ::4]
+            expected = second(others.movedim(1, -1)).movedim(-1, 1)[:, ::4]
+            torch.testing.assert_close(fc7(found), expected, rtol=1e-4, atol=1e-5)
+    refused = dict.fromkeys(options, 7)
+    path = f"imagenet:{tmp_path / 'a.safetensors'}"
+    assert "0 fully" in start_model(name, ["thing"], weights=path, options=refused)[2]
+
+
 @pytest.mark.parametrize("backbone", ["convnext_atto", "mobilenetv2_100"])
 def test_a_detector_on_timm_starts_from_our_classifier(backbone: str, tmp_path: Path) -> None:
     model = trained(f"classify_{backbone}", tmp_path / "a.safetensors", imgsz=64)

@@ -11,9 +11,9 @@ as in Caffe, and the corner cells lie on the corner pixels: 321 pixels have 41 c
 8k + 1 pixels fit best. Parameters with 21 classes: 20,505,429 and 37,877,652, ResNet-101 with 4
 classes 42,795,088.
 
-Differences from the papers: the loss is that of the enlarged logits, not of shrunk maps of labels,
-and fc6 starts from random weights, not from those of ImageNet with holes. `statistics=caffe` and
-`stride_in_1x1=true` are for weights of Caffe; `ops/dense_crf.py` is the random field behind it.
+Difference from the papers: the loss is that of the enlarged logits, not of shrunk maps of labels.
+`statistics=caffe` and `stride_in_1x1=true` are for weights of Caffe; `ops/dense_crf.py` is the
+random field behind it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
-from ...nn.backbones.vgg import VGGS
+from ...nn.backbones.vgg import VGGS, load_thinned
 from ...nn.norm import init_convs
 from ...nn.winograd import Conv2d
 from ..options import check_dropout, check_ranges
@@ -112,6 +112,14 @@ class DeepLab(DilatedNetwork):
         first, *others = (branch(x) for branch in self.branches)
         total: Tensor = sum(others, first)
         return total
+
+    def load_classifier(self, layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+        """Start fc6 and fc7 of each branch from the layers of a VGG; see `load_thinned`."""
+        found = []
+        for branch in self.branches:
+            convs = [one for one in branch.children() if isinstance(one, nn.Conv2d)]
+            found.append(load_thinned(convs[:-1], layers))
+        return min(found)
 
     def all_logits(self, x: Tensor) -> list[tuple[Tensor, float]]:
         """Return the greatest of the logits of all sizes, and those of each; see `PixelNetwork`."""

@@ -7,6 +7,9 @@ halving, at strides 4, 8, 16 and 32, classifiers the whole sequence: one network
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from ..norm import init_convs
@@ -104,3 +107,35 @@ def parts_at_pools(layers: nn.Sequential) -> list[list[nn.Module]]:
             parts.append([])
         parts[-1].append(layer)
     return parts
+
+
+def load_thinned(convs: Sequence[nn.Conv2d], layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+    """Start convolutions from fully connected layers with more channels and larger kernels.
+
+    Of 4096 channels every fourth stays for 1024, of 7 x 7 weights every third for 3 x 3 (Chen et
+    al. 2015, section 3.1; Liu et al. 2016, section 3.1). A dilation of 6 at stride 16, or of 12 at
+    stride 8, puts them where the classifier had them.
+
+    Args:
+        convs: the convolutions, each fed by the one before.
+        layers: weight (out, C, h, w) or (out, in) and bias of each.
+
+    Returns:
+        How many were taken: the first ones, as long as their sizes are multiples.
+    """
+    inputs = None  # channels that the layer before has kept
+    for number, (conv, (weight, bias)) in enumerate(zip(convs, layers, strict=False)):
+        if weight.dim() == 2:
+            weight = weight[:, :, None, None]
+        if inputs is not None and weight.shape[1] > inputs[-1]:
+            weight = weight[:, inputs]
+        height, width = conv.kernel_size
+        rows, step = len(weight) // conv.out_channels, -(-weight.shape[-1] // width)
+        thinned = weight[::rows, :, ::step, ::step] if rows else weight
+        if thinned.shape != conv.weight.shape or height != width or conv.bias is None:
+            return number
+        inputs = torch.arange(0, len(weight), rows)
+        with torch.no_grad():
+            conv.weight.copy_(thinned)
+            conv.bias.copy_(bias[inputs])
+    return min(len(convs), len(layers))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....ops.checks import as_float
+from ...backbones.vgg import load_thinned
 from ...norm import BatchNorm2d
 from ...winograd import Conv2d
 from ..anchors import DefaultBoxes
@@ -108,6 +109,12 @@ class ExtraLevels(nn.Module):
                 x = F.pad(x, [0, max(least - x.shape[-1], 0), 0, max(least - x.shape[-2], 0)])
             levels.append(extra(x))
         return tuple(levels)
+
+    def load_classifier(self, layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+        """Start fc6 and fc7 from the fully connected layers of a VGG; see `load_thinned`."""
+        if self.fc6 is None or self.fc7 is None:
+            return 0
+        return load_thinned((self.fc6, self.fc7), layers)
 
 
 class MultiBoxHead(DenseHead):
