@@ -344,8 +344,9 @@ class Predictor:
             for loaded, (one, speed) in zip(batch, found, strict=True)
         ]
         results = [
-            replace(one, frame=loaded.frame, time=loaded.time, page=loaded.source.page)
-            for loaded, one in zip(batch, results, strict=True)
+            replace(one, frame=image.frame, time=image.time, page=page, axes=image.source.axes)
+            for image, one in zip(batch, results, strict=True)
+            for page in [image.source.page]
         ]
         if stop is not None and stop.error is not None:
             results[-1] = replace(results[-1], stopped=stop.tiles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -249,6 +249,7 @@ def read(
         picture = open_picture(source.data, source.page, reading.channels)
         try:
             reading.check(picture.channels, picture.name)
+            source = replace(source, axes=picture.axes)
             if picture.said:
                 said = one_line(f"{source.path or source.name}: {picture.said}")
                 told = set() if told is None else told

@@ -10,7 +10,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,15 @@ class Source:
             for the third array of a list.
         path: path or address as text; None for pixels in memory.
         page: number of the image in a file of several; None: the first.
+        axes: where that stands on the axes which the file declares, such as {"T": 3, "Z": 0}; only
+            of an image that was read, and empty if the file declares none.
     """
 
     data: Any
     name: str
     path: str | None
     page: int | None = None
+    axes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def list_sources(source: Any) -> Sources:
 def with_page(sources: Sources, page: int | tuple[range, ...] | None) -> Sources:
     """Return a page of each file, or several as images of their own, named `stem-page2.tif`.
 
+    Where the file declares axes, their numbers stand behind that of the page: `stem-page2-t0-z2.tif`.
     A file that cannot be opened is left as it is: reading it will tell. So it will of the first
     page that a range has and the file has not, unless the range has no end.
 
@@ -121,10 +125,12 @@ def with_page(sources: Sources, page: int | tuple[range, ...] | None) -> Sources
         return replace(sources, items=[replace(item, page=page) for item in sources])
     found = []
     for item in sources:
-        count = count_pages(item)
+        count, places = count_pages(item)
         path = Path(item.name)
         for number in _numbers(page, count):
-            part = f"{path.stem}-page{number:0{len(str(count - 1))}}{path.suffix}"
+            axes = places[number] if number < len(places) else {}
+            spot = "".join(f"-{axis.lower()}{at}" for axis, at in axes.items())
+            part = f"{path.stem}-page{number:0{len(str(count - 1))}}{spot}{path.suffix}"
             alone = count == 1 and number == 0
             name = item.name if alone else str(path.with_name(part))
             found.append(replace(item, name=name, page=None if alone else number))
@@ -143,20 +149,23 @@ def _numbers(pages: tuple[range, ...], count: int) -> list[int]:
     return list(numbers)
 
 
-def count_pages(source: Source) -> int:
-    """Return the images in a file; one of what cannot be opened."""
+def count_pages(source: Source) -> tuple[int, tuple[dict[str, int], ...]]:
+    """Return the images in a file, one of what cannot be opened; of each its axes, if declared."""
     data = source.data
     try:
         if isinstance(data, Path):
-            return 1 if data.suffix.lower() in PHOTOS else image_header(data).frames
+            if data.suffix.lower() in PHOTOS:
+                return 1, ()
+            header = image_header(data)
+            return header.frames, header.places
         if hasattr(data, "n_frames"):
-            return count_frames(data)
+            return count_frames(data), ()
         if isinstance(data, bytes | bytearray | memoryview) or hasattr(data, "read"):
             with open_picture(data) as picture:
-                return picture.pages
+                return picture.pages, ()
     except ValueError:
         pass
-    return 1
+    return 1, ()
 
 
 def _told_apart(items: list[Source]) -> list[Source]:

@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -52,6 +53,8 @@ class ImageResult(ABC):
         frame: of a video: how many frames stand before this one; None for images.
         time: of a video: seconds from its beginning; None for images.
         page: number of the image in its file, where one was asked for; or None.
+        axes: where the image stands on the axes that its file declares (OME-TIFF, ImageJ), from 0
+            on, such as {"T": 3, "Z": 0}; empty: none is declared, or there is one image.
         stopped: tiles that were looked at, and tiles of the image, where a signal ended the look
             between them; None: it was looked at as a whole.
         heatmap: (H, W) float32 in [0, 1], where the evidence lies, if it was asked for; or None.
@@ -73,6 +76,7 @@ class ImageResult(ABC):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    axes: Mapping[str, int] = MappingProxyType({})
     stopped: tuple[int, int] | None = None
 
     MEASURE: ClassVar[str] = "score"
@@ -283,14 +287,15 @@ class ImageResult(ABC):
         """Return everything but the pixels as JSON text.
 
         An object with `path`, `name`, of videos `frame` and `time`, of a page that was asked for
-        its `page`, of an image whose look a signal ended `stopped`, `height`, `width`, `speed` and
-        what the task adds.
+        its `page`, where its file declares axes its `axes`, of an image whose look a signal ended
+        `stopped`, `height`, `width`, `speed` and what the task adds.
         """
         height, width = self.size
         place: dict[str, Any] = {}
         if self.frame is not None:
             place |= {"frame": self.frame, "time": self.time}
         place |= {"page": self.page} if self.page is not None else {}
+        place |= {"axes": dict(self.axes)} if self.axes else {}
         if self.stopped is not None:
             place |= {"stopped": dict(zip(("tiles", "of"), self.stopped, strict=True))}
         return to_json(

@@ -41,7 +41,9 @@ def test_declared_axes(name: str, options: dict[str, Any], tmp_path: Path) -> No
     assert (header.frames, header.channels, header.size) == (T * Z, C, (H, W))
     for page in range(T * Z):
         expected = FULL[page // Z, page % Z].transpose(1, 2, 0)
+        assert header.places[page] == {"T": page // Z, "Z": page % Z}
         with open_picture(file, page) as picture:
+            assert picture.axes == header.places[page]
             assert picture.channels == C and picture.by_window and not picture.said
             np.testing.assert_array_equal(picture.whole(), expected)
             np.testing.assert_array_equal(picture.read(3, 5, 9, 25), expected[3:9, 5:25])

@@ -53,6 +53,26 @@ def test_all_pages_have_names_of_their_own(folder: Path, predictor: Predictor) -
     assert json.loads(notes.read_text())["page"] == 7 and result.page == 11
 
 
+@pytest.mark.filterwarnings("ignore:max_det")
+def test_pages_tell_their_time_and_plane(tmp_path: Path, predictor: Predictor) -> None:
+    file, out = tmp_path / "s.ome.tif", tmp_path / "out"
+    with tifffile.TiffWriter(file) as writer:  # two series, one with times and one alone
+        for shape in ((2, 3, 40, 50), (1, 1, 40, 50)):
+            stack = RNG.integers(0, 256, shape, np.uint8)
+            writer.write(stack, photometric="minisblack", metadata={"axes": "TZYX"})
+    results = list(mw.predict(predictor, file, page="1,5-6", save=out))
+    axes = [{"series": 0, "T": 0, "Z": 1}, {"series": 0, "T": 1, "Z": 2}, {"series": 1}]
+    assert [dict(one.axes) for one in results] == axes
+    names = ["page1-series0-t0-z1", "page5-series0-t1-z2", "page6-series1"]
+    assert [one.name for one in results] == [f"s.ome-{name}.tif" for name in names]
+    told = [json.loads((out / f"s.ome-{name}.json").read_text()) for name in names]
+    assert [one["axes"] for one in told] == axes
+    list(mw.predict(predictor, file, page="all", stride=5, save=out))
+    lines = [json.loads(line) for line in next(out.glob("*.jsonl")).read_text().splitlines()]
+    assert [(one["page"], one["axes"]["series"]) for one in lines] == [(0, 0), (5, 0)]
+    assert "axes" not in json.loads(predictor(RNG.integers(0, 256, (40, 50, 3), np.uint8)).to_json())
+
+
 @pytest.mark.filterwarnings("ignore:max_det", "ignore:1 of 2 images could not be read")
 def test_one_page(folder: Path, predictor: Predictor) -> None:
     file = folder / "stack.tif"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 _UNDECLARED = ("generic", "uniform")  # kinds of series of tifffile
 _UNKNOWN = frozenset("IQ")  # axes that it names so, because nothing is said of them
@@ -46,10 +46,13 @@ class Stack:
 
     Attributes:
         images: of each the pages that hold its channels, in order.
+        places: of each where it stands on the axes that the file declares, from 0 on, such as
+            {"T": 3, "Z": 0}; of a file with several series also its "series"; empty: none declared.
         said: how pages and channels were told apart, where it had to be decided; or "".
     """
 
     images: tuple[tuple[Part, ...], ...]
+    places: tuple[dict[str, int], ...] = ()
     said: str = ""
 
 
@@ -64,7 +67,7 @@ def find_stack(file: Any, channels: Sequence[int] | None, page: int | None) -> S
     if len(file.pages) == 1 and not (file.is_ome or file.is_imagej or file.is_shaped):
         return Stack(((Part(file.pages[0]),),))
     wanted = 1 + max(channels) if channels is not None and page is None else 0
-    groups: list[tuple[str, list[list[Part]]]] = []
+    groups: list[_Series] = []
     for number, series in enumerate(file.series):
         aside = str(series.name).lower().startswith(_ASIDE)
         leading = series.axes[: len(series.axes) - len(series.keyframe.axes)]
@@ -72,8 +75,16 @@ def find_stack(file: Any, channels: Sequence[int] | None, page: int | None) -> S
             return _pages(file, wanted)
         if not (number and aside) and not series.keyframe.is_reduced:
             groups.append(_declared(series, wanted))
-    said = "; ".join(dict.fromkeys(text for text, _ in groups if text))
-    return Stack(tuple(tuple(image) for _, images in groups for image in images), said)
+    said = "; ".join(dict.fromkeys(group.said for group in groups if group.said))
+    return Stack(
+        tuple(tuple(image) for group in groups for image in group.images),
+        tuple(
+            {"series": number, **place} if len(groups) > 1 else place
+            for number, group in enumerate(groups)
+            for place in group.places
+        ),
+        said,
+    )
 
 
 def _pages(file: Any, wanted: int) -> Stack:
@@ -85,14 +96,22 @@ def _pages(file: Any, wanted: int) -> Stack:
     if alike and own < wanted <= count:
         return Stack(
             (tuple(parts),),
-            f"its {len(parts)} pages, whose axes nothing declares, are taken as channels, because "
+            said=f"its {len(parts)} pages, whose axes nothing declares, are taken as channels, because "
             f"number {wanted - 1} is asked for and a page has {own}; page= takes one page",
         )
     return Stack(tuple((part,) for part in parts))
 
 
-def _declared(series: Any, wanted: int) -> tuple[str, list[list[Part]]]:
-    """Return what was decided, and the images of a series whose axes are known."""
+class _Series(NamedTuple):
+    """What `Stack` says of one series."""
+
+    images: list[list[Part]]
+    places: list[dict[str, int]]
+    said: str
+
+
+def _declared(series: Any, wanted: int) -> _Series:
+    """Return the images of a series whose axes are known."""
     level = series.levels[0]
     keyframe = level.keyframe
     count = len(level.axes) - len(keyframe.axes)
@@ -114,8 +133,9 @@ def _declared(series: Any, wanted: int) -> tuple[str, list[list[Part]]]:
                 f"its axis {inner} of {size} is taken as channels, because number {wanted - 1} is "
                 f"asked for and it declares {own}; page= takes one of them"
             )
-    images: dict[tuple[int, ...], list[Part]] = {}
+    images: dict[tuple[tuple[str, int], ...], list[Part]] = {}
     for place, part in zip(product(*map(range, sizes)), parts, strict=True):
-        key = tuple(at for axis, at in zip(axes, place, strict=True) if axis != inner)
+        spots = zip(axes, place, strict=True)
+        key = tuple((axis, at) for axis, at in spots if axis != inner and axis in longer)
         images.setdefault(key, []).append(part)
-    return said, list(images.values())
+    return _Series(list(images.values()), [dict(key) for key in images], said)

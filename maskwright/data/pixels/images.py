@@ -45,6 +45,7 @@ class Header:
         broken_exif: whether its EXIF block cannot be read, and with it the orientation.
         deep: whether its samples have more than 8 bits, and so are scaled by a window.
         channels: samples of a pixel, without alpha.
+        places: of each of the frames, see `axes.Stack`.
     """
 
     size: tuple[int, int]
@@ -56,6 +57,7 @@ class Header:
     broken_exif: bool
     deep: bool
     channels: int
+    places: tuple[dict[str, int], ...] = ()
 
 
 def load_image(
@@ -181,7 +183,8 @@ def _of_tiff(found: OpenTiff) -> Header:
     mode = {1: "L", 3: "RGB"}.get(count, f"{count} channels")
     more = kind != np.uint8
     mode = str(kind) if more else mode
-    return Header(size, stored, "TIFF", (".tif", ".tiff"), mode, found.pages, False, more, count)
+    ends, places = (".tif", ".tiff"), found.places
+    return Header(size, stored, "TIFF", ends, mode, found.pages, False, more, count, places)
 
 
 def has_deep_samples(path: Path) -> bool:

@@ -41,6 +41,7 @@ class Picture:
         by_window: whether parts are read from the file when they are asked for; otherwise the
             image is in memory.
         pages: images in the file.
+        axes: where it stands on the axes of the file, see `axes.Stack`; empty: none is declared.
         said: how pages and channels were told apart, where it had to be decided, and that the file
             is cut off; or "".
         window: (low, high) of the samples that the file recommends to look at; None: none.
@@ -59,11 +60,13 @@ class Picture:
         orientation: int = 1,
         stream: BinaryIO | None = None,
         pages: int = 1,
+        axes: dict[str, int] | None = None,
         said: str = "",
         window: Window | None = None,
     ) -> None:
         self.window = window
         self.name, self.pages, self.said = name, pages, said
+        self.axes: dict[str, int] = axes or {}
         self._stream, self._orientation, self._samples = stream, orientation, samples
         if isinstance(samples, np.ndarray):
             height, width = samples.shape[:2]
@@ -250,5 +253,11 @@ def _of_tiff(
     if not windows.by_window:
         check_pixels(height, width, name)
     return Picture(
-        name, windows, orientation=orientation, stream=stream, pages=found.pages, said=found.said
+        name,
+        windows,
+        orientation=orientation,
+        stream=stream,
+        pages=found.pages,
+        axes=found.places[found.number] if found.places else None,
+        said=found.said,
     )

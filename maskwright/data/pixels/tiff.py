@@ -203,12 +203,16 @@ class OpenTiff(NamedTuple):
         windows: its samples.
         orientation: 1 to 8.
         pages: images in the file.
+        places: of each of them, see `axes.Stack`.
+        number: which of them it is.
         said: see `axes.Stack`; and that it was cut off.
     """
 
     windows: TiffWindows
     orientation: int
     pages: int
+    places: tuple[dict[str, int], ...]
+    number: int
     said: str
 
 
@@ -238,7 +242,8 @@ def open_tiff(
         file = tiff_file(stream)
         stack = find_stack(file, channels, page)
         cut = _cut_off(file, len(stack.images))
-        parts = stack.images[_page_of(page, len(stack.images), name, cut)]
+        number = _page_of(page, len(stack.images), name, cut)
+        parts = stack.images[number]
         if any(part.page is None for part in parts):
             raise RefusedError(f"{name} declares planes that it lacks: copy it again")
         first = parts[0].page.keyframe
@@ -251,7 +256,7 @@ def open_tiff(
         taken = chosen_channels(channels, count, usual_channels(first, count), name)
         windows = TiffWindows(file, parts, taken, name)
         said = "; ".join(filter(None, (stack.said, cut)))
-        return OpenTiff(windows, orientation, len(stack.images), said)
+        return OpenTiff(windows, orientation, len(stack.images), stack.places, number, said)
     except (ForPillowError, RefusedError, TooLargeError):
         raise
     except Exception as error:  # what stands in its tags may be anything

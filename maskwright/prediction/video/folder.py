@@ -90,7 +90,7 @@ class FrameFolder:
                 self.broken += 1
                 self.reason = self.reason or str(error)
                 continue
-            yield Frame(loaded.pixels, number, number * self.tick, loaded.load_ms, item)
+            yield Frame(loaded.pixels, number, number * self.tick, loaded.load_ms, loaded.source)
         if self.broken and self.broken * choice.stride >= len(self.source.sources):
             raise ValueError(
                 f"{self.source.path}: none of the {self.broken} frames could be read; the first: "

@@ -119,7 +119,7 @@ class VideoOptions:
         }
         for name in (name for name, given in asked.items() if given and len(sources)):
             if sources.single:
-                pages = count_pages(sources.items[0])
+                pages, _ = count_pages(sources.items[0])
                 mend = f" of {pages}: page=all takes them as frames" if pages > 1 else ""
                 raise OptionError(
                     f"{name} is for videos, cameras and folders of frames, and source is one image"

@@ -37,6 +37,7 @@ class ClassResult(ImageResult):
         frame: see `ImageResult`.
         time: see `ImageResult`.
         page: see `ImageResult`.
+        axes: see `ImageResult`.
         floors: least probability of each class; None: `conf` counts for all.
 
     Example:
@@ -64,6 +65,7 @@ class ClassResult(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     COLUMNS: ClassVar[Mapping[str, str]] = {"label": "int32", "name": "string", "score": "float32"}
 

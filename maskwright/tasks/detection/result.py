@@ -51,6 +51,7 @@ class Result(ImageResult):
         frame: see `ImageResult`.
         time: see `ImageResult`.
         page: see `ImageResult`.
+        axes: see `ImageResult`.
         stopped: see `ImageResult`.
 
     Example:
@@ -78,6 +79,7 @@ class Result(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
     stopped: tuple[int, int] | None = None
 
     # GeoJSON with polygons, and 16-bit PNGs in `labels/` with the number of the object at each

@@ -57,6 +57,7 @@ class LocationResult(ImageResult):
         frame: see `ImageResult`.
         time: see `ImageResult`.
         page: see `ImageResult`.
+        axes: see `ImageResult`.
 
     Example:
         >>> import numpy as np, torch
@@ -80,6 +81,7 @@ class LocationResult(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     COLUMNS: ClassVar[Mapping[str, str]] = {
         **{"label": "int32", "name": "string", "score": "float32"},

@@ -43,6 +43,7 @@ class SemanticResult(ImageResult):
         frame: see `ImageResult`.
         time: see `ImageResult`.
         page: see `ImageResult`.
+        axes: see `ImageResult`.
         colors: (red, green, blue) of the classes by label, as far as their data set has some.
 
     Example:
@@ -70,6 +71,7 @@ class SemanticResult(ImageResult):
     frame: int | None = None
     time: float | None = None
     page: int | None = None
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     MEASURE = "share"
     # GeoJSON with polygons, 8-bit PNGs with a palette in `labels/`, arrays in `probs/`.
