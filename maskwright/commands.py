@@ -75,19 +75,17 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
 
 
 def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
-    """Return what is wrong with an option that neither training nor model has.
-
-    Args:
-        name: the option.
-        model: registered name.
-        kinds: the options of the model.
-    """
+    """Return what is wrong with an option `name` of a model that neither it nor training has."""
+    import maskwright
     from maskwright.models import list_models
     from maskwright.tasks.recipe import TrainRecipe
 
     having = [other for other, entry in list_models().items() if name in entry.arguments()]
     if having:
         return f"{model} has no option {name!r}; {first_few(having, 3)} have it: give model=..."
+    looks: dict[str, Any] = {"predict": maskwright.predict, "val": maskwright.val}
+    if there := [one for one, run in looks.items() if name in inspect.signature(run).parameters]:
+        return f"train has no option {name!r}: it is one of {' and '.join(there)}"
     own = [field.name for field in fields(TrainRecipe) if field.name != "model_args"]
     return (
         f"train has no option {name!r}{nearest(name, [*own, *kinds])} (see `maskwright train "

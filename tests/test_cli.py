@@ -112,6 +112,7 @@ def test_module_runs_as_a_command() -> None:
         ("predict a b --conf --save", "the option 'conf' needs a value"),
         ("predict a b max_det=2.5", "expected INT, got '2.5'"),
         ("train", "train needs data=..."),
+        ("train data=x overlap=0.9", "train has no option 'overlap': it is one of predict and val"),
         ("train data=x epoch=3", "train has no option 'epoch'; did you mean 'epochs'?"),
         ("train data=x anchor_size=3", "did you mean 'anchor_sizes'?"),
         ("train data=x gpu=0", "of the model `maskwright models mask_rcnn_resnet50_fpn`"),

@@ -17,8 +17,13 @@ from ..errors import OptionError
 from .base import Model
 
 
-def with_channels(model: Any, count: int) -> None:
+def with_channels(model: Any, count: int, name: str) -> None:
     """Let a model take so many channels; weights that see the pixels are adapted.
+
+    Args:
+        model: the model.
+        count: of the images.
+        name: what the user calls it.
 
     Raises:
         OptionError: if it cannot, or the number is not from 1 to `MOST_CHANNELS`.
@@ -28,12 +33,14 @@ def with_channels(model: Any, count: int) -> None:
     for part in [one for one in model.modules() if isinstance(one, Model)]:
         if part.channels == count:
             continue
-        if not part.any_channels:
+        conv = _first(part) if part.any_channels else None
+        if conv is None:
+            held = "one channel" if count == 1 else f"{count} channels"
+            three = ",".join(str(min(number, count - 1)) for number in range(3))
             raise OptionError(
-                f"{type(model).__name__} looks at red, green and blue: choose another model for "
-                f"{count} channels, or three of them, as in channels=0,1,2"
+                f"{name} looks at red, green and blue alone: for {held} choose another model or "
+                f"backbone, or three of them, as in channels={three}"
             )
-        conv = _first(part)
         if part.bgr:  # the filters then stand in the order of the channels
             conv.weight = nn.Parameter(conv.weight.detach().flip(1), conv.weight.requires_grad)
             part.mean, part.std, part.bgr = part.mean.flip(0), part.std.flip(0), False
@@ -58,14 +65,13 @@ def _spread(values: Tensor, count: int) -> Tensor:
     return values.repeat(-(-count // len(values)), 1, 1)[:count].clone()
 
 
-def _first(part: Model) -> nn.Conv2d:
-    """Return the convolution that sees the pixels: the first one of the backbone."""
+def _first(part: Model) -> nn.Conv2d | None:
+    """Return the convolution that sees the pixels, the first one of the backbone; None: there is
+    none over red, green and blue.
+    """
     backbone = cast(nn.Module, getattr(part, "backbone", part))
     found = next((one for one in backbone.modules() if isinstance(one, nn.Conv2d)), None)
     if found is None or found.in_channels != part.channels or found.groups != 1:
-        raise OptionError(
-            f"{type(part).__name__} has no first convolution over red, green and blue that could "
-            "take other channels: choose another model or backbone"
-        )
+        return None
     assert isinstance(found.weight, torch.Tensor)
     return found

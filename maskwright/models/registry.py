@@ -249,7 +249,7 @@ def build(name: str, num_classes: int, *, input_channels: int = 3, **options: An
     model = entry.builder(num_classes, entry.options(**{**presets, **options}))
     assert model.task == entry.task
     if input_channels != 3:
-        with_channels(model, input_channels)
+        with_channels(model, input_channels, name)
     return model
 
 

@@ -113,12 +113,22 @@ class Reading:
         """Let a data set read its images so.
 
         Raises:
-            ValueError: if its images are in the file itself, and the network has other channels.
+            ValueError: if the network has other channels than its images; of image files the first
+                is looked at, and the others when they are read.
         """
         dataset.window, dataset.page, dataset.channels = self.window, self.page, self.channels
         if dataset.stored:
             dataset.channels = None
             self.check(3, str(dataset.source))
+        elif len(dataset):
+            try:
+                picture = open_picture(dataset[0].path, self.page, self.channels)
+            except RefusedError as error:
+                raise ValueError(f"{error}{self.lacking}") from None
+            except ValueError:  # whoever reads it tells
+                return
+            picture.close()
+            self.check(picture.channels, picture.name)
 
     def check(self, channels: int, name: str) -> None:
         """Raise ValueError unless an image of so many channels is one for the network."""

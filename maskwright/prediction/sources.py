@@ -26,7 +26,8 @@ from ..stores import StoreFile, is_address, list_store, store_name
 from .video.kinds import is_video
 
 MOST_FOLDERS = 100  # that are looked into for an image
-USUAL = ".jpg, .png, .tif or .webp"
+USUAL = ".jpg, .png, .tif, .webp, .avif or .dcm"
+VIDEOS = ".mp4, .mkv or .avi"
 PHOTOS = (".jpg", ".jpeg")  # which hold one image
 # Files that systems leave in folders: nobody means them.
 LITTER = (".ds_store", "thumbs.db", "desktop.ini")
@@ -111,7 +112,8 @@ def list_sources(source: Any) -> Sources:
 def with_page(sources: Sources, page: int | tuple[range, ...] | None) -> Sources:
     """Return a page of each file, or several as images of their own, named `stem-page2.tif`.
 
-    Where the file declares axes, their numbers stand behind that of the page: `stem-page2-t0-z2.tif`.
+    Where a file declares axes, their numbers stand behind that of the page, as in
+    `stem-page2-t0-z2.tif`.
     A file that cannot be opened is left as it is: reading it will tell. So it will of the first
     page that a range has and the file has not, unless the range has no end.
 
@@ -236,7 +238,11 @@ def _list_path(source: str | Path) -> Sources:
         taken = set(images)
         others = [file for file in found if file not in taken and file.is_file()]
         if not images:
-            what = f"{len(found)} files, none an image ({USUAL})" if found else "nothing"
+            what = (
+                f"{len(found)} files, none an image ({USUAL}) or video ({VIDEOS})"
+                if found
+                else "nothing"
+            )
             raise ValueError(f"source: the pattern {text!r} matches {what}")
         note = _describe(text, len(images), [_count_kinds(others)])
         return Sources(_told_apart([_file(file) for file in images]), False, note)
@@ -295,7 +301,8 @@ def _check_image(path: Path) -> None:
                 "maskwright.predict(model, source) looks at videos"
             ) from None
         raise ValueError(
-            f"source: {str(path)!r} is not an image: give a file such as {USUAL}"
+            f"source: {str(path)!r} is neither image nor video: give a file such as "
+            f"{USUAL}, {VIDEOS}"
         ) from None
 
 
@@ -321,8 +328,8 @@ def _list_folder(path: Path) -> Sources:
     if not shown:
         kinds = "; ".join(filter(None, (_count_hidden(path, hidden), _count_kinds(others))))
         raise ValueError(
-            f"source: the folder {str(path)!r} holds no image ({USUAL})"
-            + (f": there are {kinds}" if kinds else "")
+            f"source: the folder {str(path)!r} holds no image ({USUAL}) "
+            f"and no video ({VIDEOS})" + (f": there are {kinds}" if kinds else "")
         )
     folders = ""
     if below:

@@ -76,9 +76,10 @@ def untiled_warning(
             continue
         smaller = known * longest / max(rule.target_size(height, width))
         if smaller > 2:
+            times = f"{smaller:.0f}" if smaller >= 10 else f"{smaller:.1f}"
             return (
-                f"{meta.model} was trained on tiles of {side} pixels a side; an image of {width} x "
-                f"{height} as a whole shows it everything {smaller:.3g} times smaller: give "
+                f"{meta.model} was trained on tiles of {side} pixels a side; of an image of "
+                f"{width} x {height} as a whole everything is {times} times smaller: give "
                 f"tile={side}"
             )
     return None

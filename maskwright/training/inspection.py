@@ -47,9 +47,11 @@ def check_images(*datasets: Dataset | None, fabric: Any) -> None:
     if messages:
         shown = "\n".join(f"  {message}" for message in messages[:SHOWN])
         more = f"\n  and {len(messages) - SHOWN} others" if len(messages) > SHOWN else ""
+        whole = all("channels=" in message for message in messages)  # they are as they should be
+        mend = "choose channels that all images have" if whole else "mend them"
         raise ValueError(
-            f"{len(messages)} of {images} images cannot be used:\n{shown}{more}\nmend them, or "
-            "take them out of the annotations; `maskwright data check` lists them in a file"
+            f"{len(messages)} of {images} images cannot be used:\n{shown}{more}\n{mend}, or "
+            "take the images out of the annotations; `maskwright data check` lists them in a file"
         )
     if decoded < images and fabric.is_global_zero:
         console.note(

@@ -115,7 +115,7 @@ def build_model(
         random_start = report == RANDOM_START
         args.pop("input_channels", None)
         if model.channels != data.num_channels:
-            with_channels(model, data.num_channels)
+            with_channels(model, data.num_channels, recipe.model)
             report += f"; its first convolution now takes {data.num_channels} channels"
         if data.num_channels != 3:
             args["input_channels"] = data.num_channels

@@ -94,7 +94,10 @@ def test_axes_that_nobody_declared(options: dict[str, Any], tmp_path: Path) -> N
         assert "4 pages, whose axes nothing declares, are taken as channels" in picture.said
         np.testing.assert_array_equal(picture.whole(), FULL[0, 0, [2, 1, 0]].transpose(1, 2, 0))
     np.testing.assert_array_equal(load_samples(file, channels=(0,)), FULL[0, 0, 0][..., None])
-    with pytest.raises(ValueError, match="one channel, numbered from 0, but channels=4"):
+    with pytest.raises(
+        ValueError,
+        match=r"of 4 pages with one channel each, as one image has 4 channels, .*channels=4",
+    ):
         open_picture(file, channels=(4,))
 
 

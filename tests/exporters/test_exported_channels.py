@@ -30,7 +30,7 @@ def four_channels(name: str) -> Predictor:
         if name.startswith("fcn"):  # whose last layer begins with zeros
             torch.nn.init.normal_(model.network.get_submodule(model.network.final).weight)
         predictor = Predictor(model, meta, device="cpu")
-    with_channels(predictor.model, 4)
+    with_channels(predictor.model, 4, "model")
     predictor.meta.channels, predictor.meta.window = [3, 0, 1, 2], (100.0, 3000.0)
     return predictor
 

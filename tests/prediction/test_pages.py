@@ -70,7 +70,9 @@ def test_pages_tell_their_time_and_plane(tmp_path: Path, predictor: Predictor) -
     list(mw.predict(predictor, file, page="all", stride=5, save=out))
     lines = [json.loads(line) for line in next(out.glob("*.jsonl")).read_text().splitlines()]
     assert [(one["page"], one["axes"]["series"]) for one in lines] == [(0, 0), (5, 0)]
-    assert "axes" not in json.loads(predictor(RNG.integers(0, 256, (40, 50, 3), np.uint8)).to_json())
+    assert "axes" not in json.loads(
+        predictor(RNG.integers(0, 256, (40, 50, 3), np.uint8)).to_json()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:max_det", "ignore:1 of 2 images could not be read")

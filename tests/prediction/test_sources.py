@@ -112,7 +112,7 @@ def test_a_missing_folder_is_named(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["weights.pt", "notes.txt"])
 def test_other_files_are_no_images(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"abc")
-    with pytest.raises(ValueError, match=r"is not an image: give a file such as \.jpg"):
+    with pytest.raises(ValueError, match=r"is neither image nor video: give a file such as \.jpg"):
         list_sources(tmp_path / name)
 
 

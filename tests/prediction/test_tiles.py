@@ -135,7 +135,7 @@ def test_a_model_of_tiles_is_not_shown_a_large_image_as_a_whole_in_silence(
     assert sum("tiles" in str(one.message) for one in [*told, *streamed]) == 2
     data = coco_data(tmp_path / "data", {"a.tif": (image, boxes), "b.tif": (image, boxes)})
     val(bright, data, workers=0)
-    assert " ".join(capsys.readouterr().err.split()).count("everything 4.2 times smaller") == 1
+    assert " ".join(capsys.readouterr().err.split()).count("everything is 4.2 times smaller") == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bright(image, tile=100)

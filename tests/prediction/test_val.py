@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from maskwright.channels import AllChannels
 from maskwright.data.discover import open_dataset
 from maskwright.data.formats.voc.write import write_voc
 from maskwright.data.records import Dataset
 from maskwright.models.detection.base import Detector, PostProcess
 from maskwright.models.meta import Meta
 from maskwright.prediction.predictor import Predictor
+from maskwright.prediction.reading import Reading
 from maskwright.prediction.val import val
 from maskwright.structures import Images, Instances, Resize, Skeleton
 from maskwright.tasks.detection.evaluate import (
@@ -384,3 +386,18 @@ def test_the_pictures_draw_what_the_data_says(data: Path, tmp_path: Path) -> Non
     part = slice(330, 515)
     assert np.ptp(shown[part].astype(int)) > 150  # there are masks
     assert (np.abs(shown[part].astype(int) - found[part]).max(-1) > 60).mean() < 0.001
+
+
+def test_data_of_other_channels_is_told_what_the_model_was_trained_with(data: Path) -> None:
+    colours = open_dataset(data, split="val")
+    every, some = AllChannels(range(4)), (4, 0, 2)
+    for reading, told in (
+        (Reading(None, every, 4, "mine", every), r"\.png has 3 channels.*mine was trained with"),
+        (
+            Reading(None, some, 3, "mine", some),
+            r"but channels=4,0,2 .*mine was trained with 3 chan",
+        ),
+        (Reading(None, None, 4, "mine", None), r"\.png has 3 channels, and mine was trained with"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            reading.apply(colours)

@@ -34,7 +34,7 @@ def test_all_broken_images_are_named_before_the_first_step(
         mw.train(**options)
     for name in broken:
         assert str(data / "images" / name) in str(caught.value)
-    assert "take them out" in str(caught.value)
+    assert "mend them, or take the images out" in str(caught.value)
     assert not (tmp_path / "runs").exists()
     del options["model_args"]
     assert main(["train", *as_options(options | {"model": "mask_rcnn_lite0_fpn"})]) == 1

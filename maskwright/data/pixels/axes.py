@@ -47,13 +47,15 @@ class Stack:
     Attributes:
         images: of each the pages that hold its channels, in order.
         places: of each where it stands on the axes that the file declares, from 0 on, such as
-            {"T": 3, "Z": 0}; of a file with several series also its "series"; empty: none declared.
+            {"T": 3, "Z": 0}; of a file with several series also its "series"; empty: nothing is.
         said: how pages and channels were told apart, where it had to be decided; or "".
+        together: channels that they would be as one image; 0: they are none of one.
     """
 
     images: tuple[tuple[Part, ...], ...]
     places: tuple[dict[str, int], ...] = ()
     said: str = ""
+    together: int = 0
 
 
 def find_stack(file: Any, channels: Sequence[int] | None, page: int | None) -> Stack:
@@ -84,6 +86,7 @@ def find_stack(file: Any, channels: Sequence[int] | None, page: int | None) -> S
             for place in group.places
         ),
         said,
+        groups[0].together if len(groups) == 1 else 0,
     )
 
 
@@ -96,10 +99,10 @@ def _pages(file: Any, wanted: int) -> Stack:
     if alike and own < wanted <= count:
         return Stack(
             (tuple(parts),),
-            said=f"its {len(parts)} pages, whose axes nothing declares, are taken as channels, because "
-            f"number {wanted - 1} is asked for and a page has {own}; page= takes one page",
+            said=f"its {len(parts)} pages, whose axes nothing declares, are taken as channels, "
+            f"because number {wanted - 1} is asked for and a page has {own}; page= takes one page",
         )
-    return Stack(tuple((part,) for part in parts))
+    return Stack(tuple((part,) for part in parts), together=count if alike else 0)
 
 
 class _Series(NamedTuple):
@@ -108,6 +111,7 @@ class _Series(NamedTuple):
     images: list[list[Part]]
     places: list[dict[str, int]]
     said: str
+    together: int
 
 
 def _declared(series: Any, wanted: int) -> _Series:
@@ -124,10 +128,11 @@ def _declared(series: Any, wanted: int) -> _Series:
         parts = [Part(page) for page in pages] + [Part(None)] * (total - len(pages))
     longer = [axis for axis, size in zip(axes, sizes, strict=True) if size > 1]
     inner, said = "C", ""
-    own = int(keyframe.samplesperpixel)
-    if "C" not in longer and len(longer) == 1 and own < wanted:
+    own, together = int(keyframe.samplesperpixel), 0
+    if "C" not in longer and len(longer) == 1:
         size = sizes[axes.index(longer[0])]
-        if wanted <= size * own:
+        together = size * own
+        if own < wanted <= together:
             inner = longer[0]
             said = (
                 f"its axis {inner} of {size} is taken as channels, because number {wanted - 1} is "
@@ -138,4 +143,4 @@ def _declared(series: Any, wanted: int) -> _Series:
         spots = zip(axes, place, strict=True)
         key = tuple((axis, at) for axis, at in spots if axis != inner and axis in longer)
         images.setdefault(key, []).append(part)
-    return _Series(list(images.values()), [dict(key) for key in images], said)
+    return _Series(list(images.values()), [dict(key) for key in images], said, together)

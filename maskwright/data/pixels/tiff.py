@@ -253,7 +253,12 @@ def open_tiff(
             raise ForPillowError(cut)
         check_page(first, name)
         count = sum(part.samples for part in parts)
-        taken = chosen_channels(channels, count, usual_channels(first, count), name)
+        usual = usual_channels(first, count)
+        if channels is not None and page is None and max(channels) >= stack.together > count:
+            alone = "one channel" if count == 1 else f"{count} channels"
+            name_all = f"{name}, of {len(stack.images)} pages with {alone} each, as one image"
+            chosen_channels(channels, stack.together, usual, name_all)
+        taken = chosen_channels(channels, count, usual, name)
         windows = TiffWindows(file, parts, taken, name)
         said = "; ".join(filter(None, (stack.said, cut)))
         return OpenTiff(windows, orientation, len(stack.images), stack.places, number, said)

@@ -178,15 +178,16 @@ def is_video(path: Path) -> bool:
     """Tell whether a file is a video, by its content; one that is damaged by its name."""
     # A damaged or empty video is still no image: reading it says what is wrong.
     damaged = path.suffix.lower() in SUFFIXES - image_suffixes()
-    return video_kind(_head(path)) is not None or damaged
+    return video_kind(first_bytes(path)) is not None or damaged
 
 
 def _file(path: Path) -> VideoSource:
-    kind = video_kind(_head(path))
+    kind = video_kind(first_bytes(path))
     return VideoSource(str(path), path.name, "file", None if kind is None else kind.format)
 
 
-def _head(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """Return what tells the kind of a file; nothing of one that cannot be opened."""
     try:
         with path.open("rb") as file:
             return file.read(HEAD)

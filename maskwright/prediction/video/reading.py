@@ -7,6 +7,7 @@ or camera that gives nothing any more is an error, behind all frames that came b
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from ...paths import nearest_path, plain_path
 from ..sources import Source
-from .kinds import VideoSource
+from .kinds import VideoSource, first_bytes, video_kind
 
 TIMEOUT = 10.0  # seconds in which a stream or camera has to give something
 FEW_ERRORS = 100  # of a container one after the other: then nothing follows
@@ -313,12 +315,16 @@ class Video:
             mend = ": another program may be using it" if error.errno == errno.EBUSY else ""
             return f"{where} gives no picture ({why}){mend}"
         if source.kind == "stream":
+            if not self.reached and (host := _unknown_host(source.address)):
+                return f"{where}: no machine is called {host}, or the network is away"
             return f"{where}: {'broke off' if self.reached else 'cannot be read'} ({why})"
         path = Path(source.address)
         if not path.exists():
             return f"{path} does not exist{nearest_path(path)}"
         if not path.stat().st_size:
             return f"{path} is empty (0 bytes): copy it again"
+        if video_kind(first_bytes(path)) is None:
+            return f"{path} is no video, or its beginning is damaged: it begins as none does"
         if isinstance(error, av.InvalidDataError):
             return (
                 f"{path} is no video, or was cut off before the table of its frames, which many "
@@ -345,6 +351,19 @@ def load_av() -> Any:
 def _no_camera(source: VideoSource, count: int) -> str:
     there = "no camera is there" if not count else f"there are {count}, counted from 0"
     return f"source={source.address}: no such camera: {there}"
+
+
+def _unknown_host(address: str) -> str:
+    """Return the host of an address if nobody knows it, otherwise ""."""
+    try:
+        host = urlsplit(address).hostname
+        if host:
+            socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return host or ""
+    except (ValueError, UnicodeError):  # of an address that is none
+        return ""
+    return ""
 
 
 def _tagged(stream: Any) -> Fraction:

@@ -217,7 +217,7 @@ def test_what_is_no_video_is_told_in_words(tmp_path: Path) -> None:
     empty, text = tmp_path / "a.mp4", tmp_path / "b.mp4"
     empty.touch()
     text.write_text("no video at all")
-    for path, message in ((empty, "is empty"), (text, "is no video, or was cut off")):
+    for path, message in ((empty, "is empty"), (text, "is no video, or its beginning")):
         with pytest.raises(ValueError, match=message):
             open_video(path)
     with pytest.raises(ValueError, match="no such camera"):
