@@ -172,9 +172,10 @@ def backbone_file(path: Path) -> tuple[dict[str, Tensor], str | None] | None:
     Raises:
         ValueError: if the file cannot be read.
     """
-    file = read_weights(path, lambda key: is_known_name(key) or is_body(key) or key == _RESNET)
-    if any(map(is_known_name, file.tensors)):
+    # A detector has more names of a backbone than of its own: it is looked for first.
+    if any(map(is_known_name, read_weights(path).tensors)):
         return None
+    file = read_weights(path, lambda key: is_body(key) or key == _RESNET)
     if not any(map(is_body, file.tensors)):
         return (file.tensors, None) if _RESNET in file.tensors else None
     rules = "detectron2_rgb" if file.author == "torchvision" else "detectron2"

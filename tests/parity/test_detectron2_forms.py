@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2_forms import FORMS, MORE, as_images, lively, photo, theirs
+from plain_detectron import as_blobs
 from plain_detectron2 import Traps, anchors, detect, pasted, resized
 from torch import Tensor
 
@@ -213,3 +214,26 @@ def test_constants_of_older_files_are_heeded() -> None:
         to_maskwright({**state, logits: state[logits][:12], deltas: state[deltas][:48]}, names)
     with pytest.raises(ValueError, match=r"roi_heads.more is no tensor of this model"):
         to_maskwright({**state, "roi_heads.more": torch.zeros(1)}, names)
+
+
+@pytest.mark.parametrize(
+    ("form", "blobs"),
+    [
+        ("fpn", False),
+        pytest.param("c4", False, marks=pytest.mark.slow),
+        pytest.param("fpn", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_training_starts_from_the_whole_detector(form: str, blobs: bool, tmp_path: Path) -> None:
+    """Not from its backbone alone, of which a file has most names."""
+    state, path = theirs(form), tmp_path / "model_final.pkl"
+    arrays = {key: value.numpy() for key, value in state.items()}
+    path.write_bytes(pickle.dumps({"blobs": as_blobs(state)} if blobs else {"model": arrays}, 2))
+    classes = ["class_1", "class_2", "class_3"]
+    made, options, report = hub.start_model(FORMS[form][0], classes, weights=path)
+    own = made.state_dict()
+    assert f"{len(own)} of {len(own)} tensors copied" in report
+    assert options["conventions"] == ("detectron" if blobs else "detectron2")
+    wanted = lively(form).state_dict()
+    rest = [key for key in wanted if not key.startswith("backbone") or not blobs]
+    assert len(rest) > 20 and all(torch.equal(own[key], wanted[key]) for key in rest)
