@@ -235,7 +235,7 @@ class _Ready:
                 predictor.memory.require([size], rules, source.name, part=settings.part)
             warn_of(loaded)
         if loaded.deep and self.reading.window is None:
-            said.append(own_window_warning(predictor.meta))
+            said.append(own_window_warning(predictor.meta.model))
         text = untiled_warning(predictor.model, predictor.meta, self.rule, settings, [size])
         return loaded, said if text is None else [*said, text]
 

@@ -253,7 +253,8 @@ def predict(
         if found:
             reading.check_video()
         videos = [
-            replace(one, reading=reading) if isinstance(one, FrameSource) else one for one in videos
+            replace(one, reading=reading, window=window) if isinstance(one, FrameSource) else one
+            for one in videos
         ]
         look = Look.of(
             predictor,
@@ -306,7 +307,7 @@ def _stream(
     while group := list(islice(images, batch)):
         if reading.window is None and not stretched and any(loaded.deep for loaded in group):
             stretched = True
-            warnings.warn(own_window_warning(predictor.meta), stacklevel=2)
+            warnings.warn(own_window_warning(predictor.meta.model), stacklevel=2)
         sizes = [loaded.pixels.shape[:2] for loaded in group]
         seen += len(group)
         idle += sum(loaded.pixels.dtype == np.uint8 for loaded in group)

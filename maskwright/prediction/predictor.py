@@ -211,7 +211,7 @@ class Predictor:
             idle += loaded.pixels.dtype == np.uint8
             results += self.infer([loaded], rule, settings)
         if deep and reading.window is None:
-            warnings.warn(own_window_warning(self.meta), stacklevel=2)
+            warnings.warn(own_window_warning(self.meta.model), stacklevel=2)
         if text := idle_window_warning(window, idle, len(sizes)):
             warnings.warn(text, stacklevel=2)
         if text := untiled_warning(self.model, self.meta, rule, settings, sizes):

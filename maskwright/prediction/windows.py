@@ -49,11 +49,11 @@ def chosen_window(meta: Meta, asked: Any, *, stacklevel: int = 3) -> Window | st
     return window
 
 
-def own_window_warning(meta: Meta) -> str:
-    """Return what to say once where a model without a window looks at deeper images."""
+def own_window_warning(model: str) -> str:
+    """Return what to say once where a model that has no window looks at deeper images."""
     low, high = PERCENTILES
     return (
-        f"{meta.model} was trained on 8-bit images, and these have more bits: each is stretched "
+        f"{model} was trained on 8-bit images, and these have more bits: each is stretched "
         f"from its own {low} to {high} percentile, so that its brightness says nothing; if all "
         "have one scale, name it, as in window=0,4095"
     )
@@ -89,7 +89,7 @@ def warn_of_own_windows(meta: Meta, dataset: Dataset, asked: Any = None) -> None
     And where a window is asked for and no image has more.
     """
     if dataset.window is None and _has_deep_images(dataset):
-        console.warn(own_window_warning(meta))
+        console.warn(own_window_warning(meta.model))
     elif parse_window(asked) is not None and not dataset.stored and not _has_deep_images(dataset):
         text = idle_window_warning(asked, len(dataset), len(dataset))
         if text is not None:

@@ -174,7 +174,7 @@ class ResultWriter:
         def draw(frame: tuple[int, int, int, int]) -> Image.Image:
             return result.plot_part(frame, labels=self._labels)
 
-        overview = write_zoom(page, result.size, draw, result.name, facts)
+        overview = write_zoom(page, result.size, draw, result.name, facts, result.marks())
         with replacing_picture(overlay) as temporary:
             overview.save(temporary, quality=92)
 

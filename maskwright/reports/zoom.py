@@ -1,13 +1,15 @@
 """A picture too large for a screen: JPEG tiles at halved sizes, and a page that zooms into them.
 
-The page is one HTML file that loads nothing but the tiles beside it. Of the picture there are a few
-tiles in memory at once.
+The page is one HTML file that loads nothing but the tiles beside it. It tells name and score of the
+object under the pointer, and goes from object to object. Of the picture there are a few tiles in
+memory at once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -26,10 +28,17 @@ QUALITY = 85
 
 # xyxy in whole pixels of the image -> its picture
 Draw = Callable[[tuple[int, int, int, int]], "Image.Image"]
+# Name, score in thousandths, and x, y, width, height; see `result.Mark`.
+Marks = Iterable[tuple[str, int, tuple[int, int, int, int] | None]]
 
 
 def write_zoom(
-    page: Path, size: tuple[int, int], draw: Draw, title: str, facts: list[tuple[str, str]]
+    page: Path,
+    size: tuple[int, int],
+    draw: Draw,
+    title: str,
+    facts: list[tuple[str, str]],
+    marks: Marks = (),
 ) -> Image.Image:
     """Write a page that zooms into a picture, its tiles beside it, and return an overview.
 
@@ -42,15 +51,34 @@ def write_zoom(
         draw: makes a part of it.
         title: heading of the page.
         facts: key figures below it, each with what it is.
+        marks: what the page tells of places in the picture, in the order in which it goes through
+            them; one without a place is passed over.
     """
     pyramid = _Pyramid(page.with_suffix(""), size, draw)
     pyramid.write()
     height, width = size
-    numbers = json.dumps([width, height, SIDE, pyramid.last])
-    script = _SCRIPT.replace("@numbers", numbers).replace("@folder", json.dumps(page.stem))
-    main = Template(_MAIN).substitute(folder=escape(page.stem), title=escape(title))
+    names: dict[str, int] = {}
+    places = [
+        [names.setdefault(name, len(names)), score, *place]
+        for name, score, place in marks
+        if place is not None
+    ]
+    numbers = [width, height, SIDE, pyramid.last]
+    filled = {"numbers": numbers, "folder": page.stem, "names": list(names), "marks": places}
+    script = re.sub(r"@(\w+)", lambda found: _as_script(filled[found[1]]), _SCRIPT)
+    main = Template(_MAIN).substitute(
+        folder=escape(page.stem),
+        title=escape(title),
+        keys=_KEYS if places else "",
+        buttons=_BUTTONS if places else "",
+    )
     write_whole(page, render(title, facts, main, style=_STYLE, script=script))
     return pyramid.overview
+
+
+def _as_script(value: object) -> str:
+    """Return data as they stand in a script, which no name of an object can end."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 class _Pyramid:
@@ -119,13 +147,22 @@ class _Pyramid:
 
 
 _MAIN = """<div class="zoom" id="zoom" tabindex="0" role="application"
-aria-label="$title: drag to move, wheel or + and - to zoom, 0 shows all">
+aria-label="$title: drag to move, wheel or + and - to zoom, 0 shows all$keys">
 <noscript><img src="$folder/0/0_0.jpg" alt="$title"></noscript>
 <div class="tiles" id="tiles"></div>
-<div class="hold"><button data-do="in" aria-label="larger">+</button>
+<div class="mark" id="mark" hidden></div><output class="what" id="what" hidden></output>
+<div class="hold">$buttons<button data-do="in" aria-label="larger">+</button>
 <button data-do="out" aria-label="smaller">−</button>
 <button data-do="all">all</button><button data-do="full">1:1</button></div>
-<output id="where"></output></div>
+<output class="where" id="where"></output></div>
+"""
+
+_KEYS = "; n and p go to the next and the previous object, Escape leaves it"
+
+_BUTTONS = """<button data-do="back" title="the object before (p)"
+aria-label="the object before">‹</button>
+<button data-do="next" title="the next object (n), the surest first"
+aria-label="the next object">›</button>
 """
 
 _STYLE = """main.wrap { max-width: none; padding: 0; }
@@ -139,18 +176,25 @@ header { padding: 14px 0 12px; } h1 { margin: 0 0 6px; font-size: 19px; }
 .hold button { font: inherit; min-width: 38px; height: 38px; padding: 0 10px; cursor: pointer;
   background: var(--card); color: var(--text); border: 1px solid var(--line); border-radius: 9px; }
 .hold button:hover { border-color: var(--accent); }
-.zoom output { position: absolute; left: 14px; bottom: 12px; padding: 3px 10px; font-size: 13px;
+.zoom output { position: absolute; padding: 3px 10px; font-size: 13px; white-space: nowrap;
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; color: var(--soft);
   font-variant-numeric: tabular-nums; pointer-events: none; }
+.zoom output.where { left: 14px; bottom: 12px; }
+.zoom output.what { left: 0; top: 0; color: var(--text); max-width: 100%; overflow: hidden;
+  text-overflow: ellipsis; }
+.mark { position: absolute; left: 0; top: 0; pointer-events: none; border-radius: 3px;
+  outline: 2px solid #fff; box-shadow: 0 0 0 4px #000; }
+.mark[hidden], .zoom output[hidden] { display: none; }
 footer { padding: 12px 28px; }
 """
 
 # `scale` is screen pixels per pixel of the image, (x, y) the image's corner on the screen.
 _SCRIPT = """const [WIDTH, HEIGHT, SIDE, LAST] = @numbers, FOLDER = encodeURIComponent(@folder);
 const zoom = document.getElementById("zoom"), tiles = document.getElementById("tiles");
-const where = document.getElementById("where");
+const where = document.getElementById("where"), what = document.getElementById("what");
+const frame = document.getElementById("mark"), NAMES = @names, MARKS = @marks;
 const at = { x: 0, y: 0, scale: 1 }, there = new Map(), hands = new Map();
-let waiting = 0;
+let waiting = 0, shown = -1, gone = 0;  // `gone` is how far the pointer went since it was down
 
 function fitting() {
   return Math.min(zoom.clientWidth / WIDTH, zoom.clientHeight / HEIGHT);
@@ -214,6 +258,53 @@ function paint() {
   const used = new Set([0, level - 2, level].filter((l) => l >= 0).flatMap(seen));
   for (const [key, img] of there) if (!used.has(key)) { img.remove(); there.delete(key); }
   where.textContent = `${Math.round(100 * at.scale)} %`;
+  point();
+}
+function point() {  // at the object that is shown
+  frame.hidden = what.hidden = shown < 0;
+  if (shown < 0) return;
+  const [, , x, y, wide, high] = MARKS[shown];
+  const left = at.x + x * at.scale, top = at.y + y * at.scale;
+  frame.style.transform = `translate(${left}px, ${top}px)`;
+  frame.style.width = wide * at.scale + "px";
+  frame.style.height = high * at.scale + "px";
+  const above = top - what.offsetHeight - 8, below = top + high * at.scale + 8;
+  const room = [zoom.clientWidth - what.offsetWidth, zoom.clientHeight - what.offsetHeight];
+  const put = [left, above < 0 ? below : above];
+  const [right, down] = put.map((place, i) => Math.max(Math.min(place, room[i]), 0));
+  what.style.transform = `translate(${right}px, ${down}px)`;
+}
+function show(number, told = "") {
+  if (number === shown && !told) return;
+  shown = number;
+  if (number >= 0) {
+    const [name, score] = MARKS[number];
+    what.textContent = `${NAMES[name]} ${(score / 1000).toFixed(2)}${told}`;
+  }
+  point();
+}
+function under(event) {  // the smallest object there
+  const room = zoom.getBoundingClientRect();
+  const x = (event.clientX - room.left - at.x) / at.scale;
+  const y = (event.clientY - room.top - at.y) / at.scale;
+  let found = -1, least = Infinity;
+  MARKS.forEach(([, , left, top, wide, high], number) => {
+    const inside = x >= left && x < left + wide && y >= top && y < top + high;
+    if (inside && wide * high < least) [found, least] = [number, wide * high];
+  });
+  return found;
+}
+function go(step) {
+  if (!MARKS.length) return;
+  const number = shown < 0 ? (step > 0 ? 0 : MARKS.length - 1) : shown + step;
+  const next = (number + MARKS.length) % MARKS.length;
+  const [, , x, y, wide, high] = MARKS[next];
+  const full = Math.min(zoom.clientWidth / wide, zoom.clientHeight / high, 16);
+  at.scale = Math.max(Math.min(at.scale, full / 1.2), Math.min(full / 4, 1));
+  at.x = zoom.clientWidth / 2 - (x + wide / 2) * at.scale;
+  at.y = zoom.clientHeight / 2 - (y + high / 2) * at.scale;
+  show(next, ` · ${next + 1} of ${MARKS.length}`);
+  later();
 }
 function later() {
   if (!waiting) waiting = requestAnimationFrame(paint);
@@ -228,11 +319,16 @@ zoom.addEventListener("wheel", (event) => {
 zoom.onpointerdown = (event) => {
   if (event.target.closest("button")) return;
   zoom.setPointerCapture(event.pointerId);
+  gone = hands.size ? Infinity : 0;
   hands.set(event.pointerId, event);
 };
 zoom.onpointermove = (event) => {
   const before = hands.get(event.pointerId);
-  if (!before) return;
+  if (!before) {
+    if (event.pointerType === "mouse") show(event.target.closest("button") ? -1 : under(event));
+    return;
+  }
+  gone += Math.hypot(event.clientX - before.clientX, event.clientY - before.clientY);
   const other = [...hands.values()].find((hand) => hand.pointerId !== event.pointerId);
   if (other) {  // two fingers
     const room = zoom.getBoundingClientRect();
@@ -245,8 +341,15 @@ zoom.onpointermove = (event) => {
   }
   hands.set(event.pointerId, event);
 };
-zoom.onpointerup = zoom.onpointercancel = (event) => hands.delete(event.pointerId);
-const act = { in: () => by(2), out: () => by(0.5), all, full: () => by(1 / at.scale) };
+zoom.onpointercancel = (event) => hands.delete(event.pointerId);
+zoom.onpointerup = (event) => {  // without a move it was a tap
+  if (hands.delete(event.pointerId) && gone < 8) show(under(event));
+};
+zoom.onpointerleave = (event) => event.pointerType === "mouse" && show(-1);
+const act = {
+  in: () => by(2), out: () => by(0.5), all, full: () => by(1 / at.scale),
+  back: () => go(-1), next: () => go(1),
+};
 zoom.onclick = (event) => act[event.target.dataset.do]?.();
 zoom.ondblclick = (event) => {
   const room = zoom.getBoundingClientRect();
@@ -256,6 +359,7 @@ zoom.onkeydown = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const far = 120, key = {
     "+": () => by(1.5), "=": () => by(1.5), "-": () => by(1 / 1.5), "0": all, "1": act.full,
+    n: act.next, p: act.back, Escape: () => show(-1),
     ArrowLeft: () => (at.x += far), ArrowRight: () => (at.x -= far),
     ArrowUp: () => (at.y += far), ArrowDown: () => (at.y -= far),
   }[event.key];

@@ -285,7 +285,7 @@ class Service:
                 )
             ]
             if loaded.deep and asked.reading.window is None:
-                notes.append(own_window_warning(worker.predictor.meta))
+                notes.append(own_window_warning(worker.predictor.meta.model))
             if loaded.odd:
                 notes.append(loaded.odd)
             if header.frames > 1 and asked.reading.page is None:

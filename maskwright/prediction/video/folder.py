@@ -7,10 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from ..reading import Reading, read
 from ..sources import Sources
+from ..windows import idle_window_warning, own_window_warning
 from .reading import USUAL_RATE, Choice, Frame
 
 LOOKED_AT = 10  # frames of an animation that tell its rate
@@ -26,6 +29,7 @@ class FrameSource:
         name: what they are called in files and messages.
         rate: so many a second; None: `USUAL_RATE`.
         reading: see `reading.read`.
+        window: the option of the user; None: there is none.
         kind: tells it from a `VideoSource`.
     """
 
@@ -34,6 +38,7 @@ class FrameSource:
     name: str
     rate: Fraction | None
     reading: Reading
+    window: Any = None
     kind: Literal["frames"] = "frames"
 
 
@@ -59,14 +64,19 @@ def animation_rate(sources: Sources) -> Fraction | None:
 
 
 class FrameFolder:
-    """What `Video` is, of a folder of images; one that cannot be read is a broken frame."""
+    """What `Video` is, of a folder of images; one that cannot be read is a broken frame.
+
+    Attributes:
+        odd: what is told in the end of the samples: infinite, constant, or of 8 bits where a window
+            was asked for; "": nothing.
+    """
 
     live = sound = False
     lacking = ""  # of what a file tells
     aspect = Fraction(1)
 
     def __init__(self, source: FrameSource) -> None:
-        self.source, self.broken, self.reason = source, 0, ""
+        self.source, self.broken, self.reason, self.odd = source, 0, "", ""
         self.rate = source.rate or USUAL_RATE
         self.tick = 1 / self.rate
         self.frames: int | None = len(source.sources)
@@ -81,16 +91,32 @@ class FrameFolder:
         Raises:
             ValueError: behind the last, if none could be read.
         """
-        for number, item in enumerate(self.source.sources):
+        source, odd, told, stretched = self.source, list[str](), set[str](), False
+        seen = idle = 0
+        for number, item in enumerate(source.sources):
             if number % choice.stride:
                 continue
             try:
-                loaded = read(item, self.source.reading)
+                loaded = read(item, source.reading, None, told)
             except ValueError as error:
                 self.broken += 1
                 self.reason = self.reason or str(error)
                 continue
-            yield Frame(loaded.pixels, number, number * self.tick, loaded.load_ms, loaded.source)
+            first = loaded.deep and source.reading.window is None and not stretched
+            stretched = stretched or first
+            seen, idle = seen + 1, idle + (loaded.pixels.dtype == np.uint8)
+            odd += [f"{item.name}: {loaded.odd}"] if loaded.odd else []
+            yield Frame(
+                loaded.pixels,
+                number,
+                number * self.tick,
+                loaded.load_ms,
+                loaded.source,
+                own_window_warning(source.reading.model) if first else "",
+            )
+        texts = odd[:1] if len(odd) < 2 else [f"{len(odd)} frames have odd samples; {odd[0]}"]
+        texts += filter(None, [idle_window_warning(source.window, idle, seen)])
+        self.odd = "; ".join(texts)
         if self.broken and self.broken * choice.stride >= len(self.source.sources):
             raise ValueError(
                 f"{self.source.path}: none of the {self.broken} frames could be read; the first: "

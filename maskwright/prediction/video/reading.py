@@ -43,6 +43,7 @@ class Frame:
         time: seconds from the beginning.
         ms: milliseconds that it took to read.
         image: of a folder of frames: the image that it is.
+        said: what is to be warned of with it.
     """
 
     pixels: np.ndarray
@@ -50,6 +51,7 @@ class Frame:
     time: Fraction
     ms: float
     image: Source | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Video:
         lacking: what says that the file is shorter than it tells, known behind its end; or "".
     """
 
-    reason = lacking = ""
+    reason = lacking = odd = ""
 
     def __init__(self, source: VideoSource, *, timeout: float | None = None) -> None:
         """Open.

@@ -251,6 +251,8 @@ class VideoResults(Results):
             )
             for frame in group
         ]
+        for text in (frame.said for frame in group if frame.said):
+            warnings.warn(text, stacklevel=2)
         for frame, found in zip(group, look.compute(loaded), strict=True):
             result = found if tracker is None else tracker.follow(found)
             for text in look.remarks(result):
@@ -308,6 +310,8 @@ def _tell(video: Video | FrameFolder, name: str, dropped: int, *, none: bool) ->
         what = "1 broken frame was" if video.broken == 1 else f"{video.broken} broken frames were"
         why = "" if not video.reason else f"; the first: {video.reason}"
         warnings.warn(printable(f"{name}: {what} passed over{why}"), stacklevel=3)
+    if video.odd:
+        warnings.warn(printable(f"{name}: {video.odd}"), stacklevel=3)
     if dropped:
         warnings.warn(
             f"{name}: {dropped} frames came faster than they could be looked at and were passed "

@@ -674,3 +674,24 @@ def test_a_folder_of_frames_has_the_channels_of_its_images(tmp_path: Path) -> No
     ):
         warnings.simplefilter("error")  # told once
         list(predict(predictor, tmp_path, stride=1, fps=5))
+
+
+def test_a_folder_of_deep_frames_is_told_what_an_image_is_told(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(4):
+        values = random.random((48, 64), np.float32)
+        values[0, :number] = np.nan
+        tifffile.imwrite(tmp_path / f"{number}.tif", values)
+    predictor, _ = of_channels(0, 1, 2)
+    predictor.meta = replace(predictor.meta, channels=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(predict(predictor, tmp_path, fps=5))
+        list(predict(predictor, tmp_path, fps=5, window=(0.0, 1.0)))
+    said = [str(one.message) for one in caught]
+    assert sum("each is stretched from its own" in text for text in said) == 1
+    assert sum("3 frames have odd samples; 1.tif: " in text for text in said) == 2
+    for file in tmp_path.glob("*.tif"):
+        tifffile.imwrite(file, random.integers(0, 255, (48, 64), np.uint8))
+    with pytest.warns(UserWarning, match="window=0,1 is for samples of more than 8 bits: all im"):
+        list(predict(predictor, tmp_path, fps=5, window=(0, 1)))
