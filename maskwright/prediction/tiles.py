@@ -7,6 +7,7 @@ the network computes.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from ..structures import Resize, Tile, Tiling
 from ..tasks.assembling import Assembler
 from ..tasks.evaluation import Evaluation, Evaluator
 from ..terminal import console
+from ..text import one_line
 
 MANY = 16  # tiles from which on there is a progress bar
 SLOW = 10.0  # seconds; fewer tiles have one too if they will take longer
@@ -110,6 +112,7 @@ def assemble(
     assembler: Assembler,
     looked: Iterable[tuple[Tile, np.ndarray, Any]],
     total: int,
+    name: str,
     stop: Stop | None,
 ) -> None:
     """Give an assembler all tiles of an image, or those that came before a signal.
@@ -118,6 +121,7 @@ def assemble(
         assembler: of the image.
         looked: the tiles, see `look_at_tiles`.
         total: their number.
+        name: of the image.
         stop: takes the signal, if something can be made of the tiles so far; None: it is raised.
     """
     done = 0
@@ -126,6 +130,12 @@ def assemble(
             assembler.add(tile, found, part)
             done += 1
     except KeyboardInterrupt as error:
+        if stop is not None and done and not assembler.PARTIAL:
+            warnings.warn(
+                f"{one_line(name)}: stopped after {done} of {total} tiles, of which nothing is "
+                "kept: in a map of a part, the rest would have a class too",
+                stacklevel=2,
+            )
         if stop is None or not done or not assembler.PARTIAL:
             raise
         stop.error, stop.tiles = error, (done, total)
@@ -149,29 +159,25 @@ def look_at_tiles(
     def read(tiles: Sequence[Tile]) -> list[np.ndarray]:
         return [np.asarray(pixels[t.top : t.bottom, t.left : t.right]) for t in tiles]
 
-    def progress() -> console.Progress:
-        return console.progress(console.short(name), total=total, unit="tile", since=begin)
-
     batches = [
         level[first : first + batch] for level in levels for first in range(0, len(level), batch)
     ]
     begin, done = time.monotonic(), 0
     bar: console.Progress | None = None
     with ExitStack() as stack, ThreadPoolExecutor(1) as reader:
-        if total >= MANY:
-            bar = stack.enter_context(progress())
         coming = reader.submit(read, batches[0])
         for number, tiles in enumerate(batches):
+            left = (time.monotonic() - begin) / done * (total - done) if done else 0.0
+            if bar is None and (total >= MANY or left >= SLOW):
+                short = console.short(name)
+                bar = console.progress(short, total=total, unit="tile", since=begin)
+                stack.enter_context(bar).update(done)
             read_tiles = coming.result()
             if number + 1 < len(batches):
                 coming = reader.submit(read, batches[number + 1])
             found = look(read_tiles, tiles[0].level)
             yield from zip(tiles, read_tiles, found, strict=True)
             done += len(tiles)
-            left = (time.monotonic() - begin) / done * (total - done)
-            if bar is None and done < total and left >= SLOW:
-                bar = stack.enter_context(progress())
-                bar.update(done - len(tiles))
             if bar is not None:
                 bar.update(len(tiles))
 

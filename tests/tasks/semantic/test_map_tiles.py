@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from maskwright.data.maps.batches import MapBatches
 from maskwright.data.maps.samples import MapAugment, make_map_sample
 from maskwright.errors import OptionError
 from maskwright.models.meta import Meta
+from maskwright.prediction.predict import predict
 from maskwright.prediction.predictor import Predictor
 from maskwright.prediction.val import val
 from maskwright.structures import Resize, Tiling
@@ -75,6 +77,31 @@ def test_a_larger_image_is_blended(segmenter: Predictor) -> None:
     # Where one tile alone looks, it is what that tile says.
     corner = segmenter(image[:96, :96], probs=True, imgsz="1x")
     assert np.allclose(tiled.probs[:, :50, :60], corner.probs[:, :50, :60], atol=1e-6)
+
+
+def test_a_part_of_a_map_is_not_kept_and_that_is_said(
+    segmenter: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        Image.new("RGB", (150, 120) if name == "b" else (40, 40)).save(tmp_path / f"{name}.png")
+    find, looked = Predictor.find, []
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        looked.append(args)
+        if len(looked) == 4:  # the first image is one
+            raise KeyboardInterrupt
+        return find(*args, **options)
+
+    monkeypatch.setattr(Predictor, "find", stopping)
+    results = predict(segmenter, tmp_path, tile=64, save=tmp_path / "out")
+    next(results)
+    with (
+        pytest.warns(UserWarning, match=r"b\.png: stopped after 2 of \d+ tiles, .*nothing is kept"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        next(results)
+    written = {file.name for file in (tmp_path / "out").iterdir() if file.is_file()}
+    assert written == {"a.png", "a.json"}
 
 
 def test_a_validation_counts_every_pixel_once(segmenter: Predictor, tmp_path: Path) -> None:
