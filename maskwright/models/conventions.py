@@ -38,7 +38,8 @@ class Conventions:
         bn_eps: epsilon of the backbone's batch norm.
         paste_mode: see `ops.paste_masks`.
         smooth_l1_beta: where the box losses turn from square to linear.
-        binary_mask_targets: mask targets thresholded at 0.5, or the raw interpolated values.
+        binary_mask_targets: mask targets sampled at the centres of pixels, thresholded at 0.5; or
+            at their corners, and the raw interpolated values (torchvision).
         keypoint_scores: "probability", "enlarged" or "logit", see
             `nn.keypoint_head.KeypointHead`.
         kept_for_training: proposals that survive in training, times those of inference.
@@ -109,6 +110,11 @@ class Conventions:
             "level_rule": self.level_rule,
             "cut": 1.0 if self.round_anchors == "base" else 0.0,
         }
+
+    @property
+    def mask_targets(self) -> dict[str, Any]:
+        """How the targets of masks are cut, whatever RoIAlign sees: arguments of `ConvMaskHead`."""
+        return dict.fromkeys(("binary_targets", "aligned"), self.binary_mask_targets)
 
     def backbone(self, name: str, **options: Any) -> Backbone:
         """Build a backbone whose norms and strides are as the weights expect; see `Backbone`."""

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from maskwright.models import build
 from maskwright.nn.detection.box_head import BoxOutput, BoxTargets
 from maskwright.nn.detection.dense.head import DenseOutput
 from maskwright.nn.detection.samplers import BalancedSampler
-from maskwright.structures import Images, Instances
+from maskwright.structures import Images, Instances, PackedMasks
 
 TINY: dict[str, Any] = {"width": 8, "imgsz": 96}
 BOXES = torch.tensor([[10.0, 10, 42, 42], [50, 50, 90, 80], [2, 60, 30, 90], [70, 10, 77, 17]])
@@ -115,6 +116,69 @@ def test_losses_of_rpn_and_box_head(source: str) -> None:
     own = deltas[positive, classes[positive]]
     goal = deltas_to(BOXES[slot], rois, (10, 10, 5, 5))[positive]
     assert float(found["roi/box"]) == pytest.approx(smooth(own - goal, box_beta) / 44, rel=1e-4)
+
+
+@pytest.mark.parametrize("source", RCNN)
+@torch.no_grad()
+def test_losses_of_masks_and_keypoints(source: str) -> None:
+    """Of all regions on an object: masks cut at the centres of pixels, whatever RoIAlign sees.
+
+    Keypoints count that are labelled and in the region, by how many these are.
+    """
+    options = {**RCNN[source][0], "num_keypoints": 3, "keypoint_convs": 1, "keypoint_width": 8}
+    made = build("mask_keypoint_rcnn_resnet18_fpn", 3, box_width=8, **TINY, **options)
+    heads = made.roi_heads
+    heads.sampler = BalancedSampler(64, 1.0)  # all, so that none is drawn
+    torch.manual_seed(1)
+    y, x = torch.meshgrid(torch.arange(96) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+    full = []  # leaning ellipses
+    for x1, y1, x2, y2 in BOXES.tolist():
+        u, v = (x - (x1 + x2) / 2) / (x2 - x1), (y - (y1 + y2) / 2) / (y2 - y1)
+        full.append(u**2 + v**2 + 0.8 * u * v <= 0.15)
+    masks = PackedMasks(
+        torch.cat([mask.flatten() for mask in full]).to(torch.uint8),
+        torch.arange(4)[None] * 96 * 96,
+        torch.tensor([[[0, 0, 96, 96]] * 4]),
+    )
+    points = torch.rand(1, 4, 3, 3) * 1.2 - 0.1
+    points[..., :2] = BOXES[:, None, :2] + points[..., :2] * (BOXES[:, 2:] - BOXES[:, :2])[:, None]
+    points[0, :, :, 2] = torch.tensor([[2, 1, 0], [2, 2, 2], [0, 0, 0], [1, 2, 2]])
+    points[0, 0, 0, :2] = BOXES[0, 2:]  # on the border, which is in the region
+    given = Instances(
+        BOXES[None], LABELS[None], torch.ones(1, 4, dtype=torch.bool), masks=masks, keypoints=points
+    )
+    rois = torch.cat([BOXES + torch.randn(4, 4) * 3 for _ in range(6)]).clamp(0, 96)
+    proposals = Instances(
+        rois[None], torch.zeros(1, 24, dtype=torch.int64), torch.ones(1, 24, dtype=torch.bool)
+    )
+    seen: dict[str, Any] = {}
+    heads.mask_head.register_forward_hook(lambda _, at, out: seen.update(at=at, masks=out))
+    heads.keypoint_head.register_forward_hook(lambda _, __, out: seen.update(points=out))
+    maps = [torch.rand(1, 8, 96 >> k, 96 >> k) for k in range(2, 6)]
+    found = heads.losses(maps, proposals, given, images().sizes)
+    # Which regions there are, and of which objects: those that overlap one by a half, and objects.
+    regions, labels = seen["at"][2], seen["at"][4]
+    state, slot = states(torch.cat([rois, BOXES]), 0.5, 0.5, every=False)
+    wanted = torch.cat([rois, BOXES])[state == 1]
+    assert 10 < len(wanted) < 28 and (state == 0).any()
+    assert sorted(regions.tolist()) == sorted(wanted.tolist())
+    slot = iou(regions, BOXES).argmax(1)
+    assert torch.equal(labels, LABELS[slot])
+    box = torch.cat([slot[:, None], regions], 1)
+    goal = roi_align(torch.stack(full)[:, None].float(), box, 28, 1.0, 0, aligned=True) >= 0.5
+    loss = F.binary_cross_entropy_with_logits(seen["masks"].logits[0], goal[:, 0].float())
+    torch.testing.assert_close(found["roi/mask"], loss)
+    total, counted = 0.0, 0
+    for region, own, logits in zip(regions.tolist(), slot.tolist(), seen["points"], strict=True):
+        for (px, py, shown), one in zip(points[0, own].tolist(), logits, strict=True):
+            x1, y1, x2, y2 = region
+            if shown and x1 <= px <= x2 and y1 <= py <= y2:
+                column = min(int((px - x1) * 56 / (x2 - x1)), 55)
+                row = min(int((py - y1) * 56 / (y2 - y1)), 55)
+                total += float(one.logsumexp((0, 1)) - one[row, column])
+                counted += 1
+    assert 10 < counted < 3 * len(regions)
+    assert float(found["roi/keypoints"]) == pytest.approx(total / counted, rel=1e-4)
 
 
 def targets_of() -> tuple[Tensor, Tensor]:

@@ -146,8 +146,7 @@ def single_map_rcnn(
             num_classes,
             pool=7 if on_regions else 14,
             convs=0 if on_regions else 4,
-            binary_targets=rules.binary_mask_targets,
-            aligned=rules.aligned,
+            **rules.mask_targets,
         )
     pooler: Pooler = MapPooler(stride)
     if options.pooling == "align":

@@ -22,8 +22,7 @@ def make_mask_head(num_classes: int, options: FPNOptions) -> ConvMaskHead:
         num_classes,
         width=options.width,
         norm=options.head_norm,
-        binary_targets=rules.binary_mask_targets,
-        aligned=rules.aligned,
+        **rules.mask_targets,
     )
 
 
