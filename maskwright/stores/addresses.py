@@ -58,8 +58,10 @@ def told(address: str) -> Iterator[None]:
         ) from None
     except ValueError:
         raise
-    except FileNotFoundError:
-        raise ValueError(f"{address} does not exist") from None
+    except FileNotFoundError as error:
+        # "The specified bucket does not exist" is more than the address says.
+        more = "" if store_name(address) in str(error) else f" ({_short(error)})"
+        raise ValueError(f"{address} does not exist{more}") from None
     except Exception as error:  # each store has errors of its own
         text = f"{type(error).__name__} {error}".lower()
         if isinstance(error, PermissionError) or any(word in text for word in REFUSED):

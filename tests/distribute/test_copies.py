@@ -10,6 +10,7 @@ import pytest
 
 from maskwright.data import open_dataset
 from maskwright.stores import local_copy
+from maskwright.stores.addresses import told
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -51,3 +52,19 @@ def test_a_data_set_is_fetched_once_and_kept_equal(
     with pytest.raises(ValueError, match=f"{address}x does not exist, or is an empty folder"):
         open_dataset(f"{address}x")
     memory.rm(address, recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError("The specified bucket does not exist"), r" \(The specified bucket"),
+        (FileNotFoundError(2, "No such file", "no/run.json"), "$"),
+        (PermissionError("Access Denied"), ".*rights"),
+    ],
+)
+def test_what_a_store_says_is_one_sentence(error: OSError, said: str) -> None:
+    """s3fs raises the first where a bucket to write into is not there."""
+    between = " may not" if isinstance(error, PermissionError) else " does not exist"
+    sentence = f"^s3://no/run.json{between}{said}"
+    with pytest.raises(ValueError, match=sentence), told("s3://no/run.json"):
+        raise error
