@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from .images import image_header
+from .limits import check_pixels
 from .mat_file import MAT, load_mat
-from .opening import file_problem
+from .opening import file_problem, open_file
 from .pillow import decoded
+from .tiff import ForPillowError, is_tiff, open_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LOSSY = ("JPEG", "MPO")  # of Pillow's formats; WebP and JPEG 2000 may be lossless
@@ -26,11 +28,14 @@ def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         (H, W, 3) uint8 RGB. And the palette (n, 3) uint8, or None.
 
     Raises:
-        ValueError: if the file is missing, no image, truncated, compressed with loss, or has
-            samples that are neither whole numbers nor RGB.
+        ValueError: if the file is missing, no image, truncated, compressed with loss, a TIFF of
+            several pages, or has samples that are neither whole numbers nor RGB.
     """
     if path.suffix.lower() == MAT:
         return load_mat(path), None
+    numbers = _tiff_numbers(path)
+    if numbers is not None:
+        return numbers, None
     with decoded(path) as image:
         if image.format in LOSSY:
             raise ValueError(
@@ -50,6 +55,43 @@ def load_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         stored = np.array(image)
     stored = stored[..., 0] if stored.ndim == 3 else stored
     return stored, None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+
+
+def _tiff_numbers(path: Path) -> np.ndarray | None:
+    """Return the numbers (H, W) in a TIFF of one channel; None of all else, which Pillow opens.
+
+    Programs write labels of any type: numpy's own whole numbers have 64 bits, ImageJ's are floating
+    point. Where white is zero, as tifffile writes what is true and false, and ImageJ an inverted
+    mask, Pillow gives the numbers turned over.
+    """
+    with open_file(path) as stream:
+        if not is_tiff(stream):
+            return None
+        try:
+            found = open_tiff(stream, str(path), needed=False)
+        except ForPillowError:
+            return None
+        if found.pages > 1:
+            raise ValueError(
+                f"label map {path} has {found.pages} pages, and one belongs to an image: save each "
+                "as a file of its own"
+            )
+        windows = found.windows
+        if windows.channels != 1 or found.orientation != 1:
+            return None
+        check_pixels(*windows.size, str(path))
+        values = windows.read(0, 0, *windows.size)[..., 0]
+    if windows.white_is_zero:
+        values = -values if values.dtype.kind == "f" else ~values
+    if values.dtype.kind == "f":
+        whole = values.astype(np.int64, casting="unsafe") if np.isfinite(values).all() else None
+        if whole is None or not np.array_equal(whole, values):
+            raise ValueError(
+                f"label map {path} has samples that are no whole numbers ({values.dtype}), but the "
+                "class of a pixel is one, or a colour: save it as PNG"
+            )
+        return whole
+    return values.astype(np.int64) if values.dtype == np.uint64 else values
 
 
 def label_size(path: Path) -> tuple[int, int]:

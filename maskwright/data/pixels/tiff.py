@@ -43,6 +43,13 @@ class TiffWindows:
         parts: the pages whose samples are the channels of the image, in order.
         channels: which of all their samples are given, in this order.
         name: what the file is called.
+
+    Attributes:
+        size: (height, width).
+        channels: how many are given.
+        dtype: of the samples, in native byte order.
+        by_window: whether parts of it can be read.
+        white_is_zero: whether the file has them the other way round.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class TiffWindows:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
         self._kept_bytes = 0
+        self.white_is_zero = int(page.photometric) == _WHITE_IS_ZERO
         self.by_window = _in_place(page) or _segments(page) > 1
 
     def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
