@@ -166,9 +166,6 @@ def _of_detectron2(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
         kind = "mask_keypoint" if mask else "keypoint"
         options["keypoint_width"] = points.shape[0]
         options["keypoint_convs"] = _count(state, r"roi_heads\.keypoint_head\.conv_fcn(\d)\.weight")
-    if options["box_convs"] and options["fpn_norm"] == "bn":
-        # What trains so sees images whose long side alone is bound (LSJ, "new baselines").
-        options["imgsz"] = (1024, 1024)
     return f"{kind}_rcnn_#_fpn", options
 
 

@@ -179,6 +179,28 @@ def count_rows(state: Mapping[str, Tensor], classes: str, boxes: str, *, backgro
     return rows
 
 
+def for_each_class(
+    state: Mapping[str, Tensor], count: int, layers: Mapping[str, int], report: ConvertReport
+) -> Mapping[str, Tensor]:
+    """Return tensors where a layer that serves all classes alike has its rows for each of them.
+
+    What such a network finds stays the same to the bit.
+
+    Args:
+        state: tensors by name.
+        count: real classes.
+        layers: prefix and rows of one class, background aside.
+        report: gets a note of each that was changed.
+    """
+    found = dict(state)
+    for prefix, rows in layers.items():
+        own = {key: state[key] for key in (f"{prefix}weight", f"{prefix}bias") if key in state}
+        if count > 1 and own and all(len(value) == rows for value in own.values()):
+            found |= {key: torch.cat([value] * count) for key, value in own.items()}
+            report.notes.append(f"{prefix}weight is one for all classes: each has it now")
+    return found
+
+
 def renamed(name: str, prefixes: Iterable[tuple[str, str]]) -> str | None:
     """Return another library's name of our tensor; None if no prefix is that of the name.
 

@@ -24,6 +24,7 @@ from .common import (
     count_rows,
     default_skeleton,
     flat_columns,
+    for_each_class,
     plain_classes,
     put_back_counters,
     renamed,
@@ -188,6 +189,9 @@ def to_maskwright(
         options |= {"p6_of_p5": p6.shape[1] == p6.shape[0], "box_loss": "smooth_l1"}
     else:
         classes, boxes = "roi_heads.box_predictor.cls_score.", "roi_heads.box_predictor.bbox_pred."
+        shared = {boxes: 4, "roi_heads.mask_head.predictor.": 1}
+        count = len(require(state, f"{classes}weight")) - 1
+        state = for_each_class(state, count, shared, report)
         rows = count_rows(state, classes, boxes, background=False) - 1
         points = state.get("roi_heads.keypoint_head.score_lowres.weight")
         joints = 0 if points is None else points.shape[1]

@@ -24,6 +24,7 @@ from .common import (
     ConvertReport,
     count_rows,
     flat_columns,
+    for_each_class,
     plain_classes,
     put_back_counters,
     require,
@@ -176,6 +177,8 @@ def to_maskwright(
         if conventions.startswith("mmdetection_v1"):
             options["box_loss"] = "smooth_l1"
     else:
+        shared = {_BOXES: 4, f"{_THEIR_HEAD}conv_logits.": 1}
+        state = for_each_class(state, len(require(state, f"{_CLASSES}weight")) - 1, shared, report)
         rows = count_rows(state, _CLASSES, _BOXES, background=False) - 1
         if conventions.startswith("mmdetection_v1"):
             options["box_beta"] = 1.0  # of the box head alone
@@ -237,7 +240,7 @@ def _modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             elif key.startswith("bbox_head.fc_reg."):
                 value = value[4:]
             elif key.startswith("mask_head.conv_logits."):
-                value = value[1:]
+                value = value[1:] if len(value) > 1 else value  # one mask for all classes
             key = f"roi_head.{key}"
         found[key] = value
     return found

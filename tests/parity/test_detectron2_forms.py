@@ -19,7 +19,7 @@ from plain_detectron import as_blobs
 from plain_detectron2 import Traps, anchors, detect, pasted, resized
 from torch import Tensor
 
-from maskwright.converters import detect_format
+from maskwright.converters import detect_format, detectron2, mmdetection
 from maskwright.converters.anatomy import find_model
 from maskwright.converters.detectron2 import to_maskwright
 from maskwright.hub import loading as hub
@@ -98,6 +98,8 @@ def test_every_tensor_comes_in_and_goes_out_equal_to_the_bit(form: str) -> None:
     found = find_model(state, "detectron2")
     assert found is not None and found[0] == name
     assert all(options.get(key, value) == value for key, value in found[1].items())
+    # New baselines train on squares of 1024 and are tested on 800 by 1333, as all others.
+    assert "imgsz" not in found[1]
     with torch.device("meta"):
         names = list(build(name, 1, **{**options, "conventions": "maskwright"}).state_dict())
     came = to_maskwright(state, names)
@@ -105,6 +107,34 @@ def test_every_tensor_comes_in_and_goes_out_equal_to_the_bit(form: str) -> None:
     own = lively(form).state_dict()
     assert came.state.keys() == own.keys()
     assert all(torch.equal(value, own[key]) for key, value in came.state.items())
+
+
+@pytest.mark.parametrize("source", ["detectron2", "mmdetection"])
+def test_one_box_and_one_mask_for_all_classes(source: str) -> None:
+    """`CLS_AGNOSTIC_BBOX_REG`, `CLS_AGNOSTIC_MASK`, and those of mmdetection: each class has it."""
+    (names, own), several = convert_of(source), lively("fpn").state_dict()
+    layers = {
+        "roi_heads.box_head.deltas": (names["roi_heads.box_head.deltas.weight"], 4),
+        "roi_heads.mask_head.logits": (names["roi_heads.mask_head.logits.weight"], 1),
+    }
+    state = {names[key]: value for key, value in several.items()}
+    for theirs_, rows in layers.values():
+        for key in (theirs_, theirs_.replace("weight", "bias")):
+            state[key] = state[key][:rows]
+    came = own(state, list(several))
+    assert set(came.report.used) == set(state) and len(came.report.notes) == 2
+    for ours_, (theirs_, rows) in layers.items():
+        for ending in ("weight", "bias"):
+            value = came.state[f"{ours_}.{ending}"]
+            assert value.shape == several[f"{ours_}.{ending}"].shape
+            for part in value.split(rows):
+                assert torch.equal(part, state[theirs_.replace("weight", ending)])
+
+
+def convert_of(source: str) -> tuple[dict[str, str], Any]:
+    """A library's names of the tensors of the detector on a pyramid, and its way in."""
+    module = {"detectron2": detectron2, "mmdetection": mmdetection}[source]
+    return module.their_names(lively("fpn").state_dict()), module.to_maskwright
 
 
 # Of the model zoo's tables, in their words: what is where, with which shape.
