@@ -1,13 +1,14 @@
 """How fast each format of annotated objects is read, and the memory that it takes to do it.
 
     python benchmarks/reading.py [--objects 20000] [--formats coco,yolo,...] [--repeats 3]
-        [--rewrite FORMAT] [--out FOLDER]
+        [--rewrite FORMAT,...] [--per-image 10] [--out FOLDER]
 
 A data set is made of one small image under many names and of objects with outlines of 8 to 40
-corners, ten to an image. It is written in each format and read again, in turns, each time in
+corners, ten to an image unless said otherwise. It is written in each format and read again, in turns, each time in
 a process of its own. The table has the median of objects per second, the lowest and highest, the
 time of listing the folder included, and the memory by which the process grew beyond its imports.
-`--rewrite FORMAT` converts the COCO file into that format instead, and tells time and memory of it.
+`--rewrite yolo,coco` converts the COCO file into one format after the other instead, and tells time
+and memory of each.
 Formats of boxes get the boxes of the objects, DOTA, which is read only, the corners of these.
 """
 
@@ -28,7 +29,6 @@ import numpy as np
 from common import machine
 from PIL import Image
 
-PER_IMAGE = 10
 SIZE = (480, 640)
 DOTA = "dota"
 MOST_LINKS = 20000  # names that file systems give one file
@@ -51,7 +51,7 @@ print(0, time.perf_counter() - start, peak() - before)
 """
 
 
-def make_coco(folder: Path, objects: int, seed: int = 0) -> None:
+def make_coco(folder: Path, objects: int, per_image: int, seed: int = 0) -> None:
     """Write a COCO data set piece by piece; its images are one file under many names."""
     rng = np.random.default_rng(seed)
     height, width = SIZE
@@ -61,7 +61,7 @@ def make_coco(folder: Path, objects: int, seed: int = 0) -> None:
     Image.fromarray(rng.integers(0, 255, (height // 8, width // 8, 3), np.uint8)).resize(
         (width, height)
     ).save(first)
-    count = -(-objects // PER_IMAGE)
+    count = -(-objects // per_image)
     for i in range(1, count):
         photo = photos / f"{i:07}.jpg"
         if i % MOST_LINKS:
@@ -85,7 +85,7 @@ def make_coco(folder: Path, objects: int, seed: int = 0) -> None:
             box = [x.min(), y.min(), np.ptp(x), np.ptp(y)]
             row = {
                 "id": k + 1,
-                "image_id": k // PER_IMAGE + 1,
+                "image_id": k // per_image + 1,
                 "category_id": int(rng.integers(1, 3)),
                 "segmentation": [np.stack([x, y], 1).round(2).ravel().tolist()],
                 "bbox": [round(float(value), 2) for value in box],
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--formats", default="")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rewrite", default="")
+    parser.add_argument("--per-image", type=int, default=10)
     parser.add_argument("--out", type=Path, help="where the data sets go; none: a folder that goes")
     options = parser.parse_args()
     from maskwright.data.formats.table import TABLE
@@ -141,12 +142,16 @@ def main() -> None:
         place = options.out or Path(folder)
         source = place / "source"
         if not source.exists():
-            make_coco(source, options.objects)
-        images = -(-options.objects // PER_IMAGE)
+            make_coco(source, options.objects, options.per_image)
+        images = -(-options.objects // options.per_image)
         print(f"{options.objects} objects in {images} images; {machine()}\n")
         if options.rewrite:
-            _, seconds, grown = run(CONVERT, str(source), options.rewrite, str(place / "rewritten"))
-            print(f"coco to {options.rewrite}: {seconds:.1f} s, {grown:.0f} MB beyond the imports")
+            name = "coco"
+            for k, one in enumerate(options.rewrite.split(",")):
+                target = place / f"rewritten_{k}"
+                _, seconds, grown = run(CONVERT, str(source), one, str(target))
+                print(f"{name} to {one}: {seconds:.1f} s, {grown:.0f} MB beyond the imports")
+                source, name = target, one
             return
         for one in formats:
             if (place / one).exists():

@@ -104,6 +104,7 @@ IMAGES: dict[str, tuple[str, ...]] = {
     "createml": (*(f"train/{name}.png" for name in "abc"), "valid/v.png"),
     "dota": (*(f"train/images/{name}.png" for name in "abc"), "val/images/v.png"),
 }
+U = "annotations/train.json"
 V, M, R, D = "train.json", "train/_annotations.createml.json", "train.csv", "train/labelTxt/a.txt"
 
 
@@ -114,6 +115,18 @@ def first_via(label: Any = "cat", **shape: Any) -> Change:
 def first_apple(label: Any = "cat", **sides: Any) -> Change:
     rest = [apple("b.png", "dog"), apple("c.png")]
     return put(M, json.dumps([apple("a.png", label, **sides), *rest]))
+
+
+def first_item(box: dict[str, Any] | None = None, **entries: Any) -> Change:
+    """Change the first item of Datumaro, and its box."""
+    content = json.loads(str(DATUMARO[U]))
+    content["items"][0].update(entries)
+    content["items"][0]["annotations"][0].update(box or {})
+    return put(U, json.dumps(content))
+
+
+def image_of_item(path: str) -> Change:
+    return first_item(image={"path": path, "size": [30, 40]})
 
 
 def second_line(text: str) -> Change:
@@ -319,5 +332,120 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "dota",
         moved("train/images/a.png", "train/images/x.png"),
         Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    # Datumaro.
+    "Datumaro cut off": (
+        "datumaro",
+        put(U, str(DATUMARO[U])[:-80]),
+        Refused(r"train\.json:1: no valid JSON.*cut off"),
+    ),
+    "Datumaro of bytes": (
+        "datumaro",
+        put(U, str(DATUMARO[U]).encode().replace(b'"cat"', b'"c\xe4t"')),
+        Refused("save it as UTF-8"),
+    ),
+    "Datumaro without a byte": (
+        "datumaro",
+        put(U, ""),
+        Refused(r"train\.json.*cannot be read .empty file.*copy it again"),
+    ),
+    "Datumaro with a byte order mark": ("datumaro", put(U, "\ufeff" + str(DATUMARO[U])), Clean()),
+    "Datumaro in UTF-16": ("datumaro", put(U, str(DATUMARO[U]).encode("utf-16")), Clean()),
+    "Datumaro nested deeply": (
+        "datumaro",
+        put(U, '{"categories": {}, "items": [{"annotations": ' + "[" * 99_999),
+        Refused("train.json is nested too deeply"),
+    ),
+    "Datumaro's items as a number": (
+        "datumaro",
+        put(U, '{"categories": {}, "items": 3}'),
+        Refused(r"train\.json.*JSON of no known format.*val\.json is Datumaro JSON"),
+    ),
+    "Datumaro's item without an id": (
+        "datumaro",
+        first_item(id=None, image={}),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"items\[0\].*needs an id"),
+    ),
+    "Datumaro's image missing": (
+        "datumaro",
+        gone("images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "Datumaro's image renamed": (
+        "datumaro",
+        moved("images/a.png", "images/x.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "Datumaro's way out": (
+        "datumaro",
+        image_of_item("../../a.png"),
+        Listed("path outside the data set", "left out", 1, None, 2, 2),
+    ),
+    "Datumaro of Windows": (
+        "datumaro",
+        image_of_item("images\\a.png"),
+        Listed("image under another name", "repaired", None, None, 3, 3),
+    ),
+    "Datumaro of another machine": (
+        "datumaro",
+        image_of_item("C:\\photos\\a.png"),
+        Listed("image under another name", "repaired", None, None, 3, 3, r"photos/a\.png"),
+    ),
+    "Datumaro's size of words": (
+        "datumaro",
+        first_item(image={"path": "a.png", "size": ["x", -4]}),
+        Listed("bad image size", "repaired", 1, None, 3, 3),
+    ),
+    "Datumaro's words": (
+        "datumaro",
+        first_item({"bbox": [2, "3", 10, 5]}),
+        object_of_a("bad points", "ignored", r"items\[0\], annotations\[0\].*bbox must be a n"),
+    ),
+    "Datumaro's NaN": (
+        "datumaro",
+        first_item({"bbox": [2, NAN, 10, 5]}),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "Datumaro's number of 400 digits": (
+        "datumaro",
+        first_item({"bbox": [2, 10**400, 10, 5]}),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "Datumaro's negative side": (
+        "datumaro",
+        first_item({"bbox": [12, 8, -10, -5]}),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "Datumaro's empty box": (
+        "datumaro",
+        first_item({"bbox": [2, 3, 0, 5]}),
+        object_of_a("empty box", "left out", "", 2),
+    ),
+    "Datumaro's box beyond the image": (
+        "datumaro",
+        first_item({"bbox": [30, 3, 30, 5]}),
+        object_of_a("box beyond the image", "repaired", "clipped"),
+    ),
+    "Datumaro's unknown type": (
+        "datumaro",
+        first_item({"type": "cuboid_3d"}),
+        Listed("shape without area", "left out", None, None, 3, 3, r"\[0\].*1 x cuboid_3d"),
+    ),
+    "Datumaro's annotation of a word": (
+        "datumaro",
+        lambda root: put(
+            U, str(DATUMARO[U]).replace('"annotations": [', '"annotations": ["x", ', 1)
+        )(root),
+        Listed("shape without area", "left out", None, None, 3, 3, r"annotations\[0\]"),
+    ),
+    "Datumaro's class beyond the names": (
+        "datumaro",
+        first_item({"label_id": 7}),
+        object_of_a("unknown category", "ignored", "class number 7 is none of the names"),
+    ),
+    "Datumaro's keypoint of NaN": (
+        "datumaro",
+        lambda root: put(U, str(DATUMARO[U]).replace("[4, 5]", "[4, NaN]", 1))(root),
+        Listed("bad keypoints", "left out", 1, None, 3, 3, r"annotations\[1\]"),
     ),
 }

@@ -18,7 +18,9 @@ from maskwright.structures import Skeleton
 
 from ..columns import pack_offsets
 from ..records import Dataset
+from ..segments import BadSegment
 from .builder import ANY, Builder, grouped
+from .geometry import united
 
 Joints = dict[str, tuple[float, float, int]]  # x, y and visibility by name
 KEPT = 50_000  # shapes that are kept in memory; files with more are gone through twice
@@ -94,6 +96,29 @@ class Picture:
 
 
 Scan = Callable[[], Iterable[Picture]]
+
+
+def is_part(
+    found: Shape, key: Hashable, groups: dict[Hashable, Shape], size: tuple[int, int]
+) -> bool:
+    """Return whether another shape of its group came first, of which this one becomes a part.
+
+    Args:
+        found: a shape with a `segmentation`.
+        key: of its group in the image.
+        groups: the first shape of each group so far; takes this one in if it is the first.
+        size: (height, width) of the image.
+    """
+    first = groups.setdefault(key, found)
+    if first is found:
+        return False
+    try:
+        if "segmentation" in first.entry:  # else a part before this one could not be drawn
+            parts = [first.entry["segmentation"], found.entry["segmentation"]]
+            first.entry["segmentation"] = united(parts, size)
+    except BadSegment as bad:
+        first.entry = {"bbox": bad}
+    return True
 
 
 def box_around(joints: Joints) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..pixels.images import image_header
@@ -17,6 +18,7 @@ from .folders import (
     read_lines,
     split_name,
 )
+from .sniff import is_kind
 from .source import BaseSource, passed_over
 
 DEEPEST = 4
@@ -90,7 +92,7 @@ def files_by_split(
 
 
 def file_of_split(
-    tree: Tree, path: Path, suffix: str, fits: Callable[[Path], bool]
+    tree: Tree, path: Path, suffix: str, fits: str | Callable[[Path], bool]
 ) -> dict[str, Path]:
     """Return the one file of each split, by its name or that of its folder; a lone one is train.
 
@@ -98,7 +100,7 @@ def file_of_split(
         tree: the file system.
         path: the folder; files lie in it, in a folder of annotations, or in those of splits.
         suffix: of the files.
-        fits: whether a file is of the format.
+        fits: what `sniff` calls the format, or whether a file is of it.
 
     Raises:
         ValueError: if two are of one split, or nothing tells which is which.
@@ -107,7 +109,8 @@ def file_of_split(
     places = [path, *tree.named(path, ANNOTATION_FOLDERS), *splits]
     places += [one for outer in splits for one in tree.named(outer, ANNOTATION_FOLDERS)]
     found: dict[str, Path] = {}
-    files = [file for place in places for file in tree.files(place, suffix) if fits(file)]
+    is_one = partial(is_kind, suffix=suffix, kind=fits) if isinstance(fits, str) else fits
+    files = [file for place in places for file in tree.files(place, suffix) if is_one(file)]
     for file in files:
         inner = [file.parent, *file.parent.parents[: len(file.parent.relative_to(path).parts)]]
         told = next((own for one in inner if (own := folder_split(one))), "")

@@ -27,7 +27,7 @@ from ..outgoing import (
     refuse_written,
     write_list,
 )
-from ..sniff import is_kind, sniff
+from ..sniff import is_kind
 from ..source import BaseSource, ReadOptions
 
 FORMAT = "createml"
@@ -62,7 +62,7 @@ def find_createml(tree: Tree, path: Path) -> dict[str, CreateMLSource]:
     Raises:
         ValueError: if two are of one split.
     """
-    files = file_of_split(tree, path, ".json", lambda file: sniff(file) == KIND)
+    files = file_of_split(tree, path, ".json", KIND)
     return {split: CreateMLSource(file) for split, file in files.items()}
 
 

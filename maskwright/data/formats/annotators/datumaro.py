@@ -8,13 +8,13 @@ out and counted. The attributes `is_crowd` and `ignore` make regions that count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
-from ...building.geometry import corners_of, ellipse, turned, united
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
+from ...building.geometry import corners_of, ellipse, turned
 from ...building.objects import flag, given_number, shown, whole_number, whole_numbers
 from ...pixels.kinds import image_suffixes
 from ...records import Dataset
@@ -22,7 +22,7 @@ from ...segments import BadSegment
 from ..beside import file_of_split, image_roots
 from ..folders import Tree, folder_split, split_name
 from ..json_file import load_json
-from ..sniff import is_kind, sniff
+from ..sniff import is_kind
 from ..source import BaseSource, ReadOptions
 
 KIND = "Datumaro JSON"
@@ -68,7 +68,7 @@ def find_datumaro(tree: Tree, path: Path) -> dict[str, DatumaroSource]:
     Raises:
         ValueError: if two are of one split.
     """
-    files = file_of_split(tree, path, ".json", lambda file: sniff(file) == KIND)
+    files = file_of_split(tree, path, ".json", KIND)
     return {split: DatumaroSource(file) for split, file in files.items()}
 
 
@@ -130,7 +130,7 @@ class _Reader(AnnotatedReader):
 
     def _take(self, picture: Picture, place: str, given: Sequence[Any]) -> None:
         """Take over the annotations of an image."""
-        parts: dict[tuple[Any, int], Shape] = {}
+        parts: dict[Hashable, Shape] = {}
         owners: dict[int, dict[int, Shape]] = {}
         pointed: list[tuple[str, dict[str, Any]]] = []
         size = _drawable(picture.size)
@@ -152,15 +152,9 @@ class _Reader(AnnotatedReader):
                 found.entry.update(_outline(one, str(kind)))
             except BadSegment as bad:
                 found.entry["bbox"] = bad
-            if group and "segmentation" in found.entry:
-                first = parts.setdefault((number, group), found)
-                if first is not found:
-                    try:
-                        both = [first.entry["segmentation"], found.entry["segmentation"]]
-                        first.entry["segmentation"] = united(both, size)
-                    except BadSegment as bad:
-                        first.entry = {"bbox": bad}
-                    continue
+            masked = group and "segmentation" in found.entry
+            if masked and is_part(found, (number, group), parts, size):
+                continue
             if group:
                 owners.setdefault(group, {})[id(found)] = found
             picture.shapes.append(found)

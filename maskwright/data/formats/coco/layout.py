@@ -149,6 +149,12 @@ class CocoFinder:
         for one in files:
             assert one.split is not None
             if one.split not in best and one.kind not in (CAPTIONS, PANOPTIC, IMAGES_ONLY):
+                if all(other.kind != COCO for other in best.values()):
+                    broken = next(iter(best.values()))
+                    raise ValueError(
+                        f"{broken.file}, by its name the {broken.split} split, cannot be read "
+                        f"({broken.kind}), and {one.file} is {one.kind}: export or copy it again"
+                    )
                 raise ValueError(
                     f"{one.file}, by its name the {one.split} split, is {one.kind}: export it as "
                     "COCO JSON like the others, or move it elsewhere"

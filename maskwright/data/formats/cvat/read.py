@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
 from ...building.builder import ANY
-from ...building.geometry import corners_of, ellipse, run_lengths, turned, united
+from ...building.geometry import corners_of, ellipse, run_lengths, turned
 from ...building.objects import flag, shown, whole_number, written_number
 from ...pixels.limits import max_pixels
 from ...records import Dataset
 from ...segments import BadSegment
 from ..beside import file_of_split, image_roots
 from ..folders import Tree, split_name
-from ..sniff import is_kind, sniff
+from ..sniff import is_kind
 from ..source import BaseSource, ReadOptions
 from ..voc.xml_tree import BadXml, Node, xml_elements
 
@@ -70,7 +70,7 @@ def find_cvat(tree: Tree, path: Path) -> dict[str, CvatSource]:
     Raises:
         ValueError: if two are of one split.
     """
-    files = file_of_split(tree, path, ".xml", lambda file: sniff(file) == KIND)
+    files = file_of_split(tree, path, ".xml", KIND)
     if len(files) == 1 and split_name(next(iter(files.values())).stem) is None:
         return cvat_file(next(iter(files.values())), next(iter(files)))
     return {split: CvatSource(file) for split, file in files.items()}
@@ -222,7 +222,7 @@ class _Reader(AnnotatedReader):
 
     def _take(self, picture: Picture, shapes: Sequence[tuple[Node, str | None]]) -> None:
         """Take over the shapes of an image with their classes."""
-        groups: dict[tuple[str | None, str], Shape] = {}
+        groups: dict[Hashable, Shape] = {}
         height, width = map(whole_number, picture.size or (None, None))
         size = (height or 1, width or 1)
         if size[0] < 1 or size[1] < 1 or size[0] * size[1] > max_pixels():
@@ -255,15 +255,9 @@ class _Reader(AnnotatedReader):
                 found.entry.update(_outline(node, size, picture))
             except BadSegment as bad:
                 found.entry["bbox"] = bad
-            if group not in ("", "0") and "segmentation" in found.entry:
-                first = groups.setdefault((label, group), found)
-                if first is not found:
-                    parts = [first.entry["segmentation"], found.entry["segmentation"]]
-                    try:
-                        first.entry["segmentation"] = united(parts, size)
-                    except BadSegment as bad:
-                        first.entry = {"bbox": bad}
-                    continue
+            masked = group not in ("", "0") and "segmentation" in found.entry
+            if masked and is_part(found, (label, group), groups, size):
+                continue
             by_group.setdefault(group, []).append(found)
             picture.shapes.append(found)
         self._take_points(picture, pointed, by_group)

@@ -12,21 +12,20 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskwright.files import replacing
 
-from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
 from ...building.builder import ANY
 from ...building.geometry import (
     ellipse,
     png_mask,
     points_of,
     run_lengths,
-    united,
 )
 from ...building.objects import flag, shown, whole_number
 from ...pixels.images import image_header
@@ -133,7 +132,7 @@ class _Reader(AnnotatedReader):
         picture.size = content.get("imageHeight"), content.get("imageWidth")
         size = _size(picture, root)
         picture.labels = [name for name, value in _flags(content).items() if flag(value)]
-        groups: dict[tuple[str, Any], Shape] = {}
+        groups: dict[Hashable, Shape] = {}
         owners: dict[Any, dict[int, Shape]] = {}  # objects by group
         points: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
         for number, shape in enumerate(shapes):
@@ -149,11 +148,9 @@ class _Reader(AnnotatedReader):
                 continue
             found = _shape(one, kind, place, size)
             self._leave(one)
-            if grouped and "bbox" not in found.entry:
-                first = groups.setdefault((str(found.key), group), found)
-                if first is not found:
-                    _join(first, found, size)
-                    continue
+            masked = grouped and "bbox" not in found.entry
+            if masked and is_part(found, (str(found.key), group), groups, size):
+                continue
             if grouped:
                 owners.setdefault(group, {})[id(found)] = found
             picture.shapes.append(found)
@@ -247,15 +244,6 @@ def _outline(kind: Any, one: dict[str, Any], size: tuple[int, int]) -> dict[str,
         shape = (round(y2) - top + 1, round(x2) - left + 1)
         return {"segmentation": run_lengths(png_mask(one.get("mask"), shape), left, top, size)}
     raise BadSegment("unknown shape", f"shape_type {shown(kind)} is none that is read")
-
-
-def _join(first: Shape, other: Shape, size: tuple[int, int]) -> None:
-    """Make a shape a part of the first of its group."""
-    try:
-        parts = [first.entry.get("segmentation"), other.entry["segmentation"]]
-        first.entry["segmentation"] = united(parts, size)
-    except BadSegment as bad:
-        first.entry = {"bbox": bad}
 
 
 def _size(picture: Picture, root: Path) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from ...segments import LEAST, BadSegment
 from ..beside import file_of_split, image_roots, listed_names
 from ..folders import Tree, split_name
 from ..outgoing import Names, class_file, copy_image, objects_of, one_file, refuse_written
-from ..sniff import is_kind, sniff
+from ..sniff import is_kind
 from ..source import BaseSource, ReadOptions
 
 KIND = "CrowdHuman odgt"
@@ -57,7 +57,7 @@ def find_crowdhuman(tree: Tree, path: Path) -> dict[str, CrowdHumanSource]:
     Raises:
         ValueError: if two are of one split.
     """
-    files = file_of_split(tree, path, SUFFIX, lambda file: sniff(file) == KIND)
+    files = file_of_split(tree, path, SUFFIX, KIND)
     return {split: CrowdHumanSource(file) for split, file in files.items()}
 
 

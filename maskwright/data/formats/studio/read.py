@@ -77,7 +77,7 @@ def find_studio(tree: Tree, path: Path) -> dict[str, StudioSource]:
     Raises:
         ValueError: if two are of one split.
     """
-    files = file_of_split(tree, path, ".json", lambda file: sniff(file) == KIND)
+    files = file_of_split(tree, path, ".json", KIND)
     if files:
         return {split: _source(file) for split, file in files.items()}
     found, faults = files_by_split(tree, path, ".json", lambda file: sniff(file) == TASK)

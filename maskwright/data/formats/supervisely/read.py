@@ -11,14 +11,14 @@ tags without a value are labels of whole images, where none has an object. The t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
+from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
 from ...building.builder import ANY
-from ...building.geometry import points_of, run_lengths, united, with_holes
+from ...building.geometry import points_of, run_lengths, with_holes
 from ...building.objects import flag, shown, whole_number
 from ...pixels.kinds import image_suffixes
 from ...pixels.limits import max_pixels
@@ -228,7 +228,7 @@ class _Reader(AnnotatedReader):
             if value is None and split_name(name) is None
         ]
         self._leave(content, "of an image", picture.labels)
-        groups: dict[tuple[Any, str], Shape] = {}
+        groups: dict[Hashable, Shape] = {}
         owners: dict[str, dict[int, Shape]] = {}  # objects by instance
         graphs: list[tuple[str, dict[str, Any]]] = []
         for number, one in enumerate(objects):
@@ -243,12 +243,9 @@ class _Reader(AnnotatedReader):
             found = _shape(given, kind, place, (height, width))
             self._leave(given, "of an object")
             group = given.get("instance")
-            if isinstance(group, str | int) and "segmentation" in found.entry:
-                first = groups.setdefault((found.key, str(group)), found)
-                if first is not found:
-                    parts = [first.entry["segmentation"], found.entry["segmentation"]]
-                    first.entry["segmentation"] = united(parts, (height, width))
-                    continue
+            masked = isinstance(group, str | int) and "segmentation" in found.entry
+            if masked and is_part(found, (found.key, str(group)), groups, (height, width)):
+                continue
             if isinstance(group, str | int):
                 owners.setdefault(str(group), {})[id(found)] = found
             picture.shapes.append(found)
