@@ -4,11 +4,11 @@
         [--rewrite FORMAT,...] [--per-image 10] [--out FOLDER]
 
 A data set is made of one small image under many names and of objects with outlines of 8 to 40
-corners, ten to an image unless said otherwise. It is written in each format and read again, in turns, each time in
-a process of its own. The table has the median of objects per second, the lowest and highest, the
-time of listing the folder included, and the memory by which the process grew beyond its imports.
-`--rewrite yolo,coco` converts the COCO file into one format after the other instead, and tells time
-and memory of each.
+corners, ten to an image unless said otherwise. It is written in each format and read again, in
+turns, each time in a process of its own. The table has the median of objects per second, the
+lowest and highest, the time of listing the folder included, and the memory by which the process
+grew beyond its imports. `--rewrite yolo,coco` converts the COCO file into one format after the
+other instead, and tells time and memory of each.
 Formats of boxes get the boxes of the objects, DOTA, which is read only, the corners of these.
 """
 

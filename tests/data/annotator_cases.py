@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from faults import NAN, Clean, Listed, Refused
-from tool_cases import Change, Files, Outcome, gone, moved, object_of_a, put
+from tool_cases import Change, Files, Outcome, gone, moved, object_of_a, put, swap
 
 
 def via_image(file: str, label: Any = "cat", **shape: Any) -> dict[str, Any]:
@@ -93,14 +93,63 @@ DATUMARO: Files = {
     "annotations/train.json": datum(("a", 0), ("b", 1), ("c", 0)),
     "annotations/val.json": datum(("v", 0)),
 }
+
+
+def lab(*images: tuple[str, str], box: str = "top='3' left='2' width='10' height='5'") -> str:
+    """Imglab's XML of images by their names, each with a box of a class."""
+    nodes = "".join(
+        f"<image file='images/{name}.png'>\n<box {box}><label>{label}</label></box></image>\n"
+        for name, label in images
+    )
+    return f"<?xml version='1.0'?>\n<dataset>\n<images>\n{nodes}</images></dataset>"
+
+
+OTHERS = ("b", "dog"), ("c", "cat")
+IMGLAB: Files = {
+    "train.xml": lab(("a", "cat"), *OTHERS),
+    "val.xml": lab(("v", "cat")),
+}
+
+
+def lab_box(box: str) -> Change:
+    """Change the box of the first image of imglab."""
+    text = str(IMGLAB["train.xml"])
+    return put("train.xml", text.replace("top='3' left='2' width='10' height='5'", box, 1))
+
+
+def sample(name: str, label: Any = "cat", **more: Any) -> dict[str, Any]:
+    """A sample of FiftyOne with a detection of 10 x 6 pixels; `more` changes the detection."""
+    box = {"_cls": "Detection", "label": label, "bounding_box": [0.05, 0.1, 0.25, 0.2]} | more
+    found = {"_cls": "Detections", "detections": [box]}
+    return {"filepath": f"data/{name}.png", "ground_truth": found}
+
+
+def samples(*own: dict[str, Any]) -> str:
+    return json.dumps({"samples": own})
+
+
+FIFTYONE: Files = {
+    "train/samples.json": samples(sample("a"), sample("b", "dog"), sample("c")),
+    "val/samples.json": samples(sample("v")),
+}
+S = "train/samples.json"
+
+
+def first_sample(**more: Any) -> Change:
+    return put(S, samples(sample("a", **more), sample("b", "dog"), sample("c")))
+
+
 BESIDE = tuple(f"images/{name}.png" for name in "abcv")
 TOOLS: dict[str, Files] = {
     "via": VIA, "createml": CREATEML, "retinanet": RETINANET, "dota": DOTA, "datumaro": DATUMARO,
+    "imglab": IMGLAB, "fiftyone": FIFTYONE,
 }  # fmt: skip
 IMAGES: dict[str, tuple[str, ...]] = {
     "via": BESIDE,
     "retinanet": BESIDE,
     "datumaro": BESIDE,
+    "imglab": BESIDE,
+    "fiftyone": (*(f"train/data/{name}.png" for name in "abc"), "val/data/v.png"),
     "createml": (*(f"train/{name}.png" for name in "abc"), "valid/v.png"),
     "dota": (*(f"train/images/{name}.png" for name in "abc"), "val/images/v.png"),
 }
@@ -447,5 +496,137 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
         "datumaro",
         lambda root: put(U, str(DATUMARO[U]).replace("[4, 5]", "[4, NaN]", 1))(root),
         Listed("bad keypoints", "left out", 1, None, 3, 3, r"annotations\[1\]"),
+    ),
+    # Imglab.
+    "imglab cut off": (
+        "imglab",
+        put("train.xml", str(IMGLAB["train.xml"])[:-40]),
+        Refused(r"train\.xml:\d+: no valid XML.*cut off"),
+    ),
+    "imglab that laughs": (
+        "imglab",
+        put("train.xml", '<!DOCTYPE a [<!ENTITY b "lol">]>' + str(IMGLAB["train.xml"])[22:]),
+        Refused("declares an entity.*remove the DOCTYPE"),
+    ),
+    "imglab of an unknown encoding": (
+        "imglab",
+        put("train.xml", str(IMGLAB["train.xml"]).replace("'1.0'", "'1.0' encoding='x-no'", 1)),
+        Refused("save it as UTF-8"),
+    ),
+    "imglab with a byte order mark": (
+        "imglab",
+        put("train.xml", "\ufeff" + str(IMGLAB["train.xml"])),
+        Clean(),
+    ),
+    "imglab of Windows": (
+        "imglab",
+        put("train.xml", str(IMGLAB["train.xml"]).replace("images/", "images\\")),
+        Clean(),
+    ),
+    "imglab's image missing": (
+        "imglab",
+        gone("images/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "imglab's way out": (
+        "imglab",
+        put("train.xml", lab(("../../a", "cat"), *OTHERS)),
+        Listed("path outside the data set", "left out", 1, None, 2, 2),
+    ),
+    "imglab's words": (
+        "imglab",
+        lab_box("top='x' left='2' width='10' height='5'"),
+        object_of_a("bad box", "ignored", r"train\.xml, line 5.*top must be a number"),
+    ),
+    "imglab's NaN": (
+        "imglab",
+        lab_box("top='nan' left='2' width='10' height='5'"),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "imglab's box without a side": (
+        "imglab",
+        lab_box("top='3' left='2' width='10'"),
+        object_of_a("bad box", "ignored", "height"),
+    ),
+    "imglab's negative side": (
+        "imglab",
+        lab_box("top='8' left='12' width='-10' height='-5'"),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "imglab's part without a name": (
+        "imglab",
+        swap("train.xml", "height='5'><label>dog", "height='5'><part x='1' y='1'/><label>dog"),
+        Listed("bad keypoints", "left out", 2, None, 3, 3, "needs the attribute name"),
+    ),
+    # FiftyOne.
+    "FiftyOne cut off": (
+        "fiftyone",
+        put(S, str(FIFTYONE[S])[:-20]),
+        Refused(r"samples\.json:1: no valid JSON.*cut off"),
+    ),
+    "FiftyOne of bytes": (
+        "fiftyone",
+        put(S, str(FIFTYONE[S]).encode().replace(b"cat", b"c\xe4t")),
+        Refused("save it as UTF-8"),
+    ),
+    "FiftyOne with a byte order mark": (
+        "fiftyone",
+        put(S, "\ufeff" + str(FIFTYONE[S])),
+        Clean(),
+    ),
+    "FiftyOne's sample without a path": (
+        "fiftyone",
+        put(S, samples(sample("a") | {"filepath": None}, sample("b", "dog"), sample("c"))),
+        Listed("bad image entry", "left out", 1, None, 2, 2, r"samples\[0\].*needs a filepath"),
+    ),
+    "FiftyOne's image missing": (
+        "fiftyone",
+        gone("train/data/a.png"),
+        Listed("missing image", "left out", 1, None, 2, 2, r"a\.png"),
+    ),
+    "FiftyOne of another machine": (
+        "fiftyone",
+        put(S, str(FIFTYONE[S]).replace('"data/', '"/home/me/fiftyone/data/')),
+        Listed("image under another name", "repaired", None, None, 3, 3),
+    ),
+    "FiftyOne's way out": (
+        "fiftyone",
+        put(S, str(FIFTYONE[S]).replace('"data/a', '"../../data/a')),
+        Listed("path outside the data set", "left out", 1, None, 2, 2),
+    ),
+    "FiftyOne's pixels": (
+        "fiftyone",
+        first_sample(bounding_box=[2, 3, 10, 5]),
+        object_of_a("no fractions", "ignored", "divide by the size of the image"),
+    ),
+    "FiftyOne's words": (
+        "fiftyone",
+        first_sample(bounding_box=[0.1, "x", 0.2, 0.2]),
+        object_of_a("bad box", "ignored", r"samples\[0\]\.ground_truth\[0\]"),
+    ),
+    "FiftyOne's NaN": (
+        "fiftyone",
+        first_sample(bounding_box=[0.1, NAN, 0.2, 0.2]),
+        object_of_a("NaN or infinite coordinates", "ignored"),
+    ),
+    "FiftyOne's negative side": (
+        "fiftyone",
+        first_sample(bounding_box=[0.5, 0.5, -0.2, -0.2]),
+        object_of_a("swapped corners", "repaired"),
+    ),
+    "FiftyOne's mask of words": (
+        "fiftyone",
+        first_sample(mask={"$binary": {"base64": "aGVsbG8=", "subType": "00"}}),
+        object_of_a("bad mask", "ignored", "an array in zlib and base64"),
+    ),
+    "FiftyOne's object without a label": (
+        "fiftyone",
+        first_sample(label=None),
+        object_of_a("unknown category", "ignored", "it has no class"),
+    ),
+    "FiftyOne's open polyline": (
+        "fiftyone",
+        first_sample(points=[[[0.1, 0.1], [0.5, 0.5]]], closed=False),
+        Listed("shape without area", "left out", None, None, 3, 2, "1 x open polyline"),
     ),
 }

@@ -36,6 +36,16 @@ GEO = (
     '{"class": "cat"}, "geometry": {"type": "Polygon", "coordinates": '
     "[[[2, 2], [9, 2], [9, 9], [2, 2]]]}}]}"
 )
+LAB = (
+    "<?xml version='1.0' encoding='ISO-8859-1'?><dataset><name>imglab dataset</name><images>"
+    "<image file='faces/{}.png'><box top='2' left='2' width='9' height='9'><label>cat</label>"
+    "</box></image></images></dataset>"
+)
+DETECTION = '{"_cls": "Detection", "label": "cat", "bounding_box": [0.1, 0.1, 0.2, 0.3]}'
+SAMPLE = (
+    '{"filepath": "data/%s.png", "tags": ["%s"], "ground_truth": {"_cls": "Detections", '
+    f'"detections": [{DETECTION}]}}}}'
+)
 BDD = '[{"name": "a", "labels": []}]'
 SUPERVISELY = (
     '{"tags": [], "size": {"height": 30, "width": 40}, "objects": [{"classTitle": "cat", '
@@ -169,6 +179,60 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, list[str]]]] = {
         "Datumaro JSON",
         {"annotations/train.json": DATUM % "a", "annotations/val.json": DATUM % "b"}
         | images("images/train/a.png", "images/val/b.png"),
+        AB,
+    ),
+    "imglab of dlib": (
+        "imglab XML",
+        {"training.xml": LAB.format("a"), "validation.xml": LAB.format("b")}
+        | images("faces/a.png", "faces/b.png"),
+        AB,
+    ),
+    "samples of FiftyOne, divided by tags": (
+        "FiftyOne JSON",
+        {
+            "samples.json": f'{{"samples": [{SAMPLE % ("a", "train")}, '
+            f"{SAMPLE % ('b', 'validation')}]}}",
+            "metadata.json": "{}",
+        }
+        | images("data/a.png", "data/b.png"),
+        AB,
+    ),
+    "labels of FiftyOne": (
+        "FiftyOne JSON",
+        {
+            "labels.json": '{"classes": ["cat"], "labels": {"a": [{"label": 0, "bounding_box": '
+            "[0.1, 0.1, 0.2, 0.2]}]}}"
+        }
+        | images("data/a.png"),
+        A,
+    ),
+    "lines of MakeSense": (
+        "CSV of boxes",
+        {"labels_my-project.csv": "cat,2,3,10,8,a.png,40,30\n"} | images("images/a.png"),
+        A,
+    ),
+    "a table of MakeSense": (
+        "CSV of boxes",
+        {
+            "labels.csv": "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,"
+            "image_height\ncat,2,3,10,8,a.png,40,30\n"
+        }
+        | images("images/a.png"),
+        A,
+    ),
+    "boxes of Kaggle": (
+        "CSV of boxes",
+        {"train.csv": 'image_id,width,height,bbox,source\na,40,30,"[2.0, 3.0, 9, 9]",x\n'}
+        | images("train/a.png", "test/b.png"),
+        A,
+    ),
+    "DIOR": (
+        "Pascal VOC with lists",
+        {"Annotations/Horizontal Bounding Boxes/a.xml": VOC}
+        | {"Annotations/Horizontal Bounding Boxes/b.xml": VOC}
+        | {"Annotations/Oriented Bounding Boxes/a.xml": VOC}
+        | {"ImageSets/Main/train.txt": "a\n", "ImageSets/Main/val.txt": "b\n"}
+        | images("JPEGImages-trainval/a.png", "JPEGImages-test/b.png"),
         AB,
     ),
     "RetinaNet": (
@@ -608,6 +672,20 @@ REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
         {"annotations.json": "PK\x03\x04"} | images("images/a.png"),
         r"annotations\.json is no JSON but, by its first bytes, a ZIP archive: unpack it",
     ),
+    "imglab without paths": (
+        "imglab XML",
+        {"x.xml": LAB.replace("file=", "f=")} | images("faces/a.png"),
+        r"no usable image; the first fault: .*x\.xml:1: an <image> needs the attribute file",
+    ),
+    "two fields of FiftyOne": (
+        "FiftyOne JSON",
+        {
+            "samples.json": '{"samples": [{"filepath": "a.png", "x": {"_cls": "Detections"}, '
+            '"y": {"_cls": "Polylines"}}]}'
+        }
+        | images("a.png"),
+        "which field has the labels. There are 'x', 'y': give format=fiftyone:FIELD",
+    ),
     "Datumaro without ids": (
         "Datumaro JSON",
         {"default.json": '{"categories": {}, "items": [{"annotations": []}]}'}
@@ -640,6 +718,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "YOLO labels": ("labels/train/a.txt", "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.1 0.3\n"),
     "YOLO data.yaml": ("data.yaml", "train: images/train\nnc: 1\nnames: [cat]\n"),
     "CSV table": ("labels.csv", "filename,xmin\n"),
+    "shapes of napari": ("a.csv", "index,shape-type,vertex-index,axis-0,axis-1\n0,path,0,1,2\n"),
     "TFRecord": ("train.tfrecord", "x"),
     "JSON under another suffix": ("annotations.txt", coco("a.png")),
     "JSON lines": ("x.jsonl", '{"image": 1}\n'),

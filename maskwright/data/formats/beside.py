@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,6 +137,12 @@ def image_roots(file: Path, split: str) -> list[Path]:
     roots = [place for base in bases for place in (base, *tree.named(base, IMAGE_FOLDERS))]
     inner = [one for root in roots for one in tree.folders(root) if folder_split(one) == split]
     return list(dict.fromkeys([*roots, *inner]))
+
+
+def image_of_id(name: str, roots: Sequence[Path]) -> str:
+    """Return the path of the image of an id: with the suffix that it has in one of the folders."""
+    tried = (f"{name}{suffix}" for suffix in ("", *sorted(image_suffixes())))
+    return next((one for one in tried if any((root / one).is_file() for root in roots)), name)
 
 
 def listed_names(root: Path, files: list[Path] | tuple[Path, ...]) -> list[str] | None:

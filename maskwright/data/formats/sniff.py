@@ -48,6 +48,8 @@ DOTA_HEADINGS = ("imagesource:", "gsd:")  # lines above the objects
 COCO = "COCO JSON"
 TASK = "one task of Label Studio"
 VOC = "Pascal VOC XML"
+IMGLAB, FIFTYONE = "imglab XML", "FiftyOne JSON"
+NAPARI = "shapes of napari"
 BROKEN = "JSON of no known format"
 MISNAMED = "JSON under another suffix"
 # Files of COCO that lie beside those of objects and describe the same images.
@@ -77,6 +79,8 @@ JSON_FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("VIA JSON", ("_via_img_metadata",)),
     ("VIA JSON", ("*/filename", "*/regions")),
     ("BDD100K JSON", ("[]/name", "[]/labels")),
+    (FIFTYONE, ("samples/[]/filepath",)),
+    (FIFTYONE, ("classes", "labels")),
     ("Datumaro JSON", ("items/[]/annotations", "categories")),
     ("GeoJSON", ("features/[]/geometry",)),
     ("GeoJSON", ("[]/geometry", "[]/properties")),
@@ -219,6 +223,8 @@ def _xml(head: bytes) -> str:
         return "LabelMe XML" if b"<polygon>" in head and b"<bndbox>" not in head else VOC
     if name == "annotations":
         return "CVAT XML"
+    if name == "dataset" and (b"<images" in head or b"imglab" in head):
+        return IMGLAB
     return f"XML of no known format (<{name}>)" if name else "XML of no known format"
 
 
@@ -232,7 +238,7 @@ def _text(head: bytes, suffix: str) -> str:
         names = re.search(rb"(?m)^(names|nc)\s*:", head)
         return "YOLO data.yaml" if names else "YAML"
     if suffix == ".csv":
-        return "CSV table"
+        return NAPARI if head.startswith(b"index,shape-type,vertex-index,") else "CSV table"
     if suffix in (".tfrecord", ".tfrecords", ".record"):
         return "TFRecord"
     if rows_of_json:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from .annotators.createml import createml_file, find_createml, write_createml
 from .annotators.datumaro import datumaro_file, find_datumaro
+from .annotators.fiftyone import fiftyone_file, find_fiftyone
+from .annotators.imglab import find_imglab, imglab_file
 from .annotators.retinanet import find_retinanet, retinanet_file, write_retinanet
 from .annotators.via import find_via, via_file, write_via
 from .cifar import cifar_splits, find_cifar
@@ -49,6 +51,7 @@ from .sniff import (
     IMAGES_ONLY,
     MEND,
     MISNAMED,
+    NAPARI,
     PANOPTIC,
     RESULTS,
 )
@@ -255,6 +258,21 @@ TABLE = (
         format="datumaro",
     ),
     Layout(
+        "FiftyOne JSON",
+        "samples.json + data/ (FiftyOneDataset)\n"
+        "labels.json + data/ (FiftyOneImageDetectionDataset)",
+        lambda look: find_fiftyone(look.tree, look.path, look.format),
+        file=fiftyone_file,
+        format="fiftyone",
+    ),
+    Layout(
+        "imglab XML",
+        "training.xml + testing.xml of dlib's imglab, with the images at the paths that they name",
+        lambda look: find_imglab(look.tree, look.path),
+        file=imglab_file,
+        format="imglab",
+    ),
+    Layout(
         "RetinaNet's CSV",
         "train.csv + val.csv with lines path,x1,y1,x2,y2,class and no header + classes.csv",
         lambda look: find_retinanet(look.tree, look.path),
@@ -272,7 +290,7 @@ TABLE = (
     ),
     Layout(
         "CSV of boxes",
-        "train.csv + val.csv with the columns path,label,x1,y1,x2,y2",
+        "train.csv + val.csv with the columns path,label,x1,y1,x2,y2 (or x,y,w,h, or bbox)",
         lambda look: find_csv(look.tree, look.path, objects=True),
         format="csv",
         file=lambda path: csv_splits(path, objects=True) if fits(path, objects=True) else {},
@@ -437,8 +455,13 @@ TABLE = (
     ),
     Layout(
         "CSV table",
-        todo="name its columns path,label and, for boxes, x1,y1,x2,y2; for keypoints "
+        todo="name its columns path,label and, for boxes, x1,y1,x2,y2 or x,y,w,h; for keypoints "
         "path,nose_x,nose_y and so on",
+    ),
+    Layout(
+        NAPARI,
+        todo="they name no image: convert the layer to labels in napari and save it as TIFF, of "
+        "the name of its image, for format=instances",
     ),
     Layout("TFRecord", todo="export the data set as COCO JSON or Pascal VOC instead"),
     Layout("JSON lines", todo=EXPORT),

@@ -1,1 +1,1 @@
-"""Formats of small labelling tools and older trainers: Datumaro, VIA, CreateML, RetinaNet."""
+"""Formats of small labelling tools and older trainers: Datumaro, FiftyOne, VIA and others."""

@@ -16,10 +16,9 @@ from typing import Any
 from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
 from ...building.geometry import corners_of, ellipse, turned
 from ...building.objects import flag, given_number, shown, whole_number, whole_numbers
-from ...pixels.kinds import image_suffixes
 from ...records import Dataset
 from ...segments import BadSegment
-from ..beside import file_of_split, image_roots
+from ..beside import file_of_split, image_of_id, image_roots
 from ..folders import Tree, folder_split, split_name
 from ..json_file import load_json
 from ..sniff import is_kind
@@ -211,10 +210,7 @@ def _image_name(item: dict[str, Any], roots: Sequence[Path]) -> str:
     if isinstance(path, str) and path:
         return path.replace("\\", "/")
     name = item.get("id")
-    if not isinstance(name, str) or not name:
-        return ""
-    tried = (f"{name}{suffix}" for suffix in sorted(image_suffixes()))
-    return next((one for one in tried if any((root / one).is_file() for root in roots)), name)
+    return image_of_id(name, roots) if isinstance(name, str) and name else ""
 
 
 def _size(item: dict[str, Any]) -> tuple[Any, Any] | None:

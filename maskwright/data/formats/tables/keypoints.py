@@ -26,7 +26,7 @@ from ...records import Dataset
 from ..beside import image_roots
 from ..folders import ANNOTATION_FOLDERS, SPLITS, Tree, split_name
 from ..source import BaseSource, ReadOptions
-from .rows import COLUMNS
+from .rows import COLUMNS, OF_BOX
 from .text import delimiter, header_line, table_text
 
 FEWEST = 3  # points that are numbered instead of named
@@ -88,6 +88,7 @@ def point_columns(file: Path) -> PointColumns | None:
     if path is None:
         return None
     named = [word.strip()[:-2] for word in words if word.strip().casefold().endswith("_x")]
+    named = [name for name in named if f"{name.casefold()}_" not in OF_BOX]
     pairs = [(name, f"{name}_x", f"{name}_y", f"{name}_v") for name in named]
     if not pairs:
         count = 0

@@ -1,9 +1,11 @@
 """CSVs of labelled images: path, label, and if wanted split, group and a box; read and written.
 
-The header names the columns (`rows.COLUMNS`). Labels are names or numbers, several of them with `;`
-between them, or one column for each class says 0 or 1. With the columns of a box each row is an
-object, an image may have several rows, and a row without a box is an image without an object: the
-table can be read as objects or as labels.
+The header names the columns (`rows.COLUMNS`); MakeSense's lines have none. Labels are names or
+numbers, several of them with `;` between them, or one column for each class says 0 or 1. With the
+columns of a box each row is an object, an image may have several rows, and a row without a box is
+an image without an object: the table can be read as objects or as labels. A box is x1, y1, x2, y2,
+or x, y, w, h, or one column with x, y, width, height in brackets as on Kaggle, where images may
+have ids in place of paths.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,16 @@ from ...building.image_names import best_root, clean_path
 from ...building.labelled import SHOWN, LabelBuilder, Labelled
 from ...pixels.images import image_header
 from ...records import Dataset
-from ..beside import image_roots
+from ..beside import image_of_id, image_roots
 from ..class_folders import free_name
 from ..folders import ANNOTATION_FOLDERS, SPLITS, Tree, folder_split, split_name
 from ..outgoing import refuse_written
 from ..source import BaseSource, ReadOptions
-from .rows import BOX, Row, read_header, read_rows
+from .rows import BOX, SIDED, Row, read_header, read_rows
 from .text import OF_INSTANCES, header_line, sorted_labels
 
 FORMAT = "csv"
+NAMELESS = "object"  # the class of boxes without one
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class CsvSource(BaseSource):
         """Return the data set; see `discover.open_dataset`."""
         header = read_header(self.annotations)
         rows = read_rows(self.annotations, header)
+        roots = image_roots(self.annotations, split)
+        if header.columns["path"] == header.columns.get("image id"):
+            rows = [replace(row, path=image_of_id(row.path, roots)) for row in rows]
         classes = sorted_labels({label for row in rows for label in row.labels})
         if self.divided:
             rows = [row for row in rows if row.split == split]
@@ -61,9 +67,18 @@ class CsvSource(BaseSource):
             classes = list(header.marks.values())
         elif names is None and split != "train":  # without a training split, those that occur
             classes = sorted_labels({label for row in rows for label in row.labels})
-        roots = image_roots(self.annotations, split)
         if self.objects:
-            dataset = _ObjectReader(self.annotations, split).read(rows, roots, classes, names)
+            reader = _ObjectReader(self.annotations, split)
+            if "label" not in header.columns:
+                classes = [NAMELESS]
+                rows = [replace(row, labels=(NAMELESS,)) for row in rows]
+                reader.fault(
+                    "objects without a class",
+                    f"{self.annotations} has no column of labels: the class of all objects is "
+                    f"{NAMELESS!r}; name the column label if there is one",
+                    "kept",
+                )
+            dataset = reader.read(rows, roots, classes, names, sided=header.box != BOX)
         else:
             dataset = _read_labels(self.annotations, split, rows, roots, classes, names)
         dataset.unread |= {f"the column {word!r}": len(rows) for word in header.others}
@@ -125,7 +140,7 @@ def fits(file: Path, *, objects: bool = False) -> bool:
         return False
     if header_line(file).strip().split(",") == OF_INSTANCES:
         return False
-    return not objects or all(side in header.columns for side in BOX)
+    return bool(header.box) if objects else "label" in header.columns or bool(header.marks)
 
 
 def _usable(builder: Any, rows: Sequence[Row], roots: list[Path]) -> tuple[Path, list[Row]]:
@@ -190,7 +205,10 @@ class _ObjectReader(Builder):
         roots: list[Path],
         classes: Sequence[str],
         names: Sequence[str] | None,
+        *,
+        sided: bool,
     ) -> Dataset:
+        self.sided = sided  # boxes are x, y, w, h, not corners
         root, rows = _usable(self, rows, roots)
         numbers: dict[str, int] = {}
         for row in rows:
@@ -223,10 +241,11 @@ class _ObjectReader(Builder):
             try:
                 x1, y1, x2, y2 = map(float, row.box)
             except ValueError:
-                message = f"{where}x1, y1, x2, y2 must be numbers, got {', '.join(row.box)[:80]}"
+                sides = ", ".join(SIDED if self.sided else BOX)
+                message = f"{where}{sides} must be numbers, got {', '.join(row.box)[:80]}"
                 self.fault("bad box", message, image=numbers[row.path])
                 continue
-            box = [x1, y1, x2 - x1, y2 - y1]
+            box = [x1, y1, x2, y2] if self.sided else [x1, y1, x2 - x1, y2 - y1]
             entry = {"image_id": numbers[row.path], "category_id": ids[row.labels[0]], "bbox": box}
             yield row.line, entry
 

@@ -142,6 +142,10 @@ class VocFinder:
                         images = _image_folder(tree, folder, inner, split)
                         found.setdefault(split, []).append(VocPart(folder, inner, images))
             return found
+        if annotations.parent != folder and annotations != folder:
+            for one in tree.folders(annotations.parent):
+                if one != annotations and _has_voc(tree, one):
+                    self._pass(one, f"{annotations.name} is read: move that elsewhere to read this")
         part = VocPart(folder, annotations, _image_folder(tree, folder, annotations))
         folders = self._divided(part)
         lists = self._lists(part)
@@ -290,10 +294,16 @@ def _compare(
 
 
 def _xml_folder(tree: Tree, folder: Path) -> Path | None:
-    """Return the folder of the XML files of a VOC folder, None if it is none."""
+    """Return the folder of the XML files of a VOC folder, None if it is none.
+
+    DIOR has two in Annotations, of upright boxes and of turned ones: the upright come first.
+    """
     for one in tree.named(folder, ANNOTATION_FOLDERS):
         if _has_voc(tree, one):
             return one
+        inner = [o for o in tree.folders(one) if not folder_split(o) and _has_voc(tree, o)]
+        if inner:
+            return min(inner, key=lambda place: not place.name.lower().startswith("horizontal"))
     return folder if _has_voc(tree, folder) else None
 
 
@@ -332,6 +342,10 @@ def _image_folder(tree: Tree, folder: Path, annotations: Path, split: str | None
     best = max(dict.fromkeys(places), key=hits)
     if not hits(best)[0]:
         return next(iter(named), folder)
+    beginning = f"{IMAGE_FOLDERS[0]}-"  # JPEGImages-trainval and JPEGImages-test
+    several = sum(one.name.startswith(beginning) for one in tree.folders(folder)) > 1
+    if best.name.startswith(beginning) and split is None and several:
+        return folder
     beside = [one for one in inner if one.parent == best.parent and hits(one)[0]]
     return best.parent if best in inner and len(beside) > 1 else best
 
