@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from faults import NAN, Clean, Data, Listed, Refused, encoded, png_header
 from PIL import Image
 
@@ -53,6 +54,15 @@ def numbered(*shape: int, number: int = 1, kind: str = "PNG", dtype: type = np.u
     numbers[3:8, 2:12] = number
     stream = io.BytesIO()
     Image.fromarray(numbers).save(stream, kind)
+    return stream.getvalue()
+
+
+def tiff() -> bytes:
+    """The same as a TIFF of numpy's own whole numbers."""
+    numbers: np.ndarray = np.zeros((30, 40), np.int64)
+    numbers[3:8, 2:12] = 1
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, numbers)
     return stream.getvalue()
 
 
@@ -470,6 +480,7 @@ CASES: dict[str, tuple[str, Change, Outcome]] = {
     "no object in a label image": ("instances", put(M, numbered(number=0)), Clean(objects=2)),
     "8 bits": ("instances", put(M, numbered(dtype=np.uint8)), Clean()),
     "32 bits": ("instances", put(M, numbered(kind="TIFF", dtype=np.int32)), Clean()),
+    "64 bits, as napari writes": ("instances", put(M, tiff()), Clean()),
     "negative numbers": (
         "instances",
         put(M, numbered(number=-2, kind="TIFF", dtype=np.int32)),
