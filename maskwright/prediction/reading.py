@@ -284,7 +284,9 @@ def read(
         raise ValueError(f"{source.name}: {text}" if source.path is None else text) from None
     if reading.count == 1:
         samples = samples.reshape(*samples.shape[:2], 1)
-    odd = describe_oddity(samples) if picture.dtype != np.uint8 else ""
+    odd = ""
+    if picture.dtype != np.uint8:
+        odd = describe_oddity(samples, declared=picture.missing is not None)
     deep = deep and not is_constant(samples)  # which nothing stretches
     pixels = to_pixels(samples, window)
     load_ms = 1e3 * (time.perf_counter() - start)

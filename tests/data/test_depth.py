@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from maskwright.data.checking.check import check_data
 from maskwright.data.checking.depth import measure_depths
 from maskwright.data.discover import open_dataset
 from maskwright.data.pixels.depth import own_window, to_eight_bit
-from maskwright.data.pixels.images import load_image
+from maskwright.data.pixels.images import load_image, load_samples
+from maskwright.data.pixels.picture import open_picture
 from maskwright.errors import OptionError
 from maskwright.window import describe_window, parse_window
 
@@ -209,3 +211,25 @@ def test_data_check_compares_the_splits(tmp_path: Path) -> None:
     for file in (tmp_path / "train").glob("*.png"):
         Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(file)
     assert "val: the training images have 8 bits" in str(check_data(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "float32", "float64"])
+def test_what_a_file_declares_as_missing_has_no_say(kind: str, tmp_path: Path) -> None:
+    """GDAL's nodata, as an elevation model has it around what was measured."""
+    file, missing = tmp_path / "a.tif", 0 if kind == "uint16" else -9999
+    values = np.random.default_rng(0).integers(200, 1000, (40, 50)).astype(kind)
+    edge = values.copy()
+    edge[:15] = missing
+    tag = (42113, "s", 0, f"{missing} ", True)
+    tifffile.imwrite(file, edge, extratags=[tag], tile=(16, 16))
+    with open_picture(file) as picture:
+        read, part = picture.whole(), picture.read(10, 0, 20, 50)
+        assert read.dtype == picture.dtype and picture.missing == missing
+    assert np.isnan(read[:15]).all() and np.isnan(part[:5]).all()
+    np.testing.assert_array_equal(read[15:], values[15:])
+    assert own_window(read) == own_window(values[15:])
+    shown = load_image(file)
+    assert not shown[:15].any() and 100 < shown[15:].mean() < 155
+    for text in ("none", "", "1e99"):  # nothing that a sample can have
+        tifffile.imwrite(file, edge, extratags=[(42113, "s", 0, text, True)])
+        np.testing.assert_array_equal(load_samples(file).astype(kind), edge)

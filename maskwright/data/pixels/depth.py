@@ -64,8 +64,12 @@ def is_constant(samples: np.ndarray) -> bool:
     return not values.size or bool(values.min() == values.max())
 
 
-def describe_oddity(samples: np.ndarray) -> str:
+def describe_oddity(samples: np.ndarray, *, declared: bool = False) -> str:
     """Return what hardly is meant in samples (H, W) or (H, W, C) of more than 8 bits; "": nothing.
+
+    Args:
+        samples: the samples.
+        declared: the file says that there are some without a value.
 
     Examples:
         >>> describe_oddity(np.array([[np.nan, 1.0, 2.0, 3.0]], np.float32))
@@ -77,7 +81,7 @@ def describe_oddity(samples: np.ndarray) -> str:
     if samples.dtype.kind == "f":
         good = np.isfinite(samples)
         share = 1 - (good if samples.ndim == 2 else good.all(2)).mean()
-        if share:
+        if share and not declared:
             said.append(f"{100 * share:.2g} % of its pixels are not finite".replace("1e+02", "100"))
         samples = samples[good]
     if samples.size and is_constant(samples):

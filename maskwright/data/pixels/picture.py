@@ -45,6 +45,8 @@ class Picture:
         said: how pages and channels were told apart, where it had to be decided, and that the file
             is cut off; or "".
         window: (low, high) of the samples that the file recommends to look at; None: none.
+        missing: the value that a file with more than 8 bits declares to stand for no value (GDAL's
+            nodata); it is read as not a number. None: none is declared.
 
     Example:
         >>> with open_picture(np.arange(12, dtype=np.uint16).reshape(3, 4)) as picture:
@@ -63,6 +65,7 @@ class Picture:
         axes: dict[str, int] | None = None,
         said: str = "",
         window: Window | None = None,
+        missing: float | None = None,
     ) -> None:
         self.window = window
         self.name, self.pages, self.said = name, pages, said
@@ -76,7 +79,11 @@ class Picture:
             height, width = samples.size
             self.channels, self.by_window = samples.channels, samples.by_window
         self.size = (width, height) if orientation > 4 else (height, width)
-        self.dtype = samples.dtype
+        kind = samples.dtype
+        self.missing = None if kind == np.uint8 else missing
+        self._as_stored = self.missing is None or kind.kind == "f"
+        wide = np.float32 if kind.itemsize < 4 else np.float64
+        self.dtype = kind if self._as_stored else np.dtype(wide)
 
     def __enter__(self) -> Picture:
         return self
@@ -127,7 +134,12 @@ class Picture:
         if isinstance(self._samples, np.ndarray):
             return self._samples[top:bottom, left:right]
         found = self._samples.read(top, left, bottom, right)
-        return found[..., 0] if self.channels == 1 else found
+        found = found[..., 0] if self.channels == 1 else found
+        if self.missing is None or np.isnan(self.missing):
+            return found
+        values = found.astype(self.dtype)
+        values[found == found.dtype.type(self.missing)] = np.nan
+        return values
 
     def _turned(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
         """Read a window of the upright image from where it stands in the stored one."""
@@ -260,4 +272,5 @@ def _of_tiff(
         pages=found.pages,
         axes=found.places[found.number] if found.places else None,
         said=found.said,
+        missing=windows.missing,
     )

@@ -22,6 +22,7 @@ from .selection import RefusedError, chosen_channels, chosen_page
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 KEPT_BYTES = 128 * 2**20  # of decoded strips and tiles: neighbouring windows share them
 AS_EIGHT_BITS = "save it as PNG or TIFF with 8 or 16 bits per channel"
+GDAL_NODATA = 42113  # number of a tag
 GREY_OR_RGB = (0, 1, 2)  # photometric interpretations
 YCBCR, JPEG = 6, 7
 _WHITE_IS_ZERO, _RGB = 0, 2
@@ -50,6 +51,7 @@ class TiffWindows:
         dtype: of the samples, in native byte order.
         by_window: whether parts of it can be read.
         white_is_zero: whether the file has them the other way round.
+        missing: the value that stands for no value in the file (GDAL's nodata); None: none does.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TiffWindows:
         self._kept: OrderedDict[tuple[int, int], np.ndarray | None] = OrderedDict()
         self._kept_bytes = 0
         self.white_is_zero = int(page.photometric) == _WHITE_IS_ZERO
+        self.missing = None if self.white_is_zero else _missing(page)
         self.by_window = _in_place(page) or _segments(page) > 1
 
     def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
@@ -316,6 +319,23 @@ def tiff_file(stream: BinaryIO) -> Any:
     logging.getLogger("tifffile").addHandler(_SILENT)  # which is taken once
     stream.seek(0)
     return tifffile.TiffFile(stream)
+
+
+def _missing(page: Any) -> float | None:
+    """Return what a page declares to stand for no value; None: nothing its samples can have."""
+    tag = page.tags.get(GDAL_NODATA)
+    try:
+        value = float(str(tag.value).strip(" \0")) if tag is not None else None
+    except ValueError:
+        return None
+    kind = np.dtype(page.dtype)
+    if value is None:
+        return None
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            return None if np.isinf(kind.type(value)) and np.isfinite(value) else value
+    ends = np.iinfo(kind) if kind.kind in "iu" else None
+    return value if ends is not None and value % 1 == 0 and ends.min <= value <= ends.max else None
 
 
 def _in_place(page: Any) -> bool:
