@@ -208,6 +208,30 @@ def test_the_best_of_each_class() -> None:
     assert SoftmaxScores(candidates=7, growing=False).best(levels, 0.0, 9).scores.shape == (2, 21)
 
 
+def test_the_best_pairs_of_each_level() -> None:
+    """By mmdetection's rules; and in a graph the same ones."""
+    generator = torch.Generator().manual_seed(3)
+    levels = [2 * torch.randn(2, count, 4, generator=generator) for count in (60, 20, 1)]
+    scores = SoftmaxScores(candidates=7, growing=False, by_level=True)
+    best = scores.best(levels, 0.1, 5)
+    compiled = torch.compile(scores.best, backend="eager", fullgraph=True)(levels, 0.1, 5)
+    for b in range(2):
+        wanted, start = [], 0
+        for level in levels:
+            top, at = level[b].softmax(1)[:, :-1].flatten().sort(descending=True)
+            pairs = [
+                (float(s), int(p) // 3 + start, int(p) % 3) for s, p in zip(top, at, strict=True)
+            ]
+            wanted += [pair for pair in pairs[:7] if pair[0] > 0.1]
+            start += len(level[b])
+        wanted.sort(reverse=True)
+        for found in (best, compiled):
+            rows = zip(*(values[b].tolist() for values in found), strict=True)
+            rows = sorted((row for row in rows if row[0] > 0.1), reverse=True)
+            assert [row[1:] for row in rows] == [pair[1:] for pair in wanted]
+            assert [row[0] for row in rows] == pytest.approx([pair[0] for pair in wanted])
+
+
 def test_images_smaller_than_the_network_is_for() -> None:
     """A 3x3 convolution without padding, and 4x4 ones, on maps of one cell."""
     for name in ("ssd300_vgg16", "ssd512_vgg16"):

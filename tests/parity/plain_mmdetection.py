@@ -176,8 +176,14 @@ def ssd300(state: Params, pixels: Tensor, traps: Traps | None = None) -> tuple[T
     probs = torch.cat([s[0].permute(1, 2, 0).reshape(-1, rows) for s in logits]).softmax(1)
     probs = probs[:, 1:] if t.background_first else probs[:, :-1]
     boxes = clipped(decoded(delta, torch.cat(every), (0.1, 0.2)), (300, 300))
-    row, label = (probs > 0.02).nonzero(as_tuple=True)
-    box, score = boxes[row], probs[row, label]
+    found, first = [], 0
+    for logit in logits:  # the best pairs of each map
+        part = probs[first : first + logit[0].numel() // rows]
+        row, label = (part > 0.02).nonzero(as_tuple=True)
+        top, at = part[row, label].topk(min(1000, len(row)))
+        found.append((boxes[row[at] + first], top, label[at]))
+        first += len(part)
+    box, score, label = (torch.cat(values) for values in zip(*found, strict=True))
     keep = batched_nms(box, score, label, 0.45)[:200]
     return box[keep], score[keep], label[keep]
 

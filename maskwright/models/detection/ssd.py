@@ -18,7 +18,7 @@ gives three negatives in any case, so that empty ones teach something (`min_nega
 `conventions="torchvision"` (also those of ssd.pytorch) there is no such least number, objects may
 share their best box, default boxes are not larger than the image, no more than `candidates` boxes
 of a class are looked at, and pixels are brought to the networks' input as there. With those of
-mmdetection the mean alone is taken from pixels.
+mmdetection the mean alone is taken from pixels, and `candidates` counts pairs of each map.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class SSDOptions:
             and 0 by torchvision's conventions.
         box_loss: "smooth_l1", "l1" or "giou".
         box_weight: factor of the box loss.
-        candidates: boxes of a class that the suppression sees.
+        candidates: boxes of a class that the suppression sees, 400 if None; by mmdetection's
+            conventions pairs of box and class of each map, 1,000 if None.
         imgsz: network input: side of the square, or (height, width).
         conventions: whose rules: "maskwright", "torchvision" (or "torchvision_v1"), "mmdetection".
         pixel_mean: of red, green and blue, 0 to 255, where it is not that of the conventions.
@@ -94,7 +95,7 @@ class SSDOptions:
     min_negatives: int | None = None
     box_loss: str = "smooth_l1"
     box_weight: float = 1.0
-    candidates: int = 400
+    candidates: int | None = None
     imgsz: int | tuple[int, int] | str = 300
     conventions: str = "maskwright"
     pixel_mean: tuple[float, ...] | None = None
@@ -104,9 +105,10 @@ class SSDOptions:
         check_pixels(self)
         for name in ("extras", "anchor_sizes", "anchor_ratios"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_ranges(self, {"fc_width": (1, 8192), "candidates": (1, 100_000)})
-        if self.min_negatives is not None:
-            check_ranges(self, {"min_negatives": (0, 100_000)})
+        check_ranges(self, {"fc_width": (1, 8192)})
+        for name, low in (("min_negatives", 0), ("candidates", 1)):
+            if getattr(self, name) is not None:
+                check_ranges(self, {name: (low, 100_000)})
         if not all(isinstance(width, int) and 2 <= width <= 8192 for width in self.extras):
             raise OptionError(f"extras are channels from 2 to 8192, got {self.extras}")
         maps = len(self.extras) + 2
@@ -162,6 +164,8 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
     """Build an SSD or SSDLite."""
     rules = get_conventions(options.conventions)
     theirs = options.conventions.startswith("torchvision")
+    by_map = options.conventions.startswith("mmdetection")
+    limit = options.candidates or (1000 if by_map else 400)
     resize = replace(rules.resize, short=None, long=None, rounding="nearest", stretch=(300, 300))
     resize = resize.to(options.imgsz)
     assert resize.stretch is not None
@@ -203,13 +207,13 @@ def ssd(num_classes: int, options: SSDOptions) -> SSD:
         num_classes,
         anchors,
         lite=options.lite,
-        scores=SoftmaxScores(candidates=options.candidates, growing=not theirs),
+        scores=SoftmaxScores(candidates=limit, growing=not theirs, by_level=by_map),
         matcher=OwningMatcher(0.5, shared=theirs),
         mining=mining,
         box=BoxRule(options.box_loss, options.box_weight, 1.0, CODE, **rules.boxes),
     )
     mean, std = (_HALF if options.lite else _CAFFE) if theirs else (backbone.mean, backbone.std)
-    if options.conventions.startswith("mmdetection"):
+    if by_map:
         std = (1.0, 1.0, 1.0)
     return SSD(
         num_classes,

@@ -131,13 +131,15 @@ class SoftmaxScores:
     Args:
         candidates: boxes of a class that are looked at, over all levels (Liu et al. 2016).
         growing: as many as objects are wanted, where these are more.
+        by_level: candidates are pairs of box and class of a level, not boxes of a class.
     """
 
     background = 1
 
-    def __init__(self, *, candidates: int, growing: bool = True) -> None:
+    def __init__(self, *, candidates: int, growing: bool = True, by_level: bool = False) -> None:
         self.candidates = candidates
         self.growing = growing
+        self.by_level = by_level
 
     def losses(self, logits: Tensor, labels: Tensor, positive: Tensor, choose: Choose) -> Tensor:
         """Return the cross-entropy; see `Scores`. Only of boxes that count it has a gradient."""
@@ -152,13 +154,16 @@ class SoftmaxScores:
         return torch.where(counted, full.view_as(counted), 0)
 
     def best(self, levels: Sequence[Tensor], score_thresh: float, max_det: int) -> Best:
-        """Return the best boxes of each class; see `Scores`."""
+        """Return the best boxes of each class, or pairs of each level; see `Scores`."""
         limit = max(self.candidates, max_det if self.growing else 0)
+        if torch.compiler.is_compiling() and self.by_level:
+            return self._best_of_levels(levels, limit)
         if torch.compiler.is_compiling():
             return self._best_of_all(torch.cat(list(levels), 1), limit)
         floor = math.log(score_thresh) if score_thresh > 0 else -math.inf
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        if levels[0].device.type != "cpu":  # one wait an image, not one a level
+        # One wait an image, not one a level.
+        if levels[0].device.type != "cpu" and not self.by_level:
             levels = [torch.cat(list(levels), 1)]
         totals = [_log_sum(as_float(logits)) for logits in levels]  # (B, N_l)
         for image in range(len(levels[0])):
@@ -167,18 +172,36 @@ class SoftmaxScores:
                 # A step below, as the logarithm rounds: the score decides.
                 line = total[image] + (floor - 1e-3)
                 box, label = (logits[image, :, :-1] > line[:, None]).nonzero().unbind(1)
-                scores.append((as_float(logits[image, box, label]) - total[image, box]).exp())
+                score = (as_float(logits[image, box, label]) - total[image, box]).exp()
+                if self.by_level and len(score) > limit:
+                    score, order = score.topk(limit)
+                    box, label = box[order], label[order]
+                scores.append(score)
                 places.append(box + start)
                 labels.append(label)
                 start += logits.shape[1]
             score, place, label = torch.cat(scores), torch.cat(places), torch.cat(labels)
             score, order = score.sort(descending=True, stable=True)
             place, label = place[order], label[order]
-            if len(score) > limit:
+            if len(score) > limit and not self.by_level:
                 kept = _first_of_each(label, limit)
                 score, place, label = score[kept], place[kept], label[kept]
             found.append((score, place, label))
         return Best(*_padded(found))
+
+    @staticmethod
+    def _best_of_levels(levels: Sequence[Tensor], limit: int) -> Best:
+        """Return the best pairs of each level in shapes that do not depend on the image."""
+        scores, places, labels, start = [], [], [], 0
+        for logits in levels:
+            flat = as_float(logits).softmax(2)[..., :-1].flatten(1)
+            top, at = flat.topk(least(limit, flat.shape[1]), 1)
+            classes = logits.shape[2] - 1
+            scores.append(top)
+            places.append(at // classes + start)
+            labels.append(at % classes)
+            start = start + logits.shape[1]
+        return Best(torch.cat(scores, 1), torch.cat(places, 1), torch.cat(labels, 1))
 
     @staticmethod
     def _best_of_all(logits: Tensor, limit: int) -> Best:
