@@ -182,7 +182,7 @@ def test_pages_and_channels_are_those_of_a_training(scene: Scene) -> None:
 
     assert [text.partition("b.tif ")[2] for text in errors()] == [
         "has 4 channels, and the images of the training data have 5, of which all are taken; "
-        "channels= chooses some"
+        "choose as many by channels=, of which one may stand twice, as in channels=0,1,2,3,3"
     ]
     assert errors(channels="3,0", page="1") == []
     (text,) = errors(channels=(3, 0), page=2)

@@ -233,3 +233,23 @@ def test_what_a_file_declares_as_missing_has_no_say(kind: str, tmp_path: Path) -
     for text in ("none", "", "1e99"):  # nothing that a sample can have
         tifffile.imwrite(file, edge, extratags=[(42113, "s", 0, text, True)])
         np.testing.assert_array_equal(load_samples(file).astype(kind), edge)
+
+
+def test_what_is_odd_in_the_samples_is_told_before_a_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random((4, 20, 30, 3), np.float32)
+    values[..., 1] = 0.25  # a lamp that was never on
+    values[1, :5], values[2, 0, 0] = np.nan, np.inf
+    values[3] = 0.5
+    data = deep_data(tmp_path, [np.zeros((20, 30), np.uint8)] * 4)
+    for number, one in enumerate(values):  # a file is what it holds, whatever its name
+        tifffile.imwrite(data / "images" / f"{number}.png", one, planarconfig="contig")
+    found = measure_depths(open_dataset(data))
+    assert found.valueless == (2, pytest.approx(0.25)) and found.constant == 1
+    assert found.idle == (1,)
+    text = found.describe()
+    assert (
+        "2 of 4 that were looked at have pixels without a value" in text and "25 % of one" in text
+    )
+    assert "1 of 4 that were looked at are constant" in text and "channel 1 is constant in" in text
+    assert text.count(";") == 3

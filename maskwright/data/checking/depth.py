@@ -9,7 +9,7 @@ import numpy as np
 
 from maskwright.window import PERCENTILES, Window, describe_window
 
-from ..pixels.depth import RULE, own_window, widened
+from ..pixels.depth import RULE, is_constant, own_window, widened
 from ..pixels.images import has_deep_samples
 from ..records import Dataset
 
@@ -29,6 +29,9 @@ class Depths:
         smallest, largest: finite sample values of the deep ones that were read.
         window: what training stretches, by the rule that was asked for; None without deep images.
         sampled: number of deep images that were read for it.
+        valueless: how many of these have pixels without a value, and their largest share in one.
+        constant: how many of these have one value alone.
+        idle: numbers of the channels that have one value in each of these, but not all channels.
     """
 
     images: int
@@ -38,6 +41,9 @@ class Depths:
     largest: float
     window: Window | None
     sampled: int
+    valueless: tuple[int, float] = (0, 0.0)
+    constant: int = 0
+    idle: tuple[int, ...] = ()
 
     def describe(self) -> str:
         """Return one sentence; only for data with deep images."""
@@ -47,8 +53,26 @@ class Depths:
         mixed = f"; the {rest} of 8 bits are taken as they are: do they look alike?" if rest else ""
         return (
             f"{of} images have more than 8 bits ({kinds}), with values from {self.smallest:.6g} to "
-            f"{self.largest:.6g}{mixed}"
+            f"{self.largest:.6g}{mixed}{self._odd()}"
         )
+
+    def _odd(self) -> str:
+        """Return what hardly is meant in them, behind a semicolon; "": nothing."""
+        count, share = self.valueless
+        of = f"of {self.sampled} that were looked at"
+        said = []
+        if count:
+            said.append(
+                f"{count} {of} have pixels without a value (not finite, or nodata), up to "
+                f"{100 * share:.2g} % of one".replace("1e+02", "100")
+            )
+        if self.constant:
+            said.append(f"{self.constant} {of} are constant: black, nothing can be seen in them")
+        if self.idle:
+            numbers = ", ".join(map(str, self.idle))
+            which = f"channel {numbers} is" if len(self.idle) == 1 else f"channels {numbers} are"
+            said.append(f"{which} constant in all of them: channels= can do without")
+        return "".join(f"; {text}" for text in said)
 
 
 def measure_depths(
@@ -79,6 +103,9 @@ def measure_depths(
         except ValueError:
             continue
     kinds: dict[str, int] = {}
+    valueless: list[float] = []
+    flat: list[set[int]] = []  # of each image the channels that have one value
+    constant = channels = 0
     ends: list[float] = []
     pool: list[np.ndarray] = []
     chosen = deep if len(deep) <= POOLED_IMAGES else deep[:: -(-len(deep) // POOLED_IMAGES)]
@@ -92,7 +119,12 @@ def measure_depths(
         step = -(-values.size // _POOLED_SAMPLES)
         # An even step would often divide the width, and meet the same columns in each row.
         part = values[:: step + 1 - step % 2].astype(np.float64).ravel()
-        finite = values[np.isfinite(values)] if samples.dtype.kind == "f" else values
+        good = np.isfinite(values)
+        finite = values if good.all() else values[good]
+        valueless.append(1 - float(good.all(1).mean()))
+        channels = values.shape[1]
+        flat.append({k for k in range(channels) if is_constant(values[:, k])})
+        constant += len(flat[-1]) == channels
         if finite.size:
             ends += [float(finite.min()), float(finite.max())]
             pool.append(part[np.isfinite(part)])
@@ -105,7 +137,20 @@ def measure_depths(
     if rule == "percentile" and pool:
         # Images count alike, and so do their channels.
         window = own_window(np.concatenate(pool))
-    return Depths(readable, deep, kinds, smallest, largest, window, len(chosen))
+    lacking = sum(share > 0 for share in valueless)
+    idle = set.intersection(*flat) if flat else set()
+    return Depths(
+        readable,
+        deep,
+        kinds,
+        smallest,
+        largest,
+        window,
+        len(chosen),
+        (lacking, max(valueless, default=0.0)),
+        constant,
+        tuple(sorted(idle)) if len(idle) < channels else (),
+    )
 
 
 def check_depths(datasets: Mapping[str, Dataset], window: Window | str | None) -> list[str]:

@@ -35,9 +35,13 @@ def chosen_channels(
         return tuple(usual)
     held = "one channel" if count == 1 else f"{count} channels"
     if isinstance(channels, AllChannels) and len(channels) not in (count, len(usual)):
+        few = count < len(channels)
+        advice = ",".join(str(min(number, count - 1)) for number in range(len(channels)))
         raise RefusedError(
             f"{name} has {held}, and the images of the training data have {len(channels)}, of "
-            "which all are taken; channels= chooses some"
+            "which all are taken; choose as many by channels=, "
+            + ("of which one may stand twice, " if few else "")
+            + f"as in channels={advice}"
         )
     if max(channels) >= count:
         asked = ",".join(map(str, channels))
