@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..converters import CHECKS, CONVERTERS, ConvertReport, networks
+from ..converters import CHECKS, CONVERTERS, Converted, ConvertReport, networks
 from ..converters.common import OURS_ALONE, default_skeleton
 from ..converters.darknet import is_weights
 from ..errors import OptionError, checked_options
@@ -335,6 +335,21 @@ def _converted_back(
     return tensors, report
 
 
+def _name_classes(converted: Converted, names: str | tuple[str, ...], src: Path) -> None:
+    """Give the classes of converted weights the names that the user has for them.
+
+    Raises:
+        OptionError: if there are not as many, or two are alike.
+    """
+    given = [names] if isinstance(names, str) else list(names)
+    if len(given) != len(converted.names) or len(set(given)) != len(given):
+        raise OptionError(
+            f"names={','.join(given)}: {src} has {len(converted.names)} classes, which need as "
+            f"many names, each another; got {len(given)}"
+        )
+    converted.names[:] = given
+
+
 @checked_options
 @takes_paths
 def convert(
@@ -347,13 +362,15 @@ def convert(
     drop_unused: bool = False,
     conventions: str | None = None,
     cfg: str | Path | None = None,
+    names: str | tuple[str, ...] | None = None,
 ) -> ConvertReport:
     """Convert a weights file between libraries.
 
     Args:
         src: a torch or safetensors file, or one of Darknet's, `.weights`.
         dst: the file to write; for torchvision, timm and smp `.pth` or `.safetensors`, for Darknet
-            `.weights`, beside which comes a `.cfg`, for others `.pth`.
+            `.weights`, beside which comes a `.cfg`, for detectron2 `.pkl` or `.pth`, for others
+            `.pth`.
         model: our name of the model; None: as the file says, which that of a detector does.
         source: "torchvision", "mmdetection", "detectron2", "detectron" (Caffe2's), "amdegroot"
             (ssd.pytorch), "darknet", "timm", "smp" (segmentation_models_pytorch), "milesial"
@@ -370,6 +387,8 @@ def convert(
             older RoIAlign); of Darknet "darknet_cpu" (the default) or "darknet", its arithmetic on
             GPUs.
         cfg: the network of Darknet's weights; None: the `.cfg` of the same name beside them.
+        names: what the classes are called, in the order of the file, where it does not tell, such
+            as cat,dog; None: as it tells, or class_1, class_2, ...
 
     Raises:
         ValueError: if the file cannot be read or does not fit the model.
@@ -389,6 +408,11 @@ def convert(
         )
     if cfg is not None and not is_weights(src):
         raise OptionError(f"cfg={cfg}: for weights of Darknet alone, which {src} is not")
+    if names is not None and (is_weights(src) or target != "maskwright"):
+        raise OptionError(
+            "names= is for files of other libraries that become ours; those of Darknet stand in a "
+            "file of names"
+        )
     if is_weights(src):
         if source not in ("auto", "darknet") or target != "maskwright":
             raise ValueError(f"{src} has the format 'darknet', which converts to maskwright alone")
@@ -426,6 +450,8 @@ def convert(
         converted = convert_weights(
             src, entry, {}, drop_unused=drop_unused, conventions=conventions, file=file
         )
+        if names is not None:
+            _name_classes(converted, names, src)
         detector = build_blank(entry.name, len(converted.names), **converted.options)
         own = detector.state_dict()
         for key, tensor in converted.state.items():

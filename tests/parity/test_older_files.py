@@ -17,6 +17,7 @@ from plain_detectron import as_blobs
 from torch import Tensor
 from torchvision.models import resnet50
 
+from maskwright.cli import main
 from maskwright.converters import detect_format
 from maskwright.converters.anatomy import find_model
 from maskwright.converters.mmdetection import from_maskwright, to_maskwright
@@ -143,6 +144,24 @@ def test_what_a_configuration_tells_travels_along(key: str, tmp_path: Path) -> N
         {"meta": {"config": CONFIG.replace("103.53", "90.0")}} | {"m": version2("mask")}, path
     )
     assert hub.load_model(path)[0].fill == pytest.approx((123.675, 116.28, 90.0))
+
+
+def test_classes_get_names_where_the_file_has_none(tmp_path: Path) -> None:
+    """And a training keeps their rows by these names."""
+    path, ours = tmp_path / "epoch_12.pth", tmp_path / "ours.safetensors"
+    state = version2("faster")
+    torch.save(state, path)
+    assert main(["convert", str(path), str(ours), "names=cat,dog,great auk"]) == 0
+    assert load_checkpoint(ours).meta.names == ["cat", "dog", "great auk"]
+    made, _, report = hub.start_model("faster_rcnn_resnet50_fpn", ["great auk"], weights=ours)
+    assert "1 of 1 classes by name" in report
+    rows = state["roi_head.bbox_head.fc_cls.weight"]
+    assert torch.equal(made.roi_heads.box_head.logits.weight, rows[2:])
+    for names in (("cat", "dog"), ("cat", "dog", "dog")):
+        with pytest.raises(OptionError, match=r"epoch_12.pth has 3 classes, .* got \d"):
+            hub.convert(path, ours, names=names)
+    with pytest.raises(OptionError, match="become ours"):
+        hub.convert(ours, path, target="mmdetection", names="cat")
 
 
 def test_a_training_starts_from_it_by_its_rules(tmp_path: Path) -> None:
