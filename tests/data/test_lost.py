@@ -33,13 +33,17 @@ def test_each_loss_is_counted(tmp_path: Path) -> None:
     assert found == {
         "masks": 3, "boxes": 0, "own boxes": 0, "corners": 1, "parts": 1, "overlaps": 5,
         "keypoints": 0, "masks beside keypoints": 0, "crowds": 1, "ignored": 1, "checked": 0,
-        "nameless": 0,
+        "nameless": 0, "hidden": 0,
     }  # fmt: skip
     assert lost_in(data, "coco") == {}
     assert list(lost_in(data, "yolo").values()) == [1, 1, 1]
     boxes = [Drawn(0, "box", box=(3, 3, 9, 9)), Drawn(0, "box", box=(5, 5, 9, 9))]
     data = open_dataset(lay(tmp_path / "b", [DrawnImage((20, 20), boxes)]))
     assert count_lost(data, ()) == {WORDS["boxes"]: 2}
+    inner, outer = (Drawn(0, "polygons", polygons=(one,)) for one in ((square + 5.5) / 2, square))
+    for name, order, hidden in (("c", [inner, outer], 1), ("d", [outer, inner], 0)):
+        data = open_dataset(lay(tmp_path / name, [DrawnImage((20, 20), order)]))
+        assert lost_in(data, "instances").get(WORDS["hidden"], 0) == hidden
 
 
 def test_labels_and_maps_lose_objects(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from ..records import ANY_CLASS, Dataset
 from ..segments import NO_MASK
-from .outgoing import Outgoing, objects_of
+from .outgoing import Outgoing, is_object, objects_of
 
 # Word of `Layout.keeps`, and what becomes of it in a format that lacks the word.
 WORDS = {
@@ -19,6 +19,7 @@ WORDS = {
     "corners": "corners of polygons that lie between pixels: masks are written as whole pixels",
     "parts": "objects of several parts: joined by lines that enclose nothing",
     "overlaps": "objects that share pixels with others: a pixel belongs to the last of them",
+    "hidden": "objects that others cover wholly: left out",
     "keypoints": "objects with keypoints: these are left out",
     "masks beside keypoints": "masks of objects with keypoints: only boxes and keypoints are "
     "written",
@@ -29,7 +30,10 @@ WORDS = {
 }
 HELD = frozenset(WORDS) - {"checked"}  # by most tools
 BOXES = frozenset(
-    ("nameless", "boxes", "own boxes", "corners", "parts", "overlaps", "masks beside keypoints")
+    (
+        *("nameless", "boxes", "own boxes", "corners", "parts", "overlaps", "hidden"),
+        "masks beside keypoints",
+    )
 )
 
 
@@ -45,17 +49,30 @@ def count_lost(dataset: Dataset, keeps: Collection[str]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for record, objects in objects_of(dataset):
         found["checked"] += "checked" not in keeps and record.checked is not None
-        shared = np.zeros(record.size, np.uint16) if "overlaps" not in keeps else None
+        apart = not {"overlaps", "hidden"} <= set(keeps)
+        shared = np.zeros(record.size, np.uint16) if apart else None
         for one in objects:
             found.update(word for word in _features(one, keeps) if word not in keeps)
             if shared is not None:
                 crop, (x1, y1, x2, y2) = one.mask()
                 shared[y1:y2, x1:x2] += crop
         if shared is not None and (shared > 1).any():
-            for one in objects:
+            for one in objects if "overlaps" not in keeps else ():
                 crop, (x1, y1, x2, y2) = one.mask()
                 found["overlaps"] += bool((shared[y1:y2, x1:x2][crop] > 1).any())
+            if "hidden" not in keeps:
+                found["hidden"] += _hidden(objects, record.size)
     return {WORDS[word]: found[word] for word in WORDS if found[word]}
+
+
+def _hidden(objects: Sequence[Outgoing], size: tuple[int, int]) -> int:
+    """Return how many objects no pixel is left of when each is painted over those before it."""
+    numbers = np.zeros(size, np.int32)
+    drawn = [one.mask() for one in objects if is_object(one)]
+    for number, (crop, (x1, y1, x2, y2)) in enumerate(drawn, 1):
+        numbers[y1:y2, x1:x2][crop] = number
+    seen = int(np.count_nonzero(np.unique(numbers)))
+    return sum(bool(crop.any()) for crop, _ in drawn) - seen
 
 
 def count_reduced(dataset: Dataset) -> dict[str, int]:

@@ -11,12 +11,15 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskwright.errors import WriteError
 from maskwright.reports.result import ImageResult
 
 from .result import Result
+
+if TYPE_CHECKING:
+    from maskwright.data.records import Dataset
 
 STRAY = 0.75  # pixels: smooths the stairs of pixels, and keeps small objects
 
@@ -83,7 +86,6 @@ class Labels:
         Raises:
             WriteError: if it cannot be written; see `data.write_dataset`.
         """
-        from maskwright.data.formats.coco.read import read_coco
         from maskwright.data.formats.geo.frames import frame_of
         from maskwright.data.formats.lost import WORDS
         from maskwright.data.formats.table import TABLE
@@ -107,18 +109,18 @@ class Labels:
             {"id": number, "name": name, **self._joints}
             for number, name in enumerate(self._names, 1)
         ]
-        content = {"images": images, "annotations": self._objects, "categories": categories}
+        content = {"images": images, "categories": categories}
+        rows = {row.format: row for row in TABLE if row.write and row.format in self.formats}
         written = []
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / "labels.json"
-            file.write_text(json.dumps(content), encoding="utf-8")
-            data = read_coco(file, [root])
-        for format in self.formats:
-            row = next(row for row in TABLE if row.write and row.format == format)
+        data = upside_down = _read(content, self._objects, root)
+        if any("overlaps" not in row.keeps for row in rows.values()):
+            # Of objects that share a pixel such a format keeps the last: the most certain is to be.
+            upside_down = _read(content, self._objects[::-1], root)
+        for format, row in rows.items():
             stray = STRAY if self.polygons is None and row.edited else self.polygons
-            own, lost = data, {}
+            own, lost = data if "overlaps" in row.keeps else upside_down, {}
             if stray is not None and row.outlined:
-                own, traced = as_polygons(data, stray)
+                own, traced = as_polygons(own, stray)
                 lost = traced.lost(stray)
             if format == "geo" and (
                 flat := sum(frame_of(Path(file)) is None for file in data.files())
@@ -130,6 +132,8 @@ class Labels:
                 )
             lost |= lost_in(own, format)
             lost.pop(WORDS["own boxes"], None)  # a network's boxes; those are in the JSON
+            if shared := lost.pop(WORDS["overlaps"], 0):
+                lost["objects that share pixels: a pixel belongs to the most certain"] = shared
             for what, count in lost.items():
                 warnings.warn(f"formats={format}: {count} {what}", stacklevel=2)
             try:
@@ -140,3 +144,13 @@ class Labels:
                 raise ValueError(f"formats={format}: {error}") from None
             written.append(folder / format)
         return written
+
+
+def _read(content: dict[str, Any], objects: list[dict[str, Any]], root: Path) -> Dataset:
+    """Return images and objects, as COCO JSON has them, as a data set."""
+    from maskwright.data.formats.coco.read import read_coco
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "labels.json"
+        file.write_text(json.dumps({**content, "annotations": objects}), encoding="utf-8")
+        return read_coco(file, [root])
