@@ -68,7 +68,8 @@ def download(url: str) -> bytes:
                     raise TimeoutError(f"not there after {URL_SECONDS:.0f} s")
             data = b"".join(blocks)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot download the image {url}: {error}") from None
+        why = getattr(error, "reason", error)  # urllib puts it into brackets
+        raise ValueError(f"cannot download the image {url}: {why}") from None
     if len(data) > URL_MAX_BYTES:
         raise ValueError(f"the image {url} is larger than {URL_MAX_BYTES // 2**20} MiB")
     return data
