@@ -18,20 +18,10 @@ from maskwright.tasks.detection.recipe import DetectionRecipe
 
 # Options that are text and no path. A new one is either written here, or its type names `Path`.
 NAMES = {
-    *(
-        "backbone",
-        "conventions",
-        "device",
-        "format",
-        "formats",
-        "name",
-        "names",
-        "precision",
-        "soft_nms",
-    ),
+    *("backbone", "conventions", "device", "format", "formats", "name", "precision", "soft_nms"),
     *("split", "target", "tta", "imgsz", "window", "explain", "explain_target", "localize"),
     *("method", "family", "task", "nme_pair", "loss", "ignore", "crf", "photometric"),
-    *("to", "rename", "drop", "keep", "conf", "channels", "page", "track", "line"),
+    *("to", "names", "rename", "drop", "keep", "conf", "channels", "page", "track", "line"),
     *("host", "token", "log", "address", "column"),
     # Of methods that find regions, or a file of them: its place is looked up in one function.
     "proposal_source",
