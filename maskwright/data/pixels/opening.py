@@ -68,7 +68,8 @@ def download(url: str) -> bytes:
                     raise TimeoutError(f"not there after {URL_SECONDS:.0f} s")
             data = b"".join(blocks)
     except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)  # urllib puts it into brackets
+        # Without an answer of a server urllib puts the reason into brackets.
+        why = error if hasattr(error, "code") else getattr(error, "reason", error)
         raise ValueError(f"cannot download the image {url}: {why}") from None
     if len(data) > URL_MAX_BYTES:
         raise ValueError(f"the image {url} is larger than {URL_MAX_BYTES // 2**20} MiB")
