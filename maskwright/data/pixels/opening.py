@@ -69,7 +69,7 @@ def download(url: str) -> bytes:
             data = b"".join(blocks)
     except (OSError, ValueError) as error:
         # Without an answer of a server urllib puts the reason into brackets.
-        why = error if hasattr(error, "code") else getattr(error, "reason", error)
+        why = str(error if hasattr(error, "code") else getattr(error, "reason", error))
         raise ValueError(f"cannot download the image {url}: {why}") from None
     if len(data) > URL_MAX_BYTES:
         raise ValueError(f"the image {url} is larger than {URL_MAX_BYTES // 2**20} MiB")
