@@ -60,7 +60,8 @@ ELSE = {
         "model=resnet18; semantic segmentation needs the class of every pixel"
     ),
 }
-DETAILED = ("geo", "shapefile", "via")  # formats with properties, one of which tells classes
+# Formats with properties, one of which tells classes.
+DETAILED = ("geo", "shapefile", "via", "fiftyone")
 TWO_CLASSES = (
     "a classifier tells at least two classes apart, each a folder of its images, as in "
     "train/cat/1.jpg, train/dog/2.jpg, val/cat/3.jpg, val/dog/4.jpg; without train and val, a part "
@@ -187,7 +188,8 @@ def find_splits(
     name, _, detail = (format or "").partition(":")
     if detail and name not in DETAILED:
         raise OptionError(
-            f"format={format!r}: only format=geo:PROPERTY and format=via:ATTRIBUTE say more"
+            f"format={format!r}: only format=geo:PROPERTY, format=via:ATTRIBUTE and "
+            "format=fiftyone:FIELD say more"
         )
     if format is not None and name not in formats:
         raise OptionError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import annotator_cases
 import numpy as np
 import pytest
 from annotator_cases import dota, via, via_image
+from drawn_objects import full_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -83,6 +86,7 @@ def test_attributes_of_via(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There are 'kind', 'mood': give format=via:ATTRIBUTE"):
         open_dataset(root)
     assert open_dataset(root, format="via:mood").names == ["good"]
+    assert open_dataset(root / "via_region_data.json", format="via:mood").names == ["good"]
     with pytest.raises(ValueError, match="no region has the attribute 'x'"):
         open_dataset(root, format="via:x")
     (root / "via_region_data.json").write_text(two.replace('"mood"', '"Label"'))
@@ -130,3 +134,57 @@ def test_roboflows_exports(tmp_path: Path) -> None:
         data = open_dataset(tmp_path / name, "val")
         assert data.names == ["cat", "dog"] and len(data[0].boxes) == count
         assert data[0].path.parts[-3 if name == "yolo" else -2] == "valid" and not data.unread
+
+
+def test_masks_polylines_and_fields_of_fiftyone(tmp_path: Path) -> None:
+    """A mask is an array over its box, stretched to it; fields are named; labels are of images."""
+    mask = np.zeros((3, 5), bool)
+    mask[1:, 2:] = True
+    stream = io.BytesIO()
+    np.save(stream, mask)
+    packed = base64.b64encode(zlib.compress(stream.getvalue())).decode()
+    box = {"_cls": "Detection", "label": "cat", "bounding_box": [0.25, 0.2, 0.25, 0.2]}
+    line = {"label": "dog", "points": [[[0.1, 0.1], [0.5, 0.1], [0.5, 0.5]]], "filled": True}
+    sample = {
+        "filepath": "data/a.png",
+        "x": {
+            "_cls": "Detections",
+            "detections": [box | {"mask": {"$binary": {"base64": packed, "subType": "00"}}}],
+        },
+        "y": {"_cls": "Polylines", "polylines": [line]},
+        "z": {"_cls": "Classification", "label": "night"},
+    }
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "data/a.png")
+    (tmp_path / "samples.json").write_text(json.dumps({"samples": [sample]}))
+    data = open_dataset(tmp_path, format="fiftyone:x")
+    expected = np.zeros((30, 40), bool)  # the box is 10 x 6 pixels at 10, 6, a sample 2 x 2 of them
+    expected[8:12, 14:20] = True
+    np.testing.assert_array_equal(full_mask(data, 0, 0), expected)
+    assert data.unread == {f"the field {name!r} of an image": 1 for name in "yz"}
+    data = open_dataset(tmp_path, format="fiftyone:y")
+    assert data.names == ["dog"]
+    assert open_dataset(tmp_path / "samples.json", format="fiftyone:y").names == ["dog"]
+    np.testing.assert_allclose(data.annotated_boxes(0), [[4, 3, 20, 15]], atol=1e-9)
+    assert open_dataset(tmp_path, format="fiftyone:z", records="labels").names == ["night"]
+    with pytest.raises(ValueError, match=r"no sample has labels in the field 'w', but: 'x', 'y'"):
+        open_dataset(tmp_path, format="fiftyone:w")
+
+
+def test_parts_of_imglab_are_keypoints(tmp_path: Path) -> None:
+    """Boxes without any label are of one class; those to ignore count neither way."""
+    (tmp_path / "train.xml").write_text(
+        "<dataset><images><image file='a.png'><box top='3' left='2' width='10' height='9'>"
+        "<part name='eye' x='5' y='6'/></box><box top='1' left='20' width='9' height='9' "
+        "ignore='1'/></image></images></dataset>"
+    )
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    data = open_dataset(tmp_path)
+    assert data.names == ["object"] and data.skeleton is not None
+    assert data.skeleton.names == ("eye",) and data[0].keypoints is not None
+    assert data[0].keypoints[0].tolist() == [[5, 6, 2]] and data[0].ignored.tolist() == [
+        False,
+        True,
+    ]
+    assert data.annotated_boxes(0)[0].tolist() == [2, 3, 12, 12]
+    assert [fault.kind for fault in data.faults] == ["objects without a class"]

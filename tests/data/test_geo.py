@@ -264,5 +264,5 @@ def test_classes_of_another_property(tmp_path: Path) -> None:
     assert list(data.unread) == ["the property 'height' of a feature"]
     with pytest.raises(ValueError, match=r"no feature has a class in the property 'x'.*Art"):
         open_dataset(tmp_path, format="geo:x")
-    with pytest.raises(ValueError, match="only format=geo:PROPERTY and"):
+    with pytest.raises(ValueError, match="only format=geo:PROPERTY, "):
         open_dataset(tmp_path, format="coco:x")

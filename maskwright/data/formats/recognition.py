@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..records import Fault
@@ -22,7 +23,7 @@ from .folders import (
 )
 from .rows import Layout, Look
 from .sniff import CAPTIONS, COCO, PANOPTIC, inside_gzip, sniff
-from .source import Source
+from .source import FieldSource, Source
 from .table import ROWS, TABLE
 from .voc.layout import LIST_FOLDERS
 from .yolo.find import YoloSource
@@ -95,11 +96,15 @@ def splits_of_file(path: Path, records: str | None, format: str | None = None) -
     Raises:
         ValueError: if it looks like a row, but cannot be read.
     """
+    name, _, field = (format or "").partition(":")
     for wanted in ("objects", "maps", "labels") if records is None else (records,):
         for row in TABLE:
-            fits = row.records == wanted and format in (None, row.format)
+            fits = row.records == wanted and name in ("", row.format)
             if row.file is not None and fits and (found := dict(row.file(path))):
-                return found
+                return {
+                    split: replace(one, field=field) if isinstance(one, FieldSource) else one
+                    for split, one in found.items()
+                }
     return {}
 
 

@@ -75,6 +75,17 @@ class BaseSource:
         return replace(self, others=others)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldSource(BaseSource):
+    """A source whose objects have several fields, of which one tells the classes.
+
+    Attributes:
+        field: its name, behind the colon of the option `format`; "": it is looked for.
+    """
+
+    field: str = ""
+
+
 def passed_over(path: Path, why: str) -> Fault:
     """Return the fault of a file or folder that is not read."""
     message = f"{path} is not read: {why}"

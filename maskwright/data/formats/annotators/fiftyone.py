@@ -29,7 +29,7 @@ from ..beside import file_of_split, image_of_id, image_roots, size_of
 from ..folders import SPLITS, Tree, split_name
 from ..json_file import load_json
 from ..sniff import FIFTYONE, is_kind
-from ..source import BaseSource, ReadOptions
+from ..source import FieldSource, ReadOptions
 
 FORMAT = "fiftyone"
 TRUTH = "ground_truth"
@@ -40,17 +40,15 @@ KNOWN = ("_id", "_cls", "id", "label", "bounding_box", "mask", "points", "closed
 
 
 @dataclass(frozen=True)
-class FiftyOneSource(BaseSource):
+class FiftyOneSource(FieldSource):
     """Where one split lies: JSON of FiftyOne.
 
     Attributes:
         annotations: the file.
-        field: the field of labels; empty: the only one, or ground_truth.
         divided: the tags of the samples tell which are of the split; else all are.
     """
 
     annotations: Path
-    field: str = ""
     divided: bool = False
 
     @property
@@ -90,7 +88,7 @@ def find_fiftyone(tree: Tree, path: Path, format: str | None = None) -> dict[str
     field = (format or "").partition(":")[2]
     if len(files) == 1:
         return fiftyone_file(next(iter(files.values())), field, next(iter(files)))
-    return {split: FiftyOneSource(file, field) for split, file in files.items()}
+    return {split: FiftyOneSource(file, field=field) for split, file in files.items()}
 
 
 def fiftyone_file(
@@ -105,8 +103,10 @@ def fiftyone_file(
         return {}
     tagged = {_split(one) for _, one in _samples(load_json(path), path)}
     if tagged and None not in tagged:
-        return {one: FiftyOneSource(path, field, divided=True) for one in SPLITS if one in tagged}
-    return {split or split_name(path.stem) or "train": FiftyOneSource(path, field)}
+        return {
+            one: FiftyOneSource(path, field=field, divided=True) for one in SPLITS if one in tagged
+        }
+    return {split or split_name(path.stem) or "train": FiftyOneSource(path, field=field)}
 
 
 def _samples(content: Any, file: Path) -> list[tuple[str, dict[str, Any]]]:

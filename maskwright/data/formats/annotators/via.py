@@ -31,7 +31,7 @@ from ..folders import Tree, split_name
 from ..json_file import load_json
 from ..outgoing import Names, Outgoing, class_file, copy_image, objects_of, one_file, refuse_written
 from ..sniff import is_kind
-from ..source import BaseSource, ReadOptions
+from ..source import FieldSource, ReadOptions
 from ..tables.text import header_line, table_text
 
 FORMAT = "via"
@@ -45,16 +45,14 @@ NO_AREA = ("point", "polyline", "line")
 
 
 @dataclass(frozen=True)
-class ViaSource(BaseSource):
+class ViaSource(FieldSource):
     """Where one split lies: a JSON or CSV of VIA.
 
     Attributes:
         annotations: the file.
-        field: the attribute that tells classes; "": it is looked for.
     """
 
     annotations: Path
-    field: str = ""
 
     def read(self, split: str, names: Sequence[str] | None, options: ReadOptions) -> Dataset:
         """Return the data set; see `discover.open_dataset`."""
@@ -80,7 +78,7 @@ def find_via(tree: Tree, path: Path, format: str | None = None) -> dict[str, Via
     """
     field = (format or "").partition(":")[2]
     files = file_of_split(tree, path, ".json", _fits) or file_of_split(tree, path, ".csv", _fits)
-    return {split: ViaSource(file, field) for split, file in files.items()}
+    return {split: ViaSource(file, field=field) for split, file in files.items()}
 
 
 def via_file(path: Path) -> dict[str, ViaSource]:
