@@ -141,6 +141,26 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
             load_samples(tmp_path / "cut.dcm")
 
 
+@pytest.mark.parametrize("implicit", [None, True, False])
+def test_files_without_a_preamble(implicit: bool | None, tmp_path: Path) -> None:
+    """With the words of the transfer (None), or the data set alone, as older devices write it."""
+    whole = dicom(STORED)
+    if implicit is None:
+        content = whole[132:]
+    else:
+        stream, data = io.BytesIO(), pydicom.dcmread(io.BytesIO(whole))
+        pydicom.dcmwrite(
+            stream,
+            Dataset({element.tag: element for element in data}),
+            implicit_vr=implicit,
+            little_endian=True,
+        )
+        content = stream.getvalue()
+    (tmp_path / "IM0001").write_bytes(content)
+    np.testing.assert_array_equal(load_samples(tmp_path / "IM0001"), STORED)
+    assert [one.name for one in list_sources(tmp_path)] == ["IM0001"]
+
+
 def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.dcm").write_bytes(dicom(STORED))
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)

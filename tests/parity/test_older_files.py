@@ -56,7 +56,7 @@ def test_blobs_of_detectron(form: str, tmp_path: Path) -> None:
         hub.convert(source, ours)
 
 
-@pytest.mark.parametrize("form", ["fpn", "c4"])
+@pytest.mark.parametrize("form", ["fpn", pytest.param("c4", marks=pytest.mark.slow)])
 def test_names_that_detectron2_matches_by_their_ends(form: str, tmp_path: Path) -> None:
     """`matching_heuristics`: a whole detector without what stands before its names, or in blobs."""
     state = theirs(form)
@@ -309,9 +309,14 @@ def imagenet(kind: str) -> tuple[Any, State]:
     return {**blobs, "conv1_b": torch.zeros(64).numpy()}, state
 
 
-@pytest.mark.parametrize("way", ["{}", "imagenet:{}"])
 @pytest.mark.parametrize(
-    ("kind", "rules"), [("msra", "detectron2"), ("torchvision", "detectron2_rgb")]
+    ("kind", "rules", "way"),
+    [
+        ("msra", "detectron2", "{}"),
+        ("torchvision", "detectron2_rgb", "imagenet:{}"),
+        pytest.param("msra", "detectron2", "imagenet:{}", marks=pytest.mark.slow),
+        pytest.param("torchvision", "detectron2_rgb", "{}", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_backbones_bring_their_rules(kind: str, rules: str, way: str, tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ from .selection import RefusedError, chosen_page
 
 SUFFIXES = frozenset((".dcm", ".dicom"))
 MAGIC = b"DICM"  # behind a preamble of 128 bytes
+# First elements of files without the preamble, as older devices write them: group 2 or 8, little
+# endian. None of them is the beginning of a TGA, the one other kind that may begin so.
+_BARE = {
+    *(bytes((2, 0, element, 0)) for element in (0x00, 0x01)),
+    *(bytes((8, 0, element, 0)) for element in (0x00, 0x05, 0x08, 0x16, 0x18)),
+}
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -53,10 +59,10 @@ class DicomHeader:
 
 
 def is_dicom(stream: BinaryIO) -> bool:
-    """Return whether a file begins as DICOM does; the stream is rewound."""
+    """Return whether a file begins as DICOM does, preamble or not; the stream is rewound."""
     start = stream.read(132)
     stream.seek(0)
-    return start[128:] == MAGIC
+    return start[128:] == MAGIC or start[:4] in _BARE
 
 
 def dicom_header(stream: BinaryIO, name: str) -> DicomHeader:
@@ -137,7 +143,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 def _data_set(stream: BinaryIO, name: str, *, pixels: bool) -> Any:
     try:
-        from pydicom import dcmread
+        from pydicom import dcmread, uid
     except ImportError:
         raise RefusedError(
             f"{name} is DICOM, which pydicom reads: `pip install maskwright[dicom]`"
@@ -145,7 +151,12 @@ def _data_set(stream: BinaryIO, name: str, *, pixels: bool) -> Any:
     try:
         stream.seek(0)
         source = io.BytesIO(stream.read()) if pixels else stream
-        return dcmread(source, stop_before_pixels=not pixels)
+        data = dcmread(source, stop_before_pixels=not pixels, force=True)
+        if "TransferSyntaxUID" not in data.file_meta:  # uncompressed, as it is without these words
+            implicit, _ = data.original_encoding
+            syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+            data.file_meta.TransferSyntaxUID = syntax
+        return data
     except Exception as error:
         raise ValueError(f"{name} is damaged and cannot be read as DICOM ({error})") from None
 
