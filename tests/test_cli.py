@@ -179,7 +179,7 @@ def test_failures_are_short_and_without_traceback(
         ("export {model} onxx", "format is one of onnx, openvino, pt2, aoti; got 'onxx'; did you"),
         ("data convert cells to=yollo out=b", "did you mean 'yolo'?"),
         ("convert a b.safetensors model=x source=tv", "source is one of auto"),
-        ("predict {model} photos formats=bmp", "formats=bmp: there are geojson and labels"),
+        ("predict {model} photos formats=bmp", "formats=bmp: there are geojson, labels (or png)"),
         ("predict {model} photos formats=labels save=false", "save=false writes none"),
         ("val {model} cells conf=2", "conf lies between 0 and 1, got 2"),
         ("val {model} cells workers=-1", "workers must be at least 0"),

@@ -250,7 +250,8 @@ def check_formats(names: Sequence[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in names:
         if name not in known:
-            there = " and ".join(known) or "none for this model"
+            words = ["labels (or png)" if one == "labels" else one for one in known]
+            there = ", ".join(words) or "none for this model"
             raise OptionError(f"formats={name}: there are {there}{nearest(name, known)}")
 
 
