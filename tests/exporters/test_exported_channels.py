@@ -36,7 +36,14 @@ def four_channels(name: str) -> Predictor:
 
 
 @pytest.mark.filterwarnings("ignore:max_det")
-@pytest.mark.parametrize("name", ["mask_rcnn_resnet50_fpn", "resnet18", "fcn_resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("mask_rcnn_resnet50_fpn", marks=pytest.mark.slow),
+        "resnet18",
+        "fcn_resnet50",
+    ],
+)
 def test_other_channels(name: str, tmp_path: Path) -> None:
     predictor = four_channels(name)
     sizes = {"imgsz": (96, 96)} if name.startswith("fcn") else {}

@@ -40,7 +40,10 @@ def test_the_packaged_model_as_the_manual_has_it(tmp_path: Path) -> None:
         assert len(one) > 3 or imgsz == 64
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_lite0_c4", "refine_mask_lite0_fpn"])
+@pytest.mark.parametrize(
+    "name",
+    ["faster_rcnn_lite0_c4", pytest.param("refine_mask_lite0_fpn", marks=pytest.mark.slow)],
+)
 def test_other_families_on_a_backbone_that_pads_by_size(name: str) -> None:
     detector = build(name, 2).eval()
     meta, settings = Meta(name, {}, ["a", "b"]), DetectionSettings(PostProcess())

@@ -14,6 +14,7 @@ from maskwright.prediction.predictor import Predictor
 from maskwright.tasks.detection.exporting.agreement import agrees, compare
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:max_det")
 def test_a_file_pastes_as_the_model_does(tmp_path: Path) -> None:
     narrow = tiny_predictor()
