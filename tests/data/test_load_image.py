@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +255,17 @@ def test_buckets() -> None:
         collate_images(pair, buckets=[(40, 64)])
     with pytest.raises(ValueError, match="at least one image"):
         collate_images([])
+
+
+def test_a_download_from_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ValueError, match=r"no machine is called nowhere\.invalid, or the network"):
+        load_image("http://nowhere.invalid/a.png")
 
 
 def test_a_download_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ def download(url: str) -> bytes:
     Raises:
         ValueError: if it is not there, too large, or takes too long.
     """
+    from urllib.parse import urlsplit
     from urllib.request import Request, urlopen
 
     try:
@@ -70,6 +72,8 @@ def download(url: str) -> bytes:
     except (OSError, ValueError) as error:
         # Without an answer of a server urllib puts the reason into brackets.
         why = str(error if hasattr(error, "code") else getattr(error, "reason", error))
+        if isinstance(getattr(error, "reason", None), socket.gaierror):
+            why = f"no machine is called {urlsplit(url).hostname}, or the network is away"
         raise ValueError(f"cannot download the image {url}: {why}") from None
     if len(data) > URL_MAX_BYTES:
         raise ValueError(f"the image {url} is larger than {URL_MAX_BYTES // 2**20} MiB")
