@@ -28,6 +28,7 @@ from .image_names import ImageNames, best_root, clean_path, common_root, foreign
 from .objects import CocoObject, shown, whole_number
 from .packing import Packer, looked_for
 
+OBJECT = "object"  # the class of objects where a file names none
 ANY = "\0any class"  # key of an entry: a region that is ignored whatever it shows
 KNOWN = {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore"}
 KNOWN |= {"keypoints", "num_keypoints", ANY}  # entries of an annotation

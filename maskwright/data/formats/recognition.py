@@ -53,17 +53,17 @@ def recognise(
     Raises:
         ValueError: if it looks like a row, but does not tell what is what.
     """
-    format = None if format is None else format.partition(":")[0]
-    rows = [row for row in TABLE if row.find is not None and format in (None, row.format)]
+    name, _, field = (format or "").partition(":")
+    rows = [row for row in TABLE if row.find is not None and name in ("", row.format)]
     if records is not None:
         rows = [row for row in rows if row.records in (records, "objects")]
     rows.sort(key=lambda row: (row.last, records is not None and row.records != records))
     for row in rows:
         assert row.find is not None
-        if found := dict(row.find(look)):
+        if found := _with_field(row.find(look), field):
             if row.records != "objects":
                 return found
-            if format is None:
+            if not name:
                 found = _with_others(found, row, look)
             return _with_faults(found, look)
     return {}
@@ -100,12 +100,17 @@ def splits_of_file(path: Path, records: str | None, format: str | None = None) -
     for wanted in ("objects", "maps", "labels") if records is None else (records,):
         for row in TABLE:
             fits = row.records == wanted and name in ("", row.format)
-            if row.file is not None and fits and (found := dict(row.file(path))):
-                return {
-                    split: replace(one, field=field) if isinstance(one, FieldSource) else one
-                    for split, one in found.items()
-                }
+            if row.file is not None and fits and (found := _with_field(row.file(path), field)):
+                return found
     return {}
+
+
+def _with_field(found: Mapping[str, Source], field: str) -> dict[str, Source]:
+    """Return the sources, those whose objects have several fields with the one that is named."""
+    return {
+        split: replace(one, field=field) if isinstance(one, FieldSource) else one
+        for split, one in found.items()
+    }
 
 
 def _with_faults(found: dict[str, Source], look: Look) -> dict[str, Source]:

@@ -234,7 +234,7 @@ TABLE = (
     Layout(
         "VIA JSON",
         "via_region_data.json (or .csv) beside the images; train.json + val.json + images/",
-        lambda look: find_via(look.tree, look.path, look.format),
+        lambda look: find_via(look.tree, look.path),
         file=via_file,
         format="via",
         write=write_via,
@@ -261,7 +261,7 @@ TABLE = (
         "FiftyOne JSON",
         "samples.json + data/ (FiftyOneDataset)\n"
         "labels.json + data/ (FiftyOneImageDetectionDataset)",
-        lambda look: find_fiftyone(look.tree, look.path, look.format),
+        lambda look: find_fiftyone(look.tree, look.path),
         file=fiftyone_file,
         format="fiftyone",
     ),

@@ -73,27 +73,19 @@ class FiftyOneSource(FieldSource):
         )
 
 
-def find_fiftyone(tree: Tree, path: Path, format: str | None = None) -> dict[str, FiftyOneSource]:
+def find_fiftyone(tree: Tree, path: Path) -> dict[str, FiftyOneSource]:
     """Return the splits of a folder with JSON of FiftyOne, {} for others.
-
-    Args:
-        tree: the file system.
-        path: the folder.
-        format: what it is said to be; the field of labels stands behind a colon.
 
     Raises:
         ValueError: if two files are of one split.
     """
     files = file_of_split(tree, path, ".json", FIFTYONE)
-    field = (format or "").partition(":")[2]
     if len(files) == 1:
-        return fiftyone_file(next(iter(files.values())), field, next(iter(files)))
-    return {split: FiftyOneSource(file, field=field) for split, file in files.items()}
+        return fiftyone_file(next(iter(files.values())), next(iter(files)))
+    return {split: FiftyOneSource(file) for split, file in files.items()}
 
 
-def fiftyone_file(
-    path: Path, field: str = "", split: str | None = None
-) -> dict[str, FiftyOneSource]:
+def fiftyone_file(path: Path, split: str | None = None) -> dict[str, FiftyOneSource]:
     """Return the splits of a file: those of its tags, else that of its name; {} for others.
 
     Raises:
@@ -103,10 +95,8 @@ def fiftyone_file(
         return {}
     tagged = {_split(one) for _, one in _samples(load_json(path), path)}
     if tagged and None not in tagged:
-        return {
-            one: FiftyOneSource(path, field=field, divided=True) for one in SPLITS if one in tagged
-        }
-    return {split or split_name(path.stem) or "train": FiftyOneSource(path, field=field)}
+        return {one: FiftyOneSource(path, divided=True) for one in SPLITS if one in tagged}
+    return {split or split_name(path.stem) or "train": FiftyOneSource(path)}
 
 
 def _samples(content: Any, file: Path) -> list[tuple[str, dict[str, Any]]]:

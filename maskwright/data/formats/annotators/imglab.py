@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...building.annotated import AnnotatedReader, Joints, Picture, Shape
-from ...building.builder import ANY
+from ...building.builder import ANY, OBJECT
 from ...building.objects import flag, written_number
 from ...records import Dataset
 from ...segments import BadSegment
@@ -22,7 +22,6 @@ from ..source import BaseSource, ReadOptions
 from ..voc.xml_tree import Node, xml_elements
 
 FORMAT = "imglab"
-NAMELESS = "object"  # the class of boxes where none has a label
 SIDES = ("left", "top", "width", "height")
 
 
@@ -44,9 +43,9 @@ class ImglabSource(BaseSource):
         ]
         boxes = [box for node in nodes for box in node.all("box")]
         if boxes and not any(_label(box) for box in boxes):
-            reader.nameless = NAMELESS
+            reader.nameless = OBJECT
             message = (
-                f"{self.annotations}: no box has a <label>: the class of all is {NAMELESS!r}; "
+                f"{self.annotations}: no box has a <label>: the class of all is {OBJECT!r}; "
                 "label them in imglab if there are several"
             )
             reader.fault("objects without a class", message, "kept")

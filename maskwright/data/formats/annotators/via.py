@@ -21,7 +21,7 @@ from typing import Any
 from maskwright.paths import takes_paths
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.builder import ANY
+from ...building.builder import ANY, OBJECT
 from ...building.geometry import ellipse, points_of, turned
 from ...building.objects import flag, given_number, shown
 from ...records import ANY_CLASS, Dataset
@@ -38,7 +38,6 @@ FORMAT = "via"
 KIND = "VIA JSON"
 IMAGES = "_via_img_metadata"
 CLASS_NAMES = ("class", "class_name", "label", "name", "category", "type", "object")
-NAMELESS = "object"  # the class of regions that have no attribute
 MARKS = ("iscrowd", "ignore")
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 NO_AREA = ("point", "polyline", "line")
@@ -65,20 +64,14 @@ class ViaSource(FieldSource):
         return reader.read(lambda: reader.pictures(images, field, roots), roots, by_name, names)
 
 
-def find_via(tree: Tree, path: Path, format: str | None = None) -> dict[str, ViaSource]:
+def find_via(tree: Tree, path: Path) -> dict[str, ViaSource]:
     """Return the splits of a folder with files of VIA, {} for others.
-
-    Args:
-        tree: the file system.
-        path: the folder.
-        format: what it is said to be; the attribute that tells classes stands behind a colon.
 
     Raises:
         ValueError: if two are of one split.
     """
-    field = (format or "").partition(":")[2]
     files = file_of_split(tree, path, ".json", _fits) or file_of_split(tree, path, ".csv", _fits)
-    return {split: ViaSource(file, field=field) for split, file in files.items()}
+    return {split: ViaSource(file) for split, file in files.items()}
 
 
 def via_file(path: Path) -> dict[str, ViaSource]:
@@ -187,7 +180,7 @@ class _Reader(AnnotatedReader):
         if every:
             self.fault(
                 "classes without names",
-                f"{self.path}: no region has an attribute, so all are of the class {NAMELESS!r}",
+                f"{self.path}: no region has an attribute, so all are of the class {OBJECT!r}",
                 "kept",
             )
         return ""
@@ -224,7 +217,7 @@ class _Reader(AnnotatedReader):
         for name, value in given.items():
             if name not in (field, *MARKS) and _value(value):
                 self.leave(f"the attribute {shown(name)}")
-        words = _value(given.get(field)) if field else [NAMELESS]
+        words = _value(given.get(field)) if field else [OBJECT]
         ignore = bool(flag(_first(given.get("ignore"))))
         found = Shape(words[0] if words else ANY if ignore else None, place, {})
         if len(words) > 1:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
-from ...building.builder import ANY
+from ...building.builder import ANY, OBJECT
 from ...building.geometry import points_of, united, with_holes
 from ...building.objects import flag, shown
 from ...pixels.images import image_header
@@ -34,7 +34,6 @@ from .frames import DEGREES, TIFF, MapFrame, frame_of, projection, reprojected, 
 
 KIND = "GeoJSON"
 FORMAT, SHAPEFILE = "geo", "shapefile"
-NAMELESS = "object"  # the class of features that have no field of one
 AREAS = ("Polygon", "MultiPolygon")
 USED = (*CLASS_FIELDS, "classification", "iscrowd", "ignore", "box", "objecttype")
 MOST_SHOWN, FEW_SHOWN = 12, 3  # properties, and values of each, in a message
@@ -150,7 +149,7 @@ class _Reader(AnnotatedReader):
         if self.labels[True] and self.labels[False]:
             message = (
                 f"{self.path}: {self.labels[False]} feature(s) have no class, others have one: "
-                f"they are of the class {NAMELESS!r}"
+                f"they are of the class {OBJECT!r}"
             )
             self.fault("feature without a class", message, "kept")
         if self.labels[True] or not self.labels:
@@ -164,7 +163,7 @@ class _Reader(AnnotatedReader):
         if listed:
             self.fault(
                 "classes without names",
-                f"{self.path}: all features are of the class {NAMELESS!r}; {there}: where one of "
+                f"{self.path}: all features are of the class {OBJECT!r}; {there}: where one of "
                 f"them tells classes, give format={self.format}:PROPERTY",
                 "kept",
             )
@@ -369,7 +368,7 @@ def _shape(one: Feature, size: tuple[int, int], polygons: list[Rings] | None = N
     """
     marks = one.properties
     ignore = bool(flag(marks.get("ignore")))
-    label = one.label or (None if ignore else NAMELESS)
+    label = one.label or (None if ignore else OBJECT)
     found = Shape(label or ANY, one.place, {})
     if ignore or flag(marks.get("iscrowd")):
         found.entry.update(iscrowd=1, ignore=int(ignore))

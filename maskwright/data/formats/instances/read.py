@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...building.annotated import AnnotatedReader, Picture, Shape
+from ...building.builder import OBJECT
 from ...building.geometry import run_lengths
 from ...pixels.images import image_header
 from ...pixels.label_image import load_labels
 from ...records import Dataset
 
 FORMAT = "instances"
-NAMELESS = "object"  # the class of objects where nothing names any
 Files = Sequence[tuple[Path, Sequence[Path]]]
 
 
@@ -48,7 +48,7 @@ class InstanceReader(AnnotatedReader):
         if not files:
             raise ValueError(f"{self.path} has no image with a label image")
         root = Path(os.path.commonpath([image.parent for image, _ in files]))
-        lone = names[0] if names is not None and len(names) == 1 else NAMELESS
+        lone = names[0] if names is not None and len(names) == 1 else OBJECT
         known = list(classes or [lone])
         listed = {name: name for name in known}
 

@@ -20,7 +20,7 @@ from typing import Any
 from maskwright.files import replacing
 
 from ...building.annotated import AnnotatedReader, Joints, Picture, Shape, is_part
-from ...building.builder import ANY
+from ...building.builder import ANY, OBJECT
 from ...building.geometry import (
     ellipse,
     png_mask,
@@ -42,7 +42,6 @@ KIND = "LabelMe JSON"
 IGNORED = "__ignore__"
 POINT = "point"
 OCCLUDED = "occluded"  # the flag of a keypoint that is hidden
-NAMELESS = "object"  # the class of keypoints that are a group of their own
 NO_AREA = ("point", "points", "line", "linestrip")
 # The last two are X-AnyLabeling's.
 OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
@@ -198,7 +197,7 @@ class _Reader(AnnotatedReader):
         if owners:
             owners[0].joined(joints)
         else:
-            picture.shapes.append(Shape(NAMELESS, points[0][0], {}).joined(joints))
+            picture.shapes.append(Shape(OBJECT, points[0][0], {}).joined(joints))
 
 
 def _shape(one: dict[str, Any], kind: Any, place: str, size: tuple[int, int]) -> Shape:

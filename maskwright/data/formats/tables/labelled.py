@@ -22,7 +22,7 @@ from typing import Any
 from maskwright.files import write_whole, writing
 from maskwright.paths import takes_paths
 
-from ...building.builder import Builder
+from ...building.builder import OBJECT, Builder
 from ...building.image_names import best_root, clean_path
 from ...building.labelled import SHOWN, LabelBuilder, Labelled
 from ...pixels.images import image_header
@@ -36,7 +36,6 @@ from .rows import BOX, SIDED, Row, read_header, read_rows
 from .text import OF_INSTANCES, header_line, sorted_labels
 
 FORMAT = "csv"
-NAMELESS = "object"  # the class of boxes without one
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ class CsvSource(BaseSource):
         if self.objects:
             reader = _ObjectReader(self.annotations, split)
             if "label" not in header.columns:
-                classes = [NAMELESS]
-                rows = [replace(row, labels=(NAMELESS,)) for row in rows]
+                classes = [OBJECT]
+                rows = [replace(row, labels=(OBJECT,)) for row in rows]
                 reader.fault(
                     "objects without a class",
                     f"{self.annotations} has no column of labels: the class of all objects is "
-                    f"{NAMELESS!r}; name the column label if there is one",
+                    f"{OBJECT!r}; name the column label if there is one",
                     "kept",
                 )
             dataset = reader.read(rows, roots, classes, names, sided=header.box != BOX)
