@@ -32,12 +32,13 @@ from train_step import scene, steps
 import maskwright as mw
 from maskwright.drawing.scene import drawn_scene
 from maskwright.models.registry import list_models
+from maskwright.tasks.detection.task import TASK
 from maskwright.timing.benchmark import benchmark
 from maskwright.timing.comparable import random_predictor
 
 PEERS = ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2")
 PEERS += ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
-LIGHT = ("retinanet_lite0_fpn", "ssdlite320_mobilenet_v3_large", "ssdlite_lite0", "yolo_lite")
+LIGHT = ("retinanet_lite0_fpn", "ssdlite320_mobilenet_v3_large", "ssdlite320_lite0", "yolo_lite")
 ROWS = ("photo", "network", "step")
 CLASSES, OBJECTS = 20, 8
 SIDE = 320  # of the photos of `--frames`
@@ -57,7 +58,7 @@ class Pair:
         self.model, self.batch = model, batch
         self.resnet = "resnet" in model
         self.size = size if self.resnet else None
-        options: dict[str, Any] = {"conventions": "torchvision"}
+        options = dict(TASK.peer.options_of(model))
         if self.resnet:
             options["norm"] = "frozen"
         photo = drawn_scene(256, 320)

@@ -12,10 +12,11 @@ same weights and take turns in one process; torchvision's are those of its segme
 | network | a batch in memory to the logits of its pixels |
 | step | forward, loss of both heads, backward and update on a batch in memory |
 
-With `--accuracy` both train DeepLabv3 on the same backbone (EfficientNet-Lite0 of the package,
-dilated to stride 16), seed by seed with the same images in the same batches and random windows of
-the same size; each has its own recipe, head and augmentation: torchvision's is SGD with a rate of
-0.01 that falls polynomially. The last weights are scored on the test images at their own size.
+With `--accuracy` both train DeepLabv3 and FCN on the same backbone (EfficientNet-Lite0 of the
+package, dilated to stride 16), seed by seed with the same images in the same batches and random
+windows of the same size; each has its own recipe, head and augmentation: torchvision's is SGD with
+a rate of 0.01 that falls polynomially. The last weights are scored on the test images at their own
+size.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import Comparison, compare, machine
-from papers import EXPERIMENTS
+from papers import EXPERIMENTS, LITE0
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -50,6 +51,11 @@ from maskwright.terminal.interrupt import Interrupt
 from maskwright.training.prepare import prepare
 from maskwright.training.train import optimise
 
+# What is trained with `--accuracy`, by our options.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "DeepLabv3": EXPERIMENTS["scenes"].sides["DeepLab v3"],
+    "FCN": {"model": "fcn_resnet50", "model_args": {**LITE0, "auxiliary": 0.0}},
+}
 NETWORKS = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large")
 ROWS = ("photo", "network", "step")
 WANTED = 1.3  # the least ratio of each row
@@ -316,16 +322,19 @@ class Maps(nn.Module):
         return {"out": self.body(x)[-1]}
 
 
-def theirs_learns(args: argparse.Namespace, seed: int) -> float:
+def theirs_learns(args: argparse.Namespace, family: str, seed: int) -> float:
     """Return the mean IoU of torchvision's training."""
-    from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
+    from torchvision.models.segmentation import FCN, DeepLabV3
+    from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+    from torchvision.models.segmentation.fcn import FCNHead
 
-    recipe = SemanticRecipe(data=str(args.data), **options_of(args))
+    recipe = SemanticRecipe(data=str(args.data), **options_of(args, family))
     names = names_of(args.data)
     torch.manual_seed(seed)
-    start, _, _ = start_model(recipe.model, names)
+    start, _, _ = start_model(recipe.model, names, options=recipe.model_args)
     backbone = start.backbone
-    model = DeepLabV3(Maps(backbone), DeepLabHead(backbone.channels[-1], len(names)), None)
+    network, head = {"DeepLabv3": (DeepLabV3, DeepLabHead), "FCN": (FCN, FCNHead)}[family]
+    model = network(Maps(backbone), head(backbone.channels[-1], len(names)), None)
     norm = norm_of(start)
     short = min(recipe.crop)  # that of whole frames
     train = Scenes(args.data, short, recipe.crop, norm)
@@ -353,18 +362,17 @@ def theirs_learns(args: argparse.Namespace, seed: int) -> float:
     return float(100 * (table.diagonal()[either > 0] / either[either > 0]).mean())
 
 
-def options_of(args: argparse.Namespace) -> dict[str, Any]:
+def options_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
     """Return the options of our training, which the line of segmenters has too."""
-    line = EXPERIMENTS["scenes"]
     more = {"workers": args.workers, "device": "cpu", "val_fraction": 0, "patience": 0}
-    return {**line.common, **line.sides["DeepLab v3"], **more}
+    return {**EXPERIMENTS["scenes"].common, **FAMILIES[family], **more}
 
 
-def ours_learns(args: argparse.Namespace, seed: int) -> float:
+def ours_learns(args: argparse.Namespace, family: str, seed: int) -> float:
     """Return the mean IoU of our training."""
     with tempfile.TemporaryDirectory() as place:
         more = {"val_every": 10**6, "project": place, "seed": seed}
-        made = mw.train(args.data, **options_of(args), **more)
+        made = mw.train(args.data, **options_of(args, family), **more)
         found = mw.val(made.last, args.data, split="test", workers=0, save=False)
     return 100 * found["mIoU"]
 
@@ -372,8 +380,12 @@ def ours_learns(args: argparse.Namespace, seed: int) -> float:
 def accuracy(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of what is learned."""
     sides = {"maskwright": ours_learns, "torchvision": theirs_learns}
-    by_seed = {side: partial(learn, args) for side, learn in sides.items()}
-    yield from learned(by_seed, args.seeds, args.out, "mIoU", "mean IoU")
+    for family in args.families:
+        by_seed = {
+            f"{family}, {side}": partial(learn, args, family) for side, learn in sides.items()
+        }
+        yield from learned(by_seed, args.seeds, args.out, "mIoU", "mean IoU")
+        yield ""
 
 
 def speed(args: argparse.Namespace) -> Iterator[str]:
@@ -410,6 +422,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
     parser.add_argument("--threads", type=int, help="threads of torch; its own choice if left out")
     parser.add_argument("--accuracy", action="store_true", help="what is learned, not how fast")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the mean IoUs as JSON, or go on from them")
     args = parser.parse_args()

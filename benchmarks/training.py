@@ -86,6 +86,12 @@ def of_steps(recipe: DetectionRecipe, steps: int | None = None) -> DetectionReci
     return replace(recipe, steps=steps, warmup=max(steps // 12, 1))
 
 
+def size_rule(side: Any, recipe: DetectionRecipe) -> Resize:
+    """Return how images reach a side: all in one shape if it says so, by its `stretch`."""
+    shape = getattr(side, "stretch", None)
+    return Resize(None, None, stretch=shape) if shape else Resize.parse(recipe.imgsz)
+
+
 def endless(loader: Loader) -> Iterator[Batch]:
     """Yield the batches of one epoch after the other."""
     for epoch in itertools.count():
@@ -108,7 +114,7 @@ class Trainer:
         self.loader = make_loader(
             train,
             batch=recipe.batch,
-            resize=Resize.parse(recipe.imgsz),
+            resize=size_rule(self.side, recipe),
             augment=Augment(flip=recipe.flip, crop=recipe.crop),
             seed=seed,
             workers=workers,
@@ -178,12 +184,12 @@ def run(
 def evaluate(
     side: Any, val: Any, device: torch.device, workers: int, recipe: DetectionRecipe
 ) -> dict:
-    """Return box AP and, for both ways of pasting, mask AP, in percent."""
+    """Return box AP and, of masks and both ways of pasting them, mask AP, in percent."""
     give_back()
     loader = make_loader(
         val,
         batch=1,
-        resize=Resize.parse(recipe.imgsz),
+        resize=size_rule(side, recipe),
         augment=None,
         seed=0,
         workers=workers,
@@ -196,6 +202,9 @@ def evaluate(
             for mode, kept in rows.items():
                 kept += to_coco_rows(found, val[index].image_id, labels, mode)
     result = {}
+    if not any("segmentation" in row for row in rows["grid"]):
+        metrics = score(val.to_coco(by_label=True), rows["grid"], max_det=recipe.max_det)
+        return {"box AP": 100 * metrics["box/AP"]}
     for mode, kept in rows.items():
         own = mode == "grid"
         metrics = score(
@@ -268,7 +277,8 @@ def learned(
     yield f"| side | seed | {title} |"
     yield "| --- | --- | --- |"
     for row in rows:
-        yield f"| {row['side']} | {row['seed']} | {row[key]:.1f} |"
+        if row["side"] in sides:
+            yield f"| {row['side']} | {row['seed']} | {row[key]:.1f} |"
     ours, theirs = sides
     yield from paired(rows, ours, theirs, {key: title})
 
