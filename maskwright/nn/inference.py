@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .convolution import Conv2d, WinogradConv2d, suits_winograd
 from .norm import OUTSIDE, FrozenBatchNorm2d
 from .packed import ACTIVATIONS, PackedConv2d, can_pack
-from .winograd import Conv2d, WinogradConv2d, suits_winograd
 
 Net = TypeVar("Net", bound=nn.Module)
 _Hook = Callable[[nn.Module, tuple[object, ...], object], None]

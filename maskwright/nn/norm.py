@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
-from .winograd import EXACT, Conv2d
+from .convolution import Conv2d
+from .winograd import EXACT
 
 
 class FrozenBatchNorm2d(nn.Module):

@@ -8,7 +8,7 @@ convolution in channels-last order; so are its gradients, which are the transpos
 products. Sums are rounded differently: by 3e-6 of the largest output, with tiles of 7 by 1e-4
 (2e-4 at worst), gradients alike. An infinite input makes its whole tile nan.
 
-`Conv2d` takes it in training, `WinogradConv2d`, with filters transformed once, at inference.
+The layers that take it are in `convolution`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from .packed import PackedConv2d
 
 # Where the polynomials of each rule meet, besides infinity: small fractions of either sign, by
 # which rounding grows least (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of
@@ -103,23 +101,6 @@ def _rule(tile: int) -> _Rule:
 
     assert len(rows) == size
     return _Rule(tile, both_axes(0), both_axes(1), both_axes(2).T.contiguous())
-
-
-def suits_winograd(conv: nn.Module) -> bool:
-    """Whether a layer is a convolution that `WinogradConv2d` can replace with profit."""
-    return (
-        isinstance(conv, nn.Conv2d)
-        and type(conv) in (nn.Conv2d, Conv2d)
-        and conv.kernel_size == (3, 3)
-        and conv.stride == (1, 1)
-        and conv.dilation == (1, 1)
-        and conv.padding == (1, 1)
-        and conv.padding_mode == "zeros"
-        and conv.groups == 1
-        and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
-        and conv.weight.dtype == torch.float32
-        and conv.weight.device.type == "cpu"
-    )
 
 
 def repays(shape: tuple[int, ...], out_channels: int, *more: tuple[int, ...]) -> bool:
@@ -364,8 +345,22 @@ def _tiles(pixels: Tensor, block: _Block, from_tile: Tensor) -> Tensor:
     return _each_tile(from_tile, tiles.reshape(-1, tile * tile, channels))
 
 
-class _Convolution(torch.autograd.Function):
-    """A 3x3 convolution with stride 1 and padding 1 of one or several maps; see `Conv2d`."""
+def convolve_learning(
+    maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, tile: int = EXACT[0]
+) -> list[Tensor]:
+    """Return what `convolve_maps` does, with gradients that are computed in the same way.
+
+    Args:
+        maps: (B, C, H, W) each.
+        weight: (K, C, 3, 3).
+        bias: (K,) or None.
+        tile: see `best_tile`.
+    """
+    return list(_Winograd.apply(weight, bias, tile, *maps))
+
+
+class _Winograd(torch.autograd.Function):
+    """A 3x3 convolution with stride 1 and padding 1 of one or several maps; no double backward."""
 
     @staticmethod
     def forward(
@@ -394,116 +389,3 @@ class _Convolution(torch.autograd.Function):
         if needs_bias:
             grad_bias = torch.stack([grad.sum((0, 2, 3)) for grad in grads]).sum(0)
         return grad_weight, grad_bias, None, *before
-
-
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, in training on the CPU by Winograd's filtering where that is faster.
-
-    Without a gradient in view it is `nn.Conv2d` to the bit; `WinogradConv2d` serves inference. Its
-    gradient has no gradient of its own (no double backward, no `torch.func`).
-
-    Attributes:
-        tiles: sides of tiles that it may be computed with; see `best_tile`.
-    """
-
-    tiles: Sequence[int] = EXACT
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._gains([input], weight):
-            tile = best_tile(input.shape, len(weight), self.tiles)
-            (result,) = _Convolution.apply(weight, bias, tile, input)
-            made: Tensor = result
-            return made
-        plain: Tensor = super()._conv_forward(input, weight, bias)
-        return plain
-
-    def _gains(self, maps: Sequence[Tensor], weight: Tensor) -> bool:
-        """Whether Winograd's filtering can serve, and is faster."""
-        return (
-            torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and (weight.requires_grad or any(x.requires_grad for x in maps))
-            and suits_winograd(self)
-            and all(x.dtype == torch.float32 and x.dim() == 4 for x in maps)
-            and not torch.is_autocast_enabled("cpu")
-            and repays(maps[0].shape, self.out_channels, *(x.shape for x in maps[1:]))
-        )
-
-    def of_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return what it makes of each of several maps; see `of_maps`."""
-        if len(maps) > 1 and self._gains(maps, self.weight):
-            return list(_Convolution.apply(self.weight, self.bias, EXACT[0], *maps))
-        return [self(x) for x in maps]
-
-    def scaled(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Return the convolution times `scale` plus `shift`, both (K,), for a layer without bias.
-
-        The scale goes into the weights, which are fewer than the outputs.
-        """
-        weight = self.weight * scale[:, None, None, None].to(self.weight.dtype)
-        return self._conv_forward(x, weight, shift.to(weight.dtype))
-
-
-class WinogradConv2d(PackedConv2d):
-    """A 3x3 convolution with stride 1 and padding 1, for inference on the CPU in float32.
-
-    Maps too small to gain from it go through the direct convolution.
-
-    Args:
-        conv: the layer to replace, see `suits_winograd`; its tensors are shared, and its weights
-            are not looked at again once a map was seen.
-
-    Shape: (B, C, H, W) to (B, K, H, W), channels-last in memory.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        if not suits_winograd(conv):
-            raise ValueError(f"Winograd needs 3x3, stride 1, padding 1, float32, CPU; got {conv}")
-        super().__init__(conv)
-        self.tiles = conv.tiles if isinstance(conv, Conv2d) else EXACT
-        self._filters: dict[int, Tensor] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the activated convolution of (B, C, H, W)."""
-        if not repays(x.shape, self.weight.shape[0]):
-            return super().forward(x)
-        tile = best_tile(x.shape, self.weight.shape[0], self.tiles)
-        return convolve(x, self._transformed(tile), self.bias, self._activation())
-
-    def of_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return what it makes of each of several maps; see `of_maps`."""
-        shapes = [x.shape for x in maps]
-        if len(maps) > 1 and repays(shapes[0], self.weight.shape[0], *shapes[1:]):
-            filters = self._transformed(EXACT[0])
-            return convolve_maps(maps, filters, self.bias, self._activation())
-        return [self(x) for x in maps]
-
-    def _transformed(self, tile: int) -> Tensor:
-        if tile not in self._filters:
-            with torch.inference_mode(False), torch.no_grad():
-                exact = transform_filters(self.weight.double(), tile)
-                self._filters[tile] = exact.to(self.weight.dtype)
-        return self._filters[tile]
-
-    def _activation(self) -> nn.Module | None:
-        return None if self.activation is None else self.activation(inplace=True)
-
-
-def of_maps(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
-    """Return what a layer makes of each of several maps, such as those of a pyramid.
-
-    A convolution by Winograd's filtering transforms its filters once for all of them, and computes
-    the small ones together; other layers take one map after the other.
-
-    Args:
-        layer: the layer, or a sequence of layers.
-        maps: (B, C, H, W) each.
-    """
-    if isinstance(layer, nn.Sequential):
-        found = list(maps)
-        for part in layer:
-            found = of_maps(part, found)
-        return found
-    if isinstance(layer, Conv2d | WinogradConv2d):
-        return layer.of_maps(maps)
-    return [layer(x) for x in maps]

@@ -21,10 +21,10 @@ from maskwright.models.detection.refine_mask import (
     semantic_loss,
     semantic_target,
 )
+from maskwright.nn.convolution import WinogradConv2d
 from maskwright.nn.detection.mask_head import MaskOutput, MaskTargets
 from maskwright.nn.detection.refine_head import FUSION_PARTS
 from maskwright.nn.inference import prepare
-from maskwright.nn.winograd import WinogradConv2d
 from maskwright.ops import unite_masks
 from maskwright.structures import Instances, PackedMasks
 

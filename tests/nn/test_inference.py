@@ -12,9 +12,9 @@ from torch.nn.utils import prune
 
 from maskwright.models import PostProcess, build, build_tiny
 from maskwright.models.inference import fast_network
+from maskwright.nn.convolution import WinogradConv2d
 from maskwright.nn.inference import fold_norms, share
 from maskwright.nn.norm import FrozenBatchNorm2d
-from maskwright.nn.winograd import WinogradConv2d
 from maskwright.prediction.network import FastNetwork
 from maskwright.structures import Images
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskwright.nn.convolution import WinogradConv2d
 from maskwright.nn.inference import fold_norms, prepare, share
 from maskwright.nn.packed import ACTIVATIONS, PackedConv2d, can_pack
-from maskwright.nn.winograd import WinogradConv2d
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="this build of torch has no such operators")
 

@@ -26,8 +26,8 @@ from typing import ClassVar
 from torch import nn
 
 from ...nn.backbones.alexnet import AlexNet
+from ...nn.convolution import Conv2d
 from ...nn.norm import ResponseNorm
-from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier
 from .hidden import HiddenNetwork, HiddenOptions

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import OptionError
+from ...nn.convolution import Conv2d
 from ...nn.norm import SameStatistics, init_convs
-from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier, ClassifierOptions, Network
 from .published import torchvision_classifier

@@ -32,10 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.convolution import Conv2d
 from ...nn.dropout import Dropout
 from ...nn.norm import ConvNorm, ResponseNorm, init_convs
 from ...nn.random import RandomSource, streams
-from ...nn.winograd import Conv2d
 from ..options import check_auxiliary, check_dropout
 from ..registry import register
 from .base import Classifier, ClassifierOptions, Network

@@ -32,9 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.convolution import Conv2d
 from ...nn.norm import init_convs
 from ...nn.random import ImageNoise
-from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier, ClassifierOptions, Network
 

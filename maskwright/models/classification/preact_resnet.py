@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.backbones.resnet import RESNETS, PadShortcut
+from ...nn.convolution import Conv2d
 from ...nn.norm import init_convs
 from ...nn.stochastic_depth import Share, Stage, StochasticDepth, idle, left_out, scaled
-from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier
 from .residual import ResidualNetwork, ResidualOptions

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.backbones.resnet import RESNETS, BasicBlock, ResNet
+from ...nn.convolution import Conv2d
 from ...nn.norm import conv_norm, init_convs
 from ...nn.stochastic_depth import Share, Stage, StochasticDepth
-from ...nn.winograd import Conv2d
 from ..registry import register
 from .base import Classifier
 from .published import torchvision_classifier

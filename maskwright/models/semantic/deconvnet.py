@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...nn.backbones.backbone import Backbone
 from ...nn.backbones.vgg import WIDTHS
-from ...nn.winograd import Conv2d
+from ...nn.convolution import Conv2d
 from ..options import check_ranges
 from ..registry import register
 from .base import Segmenter, SegmenterOptions

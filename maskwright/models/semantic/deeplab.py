@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.backbones.vgg import VGGS, load_thinned
+from ...nn.convolution import Conv2d
 from ...nn.norm import init_convs
-from ...nn.winograd import Conv2d
 from ..options import check_dropout, check_ranges
 from ..registry import register
 from .base import Segmenter

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from ...errors import OptionError
 from ...nn.backbones.backbone import Backbone
 from ...nn.backbones.vgg import VGGS
-from ...nn.winograd import Conv2d
+from ...nn.convolution import Conv2d
 from ..options import check_dropout, check_ranges
 from ..registry import register
 from .base import PixelNetwork, Segmenter, SegmenterOptions

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ...errors import OptionError
 from ...nn.backbones.backbone import PYRAMID, Backbone
+from ...nn.convolution import Conv2d
 from ...nn.norm import init_convs
-from ...nn.winograd import Conv2d
 from ..names import register_on_backbones
 from ..options import check_dropout, check_ranges
 from .base import PixelNetwork, Segmenter, SegmenterOptions

@@ -33,9 +33,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...errors import OptionError
 from ...nn.backbones.backbone import Backbone
 from ...nn.backbones.vgg import VGGS, WIDTHS
+from ...nn.convolution import Conv2d
 from ...nn.norm import ResponseNorm, init_convs
 from ...nn.track import Track
-from ...nn.winograd import Conv2d
 from ...ops.unpool import max_pool, max_unpool
 from ...structures import Images
 from ..options import check_ranges

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..convolution import Conv2d
 from ..norm import init_convs
-from ..winograd import Conv2d
 from .vgg import parts_at_pools
 
 # Position of the last module of each stage among torchvision's `features`.

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import OptionError
+from ..convolution import Conv2d
 from ..norm import FrozenBatchNorm2d, conv_norm, init_convs
 from ..stochastic_depth import Share, Stage, idle, left_out, scaled
-from ..winograd import Conv2d
 
 Norm = Callable[[int], nn.Module]
 

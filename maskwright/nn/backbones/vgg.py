@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..convolution import Conv2d
 from ..norm import init_convs
-from ..winograd import Conv2d
 
 # name: convolutions of each block (columns A, B, D and E of the table); "_bn" adds batch norm
 VGGS: dict[str, tuple[int, ...]] = {

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..convolution import Conv2d
 from ..dropout import Dropout
 from ..norm import BatchNorm2d, norm_outside
 from ..packed import Leaky
 from ..random import RandomSource
-from ..winograd import Conv2d
 
 
 class UnbiasedBatchNorm2d(BatchNorm2d):

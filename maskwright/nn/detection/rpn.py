@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ...ops.boxes import DELTA_CLAMP, clip_boxes, decode_deltas, encode_deltas
 from ...ops.nms import ALONE, Apart, moved_apart, nms_padded
 from ...structures import Images, Instances
+from ..convolution import Conv2d, of_maps
 from ..parallel import mean_count
 from ..ragged import PER_OBJECT, gather_slots, last_tenth, least
 from ..random import RandomSource
-from ..winograd import Conv2d, of_maps
 from .anchors import AnchorGenerator
 from .matchers import IoUMatcher
 from .samplers import BalancedSampler

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..convolution import Conv2d
 from ..norm import BatchNorm2d
-from ..winograd import Conv2d
 
 
 class SeparableConv(nn.Module):

@@ -29,11 +29,11 @@ from ....ops.checks import as_float
 from ....ops.nms import ALONE, Apart, moved_apart
 from ....ops.soft_nms import SoftNMS, suppress_padded
 from ....structures import Images, Instances
+from ...convolution import Conv2d, of_maps
 from ...norm import conv_block
 from ...parallel import mean_count
 from ...ragged import active_slots, gather_slots, take, with_area
 from ...random import RandomSource
-from ...winograd import Conv2d, of_maps
 from ..anchors import AnchorGenerator, DefaultBoxes
 from ..matchers import IoUMatcher, Match
 from .mining import Mining

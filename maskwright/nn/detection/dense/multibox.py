@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ....ops.checks import as_float
 from ...backbones.vgg import load_thinned
+from ...convolution import Conv2d
 from ...norm import BatchNorm2d
-from ...winograd import Conv2d
 from ..anchors import DefaultBoxes
 from .head import BoxRule, DenseHead, Matcher
 from .mining import Mining
