@@ -13,7 +13,8 @@ process.
 | network | a batch, resized and padded, to its detections |
 | step | forward, losses, backward and update on a batch in memory; the losses are compared |
 
-ResNets have frozen batch norm and train from their second stage on, as in fine-tuning.
+ResNets have frozen batch norm and train from their second stage on, as in fine-tuning; the batch
+norm of MobileNets trains.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Pair:
         self.resnet = "resnet" in model
         self.size = size if self.resnet else None
         options = dict(TASK.peer.options_of(model))
-        if self.resnet:
-            options["norm"] = "frozen"
+        if self.resnet or "mobilenet" in model:
+            options["norm"] = "frozen" if self.resnet else "bn"
         photo = drawn_scene(256, 320)
         self.predictor = random_predictor(model, CLASSES, photo, options=options, device="cpu")
         self.ours = self.predictor.model
