@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 GRACE = 30  # seconds that requests have to end after a signal
 BACKLOG = 128  # connections that the system keeps until they are taken
 CONNECTIONS = 1000  # at once
-HEAD = 15.0  # seconds that the head of a request may take, as long as a connection may be idle
+HEAD = 15.0  # seconds that the head of a request may take
+# Seconds that a connection may be idle between requests: longer than proxies and clients keep theirs
+# (60 is usual), so that it is not closed here just as the next request comes.
+IDLE = 75
 
 
 @checked_options
@@ -133,7 +136,7 @@ def run(app: Any, place: socket.socket) -> None:
         server_header=False,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
-        timeout_keep_alive=int(HEAD),
+        timeout_keep_alive=IDLE,
     )
     with suppress(KeyboardInterrupt):  # the signal that ended it comes again when all is done
         uvicorn.Server(config).run(sockets=[place])

@@ -373,6 +373,14 @@ def test_who_does_not_begin_a_request_is_hung_up(
             time.sleep(0.6)
             good.sendall(b"none")
             assert good.recv(12) == b"HTTP/1.1 422"
+        with socket.create_connection(place, timeout=30) as kept:  # idle between two requests
+            for pause in (0.6, 0):
+                kept.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = b""
+                while b'"ok"' not in answer:
+                    assert (part := kept.recv(4096)), "hung up"
+                    answer += part
+                time.sleep(pause)
 
 
 def test_what_is_saved_has_a_deadline(predictor: Any, tmp_path: Path) -> None:
