@@ -378,7 +378,8 @@ def test_who_does_not_begin_a_request_is_hung_up(
                 kept.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
                 answer = b""
                 while b'"ok"' not in answer:
-                    assert (part := kept.recv(4096)), "hung up"
+                    part = kept.recv(4096)
+                    assert part, "hung up"
                     answer += part
                 time.sleep(pause)
 
