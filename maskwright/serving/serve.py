@@ -25,8 +25,8 @@ GRACE = 30  # seconds that requests have to end after a signal
 BACKLOG = 128  # connections that the system keeps until they are taken
 CONNECTIONS = 1000  # at once
 HEAD = 15.0  # seconds that the head of a request may take
-# Seconds that a connection may be idle between requests: longer than proxies and clients keep theirs
-# (60 is usual), so that it is not closed here just as the next request comes.
+# Seconds that a connection may be idle between requests: longer than proxies and clients keep
+# theirs (60 is usual), so that it is not closed here just as the next request comes.
 IDLE = 75
 
 
