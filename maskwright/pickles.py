@@ -101,7 +101,8 @@ class Thing:
     Attributes:
         kind: what was called; None for a plain dictionary.
         args: with what.
-        items: what it was given as a dictionary, by text; other keys are left out.
+        items: what it was given as a dictionary, by text, of which bytes are taken for UTF-8 (the
+            text of Python 2, written again by Python 3); other keys are left out.
         elements: what it was given as a set, or as a list of another class.
         state: what it was given as its attributes; None: nothing.
     """
@@ -232,8 +233,9 @@ class InertUnpickler(_Pure):
         target = self.stack[-1]
         if isinstance(target, Thing):
             for key, value in zip(items[::2], items[1::2], strict=False):
-                if type(key) is str:
-                    target.items[key] = value
+                name = key.decode(errors="replace") if type(key) is bytes else key
+                if type(name) is str:
+                    target.items[name] = value
 
     def _append(self) -> None:
         value = self.stack.pop()

@@ -125,7 +125,7 @@ def check_labels(
             model does not know.
     """
     parse_window(window)
-    top = whole_number("top", top, 0)
+    top, batch = whole_number("top", top, 0), whole_number("batch", batch)
     if isinstance(conf, bool) or not 0 <= conf <= 1:
         raise OptionError(f"conf lies between 0 and 1, got {conf}")
     where = check_save(save, project, name)
@@ -154,7 +154,7 @@ def check_labels(
     result = evaluate(
         task.doubts.evaluator(task, network, meta, dataset, settings),
         network,
-        task.eval_loader(network, dataset, resize=resize, batch=max(batch, 1), workers=workers),
+        task.eval_loader(network, dataset, resize=resize, batch=batch, workers=workers),
         total=len(dataset),
         precision=model.precision,
         label="check",

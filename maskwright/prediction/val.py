@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.records import Dataset
-from ..errors import OptionError, checked_options
+from ..errors import OptionError, checked_options, whole_number
 from ..paths import takes_paths
 from ..reports.next_command import changed
 from ..reports.undefined import Named, named_metric
@@ -164,6 +164,7 @@ def val(
     """
     require_one(conf)
     parse_window(window)
+    batch = whole_number("batch", batch)
     where = check_save(save, project, name)
     called = str(model) if isinstance(model, str | Path) else model.meta.model
     if isinstance(model, str | Path):
@@ -210,7 +211,7 @@ def val(
         return opened
 
     resize = model.resize_rule(imgsz, settings)
-    study = task.study(network, meta, own, opens, split=split, batch=max(batch, 1), resize=resize)
+    study = task.study(network, meta, own, opens, split=split, batch=batch, resize=resize)
     if study is not None:
         used = str(network.mean.device)
         given = {"model": called, "data": str(data), "split": split, **own, "device": used}

@@ -202,8 +202,10 @@ def prepare(recipe: TrainRecipe, resumed: Resumed | None = None) -> Session:
     loader = task.training_loader(recipe, train_data, model, rank=rank, world=world)
     val_loader = None
     if val_data is not None:
+        settings, _ = task.validation(recipe)
+        (rule,) = settings.rules(task.resize_rule(model, None))  # a training looks at one size
         val_loader = task.eval_loader(
-            model, val_data, workers=recipe.workers, rank=rank, world=world
+            model, val_data, resize=rule, workers=recipe.workers, rank=rank, world=world
         )
     if fabric.device.type == "cuda":
         for one in (loader, val_loader):

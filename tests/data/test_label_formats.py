@@ -402,6 +402,19 @@ def test_cifar_pickles_of_python_2(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.image(2), planes)
 
 
+def test_cifar_pickles_of_python_2_written_again(tmp_path: Path) -> None:
+    """By who read them with encoding="bytes", as CIFAR's page says, and kept a part."""
+    pixels = RNG.integers(0, 256, (2, 3072), np.uint8)
+    batch = {b"data": pixels, b"labels": [3, 0], b"filenames": [b"a", b"b"]}
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
+    names = [name.encode() for name in TEN]
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}))
+    data = read(tmp_path)
+    assert data.names == TEN and labels(data) == [TEN[3], TEN[0]]
+    planes = pixels[1].reshape(3, 32, 32).transpose(1, 2, 0)
+    np.testing.assert_array_equal(data.image(1), planes)
+
+
 class Evil:
     ran = False
 

@@ -229,9 +229,13 @@ def test_rates_fall_from_the_head_to_the_input() -> None:
 
 
 def test_the_head_alone_trains(run: Path, shapes: Path, tmp_path: Path) -> None:
-    made = mw.train(
-        shapes, model="resnet20_cifar", weights=run, freeze=-1, epochs=1, project=tmp_path, **QUICK
+    """Validated by ten crops, which are those of `val` with the same weights."""
+    options = {**QUICK, "freeze": -1, "epochs": 1, "val_tta": "tencrop", "project": tmp_path}
+    made = mw.train(shapes, model="resnet20_cifar", weights=run, **options)
+    crops, once = (
+        mw.val(made.dir, shapes, workers=0, save=False, tta=tta)["nll"] for tta in ("tencrop", None)
     )
+    assert made.metrics["nll"] == pytest.approx(crops, abs=1e-6) and abs(crops - once) > 1e-4
     before, after = (load_checkpoint(path).model for path in (run, made.last))
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"network.fc.weight", "network.fc.bias"}
@@ -275,6 +279,8 @@ def test_several_labels_are_scored_by_mean_average_precision() -> None:
 def test_what_cannot_be_learned_is_said(shapes: Path, tmp_path: Path) -> None:
     for number in range(4):
         draw(tmp_path / "one/train/disc" / f"{number}.png", "disc", number)
+    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
+        mw.val("resnet20_cifar", shapes, batch=0)
     with pytest.raises(ValueError, match="class"):
         mw.train(tmp_path / "one", model="resnet20_cifar", weights="none", **QUICK)
     with pytest.raises(ValueError, match="a classifier reads it"):
