@@ -16,6 +16,9 @@ from maskwright.errors import first_few, nearest
 from maskwright.signatures import Option, parse_value, read_arguments
 from maskwright.terminal import console
 
+# Options of trainings of some tasks, which models of other tasks have as their own.
+OF_MODELS_TOO = ("loss",)
+
 
 class UsageError(Exception):
     """The command line is wrong: exit status 2."""
@@ -47,12 +50,18 @@ def train(*, extra: dict[str, str], **options: Any) -> int:
     model_args: dict[str, Any] = {}
     if not {"data", "resume"} & set(options):
         raise UsageError("train needs data=... (folder or file of the data set), or resume=...")
-    if extra:
+    others = sorted(set(options) & set(OF_MODELS_TOO)) if "resume" not in options else []
+    if extra or others:
         from maskwright.hub.names import architecture
+        from maskwright.tasks import task_of
         from maskwright.tasks.recipe import TrainRecipe
 
         entry = architecture(options.get("model", TrainRecipe.model))
         kinds = model_options(entry.options)
+        own = [field.name for field in fields(task_of(entry.name).recipe)]
+        for name in others:
+            if name in kinds and name not in own:
+                extra = {**extra, name: str(options.pop(name))}
         for name, text in extra.items():
             if name not in kinds:
                 raise UsageError(no_train_option(name, entry.name, kinds))

@@ -464,6 +464,30 @@ def test_train_passes_on_what_was_given_and_nothing_else(
     }
     Done.interrupted = True
     assert main(["train", "resume=runs/train/exp"]) == 130
+    for line, loss, own in (
+        ("retinanet_lite0_fpn loss=ce", None, {"loss": "ce"}),
+        ("locate_keypoints_resnet18 loss=wing region=object", None, {"loss": "wing"}),
+        ("deeplabv3plus_lite0 loss=ce+dice output_stride=8", "ce+dice", {}),
+        ("resnet18 loss=ce", "ce", {}),  # which training refuses
+    ):
+        seen.clear()
+        assert main(["train", "cells/", *line.split()]) == 130
+        found = seen.get("model_args", {})
+        assert isinstance(found, dict)
+        assert seen.get("loss") == loss and own.items() <= found.items(), line
+
+
+def test_options_of_models_reach_them_whatever_trainings_of_other_tasks_have() -> None:
+    """A name that is an option of another task's training is told apart."""
+    from dataclasses import fields
+
+    from maskwright.models import list_models
+    from maskwright.tasks import recipes, task_of
+
+    known = {field.name for kind in recipes().values() for field in fields(kind)}
+    for name, entry in list_models().items():
+        own = {field.name for field in fields(task_of(name).recipe)}
+        assert set(entry.arguments()) & (known - own) <= set(commands.OF_MODELS_TOO), name
 
 
 @dataclass(frozen=True)
