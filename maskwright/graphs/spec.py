@@ -22,7 +22,8 @@ KEY = "maskwright"  # of the metadata, in every format
 GRAPH_FILE = f"{KEY}.json"  # of the description, where it is a file of an archive
 VERSION = 1  # of the JSON
 PRECISIONS = ("fp32", "fp16", "int8")
-_UNTOLD = ("args", "metrics", "extra")  # fields of `Meta` that no file has
+_UNTOLD = ("args", "metrics")  # fields of `Meta` that no file has
+_OF_TRAINING = ("start", "random_start", "fresh")  # of its field `extra`, what no file needs
 
 
 def describe(
@@ -48,8 +49,10 @@ def describe(
         ValueError: if models of its task have no graphs.
     """
     kind = graph_kind(model.task)
+    # How data is read and scored, colours of classes and the images held out go with the file.
+    extra = {name: value for name, value in meta.extra.items() if name not in _OF_TRAINING}
     return GraphSpec(
-        replace(meta, args={}, metrics={}, extra={}),
+        replace(meta, args={}, metrics={}, extra=extra),
         model.task,
         size,
         batch,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import maskwright as mw
 from maskwright import runtime
@@ -47,6 +49,24 @@ def test_a_file_says_what_the_model_says(size: tuple[int, int] | None, tmp_path:
         assert sum(told.shares().values()) == pytest.approx(1)
     assert graph.names == bare.names == ["sky", "road", "class 2"]
     assert runtime.main([str(file), str(tmp_path / "nothing.png")]) == 1
+
+
+def test_a_file_is_scored_as_its_model_is(tmp_path: Path) -> None:
+    """With what the training ignored; the colours of its classes are there too."""
+    rng, names = np.random.default_rng(0), ["sky", "road", "sea"]
+    for kind, bits in (("images", 255), ("masks", 3)):
+        (tmp_path / kind / "val").mkdir(parents=True)
+        pixels = rng.integers(0, bits, (40, 50, 3)[: 3 if kind == "images" else 2]).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / kind / "val" / "a.png")
+    (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
+    extra = {"ignore": ["sky"], "colors": [None, [9, 8, 7], [1, 2, 3]]}
+    own = predictor("unet")
+    own.meta = replace(own.meta, names=names, extra={**extra, "start": "random weights"})
+    graph = mw.load(mw.export(own, "pt2", tmp_path / "model.pt2", imgsz=(64, 64)))
+    assert graph.meta.extra == extra
+    found = mw.val(graph, tmp_path, workers=0, save=False)
+    labels, truth = graph(tmp_path / "images/val/a.png").labels, pixels
+    assert found["pixel_accuracy"] == pytest.approx((labels == truth)[truth != 0].mean())
 
 
 @pytest.mark.parametrize("corners", [False, True])
