@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskwright.errors import first_few, nearest
-from maskwright.signatures import Option, parse_value, read_arguments
+from maskwright.signatures import model_options, parse_value
 from maskwright.terminal import console
 
 # Options of trainings of some tasks, which models of other tasks have as their own.
@@ -100,19 +100,6 @@ def no_train_option(name: str, model: str, kinds: Iterable[str]) -> str:
         f"train has no option {name!r}{nearest(name, [*own, *kinds])} (see `maskwright train "
         f"--help`, and for the options of the model `maskwright models {model}`)"
     )
-
-
-def model_options(options: type) -> dict[str, Option]:
-    """Return the options of a model's builder by name, from its dataclass and the docstring."""
-    meaning: dict[str, str] = {}
-    for base in reversed(options.__mro__):
-        doc = inspect.getdoc(base) if "__doc__" in vars(base) else None
-        text = (doc or "").replace("Attributes:", "Args:")
-        meaning.update(read_arguments(text))
-    return {
-        field.name: Option(field.name, str(field.type), field.default, meaning.get(field.name, ""))
-        for field in fields(options)
-    }
 
 
 def val(*, model: str | Path, save: bool | str | Path | None = True, **options: Any) -> int:
@@ -362,8 +349,13 @@ def data_pseudo(**options: Any) -> int:
     report = pseudo(**options)
     if report.found:
         console.table("", ["class", "objects"], [[*row] for row in report.found.items()])
-    else:
+    elif not report.empty:
         console.warn(f"no object: no class has a probability of conf={options['conf']:g}")
+    if report.empty:
+        console.warn(
+            f"{report.empty} heat maps are empty, so without an object: at the last stage of the "
+            "network no place speaks more for the class than another; a larger imgsz has more"
+        )
     for reason in report.skipped:
         console.warn(f"skipped: {reason}")
     console.note(

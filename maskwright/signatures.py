@@ -8,9 +8,10 @@ instant.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,16 @@ _WORDS = {
     "str": "TEXT",
     "Path": "PATH",
 }
+
+
+def model_options(options: type) -> dict[str, Option]:
+    """Return the options of a model's builder by name, from its dataclass and the docstring."""
+    meaning: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        doc = inspect.getdoc(base) if "__doc__" in vars(base) else None
+        text = (doc or "").replace("Attributes:", "Args:")
+        meaning.update(read_arguments(text))
+    return {
+        field.name: Option(field.name, str(field.type), field.default, meaning.get(field.name, ""))
+        for field in fields(options)
+    }

@@ -23,7 +23,7 @@ def test_descriptions_of_older_files_are_read_whole(text: str) -> None:
     assert written["resize"].pop("stretch") is None and written["resize"].pop("corners") is False
     assert written["resize"].pop("fixed_point") is False
     assert written.pop("mask_reach") == 1 and written.pop("channels") is None
-    assert written.pop("all_channels") is False
+    assert written.pop("all_channels") is False and written.pop("extra") == {}
     assert written == older
     assert spec.outputs == json.loads(text)["outputs"]
     assert spec.inputs == ["pixels", "sizes", *(["regions"] if spec.own.regions else [])]

@@ -201,7 +201,9 @@ def _class_names(folder: Path, labels: str) -> list[str]:
         else:
             found = _items(file).get(key)
             if isinstance(found, list):  # of Python 2, written again by Python 3
-                found = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in found]
+                found = [
+                    one.decode(errors="replace") if isinstance(one, bytes) else one for one in found
+                ]
         texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
         if not texts or len(set(found)) != count:
             raise ValueError(f"{file} does not name {count} different classes")

@@ -43,12 +43,15 @@ class PseudoReport:
         file: the COCO file.
         images: how many images it has.
         found: objects by class name.
+        empty: heat maps of classes that are there in which no place speaks more for the class than
+            another, so that there is no object.
         skipped: images that could not be read, with the reason.
     """
 
     file: Path
     images: int
     found: dict[str, int]
+    empty: int
     skipped: list[str]
 
 
@@ -134,6 +137,7 @@ def pseudo(
         ],
     }
     skipped: list[str] = []
+    empty = 0
     for file in console.track(files, "pseudo", unit="img"):
         try:
             photo = to_pixels(load_samples(file, channels=meta.taken), meta.window)
@@ -147,7 +151,9 @@ def pseudo(
         content["images"].append(row)
         for label, score, heat in _maps(network, photo, side, method, conf):
             found = _object(heat, share if threshold is None else threshold, masks)
-            if found is not None:
+            if found is None:
+                empty += 1
+            else:
                 content["annotations"].append(
                     {
                         "id": len(content["annotations"]) + 1,
@@ -166,7 +172,7 @@ def pseudo(
     for row in content["annotations"]:
         one = called[row["category_id"]]
         counts[one] = counts.get(one, 0) + 1
-    return PseudoReport(dst, len(content["images"]), counts, skipped)
+    return PseudoReport(dst, len(content["images"]), counts, empty, skipped)
 
 
 def _maps(

@@ -249,5 +249,9 @@ def test_val_and_pseudo_as_a_user_runs_them(
     assert main(["data", "pseudo", model, source, f"dst={dst}", "conf=0"]) == 0
     content = json.loads(dst.read_text())
     assert len(content["images"]) == 12 and "not drawn by people" in content["info"]["description"]
+    one_place = ["data", "pseudo", model, source, f"dst={dst}", "conf=0", "imgsz=32"]
+    assert main([*one_place, "method=cam"]) == 0
+    objects = len(json.loads(dst.read_text())["annotations"])
+    assert f"{12 * 2 - objects} heat maps are empty" in capsys.readouterr().err
     assert main(["data", "pseudo", model, source, f"dst={dst}", "method=camm"]) == 2
     assert "method must be one of" in capsys.readouterr().err
