@@ -49,7 +49,7 @@ def describe(
         ValueError: if models of its task have no graphs.
     """
     kind = graph_kind(model.task)
-    # How data is read and scored, colours of classes and the images held out go with the file.
+    # How data is read and scored, colours and the images held out go with the file.
     extra = {name: value for name, value in meta.extra.items() if name not in _OF_TRAINING}
     return GraphSpec(
         replace(meta, args={}, metrics={}, extra=extra),
