@@ -59,6 +59,10 @@ ELSE = {
         "{} has images with labels of their own and no label maps: a classifier reads it, such as "
         "model=resnet18; semantic segmentation needs the class of every pixel"
     ),
+    ("labels", "maps"): (
+        "{} has label maps, the class of every pixel: a model of semantic segmentation reads it; a "
+        "classifier needs a folder for each class, or a table with the columns path,label"
+    ),
 }
 # Formats with properties, one of which tells classes.
 DETAILED = ("geo", "shapefile", "via", "fiftyone")

@@ -18,6 +18,7 @@ from .labels import FEW
 from .verdict import unlike_classes
 
 UNEVEN = 100  # times as many pixels as another class: worth a word
+COUNTED = 200  # label maps of a split that a training counts itself
 # Of the places where two labels that are no neighbours meet, so many have a label between them:
 # where maps were interpolated about a third, in real ones a few in a hundred.
 BETWEEN, LEAST_BETWEEN = 0.15, 20
@@ -122,6 +123,36 @@ def no_labels(dataset: Dataset, stats: MapStats) -> str | None:
     if not stats.counts.pixels.any():
         return f"{dataset.source}: no pixel of its {len(dataset)} label maps has a class"
     return None
+
+
+def nothing_shown(dataset: Dataset) -> str | None:
+    """Return that no label map has a pixel of a class; None at the first that has one.
+
+    A label map that cannot be used counts as one that has: whoever uses it tells of it.
+    """
+    for index in range(len(dataset)):
+        try:
+            if (map_of(dataset, index) != IGNORED).any():
+                return None
+        except ValueError:
+            return None
+    return f"{dataset.source}: no pixel of its {len(dataset)} label maps has a class"
+
+
+def never_shown(train: Dataset, val: Dataset) -> str | None:
+    """Return which classes are scored and never learned; None if there are none.
+
+    Of many training images nothing is said here: `data check` counts all.
+    """
+    if len(train) > COUNTED:
+        return None
+    seen: list[dict[str, int]] = []
+    for dataset in (train, val):
+        counts = PixelCounts.none(len(dataset.names))
+        for index in range(min(len(dataset), COUNTED)):
+            counts.add(map_of(dataset, index))
+        seen.append(dict(zip(dataset.names, counts.pixels.tolist(), strict=True)))
+    return unlike_classes(*seen)
 
 
 def missing_classes(dataset: Dataset, stats: MapStats) -> list[Fault]:

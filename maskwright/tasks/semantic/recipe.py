@@ -78,9 +78,10 @@ class SemanticRecipe(TrainRecipe):
         if sides is not None and not (len(sides) in (1, 2) and min(sides) >= 1):
             raise OptionError(f"crop={self.crop}: expected one side or (height, width) in pixels")
         for value in self.ignore or ():
-            if type(value) is not int or value < 0:
+            if type(value) not in (int, str) or (isinstance(value, int) and value < 0):
                 raise OptionError(
-                    f"ignore={self.ignore}: expected values of label files, as in 0,11"
+                    f"ignore={self.ignore}: expected numbers or names of classes of label files, "
+                    "as in 0,void"
                 )
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...data.batches import Batch, Loader, load_batches
+from ...data.checking.maps import never_shown, nothing_shown
 from ...data.maps.batches import MapBatches
 from ...data.maps.counts import median_weights
 from ...data.maps.samples import MapAugment, padding_share
@@ -135,6 +136,8 @@ class SemanticTask(Task):
                 "segmenter needs two to tell apart: give the background a number of its own"
             )
         known_classes(meta, data)
+        if problem := nothing_shown(data):
+            raise ValueError(f"there is nothing to learn from: {problem}")
 
     def check_scored(self, meta: Meta, data: Dataset) -> None:
         """Make sure that the model knows all classes; see `Task`."""
@@ -143,25 +146,28 @@ class SemanticTask(Task):
     def warnings(
         self, model: Segmenter, recipe: SemanticRecipe, train: Dataset, val: Dataset | None
     ) -> list[str]:
-        """Return how much of the random windows lies beside the images; see `Task`."""
+        """Return what cannot be learned, and how much of windows lies beside images; see `Task`."""
+        unlike = None if val is None else never_shown(train, val)
+        found = [] if unlike is None else [unlike]
         part = augment_of(recipe).part
         sizes = [part(train[i].size) for i in range(len(train)) if min(train[i].size)]
         if recipe.crop is None or not sizes:
-            return []
+            return found
         size = (
             int(np.median([one[0] for one in sizes])),
             int(np.median([one[1] for one in sizes])),
         )
         share = padding_share(size, model.resize, augment_of(recipe))
         if share < MUCH_PADDING:
-            return []
+            return found
         height, width = model.resize.target_size(*size)
         crop = recipe.crop if isinstance(recipe.crop, int) else " x ".join(map(str, recipe.crop))
         return [
+            *found,
             f"{share:.0%} of what is trained is padding: images of {height} x {width} pixels "
             f"(imgsz={recipe.imgsz}), scaled by {recipe.scale_jitter[0]:g} to "
             f"{recipe.scale_jitter[1]:g}, do not fill windows of crop={crop}; make crop smaller or "
-            "imgsz larger"
+            "imgsz larger",
         ]
 
     def prepare_model(self, model: Segmenter, recipe: SemanticRecipe) -> None:
