@@ -78,8 +78,8 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._learns([input], weight):
             shape, rate = input.shape, self.dilation[0]
-            if rate == 1 and repays(shape, len(weight)):
-                tile = best_tile(shape, len(weight), self.tiles)
+            tile = best_tile(shape, len(weight), self.tiles)
+            if rate == 1 and repays(shape, len(weight), tile=tile):
                 return convolve_learning([input], weight, bias, tile)[0]
             size = (shape[2], shape[3])
             sparse = rate > 1 and inside(size, rate) <= MAX_INSIDE
@@ -144,8 +144,8 @@ class WinogradConv2d(PackedConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated convolution of (B, C, H, W)."""
         outputs, rate = len(self.weight), self.dilation[0]
-        if rate == 1 and repays(x.shape, outputs):
-            tile = best_tile(x.shape, outputs, self.tiles)
+        tile = best_tile(x.shape, outputs, self.tiles)
+        if rate == 1 and repays(x.shape, outputs, tile=tile):
             return convolve(x, self._transformed(tile), self.bias, self._activation())
         if rate > 1 and repays_apart(x.shape, outputs, rate):
             filters = self._transformed(EXACT[0])

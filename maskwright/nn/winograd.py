@@ -103,9 +103,11 @@ def _rule(tile: int) -> _Rule:
     return _Rule(tile, both_axes(0), both_axes(1), both_axes(2).T.contiguous())
 
 
-def repays(shape: tuple[int, ...], out_channels: int, *more: tuple[int, ...]) -> bool:
+def repays(
+    shape: tuple[int, ...], out_channels: int, *more: tuple[int, ...], tile: int = EXACT[0]
+) -> bool:
     """Whether maps of these shapes (B, C, H, W) are together large enough to gain from Winograd."""
-    tile, tiles, pixels = EXACT[0], 0, 0
+    tiles, pixels = 0, 0
     for images, _, height, width in (shape, *more):
         tiles += images * -(-height // tile) * -(-width // tile)
         pixels += images * height * width

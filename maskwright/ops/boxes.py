@@ -32,11 +32,11 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Return the pairwise intersection areas (..., N, M) of (..., N, 4) and (..., M, 4)."""
-    a, b = as_float(a), as_float(b)
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    return (high - low).clamp(min=0).prod(-1)
+    """Return the pairwise intersection areas (..., N, M), by planes of a coordinate, for speed."""
+    ax1, ay1, ax2, ay2 = as_float(a).movedim(-1, 0).contiguous()[..., None]
+    bx1, by1, bx2, by2 = as_float(b).movedim(-1, 0).contiguous()[..., None, :]
+    wide = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    return wide * (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
 
 
 def _iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

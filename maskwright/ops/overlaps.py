@@ -16,8 +16,8 @@ from .boxes import box_ioa, box_iou
 from .checks import as_float
 from .operators import operator
 
-# Elements of one block of overlaps.
-_BLOCK = 2**24
+# Elements of one block of overlaps, which stays in the caches.
+_BLOCK = 2**20
 
 
 class Overlaps(NamedTuple):
