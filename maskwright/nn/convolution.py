@@ -105,8 +105,8 @@ class Conv2d(nn.Conv2d):
     def of_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return what it makes of each of several maps; see `of_maps`."""
         shapes = [x.shape for x in maps]
-        together = len(maps) > 1 and self.dilation[0] == 1 and self._learns(maps, self.weight)
-        if together and repays(shapes[0], self.out_channels, *shapes[1:]):
+        several = len(maps) > 1 and self.dilation[0] == 1 and self._learns(maps, self.weight)
+        if several and repays(shapes[0], self.out_channels, *shapes[1:]):
             return convolve_learning(maps, self.weight, self.bias)
         return [self(x) for x in maps]
 

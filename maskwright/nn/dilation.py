@@ -42,12 +42,12 @@ def apart(x: Tensor, rate: int) -> Tensor:
 
 
 def together(parts: Tensor, rate: int, size: tuple[int, int]) -> Tensor:
-    """Return the map (B, C, H, W) of a size whose parts `apart` gives."""
+    """Return the map (B, C, H, W), channels-last, of a size whose parts `apart` gives."""
     high, wide = parts.shape[2:]
     pixels = parts.permute(0, 2, 3, 1).unflatten(0, (-1, rate, rate))
     pixels = pixels.permute(0, 3, 1, 4, 2, 5).reshape(-1, high * rate, wide * rate, parts.shape[1])
     made: Tensor = pixels[:, : size[0], : size[1]].permute(0, 3, 1, 2)
-    return made
+    return made.contiguous(memory_format=torch.channels_last)
 
 
 def inside(size: tuple[int, int], rate: int) -> float:

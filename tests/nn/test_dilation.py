@@ -47,8 +47,8 @@ def test_the_share_of_products_inside_is_that_of_a_map_of_ones(
 
 # Rate, size and which way training takes.
 WAYS = [
-    (2, (28, 29), "Slice"),
-    (4, (31, 32), "Slice"),
+    (2, (28, 29), "CloneBackward"),
+    (4, (31, 32), "CloneBackward"),
     (12, (17, 20), "_Taps"),
     (2, (5, 5), "Conv"),
 ]
