@@ -3,7 +3,7 @@
 F(4x4, 3x3): a tile of 4 x 4 outputs comes from 36 products per pair of channels instead of 144;
 F(7x7, 3x3), for the maps of masks, of which 14 x 14 is a multiple, from 81 instead of 441.
 The transforms are products with constant matrices and the products over channels a batched matrix
-product, so it is pure PyTorch, multi-threaded, and 1.2 to 1.9 times as fast as the direct
+product, so it is pure PyTorch, multi-threaded, and 1.2 to 2 times as fast as the direct
 convolution in channels-last order; so are its gradients, which are the transposed transforms and
 products. Sums are rounded differently: by 3e-6 of the largest output, with tiles of 7 by 1e-4
 (2e-4 at worst), gradients alike. An infinite input makes its whole tile nan.
