@@ -2,7 +2,8 @@
 
 Anchors of 32 to 512 pixels suit COCO at 800 pixels; cells of 12 pixels match none of them. The
 sizes stay in the proportions of the model, one per pyramid level or all on one map, most of them a
-row of octaves, and only the start moves.
+row of octaves, and only the start moves. It moves as far as the maps allow: an anchor that is small
+beside the stride of its map lies beside most objects, not on them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from maskwright.structures import Resize
 
 from ..records import Dataset
 
-HALVINGS = 4  # starts that are tried; the first that leaves the fewest objects out is taken
-# An anchor still meets objects whose side differs by half an octave from its own.
-REACH = 2**0.5
+HALVINGS = 4  # starts that are tried
+GAIN = 0.01  # of the mean IoU, that makes it worth to leave the larger sizes
+SHIFT = (
+    0.25  # of a stride: how far an object's centre lies from that of the nearest cell, on average
+)
 
 
 def object_sides(dataset: Dataset, resize: Resize) -> np.ndarray:
@@ -32,7 +35,11 @@ def object_sides(dataset: Dataset, resize: Resize) -> np.ndarray:
 
 
 def suggest_anchor_sizes(
-    dataset: Dataset, resize: Resize, usual: Sequence[float] = (32, 64, 128, 256, 512)
+    dataset: Dataset,
+    resize: Resize,
+    usual: Sequence[float],
+    strides: Sequence[int],
+    octave: int = 1,
 ) -> tuple[float, ...]:
     """Return the anchor sizes that fit the objects, as many as the model has.
 
@@ -40,17 +47,35 @@ def suggest_anchor_sizes(
         dataset: the training images.
         resize: how photos become network input.
         usual: the sizes that the model has by itself, small to large.
+        strides: of the map of each of these sizes, pixels of the network input.
+        octave: anchors of a level from its size on, in equal steps to the next octave.
 
     Returns:
-        The sizes of `usual`, their halves, quarters or eighths, the first that leave the smallest
-        share of the objects too small or too large for every anchor; pixels of the network input.
+        The sizes of `usual`, their halves, quarters or eighths, those whose anchors have the
+        largest mean IoU with the objects; pixels of the network input.
     """
     sides = object_sides(dataset, resize)
+    rows = [tuple(float(size) / 2**k for size in usual) for k in range(HALVINGS)]
+    if not len(sides):
+        return rows[0]
+    best = rows[0]
+    for row in rows[1:]:
+        if mean_meeting(sides, row, strides, octave) > GAIN + mean_meeting(
+            sides, best, strides, octave
+        ):
+            best = row
+    return best
 
-    def left_out(part: float) -> int:
-        too_small = sides < usual[0] * part / REACH
-        too_large = sides > usual[-1] * part * REACH
-        return int((too_small | too_large).sum())
 
-    part = min((1 / 2**k for k in range(HALVINGS)), key=left_out)
-    return tuple(float(size * part) for size in usual)
+def mean_meeting(
+    sides: np.ndarray, sizes: Sequence[float], strides: Sequence[int], octave: int
+) -> float:
+    """Return the mean IoU of squares (n,) with the best square anchor of the nearest cell."""
+    best = np.zeros(len(sides))
+    for size, stride in zip(sizes, strides, strict=True):
+        for step in range(octave):
+            anchor = size * 2 ** (step / octave)
+            reach = np.minimum(np.minimum(sides, anchor), (sides + anchor) / 2 - SHIFT * stride)
+            both = reach.clip(min=0) ** 2
+            best = np.maximum(best, both / (sides**2 + anchor**2 - both).clip(min=1e-12))
+    return float(best.mean())

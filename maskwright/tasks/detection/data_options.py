@@ -15,6 +15,7 @@ from ...data.transforms import Augment
 from ...errors import OptionError, checked_options
 from ...models.detection.base import Detector
 from ...models.registry import build_blank, get_entry
+from ...nn.detection.anchors import AnchorGenerator
 from ...nn.detection.dense.canvas import STRIDE
 from ...paths import takes_paths
 from ...structures import Tiling
@@ -46,7 +47,14 @@ def own_anchors(
     if "anchor_sizes" in usual:
         if usual["anchor_sizes"] is None:
             return {}, ""
-        sizes = suggest_anchor_sizes(data, resize, usual["anchor_sizes"])
+        kinds = [part for part in model.modules() if isinstance(part, AnchorGenerator)]
+        if not kinds:  # SSD's are shares of the image, as the cells of its maps are
+            return {}, ""
+        start, ratios = usual["anchor_sizes"], {**usual, **args}["anchor_ratios"]
+        strides, octave = kinds[0].strides, kinds[0].per_cell // len(ratios)
+        if len(strides) < len(start):  # all sizes on one map
+            strides, octave = strides * len(start), 1
+        sizes = suggest_anchor_sizes(data, resize, start, strides, octave)
         told = ", ".join(f"{size:g}" for size in sizes)
         return {"anchor_sizes": sizes}, f"anchors of {told} pixels, by the objects in the data"
     count = len(getattr(model.head, "anchors", ()))  # of a grid there are none
