@@ -17,7 +17,6 @@ from maskwright.structures import Resize
 from ..records import Dataset
 
 HALVINGS = 4  # starts that are tried
-GAIN = 0.01  # of the mean IoU, that makes it worth to leave the larger sizes
 SHIFT = (
     0.25  # of a stride: how far an object's centre lies from that of the nearest cell, on average
 )
@@ -56,15 +55,7 @@ def suggest_anchor_sizes(
     """
     sides = object_sides(dataset, resize)
     rows = [tuple(float(size) / 2**k for size in usual) for k in range(HALVINGS)]
-    if not len(sides):
-        return rows[0]
-    best = rows[0]
-    for row in rows[1:]:
-        if mean_meeting(sides, row, strides, octave) > GAIN + mean_meeting(
-            sides, best, strides, octave
-        ):
-            best = row
-    return best
+    return max(rows, key=lambda row: mean_meeting(sides, row, strides, octave))
 
 
 def mean_meeting(
@@ -78,4 +69,4 @@ def mean_meeting(
             reach = np.minimum(np.minimum(sides, anchor), (sides + anchor) / 2 - SHIFT * stride)
             both = reach.clip(min=0) ** 2
             best = np.maximum(best, both / (sides**2 + anchor**2 - both).clip(min=1e-12))
-    return float(best.mean())
+    return float(best.mean()) if len(best) else 0.0
