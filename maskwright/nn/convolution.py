@@ -16,7 +16,7 @@ from .packed import PackedConv2d
 from .winograd import (
     EXACT,
     MIN_CHANNELS,
-    MIN_TILES,
+    MIN_PIXELS,
     WIDE,
     best_tile,
     convolve,
@@ -57,9 +57,9 @@ def repays_apart(shape: tuple[int, ...], out_channels: int, rate: int) -> bool:
     images, channels, height, width = shape
     high, wide = (-(-side // rate) for side in (height, width))
     tile = EXACT[0]
-    tiles = images * rate * rate * -(-high // tile) * -(-wide // tile)
-    enough = tiles >= MIN_TILES and min(channels, out_channels) >= WIDE
-    return enough and tile * tile * tiles <= MAX_DILATED_WASTE * images * height * width
+    covered = images * (rate * tile) ** 2 * -(-high // tile) * -(-wide // tile)
+    enough = covered >= MIN_PIXELS and min(channels, out_channels) >= WIDE
+    return enough and covered <= MAX_DILATED_WASTE * images * height * width
 
 
 class Conv2d(nn.Conv2d):

@@ -39,9 +39,10 @@ _POINTS: dict[int, tuple[Fraction, ...]] = {
 EXACT, REGIONS = (4,), (4, 7)
 # Work of a value in the transforms beside one in the products over channels.
 TRANSFORM = 2
-# Fewer channels do not repay the transforms; fewer tiles do not repay reading the larger filters.
+# Fewer channels do not repay the transforms; fewer outputs, those beside the map counted, do not
+# repay reading the larger filters.
 MIN_CHANNELS = 128
-MIN_TILES = 48
+MIN_PIXELS = 768
 # Outputs computed beside the map, as 16 x 16 of 14 x 14, that narrow layers do not repay.
 MAX_WASTE = 1.2
 WIDE = 256
@@ -106,14 +107,23 @@ def _rule(tile: int) -> _Rule:
 def repays(
     shape: tuple[int, ...], out_channels: int, *more: tuple[int, ...], tile: int = EXACT[0]
 ) -> bool:
-    """Whether maps of these shapes (B, C, H, W) are together large enough to gain from Winograd."""
-    tiles, pixels = 0, 0
-    for images, _, height, width in (shape, *more):
-        tiles += images * -(-height // tile) * -(-width // tile)
-        pixels += images * height * width
-    if tiles < MIN_TILES:
-        return False
-    return tile * tile * tiles <= MAX_WASTE * pixels or min(shape[1], out_channels) >= WIDE
+    """Whether maps of these shapes (B, C, H, W) are together large enough to gain from Winograd.
+
+    Args:
+        shape: of the first map.
+        out_channels: of the convolution.
+        *more: shapes of the others.
+        tile: see `best_tile`; what tiles of 4 repay, better ones do too.
+    """
+    wide = min(shape[1], out_channels) >= WIDE
+    for side in (EXACT[0], tile):
+        covered, pixels = 0, 0
+        for images, _, height, width in (shape, *more):
+            covered += images * -(-height // side) * -(-width // side) * side**2
+            pixels += images * height * width
+        if covered >= MIN_PIXELS and (wide or covered <= MAX_WASTE * pixels):
+            return True
+    return False
 
 
 def best_tile(shape: tuple[int, ...], out_channels: int, tiles: Sequence[int] = EXACT) -> int:

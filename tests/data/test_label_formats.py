@@ -115,12 +115,12 @@ def test_only_folders_of_images_side_by_side_are_classes(tmp_path: Path) -> None
     assert read(one).names == ["with_mask", "without_mask"]
     vehicles = folders(tmp_path / "vehicles", "bus/1.png", "train/1.png")
     assert read(vehicles).names == ["bus", "train"]
-    for name, files in {
-        "images and masks": ("images/1.png", "masks/1.png"),
-        "deeper": ("leftImg8bit/train/1.png", "gtFine/train/1.png"),
-    }.items():
+    for name, files, why in (
+        ("images and masks", ("images/1.png", "masks/1.png"), "has label maps, the class of every"),
+        ("deeper", ("leftImg8bit/train/1.png", "gtFine/train/1.png"), "no annotations found"),
+    ):
         root = folders(tmp_path / name, *files)
-        with pytest.raises(ValueError, match="no annotations found"):
+        with pytest.raises(ValueError, match=why):
             read(root)
     with pytest.raises(ValueError, match="labels of their own and no objects: a classifier reads"):
         open_dataset(one)
