@@ -30,7 +30,7 @@ from .winograd import (
 MAX_DILATED_WASTE = 1.6
 # Of the products of a dilated convolution, those inside the map, below which the others are left
 # out of its gradients.
-MAX_INSIDE = 0.6
+MAX_INSIDE = 0.5
 # Inputs times output channels: fewer do not repay nine products in place of one operator.
 MIN_WORK = 1 << 24
 
