@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from maskwright.data.discover import open_dataset
+from maskwright.ops.boxes import box_iou, boxes_xywh_to_xyxy
 
 LONG = 1.5
 Row = dict[str, Any]
@@ -52,14 +54,6 @@ def groups(content: Row, cell: float, side: float) -> dict[str, np.ndarray]:
     }
 
 
-def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the IoU of a box xywh with others (N, 4)."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    both = (high - low).clip(0).prod(1)
-    return both / (box[2:].prod() + boxes[:, 2:].prod(1) - both).clip(1e-9)
-
-
 def recall(content: Row, finds: list[Row]) -> np.ndarray:
     """Return which annotations are found by the best finds, as many as there are annotations."""
     rows = content["annotations"]
@@ -67,13 +61,14 @@ def recall(content: Row, finds: list[Row]) -> np.ndarray:
     places = defaultdict(list)
     for index, row in enumerate(rows):
         places[row["image_id"], row["category_id"]].append(index)
-    boxes = np.array([row["bbox"] for row in rows], float)
+    boxes = boxes_xywh_to_xyxy(torch.tensor([row["bbox"] for row in rows], dtype=torch.float64))
     for find in sorted(finds, key=lambda one: -one["score"])[: len(rows)]:
         near = [i for i in places[find["image_id"], find["category_id"]] if not found[i]]
         if near:
-            ious = overlap(np.array(find["bbox"], float), boxes[near])
-            if ious.max() >= 0.5:
-                found[near[int(ious.argmax())]] = True
+            box = boxes_xywh_to_xyxy(torch.tensor([find["bbox"]], dtype=torch.float64))
+            best, at = box_iou(box, boxes[near])[0].max(0)
+            if best >= 0.5:
+                found[near[int(at)]] = True
     return found
 
 

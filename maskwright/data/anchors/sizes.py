@@ -17,9 +17,9 @@ from maskwright.structures import Resize
 from ..records import Dataset
 
 HALVINGS = 4  # starts that are tried
-SHIFT = (
-    0.25  # of a stride: how far an object's centre lies from that of the nearest cell, on average
-)
+# Of a stride: how far the centre of an object lies from that of the nearest cell along an axis, on
+# average.
+SHIFT = 0.25
 
 
 def object_sides(dataset: Dataset, resize: Resize) -> np.ndarray:
