@@ -24,14 +24,13 @@ from typing import Any
 import torch
 from common import machine
 from torch import Tensor, nn
-from training import Maker, Ours, of_steps, paired, run_all
+from training import Maker, Ours, Theirs, of_steps, paired, run_all
 
 from maskwright.data.loader import Batch
 from maskwright.devices import pick_device
 from maskwright.hub.backbone_weights import load_backbone
 from maskwright.nn.backbones.backbone import Backbone
 from maskwright.recipes import nuclei
-from maskwright.structures import Detections, Images
 from maskwright.tasks.detection.recipe import DetectionRecipe
 
 BODY = "tf_efficientnet_lite0"
@@ -143,7 +142,7 @@ FAMILIES: dict[str, tuple[str, Callable[[list[str]], nn.Module], bool, int]] = {
 }
 
 
-class Torchvisions(nn.Module):
+class Torchvisions(Theirs):
     """torchvision's detector, trained and called as ours is.
 
     Args:
@@ -157,9 +156,7 @@ class Torchvisions(nn.Module):
         super().__init__()
         self.model = make(names)
         self.backbone = self.model.backbone.backbone  # what has the backbone's learning rate
-        # Our loader resizes, and its images keep the size that they have.
-        self.model.transform.resize = lambda image, target=None: (image, target)
-        self.model.transform.postprocess = lambda result, *_: result
+        self.leave_sizes()
         self.first = int(square)
         self.stretch = (SIDE, SIDE) if square else None
 
@@ -170,23 +167,7 @@ class Torchvisions(nn.Module):
         ):
             targets.append({"boxes": boxes[valid], "labels": labels[valid] + self.first})
         torch.manual_seed(generator.initial_seed())
-        return self.model(self._inputs(batch.images), targets)
-
-    def detect(self, images: Images) -> list[Detections]:
-        found = []
-        for i, result in enumerate(self.model(self._inputs(images))):
-            height, width = images.original_sizes[i].tolist()
-            scale = images.original_sizes[i].cpu() / images.sizes[i].cpu()
-            boxes = result["boxes"].cpu() * scale.flip(0).repeat(2)
-            labels = result["labels"].cpu() - self.first
-            found.append(Detections((height, width), boxes, result["scores"].cpu(), labels))
-        return found
-
-    def _inputs(self, images: Images) -> list[Tensor]:
-        return [
-            pixels[:, :height, :width] / 255
-            for pixels, (height, width) in zip(images.pixels, images.sizes.tolist(), strict=True)
-        ]
+        return self.model(self.inputs(batch.images), targets)
 
 
 class Squares(Ours):

@@ -29,14 +29,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from training import Ours, Trainer, of_steps, paired, run_all
+from training import Ours, Theirs, Trainer, of_steps, paired, run_all
 
 from maskwright.data.loader import Batch
 from maskwright.devices import pick_device
 from maskwright.hub.backbone_weights import load_backbone
 from maskwright.nn.backbones.backbone import Backbone
 from maskwright.recipes import nuclei, penn_fudan
-from maskwright.structures import Detections, Images, PackedMasks
+from maskwright.structures import PackedMasks
 from maskwright.tasks.detection.recipe import DetectionRecipe
 
 RECIPES = {"nuclei": nuclei, "penn_fudan": penn_fudan}
@@ -48,7 +48,7 @@ FIGURES = {
 }
 
 
-class Torchvisions(nn.Module):
+class Torchvisions(Theirs):
     """torchvision's MaskRCNN with the same backbone and sizes."""
 
     def __init__(self, recipe: DetectionRecipe, names: list[str]) -> None:
@@ -99,10 +99,6 @@ class Torchvisions(nn.Module):
             box_nms_thresh=0.5,
             box_detections_per_img=recipe.max_det,
         )
-        # Our loader resizes; torchvision would silently resize to 800 at test.
-        model.transform.resize = lambda image, target=None: (image, target)
-        # The raw 28 x 28 masks, so that both ways back to the image can be compared.
-        model.transform.postprocess = lambda result, *_: result
 
         class Holder(nn.Module):
             def __init__(self) -> None:
@@ -112,9 +108,12 @@ class Torchvisions(nn.Module):
         load_backbone(Holder())  # type: ignore[arg-type]
         self.backbone = body  # named first: its parameters get the backbone's learning rate
         self.model = model
+        # torchvision would silently resize to 800 at test; and raw masks of 28 x 28 are needed, so
+        # that both ways back to the image can be compared.
+        self.leave_sizes()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        images, targets = self._inputs(batch.images), []
+        images, targets = self.inputs(batch.images), []
         for i in range(len(batch)):
             valid = batch.targets.valid[i]
             assert batch.targets.masks is not None
@@ -127,28 +126,6 @@ class Torchvisions(nn.Module):
             )
         torch.manual_seed(generator.initial_seed())
         return self.model(images, targets)
-
-    def detect(self, images: Images) -> list[Detections]:
-        found = []
-        for i, result in enumerate(self.model(self._inputs(images))):
-            height, width = images.original_sizes[i].tolist()
-            scale = images.original_sizes[i].cpu() / images.sizes[i].cpu()
-            found.append(
-                Detections(
-                    (height, width),
-                    result["boxes"].cpu() * scale.flip(0).repeat(2),
-                    result["scores"].cpu(),
-                    result["labels"].cpu() - 1,
-                    result["masks"][:, 0].cpu(),
-                )
-            )
-        return found
-
-    def _inputs(self, images: Images) -> list[Tensor]:
-        return [
-            images.pixels[i, :, : images.sizes[i, 0], : images.sizes[i, 1]] / 255
-            for i in range(len(images))
-        ]
 
 
 def unpack(masks: PackedMasks, image: int, valid: Tensor, size: torch.Size) -> Tensor:

@@ -58,6 +58,43 @@ class Ours(nn.Module):
         return to_detections(self.detector(images, self.post), images, self.detector.mask_reach)
 
 
+class Theirs(nn.Module):
+    """What detectors of torchvision share here; subclasses set `model` and give `losses`.
+
+    Images come at the size that the loader gave them, and results go back to that of the photo.
+
+    Attributes:
+        first: its label of our class 0.
+    """
+
+    model: Any
+    first = 1
+
+    def inputs(self, images: Images) -> list[Tensor]:
+        """Return the images one by one, without padding, samples from 0 to 1."""
+        return [
+            pixels[:, :height, :width] / 255
+            for pixels, (height, width) in zip(images.pixels, images.sizes.tolist(), strict=True)
+        ]
+
+    def leave_sizes(self) -> None:
+        """Let the model neither resize images nor paste what it finds in them."""
+        self.model.transform.resize = lambda image, target=None: (image, target)
+        self.model.transform.postprocess = lambda result, *_: result
+
+    def detect(self, images: Images) -> list[Detections]:
+        """Return what it finds, masks as they leave the head."""
+        found = []
+        for i, result in enumerate(self.model(self.inputs(images))):
+            height, width = images.original_sizes[i].tolist()
+            scale = images.original_sizes[i].cpu() / images.sizes[i].cpu()
+            boxes = result["boxes"].cpu() * scale.flip(0).repeat(2)
+            masks = result["masks"][:, 0].cpu() if "masks" in result else None
+            labels = result["labels"].cpu() - self.first
+            found.append(Detections((height, width), boxes, result["scores"].cpu(), labels, masks))
+        return found
+
+
 def one_class(data: Path, folder: Path) -> Path:
     """Write the splits train and val of COCO data with all classes as one; return the YAML file.
 
