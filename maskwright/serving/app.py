@@ -7,7 +7,7 @@ under `error`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -27,7 +27,6 @@ except ImportError as error:
 
 from .._version import __version__
 from ..data.pixels.images import Header, image_header
-from ..data.pixels.pillow import leave_warnings
 from ..errors import OptionError, nearest
 from ..paths import home_path
 from ..prediction.memory import TooLittleMemoryError
@@ -46,12 +45,13 @@ from .limits import Limits, RefusedError
 from .metrics import TYPE, Metrics
 from .options import NAMES, check_request, read_request
 from .pages import FILES, add_page, find_samples
+from .threads import single_threads
 from .uploads import Gate, Upload, read_body
 
 FREE = ("/health", *FILES)  # what needs no token: it holds nothing of a model or an answer
 PATHS = ("/predict", "/models", "/metrics", "/openapi.json", "/samples", "/save", *FREE)
 UNREAD = (413, 415, 429, 504)  # answers that may be given before the body has come
-READERS = 2  # threads that decode images
+READERS, WRITERS = 2, 2  # threads that decode images, and such that make answers
 LOOK = 0.1  # seconds between two looks at whether a client is still there
 
 
@@ -161,20 +161,23 @@ class Service:
 
     def __init__(self, predictors: Mapping[str, Predictor], limits: Limits) -> None:
         self.limits, self.metrics = limits, Metrics()
+        self._computer = ThreadPoolExecutor(1, "computer")
         self.workers = {
-            name: Worker(name, one, limits, self.metrics) for name, one in predictors.items()
+            name: Worker(name, one, limits, self.metrics, self._computer)
+            for name, one in predictors.items()
         }
         self._explains = {name: _explains(one) for name, one in predictors.items()}
         self._gate = Gate(limits)
-        # Taking Pillow's warnings aside is for one thread alone.
-        self._readers = ThreadPoolExecutor(READERS, "reader", initializer=leave_warnings)
+        self._readers = single_threads(READERS, "reader")
+        self._writers = single_threads(WRITERS, "writer")
         self._pixels = Pixels(2 * limits.pixels)
 
     def close(self) -> None:
         """Compute what waits, and end all threads."""
         for worker in self.workers.values():
             worker.close()
-        self._readers.shutdown()
+        for pool in (self._computer, self._readers, self._writers):
+            pool.shutdown()
 
     def models(self) -> list[dict[str, Any]]:
         """Return what there is to know of each model."""
@@ -246,9 +249,9 @@ class Service:
                 jobs = [self._look(worker, one, asked) for one in body.files]
                 if len(jobs) == 1:
                     result, notes = await jobs[0]
-                    made = await run_in_threadpool(make_answer, result, format, notes)
+                    made = await self._write(make_answer, result, format, notes)
                     return Response(made[1], media_type=made[0])
-                rows = await asyncio.gather(*map(_or_error, jobs, body.files))
+                rows = await asyncio.gather(*map(self._or_error, jobs, body.files))
                 return _json({"images": rows})
         finally:
             worker.release(places)
@@ -264,6 +267,19 @@ class Service:
                 f"{known}",
             )
         return self.workers[name]
+
+    async def _write(self, make: Callable[..., Any], *given: Any) -> Any:
+        """Return an answer, made beside what is computed."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, make, *given)
+
+    async def _or_error(self, job: Any, upload: Upload) -> dict[str, Any]:
+        """Return the result of one of several images, or why there is none."""
+        try:
+            result, notes = await job
+            row: dict[str, Any] = await self._write(plain, result, notes)
+            return row
+        except Exception as error:
+            return {"name": upload.name, "error": _told(error)[1]}
 
     async def _look(self, worker: Worker, upload: Upload, asked: Asked) -> tuple[Any, list[str]]:
         """Return the result of an image, and what there is to say of it."""
@@ -354,15 +370,6 @@ def _named(error: ValueError, upload: Upload) -> ValueError:
     """Return an error that names the image as its sender knows it."""
     text = str(error).removeprefix(f"{upload.name}: ")
     return ValueError(text.replace(f"image of {len(upload.data)} bytes", upload.name))
-
-
-async def _or_error(job: Any, upload: Upload) -> dict[str, Any]:
-    """Return the result of one of several images, or why there is none."""
-    try:
-        result, notes = await job
-        return await run_in_threadpool(plain, result, notes)
-    except Exception as error:
-        return {"name": upload.name, "error": _told(error)[1]}
 
 
 def _told(error: Exception) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""One thread computes for one model: images of all requests wait for it in a bounded queue.
+"""One thread computes for all models: images of all requests wait for theirs in a bounded queue.
 
 Images that are seen at one size with one set of options are computed as one batch. None waits for
 company but while others are on their way, so that a single client loses nothing. An image whose
@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,15 +68,32 @@ class Job:
 
 
 class Worker:
-    """Computes the images of all requests for one model, in a thread of its own.
+    """Has the images of all requests for one model computed.
 
     Attributes:
         predictor: the model.
         name: of the model.
     """
 
-    def __init__(self, name: str, predictor: Predictor, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        predictor: Predictor,
+        limits: Limits,
+        metrics: Metrics,
+        computer: Executor,
+    ) -> None:
+        """Begin to wait for images.
+
+        Args:
+            name: of the model.
+            predictor: the model.
+            limits: of the service.
+            metrics: takes what is counted.
+            computer: the one thread that computes, for other models as well: see `single_threads`.
+        """
         self.name, self.predictor = name, predictor
+        self._computer = computer
         self._limits, self._metrics = limits, metrics
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -129,12 +146,8 @@ class Worker:
 
     def _run(self) -> None:
         while batch := self._next():
-            start = time.monotonic()
-            for job in batch:
-                self._metrics.stage("queue", self.name, start - job.since)
             self._metrics.batch(self.name, len(batch))
-            self._compute(batch)
-            seconds = (time.monotonic() - start) / len(batch)
+            seconds = self._computer.submit(self._timed, batch).result() / len(batch)
             self._seconds = KEPT * (self._seconds or seconds) + (1 - KEPT) * seconds
             self._metrics.stage("compute", self.name, seconds)
             with self._changed:
@@ -176,6 +189,14 @@ class Worker:
         alike = 1 + sum(job.alike == first.alike for job in self._jobs)
         coming = self._held - len(self._jobs) - 1 - self._computed
         return alike < self._limits.batch and coming > 0 and not self._ended
+
+    def _timed(self, batch: Sequence[Job]) -> float:
+        """Compute a batch; return the seconds, without those that it waited for other models."""
+        start = time.monotonic()
+        for job in batch:
+            self._metrics.stage("queue", self.name, start - job.since)
+        self._compute(batch)
+        return time.monotonic() - start
 
     def _compute(self, batch: Sequence[Job]) -> None:
         """Set the result of each image, or why there is none."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from serving_help import SIDE, photos, served
 
@@ -22,6 +23,7 @@ import maskwright as mw
 from maskwright.errors import OptionError
 from maskwright.serving.limits import Limits, network_pixels
 from maskwright.serving.serve import is_loopback, listening, load_all
+from maskwright.serving.threads import single_threads
 from maskwright.structures import Tiling
 from maskwright.tasks.base import Settings
 
@@ -153,9 +155,11 @@ class Held(mw.Predictor):
         self.__dict__.update(other.__dict__)
         self.entered, self.go = threading.Event(), threading.Event()
         self.sizes: list[int] = []
+        self.threads: list[tuple[int, int]] = []
 
     def infer(self, batch: Any, *args: Any, **options: Any) -> list[Any]:
         self.sizes.append(len(batch))
+        self.threads.append((threading.get_ident(), torch.get_num_threads()))
         self.entered.set()
         assert self.go.wait(60)
         return super().infer(batch, *args, **options)
@@ -407,6 +411,31 @@ def test_several_models_by_name(predictor: Any, photo: bytes) -> None:
         form = {"file": ("a.png", photo)}
         reply = client.post("/predict", files=form, data={"model": "other", "imgsz": SIDE})
         assert reply.json()["name"] == "a.png" and other.sizes == [1, 1]
+
+
+def test_only_one_thread_computes_on_several_cores(predictor: Any, photo: bytes) -> None:
+    asked = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        models = {"nuclei": Held(predictor), "other": Held(predictor)}
+        with (
+            served(create_app(models, Limits())) as address,
+            httpx.Client(base_url=address, timeout=60) as client,
+        ):
+            for name, model in models.items():
+                model.go.set()
+                assert post(client, photo, model=name).is_success
+            ((one, cores),) = {seen for model in models.values() for seen in model.threads}
+            assert one != threading.get_ident() and cores == 3
+            assert torch.get_num_threads() == 3
+            with ThreadPoolExecutor(1) as later:
+                assert later.submit(torch.get_num_threads).result() == 3
+        pool = single_threads(2, "writer")
+        large = torch.rand(1 << 20)
+        with pool:
+            assert pool.submit(lambda: (large.sum(), torch.get_num_threads())).result()[1] == 1
+    finally:
+        torch.set_num_threads(asked)
 
 
 def test_the_address_is_taken_before_anything_is_loaded() -> None:
