@@ -86,12 +86,11 @@ class Worker:
 ROW = ("finds", "failed", "noted")
 
 
-def start_ray(address: str | None, *, logs: bool = False) -> Any:
+def start_ray(address: str | None) -> Any:
     """Connect to a cluster, or start Ray on this machine, and return its module.
 
     Args:
         address: of the cluster; None: that in RAY_ADDRESS, or this machine.
-        logs: show what its processes print.
 
     Raises:
         ImportError: if Ray is missing.
@@ -111,7 +110,7 @@ def start_ray(address: str | None, *, logs: bool = False) -> Any:
     try:
         ray.init(
             address=where,
-            log_to_driver=logs,
+            log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if where else {"include_dashboard": False}),
         )

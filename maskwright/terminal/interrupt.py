@@ -84,6 +84,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         self._context = _handlers(self._on_signal, STOP_SIGNALS)
         self._context.__enter__()
+        _open.append(self)
         return self
 
     def __exit__(
@@ -92,7 +93,13 @@ class Interrupt:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        _open.remove(self)
         self._context.__exit__(None, None, None)
+
+    def pass_on(self, number: int) -> None:
+        """Take in a signal that another process was sent; from any thread."""
+        self._wishes.repeated(number)
+        self.wanted = True
 
     def listen(self, items: Iterable[T], *, waits: bool = True) -> Iterator[T]:
         """Yield items until a signal comes.
@@ -132,6 +139,15 @@ class Interrupt:
         _say(f"{signal_name(number)}: stopping after this step; a second one aborts at once")
         if self._waiting:
             raise _HeardError
+
+
+_open: list[Interrupt] = []
+
+
+def pass_on(number: int) -> None:
+    """Let all that this process is doing know of a signal that another process was sent."""
+    for one in list(_open):
+        one.pass_on(number)
 
 
 class _HeardError(BaseException):

@@ -116,7 +116,7 @@ def test_a_killed_worker_and_a_killed_run(photos: Path, tmp_path: Path, session:
 def test_a_training_loses_a_process_and_goes_on_alone(
     options: dict[str, Any], tmp_path: Path, session: None
 ) -> None:
-    """Two processes on Ray, one is killed; then one alone: the losses of a run without a fault."""
+    """Two on Ray, one is killed; one until Ctrl-C; then without: losses of a run without a fault."""
     options |= {"epochs": 30, "val_every": 99}
     options |= options.pop("model_args") | {"norm": "affine"}
     log = tmp_path / "log"
@@ -131,6 +131,13 @@ def test_a_training_loses_a_process_and_goes_on_alone(
     text = log.read_text()
     assert f"maskwright train resume={folder} engine=ray processes=2" in text
     assert len(table(folder)) < 30
+    begun = len(table(folder))
+    process = start(["train", f"resume={folder}", "engine=ray"], log)
+    wait(lambda: len(table(folder)) > begun, process, log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, log.read_text()[-3000:]
+    assert f"by Ctrl-C; go on with\n  maskwright train resume={folder}\n" in log.read_text()
+    assert "RayTrainWorker pid" not in log.read_text() and len(table(folder)) < 30
     process = start(["train", f"resume={folder}"], log)
     assert process.wait(240) == 0, log.read_text()[-3000:]
     for a, b in zip(table(folder), table(folder.parent / "whole"), strict=True):
