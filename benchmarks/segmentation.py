@@ -364,7 +364,7 @@ def theirs_learns(args: argparse.Namespace, family: str, seed: int) -> float:
 
 def options_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
     """Return the options of our training, which the line of segmenters has too."""
-    more = {"workers": args.workers, "device": "cpu", "val_fraction": 0, "patience": 0}
+    more = {"workers": args.workers, "device": "cpu", "val_fraction": 0, "patience": 0, "lr": None}
     return {**EXPERIMENTS["scenes"].common, **FAMILIES[family], **more}
 
 

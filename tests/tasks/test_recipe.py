@@ -15,6 +15,7 @@ import yaml
 from maskwright.recipes import nuclei
 from maskwright.tasks.detection.recipe import DetectionRecipe
 from maskwright.tasks.recipe import option_help, option_parameters
+from maskwright.tasks.semantic.recipe import SemanticRecipe
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -86,6 +87,7 @@ def test_learning_rate_follows_the_images_behind_a_step() -> None:
     adamw, sgd = DetectionRecipe(data="x"), DetectionRecipe(data="x", optimizer="sgd")
     assert adamw.peak_lr(16) == pytest.approx(1e-3)
     assert adamw.peak_lr(4) == pytest.approx(5e-4)
+    assert SemanticRecipe(data="x").peak_lr(4) == pytest.approx(1e-3)
     assert sgd.peak_lr(16) == pytest.approx(0.02)  # Detectron's rate for 16 images
     assert sgd.peak_lr(2) == pytest.approx(0.0025)
     assert DetectionRecipe(data="x", lr=0.3).peak_lr(2) == 0.3
