@@ -89,7 +89,9 @@ def train_on_ray(
         try:
             _wait(trainer, board)
         except Exception as error:  # of Ray, by any of several names
-            said: dict[str, Any] = ray.get(board.read.remote())
+            said: dict[str, Any] = {}
+            with suppress(Exception):  # it may be lost with the cluster
+                said = ray.get(board.read.remote())
             raise _told(error, said.get("dir"), processes) from None
     made: TrainResult = pickle.loads(ray.get(board.read.remote())["result"])
     return made
@@ -174,8 +176,7 @@ def _listen(board: Any, over: threading.Event) -> None:
     ray = import_module("ray")
     while not over.wait(LOOK):
         if number := ray.get(board.read.remote()).get("signal"):
-            pass_on(number)
-            return
+            pass_on(number)  # again and again, for what begins later as well
 
 
 class Printed(io.TextIOBase):
