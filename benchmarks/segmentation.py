@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import Comparison, compare, machine
-from papers import EXPERIMENTS, LITE0
+from papers import EXPERIMENTS, LITE0, SCENES
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -364,8 +364,8 @@ def theirs_learns(args: argparse.Namespace, family: str, seed: int) -> float:
 
 def options_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
     """Return the options of our training, which the line of segmenters has too."""
-    more = {"workers": args.workers, "device": "cpu", "val_fraction": 0, "patience": 0, "lr": None}
-    return {**EXPERIMENTS["scenes"].common, **FAMILIES[family], **more}
+    more = {"workers": args.workers, "device": "cpu", "val_fraction": 0, "patience": 0}
+    return {**SCENES, **FAMILIES[family], **more}
 
 
 def ours_learns(args: argparse.Namespace, family: str, seed: int) -> float:

@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_models import random_norms
 from torch import nn
 
 import maskwright as mw
@@ -38,11 +39,7 @@ def trained(name: str, path: Path, names: list[str] = NAMES, **options: object) 
     """Write a checkpoint of a classifier with random weights and statistics."""
     torch.manual_seed(0)
     model = build(name, len(names), **options)
-    for key, value in model.state_dict().items():
-        if key.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif key.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
+    random_norms(model)
     save_checkpoint(path, Meta(name, options, list(names)), model.state_dict())
     return model.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import random_norms
 from torch import nn
 from torchvision.models import resnet18
 
@@ -12,14 +13,6 @@ from maskwright.nn.backbones.backbone import Backbone
 from maskwright.nn.backbones.resnet import RESNETS, ResNet
 
 BACKBONES = ["resnet18", "test_efficientnet", "tf_efficientnet_lite0"]
-
-
-def random_norms(module: nn.Module) -> None:
-    for key, value in module.state_dict().items():
-        if key.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif key.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -5,20 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from tiny_models import random_norms
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
 from maskwright.errors import OptionError
 from maskwright.nn.backbones.backbone import Backbone
 from maskwright.nn.backbones.resnet import ResNet
-
-
-def random_norms(module: nn.Module) -> None:
-    for key, value in module.state_dict().items():
-        if key.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif key.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
 
 
 def rates(module: nn.Module) -> list[int]:

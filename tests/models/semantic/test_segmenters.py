@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import fresh
+from tiny_models import fresh, random_norms
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -62,11 +62,7 @@ SIZES = [(60, 90), (64, 96)]
 
 def randomise(model: nn.Module) -> None:
     """Give every norm statistics of its own, and scores that begin at zero some weights."""
-    for key, value in model.state_dict().items():
-        if key.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif key.endswith("running_var"):
-            value.uniform_(0.5, 1.5)
+    random_norms(model)
     for key in class_rows(model):
         value = model.state_dict().get(key)
         if value is not None and not value.any():
