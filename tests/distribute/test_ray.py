@@ -116,8 +116,9 @@ def test_a_killed_worker_and_a_killed_run(photos: Path, tmp_path: Path, session:
 def test_a_training_loses_a_process_and_goes_on_alone(
     options: dict[str, Any], tmp_path: Path, session: None
 ) -> None:
-    """Two on Ray, one is killed; one until Ctrl-C; then without: losses as undisturbed."""
-    options |= {"epochs": 30, "val_every": 99}
+    """Two processes on Ray, one is killed; then one alone: the losses of a run without a fault."""
+    # At a low rate, or thirty epochs make much of the rounding of sums in another order.
+    options |= {"epochs": 30, "val_every": 99, "lr": 1e-4}
     options |= options.pop("model_args") | {"norm": "affine"}
     log = tmp_path / "log"
     process = start(["train", *as_options(options | {"name": "whole"})], log)
@@ -131,21 +132,32 @@ def test_a_training_loses_a_process_and_goes_on_alone(
     text = log.read_text()
     assert f"maskwright train resume={folder} engine=ray processes=2" in text
     assert len(table(folder)) < 30
-    begun = len(table(folder))
-    process = start(["train", f"resume={folder}", "engine=ray"], log)
-    file = folder / "results.csv"  # without a checkpoint of the first steps it begins anew
-    wait(lambda: file.exists() and len(table(folder)) > begun, process, log)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130, log.read_text()[-3000:]
-    assert f"by Ctrl-C; go on with\n  maskwright train resume={folder}\n" in log.read_text()
-    assert "RayTrainWorker pid" not in log.read_text()
-    stopped = len(table(folder))
-    assert stopped < 28
     process = start(["train", f"resume={folder}"], log)
     assert process.wait(240) == 0, log.read_text()[-3000:]
-    tables = [table(folder), table(folder.parent / "whole")]
-    assert [len(one) for one in tables] == [30, 30]
-    # Sums in another order differ by rounding, which grows with the steps: those behind each stop.
-    for a, b in zip(*(one[: stopped + 2] for one in tables), strict=True):
+    for a, b in zip(table(folder), table(folder.parent / "whole"), strict=True):
         numbers = [{k: float(v) for k, v in row.items() if v} for row in (a, b)]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_ctrl_c_is_heard_by_all_processes(
+    options: dict[str, Any], tmp_path: Path, session: None
+) -> None:
+    """They finish the step and save, and the training goes on without Ray."""
+    options |= {"epochs": 30, "val_every": 99, "batch": 1, "name": "stopped"}
+    options |= options.pop("model_args") | {"norm": "affine"}
+    log = tmp_path / "log"
+    process = start(["train", *as_options(options), "engine=ray", "processes=2"], log)
+    folder = options["project"] / "train" / "stopped"
+    wait(lambda: (folder / "results.csv").exists(), process, log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, log.read_text()[-3000:]
+    text = log.read_text()
+    assert f"by Ctrl-C; go on with\n  maskwright train resume={folder}\n" in text
+    assert "RayTrainWorker pid" not in text
+    stopped = table(folder)
+    assert 0 < len(stopped) < 30
+    process = start(["train", f"resume={folder}"], log)
+    assert process.wait(240) == 0, log.read_text()[-3000:]
+    rows = table(folder)
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 31))
+    assert [{key: row[key] for key in stopped[0]} for row in rows[: len(stopped)]] == stopped
