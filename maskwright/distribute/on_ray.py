@@ -11,12 +11,14 @@ import logging
 import os
 import pickle
 import socket
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import OptionError, WorkerError
 from ..terminal import console
@@ -108,16 +110,37 @@ def start_ray(address: str | None) -> Any:
     # Or it says of each pool of workers that these could not be started again, which they are.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        ray.init(
-            address=where,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if where else {"include_dashboard": False}),
-        )
+        with _without(b"RAY_BACKEND_LOG_LEVEL"):  # compiled code says each time that this is set
+            ray.init(
+                address=where,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if where else {"include_dashboard": False}),
+            )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
         raise ValueError(f"address={where}: Ray does not answer there ({text})") from None
     return ray
+
+
+@contextmanager
+def _without(text: bytes) -> Iterator[None]:
+    """Hold back standard error, compiled code's too, and then print all lines but those with it."""
+    with tempfile.TemporaryFile() as held, ExitStack() as after:
+        with suppress(OSError):  # none is open: then there is nothing to hold back
+            before = os.dup(2)
+            after.callback(os.close, before)
+            os.dup2(held.fileno(), 2)
+            after.callback(_print_lines, held, text, before)
+        yield
+
+
+def _print_lines(held: IO[bytes], text: bytes, to: int) -> None:
+    """Give standard error back, and print there what was held."""
+    sys.stderr.flush()
+    os.dup2(to, 2)
+    held.seek(0)
+    os.write(to, b"".join(line for line in held if text not in line))
 
 
 def _ask(where: str | None) -> None:
