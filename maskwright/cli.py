@@ -337,7 +337,7 @@ def _dispatch(tokens: list[str]) -> int:
     name, rest = _split_command(tokens)
     words, arguments = Words(), rest
     if name:
-        more = isinstance(COMMANDS[name], TrainCommand)
+        more = isinstance(COMMANDS[name], TrainCommand | CompareCommand)  # they know the models
         words = read_words(name, rest, COMMANDS[name].options, takes_more=more)
         given = [f"--{key}={text}" for key, text in words.given.items()]
         arguments = ["--help"] if words.help else given
@@ -428,7 +428,7 @@ def _callable(command: Command, words: Words) -> Callable[..., int]:
             # Only what was given: a resumed run treats that differently from defaults.
             return command.run(**options, extra=words.extra)
         if isinstance(command, CompareCommand):
-            return command.run(**options)
+            return command.run(**options, **words.extra)
         defaults = {
             name: option.default
             for name, option in command.options.items()

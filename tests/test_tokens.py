@@ -15,7 +15,7 @@ from maskwright.training.train import TrainResult
 
 def read(line: str | list[str]) -> Words:
     name, *rest = line.split() if isinstance(line, str) else line
-    more = name == "train"
+    more = name in ("train", "compare")
     return read_words(name, rest, COMMANDS[name].options, takes_more=more)
 
 

@@ -7,6 +7,7 @@ stopped, and keeps what is whole.
 
 from __future__ import annotations
 
+import glob
 import inspect
 import math
 import os
@@ -33,7 +34,7 @@ from ..tasks.recipe import OF_ONE, option_parameters
 from ..terminal import console
 from ..training.stages import FINISHED, state_of
 from ..training.train import train
-from .entries import Entry, check_options, described, read_entries
+from .entries import Entry, as_path, check_options, described, read_entries
 from .page import write_page
 from .peak import prediction_memory
 from .rows import MEASURED, Comparison, Row, Run, read_rows
@@ -105,12 +106,16 @@ def compare(
             f"split={split}: {data} has {', '.join(holds)}; a part of train can be held out as val"
         )
     names = [entry.name for entry in entries]
-    arguments: dict[str, Any] = {"data": str(data), "models": names, "seeds": list(seeds)}
+    arguments: dict[str, Any] = {"data": as_path(str(data)), "models": names, "seeds": list(seeds)}
     arguments |= {"split": split, "repeats": repeats, **shared}
     folder, known = _folder(Path(project), name or "compare", arguments, holds)
     rows = [known.get(name, Row(name)) for name in names]
     made = Comparison(folder, rows, task, split, arguments, holds, [])
-    jobs = [(entry, seed) for entry in entries for seed in (seeds if entry.trains else seeds[:1])]
+    jobs = [
+        (entry, seed)
+        for entry, row in zip(entries, rows, strict=True)
+        for seed in (seeds if entry.trains else [*row.runs, *seeds][:1])
+    ]
     with _page_in_any_case(made):
         for number, (entry, seed) in enumerate(jobs, 1):
             row = rows[names.index(entry.name)]
@@ -164,7 +169,7 @@ def _folder(
     """
     plain = {key: _as_read(value) for key, value in arguments.items()}
     more = ("models", "seeds")
-    for folder in sorted((project / "compare").glob(f"{name}*"), reverse=True):
+    for folder in sorted((project / "compare").glob(f"{glob.escape(name)}*"), reverse=True):
         number = folder.name.removeprefix(name)
         if (number and not number.isdigit()) or not (folder / "args.yaml").is_file():
             continue
@@ -256,26 +261,34 @@ def _measure(
 ) -> None:
     """Measure speed and memory of the models of the first seed, unless that was done."""
     trains = {entry.name: entry.trains for entry in entries}
-    scored = [row for row in made.rows if seed in row.runs]
+    # What came trained has one run, of whichever seed was the first when it was scored.
+    found = {
+        row.name: row.runs.get(seed) if trains[row.name] else next(iter(row.runs.values()), None)
+        for row in made.rows
+    }
+    weights = {name: run.weights for name, run in found.items() if run is not None}
+    scored = [row for row in made.rows if row.name in weights]
     sizes = {row.name: None if trains[row.name] else imgsz for row in scored}
-    if not scored or all(row.ms for row in scored):
+    untimed = not all(row.ms for row in scored)
+    if not untimed and not any(math.isnan(row.memory) for row in scored):
         return
+    needed = scored if untimed else scored[:1]
     ready: dict[str, tuple[Predictor, Any]] = {}
-    for row in scored:
-        ready[row.name] = (load(row.runs[seed].weights, device=device), sizes[row.name])
+    for row in needed:
+        ready[row.name] = (load(weights[row.name], device=device), sizes[row.name])
     photos = _photos(next(iter(ready.values()))[0], made)
-    timed = take_turns(ready, photos, repeats, told)
-    for row in scored:
-        row.ms = timed[row.name].ms
-        if timed[row.name].fault:
-            row.faults[MEASURED] = timed[row.name].fault
+    timed = take_turns(ready, photos, repeats, told) if untimed else {}
+    for name, one in timed.items():
+        row = next(row for row in scored if row.name == name)
+        row.ms = one.ms
+        if one.fault:
+            row.faults[MEASURED] = one.fault
     ready.clear()  # before others need the memory
     largest = max(photos, key=lambda photo: photo.size)
-    for row in console.track(scored, "memory", unit="model"):
-        if row.ms and math.isnan(row.memory):
-            with _failing(row, MEASURED):
-                weights = row.runs[seed].weights
-                row.memory = prediction_memory(weights, device, sizes[row.name], largest)
+    unknown = [row for row in scored if row.ms and math.isnan(row.memory)]
+    for row in console.track(unknown, "memory", unit="model"):
+        with _failing(row, MEASURED):
+            row.memory = prediction_memory(weights[row.name], device, sizes[row.name], largest)
 
 
 def _photos(predictor: Predictor, made: Comparison) -> list[np.ndarray]:

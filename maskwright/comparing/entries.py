@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,12 @@ def read_entries(models: Sequence[str | Path] | str | Path, device: str) -> list
     """
     words = models.split(",") if isinstance(models, str) else models
     words = [words] if isinstance(words, Path) else words
-    names = [home_path(str(word).strip()) for word in words if str(word).strip()]
+    names = [as_path(home_path(str(word).strip())) for word in words if str(word).strip()]
     if not names:
         raise OptionError("models is empty: give names, or run folders, with commas between them")
     if double := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise OptionError(f"models names {double[0]} twice: leave one out")
-    entries = [_entry(str(name), device) for name in names]
+    entries = [_entry(name, device) for name in names]
     first = entries[0]
     if other := [entry for entry in entries if entry.task is not first.task]:
         raise OptionError(
@@ -58,6 +58,12 @@ def read_entries(models: Sequence[str | Path] | str | Path, device: str) -> list
             f"{other[0].name} to {other[0].task.does}"
         )
     return entries
+
+
+def as_path(text: str) -> str:
+    """Return a path that there is in one form, without a slash at its end; other text as it is."""
+    path = Path(text)
+    return str(path) if path.exists() else text
 
 
 def _entry(name: str, device: str) -> Entry:
@@ -73,14 +79,19 @@ def check_options(entries: Sequence[Entry], data: str | Path, options: Mapping[s
 
     Raises:
         TypeError: for an unknown option; the message names the nearest.
-        OptionError: for a wrong one.
+        OptionError: for a wrong one, and for one of a single training or model.
     """
     kind = entries[0].task.recipe
-    if own := [name for name in options if name in OF_ONE]:
-        raise OptionError(
-            f"compare has no option {own[0]!r}: it is decided for each training; train such a "
-            "model by itself and give its run folder as one of the models"
-        )
+    trained = [architecture(entry.name) for entry in entries if entry.trains]
+    of_all = {field.name for one in recipes().values() for field in fields(one)}
+    for name in options:
+        having = [one.name for one in trained if name not in of_all and name in one.arguments()]
+        if having or name in OF_ONE:
+            why = f"it is one of {having[0]}" if having else "it is decided for each training"
+            raise OptionError(
+                f"compare has no option {name!r}: {why}; train such a model by itself and give its "
+                "run folder as one of the models"
+            )
     check_names(options, kind, recipes().values())
     for entry in entries:
         if entry.trains:

@@ -72,7 +72,7 @@ def table_of(made: Comparison, front: list[Row]) -> tuple[list[str], list[list[s
         cells += [_values(row.values(_plain(key))) for key in keys]
         cells += [f"{middle:.1f} ({low:.1f}-{high:.1f})" if row.ms else NONE]
         cells += [f"{row.parameters / 1e6:.2f}" if row.parameters else NONE]
-        cells += [f"{row.memory:.0f}" if math.isfinite(row.memory) else NONE]
+        cells += [f"{row.memory:.0f}" if row.memory > 0 else NONE]
         cells += [f"{statistics.fmean(seconds) / 60:.1f}" if seconds else NONE]
         epochs = sorted({run.epochs for run in runs if run.epochs})
         cells += ["-".join(map(str, dict.fromkeys((epochs[0], epochs[-1])))) if epochs else NONE]
@@ -218,7 +218,7 @@ def _method(made: Comparison) -> list[tuple[str, str]]:
             "Speed",
             "From the pixels of a photo to the whole result in its pixels, one photo at a time, "
             "prepared as maskwright predict does it. All models look at each photo in turns, after "
-            f"a round that does not count; {options['repeats']} rounds. Median, and the quarter "
+            f"a round that does not count; repeats={options['repeats']}. Median, and the quarter "
             "points of all predictions. With the first seed.",
         ),
         (
@@ -239,7 +239,7 @@ def _csv(made: Comparison) -> str:
     writer.writerow(head)
     for row in made.rows:
         timed = [f"{row.speed()[i]:.3f}" if row.ms else "" for i in (1, 0, 2)]
-        memory = "" if math.isnan(row.memory) else f"{row.memory:.1f}"
+        memory = f"{row.memory:.1f}" if row.memory > 0 else ""
         size = [row.parameters or "", memory]
         for seed in dict.fromkeys([*row.runs, *(seed for seed in row.faults if seed >= 0)]):
             run, fault = row.runs.get(seed), row.faults.get(seed, row.faults.get(MEASURED, ""))

@@ -27,7 +27,7 @@ LOOKS = 2  # the second one has the network as it stays
 
 
 def prediction_memory(model: str | Path, device: str, imgsz: Any, photo: np.ndarray) -> float:
-    """Return the peak memory of a prediction in a process of its own, in MB; nan: not known here.
+    """Return the peak memory of a prediction in a process of its own, in MB; 0: not known here.
 
     Args:
         model: checkpoint, run folder or exported file.
@@ -82,7 +82,7 @@ def _main(model: str, device: str, size: str, file: str) -> None:
         # Not `ru_maxrss`: a process that another one starts begins with the peak of that one.
         print(int(STATUS.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
     else:
-        print("nan")
+        print(0)
 
 
 if __name__ == "__main__":

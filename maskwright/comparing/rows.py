@@ -51,7 +51,7 @@ class Row:
         faults: what failed, by seed; under `MEASURED` what failed in its measurements.
         ms: milliseconds of each prediction that was timed.
         parameters: their number; 0: not known.
-        memory: peak of a process that predicts, in MB; nan: not known.
+        memory: peak of a process that predicts, in MB; 0: not known here; nan: not measured yet.
     """
 
     name: str

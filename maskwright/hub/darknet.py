@@ -10,6 +10,7 @@ from ..converters import Converted, ConvertReport
 from ..converters.darknet import cfg_of, from_maskwright, model_of, read_cfg, to_maskwright
 from ..errors import OptionError
 from ..files import replacing
+from ..models.base import Model
 from ..models.darknet import table_of
 from ..models.meta import Meta
 from ..models.registry import ModelEntry, build_blank, get_entry
@@ -28,11 +29,29 @@ def is_darknet(entry: ModelEntry) -> bool:
 def convert_in(
     src: Path, dst: Path, *, model: str | None, cfg: Path | None, conventions: str | None
 ) -> ConvertReport:
-    """Make a checkpoint of Darknet's weights.
+    """Make a checkpoint of Darknet's weights; see `read_darknet`.
 
     Args:
         src: the `.weights`.
         dst: the `.safetensors` to write.
+        model, cfg, conventions: see `read_darknet`.
+    """
+    checkpoint, report = read_darknet(src, model=model, cfg=cfg, conventions=conventions)
+    save_checkpoint(dst, checkpoint.meta, checkpoint.model, extras=checkpoint.extras)
+    return report
+
+
+def read_darknet(
+    src: Path,
+    *,
+    model: str | None = None,
+    cfg: Path | None = None,
+    conventions: str | None = None,
+) -> tuple[Checkpoint, ConvertReport]:
+    """Return Darknet's weights as a checkpoint of ours, and what became of them.
+
+    Args:
+        src: the `.weights`.
         model: our name of the model; None: as the network says.
         cfg: the network; None: the `.cfg` of the same name beside the weights.
         conventions: of the model; None: as Darknet predicts on a CPU.
@@ -40,11 +59,14 @@ def convert_in(
     Raises:
         ValueError: if a file cannot be read, or is of another network.
     """
-    text, table = read_cfg(cfg_of(src, cfg))
+    described = cfg_of(src, cfg)
+    text, table = read_cfg(described)
     entry = get_entry(model or model_of(table))
     _check_model(entry, table, src)
     converted = to_maskwright(src, text, table, names=_names(src))
     options = {**converted.options, **_conventions(entry, conventions)}
+    blank = _blank(entry, len(converted.names), options, described)
+    check_state(blank, converted.state, src)
     meta = Meta(
         entry.name,
         options,
@@ -52,9 +74,7 @@ def convert_in(
         converted.category_ids,
         source=f"converted from {src.name} (darknet)",
     )
-    check_state(build_blank(entry.name, len(converted.names), **options), converted.state, src)
-    save_checkpoint(dst, meta, converted.state, extras=converted.extras)
-    return converted.report
+    return Checkpoint(meta, converted.state, extras=converted.extras), converted.report
 
 
 def convert_out(checkpoint: Checkpoint, entry: ModelEntry, dst: Path) -> ConvertReport:
@@ -100,6 +120,7 @@ def darknet_start(path: Path, entry: ModelEntry, options: Mapping[str, Any]) -> 
         _check_model(entry, table, path)
         converted = to_maskwright(path, text, table, names=_names(path), body=True)
         converted.options.update(_conventions(entry, options.get("conventions")))
+        _blank(entry, len(converted.names), converted.options, beside)
         return converted
     # The classes are those of the network by itself: a body ends before the layer that has them.
     return to_maskwright(path, "", _own_table(entry, options), body=True)
@@ -108,6 +129,15 @@ def darknet_start(path: Path, entry: ModelEntry, options: Mapping[str, Any]) -> 
 def _own_table(entry: ModelEntry, options: Mapping[str, Any]) -> Table:
     args = entry.resolved({key: options[key] for key in ("form", "layers") if key in options})
     return table_of(args.get("form", entry.name), args["layers"])
+
+
+def _blank(entry: ModelEntry, count: int, options: Mapping[str, Any], cfg: Path) -> Model:
+    """Return the model of a network without memory; an error names the file that describes it."""
+    try:
+        built: Model = build_blank(entry.name, count, **options)
+    except ValueError as error:
+        raise ValueError(f"{cfg}: {str(error).removeprefix('layers: ')}") from None
+    return built
 
 
 def _check_model(entry: ModelEntry, table: Table, path: Path) -> None:

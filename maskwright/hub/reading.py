@@ -24,7 +24,7 @@ from ..paths import plain_path
 from ..storage.checkpoint import Checkpoint, check_state, load_checkpoint
 from ..storage.published import fetch, is_safetensors
 from .classifiers import merged
-from .darknet import darknet_start
+from .darknet import darknet_start, read_darknet
 from .foreign import convert_weights, recognised
 from .names import SHIPPED_MODELS, shipped_for
 
@@ -155,8 +155,10 @@ def read_model(path: Path) -> Checkpoint:
     Raises:
         ValueError: if it is none of them, or does not tell which model it is of.
     """
-    if path.is_dir() or not path.is_file() or is_ours(path) or is_weights(path):
+    if path.is_dir() or not path.is_file() or is_ours(path):
         return load_checkpoint(path)
+    if is_weights(path):
+        return read_darknet(path)[0]
     entry, file = recognised(path)
     converted = convert_weights(path, entry, {}, file=file)
     return _described(entry, converted, {}, licence="", source=f"converted from {path.name}")

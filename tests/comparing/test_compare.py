@@ -127,6 +127,11 @@ def test_more_seeds_and_a_trained_model_join_what_is_there(
     assert len(set(values)) == 2 and lenet.mean("nll") == pytest.approx(statistics.fmean(values))
     text = f"{statistics.fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
     assert text in (made.dir / "results.md").read_text()
+    # The same, written in another way.
+    written = options | {"data": f"{options['data']}/"}
+    again = mw.compare(models=["lenet5", f"{own}/"], seeds=(1, 0), **written)
+    assert again.dir == made.dir and len(trainings) == 2
+    assert [(row.name, sorted(row.runs)) for row in again.rows] == [("lenet5", [0, 1]), (own, [0])]
     # Other options, or other data, are another comparison.
     other = mw.compare(models=["lenet5"], **options | {"steps": 1})
     assert other.dir != made.dir
@@ -165,7 +170,7 @@ def test_one_that_fails_does_not_stop_the_others(
     assert "failed" not in (folder / "results.md").read_text()
 
 
-@pytest.mark.usefixtures("no_process", "no_figure")
+@pytest.mark.usefixtures("no_figure")
 def test_stopped_it_leaves_a_page_and_goes_on(
     options: dict[str, Any], trainings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,10 +200,26 @@ def test_stopped_it_leaves_a_page_and_goes_on(
         assert main(["compare", *words]) == 130
     assert trainings == ["lenet5", SMALL, "resumed"]
     assert "speed is not measured yet" in (folder / "report.html").read_text()
-    assert main(["compare", *words]) == 0
-    assert len(trainings) == 3
+    asked: list[str] = []
+
+    def memory(weights: str, *rest: Any) -> float:
+        asked.append(weights)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        if len(asked) == 3:
+            raise RuntimeError("a prediction alone was ended by signal 9")
+        return 321.0
+
+    monkeypatch.setattr(module, "prediction_memory", memory)
+    assert main(["compare", *words]) == 130
     kept = json.loads((folder / "metrics.json").read_text())["models"]
     assert kept[0]["runs"] == scored and all(row["ms"] for row in kept)
+    assert [row["memory"] for row in kept] == [321, None]
+    assert [main(["compare", *words]) for _ in range(2)] == [1, 0]
+    assert asked[1] == asked[2] == asked[3] and len(asked) == 4 and len(trainings) == 3
+    done = json.loads((folder / "metrics.json").read_text())["models"]
+    assert [row["memory"] for row in done] == [321, 321]
+    assert [row["ms"] for row in done] == [row["ms"] for row in kept]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +237,9 @@ def test_stopped_it_leaves_a_page_and_goes_on(
         (["models=lenet5", "seeds=1,1"], 2, "different whole numbers"),
         (["models=lenet5", "repeats=0"], 2, "repeats must be at least 1"),
         (["models=lenet5", "val_boundary=true"], 2, "for models that find objects"),
+        (["models=unet,lenet5", "original=true"], 2, "of one task"),
+        (["models=lenet5", "original=true"], 2, "one of lenet5; train such a model by itself"),
+        (["models=lenet5", "resume=runs"], 2, "decided for each training; train such a model"),
         (["models=lenet5", "data=nowhere"], 1, "nowhere"),
     ],
 )

@@ -225,6 +225,7 @@ def raw_of(head: Any, images: int) -> Any:
         (0.5, 0.5, 0.0, 0.0, 0),
         (0.5, 0.5, -0.2, 0.1, 0),
         (0.5, 0.5, 1.0, 1.0, 2),
+        (0.5, 0.5, 30.0, 20.0, 2),
     ],
 )
 def test_borders_and_boxes_without_an_area_stay_finite(kind: int, box: Any) -> None:

@@ -63,8 +63,8 @@ class YoloOptions:
     """Options of YOLO v1 and v2.
 
     Attributes:
-        form: the published network, one of `models.darknet.FORMS`; v1 also as "v1_local", the form
-            that was released with batch norm and a layer of local filters.
+        form: the published network: v1, v1_tiny, v2 or v2_tiny; or v1_local, the form of v1 that
+            was released with batch norm and a layer of local filters.
         layers: another network, in the language of Darknet's `.cfg` files; "": that of `form`.
         anchors: width and height of each anchor of v2 in cells of 32 pixels, one after the other;
             None: those of the network.

@@ -171,7 +171,8 @@ class RegionHead(nn.Module):
         scale = from_host((width, height), goal.device)
         offsets = goal[..., :2] * scale - cell
         sizes = (goal[..., 2:] * scale / self.anchors[anchor]).log()
-        weight = self.coord_scale * (2 - goal[..., 2] * goal[..., 3])
+        # Of a box that reaches beyond the canvas the weight would turn, and drive boxes away.
+        weight = self.coord_scale * (2 - (goal[..., 2] * goal[..., 3]).clamp(max=1))
         away = (own[..., :2].sigmoid() - offsets).square() + (own[..., 2:4] - sizes).square()
         bound = 0.5 * self.object_scale * (own[..., 4].sigmoid() - wanted).square()
         images = mean_count(torch.ones(len(raw), dtype=torch.bool, device=raw.device))
