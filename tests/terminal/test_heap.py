@@ -100,3 +100,34 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
         heap.give_back()  # nothing to do
     finally:
         _glibc.cache_clear()
+
+
+THREADS = """
+import os
+import threading
+import numpy as np
+from maskwright.terminal.heap import keep_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+def work():
+    blocks = [np.ones(2**20, np.float32) for _ in range(100)]  # 400 MB
+    peaks.append(resident())
+
+assert keep_memory()
+peaks = [resident()]
+for _ in range(3):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+print(*peaks)
+"""
+
+
+@glibc_only
+def test_what_one_thread_has_freed_serves_another() -> None:
+    before, first, *later = map(int, probe(THREADS))
+    assert first - before > 390
+    assert max(later) - first < 40
