@@ -2,10 +2,12 @@
 second.
 
     python benchmarks/one_stage.py [--models retinanet_resnet50_fpn] [--rows photo network step]
+    python benchmarks/one_stage.py --apart      # each side in a process of its own
     python benchmarks/one_stage.py --frames     # images a second of the light ones at 320 pixels
 
-Both sides have the same random weights, scaled so that much is found, and take turns in one
-process.
+Both sides have the same random weights, scaled so that much is found, and take turns. In one
+process both keep the memory that they free; apart each has that of its users, as in `maskwright
+benchmark apart=true`: ours keeps it, as the commands do.
 
 | row | what is timed |
 | --- | --- |
@@ -20,9 +22,11 @@ norm of MobileNets trains.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -43,6 +47,7 @@ LIGHT = ("retinanet_lite0_fpn", "ssdlite320_mobilenet_v3_large", "ssdlite320_lit
 ROWS = ("photo", "network", "step")
 CLASSES, OBJECTS = 20, 8
 SIDE = 320  # of the photos of `--frames`
+Sides = tuple[Callable[[], Any], Callable[[], Any]]  # torchvision's and ours
 FROZEN = ("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")
 
 
@@ -51,12 +56,13 @@ class Pair:
 
     Attributes:
         model: its name.
-        size: (short, long) side of a photo at the input of the network; None: the model's own.
+        given: (short, long) side of a photo at the input of the network; None: the model's own.
+        size: alike; None for the models of one size.
         batch: images of the rows `network` and `step`.
     """
 
     def __init__(self, model: str, size: tuple[int, int] | None, batch: int) -> None:
-        self.model, self.batch = model, batch
+        self.model, self.given, self.batch = model, size, batch
         self.resnet = "resnet" in model
         self.size = size if self.resnet else None
         options = dict(TASK.peer.options_of(model))
@@ -82,9 +88,9 @@ class Pair:
         made.transform._skip_resize = True
         return made
 
-    def photo(self, repeats: int) -> Comparison:
+    def photo(self, repeats: int, apart: bool) -> Comparison:
         """Time the whole way of a drawn photo; see `maskwright benchmark`."""
-        found = benchmark(self.model, imgsz=self.size, repeats=repeats, device="cpu")
+        found = benchmark(self.model, imgsz=self.size, repeats=repeats, device="cpu", apart=apart)
         assert found.theirs is not None and found.match is not None
         for text in found.peer.told(found.match):
             print(f"<!-- {self.model}: {text} -->")
@@ -96,8 +102,8 @@ class Pair:
         side = self.rule.target_size(800, 800)[0]
         return scene(self.batch, side, OBJECTS, CLASSES)
 
-    def network(self, repeats: int) -> Comparison:
-        """Time a batch to its detections."""
+    def network(self, *, check: bool = True) -> Sides:
+        """Return what computes the detections of a batch, on both sides."""
         images, _ = self.scene()
         network, peer = self.predictor.network(), self.peer().eval()
         photos = [one / 255 for one in images.pixels]
@@ -110,12 +116,13 @@ class Pair:
         def ours() -> Any:
             return network(images, self.settings.post)
 
-        counts = ours().valid.sum(1).tolist()
-        assert [len(one["boxes"]) for one in theirs()] == counts, "not the same detections"
-        return compare(f"{self.model}, network", theirs, ours, repeats=repeats, warmup=1)
+        if check:
+            counts = ours().valid.sum(1).tolist()
+            assert [len(one["boxes"]) for one in theirs()] == counts, "not the same detections"
+        return theirs, ours
 
-    def step(self, repeats: int) -> Comparison:
-        """Time training steps."""
+    def step(self, *, check: bool = True) -> Sides:
+        """Return what takes a training step, on both sides."""
         images, targets = self.scene()
         peer = self.peer().train()
         for name, weight in peer.named_parameters():
@@ -134,10 +141,57 @@ class Pair:
         ]
         theirs = steps(peer, lambda: peer(photos, given))
         ours = steps(detector, lambda: detector.losses(images, targets))
-        a, b = theirs(), ours()
-        print(f"<!-- {self.model}: losses {a:.5f} and {b:.5f}; parameters trained {trained} -->")
-        assert abs(a - b) < 1e-3 * abs(a), "not the same losses"
-        return compare(f"{self.model}, step", theirs, ours, repeats=repeats, warmup=1)
+        if check:
+            a, b = theirs(), ours()
+            print(
+                f"<!-- {self.model}: losses {a:.5f} and {b:.5f}; parameters trained {trained} -->"
+            )
+            assert abs(a - b) < 1e-3 * abs(a), "not the same losses"
+        return theirs, ours
+
+    def timed(self, row: str, repeats: int, apart: bool) -> Comparison:
+        """Time a row."""
+        if row == "photo":
+            return self.photo(repeats, apart)
+        sides = getattr(self, row)()
+        if not apart:
+            return compare(f"{self.model}, {row}", *sides, repeats=repeats, warmup=1)
+        with ExitStack() as stack:
+            sides = [stack.enter_context(alone(self, row, number)) for number in range(2)]
+            return compare(f"{self.model}, {row}", *sides, repeats=repeats, warmup=2)
+
+
+@contextmanager
+def alone(pair: Pair, row: str, number: int) -> Iterator[Callable[[], None]]:
+    """Compute one side of a row in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    given = (pair.model, pair.given, pair.batch), row, number, torch.get_num_threads()
+    process = context.Process(target=serve, args=(other, *given), daemon=True)
+    process.start()
+    other.close()
+
+    def run() -> None:
+        pipe.send(True)
+        pipe.recv()
+
+    try:
+        yield run
+    finally:
+        pipe.close()
+        process.join()
+
+
+def serve(pipe: Any, given: tuple[Any, ...], row: str, number: int, threads: int) -> None:
+    """Compute one side whenever the pipe asks for it."""
+    torch.set_num_threads(threads)
+    if number == 1:
+        mw.keep_memory()
+    run = getattr(Pair(*given), row)(check=False)[number]
+    with suppress(EOFError):
+        while pipe.recv():
+            run()
+            pipe.send(True)
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -185,11 +239,13 @@ def main() -> None:
     parser.add_argument("--size", nargs=2, type=int, default=(512, 512), help="of the ResNets")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--apart", action="store_true", help="each side in its own process")
     parser.add_argument("--frames", action="store_true", help="images a second, not rows")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    mw.keep_memory()  # for both sides
+    if not args.apart:
+        mw.keep_memory()  # for both sides
     print(f"{machine()}\n")
     known = LIGHT if args.frames else PEERS
     models = args.models or [name for name in known if name in list_models()]
@@ -199,7 +255,8 @@ def main() -> None:
     print(header("torchvision"))
     for model in models:
         for row in args.rows:
-            print(line(getattr(Pair(model, tuple(args.size), args.batch), row)(args.repeats)))
+            pair = Pair(model, tuple(args.size), args.batch)
+            print(line(pair.timed(row, args.repeats, args.apart)), flush=True)
 
 
 if __name__ == "__main__":
