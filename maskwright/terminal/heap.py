@@ -15,8 +15,8 @@ import platform
 from functools import cache
 
 # Parameters of mallopt(3): nothing is mapped outside the heap, the heap does not shrink, grows in
-# larger steps, and is one for all threads, or each would keep for itself what it once had, in pieces
-# that grow in number for as long as a service runs.
+# larger steps, and is one for all threads, or each would keep what it once had, in pieces that grow
+# in number for as long as a service runs.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _ARENA_MAX: 1}
 # Set to 0 in the environment, the C library's own way stays.
