@@ -1,11 +1,12 @@
 """Classifiers against torchvision: predictions, training steps, whole trainings, what is learned.
 
-    python benchmarks/classification.py DATA [--networks resnet18 vgg16] [--rows photo step]
+    python benchmarks/classification.py DATA [--networks resnet18] [--rows photo step] [--apart]
     python benchmarks/classification.py DATA --accuracy --out benchmarks/rows/classification.json
 
 DATA has a folder of photographs for each class in train and in val. Both sides have the same
-network with the same weights and take turns in one process; torchvision's are those of its
-classification reference: photos read by Pillow, its transforms on them, torch's loader, SGD.
+network with the same weights and take turns, in one process or, with `--apart`, each in its own
+with the memory of its users: ours keeps what it frees, as the commands do. torchvision's are those
+of its classification reference: photos read by Pillow, its transforms, torch's loader, SGD.
 
 | row | what is timed |
 | --- | --- |
@@ -32,7 +33,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import Comparison, compare, machine
+from common import Comparison, apart, compare, machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from training import batches_of, learned
@@ -346,6 +347,11 @@ def few(data: Path, folder: Path, images: int) -> Path:
     return folder
 
 
+def timed(name: str, given: tuple[Any, ...], repeats: int) -> Comparison:
+    """Time a row of a pair."""
+    return Pair(*given).rows()[name](repeats)
+
+
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of times."""
     yield f"{machine()}, batch {args.batch}, {args.workers} worker processes on each side"
@@ -356,9 +362,10 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
         data = few(args.data, Path(place) / "data", args.images)
         for network in args.networks:
             for name in args.rows:
-                pair = Pair(network, data, args.batch, args.workers, Path(place) / "runs")
-                row = pair.rows()[name](args.repeats)
-                count = len(pair.files) if name == "training" else args.batch
+                given = network, data, args.batch, args.workers, Path(place) / "runs"
+                way = partial(timed, name, given, args.repeats)
+                row = apart(way, name, args.repeats) if args.apart else way()
+                count = len(labelled(data, "train")[0]) if name == "training" else args.batch
                 rates = [1e3 * count / side.median for side in (row.baseline, row.ours)]
                 low, high = min(row.ratios), max(row.ratios)
                 met = "met" if row.ratio >= WANTED[name] else "missed"
@@ -445,6 +452,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128, help="of an epoch that is timed")
     parser.add_argument("--workers", type=int, default=2, help="processes that load images")
     parser.add_argument("--threads", type=int, help="threads of torch; its own choice if left out")
+    parser.add_argument("--apart", action="store_true", help="each side in its own process")
     parser.add_argument("--accuracy", action="store_true", help="what is learned, not how fast")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)

@@ -1,7 +1,8 @@
-"""Interleaved timing of two ways to do the same work, in one process.
+"""Interleaved timing of two ways to do the same work, in one process or each in its own.
 
 The sides take turns, so that a machine that slows down slows both; the ratio of each turn is taken
-first and the median of the ratios last. `parse` gives a script its options, `machine` its header
+first and the median of the ratios last. `apart` gives each side a process and the memory of its
+users; `parse` gives a script its options, `machine` its header
 and `header` and `line` its table; `half_interval` tells how sure a mean is; `Rows` keeps what long
 experiments found.
 """
@@ -10,16 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import maskwright as mw
+
+# In a process of one side: who asks for turns, and of which side.
+_asked: tuple[Connection, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ def compare(
 ) -> Comparison:
     """Time two functions in turns; each turn starts with the other side."""
     sides = [baseline, ours]
+    if _asked is not None:
+        _answer(sides, *_asked)
     for _ in range(warmup):
         for run in sides:
             run()
@@ -72,6 +84,59 @@ def compare(
             sides[side]()
             ms[side].append(1e3 * (time.perf_counter() - start))
     return Comparison(title, Timing("baseline", ms[0]), Timing("ours", ms[1]))
+
+
+def apart(row: Callable[[], Comparison], title: str, repeats: int) -> Comparison:
+    """Time what a row compares, each side in a process of its own: ours keeps memory there.
+
+    Args:
+        row: ends with `compare`; can be pickled.
+        title: of the comparison.
+        repeats: turns that count.
+    """
+    with ExitStack() as stack:
+        sides = [stack.enter_context(_process(row, number)) for number in range(2)]
+        return compare(title, *sides, repeats=repeats)
+
+
+@contextmanager
+def _process(row: Callable[[], Comparison], number: int) -> Iterator[Callable[[], None]]:
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=_serve, args=(other, row, number, torch.get_num_threads()))
+    process.start()
+    other.close()
+
+    def turn() -> None:
+        pipe.send(True)
+        pipe.recv()
+
+    try:
+        yield turn
+    finally:
+        pipe.close()
+        process.join()
+
+
+def _serve(pipe: Connection, row: Callable[[], object], number: int, threads: int) -> None:
+    global _asked
+    _asked = pipe, number
+    sys.stdout = sys.stderr  # the table alone goes to standard output
+    torch.set_num_threads(threads)
+    if number == 1:
+        mw.keep_memory()
+    row()
+
+
+def _answer(sides: Sequence[Callable[[], object]], pipe: Connection, number: int) -> None:
+    """Compute one side whenever it is asked for, until nobody asks."""
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            raise SystemExit from None
+        sides[number]()
+        pipe.send(True)
 
 
 def header(baseline: str) -> str:

@@ -22,15 +22,14 @@ norm of MobileNets trains.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from common import Comparison, Timing, compare, header, line, machine
+from common import Comparison, Timing, apart, compare, header, line, machine
 from torch import nn
 from train_step import scene, steps
 
@@ -47,7 +46,6 @@ LIGHT = ("retinanet_lite0_fpn", "ssdlite320_mobilenet_v3_large", "ssdlite320_lit
 ROWS = ("photo", "network", "step")
 CLASSES, OBJECTS = 20, 8
 SIDE = 320  # of the photos of `--frames`
-Sides = tuple[Callable[[], Any], Callable[[], Any]]  # torchvision's and ours
 FROZEN = ("backbone.body.conv1", "backbone.body.bn1", "backbone.body.layer1")
 
 
@@ -56,13 +54,15 @@ class Pair:
 
     Attributes:
         model: its name.
-        given: (short, long) side of a photo at the input of the network; None: the model's own.
-        size: alike; None for the models of one size.
+        size: (short, long) side of a photo at the input of the network; None: the model's own.
         batch: images of the rows `network` and `step`.
+        apart: whether photos are timed with each side in a process of its own.
     """
 
-    def __init__(self, model: str, size: tuple[int, int] | None, batch: int) -> None:
-        self.model, self.given, self.batch = model, size, batch
+    def __init__(
+        self, model: str, size: tuple[int, int] | None, batch: int, apart: bool = False
+    ) -> None:
+        self.model, self.batch, self.apart = model, batch, apart
         self.resnet = "resnet" in model
         self.size = size if self.resnet else None
         options = dict(TASK.peer.options_of(model))
@@ -88,9 +88,11 @@ class Pair:
         made.transform._skip_resize = True
         return made
 
-    def photo(self, repeats: int, apart: bool) -> Comparison:
+    def photo(self, repeats: int) -> Comparison:
         """Time the whole way of a drawn photo; see `maskwright benchmark`."""
-        found = benchmark(self.model, imgsz=self.size, repeats=repeats, device="cpu", apart=apart)
+        found = benchmark(
+            self.model, imgsz=self.size, repeats=repeats, device="cpu", apart=self.apart
+        )
         assert found.theirs is not None and found.match is not None
         for text in found.peer.told(found.match):
             print(f"<!-- {self.model}: {text} -->")
@@ -102,8 +104,8 @@ class Pair:
         side = self.rule.target_size(800, 800)[0]
         return scene(self.batch, side, OBJECTS, CLASSES)
 
-    def network(self, *, check: bool = True) -> Sides:
-        """Return what computes the detections of a batch, on both sides."""
+    def network(self, repeats: int) -> Comparison:
+        """Time a batch to its detections."""
         images, _ = self.scene()
         network, peer = self.predictor.network(), self.peer().eval()
         photos = [one / 255 for one in images.pixels]
@@ -116,13 +118,12 @@ class Pair:
         def ours() -> Any:
             return network(images, self.settings.post)
 
-        if check:
-            counts = ours().valid.sum(1).tolist()
-            assert [len(one["boxes"]) for one in theirs()] == counts, "not the same detections"
-        return theirs, ours
+        counts = ours().valid.sum(1).tolist()
+        assert [len(one["boxes"]) for one in theirs()] == counts, "not the same detections"
+        return compare(f"{self.model}, network", theirs, ours, repeats=repeats, warmup=1)
 
-    def step(self, *, check: bool = True) -> Sides:
-        """Return what takes a training step, on both sides."""
+    def step(self, repeats: int) -> Comparison:
+        """Time training steps."""
         images, targets = self.scene()
         peer = self.peer().train()
         for name, weight in peer.named_parameters():
@@ -141,57 +142,16 @@ class Pair:
         ]
         theirs = steps(peer, lambda: peer(photos, given))
         ours = steps(detector, lambda: detector.losses(images, targets))
-        if check:
-            a, b = theirs(), ours()
-            print(
-                f"<!-- {self.model}: losses {a:.5f} and {b:.5f}; parameters trained {trained} -->"
-            )
-            assert abs(a - b) < 1e-3 * abs(a), "not the same losses"
-        return theirs, ours
-
-    def timed(self, row: str, repeats: int, apart: bool) -> Comparison:
-        """Time a row."""
-        if row == "photo":
-            return self.photo(repeats, apart)
-        sides = getattr(self, row)()
-        if not apart:
-            return compare(f"{self.model}, {row}", *sides, repeats=repeats, warmup=1)
-        with ExitStack() as stack:
-            sides = [stack.enter_context(alone(self, row, number)) for number in range(2)]
-            return compare(f"{self.model}, {row}", *sides, repeats=repeats, warmup=2)
+        a, b = theirs(), ours()
+        print(f"<!-- {self.model}: losses {a:.5f} and {b:.5f}; parameters trained {trained} -->")
+        assert abs(a - b) < 1e-3 * abs(a), "not the same losses"
+        return compare(f"{self.model}, step", theirs, ours, repeats=repeats, warmup=1)
 
 
-@contextmanager
-def alone(pair: Pair, row: str, number: int) -> Iterator[Callable[[], None]]:
-    """Compute one side of a row in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    pipe, other = context.Pipe()
-    given = (pair.model, pair.given, pair.batch), row, number, torch.get_num_threads()
-    process = context.Process(target=serve, args=(other, *given), daemon=True)
-    process.start()
-    other.close()
-
-    def run() -> None:
-        pipe.send(True)
-        pipe.recv()
-
-    try:
-        yield run
-    finally:
-        pipe.close()
-        process.join()
-
-
-def serve(pipe: Any, given: tuple[Any, ...], row: str, number: int, threads: int) -> None:
-    """Compute one side whenever the pipe asks for it."""
-    torch.set_num_threads(threads)
-    if number == 1:
-        mw.keep_memory()
-    run = getattr(Pair(*given), row)(check=False)[number]
-    with suppress(EOFError):
-        while pipe.recv():
-            run()
-            pipe.send(True)
+def timed(row: str, given: tuple[Any, ...], repeats: int) -> Comparison:
+    """Time a row of a pair."""
+    found: Comparison = getattr(Pair(*given), row)(repeats)
+    return found
 
 
 def freeze_norms(module: nn.Module) -> None:
@@ -255,8 +215,14 @@ def main() -> None:
     print(header("torchvision"))
     for model in models:
         for row in args.rows:
-            pair = Pair(model, tuple(args.size), args.batch)
-            print(line(pair.timed(row, args.repeats, args.apart)), flush=True)
+            given = (model, tuple(args.size), args.batch, args.apart)
+            way = partial(timed, row, given, args.repeats)
+            one = (
+                apart(way, f"{model}, {row}", args.repeats)
+                if args.apart and row != "photo"
+                else way()
+            )
+            print(line(one), flush=True)
 
 
 if __name__ == "__main__":
