@@ -60,8 +60,8 @@ def compare(
     """Train models under one budget, score and time them, and write one page to choose by.
 
     The budget is `epochs`, `steps` or `minutes`, as in `train`, whose other options hold for all
-    models as well. The same call again goes on with what was stopped or has failed, and a longer
-    list of models or seeds adds to what is there.
+    models as well. The same call again goes on with what was stopped or has failed; other models
+    or seeds are added to what is there, and those that are not named again stay as they are.
 
     Args:
         data: the data set, any format that `maskwright data check` reads.
@@ -109,8 +109,8 @@ def compare(
     arguments: dict[str, Any] = {"data": as_path(str(data)), "models": names, "seeds": list(seeds)}
     arguments |= {"split": split, "repeats": repeats, **shared}
     folder, known = _folder(Path(project), name or "compare", arguments, holds)
-    rows = [known.get(name, Row(name)) for name in names]
-    made = Comparison(folder, rows, task, split, arguments, holds, [])
+    rows = [known.pop(name, Row(name)) for name in names]
+    made = Comparison(folder, [*rows, *known.values()], task, split, arguments, holds, [])
     jobs = [
         (entry, seed)
         for entry, row in zip(entries, rows, strict=True)
@@ -135,7 +135,7 @@ def compare(
                 size = None if entry.trains else imgsz
                 row.runs[seed] = _scored(row, weights, made, size, device, workers)
             write_page(made)
-        _measure(made, entries, seeds[0], imgsz, device, repeats)
+        _measure(made, seeds[0], imgsz, device, repeats)
     return made
 
 
@@ -164,8 +164,8 @@ def _folder(
 ) -> tuple[Path, dict[str, Row]]:
     """Return the folder of a comparison and what it has: a new one, or one that goes on.
 
-    One goes on that was made with the same arguments, of the same data, with some or all of the
-    models and seeds.
+    One goes on that was made with the same arguments, of the same data, whatever the models and
+    seeds; `arguments` get those that it has beside these.
     """
     plain = {key: _as_read(value) for key, value in arguments.items()}
     more = ("models", "seeds")
@@ -175,20 +175,22 @@ def _folder(
             continue
         before, resolved = read_args(folder / "args.yaml")
         same = before.keys() == plain.keys() and all(
-            set(before[key]) <= set(plain[key]) if key in more else before[key] == plain[key]
-            for key in plain
+            key in more or before[key] == plain[key] for key in plain
         )
         if not same:
             continue
         if resolved != holds:
             console.note(f"the data is not what it was in {folder}: a comparison of its own begins")
             continue
-        write_args(folder / "args.yaml", plain, holds)
         rows = read_rows(folder)
+        for name in plain["models"]:
+            if name in rows:
+                rows[name].faults = {}
+        for key in more:
+            arguments[key] = plain[key] = list(dict.fromkeys([*plain[key], *before[key]]))
+        write_args(folder / "args.yaml", plain, holds)
         whole = sum(_is_whole(run) for row in rows.values() for run in row.runs.values())
         console.note(f"going on with {folder}: {whole} of its models are trained and scored")
-        for row in rows.values():
-            row.faults = {}
         return folder, rows
     folder = new_run_dir(project, "compare", name)
     write_args(folder / "args.yaml", plain, holds)
@@ -256,19 +258,17 @@ def _stamp(weights: str) -> int:
         return -1
 
 
-def _measure(
-    made: Comparison, entries: Sequence[Entry], seed: int, imgsz: Any, device: str, repeats: int
-) -> None:
-    """Measure speed and memory of the models of the first seed, unless that was done."""
-    trains = {entry.name: entry.trains for entry in entries}
-    # What came trained has one run, of whichever seed was the first when it was scored.
-    found = {
-        row.name: row.runs.get(seed) if trains[row.name] else next(iter(row.runs.values()), None)
-        for row in made.rows
-    }
-    weights = {name: run.weights for name, run in found.items() if run is not None}
+def _measure(made: Comparison, seed: int, imgsz: Any, device: str, repeats: int) -> None:
+    """Measure speed and memory of the models of a seed, unless that was done."""
+    weights, sizes = {}, {}
+    for row in made.rows:
+        came_trained = any(run.weights == row.name for run in row.runs.values())
+        # It has one run, of whichever seed was the first when it was scored.
+        run = next(iter(row.runs.values())) if came_trained else row.runs.get(seed)
+        if run is not None and _is_whole(run):
+            weights[row.name] = run.weights
+            sizes[row.name] = imgsz if came_trained else None
     scored = [row for row in made.rows if row.name in weights]
-    sizes = {row.name: None if trains[row.name] else imgsz for row in scored}
     untimed = not all(row.ms for row in scored)
     if not untimed and not any(math.isnan(row.memory) for row in scored):
         return

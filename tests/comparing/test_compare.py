@@ -132,6 +132,12 @@ def test_more_seeds_and_a_trained_model_join_what_is_there(
     again = mw.compare(models=["lenet5", f"{own}/"], seeds=(1, 0), **written)
     assert again.dir == made.dir and len(trainings) == 2
     assert [(row.name, sorted(row.runs)) for row in again.rows] == [("lenet5", [0, 1]), (own, [0])]
+    # A part of it, or others alone, leave the rest as it is.
+    for part in ([own], ["lenet5"]):
+        again = mw.compare(models=part, **options)
+        assert again.dir == made.dir and len(trainings) == 2
+        assert {row.name: sorted(row.runs) for row in again.rows} == {"lenet5": [0, 1], own: [0]}
+        assert {row["ms"] for row in rows_of(again.dir)} == {row["ms"] for row in rows_of(made.dir)}
     # Other options, or other data, are another comparison.
     other = mw.compare(models=["lenet5"], **options | {"steps": 1})
     assert other.dir != made.dir

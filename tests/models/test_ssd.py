@@ -269,3 +269,14 @@ def test_no_more_is_found_than_is_there_at_a_threshold_of_one() -> None:
 def test_wrong_options_say_what_is_right(options, message: str) -> None:
     with pytest.raises(OptionError, match=message), torch.device("meta"):
         build("ssd300_vgg16", 3, **options)
+
+
+def test_scores_do_not_depend_on_the_height_of_logits() -> None:
+    """Adding a number to all logits of a box changes no softmax, however small exponentials get."""
+    logits = torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(2))
+    scores = SoftmaxScores(candidates=10)
+    expected = scores.best([logits], 0.05, 10)
+    for shift in (-88, -95, -102, -200, 95):  # sums are subnormal, zero, infinite
+        moved = scores.best([logits + shift], 0.05, 10)
+        torch.testing.assert_close(moved.scores, expected.scores, rtol=1e-4, atol=0)
+        assert moved.places.equal(expected.places) and moved.labels.equal(expected.labels)

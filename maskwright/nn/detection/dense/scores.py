@@ -218,8 +218,8 @@ def _log_sum(logits: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or logits.device.type != "cpu":
         return logits.logsumexp(-1)
     total = logits.exp().sum(-1)
-    # Of usual logits; those of an overflow or of nothing but zeros go the long way.
-    fine = bool(((total > 0) & total.isfinite()).all())
+    # Of usual logits; where sums overflow or have lost digits near zero, all go the long way.
+    fine = bool(((total >= torch.finfo(total.dtype).tiny) & total.isfinite()).all())
     return total.log() if fine else logits.logsumexp(-1)
 
 
