@@ -1,10 +1,11 @@
 """Segmenters against torchvision: predictions, training steps, and what is learned.
 
-    python benchmarks/segmentation.py CAMVID [--networks fcn_resnet50] [--rows photo step]
+    python benchmarks/segmentation.py CAMVID [--networks fcn_resnet50] [--rows photo step] [--apart]
     python benchmarks/segmentation.py CAMVID --accuracy --out benchmarks/rows/segmentation.json
 
 CAMVID has images and maps of labels in train and test. Both sides have the same network with the
-same weights and take turns in one process; torchvision's are those of its segmentation reference.
+same weights and take turns, in one process or, with `--apart`, each in its own with the memory of
+its users (ours keeps what it frees); torchvision's are those of its segmentation reference.
 
 | row | what is timed |
 | --- | --- |
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Comparison, compare, machine
+from common import Comparison, apart, compare, machine
 from papers import EXPERIMENTS, LITE0, SCENES
 from PIL import Image
 from torch import Tensor, nn
@@ -388,6 +389,11 @@ def accuracy(args: argparse.Namespace) -> Iterator[str]:
         yield ""
 
 
+def timed(name: str, given: tuple[Any, ...], repeats: int) -> Comparison:
+    """Time a row of a pair."""
+    return Pair(*given).rows()[name](repeats)
+
+
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of times."""
     height, width = args.size
@@ -400,8 +406,9 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
         for network in args.networks:
             for name in args.rows:
                 size = (args.batch, height, width)
-                pair = Pair(network, photos, size, height, args.data, Path(place) / "runs")
-                row = pair.rows()[name](args.repeats)
+                given = network, photos, size, height, args.data, Path(place) / "runs"
+                way = partial(timed, name, given, args.repeats)
+                row = apart(way, name, args.repeats) if args.apart else way()
                 rates = [1e3 * args.batch / side.median for side in (row.baseline, row.ours)]
                 low, high = min(row.ratios), max(row.ratios)
                 met = "met" if row.ratio >= WANTED else "missed"
@@ -417,6 +424,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--repeats", type=int, default=5, help="turns of each comparison")
+    parser.add_argument("--apart", action="store_true", help="each side in its own process")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), help="height and width")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
