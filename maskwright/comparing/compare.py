@@ -34,7 +34,7 @@ from ..tasks.recipe import OF_ONE, option_parameters
 from ..terminal import console
 from ..training.stages import FINISHED, state_of
 from ..training.train import train
-from .entries import Entry, as_path, check_options, described, read_entries
+from .entries import as_path, check_options, described, read_entries
 from .page import write_page
 from .peak import prediction_memory
 from .rows import MEASURED, Comparison, Row, Run, read_rows

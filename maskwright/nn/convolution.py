@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dilation import apart, dilated_convolution, inside, together
@@ -162,6 +163,17 @@ class WinogradConv2d(PackedConv2d):
             return convolve_maps(maps, filters, self.bias, self._activation())
         return [self(x) for x in maps]
 
+    def where(self, x: Tensor, wanted: Tensor) -> Tensor:
+        """Return what it makes of a map, tile by tile where it is wanted; see `where_wanted`."""
+        tile, outputs = EXACT[0], len(self.weight)
+        whole = x.shape[2] % tile == 0 and x.shape[3] % tile == 0
+        if not whole or self.dilation[0] > 1 or not repays(x.shape, outputs):
+            made: Tensor = self(x)
+            return made
+        tiles = F.max_pool2d(wanted[:, None].float(), tile)[:, 0] > 0
+        filters = self._transformed(tile)
+        return convolve(x, filters, self.bias, self._activation(), tiles)
+
     def _transformed(self, tile: int) -> Tensor:
         if tile not in self._filters:
             with torch.inference_mode(False), torch.no_grad():
@@ -191,3 +203,35 @@ def of_maps(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
     if isinstance(layer, Conv2d | WinogradConv2d):
         return layer.of_maps(maps)
     return [layer(x) for x in maps]
+
+
+def where_wanted(layers: nn.Sequential, x: Tensor, wanted: Tensor) -> Tensor:
+    """Return what a sequence of 3x3 convolutions makes of maps, for pixels that are wanted.
+
+    Others are zeros where they could be left out, which is where all layers work pixel by pixel
+    but for convolutions by Winograd's filtering at inference; else everything is computed.
+
+    Args:
+        layers: the sequence.
+        x: (B, C, H, W).
+        wanted: (B, H, W) bool.
+
+    Returns:
+        (B, K, H, W), the same for wanted pixels.
+    """
+    leaves = [layer for layer in layers.modules() if not list(layer.children())]
+    kinds = (WinogradConv2d, nn.Identity, nn.ReLU)
+    seen = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers.modules())
+    learns = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if learns or seen or not all(isinstance(layer, kinds) for layer in leaves):
+        made: Tensor = layers(x)
+        return made
+    needed = wanted[:, None].float()
+    parts = []
+    for layer in reversed(leaves):
+        parts.append((layer, needed[:, 0] > 0))
+        if isinstance(layer, WinogradConv2d):
+            needed = F.max_pool2d(needed, 3, 1, 1)  # what it reads
+    for layer, pixels in reversed(parts):
+        x = layer.where(x, pixels) if isinstance(layer, WinogradConv2d) else layer(x)
+    return x

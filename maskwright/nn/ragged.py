@@ -6,7 +6,7 @@ depend on data, so there every slot counts as worth computing and the losses mas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,3 +107,19 @@ def least(a: Any, b: Any) -> Any:
 def most(a: Any, b: Any) -> Any:
     """Return the larger of two sizes; see `least`."""
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else torch.sym_max(a, b)
+
+
+def read_pixels(boxes: Tensor, batch_index: Tensor, shape: Sequence[int], stride: int) -> Tensor:
+    """Return which pixels of maps are read for regions, with one to spare: (B, h, w) bool.
+
+    Args:
+        boxes: (R, 4) xyxy, padded-image pixels.
+        batch_index: (R,) int64, map of each region.
+        shape: (B, C, h, w) of the maps.
+        stride: image pixels from one pixel of a map to the next.
+    """
+    x1, y1, x2, y2 = (boxes / stride)[..., None].unbind(1)
+    y, x = (torch.arange(side, device=boxes.device) for side in shape[2:])
+    rows, columns = (y > y1 - 2) & (y < y2 + 2), (x > x1 - 2) & (x < x2 + 2)
+    own = torch.arange(shape[0], device=boxes.device)[:, None, None] == batch_index
+    return ((own * rows.T).float() @ columns.float()) > 0

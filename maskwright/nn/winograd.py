@@ -153,7 +153,11 @@ def transform_filters(weight: Tensor, tile: int = 4) -> Tensor:
 
 
 def convolve(
-    x: Tensor, filters: Tensor, bias: Tensor | None, activation: nn.Module | None = None
+    x: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    activation: nn.Module | None = None,
+    wanted: Tensor | None = None,
 ) -> Tensor:
     """Return the convolution (B, K, H, W), channels-last, of (B, C, H, W) with padding 1.
 
@@ -162,8 +166,9 @@ def convolve(
         filters: (patch ** 2, C, K), see `transform_filters`; their number tells the tiles.
         bias: (K,) or None.
         activation: what the outputs go through, in place; None: nothing.
+        wanted: (B, H / tile, W / tile) bool, the tiles to compute, others are zeros; None: all.
     """
-    return convolve_maps([x], filters, bias, activation)[0]
+    return convolve_maps([x], filters, bias, activation, wanted)[0]
 
 
 def convolve_maps(
@@ -171,6 +176,7 @@ def convolve_maps(
     filters: Tensor,
     bias: Tensor | None,
     activation: nn.Module | None = None,
+    wanted: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the convolution of each of several maps; small ones are computed together.
 
@@ -179,6 +185,7 @@ def convolve_maps(
         filters: see `convolve`.
         bias: see `convolve`.
         activation: see `convolve`.
+        wanted: see `convolve`, of a single map.
     """
     kind, outputs = maps[0].dtype, filters.shape[2]
     rule = _rule(math.isqrt(len(filters)) - 2)
@@ -187,9 +194,11 @@ def convolve_maps(
         torch.empty((len(x), outputs, *x.shape[2:]), dtype=kind, memory_format=torch.channels_last)
         for x in maps
     ]
+    if wanted is not None:
+        made[0].zero_()
     to_patch, to_tile = rule.to_patch.to(kind), rule.to_tile.to(kind)
     pixels, goals = (_channels_last(part) for part in (maps, made))
-    for group in _groups(maps, max(filters.shape[1:]), tile):
+    for group in _groups(maps, max(filters.shape[1:]), tile, wanted):
         patches = _joined(_patches(pixels[i], block, to_patch) for i, block in group)
         products = torch.bmm(patches.transpose(0, 1), filters)  # (values, tiles, K)
         found = _each_tile(to_tile, products.transpose(0, 1))
@@ -197,9 +206,9 @@ def convolve_maps(
             found += bias
         if activation is not None:  # here, where the tiles are still in the caches
             found = activation(found)
-        parts = found.split([math.prod(block.tiles) for _, block in group])
+        parts = found.split([block.total for _, block in group])
         for (i, block), part in zip(group, parts, strict=True):
-            _put(part.view(*block.tiles, tile, tile, outputs), block, goals[i])
+            _put(part, block, goals[i])
     return made
 
 
@@ -224,9 +233,14 @@ def _joined(parts: Iterable[Tensor]) -> Tensor:
 
 
 def _put(tiles: Tensor, block: _Block, goal: Tensor) -> None:
-    """Write the tiles (images, high, wide, tile, tile, K) of a block into a map (B, H, W, K)."""
-    tile = block.tile
+    """Write the tiles (tiles, tile ** 2, K) of a block into a map (B, H, W, K)."""
+    tile, outputs = block.tile, tiles.shape[2]
     goal = goal[block.images, block.row : block.row + tile * block.high]
+    if block.chosen is not None:
+        pixels = block.pixels(goal.shape[2], tile)
+        goal.view(-1, outputs).index_copy_(0, pixels, tiles.reshape(-1, outputs))
+        return
+    tiles = tiles.view(*block.tiles, tile, tile, outputs)
     if goal.shape[1:3] == (tile * block.high, tile * block.wide):
         ordered = tiles.transpose(2, 3)
         goal.view(-1, block.high, tile, block.wide, tile, goal.shape[3]).copy_(ordered)
@@ -273,6 +287,7 @@ class _Block(NamedTuple):
         high: lines of tiles.
         wide: tiles in a line.
         tile: side of a tile in pixels.
+        chosen: which of the tiles, line by line; None: all.
     """
 
     images: slice
@@ -281,11 +296,32 @@ class _Block(NamedTuple):
     high: int
     wide: int
     tile: int
+    chosen: Tensor | None = None
 
     @property
     def tiles(self) -> tuple[int, int, int]:
         """Images, lines, tiles in a line."""
         return self.many, self.high, self.wide
+
+    @property
+    def total(self) -> int:
+        """How many tiles are computed."""
+        return math.prod(self.tiles) if self.chosen is None else len(self.chosen)
+
+    def pixels(self, width: int, side: int) -> Tensor:
+        """Return where the pixels of chosen tiles lie in the block's own map, as one list.
+
+        Args:
+            width: of that map; its height is that of the tiles and what `side` has beyond `tile`.
+            side: of the pixels of a tile, from its first one on.
+        """
+        assert self.chosen is not None
+        image = self.chosen // (self.high * self.wide)
+        line, place = self.chosen // self.wide % self.high, self.chosen % self.wide
+        height = self.tile * self.high + side - self.tile
+        first = (image * height + self.tile * line) * width + self.tile * place
+        steps = torch.arange(side)
+        return (first[:, None, None] + width * steps[:, None] + steps).flatten()
 
 
 def _blocks(images: int, height: int, width: int, channels: int, tile: int) -> Iterator[_Block]:
@@ -304,14 +340,23 @@ def _blocks(images: int, height: int, width: int, channels: int, tile: int) -> I
             yield _Block(slice(n, n + count), count, tile * line, part, wide, tile)
 
 
-def _groups(maps: Sequence[Tensor], channels: int, tile: int) -> Iterator[list[tuple[int, _Block]]]:
+def _groups(
+    maps: Sequence[Tensor], channels: int, tile: int, wanted: Tensor | None = None
+) -> Iterator[list[tuple[int, _Block]]]:
     """Yield the blocks of several maps with the numbers of these; small ones come together."""
     most = max(MIN_BLOCK, channels)
     group: list[tuple[int, _Block]] = []
     tiles = 0
     for i, (images, _, height, width) in enumerate(x.shape for x in maps):
         for block in _blocks(images, height, width, channels, tile):
-            count = math.prod(block.tiles)
+            if wanted is not None:
+                line = block.row // tile
+                asked = wanted[block.images, line : line + block.high].flatten()
+                if not bool(asked.all()):
+                    block = block._replace(chosen=asked.nonzero()[:, 0])
+            count = block.total
+            if not count:
+                continue
             if group and tiles + count > most:
                 yield group
                 group, tiles = [], 0
@@ -337,6 +382,10 @@ def _patches(pixels: Tensor, block: _Block, to_patch: Tensor) -> Tensor:
     source[:, above:below, 0].zero_()
     source[:, above:below, width + 1 :].zero_()
     source[:, above:below, 1 : width + 1].copy_(pixels[:, first:last])
+    if block.chosen is not None:
+        places = block.pixels(source.shape[2], side)
+        patches = source.view(-1, channels).index_select(0, places)
+        return _each_tile(to_patch, patches.view(-1, side * side, channels))
     image, line, pixel, _ = source.stride()
     # Overlapping patches as a view (b, h, w, side, side, C), copied by the reshape.
     patches = source.as_strided(

@@ -504,20 +504,34 @@ def test_more_regions_than_fit_at_once_give_the_same_masks() -> None:
     assert torch.equal(probs, merge_stages(parts.logits)[:, 0].sigmoid())
 
 
-def test_the_head_can_be_rearranged_for_inference() -> None:
+@pytest.mark.parametrize("fast_variant", [False, True])
+def test_the_head_can_be_rearranged_for_inference(
+    fast_variant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine features are then computed where regions are: masks are those of the whole map."""
     torch.manual_seed(0)
-    head = RefineMaskHead(128, 2).eval()
-    feats, p2 = torch.randn(9, 128, 14, 14), torch.randn(1, 128, 32, 32)
+    head = RefineMaskHead(128, 2, fast=fast_variant).eval()
+    feats, p2 = torch.randn(9, 128, 14, 14), torch.randn(2, 128, 48, 64)
     boxes = torch.rand(9, 4) * 60
     boxes[:, 2:] += boxes[:, :2] + 8
-    where = (boxes, torch.zeros(9, dtype=torch.int64), torch.arange(9) % 2)
+    boxes[0] = torch.tensor([-9.0, -7, 21, 3])
+    boxes[1] = torch.tensor([231.0, 150, 270, 199])
+    where = (boxes, torch.arange(9) // 5, torch.arange(9) % 2)
     with torch.no_grad():
         fast = prepare(head, lambda module: module(feats, p2, *where))
         assert any(isinstance(layer, WinogradConv2d) for layer in fast.modules())
-        for a, b in zip(
-            fast(feats, p2, *where).logits, head(feats, p2, *where).logits, strict=True
-        ):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(b.abs().max()))
+        found, whole = fast(feats, p2, *where), head(feats, p2, *where)
+        for a, b in zip(found.logits, whole.logits, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-4 * float(b.abs().max()))
+        semantic = []
+        fast.stages[0].semantic_in.register_forward_pre_hook(lambda _, x: semantic.append(x[0]))
+        fast(feats, p2, *where)
+        assert (semantic[0] == 0).all(1).float().mean() > 0.5, "all of it was computed"
+        # To rounding of its own the same as with all of it.
+        name = "maskwright.nn.detection.refine_head.where_wanted"
+        monkeypatch.setattr(name, lambda layers, x, wanted: layers(x))
+        for a, b in zip(found.logits, fast(feats, p2, *where).logits, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6 * float(b.abs().max()))
 
 
 def test_size_and_start_are_those_of_the_original() -> None:

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from maskwright.nn.convolution import Conv2d, WinogradConv2d, of_maps, suits_winograd
+from maskwright.nn.convolution import (
+    Conv2d,
+    WinogradConv2d,
+    of_maps,
+    suits_winograd,
+    where_wanted,
+)
+from maskwright.nn.inference import prepare
+from maskwright.nn.norm import conv_block
 from maskwright.nn.winograd import (
     EXACT,
     REGIONS,
@@ -182,3 +190,51 @@ def test_a_map_without_batch_goes_to_the_direct_convolution() -> None:
     plain.load_state_dict(conv.state_dict())
     x = torch.rand(128, 40, 40)
     assert torch.equal(conv(x), plain(x))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 96)])
+@pytest.mark.parametrize("part", ["boxes", "corner", "lines", "nothing", "all"])
+def test_pixels_that_are_wanted_are_those_of_the_whole_map(
+    size: tuple[int, int], part: str
+) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(conv_block(128, 128) for _ in range(3))).eval()
+    x = torch.randn(2, 128, *size)
+    wanted = torch.zeros(2, *size, dtype=torch.bool)
+    if part == "boxes":
+        wanted[0, 3:19, 40:70] = wanted[0, 10:30, 60:61] = wanted[1, 30:45, 7:29] = True
+    elif part == "corner":
+        wanted[1, -2:, -3:] = wanted[0, :1, :1] = True
+    elif part == "lines":  # whole blocks beside parts of one
+        wanted[0, :33] = wanted[1, 40, 17] = True
+    elif part == "all":
+        wanted[:] = True
+    with torch.no_grad():
+        exact = layers.double()(x.double())
+        fast = prepare(layers.float(), lambda module: module(x))
+        found, whole = where_wanted(fast, x, wanted), fast(x)
+    chosen = wanted[:, None].expand_as(exact)
+    bound = 1e-5 * exact.abs().max().item()
+    torch.testing.assert_close(found.double()[chosen], exact[chosen], rtol=0, atol=bound)
+    if size[0] % 4:  # no whole tiles: everything is computed
+        assert found.equal(whole)
+    elif part != "all":
+        elsewhere = F.max_pool2d(wanted[:, None].float(), 9, 1, 4) == 0
+        assert found[elsewhere.expand_as(found)].count_nonzero() == 0
+
+
+@torch.no_grad()
+def test_layers_that_look_at_all_pixels_see_all_pixels() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(conv_block(128, 128, norm="gn"), conv_block(128, 128)).eval()
+    x = torch.randn(1, 128, 32, 32)
+    wanted = torch.zeros(1, 32, 32, dtype=torch.bool)
+    wanted[0, 4:9, 4:9] = True
+    fast = prepare(layers, lambda module: module(x))
+    assert where_wanted(fast, x, wanted).equal(fast(x))
+    seen = []
+    layers = nn.Sequential(conv_block(128, 128)).eval()
+    layers[0].register_forward_hook(lambda *args: seen.append(args[2]))
+    fast = prepare(layers, lambda module: module(x))
+    seen.clear()
+    assert where_wanted(fast, x, wanted).equal(fast(x)) and len(seen) == 2

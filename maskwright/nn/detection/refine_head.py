@@ -21,8 +21,9 @@ from ...ops.boxes import clip_boxes
 from ...ops.mask_crops import crop_masks, unite_masks
 from ...ops.pooling.roi_align import roi_align
 from ...structures import Instances
+from ..convolution import where_wanted
 from ..norm import conv_block, init_convs
-from ..ragged import in_parts
+from ..ragged import in_parts, read_pixels
 from ..winograd import REGIONS
 from .mask_head import MaskOutput, MaskTargets, own_rows
 from .refine_stages import (
@@ -117,8 +118,8 @@ class FusionStage(nn.Module):
         """
         if semantic is not None and self.semantic_out is not None:
             semantic = F.relu(self.semantic_out(semantic), inplace=True)
-        seen = [x] if semantic is None else [x, semantic]
-        x = F.relu(self.fuse(torch.cat([*seen, *masks], 1)), inplace=True)
+        seen = [x, *masks] if semantic is None else [x, semantic, *masks]
+        x = F.relu(self.fuse(torch.cat(seen, 1)), inplace=True)
         parts = [F.relu(branch(x), inplace=True) for branch in self.branches]
         if self.avg_branch:
             parts.append(x.mean((2, 3), keepdim=True))
@@ -141,14 +142,12 @@ class RefineMaskHead(nn.Module):
         num_classes: real classes.
         stages: 1 to 4: masks up to 14, 28, 56 or 112 a side.
         class_agnostic_last: the last stage has one mask for all classes.
-        fast: the faster variant of the authors; its published weights have a class-agnostic last
-            stage.
+        fast: the authors' faster variant, whose published weights have a class-agnostic last stage.
         sigmoid_masks: fusion sees probabilities, not logits.
         avg_branch: fusion adds the mean over the region (always so in the faster variant).
         masks_first: masks join the features before these are upsampled, as in the paper (always
             so in the faster variant).
-        upsample_features: of the faster variant: the last stage upsamples its features instead of
-            its logits.
+        upsample_features: the last stage of the faster variant upsamples features, not logits.
         width: channels at 14 a side, halved at every stage; None: `in_channels`.
         norm: norm of the 3x3 convolutions before the stages: None, "bn" or "gn".
         parts: what the fusions have: a choice of `FUSION_PARTS`. "semantic": features of the whole
@@ -266,12 +265,13 @@ class RefineMaskHead(nn.Module):
 
         Returns:
             `MaskOutput` with (R, 1, S, S) for S = 14, 28, 56, 112 and (B, 1, h, w) semantic logits,
-            None without semantic masks.
+            None without semantic masks; at inference they hold where regions are.
         """
         fine = p2 if isinstance(p2, Tensor) else p2[0]
         foreground = semantic = None
         if self.semantic_convs is not None:
-            fine = self.semantic_convs(fine)
+            read = read_pixels(boxes, batch_index, fine.shape, self.stride)
+            fine = where_wanted(self.semantic_convs, fine, read)
         maps = [stage.semantic_map(fine) for stage in self._fusions()]
         if self.semantic_logits is not None:
             semantic = self.semantic_logits(fine)
