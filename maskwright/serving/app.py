@@ -46,10 +46,11 @@ from .metrics import TYPE, Metrics
 from .options import NAMES, check_request, read_request
 from .pages import FILES, add_page, find_samples
 from .threads import single_threads
-from .uploads import Gate, Upload, read_body
+from .uploads import Gate, Upload, read_body, told_once
 
 FREE = ("/health", *FILES)  # what needs no token: it holds nothing of a model or an answer
 PATHS = ("/predict", "/models", "/metrics", "/openapi.json", "/samples", "/save", *FREE)
+TOLD = "programs ask POST /predict, /models, /health and /metrics, and /docs has examples"
 UNREAD = (413, 415, 429, 504)  # answers that may be given before the body has come
 READERS, WRITERS = 2, 2  # threads that decode images, and such that make answers
 LOOK = 0.1  # seconds between two looks at whether a client is still there
@@ -137,7 +138,14 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, f"{request.method} {error.detail}".lower())
+        asked = f"{request.method} {one_line(request.url.path[:60])}"
+        text = {404: f"there is nothing at {asked}; {TOLD}"}
+        ways = (error.headers or {}).get("Allow", "")
+        text[405] = f"{asked} is not answered here, {ways} is"
+        told = text.get(error.status_code, f"{asked}: {error.detail}")
+        answer = _error(error.status_code, told)
+        answer.headers.update(error.headers or {})
+        return answer
 
     app.add_middleware(
         Guard,
@@ -227,7 +235,7 @@ class Service:
                 task.cancel()  # what has not been computed yet never is
 
     async def _predict(self, request: Request, taken: asyncio.Event) -> Response:
-        query = dict(request.query_params)
+        query = told_once(request.query_params.multi_items())
         worker = self._worker(query.get("model"))
         worker.reserve(1)  # before anything is read
         places = 1
@@ -235,7 +243,7 @@ class Service:
             with self._gate.body(request) as counted:
                 body = await read_body(counted, self.limits)
                 taken.set()
-                given = {**query, **body.fields}
+                given = told_once([*query.items(), *body.fields.items()])
                 if self._worker(given.get("model")) is not worker:  # a field of the form says so
                     worker.release(places)
                     worker, places = self._worker(given["model"]), 0
@@ -352,6 +360,8 @@ def _explains(predictor: Predictor) -> bool:
 
 
 def _header(upload: Upload) -> Header:
+    if not upload.data:
+        raise ValueError(f"{upload.name} is empty: it has no bytes")
     try:
         return image_header(upload.data)
     except ValueError as error:

@@ -85,7 +85,8 @@ def describe_save(labels: str) -> dict[str, Any]:
         "file": _BYTES,
         labels: {
             "type": "string",
-            "description": "JSON with a list of `objects`, as an answer of /predict has them",
+            "description": "JSON with a list of `objects`, as an answer of /predict has them, and "
+            "`names`, all that there may be, in their order; without: those of all models",
         },
     }
     form = {"type": "object", "required": ["file", labels], "properties": fields}

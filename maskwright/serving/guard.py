@@ -75,7 +75,9 @@ class Guard:
 
         try:
             refused = self._refusal(Headers(scope=scope), path)
-            await (refused or self.app)(scope, receive, told)
+            # What only wants to know whether there is something: the server sends no body.
+            seen = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await (refused or self.app)(seen, receive, told)
         finally:
             shown = path if path in self._paths else SHOWN
             self._metrics.request(shown, status, time.perf_counter() - start)

@@ -16,7 +16,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from ..data.formats.coco.append import Drawn, add_image
+from ..data.formats.coco.append import Labels, add_image
 from ..data.pixels.images import Header, image_header
 from ..errors import OptionError
 from ..paths import home_path
@@ -140,17 +140,17 @@ def _keep(body: Body, limits: Limits, folder: Path, names: Sequence[str]) -> dic
     (upload,) = body.files
     header = _readable(upload.data, limits)
     try:
-        rows = json.loads(body.fields[LABELS])["objects"]
-        objects = [Drawn.read(row, header.size) for row in rows]
-    except (TypeError, KeyError, RecursionError):
+        told = Labels.read(json.loads(body.fields[LABELS]), header.size)
+    except (json.JSONDecodeError, RecursionError):
         raise ValueError(f"{LABELS} is JSON, an object with a list of `objects`") from None
     suffix = Path(upload.name).suffix
     if suffix.lower() not in header.suffixes:
         suffix = header.suffixes[0] if header.suffixes else ".png"
-    file = add_image(
-        folder, Path(upload.name).stem + suffix, upload.data, header.size, objects, names
-    )
-    return {"file": file.name, "folder": str(folder), "objects": len(objects)}
+    name = Path(upload.name).stem + suffix
+    # Those of the model alone: the service may have others, of a thousand other things.
+    own = names if told.names is None else told.names
+    file = add_image(folder, name, upload.data, header.size, told.objects, own, told.skeleton)
+    return {"file": file.name, "folder": str(folder), "objects": len(told.objects)}
 
 
 def _readable(data: bytes, limits: Limits) -> Header:

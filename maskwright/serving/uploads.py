@@ -7,7 +7,7 @@ file is a text for the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,15 +129,32 @@ async def _read_form(request: Request, limits: Limits) -> Body:
     try:
         form = request.form(max_files=limits.files, max_fields=FIELDS, max_part_size=FIELD_BYTES)
         async with form as parts:
-            files, fields = [], {}
+            files, fields = [], []
             for name, value in parts.multi_items():
-                if isinstance(value, UploadFile):
-                    files.append(Upload(plain_name(value.filename or ""), await value.read()))
-                else:
-                    fields[name] = value
-            return Body(files, fields)
+                if not isinstance(value, UploadFile):
+                    fields.append((name, value))
+                elif (data := await value.read()) or value.filename:  # else a form not filled in
+                    files.append(Upload(plain_name(value.filename or ""), data))
+            return Body(files, told_once(fields))
     except HTTPException as error:
         raise RefusedError(400, f"the form cannot be read: {one_line(str(error.detail))}") from None
+
+
+def told_once(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return texts by name.
+
+    Args:
+        given: names and texts, in the address or a form.
+
+    Raises:
+        RefusedError: if a name has two texts: one of them would be lost.
+    """
+    told: dict[str, str] = {}
+    for name, text in given:
+        if told.setdefault(name, text) != text:
+            both = " and ".join(repr(one_line(one[:40])) for one in (told[name], text))
+            raise RefusedError(422, f"{one_line(name[:40])} is given twice, as {both}")
+    return told
 
 
 def plain_name(text: str) -> str:

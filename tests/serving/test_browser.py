@@ -270,6 +270,34 @@ def test_corrected_and_saved(page: Any, folder: Path) -> None:
     assert np.allclose(boxes[first], answer["objects"][0]["box"], atol=1.5)
 
 
+def test_no_correction_is_lost(page: Any) -> None:
+    """Evidence leaves them, and another picture, model or page asks first."""
+    asked: list[str] = []
+    page.on("dialog", lambda one: (asked.append(one.type), one.dismiss()))
+    look(page)
+    page.locator("#list button").nth(0).click()
+    page.locator("#rename").fill("mitosis")
+    page.locator("#rename").press("Enter")
+    mitosis = page.locator("#list .name", has_text="mitosis")
+    page.locator("#explain").click()
+    page.wait_for_selector("#explain[aria-pressed=true]")
+    assert mitosis.count() == 1 and page.locator("[data-do=undo]").is_enabled()
+    choose(page, SAMPLE.read_bytes(), "other.png")
+    page.locator("#model").select_option("unet")
+    assert asked == ["confirm", "confirm"]
+    assert page.locator("#model").input_value() == "nuclei"
+    assert page.locator("#facts").inner_text().startswith("nuclei-1.png") and mitosis.count() == 1
+    page.locator("[data-do=undo]").click()
+    choose(page, SAMPLE.read_bytes(), "other.png")  # nothing to lose
+    page.wait_for_function(
+        "() => document.getElementById('facts').textContent.startsWith('other.png')"
+    )
+    assert len(asked) == 2
+    page.locator("#scene").focus()
+    with page.expect_file_chooser():
+        page.keyboard.press("o")
+
+
 @pytest.mark.slow
 def test_downloads(page: Any) -> None:
     answer = look(page)
@@ -295,17 +323,21 @@ def test_downloads(page: Any) -> None:
 
 
 def test_what_goes_wrong_is_said(page: Any, address: str) -> None:
+    look(page)
     choose(page, b"hello", "notes.txt")
     page.wait_for_selector("#alert:not([hidden])")
     assert page.locator("#alert").inner_text().startswith("notes.txt is not an image")
     page.route("**/predict*", lambda route: route.fulfill(
         status=429, headers={"Retry-After": "3"}, json={"error": "the queue is full"}
     ))  # fmt: skip
-    page.locator("#samples button").first.click()
+    choose(page, SAMPLE.read_bytes())
     page.wait_for_function(
         "() => document.getElementById('alert').textContent === 'The queue is full'"
     )
     assert page.locator("#busy").is_hidden()
+    # What was found in the picture before must not be saved with this one.
+    for one in ("#found", "#saving", "#get"):
+        assert page.locator(one).is_hidden()
 
 
 def test_models_with_limits_of_their_own_are_asked_again(page: Any) -> None:

@@ -99,6 +99,34 @@ def test_saved_objects_are_read_by_a_training(client: Any, folder: Path, nuclei_
     assert list(data.names) == ["nucleus"]
 
 
+def test_names_are_those_that_the_page_tells(tmp_path: Path) -> None:
+    """Another model of the service has classes of its own, and keypoints without names are lost."""
+    from maskwright.serving.limits import Limits
+    from maskwright.serving.pages import LABELS, _keep
+    from maskwright.serving.uploads import Body, Upload
+
+    image = encoded(np.zeros((20, 30, 3), np.uint8))
+    row = {"name": "cat", "box": [1, 1, 9, 9], "points": [[2, 3, 1], [4, 5, 0]]}
+    told = {"objects": [row], "names": ["cat"], "keypoint_names": ["eye", "ear"], "bones": [[0, 1]]}
+    name = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 150 + ".png"  # 450 bytes, file systems have 255
+    body = Body([Upload(name, image)], {LABELS: json.dumps(told)})
+    kept = _keep(body, Limits(), tmp_path, ["nucleus", "dog"])
+    assert (tmp_path / "images" / str(kept["file"])).read_bytes() == image
+    data = open_dataset(tmp_path, "train")
+    assert list(data.names) == ["cat"] and data.skeleton is not None
+    assert data.skeleton.names == ("eye", "ear") and data.skeleton.bones == ((0, 1),)
+    keypoints = data[0].keypoints
+    assert keypoints is not None and keypoints[0].tolist() == [[2, 3, 2], [0, 0, 0]]
+    other = {
+        **told,
+        "objects": [{**row, "points": [[2, 3, 1]]}],
+        "keypoint_names": ["eye"],
+        "bones": [],
+    }
+    with pytest.raises(ValueError, match="choose another folder"):
+        _keep(Body(body.files, {LABELS: json.dumps(other)}), Limits(), tmp_path, [])
+
+
 @pytest.mark.parametrize(
     ("labels", "status"),
     [
@@ -108,6 +136,9 @@ def test_saved_objects_are_read_by_a_training(client: Any, folder: Path, nuclei_
         ('{"objects": [{"name": "a", "box": [0, 0, 1e999, 5]}]}', 422),
         ('{"objects": [{"name": "a", "box": [5, 5, 5, 5]}]}', 422),
         ("[" * 100_000, 422),
+        ('{"objects": [], "names": [1]}', 422),
+        ('{"objects": [], "keypoint_names": ["a"], "bones": [[0, 5]]}', 422),
+        ('{"objects": [], "bones": 5}', 422),
     ],
 )
 def test_bad_labels_change_nothing(client: Any, folder: Path, labels: str, status: int) -> None:

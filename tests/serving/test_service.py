@@ -294,8 +294,20 @@ def test_other_refusals(client: Any, photo: bytes) -> None:
     assert reply.status_code == 422 and "singly" in reply.json()["error"]
     reply = client.post("/predict", content=photo, headers={**PNG, "accept": "text/csv"})
     assert reply.status_code == 406
-    assert client.get("/nowhere").status_code == 404 and "error" in client.get("/nowhere").json()
-    assert client.get("/predict").status_code == 405
+    reply = client.get("/nowhere")
+    assert reply.status_code == 404 and "POST /predict" in reply.json()["error"]
+    reply = client.get("/predict")
+    assert reply.status_code == 405 and reply.headers["allow"] == "POST"
+    assert "POST is" in reply.json()["error"]
+    assert client.head("/health").status_code == 200  # as checks of other programs ask
+    empty = client.post("/predict", files={"file": ("a.png", b"")})
+    assert empty.status_code == 422 and "a.png is empty" in empty.json()["error"]
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename=""\r\n\r\n\r\n--x--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/predict", content=form, headers=kind).status_code == 400
+    for address, field in (("/predict?conf=0.1&conf=0.9", {}), ("/predict?conf=0.1", {"conf": 1})):
+        reply = client.post(address, files={"file": ("a", photo)}, data=field)
+        assert reply.status_code == 422 and "conf is given twice" in reply.json()["error"]
 
 
 def test_a_body_without_a_length_is_bounded_too(client: Any) -> None:

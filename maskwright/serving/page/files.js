@@ -67,9 +67,10 @@ export function labelme(state) {
   return { version: "5.5.0", flags: {}, shapes, imagePath: name, imageData: null, imageHeight: height, imageWidth: width };
 }
 
-// What the service keeps: names and outlines, whatever was corrected.
+// What the service keeps: names and outlines, whatever was corrected, and what the model calls things.
 export function labels(state) {
-  return { objects: state.shown().map((one) => ({ name: one.name, box: one.box,
+  const { keypoint_names, bones } = state.answer;
+  return { names: state.names, keypoint_names, bones, objects: state.shown().map((one) => ({ name: one.name, box: one.box,
     rings: one.rings || [], points: one.points || [] })) };
 }
 

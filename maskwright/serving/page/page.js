@@ -8,7 +8,7 @@ const WEAK = 0.05, MOST = 300; // asked of the service, so that the slider can a
 const $ = (id) => document.getElementById(id);
 const scene = new Scene($("scene"));
 const state = { models: [], saves: false, photo: null, answer: null, objects: [], names: [], least: 0.5,
-  off: new Set(), tool: "move", past: [], explain: false,
+  off: new Set(), tool: "move", past: [], explain: false, kept: [],
   // The one object of a localizer has no slider.
   shown: () => (state.answer?.objects ? state.objects.filter((one) =>
     (one.edited || one.score >= state.least) && !state.off.has(one.name)) : state.objects) };
@@ -73,9 +73,14 @@ async function begin() {
   $("samples").hidden = !samples.length;
 }
 
+// Whether something was corrected that lies nowhere yet.
+const unsaved = () => Boolean(state.answer?.objects) && state.objects !== state.kept;
+const leaves = () => !unsaved() || confirm("What you have corrected is neither saved nor downloaded. Leave it?");
+addEventListener("beforeunload", (event) => { if (unsaved()) event.preventDefault(); });
+
 let going = null;
 async function take(blob, name = "image") {
-  if (!blob) return;
+  if (!blob || !leaves()) return;
   going?.abort();
   const stop = going = new AbortController();
   $("busy").hidden = false;
@@ -84,13 +89,15 @@ async function take(blob, name = "image") {
     const bitmap = await decoded(blob, name, stop.signal);
     if (stop.signal.aborted) return;
     Object.assign(state, { photo: { blob, name, width: bitmap.width, height: bitmap.height }, past: [],
-      answer: null, objects: [], off: new Set(), explain: false });
-    $("welcome").hidden = true;
+      answer: null, objects: [], kept: [], off: new Set(), explain: false });
+    // What was found in the last one is not in this one, and none of it may be saved with it.
+    $("welcome").hidden = $("found").hidden = $("get").hidden = $("saving").hidden = true;
     $("scene").hidden = $("tools").hidden = false;
     await scene.show(bitmap);
     await look(stop.signal);
   } catch (error) {
     failed(error);
+    $("nothing").hidden = Boolean(state.answer);
   } finally {
     if (going === stop) $("busy").hidden = true;
   }
@@ -134,10 +141,13 @@ async function look(signal, imgsz = null, weak = true) {
   const answer = await reply.json();
   if (imgsz) answer.notes = [...(answer.notes || []), `the picture is large: it was looked at with ${imgsz} pixels of its long side`];
   if (signal?.aborted) return;
+  if (!(state.answer && unsaved())) { // evidence that is asked for later takes no correction away
+    state.objects = state.kept = objectsOf(answer);
+    state.past = [];
+  }
   state.answer = answer;
   state.names = one.names;
-  state.objects = objectsOf(answer);
-  state.past = [];
+  state.model = one.name;
   scene.bones = answer.bones || [];
   scene.layer = answer.heatmap ? await layerOf(answer.heatmap, heat)
     : answer.label_map ? await layerOf(answer.label_map, (value) =>
@@ -176,7 +186,9 @@ function refresh() {
   if (scene.selected && !shown.includes(scene.selected)) scene.selected = null;
   if (scene.hover && !shown.includes(scene.hover)) scene.hover = null;
   $("from").textContent = state.least.toFixed(2);
+  const weaker = shown.length ? 0 : state.objects.filter((one) => !one.edited && one.score < state.least).length;
   $("list").replaceChildren(...(answer.objects ? rows(shown) : bars(answer)));
+  if (answer.objects && weaker) $("list").append(make("li", { className: "quiet", textContent: `${weaker} with lower scores: move the slider to the left` }));
   if (answer.objects) {
     $("title").textContent = count(shown);
     chips();
@@ -456,10 +468,10 @@ document.addEventListener("keydown", (event) => {
   else if (key === "-") acts.out();
   else if (key === "0") acts.fit();
   else if ((key === "Delete" || key === "Backspace") && scene.selected && scene.editing) remove();
-  else if (key.toLowerCase() === "o" && !listed) $("file").click();
+  else if (key.toLowerCase() === "o") $("file").click();
   else if (listed && key.toLowerCase() === "v") acts.move();
   else if (listed && key.toLowerCase() === "b") acts.rect();
-  else if (listed && key.toLowerCase() === "o") acts.free();
+  else if (listed && key.toLowerCase() === "l") acts.free();
 });
 $("list").addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -483,24 +495,40 @@ for (const one of document.querySelectorAll("[data-colour]")) one.onclick = () =
   refresh();
 };
 $("explain").onclick = async () => {
-  state.explain = !state.explain;
+  going?.abort(); // a picture that comes next does the same to this
+  const stop = going = new AbortController(), was = state.explain;
+  state.explain = !was;
   $("busy").hidden = false;
-  try { await look(); } catch (error) { state.explain = !state.explain; failed(error); } finally { $("busy").hidden = true; }
+  try {
+    await look(stop.signal);
+  } catch (error) {
+    if (!stop.signal.aborted) state.explain = was;
+    failed(error);
+  } finally {
+    if (going === stop) $("busy").hidden = true;
+  }
 };
 $("rename").onchange = () => rename($("rename").value);
 $("remove").onclick = remove;
-$("model").onchange = () => { if (state.photo) take(state.photo.blob, state.photo.name); };
+$("model").onchange = () => {
+  if (!leaves()) { $("model").value = state.model; return; }
+  state.kept = state.objects; // it has been asked
+  if (state.photo) take(state.photo.blob, state.photo.name);
+};
 for (const one of document.querySelectorAll("[data-get]")) one.onclick = () => {
   $("get").open = false;
-  download(one.dataset.get, state, scene).catch(failed);
+  const { objects } = state;
+  download(one.dataset.get, state, scene).then(() => { if (one.dataset.get !== "png" && objects === state.objects) state.kept = objects; }).catch(failed);
 };
 document.addEventListener("click", (event) => { if (!event.target.closest("#get")) $("get").open = false; });
 $("save").onclick = async () => {
   const form = formOf(state.photo.blob, state.photo.name);
   form.append("labels", JSON.stringify(labels(state)));
+  const { objects } = state;
   $("save").disabled = true;
   try {
     const told = await (await ask("save", { method: "POST", body: form })).json();
+    if (objects === state.objects) state.kept = objects;
     say(`${told.file} with ${told.objects} ${told.objects === 1 ? "object" : "objects"} is in ${told.folder}`);
   } catch (error) { failed(error); } finally { $("save").disabled = false; }
 };

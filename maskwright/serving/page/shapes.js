@@ -157,7 +157,7 @@ export function objectsOf(answer) {
   }
   if (answer.box || (answer.keypoints && !Array.isArray(answer.keypoints))) {
     const points = answer.keypoints ? named(answer.keypoints) : null;
-    return [{ id: 0, name: answer.class || "place", label: answer.label || 0, score: answer.score ?? 1,
+    return [{ id: 0, name: answer.class || "", label: answer.label || 0, score: answer.score ?? 1,
       box: answer.box || frame([points]), bare: !answer.box, rings: null, points, source: null }];
   }
   return [];

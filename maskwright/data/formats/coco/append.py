@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from ....files import write_whole, writing
 from ....ops.rle import encode_crop
+from ....structures.instances import Skeleton
 from ....text import to_json
 
 FILE = "annotations.json"
 IMAGES = "images"
 MOST_OBJECTS = 10_000  # of an image
 MOST_POINTS = 200_000  # of the outlines of an object
+MOST_NAMES = 50_000  # of classes, of keypoints
 NAME = 200  # characters of a class
+LONGEST = 200  # bytes of a file's name
 Ring = NDArray[np.float64]
 
 _writes = threading.Lock()
@@ -78,6 +81,42 @@ class Drawn:
         return cls(name, (x1, y1, x2, y2), rings, seen)
 
 
+@dataclass(frozen=True)
+class Labels:
+    """All that somebody has drawn in an image.
+
+    Attributes:
+        objects: what is to be seen in it.
+        names: classes in their order; None: not said.
+        skeleton: what the keypoints of the objects are called; None: not said.
+    """
+
+    objects: Sequence[Drawn]
+    names: Sequence[str] | None = None
+    skeleton: Skeleton | None = None
+
+    @classmethod
+    def read(cls, data: Any, size: tuple[int, int]) -> Labels:
+        """Read plain data: `objects`, and if they are told `names`, `keypoint_names` and `bones`.
+
+        Args:
+            data: from anybody.
+            size: (height, width) of the image, to which places are cut.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
+            raise ValueError("labels are JSON, an object with a list of `objects`")
+        objects = [Drawn.read(row, size) for row in data["objects"]]
+        names, joints = (_names(data.get(key), key) for key in ("names", "keypoint_names"))
+        bones = _listed(data.get("bones"), "bones")
+        if not all(isinstance(one, list) and all(type(end) is int for end in one) for one in bones):
+            raise ValueError("bones: expected pairs of places in keypoint_names")
+        made = Skeleton(tuple(joints), tuple(map(tuple, bones))) if joints else None
+        return cls(objects, names or None, made)
+
+
 def add_image(
     folder: Path,
     name: str,
@@ -85,6 +124,7 @@ def add_image(
     size: tuple[int, int],
     objects: Sequence[Drawn],
     names: Sequence[str],
+    skeleton: Skeleton | None = None,
 ) -> Path:
     """Write an image into a COCO data set, made if it is not there, and return its file.
 
@@ -97,9 +137,10 @@ def add_image(
         size: (height, width), upright.
         objects: what is to be seen in it.
         names: classes in their order, for a new data set.
+        skeleton: what the keypoints are called; None: they have numbers.
 
     Raises:
-        ValueError: if the data set cannot be read.
+        ValueError: if the data set cannot be read, or its keypoints are others.
         WriteError: if it cannot be written.
 
     Example:
@@ -127,6 +168,7 @@ def add_image(
             if called not in ids:
                 ids[called] = 1 + max(ids.values(), default=0)
                 categories.append({"id": ids[called], "name": called})
+        _name_points(categories, objects, skeleton)
         first = 1 + max((row["id"] for row in rows), default=0)
         for place, one in enumerate(objects):
             rows.append({"id": first + place, "image_id": number, "category_id": ids[one.name],
@@ -160,12 +202,34 @@ def _read(file: Path) -> dict[str, Any]:
 def _place(folder: Path, name: str, data: bytes) -> Path:
     """Return the file for an image: the one that holds it already, or one that is not there."""
     stem, suffix = Path(name).stem, Path(name).suffix
+    # File systems count bytes: 255, with room for a number.
+    stem = stem.encode()[:LONGEST].decode(errors="ignore")
+    name = stem + suffix
     number = 1
     while True:
         file = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
         if not file.exists() or file.read_bytes() == data:
             return file
         number += 1
+
+
+def _name_points(
+    categories: Sequence[dict[str, Any]], objects: Sequence[Drawn], skeleton: Skeleton | None
+) -> None:
+    """Tell categories what the keypoints of their objects are called: without, none is read."""
+    for one in objects:
+        if not one.points:
+            continue
+        count = len(one.points)
+        told = skeleton or Skeleton(tuple(map(str, range(count))))
+        category = next(row for row in categories if row["name"] == one.name)
+        category.setdefault("keypoints", list(told.names))
+        category.setdefault("skeleton", [[a + 1, b + 1] for a, b in told.bones])
+        if len(category["keypoints"]) != count or len(told) != count:
+            raise ValueError(
+                f"{one.name} has {count} keypoints, and {len(category['keypoints'])} in the data "
+                "set of corrections: choose another folder"
+            )
 
 
 def _annotation(one: Drawn, size: tuple[int, int]) -> dict[str, Any]:
@@ -230,6 +294,16 @@ def _listed(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"{what}: expected a list")
     return value
+
+
+def _names(value: Any, what: str) -> list[str]:
+    """Return names, from a list of them."""
+    names = _listed(value, what)
+    if len(names) > MOST_NAMES or not all(
+        isinstance(one, str) and 0 < len(one) <= NAME and one.isprintable() for one in names
+    ):
+        raise ValueError(f"{what}: expected names of 1 to {NAME} printable characters")
+    return names
 
 
 def _numbers(value: Any, each: int, what: str) -> NDArray[np.float64]:
