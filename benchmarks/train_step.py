@@ -1,6 +1,7 @@
 """A training step of Mask R-CNN against torchvision's: same weights, images, objects, optimiser.
 
     python benchmarks/train_step.py [--repeats 5] [--batch 2] [--side 512] [--objects 8]
+    python benchmarks/train_step.py --apart     # each side in a process of its own, ours as `train`
     python benchmarks/train_step.py --precision bf16    # of our side; torchvision's is float32
     python benchmarks/train_step.py --memory    # peak memory, each side in a process of its own
 
@@ -20,7 +21,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import compare, header, line, machine
+from common import Comparison, apart, compare, header, line, machine
 from peak import peak_memory
 
 import maskwright as mw
@@ -129,6 +130,16 @@ def make_sides(batch: int, side: int, objects: int, where: str) -> dict[str, Cal
     return {"torchvision": theirs, **own}
 
 
+def timed(
+    batch: int, side: int, objects: int, device: str, precision: str, repeats: int
+) -> Comparison:
+    """Time a step of both sides in turns."""
+    made = make_sides(batch, side, objects, device)
+    theirs, ours = made["torchvision"](), made[OURS[precision]]()
+    title = f"step, {batch} images of {side} x {side}, {objects} objects each"
+    return compare(title, theirs, ours, repeats=repeats, warmup=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
@@ -141,6 +152,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-memory", action="store_true", help="mw.keep_memory() for both sides"
     )
+    parser.add_argument("--apart", action="store_true", help="each side in a process of its own")
     parser.add_argument("--memory", action="store_true", help="peak memory, not time")
     parser.add_argument("--only", help="one side, and print its peak memory")
     args = parser.parse_args()
@@ -153,9 +165,9 @@ def main() -> None:
         for side in ("torchvision", OURS[args.precision]):
             subprocess.run([sys.executable, __file__, *rest, "--only", side], check=True)
         return
-    made = make_sides(args.batch, args.side, args.objects, args.device)
+    given = args.batch, args.side, args.objects, args.device
     if args.only:
-        step = made[args.only]()
+        step = make_sides(*given)[args.only]()
         before = peak_memory()
         begin = time.perf_counter()
         for _ in range(3):
@@ -165,9 +177,9 @@ def main() -> None:
         print(f"{args.only}: peak {peak:.0f} MB, {before:.0f} MB before; {each:.2f} s a step")
         return
     print(f"{machine()}\n\n{header('torchvision')}")
-    theirs, ours = made["torchvision"](), made[OURS[args.precision]]()
-    title = f"step, {args.batch} images of {args.side} x {args.side}, {args.objects} objects each"
-    print(line(compare(title, theirs, ours, repeats=args.repeats, warmup=1)))
+    way = partial(timed, *given, args.precision, args.repeats)
+    title = "step, each side in a process of its own"
+    print(line(apart(way, title, args.repeats) if args.apart else way()))
 
 
 if __name__ == "__main__":
