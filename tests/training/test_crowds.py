@@ -69,6 +69,7 @@ def test_few_objects_are_not_warned_of(nuclei, tile: np.ndarray) -> None:
     ("name", "own", "levels"),
     [
         ("mask_rcnn_resnet50_fpn", 1000, 5),
+        ("mask_rcnn_lite0_fpn", 300, 5),
         ("faster_rcnn_resnet18_c4", 300, 1),
         ("rfcn_lite0", 300, 1),
     ],
@@ -77,17 +78,19 @@ def test_proposals_follow_what_is_asked_for(name: str, own: int, levels: int) ->
     with torch.device("meta"):
         model = mw.models.build(name, 2)
     before = model.rpn.pre_nms[1]
-    for max_det in (1, 100, 300, own):  # to the bit what the model was trained with
-        assert model.rpn.kept(max(max_det, 1)) in ((before, own), (50 * max_det // levels, 3000))
-        assert (model.rpn.kept(max_det) == (before, own)) == (max_det <= own)
-    kept = model.rpn.kept(own + 1)
-    assert kept[1] == 10 * (own + 1) == model.num_proposals(own + 1)
-    assert kept[0] * levels >= 5 * kept[1] and kept[0] >= before
+    for max_det in (1, 100):  # to the bit what the model was made for
+        assert model.rpn.kept(max_det) == (before, own)
+    for max_det, count in ((101, 1000), (own, 1000), (1000, 1000)):
+        assert model.rpn.kept(max_det)[1] == count == model.num_proposals(max_det)
+    assert model.rpn.kept(1001)[1] == 10010
+    for max_det in (101, 1001):
+        seen, kept = model.rpn.kept(max_det)
+        assert seen >= before and (kept == own or seen * levels >= 5 * kept)
 
 
 def test_a_number_below_the_usual_stays_until_more_is_asked_for() -> None:
     model = build_tiny("mask_rcnn_resnet50_fpn")
-    assert model.rpn.kept(100)[1] == 50 and model.rpn.kept(101)[1] == 1010
+    assert model.rpn.kept(100)[1] == 50 and model.rpn.kept(101)[1] == 1000
 
 
 def flat_output(model, side: int) -> tuple[RPNOutput, Images]:

@@ -19,7 +19,7 @@ from ...nn.backbones.backbone import Backbone
 from ...nn.detection.roi_heads import RoIHeads
 from ...nn.detection.rpn import RPN, USUAL_OBJECTS
 from ...nn.fpn import FPN
-from ...nn.ragged import PER_OBJECT, most
+from ...nn.ragged import most
 from ...nn.random import RandomSource, streams
 from ...ops.soft_nms import SoftNMS
 from ...structures import Images, Instances
@@ -278,10 +278,7 @@ class TwoStageDetector(Detector):
         """Return which `max_det` takes more proposals; see `Detector`."""
         count = self.num_proposals(max_det)
         more = 2 * max(count, USUAL_OBJECTS)
-        return (
-            f"the model looked at {count} proposals of an image; beyond as many objects it looks "
-            f"at {PER_OBJECT} for each: raise max_det, such as max_det={more}"
-        )
+        return f"the model looked at {count} proposals of an image; max_det={more} looks at more"
 
     def refine(self, images: Images, found: Instances) -> Instances:
         """Return boxes from elsewhere with masks and keypoints; see `Detector.refine`."""

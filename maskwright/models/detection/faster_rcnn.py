@@ -78,8 +78,9 @@ TINY = {
     "rois": 32,
     "imgsz": 96,
 }
-# The small presets: a narrow pyramid with group norm, which trains stably at small batches.
+# The small presets: narrow, with group norm (stable in small batches) and fewer proposals at test.
 LITE = {"width": 128, "fpn_norm": "gn", "box_width": 512, "rois": 128, "imgsz": 640}
+LITE |= {"proposals": 300, "train_proposals": 2000}
 # The second version of torchvision (Li et al. 2021): norms everywhere, deeper heads.
 V2 = {
     "norm": "bn",
@@ -127,6 +128,7 @@ def two_stage_fpn(
     backbone = rules.backbone(options.backbone, norm=options.norm)
     fpn = FPN(backbone.channels, backbone.strides, options.width, norm=options.fpn_norm)
     most = options.proposals
+    kept = options.train_proposals or rules.kept_for_training * most
     make_box_head = partial(
         BoxHead,
         options.width,
@@ -157,8 +159,8 @@ def two_stage_fpn(
             options.width,
             options.anchor_sizes,
             fpn.strides,
-            pre_nms=(2 * most, most),
-            post_nms=(options.train_proposals or rules.kept_for_training * most, most),
+            pre_nms=(2 * max(most, kept // rules.kept_for_training), most),
+            post_nms=(kept, most),
         ),
         roi_heads=heads,
     )

@@ -128,17 +128,17 @@ class RPN(nn.Module):
     def kept(self, max_det: int = USUAL_OBJECTS) -> tuple[int, int]:
         """Return how many proposals inference keeps: per level before NMS, and of the image.
 
-        Those of the model as long as they are no fewer than the objects that are wanted. Beyond,
-        ten for an object, the usual proportion (1000 for 100): in a crowd NMS leaves several for
-        each, and with as many proposals as objects half of these are missed.
+        Those of the model up to the usual number of objects. Beyond, 1000 at least, and beyond as
+        many objects ten for each: with as many proposals as objects half of a crowd are missed.
 
         Args:
             max_det: objects that are wanted.
         """
         before, after = self.pre_nms[1], self.post_nms[1]
-        if max_det <= max(after, USUAL_OBJECTS):
+        usual = max(after, PER_OBJECT * USUAL_OBJECTS)
+        if max_det <= USUAL_OBJECTS or (max_det <= after == usual):
             return before, after
-        after = PER_OBJECT * max_det
+        after = usual if max_det <= usual else PER_OBJECT * max_det
         return max(before, _CANDIDATES * after // len(self.anchors.strides)), after
 
     @torch.no_grad()
