@@ -3,6 +3,7 @@
     python benchmarks/presets.py DATA [--recipe nuclei] [--seeds 3] [--out rows.json]
     python benchmarks/presets.py DATA --recipe penn_fudan --memory
     python benchmarks/presets.py DATA --models mask_rcnn_lite0_fpn --precisions 32 bf16
+    python benchmarks/presets.py DATA --proposals nuclei --max-det 100   # or weights, with --save
 
 DATA is a data set with the splits train and val, such as nuclei. All get the same images, batch
 for batch, and the same optimiser and schedule, that of `maskwright.recipes`; pyramid, heads and
@@ -11,7 +12,8 @@ those of the light presets come with the package, ResNet-50's are fetched or, of
 a random start with batch norm that trains, and a warning says so. With `--precisions`, a model
 trains once with each of them; all are evaluated in float32. With `--out`, a run that was cut off
 goes on with the rows that it lacks. `--memory` gives only the largest memory of a process that
-makes a few training steps, and of one that predicts.
+makes a few training steps, and of one that predicts; `--proposals` what a trained model finds on
+val that looks at fewer or more proposals, as many of each level before suppression as of an image.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import torch
 from peak import peak_memory
 from training import Ours, Trainer, paired, run_all
 
+import maskwright as mw
 from maskwright.data.discover import open_dataset
 from maskwright.devices import pick_device
 from maskwright.recipes import nuclei, penn_fudan
@@ -48,6 +51,7 @@ FIGURES = {
 }
 WORK = ("training", "prediction")
 STEPS = 3
+PROPOSALS = (1000, 500, 300, 200, 100)
 
 
 def report(rows: list[dict]) -> str:
@@ -88,6 +92,20 @@ def work(recipe: DetectionRecipe, kind: str) -> int:
     return peak_memory()
 
 
+def show_proposals(args: argparse.Namespace) -> None:
+    """Print the AP of a trained model by the number of its proposals."""
+    print("| proposals | box AP | mask AP |\n| ---: | ---: | ---: |")
+    for most in PROPOSALS:
+        predictor = mw.load(args.proposals, device=args.device)
+        rpn = predictor.model.rpn
+        rpn.kept = lambda max_det, most=most: (most, most)  # per level, and of the image
+        options = {"max_det": args.max_det, "workers": args.workers, "save": False}
+        found = mw.val(predictor, args.data, **options)
+        print(
+            f"| {most} | {100 * found['box/AP']:.1f} | {100 * found['mask/AP']:.1f} |", flush=True
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -100,11 +118,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write all figures as JSON, or go on from them")
     parser.add_argument("--save", type=Path, help="folder for the trained weights")
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--proposals", metavar="MODEL", help="a trained model: AP by proposals")
+    parser.add_argument("--max-det", type=int, default=100, help="objects, with --proposals")
     parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
     args = parser.parse_args()
     recipes = {name: replace(RECIPES[args.recipe](args.data), model=name) for name in args.models}
     if args.only:
         print(work(recipes[args.models[0]], args.only))
+        return
+    if args.proposals:
+        show_proposals(args)
         return
     if args.memory:
         print(f"| model | {' | '.join(f'{kind}, MB' for kind in WORK)} |\n| --- | ---: | ---: |")
