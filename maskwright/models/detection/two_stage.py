@@ -36,7 +36,7 @@ class TwoStageOptions:
         box_beta: the same for the box head.
         anchor_sizes: sides of the anchors, pixels of the network input.
         anchor_ratios: height over width of the anchors.
-        proposals: proposals of an image at test.
+        proposals: of an image at test; for more than 100 objects at least 1,000, see `RPN.kept`.
         rois: sampled proposals of an image in training.
         ohem: sample those with the largest losses (Shrivastava et al. 2016), not random ones.
         imgsz: network input: long side, (short, long) or a factor as "1.25x"; None: 800, 1333.
