@@ -629,7 +629,9 @@ def test_options_reach_the_head() -> None:
 
 def test_the_published_training_keeps_as_many_proposals_as_inference() -> None:
     with torch.device("meta"):
-        ours = build("refine_mask_lite0_fpn", 3, proposals=500)
-        theirs = build("refine_mask_lite0_fpn", 3, proposals=500, conventions="mmdetection")
+        ours = build("refine_mask_resnet18_fpn", 3, proposals=500)
+        theirs = build("refine_mask_resnet18_fpn", 3, proposals=500, conventions="mmdetection")
+        light = build("refine_mask_lite0_fpn", 3)
     assert ours.rpn.pre_nms == theirs.rpn.pre_nms == (1000, 500)  # of a level
     assert (ours.rpn.post_nms, theirs.rpn.post_nms) == ((1000, 500), (500, 500))
+    assert (light.rpn.pre_nms, light.rpn.post_nms) == ((2000, 300), (2000, 300))

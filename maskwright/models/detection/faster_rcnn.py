@@ -159,7 +159,7 @@ def two_stage_fpn(
             options.width,
             options.anchor_sizes,
             fpn.strides,
-            pre_nms=(2 * max(most, kept // rules.kept_for_training), most),
+            pre_nms=(max(2 * most, kept), most),
             post_nms=(kept, most),
         ),
         roi_heads=heads,
