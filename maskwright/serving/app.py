@@ -253,7 +253,7 @@ class Service:
                 format = choose_format(given.get("format"), request.headers.get("accept", ""))
                 if len(body.files) > 1 and format != "json":
                     raise RefusedError(422, f"format={format} is for one image: send them singly")
-                asked = check_request(worker.predictor, read_request(given))
+                asked = _asked(worker, given)
                 jobs = [self._look(worker, one, asked) for one in body.files]
                 if len(jobs) == 1:
                     result, notes = await jobs[0]
@@ -348,6 +348,17 @@ class Pixels:
             self._used -= pixels
             async with self._changed:
                 self._changed.notify_all()
+
+
+def _asked(worker: Worker, given: Mapping[str, str]) -> Asked:
+    """Return what a request wants; errors say a model's name, not where its file lies."""
+    options = read_request(given)
+    try:
+        return check_request(worker.predictor, options)
+    except OptionError as error:
+        file = getattr(worker.predictor.model, "source", None)  # of exported ones
+        text = str(error)
+        raise OptionError(text.replace(file, worker.name) if file else text) from None
 
 
 def _explains(predictor: Predictor) -> bool:

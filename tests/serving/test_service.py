@@ -425,6 +425,25 @@ def test_several_models_by_name(predictor: Any, photo: bytes) -> None:
         assert reply.json()["name"] == "a.png" and other.sizes == [1, 1]
 
 
+def test_clients_do_not_learn_where_files_lie(predictor: Any) -> None:
+    from types import SimpleNamespace
+
+    from maskwright.serving.app import _asked
+
+    class Exported(mw.Predictor):
+        model: Any = SimpleNamespace(source="/secret/n.onnx")
+
+        def __init__(self) -> None:
+            pass
+
+        def reading(self, *args: Any) -> Any:
+            raise OptionError(f"{self.model.source} was exported with max_det=100")
+
+    worker: Any = SimpleNamespace(predictor=Exported(), name="n")
+    with pytest.raises(OptionError, match=r"^n was exported with max_det=100$"):
+        _asked(worker, {"max_det": "300"})
+
+
 def test_only_one_thread_computes_on_several_cores(predictor: Any, photo: bytes) -> None:
     asked = torch.get_num_threads()
     torch.set_num_threads(3)
