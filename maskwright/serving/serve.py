@@ -120,7 +120,7 @@ def serve(
             f"  programs: POST http://{shown}:{number}/predict (/docs has examples); Ctrl-C ends"
         )
         run(app, place)
-    console.note("stopped; all requests that were there have been answered")
+    console.note(f"stopped; requests that were there had {GRACE} s to be answered")
 
 
 def run(app: Any, place: socket.socket) -> None:
