@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -194,6 +195,8 @@ def main() -> None:
     args = parser.parse_args()
     device = pick_device(args.device)
     recipe = of_steps(RECIPES[args.recipe](args.data), args.steps)
+    # As many proposals at test as torchvision's has here.
+    recipe = replace(recipe, model_args={**recipe.model_args, "proposals": 1000})
     plans = dict.fromkeys(args.sides, recipe)
     if args.equal_time:
         ratio = args.ratio
