@@ -17,7 +17,7 @@ from .columns import BatchPredictor, failed_row
 from .parts import Listed, Part
 from .tables import Count, read_count, write_part
 
-VERSION = 1
+VERSION = 2
 FILE = "run.json"
 FINDS = "finds"  # the folder of the tables
 
@@ -110,9 +110,10 @@ def read_description(folder: Place) -> dict[str, Any]:
     Raises:
         ValueError: if it is damaged.
     """
+    text = folder.read(FILE)
     try:
-        return dict(json.loads(folder.read(FILE)))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:  # no JSON, no UTF-8, or no mapping
         raise ValueError(f"{folder.at(FILE)} is damaged ({error}): give another folder") from None
 
 
@@ -124,8 +125,8 @@ def _same(where: str | Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
             continue
         what = f"{key} was {was!r}, now it is {now!r}"
         if key == "options" and isinstance(was, dict):
-            name = next(name for name in now if was.get(name) != now[name])
-            what = f"{name} was {was.get(name)!r}, now it is {now[name]!r}"
+            name = next(name for name in {**now, **was} if was.get(name) != now.get(name))
+            what = f"{name} was {was.get(name)!r}, now it is {now.get(name)!r}"
         if key in ("digest", "parts"):
             what = f"its source had {there.get('parts', ['?'])[0]} images, and is another one now"
         if key == "weights":

@@ -105,7 +105,7 @@ def start_ray(address: str | None) -> Any:
     if ray.is_initialized():
         return ray
     where = address or os.environ.get("RAY_ADDRESS")
-    _ask(where)
+    _ask(where, "RAY_ADDRESS" if address is None else "address")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Or it says of each pool of workers that these could not be started again, which they are.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -119,7 +119,10 @@ def start_ray(address: str | None) -> Any:
             )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        raise ValueError(f"address={where}: Ray does not answer there ({text})") from None
+        raise ValueError(
+            f"{'RAY_ADDRESS' if address is None else 'address'}={where}: Ray does not answer there "
+            f"({text})"
+        ) from None
     return ray
 
 
@@ -143,21 +146,28 @@ def _print_lines(held: IO[bytes], text: bytes, to: int) -> None:
     os.write(to, b"".join(line for line in held if text not in line))
 
 
-def _ask(where: str | None) -> None:
-    """Raise ValueError if nobody listens at the address of a cluster: Ray would try for long."""
+def _ask(where: str | None, option: str) -> None:
+    """Raise ValueError if nobody listens at the address of a cluster: Ray would try for long.
+
+    Args:
+        where: the address.
+        option: what named it.
+    """
     if where is None or where in ("auto", "local"):
         return
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise OptionError(
-            f"address={where}: expected host and port, as in 10.0.0.1:6379 or ray://10.0.0.1:10001"
+            f"{option}={where}: expected host and port, as in 10.0.0.1:6379 or ray://10.0.0.1:10001"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), ASK_SECONDS).close()
     except (OSError, OverflowError) as error:
+        # By ray:// a server of its own for programs from elsewhere answers.
+        asked = "ray-client-server-port" if where.startswith("ray://") else "port"
         raise ValueError(
-            f"address={where}: there is no cluster ({error}): start one with "
-            f"`ray start --head --port={port}` there, or leave out address to use this machine"
+            f"{option}={where}: there is no cluster ({error}): start one with "
+            f"`ray start --head --{asked}={port}` there, or leave out {option} to use this machine"
         ) from None
 
 

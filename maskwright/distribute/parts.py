@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from ..paths import home_path
 from ..prediction.sources import Source, list_sources
 from ..stores import is_address, list_store, open_binary
 from .columns import as_source, chosen_column
-from .tables import need_pyarrow
+from .tables import need_pyarrow, reading
 
 SUFFIXES = (".parquet", ".pq")
 # Images of a part: so few that a part which is lost costs little, so many that it is no small file.
@@ -66,14 +67,10 @@ class Part:
             yield from self._of_table()
 
     def _of_table(self) -> Iterator[Source]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
-            with open_binary(self.file) as file:
-                table = pq.ParquetFile(file).read_row_group(self.group, columns=[self.column])
-        except pa.ArrowException as error:
-            raise ValueError(f"{self.file} is damaged ({error})") from None
+        with reading(self.file), open_binary(self.file) as file:
+            table = pq.ParquetFile(file).read_row_group(self.group, columns=[self.column])
         stem = PurePosixPath(self.file).name
         values = table.column(self.column).slice(self.start, self.stop - self.start).to_pylist()
         for number, value in enumerate(values, self.start):
@@ -188,7 +185,9 @@ def _tables(source: Any) -> list[str]:
         if any(one.suffix.lower() in image_suffixes() for one in files):
             return []
     elif text.lower().endswith(SUFFIXES):
-        files = sorted(path.parent.glob(path.name)) if "*" in text else [path]
+        # As for patterns of images.
+        found = glob.glob(text, recursive=True) if "*" in text else [text]  # noqa: PTH207
+        files = sorted(map(Path, found))
     else:
         return []
     return [str(one) for one in files if one.suffix.lower() in SUFFIXES and one.name[0] not in "._"]
@@ -207,23 +206,21 @@ def _of_tables(files: Sequence[str], text: str, size: int | None, column: str | 
 
     found, lines = [], []
     for file in files:
-        try:
-            with open_binary(file) as opened:
-                described = pq.ParquetFile(opened)
-                schema, held = described.schema_arrow, described.metadata
-                name = chosen_column(column, schema.names, file)
-                kind = schema.field(name).type
-                groups = [held.row_group(k).num_rows for k in range(held.num_row_groups)]
-        except pa.ArrowException:
-            raise ValueError(f"{file} is damaged or no Parquet file") from None
+        with reading(file), open_binary(file) as opened:
+            described = pq.ParquetFile(opened)
+            schema, held = described.schema_arrow, described.metadata
+            name = chosen_column(column, schema.names, file)
+            kind = schema.field(name).type
+            groups = [held.row_group(k).num_rows for k in range(held.num_row_groups)]
+            content = _content(held, name)
         texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if not texts and not pa.types.is_struct(kind) and not _is_bytes(kind):
+        if not texts and not _has_image(kind) and not _is_bytes(kind):
             raise ValueError(
                 f"{file}: the column {name!r} holds {kind}, not paths or bytes of images: name "
                 "another by column="
             )
         found.append((file, name, texts, groups))
-        lines.append(json.dumps([file, name, groups]))
+        lines.append(json.dumps([file, name, groups, content]))
     size = size or usual_size(sum(sum(groups) for *_, groups in found))
     parts: list[Part] = []
     for file, name, texts, groups in found:
@@ -235,6 +232,29 @@ def _of_tables(files: Sequence[str], text: str, size: int | None, column: str | 
     if not parts:
         raise ValueError(f"source: {text!r} has no rows")
     return Listed(parts, text, _digest(lines))
+
+
+def _content(held: Any, column: str) -> list[str]:
+    """Return what the footer of a table says of a column: sizes and bounds, other ones of others.
+
+    The column itself may be all the images.
+    """
+    said = []
+    for group in map(held.row_group, range(held.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if f"{chunk.path_in_schema}.".startswith(f"{column}."):
+                bounds = chunk.statistics
+                ends = (bounds.min, bounds.max) if bounds and bounds.has_min_max else ()
+                said.append(f"{chunk.total_compressed_size} {chunk.total_uncompressed_size} {ends}")
+    return said
+
+
+def _has_image(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and any(
+        kind.field(k).name in ("bytes", "path") for k in range(kind.num_fields)
+    )
 
 
 def _is_bytes(kind: Any) -> bool:

@@ -205,7 +205,7 @@ def predict(
                 run.done[one.number] = count
                 bar.update(len(one))
     except BaseException:
-        if run.missing:
+        if run.done and run.missing:
             console.note(f"what is done stays: the same with save={run.folder} goes on")
         raise
     return _conclude(run, files, description)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..stores import Place
+from ..text import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -72,16 +74,42 @@ def schema_of(columns: Mapping[str, str]) -> pyarrow.Schema:
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pyarrow.Table:
-    """Return rows as a table; what a row does not have is null."""
+    r"""Return rows as a table; what a row does not have is null.
+
+    A name of a file that is no UTF-8 has "\udce9" where a byte is none: Parquet holds UTF-8 alone.
+    """
     import pyarrow as pa
 
     need_pyarrow()
     schema = schema_of(columns)
     arrays = [
-        pa.array([row.get(field.name) for row in rows], type=field.type, from_pandas=False)
+        pa.array([_valid(row.get(field.name)) for row in rows], type=field.type, from_pandas=False)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what pyarrow says of a Parquet file that it cannot read into one sentence.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = one_line(lines[0].rstrip(" :") if lines else type(error).__name__)
+        raise ValueError(f"{name} is damaged or cannot be read ({why})") from None
 
 
 def count_rows(images: Sequence[Sequence[Mapping[str, Any]]]) -> Count:
@@ -127,7 +155,9 @@ def read_count(place: Place, name: str) -> Count:
     try:
         with place.open(name) as file:
             return Count(**json.loads(pq.read_schema(file).metadata[KEY]))
-    except (KeyError, TypeError, json.JSONDecodeError, pa.ArrowException):
+    except (KeyError, TypeError, json.JSONDecodeError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file
+            raise ValueError(f"{place.at(name)} cannot be read ({error.strerror})") from None
         raise ValueError(
             f"{place.at(name)} is damaged or no table of finds: remove it, and the same call "
             "computes it anew"
@@ -139,5 +169,6 @@ def read_rows(place: Place, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     for name in names:
-        with place.open(name) as file:
-            yield from pq.read_table(file).to_pylist()
+        with place.open(name) as file, reading(place.at(name)):
+            rows = pq.read_table(file).to_pylist()
+        yield from rows

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,9 +100,14 @@ class MLflow:
         if self.fresh:
             there = active.data.params
             new = [(k, v) for k, v in recipe.to_dict().items() if k not in there]
-            for start in range(0, len(new), AT_ONCE):
-                mlflow.log_params(dict(new[start : start + AT_ONCE]))
-            mlflow.set_tag("maskwright.folder", str(folder.absolute()))
+            try:
+                for start in range(0, len(new), AT_ONCE):
+                    mlflow.log_params(dict(new[start : start + AT_ONCE]))
+                mlflow.set_tag("maskwright.folder", str(folder.absolute()))
+            except Exception:  # the next training would take it for one that the caller has begun
+                with suppress(Exception):
+                    self.close("failed")
+                raise
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """Send an epoch; signs that MLflow has not in names become "_"."""
@@ -244,7 +249,7 @@ def tracked(
         ValueError: if one cannot be reached at the beginning.
     """
     place = folder / STATE
-    state = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    state = _read_state(place)
     feeds: list[Feed] = []
     how = "failed"
     try:
@@ -295,6 +300,24 @@ def tracked(
                 console.warn(f"{feed.name} has not ended its run: {_said(error)}")
 
 
+def _read_state(place: Path) -> dict[str, Any]:
+    """Return how trackers call the run, and the rows that they have.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    if not place.is_file():
+        return {}
+    try:
+        state = dict(json.loads(place.read_text(encoding="utf-8")))
+        return {name: {"run": one["run"], "rows": int(one["rows"])} for name, one in state.items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{place} is damaged ({type(error).__name__}): remove it, and trackers begin a new run "
+            "with all epochs"
+        ) from None
+
+
 def require_trackers(recipe: TrainRecipe) -> None:
     """Make sure that the packages of the trackers are there, before a training begins.
 
@@ -304,7 +327,9 @@ def require_trackers(recipe: TrainRecipe) -> None:
     from importlib.util import find_spec
 
     for name in recipe.logs:
-        if find_spec(name) is None:
+        found = find_spec(name)
+        # A folder of that name where the user stands, as Weights & Biases makes one, has no origin.
+        if found is None or found.origin is None:
             raise ImportError(
                 f"log={name} needs the package {name}: pip install 'maskwright[{name}]'"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
 import uuid
@@ -242,6 +244,10 @@ def test_rows_of_the_other_tasks() -> None:
     ("line", "message"),
     [
         ("engine=ray address=127.0.0.1:1", "address=127.0.0.1:1: there is no cluster"),
+        (
+            "engine=ray address=ray://127.0.0.1:1",
+            "^(?!.*goes on).*ray start --head --ray-client-server-port=1`",
+        ),
         ("engine=ray address=nowhere", "expected host and port"),
         ("engine=local processes=4", "engine=local is this process alone"),
         ("engine=local show=true", "show is for predictions as pictures"),
@@ -252,6 +258,9 @@ def test_rows_of_the_other_tasks() -> None:
         ("engine=local source=TABLE", "table.parquet has no column of images"),
         ("engine=local source=TABLE column=pat", "has no column 'pat'.*'patient'"),
         ("engine=local source=TABLE column=age", "'age' holds int64, not paths or bytes"),
+        ("engine=local source=TABLE column=scan", "'scan' holds struct.*not paths or bytes"),
+        ("engine=local source=footer.parquet", r"footer\.parquet is damaged or cannot be read"),
+        ("engine=local source=pages.parquet", r"pages\.parquet is damaged or cannot be read"),
         ("engine=local source=5.png save=runs", "tables of no known run"),
         ("engine=local source=s3x", "'s3x' does not exist"),
         ("data=coins processes=2", "to train on a cluster, give engine=ray too"),
@@ -271,7 +280,14 @@ def test_one_clear_sentence(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if "address=" in line:
         pytest.importorskip("ray")
-    pq.write_table(pa.table({"patient": ["a"], "age": [3]}), tmp_path / "table.parquet")
+    table = pa.table({"patient": ["a"], "age": [3], "scan": [{"id": 1}]})
+    pq.write_table(table, tmp_path / "table.parquet")
+    pq.write_table(pa.table({"path": ["a.png"] * 9}), tmp_path / "whole", compression="none")
+    content = (tmp_path / "whole").read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for name, place in (("footer", start), ("pages", 4)):
+        damaged = content[:place] + b"\xff" * 30 + content[place + 30 :]
+        (tmp_path / f"{name}.parquet").write_bytes(damaged)
     (tmp_path / "runs" / "finds").mkdir(parents=True)
     (tmp_path / "runs" / "finds" / "a").touch()
     given = line.replace("TABLE", "table.parquet").replace("5.png", str(photos / "5.png")).split()
@@ -281,6 +297,60 @@ def test_one_clear_sentence(
     assert main([*command, *given]) in (1, 2)
     text = " ".join(capsys.readouterr().err.split())
     assert re.search(message, text), text
+
+
+def test_a_name_that_is_no_utf8_and_a_pattern_of_folders(photos: Path, tmp_path: Path) -> None:
+    """One such name among many costs nothing; its row says which byte is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    try:
+        os.link(photos / "4.png", os.fsencode(folder) + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    os.link(photos / "4.png", folder / "caf\u00e9.png")
+    made = predict("nuclei", folder, save=tmp_path / "a", formats="coco", **SIZE)
+    assert made.count.images == 2 and not made.count.failed and made.coco is not None
+    names = {Path(row["image"]).name for row in rows_of(made.dir)}
+    assert names == {"caf\\udce9.png", "caf\u00e9.png"}
+    images = json.loads(Path(made.coco).read_text(encoding="utf-8"))["images"]
+    assert {Path(one["file_name"]).name for one in images} == names
+    for day in ("1", "2"):
+        (tmp_path / "list" / f"day={day}").mkdir(parents=True)
+        table = pa.table({"path": [str(photos / f"{day}.png")]})
+        pq.write_table(table, tmp_path / "list" / f"day={day}" / "0.parquet")
+    for k, pattern in enumerate(("list/*/*.parquet", "list/**/*.parquet")):
+        made = predict("nuclei", str(tmp_path / pattern), save=tmp_path / f"b{k}", **SIZE)
+        images = dict.fromkeys(Path(row["image"]).name for row in rows_of(made.dir))
+        assert list(images) == ["1.png", "2.png"]
+
+
+def test_a_folder_whose_run_is_another_one(photos: Path, tmp_path: Path) -> None:
+    """A table with as many other images; a description of another version, or none at all."""
+    source, save = tmp_path / "images.parquet", tmp_path / "run"
+
+    def go_on(name: str) -> None:
+        pq.write_table(pa.table({"path": [str(photos / "0.png"), str(photos / name)]}), source)
+        predict("nuclei", source, save=save, **SIZE)
+
+    go_on("1.png")
+    go_on("1.png")
+    with pytest.raises(OptionError, match="its source had 2 images, and is another one now"):
+        go_on("2.png")
+    (part,) = (save / "finds").iterdir()
+    whole = part.read_bytes()
+    place = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    part.write_bytes(whole[:place] + b"\xff" * 30 + whole[place + 30 :])
+    with pytest.raises(ValueError, match=r"part-000000\.parquet is damaged.*: remove it"):
+        go_on("1.png")
+    description = json.loads((save / "run.json").read_text())
+    description["options"]["older"] = 1
+    for text, message in (
+        (json.dumps(description), "older was 1, now it is None"),
+        ('"text"', r"run\.json is damaged"),
+    ):
+        (save / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            go_on("1.png")
 
 
 def test_a_store_that_refuses(monkeypatch: pytest.MonkeyPatch, store: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +134,11 @@ def test_wrong_functions_and_names(given: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("found", [None, ModuleSpec("a folder of that name", None)])
 def test_a_tracker_that_is_not_installed_is_named(
-    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    name: str, found: ModuleSpec | None, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     with pytest.raises(ImportError, match=rf"pip install 'maskwright\[{name}\]'"):
         mw.train(**options, log=name)
     assert not options["project"].exists()
@@ -206,6 +207,33 @@ def test_the_run_that_the_caller_has_begun_is_used(options: dict[str, Any], stor
     assert [path.name for path in store.glob("0/*") if path.is_dir()] == [run.info.run_id]
 
 
+def test_a_run_that_mlflow_has_begun_in_vain_is_ended(
+    options: dict[str, Any], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next training would write into it, as into one that the caller has begun."""
+    import mlflow
+
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("parameters are too long")
+
+    with monkeypatch.context() as inside:
+        inside.setattr(mlflow, "log_params", refuse)
+        with pytest.raises(ValueError, match=r"^log=mlflow: parameters are too long$"):
+            mw.train(**options, log="mlflow")
+    assert mlflow.active_run() is None
+    (run,) = store.glob("*/*/meta.yaml")
+    assert "status: 4" in run.read_text()  # failed
+
+
+def test_a_damaged_file_of_trackers_is_named(options: dict[str, Any]) -> None:
+    with stopping_after(1):
+        stopped = mw.train(**options)
+    for text in ("{", '{"mlflow": {"run": "a"}}'):
+        (stopped.dir / STATE).write_text(text)
+        with pytest.raises(ValueError, match=rf"{STATE} is damaged.*: remove it"):
+            mw.train(resume=stopped.dir)
+
+
 class Broken:
     """A tracker that fails for some calls."""
 
@@ -253,7 +281,8 @@ def test_a_tracker_that_cannot_be_reached_ends_it_before_the_first_step(
         raise RuntimeError("no such server\n  in 17 lines")
 
     monkeypatch.setitem(KINDS, "wandb", refuse)  # type: ignore[arg-type]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: sys)
+    spec = ModuleSpec("wandb", None, origin="somewhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     with pytest.raises(ValueError, match=r"^log=wandb: no such server$"):
         mw.train(**options, log="wandb")
 
