@@ -231,7 +231,8 @@ def where_wanted(layers: nn.Sequential, x: Tensor, wanted: Tensor) -> Tensor:
     for layer in reversed(leaves):
         parts.append((layer, needed[:, 0] > 0))
         if isinstance(layer, WinogradConv2d):
-            needed = F.max_pool2d(needed, 3, 1, 1)  # what it reads
+            rate = layer.dilation[0]
+            needed = F.max_pool2d(needed, 2 * rate + 1, 1, rate)  # what it reads
     for layer, pixels in reversed(parts):
         x = layer.where(x, pixels) if isinstance(layer, WinogradConv2d) else layer(x)
     return x

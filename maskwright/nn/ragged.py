@@ -118,7 +118,9 @@ def read_pixels(boxes: Tensor, batch_index: Tensor, shape: Sequence[int], stride
         shape: (B, C, h, w) of the maps.
         stride: image pixels from one pixel of a map to the next.
     """
-    x1, y1, x2, y2 = (boxes / stride)[..., None].unbind(1)
+    one, other = (boxes / stride).split(2, 1)  # corners of a box in any order
+    ends = torch.cat([torch.minimum(one, other), torch.maximum(one, other)], 1)
+    x1, y1, x2, y2 = ends[..., None].unbind(1)
     y, x = (torch.arange(side, device=boxes.device) for side in shape[2:])
     rows, columns = (y > y1 - 2) & (y < y2 + 2), (x > x1 - 2) & (x < x2 + 2)
     own = torch.arange(shape[0], device=boxes.device)[:, None, None] == batch_index

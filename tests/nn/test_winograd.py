@@ -224,6 +224,19 @@ def test_pixels_that_are_wanted_are_those_of_the_whole_map(
 
 
 @torch.no_grad()
+def test_a_dilated_layer_reads_as_far_as_its_dilation() -> None:
+    torch.manual_seed(0)
+    plain, dilated = (nn.Conv2d(128, 128, 3, padding=d, dilation=d) for d in (1, 6))
+    layers = nn.Sequential(WinogradConv2d(plain), WinogradConv2d(dilated)).eval()
+    x = torch.randn(1, 128, 32, 32)
+    wanted = torch.zeros(1, 32, 32, dtype=torch.bool)
+    wanted[0, 12:16, 12:16] = True
+    found, whole = where_wanted(layers, x, wanted), layers(x)
+    pixels = wanted[:, None].expand_as(whole)
+    torch.testing.assert_close(found[pixels], whole[pixels], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 def test_layers_that_look_at_all_pixels_see_all_pixels() -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(conv_block(128, 128, norm="gn"), conv_block(128, 128)).eval()
