@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import Comparison, apart, compare, machine
+from common import Comparison, apart, compare, machine, timed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from training import batches_of, learned
@@ -347,11 +347,6 @@ def few(data: Path, folder: Path, images: int) -> Path:
     return folder
 
 
-def timed(name: str, given: tuple[Any, ...], repeats: int) -> Comparison:
-    """Time a row of a pair."""
-    return Pair(*given).rows()[name](repeats)
-
-
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of times."""
     yield f"{machine()}, batch {args.batch}, {args.workers} worker processes on each side"
@@ -363,7 +358,7 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
         for network in args.networks:
             for name in args.rows:
                 given = network, data, args.batch, args.workers, Path(place) / "runs"
-                way = partial(timed, name, given, args.repeats)
+                way = partial(timed, Pair, given, name, args.repeats)
                 row = apart(way, name, args.repeats) if args.apart else way()
                 count = len(labelled(data, "train")[0]) if name == "training" else args.batch
                 rates = [1e3 * count / side.median for side in (row.baseline, row.ours)]

@@ -86,6 +86,19 @@ def compare(
     return Comparison(title, Timing("baseline", ms[0]), Timing("ours", ms[1]))
 
 
+def timed(pair: Callable[..., Any], given: Sequence[Any], row: str, repeats: int) -> Comparison:
+    """Return the times of a row of a pair of sides; with `partial` it can be pickled for `apart`.
+
+    Args:
+        pair: makes both sides; its `rows()` are what can be timed, by name, for so many turns.
+        given: its arguments.
+        row: the name.
+        repeats: turns that count.
+    """
+    found: Comparison = pair(*given).rows()[row](repeats)
+    return found
+
+
 def apart(row: Callable[[], Comparison], title: str, repeats: int) -> Comparison:
     """Time what a row compares, each side in a process of its own: ours keeps memory there.
 

@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import Comparison, Timing, apart, compare, header, line, machine
+from common import Comparison, Timing, apart, compare, header, line, machine, timed
 from torch import nn
 from train_step import scene, steps
 
@@ -74,6 +74,10 @@ class Pair:
         self.rule = self.predictor.resize_rule(self.size)
         usual = {"conf": 0.05, "iou": 0.5, "max_det": 100}
         self.settings = self.predictor.settings(usual, benchmark)
+
+    def rows(self) -> dict[str, Callable[[int], Comparison]]:
+        """Return what can be timed, by name, each for a number of turns."""
+        return {"photo": self.photo, "network": self.network, "step": self.step}
 
     def peer(self) -> Any:
         """Return torchvision's model with the weights of ours."""
@@ -148,12 +152,6 @@ class Pair:
         return compare(f"{self.model}, step", theirs, ours, repeats=repeats, warmup=1)
 
 
-def timed(row: str, given: tuple[Any, ...], repeats: int) -> Comparison:
-    """Time a row of a pair."""
-    found: Comparison = getattr(Pair(*given), row)(repeats)
-    return found
-
-
 def freeze_norms(module: nn.Module) -> None:
     """Put torchvision's frozen batch norm in the place of each batch norm."""
     from torchvision.ops.misc import FrozenBatchNorm2d
@@ -216,7 +214,7 @@ def main() -> None:
     for model in models:
         for row in args.rows:
             given = (model, tuple(args.size), args.batch, args.apart)
-            way = partial(timed, row, given, args.repeats)
+            way = partial(timed, Pair, given, row, args.repeats)
             one = (
                 apart(way, f"{model}, {row}", args.repeats)
                 if args.apart and row != "photo"

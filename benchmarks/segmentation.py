@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Comparison, apart, compare, machine
+from common import Comparison, apart, compare, machine, timed
 from papers import EXPERIMENTS, LITE0, SCENES
 from PIL import Image
 from torch import Tensor, nn
@@ -389,11 +389,6 @@ def accuracy(args: argparse.Namespace) -> Iterator[str]:
         yield ""
 
 
-def timed(name: str, given: tuple[Any, ...], repeats: int) -> Comparison:
-    """Time a row of a pair."""
-    return Pair(*given).rows()[name](repeats)
-
-
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table of times."""
     height, width = args.size
@@ -407,7 +402,7 @@ def speed(args: argparse.Namespace) -> Iterator[str]:
             for name in args.rows:
                 size = (args.batch, height, width)
                 given = network, photos, size, height, args.data, Path(place) / "runs"
-                way = partial(timed, name, given, args.repeats)
+                way = partial(timed, Pair, given, name, args.repeats)
                 row = apart(way, name, args.repeats) if args.apart else way()
                 rates = [1e3 * args.batch / side.median for side in (row.baseline, row.ours)]
                 low, high = min(row.ratios), max(row.ratios)
