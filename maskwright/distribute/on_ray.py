@@ -105,7 +105,8 @@ def start_ray(address: str | None) -> Any:
     if ray.is_initialized():
         return ray
     where = address or os.environ.get("RAY_ADDRESS")
-    _ask(where, "RAY_ADDRESS" if address is None else "address")
+    option = "RAY_ADDRESS" if address is None else "address"
+    _ask(where, option)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Or it says of each pool of workers that these could not be started again, which they are.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -119,10 +120,7 @@ def start_ray(address: str | None) -> Any:
             )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{'RAY_ADDRESS' if address is None else 'address'}={where}: Ray does not answer there "
-            f"({text})"
-        ) from None
+        raise ValueError(f"{option}={where}: Ray does not answer there ({text})") from None
     return ray
 
 

@@ -6,14 +6,14 @@ inference. Both are `nn.Conv2d` wherever that is faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dilation import apart, dilated_convolution, inside, together
-from .packed import PackedConv2d
+from .packed import PackedConv2d, is_hooked
 from .winograd import (
     EXACT,
     MIN_CHANNELS,
@@ -205,7 +205,7 @@ def of_maps(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
     return [layer(x) for x in maps]
 
 
-def where_wanted(layers: nn.Sequential, x: Tensor, wanted: Tensor) -> Tensor:
+def where_wanted(layers: nn.Sequential, x: Tensor, wanted: Callable[[], Tensor]) -> Tensor:
     """Return what a sequence of 3x3 convolutions makes of maps, for pixels that are wanted.
 
     Others are zeros where they could be left out, which is where all layers work pixel by pixel
@@ -214,19 +214,19 @@ def where_wanted(layers: nn.Sequential, x: Tensor, wanted: Tensor) -> Tensor:
     Args:
         layers: the sequence.
         x: (B, C, H, W).
-        wanted: (B, H, W) bool.
+        wanted: returns which pixels, (B, H, W) bool; not asked where everything is computed.
 
     Returns:
         (B, K, H, W), the same for wanted pixels.
     """
     leaves = [layer for layer in layers.modules() if not list(layer.children())]
     kinds = (WinogradConv2d, nn.Identity, nn.ReLU)
-    seen = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers.modules())
+    seen = any(map(is_hooked, layers.modules()))
     learns = torch.is_grad_enabled() or torch.compiler.is_compiling()
     if learns or seen or not all(isinstance(layer, kinds) for layer in leaves):
         made: Tensor = layers(x)
         return made
-    needed = wanted[:, None].float()
+    needed = wanted()[:, None].float()
     parts = []
     for layer in reversed(leaves):
         parts.append((layer, needed[:, 0] > 0))

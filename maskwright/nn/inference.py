@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .convolution import Conv2d, WinogradConv2d, suits_winograd
 from .norm import OUTSIDE, FrozenBatchNorm2d
-from .packed import ACTIVATIONS, PackedConv2d, can_pack
+from .packed import ACTIVATIONS, PackedConv2d, can_pack, is_hooked
 
 Net = TypeVar("Net", bound=nn.Module)
 _Hook = Callable[[nn.Module, tuple[object, ...], object], None]
@@ -56,7 +56,7 @@ def prepare(
     if own:
         for parent in list(copied.modules()):
             for name, child in list(parent.named_children()):
-                if not _is_hooked(child) and (better := _replacement(child)) is not None:
+                if not is_hooked(child) and (better := _replacement(child)) is not None:
                     setattr(parent, name, better)
         take_activations(copied, run)
         for layer in copied.modules():
@@ -242,7 +242,7 @@ def _watch(
         if value in made_by
         and readers[value] == 1
         and not shared & {layer, made_by[value]}
-        and not any(_is_hooked(module.get_submodule(name)) for name in (layer, made_by[value]))
+        and not any(is_hooked(module.get_submodule(name)) for name in (layer, made_by[value]))
     }
     return pairs, outputs
 
@@ -260,11 +260,6 @@ def _tensors(result: object) -> list[Tensor]:
 
 def _key(value: Tensor) -> tuple[int, int]:
     return id(value), 0 if value.is_inference() else value._version
-
-
-def _is_hooked(layer: nn.Module) -> bool:
-    """Whether somebody reads or changes what goes in or out: then the layer has to be called."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_norm(layer: nn.Module) -> bool:

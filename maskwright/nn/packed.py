@@ -16,6 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether somebody reads or changes what goes in or out: then the layer has to be called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
 class Leaky(nn.LeakyReLU):
     """The leaky ReLU of Darknet's networks: a tenth of what is negative."""
 

@@ -109,6 +109,25 @@ def most(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else torch.sym_max(a, b)
 
 
+def covered_pixels(boxes: Tensor, counted: Tensor, size: Sequence[int], stride: int) -> Tensor:
+    """Return which pixels of a map have their centre in a box.
+
+    Args:
+        boxes: (B, K, 4) xyxy, padded-image pixels.
+        counted: (B, K) bool, which of them count.
+        size: (h, w) of the map.
+        stride: image pixels from one pixel of the map to the next.
+
+    Returns:
+        (B, h, w) bool.
+    """
+    y, x = ((torch.arange(side, device=boxes.device) + 0.5) * stride for side in size)
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    rows = (y >= y1[..., None]) & (y < y2[..., None]) & counted[..., None]
+    columns = (x >= x1[..., None]) & (x < x2[..., None])
+    return (rows.mT.float() @ columns.float()) > 0
+
+
 def read_pixels(boxes: Tensor, batch_index: Tensor, shape: Sequence[int], stride: int) -> Tensor:
     """Return which pixels of maps are read for regions, with one to spare: (B, h, w) bool.
 
@@ -118,10 +137,9 @@ def read_pixels(boxes: Tensor, batch_index: Tensor, shape: Sequence[int], stride
         shape: (B, C, h, w) of the maps.
         stride: image pixels from one pixel of a map to the next.
     """
-    one, other = (boxes / stride).split(2, 1)  # corners of a box in any order
-    ends = torch.cat([torch.minimum(one, other), torch.maximum(one, other)], 1)
-    x1, y1, x2, y2 = ends[..., None].unbind(1)
-    y, x = (torch.arange(side, device=boxes.device) for side in shape[2:])
-    rows, columns = (y > y1 - 2) & (y < y2 + 2), (x > x1 - 2) & (x < x2 + 2)
-    own = torch.arange(shape[0], device=boxes.device)[:, None, None] == batch_index
-    return ((own * rows.T).float() @ columns.float()) > 0
+    count, _, *size = shape
+    one, other = boxes.split(2, 1)  # corners of a box in any order
+    far = 2 * stride  # the neighbours of an interpolated value, half a pixel, and the one to spare
+    grown = torch.cat([torch.minimum(one, other) - far, torch.maximum(one, other) + far], 1)
+    own = torch.arange(count, device=boxes.device)[:, None] == batch_index
+    return covered_pixels(grown.expand(count, -1, -1), own, size, stride)

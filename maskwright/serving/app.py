@@ -139,12 +139,13 @@ def create_app(
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
         asked = f"{request.method} {one_line(request.url.path[:60])}"
-        text = {404: f"there is nothing at {asked}; {TOLD}"}
-        ways = (error.headers or {}).get("Allow", "")
-        text[405] = f"{asked} is not answered here, {ways} is"
-        told = text.get(error.status_code, f"{asked}: {error.detail}")
-        answer = _error(error.status_code, told)
-        answer.headers.update(error.headers or {})
+        headers = error.headers or {}
+        told = {
+            404: f"there is nothing at {asked}; {TOLD}",
+            405: f"{asked} is not answered here, {headers.get('Allow', '')} is",
+        }
+        answer = _error(error.status_code, told.get(error.status_code, f"{asked}: {error.detail}"))
+        answer.headers.update(headers)
         return answer
 
     app.add_middleware(

@@ -212,7 +212,7 @@ def test_pixels_that_are_wanted_are_those_of_the_whole_map(
     with torch.no_grad():
         exact = layers.double()(x.double())
         fast = prepare(layers.float(), lambda module: module(x))
-        found, whole = where_wanted(fast, x, wanted), fast(x)
+        found, whole = where_wanted(fast, x, lambda: wanted), fast(x)
     chosen = wanted[:, None].expand_as(exact)
     bound = 1e-5 * exact.abs().max().item()
     torch.testing.assert_close(found.double()[chosen], exact[chosen], rtol=0, atol=bound)
@@ -231,7 +231,7 @@ def test_a_dilated_layer_reads_as_far_as_its_dilation() -> None:
     x = torch.randn(1, 128, 32, 32)
     wanted = torch.zeros(1, 32, 32, dtype=torch.bool)
     wanted[0, 12:16, 12:16] = True
-    found, whole = where_wanted(layers, x, wanted), layers(x)
+    found, whole = where_wanted(layers, x, lambda: wanted), layers(x)
     pixels = wanted[:, None].expand_as(whole)
     torch.testing.assert_close(found[pixels], whole[pixels], rtol=0, atol=1e-5)
 
@@ -244,10 +244,10 @@ def test_layers_that_look_at_all_pixels_see_all_pixels() -> None:
     wanted = torch.zeros(1, 32, 32, dtype=torch.bool)
     wanted[0, 4:9, 4:9] = True
     fast = prepare(layers, lambda module: module(x))
-    assert where_wanted(fast, x, wanted).equal(fast(x))
+    assert where_wanted(fast, x, lambda: wanted).equal(fast(x))
     seen = []
     layers = nn.Sequential(conv_block(128, 128)).eval()
     layers[0].register_forward_hook(lambda *args: seen.append(args[2]))
     fast = prepare(layers, lambda module: module(x))
     seen.clear()
-    assert where_wanted(fast, x, wanted).equal(fast(x)) and len(seen) == 2
+    assert where_wanted(fast, x, lambda: wanted).equal(fast(x)) and len(seen) == 2

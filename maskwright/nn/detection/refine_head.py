@@ -23,12 +23,11 @@ from ...ops.pooling.roi_align import roi_align
 from ...structures import Instances
 from ..convolution import where_wanted
 from ..norm import conv_block, init_convs
-from ..ragged import in_parts, read_pixels
+from ..ragged import covered_pixels, in_parts, read_pixels
 from ..winograd import REGIONS
 from .mask_head import MaskOutput, MaskTargets, own_rows
 from .refine_stages import (
     double,
-    ignored_pixels,
     mask_loss,
     merge_stages,
     resize_union,
@@ -270,7 +269,7 @@ class RefineMaskHead(nn.Module):
         fine = p2 if isinstance(p2, Tensor) else p2[0]
         foreground = semantic = None
         if self.semantic_convs is not None:
-            read = read_pixels(boxes, batch_index, fine.shape, self.stride)
+            read = partial(read_pixels, boxes, batch_index, fine.shape, self.stride)
             fine = where_wanted(self.semantic_convs, fine, read)
         maps = [stage.semantic_map(fine) for stage in self._fusions()]
         if self.semantic_logits is not None:
@@ -343,7 +342,7 @@ class RefineMaskHead(nn.Module):
             union = unite_masks(gt.masks, use, (height * self.stride, width * self.stride))
             semantic = resize_union(union, (height, width))
             if gt.crowd is not None:
-                ignored = ignored_pixels(
+                ignored = covered_pixels(
                     gt.boxes, gt.valid & gt.crowd, (height, width), self.stride
                 )
                 semantic = torch.where(ignored & (semantic == 0), -1, semantic)

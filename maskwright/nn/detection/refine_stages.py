@@ -157,25 +157,6 @@ def semantic_loss(logits: Tensor, target: Tensor) -> Tensor:
     return loss.sum() / mean_count(known)
 
 
-def ignored_pixels(boxes: Tensor, ignored: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Return which pixels of a map have their centre in an ignored region.
-
-    Args:
-        boxes: (B, K, 4) xyxy, padded-image pixels.
-        ignored: (B, K) bool, which of them are ignored regions.
-        size: (h, w) of the map.
-        stride: image pixels from one pixel of the map to the next.
-
-    Returns:
-        (B, h, w) bool.
-    """
-    y, x = ((torch.arange(side, device=boxes.device) + 0.5) * stride for side in size)
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    rows = (y >= y1[..., None]) & (y < y2[..., None]) & ignored[..., None]
-    columns = (x >= x1[..., None]) & (x < x2[..., None])
-    return (rows.mT.float() @ columns.float()) > 0
-
-
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     dtype = _precise(logits)
     return F.binary_cross_entropy_with_logits(logits.to(dtype), target.to(dtype), reduction="none")

@@ -134,11 +134,11 @@ class RPN(nn.Module):
         Args:
             max_det: objects that are wanted.
         """
-        before, after = self.pre_nms[1], self.post_nms[1]
-        usual = max(after, PER_OBJECT * USUAL_OBJECTS)
-        if max_det <= USUAL_OBJECTS or (max_det <= after == usual):
-            return before, after
+        before, own = self.pre_nms[1], self.post_nms[1]
+        usual = max(own, PER_OBJECT * USUAL_OBJECTS)
         after = usual if max_det <= usual else PER_OBJECT * max_det
+        if max_det <= USUAL_OBJECTS or after == own:
+            return before, own
         return max(before, _CANDIDATES * after // len(self.anchors.strides)), after
 
     @torch.no_grad()

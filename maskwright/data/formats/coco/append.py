@@ -217,12 +217,13 @@ def _name_points(
     categories: Sequence[dict[str, Any]], objects: Sequence[Drawn], skeleton: Skeleton | None
 ) -> None:
     """Tell categories what the keypoints of their objects are called: without, none is read."""
+    by_name = {row["name"]: row for row in reversed(categories)}  # the first of a name
     for one in objects:
         if not one.points:
             continue
         count = len(one.points)
         told = skeleton or Skeleton(tuple(map(str, range(count))))
-        category = next(row for row in categories if row["name"] == one.name)
+        category = by_name[one.name]
         category.setdefault("keypoints", list(told.names))
         category.setdefault("skeleton", [[a + 1, b + 1] for a, b in told.bones])
         if len(category["keypoints"]) != count or len(told) != count:
